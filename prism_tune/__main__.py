@@ -1,0 +1,5 @@
+"""`python -m prism_tune` is the same as `prism-tune`."""
+
+from prism_tune.cli import main
+
+main()

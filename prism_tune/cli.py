@@ -1,0 +1,139 @@
+"""The command line: parsing, and one call per verb.
+
+Everything heavy is imported inside the verb, so that `--help` answers at once.
+Exit codes: 0 done, 1 failed, 2 usage or config.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from prism_tune.config import Config
+    from prism_tune.run_dir import RunDir
+
+app = typer.Typer(
+    name="prism-tune",
+    help="Select visual-instruction data without training, tune on it, evaluate, tabulate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment YAML.")]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP007, UP045 - typer reads this at run time on Python 3.10
+    typer.Argument(metavar="[KEY=VALUE]...", help="For example selection.budget=0.2"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Run even when finished.")]
+
+
+@app.command()
+def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Fetch, verify and assemble what the config's `data.prepare` names."""
+    from prism_tune.quickstart.prepare import prepare as run_prepare
+
+    loaded, _ = _open(config, overrides)
+    run_prepare(loaded, force=force)
+
+
+@app.command()
+def select(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Score the pool and write the subset."""
+    from prism_tune.selection.select import select as run_select
+
+    run_select(*_open(config, overrides), force=force)
+
+
+@app.command()
+def train(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Tune the model on the subset (or the pool)."""
+    from prism_tune.training.train import train as run_train
+
+    run_train(*_open(config, overrides), force=force)
+
+
+@app.command()
+def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Answer the benchmarks' questions and score the answers."""
+    from prism_tune.evaluation.evaluate import evaluate as run_evaluate
+
+    run_evaluate(*_open(config, overrides), force=force)
+
+
+@app.command()
+def preview(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    num_records: Annotated[int, typer.Option("--num-records", "-n", min=1)] = 3,
+) -> None:
+    """Show records as the model will see them: tokens, label mask, images."""
+    from prism_tune.training.preview import preview as run_preview
+
+    run_preview(*_open(config, overrides), num_records=num_records)
+
+
+@app.command()
+def show(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    key: Annotated[str, typer.Option(help="Print only this value, for example `name`.")] = "",
+) -> None:
+    """Print the resolved config."""
+    from prism_tune.config import load_config, render_config
+
+    typer.echo(render_config(load_config(config, overrides or []), key))
+
+
+@app.command()
+def tables(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="main")],
+    runs: Annotated[list[Path], typer.Option("--runs", help="Run folders, one --runs each.")],
+    baseline: Annotated[str, typer.Option(help="Run that Rel. = 100 refers to.")] = "",
+) -> None:
+    """Print runs side by side, with Rel. and the selection cost."""
+    from prism_tune.tables.build import build_table
+
+    typer.echo(build_table(table, runs, baseline=baseline or None))
+
+
+@app.command()
+def doctor() -> None:
+    """Check versions, devices, disk and launchers; say what is missing and how to mend it."""
+    from prism_tune.doctor import diagnose
+
+    if not diagnose():
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; a `UserError` becomes one message and an exit code."""
+    from prism_tune.errors import ConfigError, UserError
+
+    try:
+        app()
+    except ConfigError as error:
+        _complain(error)
+        sys.exit(2)
+    except UserError as error:
+        _complain(error)
+        sys.exit(1)
+
+
+def _open(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
+    from prism_tune.config import load_config
+    from prism_tune.log import setup_logging
+    from prism_tune.run_dir import RunDir
+
+    config = load_config(path, overrides or [])
+    run = RunDir(Path(config.output_dir) / config.name)
+    setup_logging(run.log)
+    return config, run
+
+
+def _complain(error: Exception) -> None:
+    typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)

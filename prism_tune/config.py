@@ -1,0 +1,258 @@
+"""Experiment configs: a YAML file in, a validated and frozen `Config` out.
+
+Merge order: `base:` file(s) < file < `key=value` overrides. Unknown keys are errors that name the
+nearest known key. `training.hf` goes verbatim to `transformers.TrainingArguments`, `training.lora`
+to `peft.LoraConfig`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml import YAMLError
+
+from prism_tune.errors import ConfigError
+
+Part = Literal["vision_tower", "projector", "language_model"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Policy = Literal["fail", "skip"]
+Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
+Count = Annotated[int, Field(gt=0, strict=True)]
+Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+
+
+class Section(BaseModel):
+    """A config section: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """The target model: a Hugging Face directory or hub id, as it is before instruction tuning."""
+
+    path: str
+    revision: str | None = None
+    dtype: DType = "auto"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    template: Template = "vicuna_v1"
+    image_aspect_ratio: Literal["pad", "processor"] = "pad"
+
+
+class DataConfig(Section):
+    """The pool: LLaVA-style records and the folder their image paths are relative to."""
+
+    records: str
+    image_dir: str | None = None
+    prepare: Literal["quickstart"] | None = None
+    columns: dict[str, str] = {}
+    source: Literal["field", "image_folder"] = "field"
+    source_names: dict[str, str] = {}
+    policy: dict[str, Policy] = {}
+    max_length: Count = 2048
+    num_workers: Annotated[int, Field(ge=0)] = 2
+
+
+class SelectionConfig(Section):
+    """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md)."""
+
+    scorer: str = "prism"
+    budget: Fraction | Count = 0.30
+    scope: Literal["per_source", "global"] = "per_source"
+    centering: Literal["corpus", "pearson", "none"] = "corpus"
+    keep: Literal["low", "middle", "high"] = "low"
+    features: Literal["visual", "joint"] = "visual"
+    layer: Annotated[int, Field(ge=0)] = 1
+    pooling: Literal["mean", "last"] = "mean"
+    tokens_per_batch: Count = 16384
+    dtype: DType = "auto"
+    options: dict[str, Any] = {}
+
+
+class TrainingConfig(Section):
+    """How to tune. `tuning: none` leaves the model as it is (the table's untuned row)."""
+
+    records: Literal["subset", "pool"] = "subset"
+    tuning: Literal["none", "lora", "qlora", "full", "projector"] = "lora"
+    lora: dict[str, Any] = {}
+    learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = {}
+    freeze: tuple[Part, ...] = ("vision_tower",)
+    deepspeed: str | None = "configs/deepspeed/zero2.json"
+    batching: Literal["modality_length", "random"] = "modality_length"
+    hf: dict[str, Any] = {}
+
+
+class BenchmarkData(Section):
+    """Where one benchmark's official files lie; `limit` takes the first questions only."""
+
+    annotations: str
+    image_dir: str | None = None
+    limit: Count | None = None
+
+
+class EvaluationConfig(Section):
+    """Which benchmarks to run, and the protocol they share."""
+
+    benchmarks: tuple[str, ...] = ()
+    data: dict[str, BenchmarkData] = {}
+    profile: Literal["llava15", "lmms_eval"] = "llava15"
+    batch_size: Count = 8
+    dtype: DType = "auto"
+
+
+class TrackingConfig(Section):
+    """Weights & Biases; offline unless WANDB_MODE says otherwise."""
+
+    wandb: bool = False
+    project: str = "prism_tune"
+    entity: str | None = None
+
+
+class Config(Section):
+    """One experiment: a pool, a model, a selection, a tuning, an evaluation."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    output_dir: str = "runs"
+    compare_random: bool = False
+    model: ModelConfig
+    data: DataConfig
+    selection: SelectionConfig = SelectionConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read, merge and validate a config.
+
+    Args:
+        path: the YAML file; its `base:` names another, relative to the file itself.
+        overrides: `section.key=value` items, applied last; a bare `key=value` is completed
+            where exactly one section has that key.
+
+    Raises:
+        ConfigError: unreadable file, circular base, unknown key, or a value out of range.
+    """
+    merged = _load_with_base(Path(path), seen=())
+    for item in overrides:
+        merged = _merge_override(merged, item)
+    try:
+        tree = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, str(path))) from error
+
+
+def render_config(config: Config, key: str = "") -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal `Config`.
+
+    With a `key` (`name`, `training.hf`), only that value.
+
+    Raises:
+        ConfigError: no such key.
+    """
+    tree = OmegaConf.create(config.model_dump(mode="json"))
+    if not key:
+        return OmegaConf.to_yaml(tree)
+    missing = object()
+    value = OmegaConf.select(tree, key, default=missing)
+    if value is missing:
+        raise ConfigError(f"no key `{key}` in the config")
+    return OmegaConf.to_yaml(value) if OmegaConf.is_config(value) else str(value)
+
+
+def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
+    resolved = path.resolve()
+    if resolved in seen:
+        chain = " -> ".join(str(p) for p in (*seen, resolved))
+        raise ConfigError(f"{path}: its `base:` leads back to itself: {chain}")
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        named = f" (named as base by {seen[-1]})" if seen else ""
+        raise ConfigError(f"{path}: no such config file{named}") from error
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path}: expected a mapping of sections, got a list")
+    base = loaded.pop("base", None)
+    if base is None:
+        return loaded
+    return _merge(_load_with_base(path.parent / str(base), (*seen, resolved)), loaded, str(path))
+
+
+def _merge(base: DictConfig, top: DictConfig, where: str) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(base, top)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _merge_override(config: DictConfig, item: str) -> DictConfig:
+    key, equals, _ = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {item!r}: expected key=value, for example selection.budget=0.2")
+    try:
+        top = OmegaConf.from_dotlist([_complete(key) + item[len(key) :]])
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"override {item!r}: {error}") from error
+    return _merge(config, top, f"override {item!r}")
+
+
+def _complete(key: str) -> str:
+    """`benchmarks` -> `evaluation.benchmarks` where exactly one section knows the key."""
+    if "." in key or key in Config.model_fields:
+        return key
+    owners = [name for name, section in _sections().items() if key in section.model_fields]
+    return f"{owners[0]}.{key}" if len(owners) == 1 else key
+
+
+def _sections() -> dict[str, type[Section]]:
+    fields = Config.model_fields.items()
+    return {
+        name: field.annotation
+        for name, field in fields
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def _describe(error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key `{key}`{_nearest(item['loc'])}")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: `{key}` is missing and has no default")
+        else:
+            lines.append(f"{where}: `{key}` = {item['input']!r}: {item['msg']}")
+    return "\n".join(lines)
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Config
+    for part in loc[:-1]:
+        section = _child(section, str(part))
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else f"; known keys: {', '.join(known)}"
+
+
+def _child(section: type[BaseModel], part: str) -> type[BaseModel]:
+    """The section class below `part`; a mapping's value class for a mapping's key."""
+    field = section.model_fields.get(part)
+    if field is None:
+        return section
+    candidates = (field.annotation, *get_args(field.annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), section)

@@ -1,0 +1,127 @@
+"""What flows between the stages: frozen dataclasses, no torch.
+
+`Record` (a pool's row) -> `Features` -> `Scores` -> `Subset` -> checkpoint -> `Prediction`
+-> `BenchmarkResult` -> table.
+
+Shape legend: N records, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Role = Literal["human", "gpt"]
+IMAGE_PLACEHOLDER = "<image>"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation; `text` keeps its `<image>` placeholders."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One visual-instruction record.
+
+    `uid` is a hash of the content (images and turns), because `id` repeats in the wild.
+    `images` are paths relative to the pool's image folder; empty for a text-only record.
+    """
+
+    uid: str
+    id: str
+    source: str
+    images: tuple[str, ...]
+    turns: tuple[Turn, ...]
+
+    @property
+    def is_text_only(self) -> bool:
+        """True when the record has no image."""
+        return not self.images
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled features: row n of `values_ND` belongs to `uids[n]`."""
+
+    uids: tuple[str, ...]
+    values_ND: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One float64 score per record; what a low or high score means is the scorer's to say."""
+
+    uids: tuple[str, ...]
+    values_N: NDArray[np.float64]
+    scorer: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record left out, and why. Nothing is ever left out without one of these."""
+
+    uid: str
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The kept records, in the order of the pool."""
+
+    uids: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One benchmark question as it is put to a model.
+
+    `text` is the user's message without image placeholder; `reference` is what the benchmark's
+    metric compares with (a string, or the benchmark's own structure), None where withheld.
+    """
+
+    question_id: str | int
+    text: str
+    images: tuple[str, ...]
+    reference: Any
+    category: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer, in the LLaVA answer-file format (one JSON object a line)."""
+
+    question_id: str | int
+    prompt: str
+    text: str
+    answer_id: str = ""
+    model_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """A benchmark's metrics under their official names, with what is needed to reproduce them.
+
+    `per_question` maps each question id to its credit in [0, 1] (for paired bootstraps).
+    """
+
+    benchmark: str
+    metrics: Mapping[str, float]
+    num_examples: int
+    num_missing: int
+    profile: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    per_question: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

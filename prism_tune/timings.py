@@ -1,0 +1,99 @@
+"""What each stage took, in `runs/<name>/timings.json`, summed over resumed attempts.
+
+One entry per attempt: {stage, fingerprint, device, num_devices, start, end, finished,
+wall_seconds, device_seconds, counts}. The entry is rewritten at every `tick`, so that an attempt
+that was killed still counts. Attempts of an older fingerprint of the stage are dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any
+
+from prism_tune.run_dir import RunDir, read_json, write_json
+
+
+class StageTimer:
+    """Meters one attempt of one stage; use as a context manager on the main process only.
+
+    Args:
+        run: the run whose `timings.json` is written.
+        stage: "selection", "training" or "evaluation/<benchmark>".
+        fingerprint: what the stage reads (see `run_dir.fingerprint`).
+        device: the device's name, for example "cpu" or "NVIDIA H100".
+        num_devices: processes that work at the same time.
+    """
+
+    def __init__(
+        self, run: RunDir, stage: str, *, fingerprint: str, device: str, num_devices: int = 1
+    ) -> None:
+        self._run = run
+        self._begin = time.perf_counter()
+        self._entry: dict[str, Any] = {
+            "stage": stage,
+            "fingerprint": fingerprint,
+            "device": device,
+            "num_devices": num_devices,
+            "start": _now(),
+            "end": None,
+            "finished": False,
+            "wall_seconds": 0.0,
+            "device_seconds": 0.0,
+            "counts": {},
+        }
+
+    def __enter__(self) -> StageTimer:
+        entries = [e for e in read_timings(self._run) if not self._supersedes(e)]
+        self._before = entries
+        self._begin = time.perf_counter()
+        self._save()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entry["finished"] = kind is None
+        self._save()
+
+    def tick(self, **counts: float) -> None:
+        """Save the time so far, adding `counts` (images, tokens, flops, records) to the entry."""
+        totals = self._entry["counts"]
+        for name, value in counts.items():
+            totals[name] = totals.get(name, 0) + value
+        self._save()
+
+    def _supersedes(self, entry: dict[str, Any]) -> bool:
+        same_stage: bool = entry["stage"] == self._entry["stage"]
+        return same_stage and entry["fingerprint"] != self._entry["fingerprint"]
+
+    def _save(self) -> None:
+        wall = time.perf_counter() - self._begin
+        self._entry.update(
+            end=_now(),
+            wall_seconds=round(wall, 3),
+            device_seconds=round(wall * self._entry["num_devices"], 3),
+        )
+        write_json(self._run.timings, [*self._before, self._entry])
+
+
+def read_timings(run: RunDir) -> list[dict[str, Any]]:
+    """Every attempt of every stage of the run; empty before the first."""
+    if not run.timings.exists():
+        return []
+    entries: list[dict[str, Any]] = read_json(run.timings)
+    return entries
+
+
+def stage_total(run: RunDir, stage: str, quantity: str = "device_seconds") -> float | None:
+    """Sum of `quantity` over the attempts of a stage; None when the stage never ran."""
+    values = [entry[quantity] for entry in read_timings(run) if entry["stage"] == stage]
+    return sum(values) if values else None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,58 @@
+"""Packaging of prism_tune: `pip install -e '.[dev,eval]'`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").read_text()).group(1)
+
+QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
+EVAL = ["lm-eval>=0.4.13"]
+DEV = ["hypothesis>=6.100", "mypy>=1.10", "ninja", "pre-commit>=3.7", "pytest>=8", "ruff>=0.6"]
+
+setup(
+    name="prism_tune",
+    version=VERSION,
+    description="Visual instruction tuning with built-in, training-free data selection (PRISM).",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["prism_tune", "prism_tune.*"]),
+    package_data={"prism_tune.report": ["templates/*"]},
+    install_requires=[
+        # The upper bound lets a CPU-only machine keep the CPU build laid out for it.
+        "torch>=2.6,<2.14",
+        "transformers>=5.0,<6",
+        "accelerate>=1.10",
+        "deepspeed>=0.18",
+        "peft>=0.18",
+        "datasets>=4",
+        "safetensors>=0.5",
+        "pillow>=11",
+        "wandb>=0.20",
+        "numpy>=1.26",
+        "orjson>=3.10",
+        "pyarrow>=17",
+        "omegaconf>=2.3",
+        "pydantic>=2.7",
+        "typer>=0.12",
+        "rich>=13.7",
+        "jinja2>=3.1",
+        "plotly>=5.22",
+        "openpyxl>=3.1",
+    ],
+    extras_require={
+        "quickstart": QUICKSTART,
+        "eval": EVAL,
+        "dev": DEV + QUICKSTART,
+    },
+    entry_points={"console_scripts": ["prism-tune = prism_tune.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
