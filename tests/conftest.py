@@ -1,0 +1,38 @@
+"""Shared fixtures: a tiny random LLaVA of the true architecture and a pool of drawn images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Converted pools of test runs stay out of the user's cache; downloaded wheels are shared."""
+    users = Path(os.environ.get("PRISM_TUNE_CACHE", Path.home() / ".cache" / "prism_tune"))
+    (users / "wheels").mkdir(parents=True, exist_ok=True)
+    own = tmp_path_factory.mktemp("cache")
+    (own / "wheels").symlink_to(users / "wheels", target_is_directory=True)
+    os.environ["PRISM_TUNE_CACHE"] = str(own)
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_dir(tmp_path_factory) -> Path:
+    """A directory with a tiny random LLaVA checkpoint, its tokenizer and its processor."""
+    from tiny import save_tiny_llava
+
+    return save_tiny_llava(tmp_path_factory.mktemp("tiny_llava"))
+
+
+@pytest.fixture(scope="session")
+def drawn_pool(tmp_path_factory) -> Path:
+    """`pool.json` over 16 drawn images in `images/` beside it."""
+    from tiny import draw_pool
+
+    return draw_pool(tmp_path_factory.mktemp("drawn_pool"))
