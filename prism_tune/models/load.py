@@ -1,0 +1,256 @@
+"""Loading a target model and its processor with the Auto classes of transformers.
+
+`load_model` gives the whole model, `load_shallow` the vision tower, projector and first k decoder
+layers only: checkpoint shards that hold nothing but deeper layers are neither downloaded nor read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging as hf_logging
+
+from prism_tune.config import DType, ModelConfig
+from prism_tune.distributed import local_rank
+from prism_tune.errors import UserError
+from prism_tune.models.families import parts
+
+_INDEX = "model.safetensors.index.json"
+_DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
+_FINAL_NORM = re.compile(r"(^|\.)norm\.weight$")
+_HEAD = re.compile(r"(^|\.)lm_head\.")
+_VISION = re.compile(r"vis(ion|ual)")
+
+
+def pick_device() -> torch.device:
+    """This process's accelerator where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the device computes in it, else float16 (CUDA) or float32 (CPU)."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if _cpu_computes_bf16() else torch.float32
+
+
+def load_model(
+    config: ModelConfig, *, dtype: torch.dtype, device: torch.device | None = None
+) -> PreTrainedModel:
+    """The whole model, with its language-modelling head, in evaluation mode.
+
+    Raises:
+        UserError: not a model directory or hub id, or not reachable.
+    """
+    model, report = _read_weights(
+        AutoModelForImageTextToText, resolve_source(config), dtype, config
+    )
+    parts(model)
+    _require_complete(config, report, allowed="")
+    return model.to(device or torch.device("cpu")).eval()
+
+
+def load_shallow(
+    config: ModelConfig,
+    num_layers: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """The base model up to decoder layer `num_layers`: its output is `hidden_states[num_layers]`.
+
+    With fewer layers than the model has, the final norm is replaced by the identity, because
+    `hidden_states[k]` is before the norm for k < L and after it for k = L. No head, no dropout.
+
+    Raises:
+        UserError: the model has fewer than `num_layers` decoder layers.
+    """
+    model_config = load_model_config(config)
+    text_config = model_config.get_text_config()
+    depth = text_config.num_hidden_layers
+    if num_layers > depth:
+        raise UserError(
+            f"selection.layer: {num_layers} asked, but {config.path} has {depth} decoder layers"
+        )
+    _truncate(text_config, num_layers)
+    with tempfile.TemporaryDirectory(prefix="prism_tune-shallow-") as folder:
+        kept_layers = num_layers if num_layers < depth else None
+        source = _shallow_view(resolve_source(config, kept_layers), kept_layers, Path(folder))
+        with _without_load_report():
+            model, report = _read_weights(
+                AutoModel, source, dtype, config, architecture=model_config
+            )
+    found = parts(model)
+    final_norm = f"{found.names['language_model']}.norm.weight" if num_layers < depth else ""
+    _require_complete(config, report, allowed=final_norm)
+    if num_layers < depth:
+        found.language_model.norm = nn.Identity()
+    return model.to(device or torch.device("cpu")).eval()
+
+
+def load_model_config(config: ModelConfig) -> PretrainedConfig:
+    """The model's `config.json`.
+
+    Raises:
+        UserError: not a model directory or hub id, or not reachable.
+    """
+    try:
+        return AutoConfig.from_pretrained(
+            config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(_unreachable(config)) from error
+
+
+def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
+    """The local directory of the weights; downloads from the hub only what is needed.
+
+    Raises:
+        UserError: not a model directory or hub id, or not reachable.
+    """
+    local = Path(config.path)
+    if local.is_dir():
+        if not (local / "config.json").exists():
+            raise UserError(
+                f"model.path: {local} has no config.json; expected a HF model directory"
+            )
+        return local
+    try:
+        root = _download(config, ["*.json", "*.jinja", "*.model", "*.txt"])
+        if not (root / _INDEX).exists():
+            return _download(config, ["model.safetensors"])
+        weights = json.loads((root / _INDEX).read_text())["weight_map"]
+        return _download(config, sorted(set(_shallow_weights(weights, num_layers).values())))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise UserError(_unreachable(config)) from error
+
+
+def _require_complete(config: ModelConfig, report: dict[str, Any], *, allowed: str) -> None:
+    """Transformers only warns of missing weights and goes on with random ones; we do not."""
+    missing = sorted(set(report["missing_keys"]) - {allowed})
+    mismatched = sorted(str(key) for key in report["mismatched_keys"])
+    if missing or mismatched:
+        faults = ", ".join((missing + mismatched)[:5])
+        raise UserError(
+            f"model.path: {config.path} lacks {len(missing)} weights and has {len(mismatched)} of "
+            f"another shape than its config.json says: {faults}; give a complete checkpoint"
+        )
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """The deeper layers are left out on purpose: no table of unexpected keys."""
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(before)
+
+
+def _download(config: ModelConfig, patterns: list[str]) -> Path:
+    return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
+
+
+def _read_weights(
+    auto_class: Any,
+    source: Path,
+    dtype: torch.dtype,
+    config: ModelConfig,
+    architecture: PretrainedConfig | None = None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model and the report of missing, unexpected and mismatched weights."""
+    options: dict[str, Any] = {"config": architecture} if architecture is not None else {}
+    if config.attn_implementation is not None:
+        options["attn_implementation"] = config.attn_implementation
+    model, report = auto_class.from_pretrained(
+        source,
+        dtype=dtype,
+        output_loading_info=True,
+        use_safetensors=True,
+        trust_remote_code=config.trust_remote_code,
+        **options,
+    )
+    return model, report
+
+
+def _truncate(text_config: PretrainedConfig, num_layers: int) -> None:
+    text_config.num_hidden_layers = num_layers
+    layer_types = getattr(text_config, "layer_types", None)
+    if layer_types is not None:
+        text_config.layer_types = list(layer_types)[:num_layers]
+
+
+def _shallow_weights(weight_map: dict[str, str], num_layers: int | None) -> dict[str, str]:
+    """The entries of a checkpoint index that a model of `num_layers` decoder layers needs."""
+    if num_layers is None:
+        return weight_map
+    return {
+        name: shard
+        for name, shard in weight_map.items()
+        if not _HEAD.search(name) and not _is_deeper(name, num_layers)
+    }
+
+
+def _is_deeper(name: str, num_layers: int) -> bool:
+    """Deeper decoder layers, and the final norm, which lies beside the last of them."""
+    if _VISION.search(name):
+        return False
+    found = _DECODER_LAYER.search(name)
+    return int(found.group(1)) >= num_layers if found else bool(_FINAL_NORM.search(name))
+
+
+def _shallow_view(source: Path, num_layers: int | None, folder: Path) -> Path:
+    """A directory that shows only the needed shards; `source` itself for an unsharded checkpoint.
+
+    An unsharded safetensors file is memory-mapped, so that its unused tensors are never read.
+    """
+    index_file = source / _INDEX
+    if num_layers is None or not index_file.exists():
+        return source
+    index = json.loads(index_file.read_text())
+    weights = _shallow_weights(index["weight_map"], num_layers)
+    for shard in set(weights.values()):
+        os.symlink((source / shard).resolve(), folder / shard)
+    (folder / _INDEX).write_text(json.dumps({**index, "weight_map": weights}))
+    os.symlink((source / "config.json").resolve(), folder / "config.json")
+    return folder
+
+
+def _unreachable(config: ModelConfig) -> str:
+    return (
+        f"model.path: {config.path!r} is neither a directory with a HF checkpoint nor a hub id "
+        "that can be reached; give the directory, or check the id, the revision, the network "
+        "and HF_TOKEN"
+    )
+
+
+def _cpu_computes_bf16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    flags = cpuinfo.read_text()
+    return "avx512_bf16" in flags or "amx_bf16" in flags

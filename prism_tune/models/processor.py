@@ -1,0 +1,62 @@
+"""Loading the processor of a target model, with LLaVA's own image protocol where it applies."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from transformers import AutoProcessor, LlavaProcessor, PretrainedConfig, ProcessorMixin
+
+from prism_tune.config import ModelConfig
+from prism_tune.errors import UserError
+from prism_tune.models.load import load_model_config
+
+
+def load_processor(config: ModelConfig) -> ProcessorMixin:
+    """The model's own processor; images are padded to square where the config asks for it.
+
+    LLaVA-1.5 was trained on images padded to a square with the mean colour (official
+    `image_aspect_ratio: pad`), but the published processors centre-crop: `do_pad` is off, or the
+    class does not know it. With `image_aspect_ratio: pad` it is switched on; `processor` leaves
+    everything as published.
+
+    Raises:
+        UserError: no processor at the model's path.
+    """
+    options: dict[str, object] = {}
+    if importlib.util.find_spec("torchvision") is None:
+        options["backend"] = "pil"
+    try:
+        processor = AutoProcessor.from_pretrained(
+            config.path,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            **options,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+    if isinstance(processor, LlavaProcessor):
+        _complete_llava(processor, load_model_config(config))
+        if config.image_aspect_ratio == "pad":
+            _pad_to_square(processor)
+    return processor
+
+
+def _complete_llava(processor: LlavaProcessor, model_config: PretrainedConfig) -> None:
+    """Fill what old checkpoints leave out, and the image-token count depends on."""
+    if processor.patch_size is None:
+        processor.patch_size = model_config.vision_config.patch_size
+    if processor.vision_feature_select_strategy is None:
+        processor.vision_feature_select_strategy = model_config.vision_feature_select_strategy
+        has_class_token = "siglip" not in model_config.vision_config.model_type
+        processor.num_additional_image_tokens = int(has_class_token)
+
+
+def _pad_to_square(processor: LlavaProcessor) -> None:
+    image_processor = processor.image_processor
+    if not hasattr(image_processor, "do_pad"):
+        from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+        settings = image_processor.to_dict()
+        settings.pop("image_processor_type", None)
+        processor.image_processor = LlavaImageProcessorPil(**settings)
+    processor.image_processor.do_pad = True
