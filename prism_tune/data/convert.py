@@ -1,0 +1,179 @@
+"""Converting a pool's source file, once, to a memory-mapped Arrow file in the cache.
+
+In: the records file and the column settings. Out: a folder with `records.arrow` (fixed schema,
+written in batches) and `pool.json` (format, content fingerprint, records that cannot be used).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from prism_tune.config import DataConfig
+from prism_tune.data.adapt import (
+    Adapted,
+    Columns,
+    adapt_record,
+    build_columns,
+    name_source,
+    read_id,
+)
+from prism_tune.data.formats import Format, detect_format, read_records
+from prism_tune.data.policy import BadRecordError
+from prism_tune.run_dir import fingerprint, write_json
+from prism_tune.schema import Skipped
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("num_turns", pa.int32()),
+        ("position", pa.int64()),
+        ("raw", pa.large_binary()),
+    ]
+)
+"""`position` is the record's place in the source file; `raw` its own JSON text."""
+
+_VERSION = 1
+_BATCH_RECORDS = 10_000
+_SAMPLED_BYTES = 1 << 20
+
+
+def convert_pool(config: DataConfig) -> Path:
+    """The cache folder of the pool's converted records, made first where there is none.
+
+    Processes that start together wait for the first one. The folder appears whole or not at all.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    source = Path(config.records)
+    file_format = detect_format(source)
+    columns = build_columns(config)
+    folder = _cache_root() / _fingerprint_source(source, config)
+    with _locked(folder):
+        if not folder.exists():
+            _convert(source, file_format, columns, config, folder)
+    return folder
+
+
+def _cache_root() -> Path:
+    pools = os.environ.get("PRISM_TUNE_POOL_CACHE")
+    if pools:
+        return Path(pools)
+    cache = os.environ.get("PRISM_TUNE_CACHE") or Path.home() / ".cache" / "prism_tune"
+    return Path(cache) / "pools"
+
+
+def _fingerprint_source(source: Path, config: DataConfig) -> str:
+    stat = source.stat()
+    with source.open("rb") as file:
+        head = file.read(_SAMPLED_BYTES)
+        file.seek(max(0, stat.st_size - _SAMPLED_BYTES))
+        sampled = hashlib.sha256(head + file.read()).hexdigest()
+    file_state = [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sampled]
+    return fingerprint([_VERSION, *file_state, config.columns, config.source, config.source_names])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(
+    source: Path, file_format: Format, columns: Columns, config: DataConfig, folder: Path
+) -> None:
+    logger.info("pool: converting %s (once)", source)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    arrow = str(temporary / "records.arrow")
+    try:
+        builder = _Builder(columns, config)
+        with pa.OSFile(arrow, "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+            for position, (raw, value) in enumerate(read_records(source, file_format)):
+                builder.add(position, raw, value)
+                if builder.num_waiting == _BATCH_RECORDS:
+                    writer.write_batch(builder.take_batch())
+            writer.write_batch(builder.take_batch())
+        write_json(temporary / "pool.json", {"format": file_format, **builder.describe()})
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Builder:
+    """Turns raw records into Arrow batches, and keeps account of the bad ones."""
+
+    def __init__(self, columns: Columns, config: DataConfig) -> None:
+        self._columns = columns
+        self._config = config
+        self._rows: list[dict[str, Any]] = []
+        self._skipped: list[Skipped] = []
+        self._num_seen: Counter[bytes] = Counter()
+        self._content = hashlib.blake2b(digest_size=16)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._rows)
+
+    def add(self, position: int, raw: bytes, value: Any) -> None:
+        try:
+            adapted = adapt_record(value, self._columns)
+        except BadRecordError as error:
+            name = read_id(value, self._columns)
+            uid = hashlib.blake2b(raw, digest_size=16).hexdigest()
+            detail = f"record {position} (id {name!r}): {error.detail}"
+            self._skipped.append(Skipped(uid, name, error.reason, detail))
+            return
+        source = name_source(adapted, self._config)
+        for part in (raw, source.encode()):
+            self._content.update(len(part).to_bytes(8, "little") + part)
+        self._rows.append(
+            {
+                "uid": self._name_uid(adapted),
+                "id": adapted.id or str(position),
+                "source": source,
+                "images": adapted.images,
+                "num_turns": len(adapted.turns),
+                "position": position,
+                "raw": raw,
+            }
+        )
+
+    def take_batch(self) -> pa.RecordBatch:
+        batch = pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA)
+        self._rows = []
+        return batch
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self._content.hexdigest(),
+            "skipped": [asdict(item) for item in self._skipped],
+        }
+
+    def _name_uid(self, adapted: Adapted) -> str:
+        content = orjson.dumps([adapted.images, [(t.role, t.text) for t in adapted.turns]])
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        occurrence = self._num_seen[digest]
+        self._num_seen[digest] += 1
+        suffix = occurrence.to_bytes(8, "little")
+        return hashlib.blake2b(digest + suffix, digest_size=16).hexdigest()

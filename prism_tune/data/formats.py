@@ -1,0 +1,187 @@
+"""Reading and writing the files a pool may come in.
+
+In: a JSON list, JSON lines or parquet file. Out: one (JSON bytes, parsed value) pair a record, in
+the file's order, with the memory of a few records only; and the inverse, for a subset.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prism_tune.errors import UserError
+
+Format = Literal["json", "jsonl", "parquet"]
+ReadRecord = tuple[bytes, Any]
+
+_CHUNK_CHARACTERS = 1 << 24
+_LARGEST_RECORD_CHARACTERS = 1 << 26
+_BLANK = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+
+
+def detect_format(path: Path) -> Format:
+    """Tell the format by suffix, and JSON from JSON lines by the first character.
+
+    Raises:
+        UserError: missing or empty file, or one that starts with neither `[` nor `{`.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (data.records)")
+    if path.suffix in {".parquet", ".pq"}:
+        return "parquet"
+    with path.open("rb") as file:
+        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head[:1] == b"[":
+        return "json"
+    if head[:1] == b"{":
+        return "jsonl"
+    raise UserError(
+        f"{path}: expected a JSON list or one JSON object a line; it starts {head[:20]!r}"
+    )
+
+
+def read_records(path: Path, file_format: Format) -> Iterator[ReadRecord]:
+    """Yield every record's own JSON text and its value.
+
+    The text of a JSON or JSON lines record is the file's, byte for byte, so that numbers beyond
+    64 bits and unknown keys survive.
+
+    Raises:
+        UserError: broken JSON or not UTF-8, naming the record.
+    """
+    if file_format == "parquet":
+        yield from _read_parquet(path)
+        return
+    read = _read_list if file_format == "json" else _read_lines
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from read(path, file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8: {error}") from error
+
+
+def format_records(raws: Sequence[bytes], file_format: Literal["json", "jsonl"]) -> bytes:
+    """The records as one file: a list with a record a line, or JSON lines."""
+    if file_format == "jsonl":
+        return b"".join(raw + b"\n" for raw in raws)
+    return b"[\n" + b",\n".join(raws) + b"\n]\n" if raws else b"[]\n"
+
+
+def take_parquet(path: Path, positions: Sequence[int]) -> bytes:
+    """The rows of a parquet file at `positions`, as a parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(pq.read_table(path).take(pa.array(positions, pa.int64())), buffer)
+    return buffer.getvalue()
+
+
+def _read_lines(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:
+    for number, line in enumerate(file, start=1):
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            yield text.encode(), json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path}: line {number}: not valid JSON: {error}") from error
+
+
+def _read_list(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:
+    """Walk a JSON list through a sliding window of the text."""
+    window = _Window(path, file)
+    window.take("[")
+    if window.take("]", required=False):
+        return window.finish()
+    while True:
+        yield window.take_value()
+        if not window.take(",", required=False):
+            window.take("]")
+            return window.finish()
+
+
+class _Window:
+    """The unread text of a JSON file, refilled a chunk at a time."""
+
+    def __init__(self, path: Path, file: io.TextIOBase) -> None:
+        self._path = path
+        self._file = file
+        self._text = ""
+        self._start = 0
+        self._at_end = False
+        self._num_records = 0
+
+    def take(self, mark: str, *, required: bool = True) -> bool:
+        """Skip blanks and `mark`; say whether it was there."""
+        self._skip_blanks()
+        if self._text.startswith(mark, self._start):
+            self._start += len(mark)
+            return True
+        if required:
+            found = self._text[self._start : self._start + 20]
+            raise self._broken(f"expected {mark!r}, found {found!r}" if found else "the file ends")
+        return False
+
+    def take_value(self) -> ReadRecord:
+        """The next JSON value and its text."""
+        self._skip_blanks()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._start)
+            except (json.JSONDecodeError, RecursionError) as error:
+                if self._at_end or len(self._text) - self._start > _LARGEST_RECORD_CHARACTERS:
+                    raise self._broken(str(error)) from error
+                self._refill()
+                continue
+            if end < len(self._text) or self._at_end:
+                text = self._text[self._start : end]
+                self._start = end
+                self._num_records += 1
+                return text.encode(), value
+            self._refill()
+
+    def finish(self) -> None:
+        """Refuse text behind the list."""
+        self._skip_blanks()
+        if self._start < len(self._text):
+            raise self._broken("text after the end of the list")
+
+    def _skip_blanks(self) -> None:
+        while True:
+            blank = _BLANK.match(self._text, self._start)
+            assert blank is not None
+            self._start = blank.end()
+            if self._start < len(self._text) or self._at_end:
+                return
+            self._refill()
+
+    def _refill(self) -> None:
+        chunk = self._file.read(_CHUNK_CHARACTERS)
+        self._at_end = not chunk
+        self._text = self._text[self._start :] + chunk
+        self._start = 0
+
+    def _broken(self, problem: str) -> UserError:
+        return UserError(f"{self._path}: record {self._num_records}: not valid JSON: {problem}")
+
+
+def _read_parquet(path: Path) -> Iterator[ReadRecord]:
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not a parquet file: {error}") from error
+    for field in file.schema_arrow:
+        if "binary" in str(field.type):
+            raise UserError(
+                f"{path}: column `{field.name}` holds bytes; write the images as files and their "
+                "paths into the column"
+            )
+    for batch in file.iter_batches(batch_size=1024):
+        for row in batch.to_pylist():
+            yield json.dumps(row, default=str).encode(), row

@@ -1,0 +1,78 @@
+"""Why a record can be left out, and what the config says to do about it.
+
+In: the config's `data.policy` (reason -> fail | skip). Out: the verdict for bad records.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.schema import Skipped
+
+Reason = Literal[
+    "not_an_object",
+    "bad_field",
+    "no_conversations",
+    "unknown_role",
+    "not_alternating",
+    "empty_answer",
+    "image_count",
+    "image_outside",
+    "image_missing",
+    "image_unreadable",
+    "over_long",
+    "no_label",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+_NUM_LISTED = 5
+
+
+class BadRecordError(ValueError):
+    """One record that cannot be used, with the reason its policy is looked up by."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def check_policy(policy: Mapping[str, str]) -> None:
+    """Refuse a policy for a reason that does not exist.
+
+    Raises:
+        ConfigError: naming the nearest reason.
+    """
+    for key in policy:
+        if key not in REASONS:
+            close = difflib.get_close_matches(key, REASONS, n=1, cutoff=0.5)
+            hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(REASONS)}"
+            raise ConfigError(f"data.policy: unknown reason `{key}`; {hint}")
+
+
+def apply_policy(where: str, bad: Sequence[Skipped], policy: Mapping[str, str]) -> None:
+    """Let through the bad records whose reason is to be skipped; refuse the others together.
+
+    Args:
+        where: the file, for the message.
+        bad: every record left out, with its reason.
+        policy: reason -> "fail" (the default) or "skip".
+
+    Raises:
+        UserError: listing the number and the first of the records whose policy is "fail".
+    """
+    failing = [item for item in bad if policy.get(item.reason, "fail") == "fail"]
+    if not failing:
+        return
+    noun = "record" if len(failing) == 1 else "records"
+    lines = [f"{where}: {len(failing)} bad {noun}"]
+    lines += [f"  {item.reason}: {item.detail}" for item in failing[:_NUM_LISTED]]
+    if len(failing) > _NUM_LISTED:
+        lines.append(f"  ... and {len(failing) - _NUM_LISTED} more")
+    reasons = sorted({item.reason for item in failing})
+    keys = " ".join(f"data.policy.{reason}=skip" for reason in reasons)
+    lines.append(f"Mend them in the file, or leave them out with {keys}")
+    raise UserError("\n".join(lines))

@@ -1,0 +1,179 @@
+"""The pool: LLaVA-style records in a file of any size, opened memory-mapped.
+
+In: a JSON list, JSON lines or parquet file (`data.records`) and the folder its image paths are
+relative to. Out: lazily parsed `Record`s, and subsets in the format the pool came in.
+
+Shape legend: N records of the pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from prism_tune.config import DataConfig
+from prism_tune.data.adapt import adapt_record, build_columns
+from prism_tune.data.convert import convert_pool
+from prism_tune.data.formats import Format, format_records, take_parquet
+from prism_tune.data.images import ImageError, resolve_image
+from prism_tune.data.policy import apply_policy, check_policy
+from prism_tune.run_dir import read_json, write_atomic
+from prism_tune.schema import Record, Skipped
+
+
+def open_pool(config: DataConfig) -> Pool:
+    """Open the configured pool; the first time its file is converted into the cache.
+
+    Raises:
+        UserError: the file cannot be read, or holds bad records whose policy is "fail".
+        ConfigError: `data.columns` or `data.policy` names something unknown.
+    """
+    check_policy(config.policy)
+    return Pool(convert_pool(config), config)
+
+
+class Pool:
+    """The usable records of a file, in the file's order.
+
+    A record's uid is a hash of its images, its turns and, among exact duplicates, how many came
+    before it. The `id` field cannot serve: ids repeat in the wild (LLaVA-665K has the same id on
+    different conversations), and keying on it would silently lose rows.
+
+    Attributes:
+        skipped: the records left out because their policy is "skip", with reasons.
+        fingerprint: a hash of the usable records' content and sources.
+    """
+
+    def __init__(self, folder: Path, config: DataConfig) -> None:
+        self._opened_with = (folder, config)
+        described = read_json(folder / "pool.json")
+        self.path = Path(config.records)
+        self.image_dir = Path(config.image_dir) if config.image_dir else self.path.parent
+        self.fingerprint: str = described["fingerprint"]
+        self.skipped = tuple(Skipped(**item) for item in described["skipped"])
+        apply_policy(config.records, self.skipped, config.policy)
+        self.format: Format = described["format"]
+        self._columns = build_columns(config)
+        self._map = pa.memory_map(str(folder / "records.arrow"))
+        self._table = pa.ipc.open_file(self._map).read_all()
+
+    def __reduce__(self) -> tuple[type[Pool], tuple[Path, DataConfig]]:
+        """Worker processes open the file themselves."""
+        return Pool, self._opened_with
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: int) -> Record:
+        """The record at `index`, parsed now."""
+        adapted = adapt_record(self.raw(index), self._columns)
+        return Record(
+            uid=self._value("uid", index),
+            id=self._value("id", index),
+            source=self._value("source", index),
+            images=adapted.images,
+            turns=adapted.turns,
+        )
+
+    def raw(self, index: int) -> dict[str, Any]:
+        """The record as it stands in the file, unknown keys included."""
+        value: dict[str, Any] = json.loads(self._value("raw", index))
+        return value
+
+    @cached_property
+    def uids(self) -> list[str]:
+        """Every record's uid: unique, and the same whatever the pool's order or neighbours."""
+        return self._list("uid")
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Every record's own id (may repeat); its position in the file where it has none."""
+        return self._list("id")
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Every record's source, as `data.source` and `data.source_names` say."""
+        return self._list("source")
+
+    @cached_property
+    def is_text_only_N(self) -> NDArray[np.bool_]:  # noqa: N802 - N is the shape
+        """Which records have no image."""
+        num_images_N = pc.list_value_length(self._table.column("images")).to_numpy()
+        return np.asarray(num_images_N == 0)
+
+    def images(self, index: int) -> list[str]:
+        """The record's image names, without parsing the record."""
+        names: list[str] = self._value("images", index)
+        return names
+
+    def unique_images(self) -> list[str]:
+        """Every image name once, in the order of first use."""
+        return [
+            str(name)
+            for name in pc.unique(pc.list_flatten(self._table.column("images"))).to_pylist()
+        ]
+
+    def image_paths(self, index: int) -> list[Path]:
+        """The record's image files, certain to lie inside the image folder.
+
+        Raises:
+            ImageError: a path that is absolute, climbs with `..` or leaves through a link.
+        """
+        try:
+            return [resolve_image(self.image_dir, name) for name in self.images(index)]
+        except ImageError as error:
+            raise ImageError(error.reason, f"{self.describe(index)}: {error}") from error
+
+    def describe(self, index: int) -> str:
+        """The record's file, place and id, to begin an error message with."""
+        position = self._value("position", index)
+        return f"{self.path}: record {position} (id {self._value('id', index)!r})"
+
+    def raw_bytes(self, index: int) -> bytes:
+        """The record's own JSON text."""
+        data: bytes = self._value("raw", index)
+        return data
+
+    def positions(self, indices: Sequence[int]) -> list[int]:
+        """Where records stand in the source file, bad records counted."""
+        places: list[int] = (
+            self._table.column("position").take(pa.array(indices, pa.int64())).to_pylist()
+        )
+        return places
+
+    def _list(self, column: str) -> list[str]:
+        values: list[str] = self._table.column(column).to_pylist()
+        return values
+
+    def _value(self, column: str, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.path}: record {index} of {len(self)}")
+        return self._table.column(column)[index].as_py()
+
+
+def write_subset(pool: Pool, indices: Sequence[int], path: Path) -> str:
+    """Write some records to a file of the format the pool came in, byte for byte as they were.
+
+    Args:
+        pool: where the records come from.
+        indices: which, in the order they are to be written.
+        path: the file; replaced atomically.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    if pool.format == "parquet":
+        content = take_parquet(pool.path, pool.positions(indices))
+    else:
+        content = format_records([pool.raw_bytes(index) for index in indices], pool.format)
+    write_atomic(path, content)
+    return hashlib.sha256(content).hexdigest()
