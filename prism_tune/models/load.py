@@ -70,7 +70,7 @@ def load_model(
     )
     parts(model)
     _require_complete(config, report, allowed="")
-    return model.to(device or torch.device("cpu")).eval()
+    return _place(model, device)
 
 
 def load_shallow(
@@ -108,7 +108,7 @@ def load_shallow(
     _require_complete(config, report, allowed=final_norm)
     if num_layers < depth:
         found.language_model.norm = nn.Identity()
-    return model.to(device or torch.device("cpu")).eval()
+    return _place(model, device)
 
 
 def load_model_config(config: ModelConfig) -> PretrainedConfig:
@@ -158,6 +158,12 @@ def _require_complete(config: ModelConfig, report: dict[str, Any], *, allowed: s
             f"model.path: {config.path} lacks {len(missing)} weights and has {len(mismatched)} of "
             f"another shape than its config.json says: {faults}; give a complete checkpoint"
         )
+
+
+def _place(model: PreTrainedModel, device: torch.device | None) -> PreTrainedModel:
+    nn.Module.to(model, device or torch.device("cpu"))
+    model.eval()
+    return model
 
 
 @contextmanager

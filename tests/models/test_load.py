@@ -1,0 +1,141 @@
+"""Loading whole and shallow models: exact, complete or refused, deeper shards untouched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import draw_image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from prism_tune.config import ModelConfig
+from prism_tune.errors import UserError
+from prism_tune.models import load
+from prism_tune.models.families import parts
+from prism_tune.models.load import load_model, load_shallow, resolve_dtype
+from prism_tune.models.processor import load_processor
+
+NUM_LAYERS = 4
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_llava_dir, tmp_path_factory):
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("image") / "0.png"
+    draw_image(path, 0)
+    processor = load_processor(ModelConfig(path=str(tiny_llava_dir)))
+    text = ["<s>hi <image>\nwhat shape is it?"]
+    return processor(images=[Image.open(path)], text=text, return_tensors="pt")
+
+
+@pytest.fixture(scope="module")
+def hidden_states(tiny_llava_dir, inputs):
+    model = AutoModelForImageTextToText.from_pretrained(tiny_llava_dir).eval()
+    with torch.no_grad():
+        return model(**inputs, output_hidden_states=True).hidden_states
+
+
+@pytest.fixture(scope="module")
+def sharded_dir(tiny_llava_dir, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("sharded")
+    model = AutoModelForImageTextToText.from_pretrained(tiny_llava_dir)
+    model.save_pretrained(directory, max_shard_size="40KB")
+    return directory
+
+
+@pytest.mark.parametrize("num_layers", range(NUM_LAYERS + 1))
+def test_shallow_model_gives_that_hidden_state(tiny_llava_dir, inputs, hidden_states, num_layers):
+    config = ModelConfig(path=str(tiny_llava_dir))
+    model = load_shallow(config, num_layers, dtype=torch.float32)
+    with torch.no_grad():
+        output = model(**inputs, use_cache=False).last_hidden_state
+    assert len(parts(model).language_model.layers) == num_layers
+    torch.testing.assert_close(output, hidden_states[num_layers], rtol=0, atol=0)
+
+
+def test_shards_of_deeper_layers_are_never_opened(sharded_dir, inputs, hidden_states, tmp_path):
+    """The shards that hold nothing of the first layer are deleted; loading does not notice."""
+    shallow = tmp_path / "shallow"
+    shallow.mkdir()
+    index = json.loads((sharded_dir / "model.safetensors.index.json").read_text())
+    needed = set(load._shallow_weights(index["weight_map"], 1).values())
+    assert len(needed) < len(set(index["weight_map"].values()))
+    for file in sharded_dir.iterdir():
+        if file.suffix != ".safetensors" or file.name in needed:
+            (shallow / file.name).symlink_to(file)
+    model = load_shallow(ModelConfig(path=str(shallow)), 1, dtype=torch.float32)
+    with torch.no_grad():
+        output = model(**inputs, use_cache=False).last_hidden_state
+    torch.testing.assert_close(output, hidden_states[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "deeper"),
+    [
+        ("language_model.model.layers.1.mlp.up_proj.weight", True),  # llava-hf as published
+        ("language_model.model.layers.0.mlp.up_proj.weight", False),
+        ("model.language_model.layers.31.self_attn.q_proj.weight", True),
+        ("model.layers.2.self_attn.q_proj.weight", True),  # Qwen2.5-VL as published
+        ("model.text_model.layers.1.mlp.up_proj.weight", True),
+        ("vision_tower.vision_model.encoder.layers.20.mlp.fc1.weight", False),
+        ("visual.blocks.9.norm.weight", False),
+        ("model.vision_model.encoder.layers.11.mlp.fc1.weight", False),
+        ("language_model.model.norm.weight", True),
+        ("multi_modal_projector.linear_1.weight", False),
+    ],
+)
+def test_which_weights_are_deeper_than_one_layer(name, deeper):
+    assert load._is_deeper(name, 1) is deeper
+
+
+def test_more_layers_than_the_model_has_is_refused(tiny_llava_dir):
+    with pytest.raises(UserError, match=r"selection.layer: 9 asked, but .* has 4 decoder layers"):
+        load_shallow(ModelConfig(path=str(tiny_llava_dir)), 9, dtype=torch.float32)
+
+
+def test_incomplete_checkpoint_is_refused_not_filled_with_noise(tiny_llava_dir, tmp_path):
+    for file in tiny_llava_dir.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).symlink_to(file)
+    weights = load_file(tiny_llava_dir / "model.safetensors")
+    removed = next(name for name in weights if name.endswith("linear_1.weight"))
+    del weights[removed]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 1 weights .*linear_1\.weight"):
+        load_model(ModelConfig(path=str(tmp_path)), dtype=torch.float32)
+
+
+def test_unknown_path_names_the_key(tmp_path):
+    with pytest.raises(UserError, match=r"model\.path: .*neither a directory .* nor a hub id"):
+        load_model(ModelConfig(path="nobody/no-such-model"), dtype=torch.float32)
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        load_model(ModelConfig(path=str(tmp_path)), dtype=torch.float32)
+
+
+def test_dtype_is_taken_from_the_config(tiny_llava_dir):
+    cpu = torch.device("cpu")
+    assert resolve_dtype("float16", cpu) is torch.float16
+    assert resolve_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
+    model = load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_processor_pads_to_square_when_asked(tiny_llava_dir, tmp_path):
+    """A checkpoint published with a centre-cropping CLIP processor is padded, unless told not to."""
+    processor = AutoProcessor.from_pretrained(tiny_llava_dir, backend="pil")
+    processor.image_processor.do_pad = False
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "config.json").symlink_to(tiny_llava_dir / "config.json")
+    padded = load_processor(ModelConfig(path=str(tmp_path), image_aspect_ratio="pad"))
+    published = load_processor(ModelConfig(path=str(tmp_path), image_aspect_ratio="processor"))
+    assert padded.image_processor.do_pad is True
+    assert published.image_processor.do_pad is False
+
+
+def test_checkpoint_of_the_fixture_is_plain_safetensors(tiny_llava_dir):
+    with safe_open(tiny_llava_dir / "model.safetensors", "pt") as file:
+        assert any("multi_modal_projector" in name for name in file.keys())  # noqa: SIM118
