@@ -125,7 +125,7 @@ def test_dtype_is_taken_from_the_config(tiny_llava_dir):
 
 
 def test_processor_pads_to_square_when_asked(tiny_llava_dir, tmp_path):
-    """A checkpoint published with a centre-cropping CLIP processor is padded, unless told not to."""
+    """A checkpoint published with centre-cropping is padded, unless told not to."""
     processor = AutoProcessor.from_pretrained(tiny_llava_dir, backend="pil")
     processor.image_processor.do_pad = False
     processor.save_pretrained(tmp_path)
