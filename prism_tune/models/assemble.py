@@ -1,0 +1,280 @@
+"""Assemble a stock LLaVA: a vision tower and a causal language model in, model + processor out.
+
+What leaves is a plain `LlavaForConditionalGeneration` (projector mlp2x_gelu, as in LLaVA-1.5) and
+its `LlavaProcessor`; `save_pretrained` of both into one directory makes a checkpoint that plain
+transformers loads.
+
+Shape legend: B images, T patch tokens of an image, V vision width, D language-model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from prism_tune.errors import UserError
+
+# Images per forward pass while the projector's statistics are taken.
+_IMAGES_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class VisionTower:
+    """A vision transformer (CLIP, SigLIP, DINOv2, ...) and the pixel statistics it expects."""
+
+    model: PreTrainedModel
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the parts are joined.
+
+    Attributes:
+        image_token: re-used where the vocabulary has it, otherwise added.
+        feature_layer: which hidden state of the tower is projected; 0 is the patch embedding,
+            negative counts from the end (LLaVA-1.5: -2).
+        image_size: side of the square input in pixels; None keeps the tower's own. Another size
+            needs a tower that interpolates its position embeddings (DINOv2).
+        chat_template: of the processor; None keeps the tokenizer's.
+    """
+
+    image_token: str = "<image>"
+    feature_layer: int = -2
+    image_size: int | None = None
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """What the tower makes of one image: its size and the tokens before and beside patches."""
+
+    image_size: int
+    patch_size: int
+    num_patches: int
+    has_class_token: bool
+
+
+def assemble_llava(
+    tower: VisionTower,
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe = Recipe(),
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Join a vision tower and a causal language model by a randomly initialised projector.
+
+    The parts are taken over, not copied: tower and language model are the assembled model's own
+    afterwards, and the projector has the language model's dtype. The tokenizer gets the image
+    token and, where padding could not be told from the end of an answer, a pad token of its own.
+    For a projector that is useful from the first step see `standardise_projector`.
+
+    Raises:
+        UserError: an image size the tower cannot take, a layer it does not have, a tower whose
+            tokens are not patches with at most one class token, or a biased output layer.
+    """
+    grid = _probe_tower(tower.model, recipe)
+    head = language_model.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        raise UserError(
+            f"{type(language_model).__name__}: a LLaVA needs a causal language model whose output "
+            "layer has no bias"
+        )
+    image_token_id = _prepare_vocabulary(language_model, tokenizer, recipe.image_token)
+    config = LlavaConfig(
+        vision_config=tower.model.config,
+        text_config=language_model.config,
+        image_token_index=image_token_id,
+        image_seq_length=grid.num_patches,
+        vision_feature_layer=recipe.feature_layer,
+        vision_feature_select_strategy="default" if grid.has_class_token else "full",
+        tie_word_embeddings=language_model.config.tie_word_embeddings,
+        dtype=language_model.dtype,
+    )
+    model = _join(config, tower.model, language_model)
+    return model.eval(), _build_processor(tower, tokenizer, recipe, grid)
+
+
+@torch.no_grad()
+def standardise_projector(
+    model: LlavaForConditionalGeneration, pixel_values_BCHW: Tensor, *, seed: int = 0
+) -> None:
+    """Initialise the projector from data, so that image tokens differ from image to image.
+
+    With h the tower's features of the given images and mu, sigma their mean and standard deviation
+    per dimension (over images and patches), the projector becomes
+
+        z(h) = W1 (h - mu) / sigma,      W1 ~ N(0, 1/V)
+        p(h) = s W2 gelu(z(h)) - b,      W2 ~ N(0, 1/D)
+
+    where b makes the mean output zero and s makes its standard deviation per dimension, on
+    average, that of the language model's token embeddings. Standardisation is folded into linear_1
+    (weight W1 / sigma, bias -W1 mu / sigma), so the architecture stays LLaVA's.
+
+    Why: a vision transformer's features are dominated by a few dimensions with a large constant
+    part. Through a default initialisation every image then yields nearly the same tokens, of a
+    scale foreign to the language model; a short tuning never recovers from it and answers blindly.
+    In the spirit of data-dependent initialisation (Krähenbühl et al., arXiv 1511.06856).
+
+    Args:
+        model: its projector is overwritten, its other parts only read.
+        pixel_values_BCHW: processed images like those it will see; some 100 suffice.
+        seed: of the random weights.
+    """
+    features_NV = _tower_features(model, pixel_values_BCHW).flatten(0, 1).float()
+    embeddings = model.get_input_embeddings().weight.float()
+    target = model.model.multi_modal_projector
+    projector = LlavaMultiModalProjector(model.config).to(features_NV.device)
+    generator = torch.Generator().manual_seed(seed)
+    for linear in (projector.linear_1, projector.linear_2):
+        weight = torch.randn(linear.weight.shape, generator=generator) * linear.in_features**-0.5
+        linear.weight.copy_(weight)
+        _zero_bias(linear)
+    mean_V, std_V = features_NV.mean(0), features_NV.std(0)
+    # A dimension that never varies carries nothing: after centring it is zero, whatever its scale.
+    std_V = torch.where(std_V > 1e-6 * (std_V.max() + mean_V.abs()), std_V, torch.inf)
+    projector.linear_1.weight.div_(std_V)
+    _set_bias(projector.linear_1, -projector.linear_1.weight @ mean_V)
+    scale = embeddings.std() / projector(features_NV).std(0).mean()
+    projector.linear_2.weight.mul_(scale)
+    _set_bias(projector.linear_2, -projector(features_NV).mean(0))
+    target.load_state_dict(projector.state_dict())
+
+
+def _probe_tower(tower: PreTrainedModel, recipe: Recipe) -> _Grid:
+    """Send one blank image through the tower: the only sure way to know its tokens."""
+    own_size, patch_size = tower.config.image_size, tower.config.patch_size
+    image_size = recipe.image_size or own_size
+    name = type(tower).__name__
+    if not isinstance(image_size, int) or not isinstance(patch_size, int):
+        raise UserError(f"{name}: expected square images and patches, not {own_size}, {patch_size}")
+    blank = torch.zeros(1, tower.config.num_channels, image_size, image_size)
+    try:
+        with torch.no_grad():
+            output = tower(blank.to(tower.device, tower.dtype), output_hidden_states=True)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{name} cannot take images of {image_size} px (its own size: {own_size}): {error}"
+        ) from error
+    num_states = len(output.hidden_states)
+    if not -num_states <= recipe.feature_layer < num_states:
+        raise UserError(
+            f"feature_layer={recipe.feature_layer}: {name} has the hidden states "
+            f"{-num_states} to {num_states - 1}"
+        )
+    num_patches = (image_size // patch_size) ** 2
+    num_tokens = output.hidden_states[recipe.feature_layer].shape[1]
+    if num_tokens - num_patches not in (0, 1):
+        raise UserError(
+            f"{name}: {num_tokens} tokens for {num_patches} patches; LLaVA can drop one class "
+            "token, and no register or pooled tokens"
+        )
+    return _Grid(image_size, patch_size, num_patches, num_tokens > num_patches)
+
+
+def _prepare_vocabulary(
+    language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_token: str
+) -> int:
+    """Give the tokenizer image and pad tokens, the model rows for them; return the image's id."""
+    new_tokens = [token for token in [image_token] if token not in tokenizer.get_vocab()]
+    pad_token = _choose_pad_token(tokenizer)
+    if pad_token not in tokenizer.get_vocab():
+        new_tokens.append(pad_token)
+    tokenizer.add_tokens(new_tokens, special_tokens=True)
+    tokenizer.pad_token = pad_token
+    language_model.config.pad_token_id = tokenizer.pad_token_id
+    if language_model.generation_config is not None:
+        language_model.generation_config.pad_token_id = tokenizer.pad_token_id
+    _grow_embeddings(language_model, len(tokenizer))
+    image_token_id: int = tokenizer.convert_tokens_to_ids(image_token)
+    return image_token_id
+
+
+def _choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's own; where that also ends an answer, the unknown token, or a new one.
+
+    Byte-level vocabularies never produce their unknown token; Vicuna's use as pad is LLaVA's.
+    """
+    for token in (tokenizer.pad_token, tokenizer.unk_token):
+        if token is not None and token != tokenizer.eos_token:
+            return str(token)
+    return "<pad>"
+
+
+def _grow_embeddings(language_model: PreTrainedModel, num_tokens: int) -> None:
+    """Add rows (many vocabularies have spare ones); a new row is the mean of the old."""
+    num_rows = language_model.get_input_embeddings().weight.shape[0]
+    if num_tokens <= num_rows:
+        return
+    language_model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    for layer in (language_model.get_input_embeddings(), language_model.get_output_embeddings()):
+        weight = layer.weight.data
+        weight[num_rows:] = weight[:num_rows].float().mean(0).to(weight.dtype)
+
+
+def _join(
+    config: LlavaConfig, tower: PreTrainedModel, language_model: PreTrainedModel
+) -> LlavaForConditionalGeneration:
+    with torch.device("meta"):  # a frame without memory: every part is put in below
+        model = LlavaForConditionalGeneration(config)
+    projector = LlavaMultiModalProjector(config)
+    model.model.vision_tower = tower.to(language_model.dtype)
+    model.model.multi_modal_projector = projector.to(language_model.device, language_model.dtype)
+    model.model.language_model = language_model.base_model
+    model.lm_head = language_model.get_output_embeddings()
+    model.generation_config = language_model.generation_config
+    return model
+
+
+def _build_processor(
+    tower: VisionTower, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, grid: _Grid
+) -> LlavaProcessor:
+    """LLaVA-1.5's preprocessing: pad to a square with the mean colour, then resize."""
+    image_processor = LlavaImageProcessorPil(
+        do_pad=True,
+        size={"shortest_edge": grid.image_size},
+        crop_size={"height": grid.image_size, "width": grid.image_size},
+        image_mean=list(tower.image_mean),
+        image_std=list(tower.image_std),
+    )
+    return LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=grid.patch_size,
+        vision_feature_select_strategy="default" if grid.has_class_token else "full",
+        num_additional_image_tokens=int(grid.has_class_token),
+        image_token=recipe.image_token,
+        chat_template=recipe.chat_template or tokenizer.chat_template,
+    )
+
+
+def _tower_features(model: LlavaForConditionalGeneration, pixel_values_BCHW: Tensor) -> Tensor:
+    """The features that reach the projector, (B, T, V)."""
+    config, tower = model.config, model.model.vision_tower
+    first_patch = 1 if config.vision_feature_select_strategy == "default" else 0
+    features = []
+    for pixels in pixel_values_BCHW.split(_IMAGES_PER_BATCH):
+        output = tower(pixels.to(tower.device, tower.dtype), output_hidden_states=True)
+        features.append(output.hidden_states[config.vision_feature_layer][:, first_patch:])
+    return torch.cat(features)
+
+
+def _zero_bias(linear: nn.Linear) -> None:
+    if linear.bias is not None:
+        linear.bias.zero_()
+
+
+def _set_bias(linear: nn.Linear, bias: Tensor) -> None:
+    if linear.bias is not None:
+        linear.bias.copy_(bias)

