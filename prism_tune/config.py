@@ -1,29 +1,34 @@
 """Experiment configs: a YAML file in, a validated and frozen `Config` out.
 
-Merge order: `base:` file(s) < file < `key=value` overrides. Unknown keys are errors that name the
+Merge order: `base:` file < file < `key=value` overrides. Unknown keys are errors that name the
 nearest known key. `training.hf` goes verbatim to `transformers.TrainingArguments`, `training.lora`
 to `peft.LoraConfig`.
 """
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+import orjson
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
+from prism_tune.config_errors import complete_key, describe_errors
 from prism_tune.errors import ConfigError
 
 Part = Literal["vision_tower", "projector", "language_model"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Policy = Literal["fail", "skip"]
 Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
+Control = Literal["blind", "shuffled"]
+Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+LearningRate = Annotated[float, Field(gt=0, strict=True)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class Section(BaseModel):
@@ -55,19 +60,21 @@ class DataConfig(Section):
     source_names: dict[str, str] = {}
     policy: dict[str, Policy] = {}
     max_length: Count = 2048
-    num_workers: Annotated[int, Field(ge=0)] = 2
+    num_workers: Index = 2
 
 
 class SelectionConfig(Section):
     """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md)."""
 
     scorer: str = "prism"
-    budget: Fraction | Count = 0.30
+    budget: Fraction | Count = Field(
+        default=0.30, description="a fraction in (0, 1] or a positive count"
+    )
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] = "low"
     features: Literal["visual", "joint"] = "visual"
-    layer: Annotated[int, Field(ge=0)] = 1
+    layer: Index = 1
     pooling: Literal["mean", "last"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
@@ -80,7 +87,7 @@ class TrainingConfig(Section):
     records: Literal["subset", "pool"] = "subset"
     tuning: Literal["none", "lora", "qlora", "full", "projector"] = "lora"
     lora: dict[str, Any] = {}
-    learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = {}
+    learning_rates: dict[Part, LearningRate] = {}
     freeze: tuple[Part, ...] = ("vision_tower",)
     deepspeed: str | None = "configs/deepspeed/zero2.json"
     batching: Literal["modality_length", "random"] = "modality_length"
@@ -96,11 +103,15 @@ class BenchmarkData(Section):
 
 
 class EvaluationConfig(Section):
-    """Which benchmarks to run, and the protocol they share."""
+    """Which benchmarks to run, and the protocol they share.
+
+    `controls` asks every question again without image, or with another question's image.
+    """
 
     benchmarks: tuple[str, ...] = ()
     data: dict[str, BenchmarkData] = {}
     profile: Literal["llava15", "lmms_eval"] = "llava15"
+    controls: tuple[Control, ...] = ()
     batch_size: Count = 8
     dtype: DType = "auto"
 
@@ -116,8 +127,11 @@ class TrackingConfig(Section):
 class Config(Section):
     """One experiment: a pool, a model, a selection, a tuning, an evaluation."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: str = Field(
+        pattern=NAME_PATTERN,
+        description="a folder name of letters, digits and `._-` that begins with neither of these",
+    )
+    seed: Index = 0
     output_dir: str = "runs"
     compare_random: bool = False
     model: ModelConfig
@@ -143,13 +157,13 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     for item in overrides:
         merged = _merge_override(merged, item)
     try:
-        tree = OmegaConf.to_container(merged, resolve=True)
+        tree = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_describe(error, str(path))) from error
+        raise ConfigError(describe_errors(error, str(path), Config)) from error
 
 
 def render_config(config: Config, key: str = "") -> str:
@@ -167,7 +181,9 @@ def render_config(config: Config, key: str = "") -> str:
     value = OmegaConf.select(tree, key, default=missing)
     if value is missing:
         raise ConfigError(f"no key `{key}` in the config")
-    return OmegaConf.to_yaml(value) if OmegaConf.is_config(value) else str(value)
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_yaml(value)
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
@@ -187,7 +203,9 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
     base = loaded.pop("base", None)
     if base is None:
         return loaded
-    return _merge(_load_with_base(path.parent / str(base), (*seen, resolved)), loaded, str(path))
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: `base` = {base!r}: expected the path of one YAML file")
+    return _merge(_load_with_base(path.parent / base, (*seen, resolved)), loaded, str(path))
 
 
 def _merge(base: DictConfig, top: DictConfig, where: str) -> DictConfig:
@@ -202,57 +220,11 @@ def _merge(base: DictConfig, top: DictConfig, where: str) -> DictConfig:
 def _merge_override(config: DictConfig, item: str) -> DictConfig:
     key, equals, _ = item.partition("=")
     if not equals or not key:
-        raise ConfigError(f"override {item!r}: expected key=value, for example selection.budget=0.2")
+        raise ConfigError(
+            f"override {item!r}: expected key=value, for example selection.budget=0.2"
+        )
     try:
-        top = OmegaConf.from_dotlist([_complete(key) + item[len(key) :]])
+        top = OmegaConf.from_dotlist([complete_key(key, Config) + item[len(key) :]])
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"override {item!r}: {error}") from error
     return _merge(config, top, f"override {item!r}")
-
-
-def _complete(key: str) -> str:
-    """`benchmarks` -> `evaluation.benchmarks` where exactly one section knows the key."""
-    if "." in key or key in Config.model_fields:
-        return key
-    owners = [name for name, section in _sections().items() if key in section.model_fields]
-    return f"{owners[0]}.{key}" if len(owners) == 1 else key
-
-
-def _sections() -> dict[str, type[Section]]:
-    fields = Config.model_fields.items()
-    return {
-        name: field.annotation
-        for name, field in fields
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    }
-
-
-def _describe(error: ValidationError, where: str) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key `{key}`{_nearest(item['loc'])}")
-        elif item["type"] == "missing":
-            lines.append(f"{where}: `{key}` is missing and has no default")
-        else:
-            lines.append(f"{where}: `{key}` = {item['input']!r}: {item['msg']}")
-    return "\n".join(lines)
-
-
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = Config
-    for part in loc[:-1]:
-        section = _child(section, str(part))
-    known = list(section.model_fields)
-    close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else f"; known keys: {', '.join(known)}"
-
-
-def _child(section: type[BaseModel], part: str) -> type[BaseModel]:
-    """The section class below `part`; a mapping's value class for a mapping's key."""
-    field = section.model_fields.get(part)
-    if field is None:
-        return section
-    candidates = (field.annotation, *get_args(field.annotation))
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), section)
