@@ -123,7 +123,7 @@ def test_unknown_key_without_a_near_one_lists_the_known(write):
 
 def test_missing_values_are_named(write):
     message = error_of(write("name: x\nmodel: {path: '???'}\ndata: {records: p.json}\n"))
-    assert "model.path" in message
+    assert "`model.path`: Missing mandatory value" in message
     message = error_of(write("name: x\nmodel: {path: m}\n"))
     assert message.endswith("`data` is missing and has no default")
 
@@ -161,7 +161,9 @@ def test_unreadable_files_are_config_errors(write, tmp_path):
     assert "cannot be read as YAML" in error_of(tmp_path)
     assert "expected a mapping of sections" in error_of(write("- a\n- b\n"))
     assert "expected the path of one YAML file" in error_of(write("base: [a.yaml, b.yaml]\n"))
-    assert "not_there" in error_of(write(MINIMAL + "output_dir: ${not_there}\n"))
+    assert "`output_dir`: Interpolation key 'not_there'" in error_of(
+        write(MINIMAL + "output_dir: ${not_there}\n")
+    )
 
 
 @pytest.mark.parametrize("item", ["budget", "=3", "selection.budget=[", "selection.budget={a"])
