@@ -26,7 +26,7 @@ app = typer.Typer(
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment YAML.")]
 Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP007, UP045 - typer reads this at run time on Python 3.10
+    Optional[list[str]],  # noqa: UP045 - typer reads this at run time on Python 3.10
     typer.Argument(metavar="[KEY=VALUE]...", help="For example selection.budget=0.2"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run even when finished.")]
@@ -63,6 +63,31 @@ def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = Fal
     from prism_tune.evaluation.evaluate import evaluate as run_evaluate
 
     run_evaluate(*_open(config, overrides), force=force)
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="For example pope.")],
+    predictions: Annotated[Path, typer.Option(help="Answers: LLaVA's jsonl or another layout.")],
+    annotations: Annotated[Path, typer.Option(help="Official annotations: a file or folder.")],
+    profile: Annotated[str, typer.Option(help="llava15 | lmms_eval")] = "llava15",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        typer.Option(help="Folder for results.json and the official submission file."),
+    ] = None,
+) -> None:
+    """Score an answer file by the official protocol, without a model."""
+    from prism_tune.evaluation.score import check_profile, format_json, print_result
+    from prism_tune.evaluation.score import score as run_score
+
+    result = run_score(
+        benchmark, predictions, annotations, profile=check_profile(profile), output=output
+    )
+    if as_json:
+        typer.echo(format_json(result))
+    else:
+        print_result(result)
 
 
 @app.command()

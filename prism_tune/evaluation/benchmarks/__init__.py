@@ -1,0 +1,10 @@
+"""The benchmarks by name. A new one is a file defining `BENCHMARK`, and a line here."""
+
+from __future__ import annotations
+
+from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.benchmarks import mme, pope, quickstart
+
+BENCHMARKS: dict[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK for module in (mme, pope, quickstart)
+}

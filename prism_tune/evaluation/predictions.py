@@ -1,0 +1,192 @@
+"""Answer files in LLaVA's format, and their join with a benchmark's questions.
+
+One JSON object a line: {question_id, prompt, text, answer_id, model_id, metadata}. An answer is
+joined to its question by id (MME: by id and prompt), never by position. What cannot be joined is
+named in notes: a missing answer counts as wrong, a question answered twice differently has no
+answer, an unknown id is left out. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation.annotations import read_json_lines, require_keys
+from prism_tune.run_dir import write_atomic
+from prism_tune.schema import Prediction, Question
+
+_NUM_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Answers by question key. `notes` names what could not be joined."""
+
+    answers: Mapping[str, Prediction]
+    num_missing: int
+    notes: tuple[str, ...]
+
+    def text(self, key: str) -> str | None:
+        """The answer to a question; None where there is none."""
+        answer = self.answers.get(key)
+        return None if answer is None else answer.text
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read an answer file as it stands.
+
+    Raises:
+        UserError: names file, line number and key.
+    """
+    records = read_json_lines(path)
+    if not records:
+        raise UserError(f"{path}: no answers in it")
+    return [parse_prediction(record, where) for where, record in records]
+
+
+def parse_prediction(record: Mapping[str, Any], where: str) -> Prediction:
+    """One record of an answer file.
+
+    Raises:
+        UserError: a key is missing or has the wrong type.
+    """
+    require_keys(record, ("question_id", "text"), where)
+    question_id, text = record["question_id"], record["text"]
+    if not isinstance(question_id, str | int) or isinstance(question_id, bool):
+        raise UserError(f"{where}: question_id: expected text or a number, found {question_id!r}")
+    if not isinstance(text, str):
+        raise UserError(f"{where}: text: expected the answer as text, found {text!r}")
+    return Prediction(
+        question_id=question_id,
+        prompt=str(record.get("prompt", "")),
+        text=text,
+        answer_id=str(record.get("answer_id", "")),
+        model_id=str(record.get("model_id", "")),
+        metadata=record.get("metadata") or {},
+    )
+
+
+def format_prediction(prediction: Prediction) -> bytes:
+    """One line of an answer file, newline included."""
+    record = {
+        "question_id": prediction.question_id,
+        "prompt": prediction.prompt,
+        "text": prediction.text,
+        "answer_id": prediction.answer_id,
+        "model_id": prediction.model_id,
+        "metadata": dict(prediction.metadata),
+    }
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write an answer file atomically."""
+    write_atomic(path, b"".join(map(format_prediction, predictions)))
+
+
+def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Add answers to the end of an answer file."""
+    with path.open("ab") as file:
+        file.write(b"".join(map(format_prediction, predictions)))
+
+
+def id_key(item: Question | Prediction) -> str:
+    """The id as text: some files store numbers, others the same numbers as text."""
+    return str(item.question_id)
+
+
+def join_predictions(
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+    question_key: Callable[[Question], str] = id_key,
+    prediction_key: Callable[[Prediction], str] = id_key,
+) -> Joined:
+    """Answers by question key, and notes on all that has no partner.
+
+    Raises:
+        UserError: question keys repeat, or not one answer belongs to a question (wrong file).
+    """
+    known = _unique_keys(questions, question_key)
+    answers: dict[str, Prediction] = {}
+    repeated, conflicting, unknown = [], set(), []
+    for prediction in predictions:
+        key = prediction_key(prediction)
+        if key not in known:
+            unknown.append(key)
+        elif key in answers:
+            repeated.append(key)
+            if answers[key].text != prediction.text:
+                conflicting.add(key)
+        else:
+            answers[key] = prediction
+    if predictions and not answers:
+        raise UserError(
+            f"not one of the {len(predictions)} answers belongs to a question: answers have ids "
+            f"such as {unknown[0]!r}, questions such as {next(iter(known), None)!r}; "
+            "is this the answer file of another benchmark or version?"
+        )
+    for key in conflicting:
+        del answers[key]
+    missing = [key for key in known if key not in answers and key not in conflicting]
+    notes = [
+        name_keys(missing, "{} question(s) without an answer, counted as wrong"),
+        name_keys(
+            sorted(conflicting), "{} question(s) answered twice differently, no answer taken"
+        ),
+        name_keys(
+            sorted(set(repeated) - conflicting), "{} question(s) answered more than once, the same"
+        ),
+        name_keys(sorted(set(unknown)), "{} unknown question id(s), left out"),
+    ]
+    num_missing = len(missing) + len(conflicting)
+    return Joined(answers, num_missing, tuple(note for note in notes if note))
+
+
+def name_keys(keys: Sequence[str], what: str) -> str:
+    """`what` with the number of keys in it, and the first few keys; empty when there are none."""
+    if not keys:
+        return ""
+    more = ", ..." if len(keys) > _NUM_NAMED else ""
+    return f"{what.format(len(keys))}: {', '.join(keys[:_NUM_NAMED])}{more}"
+
+
+def find_foreign_prompts(
+    questions: Sequence[Question],
+    joined: Joined,
+    question_key: Callable[[Question], str] = id_key,
+) -> list[str]:
+    """Keys of answers whose stored prompt does not contain the question they are joined to.
+
+    Compared without regard to case and spacing; an answer without stored prompt passes. The
+    question's own words are `metadata["question"]`.
+    """
+    foreign = []
+    for question in questions:
+        answer = joined.answers.get(question_key(question))
+        if answer is None or not answer.prompt:
+            continue
+        if fold_text(question.metadata["question"]) not in fold_text(answer.prompt):
+            foreign.append(question_key(question))
+    return foreign
+
+
+def fold_text(text: str) -> str:
+    """Case folded, white space collapsed."""
+    return " ".join(text.casefold().split())
+
+
+def _unique_keys(
+    questions: Sequence[Question], question_key: Callable[[Question], str]
+) -> dict[str, Question]:
+    known: dict[str, Question] = {}
+    for question in questions:
+        key = question_key(question)
+        if key in known:
+            raise UserError(f"the annotations hold question {key!r} twice; expected unique ids")
+        known[key] = question
+    return known

@@ -1,0 +1,126 @@
+"""Score an answer file, without a model.
+
+In: a benchmark's name, anyone's answers in the published format, the official annotations.
+Out: a `BenchmarkResult`; with an output folder also `results.json` and the official submission.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import orjson
+
+from prism_tune import __version__
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.run_dir import fingerprint, fingerprint_file, write_json
+from prism_tune.schema import BenchmarkResult, Prediction
+
+_TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".tsv", ".parquet")
+
+
+def score(
+    benchmark: str,
+    predictions: Path,
+    annotations: Path,
+    *,
+    profile: Profile = "llava15",
+    output: Path | None = None,
+) -> BenchmarkResult:
+    """Score answers by the official protocol.
+
+    Args:
+        benchmark: a key of `BENCHMARKS`.
+        predictions: LLaVA's answer jsonl, or another layout the benchmark's file names.
+        annotations: the official annotations, in a layout the benchmark's file names.
+        profile: whose prompts and parsers.
+        output: folder for `results.json` and the submission file.
+
+    Raises:
+        UserError: unknown benchmark (the nearest is named), or a file that is not as expected.
+    """
+    chosen = find_benchmark(benchmark)
+    questions = chosen.load_questions(annotations, profile)
+    answers = chosen.read_predictions(predictions)
+    result = chosen.score(questions, answers, profile)
+    files = {"annotations": annotations, "predictions": predictions}
+    described = {name: describe_file(path) for name, path in files.items()}
+    result = replace(
+        result, provenance={**result.provenance, **described, **_describe_answers(answers)}
+    )
+    if output is not None:
+        write_json(output / "results.json", result_to_json(result))
+        if chosen.write_submission is not None:
+            chosen.write_submission(questions, answers, output)
+    return result
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of this name.
+
+    Raises:
+        UserError: unknown; the nearest name and all names are given.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    nearest = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise UserError(f"unknown benchmark {name!r}; {hint}There are {', '.join(sorted(BENCHMARKS))}")
+
+
+def result_to_json(result: BenchmarkResult) -> dict[str, Any]:
+    """What `results.json` and `--json` hold."""
+    return asdict(result)
+
+
+def format_json(result: BenchmarkResult) -> str:
+    """The result as one line of JSON."""
+    return orjson.dumps(result_to_json(result)).decode()
+
+
+def print_result(result: BenchmarkResult) -> None:
+    """The metrics as a table on the console, notes below it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{result.benchmark} ({result.profile})"
+    table = Table("metric", title=title, caption=f"{result.num_examples} questions")
+    table.add_column("value", justify="right")
+    for name, value in result.metrics.items():
+        table.add_row(name, f"{value:.4f}" if value < 1 else f"{value:.2f}")
+    console = Console()
+    console.print(table)
+    for note in result.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
+
+
+def check_profile(name: str) -> Profile:
+    """A profile by its name.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    profiles: tuple[Profile, ...] = get_args(Profile)
+    for profile in profiles:
+        if profile == name:
+            return profile
+    raise ConfigError(f"--profile: expected {' or '.join(profiles)}, found {name!r}")
+
+
+def describe_file(path: Path) -> dict[str, str]:
+    """Path and SHA-256 of a file; of a folder, of its annotation files (images left out)."""
+    if path.is_file():
+        return {"path": str(path), "sha256": fingerprint_file(path)}
+    files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT_SUFFIXES)
+    content = [[str(file.relative_to(path)), fingerprint_file(file)] for file in files]
+    return {"path": str(path), "sha256": fingerprint(content)}
+
+
+def _describe_answers(answers: Sequence[Prediction]) -> dict[str, Any]:
+    model_ids = sorted({answer.model_id for answer in answers if answer.model_id})
+    return {"model_ids": model_ids, "evaluator": f"prism_tune {__version__}"}
