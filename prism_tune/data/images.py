@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,6 +20,8 @@ MAX_PIXELS = 178_956_970
 """Pillow's own limit for a decompression bomb error: twice its 89-megapixel warning."""
 
 _BLOCK_BYTES = 1 << 20
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = {5, 6, 7, 8}
 
 
 class ImageError(UserError):
@@ -63,27 +67,19 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         ImageError: missing, truncated, not an image, or more than `MAX_PIXELS` pixels.
     """
-    try:
-        with warnings.catch_warnings():
-            # The warning at half the limit would be printed once per large, but sound, photograph.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check_size(path, image)
-                return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError as error:
-        raise ImageError("image_missing", f"{path}: no such image file") from error
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,  # what Pillow raises for a broken PNG
-        ValueError,
-    ) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(
-            "image_unreadable", f"{path}: cannot be read as an image: {_first_line(error)}"
-        ) from error
+    with _opened(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the upright image, from the file's header only.
+
+    Raises:
+        ImageError: missing, not an image, or more than `MAX_PIXELS` pixels.
+    """
+    with _opened(path) as image:
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _SIDEWAYS
+        return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def image_hash(path: Path) -> str:
@@ -102,6 +98,32 @@ def image_hash(path: Path) -> str:
     except OSError as error:
         raise ImageError("image_unreadable", f"{path}: {error}") from error
     return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The opened file; what Pillow raises, then or while decoding, becomes an ImageError."""
+    try:
+        with warnings.catch_warnings():
+            # The warning at half the limit would be printed once per large, but sound, photograph.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(path, image)
+                yield image
+    except FileNotFoundError as error:
+        raise ImageError("image_missing", f"{path}: no such image file") from error
+    except ImageError:
+        raise
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,  # what Pillow raises for a broken PNG
+        ValueError,
+    ) as error:
+        raise ImageError(
+            "image_unreadable", f"{path}: cannot be read as an image: {_first_line(error)}"
+        ) from error
 
 
 def _check_size(path: Path, image: Image.Image) -> None:

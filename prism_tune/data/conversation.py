@@ -1,0 +1,211 @@
+"""Conversations as the model reads them, and which characters are answers.
+
+In: turns and a template. Out: the text, and the character spans of the answers with their end
+token. A span starts where `render_prompt` ends, so that training and generation agree.
+
+The built-in templates write no beginning-of-sequence token: the tokenizer adds its own, once
+(`adds_special_tokens`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prism_tune.config import Template
+from prism_tune.errors import UserError
+from prism_tune.schema import IMAGE_PLACEHOLDER, Turn
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
+"""LLaVA-1.5's system line (vicuna_v1)."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation's text; `answer_spans` are [start, end) characters that carry loss."""
+
+    text: str
+    answer_spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What stands around questions and answers; `end_token` is part of the answer."""
+
+    system: str
+    before_question: str
+    before_answer: str
+    answer_prefix: str
+    end_token: str
+    after_answer: str
+
+
+def _chat_v1(end_token: str) -> _Layout:
+    # The prompt of the official evaluation ends with a bare "ASSISTANT:", so the space is the
+    # model's to write. Between turns nothing follows the end token.
+    return _Layout(f"{SYSTEM} ", "USER: ", " ASSISTANT:", " ", end_token, "")
+
+
+_LAYOUTS: dict[str, _Layout] = {
+    "vicuna_v1": _chat_v1("</s>"),
+    "phi": _chat_v1("<|endoftext|>"),
+    "chatml": _Layout(
+        "", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "", "<|im_end|>", "\n"
+    ),
+    "llama3": _Layout(
+        "",
+        "<|start_header_id|>user<|end_header_id|>\n\n",
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        "",
+        "<|eot_id|>",
+        "",
+    ),
+    "plain": _Layout("", "", "", "", "\n", ""),
+}
+
+
+def render(turns: Sequence[Turn], template: Template, processor: Any = None) -> Rendered:
+    """Render a whole conversation, questions and answers alternating.
+
+    Args:
+        turns: human, gpt, human, gpt, ...
+        template: `plain`, for the alignment stage, keeps of a question only its placeholders.
+        processor: where given, `<image>` becomes its own image token; needed by `processor`.
+
+    Raises:
+        UserError: the processor's chat template does not keep the turns as they are.
+    """
+    if template == "processor":
+        return _render_chat(turns, processor)
+    layout = _LAYOUTS[template]
+    pieces = [(layout.system, False)]
+    for question, answer in zip(turns[::2], turns[1::2], strict=True):
+        asked = _question(question.text, template)
+        pieces.append((layout.before_question + asked + layout.before_answer, False))
+        pieces.append((layout.answer_prefix + answer.text + layout.end_token, True))
+        pieces.append((layout.after_answer, False))
+    token = image_token(processor)
+    return _join([(text.replace(IMAGE_PLACEHOLDER, token), answer) for text, answer in pieces])
+
+
+def render_prompt(
+    text: str, has_image: bool, template: Template, processor: Any = None, num_images: int = 1
+) -> str:
+    """Render one question up to where the model begins to answer.
+
+    Args:
+        text: the question, without placeholder.
+        has_image: put the placeholder(s) before it, each on its own line.
+        template: as in `render`.
+        processor: as in `render`.
+        num_images: how many images, where there are any.
+    """
+    asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0) + text
+    if template == "processor":
+        return _apply_chat([Turn("human", asked)], processor, is_prompt=True)
+    layout = _LAYOUTS[template]
+    question = _question(asked, template)
+    prompt = layout.system + layout.before_question + question + layout.before_answer
+    return prompt.replace(IMAGE_PLACEHOLDER, image_token(processor))
+
+
+def end_token(template: Template) -> str | None:
+    """What ends an answer; None for `processor`, whose tokenizer knows."""
+    return None if template == "processor" else _LAYOUTS[template].end_token
+
+
+def check_end_token(template: Template, tokenizer: Any) -> None:
+    """Refuse a template whose end token the tokenizer would cut into pieces.
+
+    Raises:
+        UserError: the model could never learn to stop.
+    """
+    end = end_token(template)
+    if end is None or template == "plain":
+        return
+    if len(tokenizer.encode(end, add_special_tokens=False)) != 1:
+        raise UserError(
+            f"model.template: {template} ends answers with {end!r}, which is not one token of this "
+            f"tokenizer (its end token is {tokenizer.eos_token!r}); choose the template the model "
+            "was made for, or `processor` for its own"
+        )
+
+
+def adds_special_tokens(text: str, tokenizer: Any) -> bool:
+    """Whether to tokenise with `add_special_tokens`: not where the text has its own beginning."""
+    return not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
+
+
+def image_token(processor: Any) -> str:
+    """The processor's placeholder for an image; `<image>` without processor."""
+    return str(getattr(processor, "image_token", None) or IMAGE_PLACEHOLDER)
+
+
+def _question(text: str, template: Template) -> str:
+    if template == "plain":
+        return IMAGE_PLACEHOLDER * text.count(IMAGE_PLACEHOLDER)
+    return text
+
+
+def _join(pieces: Sequence[tuple[str, bool]]) -> Rendered:
+    spans = []
+    position = 0
+    for text, is_answer in pieces:
+        if is_answer:
+            spans.append((position, position + len(text)))
+        position += len(text)
+    return Rendered("".join(text for text, _ in pieces), tuple(spans))
+
+
+def _render_chat(turns: Sequence[Turn], processor: Any) -> Rendered:
+    """Find each answer between the template's prompt before it and its text after it."""
+    whole = _apply_chat(turns, processor, is_prompt=False)
+    spans = []
+    for number in range(1, len(turns), 2):
+        before = _apply_chat(turns[:number], processor, is_prompt=True)
+        after = _apply_chat(turns[: number + 1], processor, is_prompt=False)
+        answer = turns[number].text.strip()
+        start = whole.find(answer, len(before))
+        if not (whole.startswith(after) and after.startswith(before)) or start < 0:
+            raise UserError(
+                "model.template: the processor's chat template rewrites earlier turns or drops "
+                f"answers (turn {number}: {answer[:40]!r}); choose one of the built-in templates"
+            )
+        tail = after[start + len(answer) :]
+        spans.append((len(before), start + len(answer) + len(tail.rstrip())))
+    return Rendered(whole, tuple(spans))
+
+
+def _apply_chat(turns: Sequence[Turn], processor: Any, *, is_prompt: bool) -> str:
+    as_parts = bool(getattr(processor, "chat_template", None)) and hasattr(processor, "tokenizer")
+    messages = [
+        {
+            "role": "user" if turn.role == "human" else "assistant",
+            "content": _split_content(turn.text)
+            if as_parts
+            else turn.text.replace(IMAGE_PLACEHOLDER, image_token(processor)),
+        }
+        for turn in turns
+    ]
+    return str(
+        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt)
+    )
+
+
+def _split_content(text: str) -> list[dict[str, str]]:
+    """Text as a message's parts: `<image>`, a line break, `what?` -> an image, then `what?`.
+
+    The line break that LLaVA puts behind a placeholder is left to the template.
+    """
+    parts: list[dict[str, str]] = []
+    for number, piece in enumerate(text.split(IMAGE_PLACEHOLDER)):
+        if number:
+            parts.append({"type": "image"})
+            piece = piece.removeprefix("\n")
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    return parts

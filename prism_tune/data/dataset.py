@@ -1,0 +1,194 @@
+"""Records as training examples: token ids, labels and images, one record at a time.
+
+In: a pool, the indices to tune on, the model's processor and template. Out: unpadded tensors with
+the processor's own keys. Images are decoded when asked for and never kept.
+
+Shape legend: N records, L tokens of one record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from prism_tune.config import Template
+from prism_tune.data.conversation import adds_special_tokens, check_end_token, render
+from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.labels import IGNORED_LABEL, expand_spans, mask_labels
+from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.policy import BadRecordError, apply_policy
+from prism_tune.data.records import Pool
+from prism_tune.errors import UserError
+from prism_tune.schema import Skipped
+
+logger = logging.getLogger(__name__)
+
+TOKEN_KEYS = ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids")
+"""What has one value a token; everything else belongs to the images."""
+
+
+class TuningDataset(Dataset[dict[str, torch.Tensor]]):
+    """Tokenised records with labels on the answers and their end tokens only.
+
+    Args:
+        pool: the records.
+        indices: which of them, in this order.
+        processor: the model's; it expands placeholders to image tokens.
+        template: how conversations are written.
+        max_length: in tokens, image tokens included. Longer records are cut behind their last
+            image token; where that is not possible, or would leave no label, they are an error.
+
+    Raises:
+        UserError: the template does not fit the tokenizer.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        indices: Sequence[int],
+        processor: Any,
+        template: Template,
+        max_length: int,
+    ) -> None:
+        check_end_token(template, processor.tokenizer)
+        self.pool = pool
+        self.indices = list(indices)
+        self.processor = processor
+        self.template: Template = template
+        self.max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        """The record's `input_ids`, `attention_mask`, `labels` (each of shape L) and image inputs.
+
+        Raises:
+            UserError: an image is unusable or the record too long; the message names the record.
+        """
+        index = self.indices[number]
+        try:
+            return self._encode(index)
+        except (BadRecordError, ImageError) as error:
+            raise UserError(f"{self.pool.describe(index)}: {error}") from error
+
+    @cached_property
+    def has_image_N(self) -> NDArray[np.bool_]:  # noqa: N802 - N is the shape
+        """Which examples have an image."""
+        return ~self.pool.is_text_only_N[np.asarray(self.indices, dtype=np.int64)]
+
+    @cached_property
+    def lengths_N(self) -> NDArray[np.int64]:  # noqa: N802 - N is the shape
+        """Every example's length in tokens before cutting, image tokens included."""
+        lengths_N = estimate_lengths(self.pool, self.indices, self.processor, self.template)
+        num_cut = int((lengths_N > self.max_length).sum())
+        if num_cut:
+            logger.info("%d records are longer than %d tokens: cut", num_cut, self.max_length)
+        return lengths_N
+
+    def _encode(self, index: int) -> dict[str, torch.Tensor]:
+        record = self.pool[index]
+        rendered = render(record.turns, self.template, self.processor)
+        images = [open_image(path) for path in self.pool.image_paths(index)]
+        inputs = self.processor(
+            images=images or None,
+            text=[rendered.text],
+            add_special_tokens=adds_special_tokens(rendered.text, self.processor.tokenizer),
+            return_offsets_mapping=True,
+            return_text_replacement_offsets=True,
+            return_tensors="pt",
+        )
+        spans = expand_spans(rendered, inputs.pop("text_replacement_offsets", None), len(images))
+        offsets = inputs.pop("offset_mapping")[0].tolist()
+        example = {
+            key: value[0] if key in TOKEN_KEYS else value
+            for key, value in inputs.items()
+            if isinstance(value, torch.Tensor)
+        }
+        example["labels"] = mask_labels(example["input_ids"], offsets, spans)
+        return self._cut(example)
+
+    def _cut(self, example: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        length = len(example["input_ids"])
+        if length <= self.max_length:
+            return example
+        is_image = example["input_ids"] == image_token_id(self.processor)
+        num_needed = int(is_image.nonzero().max()) + 1 if is_image.any() else 0
+        limit = f"data.max_length is {self.max_length}"
+        if num_needed > self.max_length:
+            raise BadRecordError(
+                "over_long", f"{length} tokens, the last image's end at {num_needed}; {limit}"
+            )
+        if not (example["labels"][: self.max_length] != IGNORED_LABEL).any():
+            raise BadRecordError(
+                "no_label", f"{length} tokens, the answer begins beyond the limit; {limit}"
+            )
+        return {
+            key: value[: self.max_length] if key in TOKEN_KEYS else value
+            for key, value in example.items()
+        }
+
+    def drop_unusable(self, policy: Mapping[str, str]) -> tuple[TuningDataset, tuple[Skipped, ...]]:
+        """Find, before training, the examples too long to be cut.
+
+        Only examples whose length exceeds `max_length` are encoded.
+
+        Returns:
+            The dataset without them, and the left out records with reasons.
+
+        Raises:
+            UserError: there are some, and the policy of their reason is "fail".
+        """
+        bad: dict[int, Skipped] = {}
+        for number in np.flatnonzero(self.lengths_N > self.max_length).tolist():
+            index = self.indices[number]
+            try:
+                self._encode(index)
+            except (BadRecordError, ImageError) as error:
+                detail = f"{self.pool.describe(index)}: {error}"
+                names = (self.pool.uids[index], self.pool.ids[index])
+                bad[number] = Skipped(*names, error.reason, detail)
+        skipped = tuple(bad.values())
+        apply_policy("training", skipped, policy)
+        kept = [number for number in range(len(self)) if number not in bad]
+        usable = TuningDataset(
+            self.pool,
+            [self.indices[number] for number in kept],
+            self.processor,
+            self.template,
+            self.max_length,
+        )
+        usable.lengths_N = self.lengths_N[kept]
+        return usable, skipped
+
+
+def image_token_id(processor: Any) -> int:
+    """The id of the processor's image token."""
+    token_id = getattr(processor, "image_token_id", None)
+    if token_id is None:
+        token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    return int(token_id)
+
+
+def check_label_share(examples: Sequence[Mapping[str, torch.Tensor]]) -> float:
+    """The mean share of masked tokens, certain to be plausible.
+
+    Raises:
+        UserError: under 5 % or over 99.5 % of the tokens are without label on average, which
+            means that template and tokenizer, or template and records, do not fit.
+    """
+    shares = [(e["labels"] == IGNORED_LABEL).float().mean().item() for e in examples]
+    mean = sum(shares) / len(shares)
+    if not 0.05 <= mean <= 0.995:
+        raise UserError(
+            f"{mean:.1%} of the tokens carry no loss on average over {len(shares)} records; "
+            "expected 5 % to 99.5 %; see `prism-tune preview` and check model.template"
+        )
+    return mean

@@ -1,0 +1,70 @@
+"""Which tokens carry loss: the answers and their end tokens, found by character spans.
+
+In: a rendered conversation, the processor's replacement offsets, the tokenizer's offsets. Out:
+labels. Nothing is counted, so no tokenizer's way of merging can shift a mask.
+
+Shape legend: L tokens of one record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from prism_tune.data.conversation import Rendered
+from prism_tune.errors import UserError
+
+IGNORED_LABEL = -100
+"""The label of a token without loss, as torch and transformers have it."""
+
+Span = tuple[int, int]
+
+
+def expand_spans(rendered: Rendered, replacements: Any, num_images: int) -> list[Span]:
+    """Move the answer spans to where they are after the processor expanded the image tokens.
+
+    Args:
+        rendered: text and spans before.
+        replacements: the processor's `text_replacement_offsets` of a batch of one.
+        num_images: how many placeholders were to be expanded.
+
+    Raises:
+        UserError: the processor does not say where it expanded.
+    """
+    moves = replacements[0] if replacements else []
+    if len(moves) != num_images:
+        raise UserError(
+            f"the processor reports {len(moves)} of {num_images} expanded image tokens; labels "
+            "cannot be placed (it has to support `return_text_replacement_offsets`)"
+        )
+
+    def move(position: int) -> int:
+        shift = 0
+        for item in moves:
+            if item["span"][1] <= position:
+                shift += len(item["replacement"]) - (item["span"][1] - item["span"][0])
+        return position + shift
+
+    return [(move(start), move(end)) for start, end in rendered.answer_spans]
+
+
+def mask_labels(
+    input_ids_L: torch.Tensor, offsets: Sequence[Span], spans: Sequence[Span]
+) -> torch.Tensor:
+    """Labels of shape L: the token's id where its characters touch an answer, else -100.
+
+    A token that begins with the space before an answer belongs to the answer.
+    """
+    labels_L = torch.full_like(input_ids_L, IGNORED_LABEL)
+    remaining = iter(spans)
+    span = next(remaining, None)
+    for position, (start, end) in enumerate(offsets):
+        while span is not None and start >= span[1]:
+            span = next(remaining, None)
+        if span is None:
+            break
+        if start < end and end > span[0]:
+            labels_L[position] = input_ids_L[position]
+    return labels_L
