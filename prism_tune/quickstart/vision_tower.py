@@ -90,9 +90,11 @@ def _load_strictly(weights: dict[str, NDArray[Any]]) -> Dinov2Model:
     with tempfile.TemporaryDirectory() as directory:
         config.save_pretrained(directory)
         save_file(tensors, Path(directory) / "model.safetensors", metadata={"format": "pt"})
-        model, info = Dinov2Model.from_pretrained(
+        loaded: Any = Dinov2Model.from_pretrained(
             directory, dtype=torch.float32, output_loading_info=True
         )
+    model: Dinov2Model
+    model, info = loaded
     problems = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
     if problems:
         raise UserError(f"ONNX vision tower: not a DINOv2-small: {problems}")
