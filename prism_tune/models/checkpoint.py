@@ -1,0 +1,138 @@
+"""Checkpoints: what makes one self-contained, proof that it holds what was trained, reloading.
+
+Layout (plain transformers and peft read it): adapter and projector, or full weights; processor and
+chat template; `prism_tune.yaml`, the resolved config.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from prism_tune.config import Config, render_config
+from prism_tune.errors import UserError
+from prism_tune.models.load import load_model
+from prism_tune.run_dir import write_atomic
+
+CONFIG_NAME = "prism_tune.yaml"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def load_tuned(
+    config: Config, checkpoint: Path | None, *, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """The model to evaluate.
+
+    Args:
+        config: of the run.
+        checkpoint: an adapter directory (merged into the base model), a directory with full
+            weights, or None for the untuned base model.
+        dtype: to compute in.
+        device: to compute on.
+
+    Raises:
+        UserError: `checkpoint` is neither an adapter nor a model directory.
+    """
+    if checkpoint is None:
+        return load_model(config.model, dtype=dtype, device=device)
+    if not (checkpoint / ADAPTER_CONFIG).exists():
+        tuned = config.model.model_copy(update={"path": str(checkpoint), "revision": None})
+        return load_model(tuned, dtype=dtype, device=device)
+    base = load_model(config.model, dtype=dtype, device=device)
+    adapted = PeftModel.from_pretrained(base, str(checkpoint))
+    merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    return merged.to(device=device, dtype=dtype).eval()
+
+
+def complete_checkpoint(directory: Path, config: Config) -> None:
+    """Add our config to what transformers wrote, and take out its pickled arguments."""
+    write_atomic(directory / CONFIG_NAME, render_config(config))
+    (directory / "training_args.bin").unlink(missing_ok=True)
+
+
+def digest_trained(model: nn.Module) -> dict[str, str]:
+    """A digest of shape, dtype and bytes of each trained parameter, by name.
+
+    Parameters that ZeRO-3 has partitioned are gathered one at a time: call on every rank.
+    """
+    digests = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with _gathered(parameter):
+                digests[name] = _digest(parameter.detach())
+    return digests
+
+
+def verify_saved(directory: Path, *, initial: dict[str, str], trained: dict[str, str]) -> None:
+    """Prove that a checkpoint holds what was trained, and that training changed it.
+
+    Args:
+        directory: the checkpoint.
+        initial: `digest_trained` before training.
+        trained: `digest_trained` of the model that was saved.
+
+    Raises:
+        UserError: an empty or non-finite tensor, a trained parameter that is not in the files as
+            it is in memory, or nothing that differs from the initial weights.
+    """
+    if initial == trained:
+        raise UserError(
+            f"{directory}: no trained parameter differs from its initial value; "
+            "check the learning rate and the number of steps"
+        )
+    saved = Counter(_digest(tensor) for tensor in _checked_tensors(directory))
+    lost = Counter(trained.values()) - saved
+    if lost:
+        names = [name for name, digest in trained.items() if digest in lost]
+        raise UserError(
+            f"{directory}: {len(names)} trained parameters were not saved as trained, "
+            f"for example {names[0]}"
+        )
+
+
+def _checked_tensors(directory: Path) -> Iterator[torch.Tensor]:
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{directory}: no safetensors file was saved")
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a dict
+                    yield _checked(tensors.get_tensor(name), f"{path}: {name}")
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a valid safetensors file: {error}") from error
+
+
+def _checked(tensor: torch.Tensor, where: str) -> torch.Tensor:
+    if tensor.numel() == 0:
+        raise UserError(f"{where}: saved empty")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise UserError(
+            f"{where}: not finite; lower the learning rate, or use bf16 in place of fp16"
+        )
+    return tensor
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    flat = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+    digest = hashlib.blake2b(flat.numpy().data, digest_size=16)
+    digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    return digest.hexdigest()
+
+
+def _gathered(parameter: nn.Parameter) -> AbstractContextManager[object]:
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    gathered: AbstractContextManager[object] = deepspeed.zero.GatheredParameters([parameter])
+    return gathered

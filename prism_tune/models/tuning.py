@@ -1,0 +1,200 @@
+"""Which parameters are trained, and how: LoRA, full, projector only; learning rates per part.
+
+A loaded model goes in; the same model, frozen and adapted, comes out (a `PeftModel` for LoRA).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch import nn
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
+
+from prism_tune.config import ModelConfig, Part, TrainingConfig
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.models.families import Parts, family_of, part_of, parts
+from prism_tune.models.load import load_model, load_model_config, resolve_source
+
+TunedModel = PreTrainedModel | PeftModel
+
+_LAYER_INDEX = re.compile(r"\.\d+\.")
+_LORA_DEFAULTS: dict[str, Any] = {"r": 128, "lora_alpha": 256, "lora_dropout": 0.05}
+
+
+def load_for_tuning(
+    config: ModelConfig, training: TrainingConfig, *, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """The model to start from: in `dtype`, or in 4 bit for `qlora`.
+
+    Raises:
+        UserError: `qlora` without bitsandbytes or without CUDA; model not found.
+    """
+    if training.tuning != "qlora":
+        return load_model(config, dtype=dtype, device=device)
+    _require_bitsandbytes(device)
+    family = family_of(load_model_config(config))
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["lm_head", family.vision_tower, family.projector],
+    )
+    return AutoModelForImageTextToText.from_pretrained(
+        resolve_source(config),
+        dtype=dtype,
+        device_map={"": device},
+        quantization_config=quantization,
+        trust_remote_code=config.trust_remote_code,
+        use_safetensors=True,
+    )
+
+
+def prepare_tuning(
+    model: PreTrainedModel, training: TrainingConfig, *, weights_dtype: torch.dtype
+) -> TunedModel:
+    """Freeze, add LoRA where asked, and give the trained weights their dtype.
+
+    Args:
+        model: as loaded.
+        training: the config's section.
+        weights_dtype: of the trained weights; float32 unless DeepSpeed keeps float32 masters.
+
+    Raises:
+        ConfigError: nothing would be trained, a learning rate for a frozen part, a LoRA option
+            that peft does not know.
+    """
+    _check_parts(training)
+    found = parts(model)
+    if training.tuning == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    model.requires_grad_(False)
+    tuned: TunedModel = model
+    if training.tuning in ("lora", "qlora"):
+        tuned = get_peft_model(model, lora_config(found, training))
+    else:
+        trained = _trained_parts(training)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = parameter_part(name, found) in trained
+    for parameter in tuned.parameters():
+        if parameter.requires_grad and not hasattr(parameter, "ds_id"):
+            parameter.data = parameter.data.to(weights_dtype)
+    return tuned
+
+
+def lora_config(found: Parts, training: TrainingConfig) -> LoraConfig:
+    """LoRA on every linear layer of the decoder, the projector trained in full (LLaVA-1.5).
+
+    Never on the vision tower or the projector, whatever their layers are called. `training.lora`
+    goes to `peft.LoraConfig` verbatim and wins.
+    """
+    others = sorted(_trained_parts(training) - {"language_model"})
+    in_full = [found.names[part] for part in others]
+    options = {
+        **_LORA_DEFAULTS,
+        "target_modules": lora_targets(found),
+        "modules_to_save": in_full or None,
+        "task_type": "CAUSAL_LM",
+        **training.lora,
+    }
+    require_known("training.lora", options, LoraConfig)
+    return LoraConfig(**options)
+
+
+def lora_targets(found: Parts) -> str:
+    """A regular expression that matches exactly the linear layers of the decoder blocks."""
+    root = found.names["language_model"]
+    linear = {
+        _LAYER_INDEX.sub(".#.", f".{name}", count=1)
+        for name, module in found.language_model.named_modules()
+        if isinstance(module, nn.Linear) and _LAYER_INDEX.search(f".{name}")
+    }
+    if not linear:
+        raise UserError(f"no linear layers in the decoder blocks below {root}: LoRA has no target")
+    patterns = (re.escape(name).replace(r"\#", r"\d+") for name in sorted(linear))
+    return rf"{re.escape(root)}(?:{'|'.join(patterns)})"
+
+
+def require_known(section: str, keys: Iterable[str], options: type) -> None:
+    """Check that a library's options dataclass has these fields.
+
+    Raises:
+        ConfigError: naming the nearest field.
+    """
+    known = [field.name for field in dataclasses.fields(options) if field.init]
+    for key in keys:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"; did you mean `{close[0]}`?" if close else ""
+            raise ConfigError(f"{section}: {options.__name__} has no `{key}`{hint}")
+
+
+def parameter_part(name: str, found: Parts) -> Part:
+    """The part that a parameter of the model (or of its `PeftModel`) belongs to.
+
+    The language-modelling head counts as the language model.
+    """
+    part = part_of(name.removeprefix("base_model.model."), found)
+    return "language_model" if part == "other" else part  # type: ignore[return-value]
+
+
+def parameter_groups(
+    model: TunedModel, training: TrainingConfig, *, decayed: set[str], weight_decay: float
+) -> Iterator[dict[str, Any]]:
+    """Optimiser groups per part; a part with its own learning rate carries `lr`.
+
+    Args:
+        model: after `prepare_tuning`.
+        training: the config's section.
+        decayed: names of the parameters that weight decay applies to.
+        weight_decay: for those.
+    """
+    found = parts(model.get_base_model() if isinstance(model, PeftModel) else model)
+    groups: dict[tuple[Part, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (parameter_part(name, found), name in decayed)
+            groups.setdefault(key, []).append(parameter)
+    for (part, decays), parameters in groups.items():
+        rate = training.learning_rates.get(part)
+        yield {
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+            **({} if rate is None else {"lr": rate}),
+        }
+
+
+def _trained_parts(training: TrainingConfig) -> set[Part]:
+    everything: set[Part] = {"vision_tower", "projector", "language_model"}
+    kept: set[Part] = {"projector"} if training.tuning == "projector" else everything
+    return kept - set(training.freeze)
+
+
+def _check_parts(training: TrainingConfig) -> None:
+    trained = _trained_parts(training)
+    if not trained:
+        raise ConfigError(
+            f"training.freeze: with tuning `{training.tuning}` nothing is left to train"
+        )
+    if training.tuning in ("lora", "qlora") and "language_model" not in trained:
+        raise ConfigError(
+            "training.freeze: LoRA adapts the language model, which is frozen; "
+            "use `tuning: projector`, or take language_model out of `freeze`"
+        )
+    for part in training.learning_rates:
+        if part not in trained:
+            raise ConfigError(f"training.learning_rates.{part}: that part is not trained")
+
+
+def _require_bitsandbytes(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise UserError("training.tuning: qlora needs a CUDA device; use `lora`")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("training.tuning: qlora needs bitsandbytes: pip install bitsandbytes")

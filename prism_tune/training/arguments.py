@@ -1,0 +1,163 @@
+"""The config's training section as `transformers.TrainingArguments`.
+
+Defaults are LLaVA-1.5's (docs/training.md); `training.hf` is passed verbatim and wins.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+import prism_tune
+from prism_tune.config import Config
+from prism_tune.errors import ConfigError
+from prism_tune.models.load import resolve_dtype
+from prism_tune.models.tuning import require_known
+from prism_tune.run_dir import RunDir, read_json
+
+_LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "projector": 1e-3}
+_FIXED = {
+    "output_dir": "the run folder is made of `output_dir` and `name`",
+    "deepspeed": "use `training.deepspeed`",
+    "remove_unused_columns": "our batches are ready for the model",
+}
+
+
+def training_arguments(
+    config: Config, run: RunDir, *, device: torch.device, dtype: torch.dtype
+) -> TrainingArguments:
+    """Build the arguments; under DeepSpeed this must come after its process group is open.
+
+    Args:
+        config: the experiment.
+        run: its folder.
+        device: of this process.
+        dtype: to compute in, from `compute_dtype`.
+
+    Raises:
+        ConfigError: a key TrainingArguments does not have (the nearest is named), a value it
+            refuses, or a DeepSpeed file that cannot be used.
+    """
+    given = config.training.hf
+    _check_keys(given)
+    options = {**_defaults(config), **given}
+    options.update(
+        output_dir=str(run.training),
+        use_cpu=device.type == "cpu",
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
+        deepspeed=deepspeed_options(config),
+        remove_unused_columns=False,
+        **_checkpointing(given),
+    )
+    _track(config)
+    try:
+        return TrainingArguments(**options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"training.hf: {error}") from error
+
+
+def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
+    """What to compute in: `training.hf.bf16/fp16` when given, else `model.dtype`.
+
+    Raises:
+        ConfigError: the device cannot compute in what was asked.
+    """
+    asked = {name: config.training.hf.get(name) for name in ("bf16", "fp16")}
+    if asked["bf16"] and asked["fp16"]:
+        raise ConfigError("training.hf: bf16 and fp16 are both on; choose one")
+    if asked["bf16"]:
+        dtype = torch.bfloat16
+    elif asked["fp16"]:
+        dtype = torch.float16
+    elif False in asked.values():
+        dtype = torch.float32
+    else:
+        dtype = resolve_dtype(config.model.dtype, device)
+    if dtype is torch.float16 and device.type == "cpu":
+        raise ConfigError("float16 training needs a GPU; use bf16 or model.dtype=float32")
+    if dtype is torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        name = torch.cuda.get_device_name(device)
+        raise ConfigError(f"bfloat16 was asked, which {name} cannot; use fp16 or model.dtype=auto")
+    return dtype
+
+
+def deepspeed_options(config: Config) -> dict[str, Any] | None:
+    """The DeepSpeed file's content; None for plain training (DDP with several processes).
+
+    A relative path is looked up in the working directory, then beside the package.
+
+    Raises:
+        ConfigError: no such file, ZeRO-3 without gathering on save, or an optimizer section that
+            would override `training.learning_rates`.
+    """
+    given = config.training.deepspeed
+    if given is None:
+        return None
+    beside_package = Path(prism_tune.__file__).parent.parent / given
+    path = next((p for p in (Path(given), beside_package) if p.is_file()), None)
+    if path is None:
+        raise ConfigError(
+            f"training.deepspeed: {given}: no such file; null trains without DeepSpeed"
+        )
+    options: dict[str, Any] = read_json(path)
+    zero = options.get("zero_optimization", {})
+    if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise ConfigError(
+            f"{path}: ZeRO-3 needs zero_optimization.stage3_gather_16bit_weights_on_model_save: "
+            "true, or no checkpoint that others can load would be written"
+        )
+    if config.training.learning_rates and "optimizer" in options:
+        raise ConfigError(
+            f"{path}: its `optimizer` would override training.learning_rates; remove it"
+        )
+    return options
+
+
+def _defaults(config: Config) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "num_train_epochs": 1,
+        "learning_rate": _LEARNING_RATES[config.training.tuning],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.03,
+        "weight_decay": 0.0,
+        "logging_steps": 1,
+        # The filter would replace a NaN in the log by the mean of the losses before it.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": 0.2,
+        "save_total_limit": 1,
+        "dataloader_num_workers": config.data.num_workers,
+        "report_to": ["wandb"] if config.tracking.wandb else "none",
+        "run_name": config.name,
+    }
+
+
+def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
+    """Reentrant checkpointing loses the gradients of frozen embeddings: off unless asked."""
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        if given.get(name) and f"{name}_kwargs" not in given:
+            return {f"{name}_kwargs": {"use_reentrant": False}}
+    return {}
+
+
+def _check_keys(given: dict[str, Any]) -> None:
+    require_known("training.hf", given, TrainingArguments)
+    for key, reason in _FIXED.items():
+        if key in given:
+            raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
+
+
+def _track(config: Config) -> None:
+    if not config.tracking.wandb:
+        return
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ["WANDB_PROJECT"] = config.tracking.project
+    if config.tracking.entity is not None:
+        os.environ["WANDB_ENTITY"] = config.tracking.entity

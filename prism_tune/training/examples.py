@@ -1,0 +1,54 @@
+"""The examples to train on: tokenised records, those that cannot be used left out and listed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+
+from transformers import ProcessorMixin
+
+from prism_tune.config import Config
+from prism_tune.data.dataset import TuningDataset, check_label_share
+from prism_tune.data.records import open_pool
+from prism_tune.distributed import is_main
+from prism_tune.errors import UserError
+from prism_tune.run_dir import RunDir, write_json
+from prism_tune.training.inputs import training_data
+
+logger = logging.getLogger(__name__)
+
+_NUM_CHECKED = 64
+
+
+def build_examples(config: Config, run: RunDir, processor: ProcessorMixin) -> TuningDataset:
+    """Open the records and check them before any step is paid for.
+
+    What `data.policy` lets out is listed in `training/skipped.json`.
+
+    Raises:
+        UserError: nothing to train on, unusable records whose policy is "fail", or label masks
+            that show a template that does not fit.
+    """
+    pool = open_pool(training_data(config, run))
+    if len(pool) == 0:
+        raise UserError(f"{pool.path}: no records to train on")
+    examples = TuningDataset(
+        pool, range(len(pool)), processor, config.model.template, config.data.max_length
+    )
+    examples, skipped = examples.drop_unusable(config.data.policy)
+    if len(examples) == 0:
+        raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")
+    stride = max(1, len(examples) // _NUM_CHECKED)
+    share = check_label_share([examples[n] for n in range(0, len(examples), stride)])
+    if is_main():
+        listed = [asdict(item) for item in (*pool.skipped, *skipped)]
+        write_json(run.training / "skipped.json", listed)
+        reasons = dict(Counter(item["reason"] for item in listed))
+        logger.info(
+            "training: %d records%s, %.1f %% of their tokens are prompt",
+            len(examples),
+            f", skipped {reasons}" if reasons else "",
+            100 * share,
+        )
+    return examples

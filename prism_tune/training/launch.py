@@ -1,0 +1,70 @@
+"""The processes that train together: torch.distributed, and DeepSpeed with or without a GPU.
+
+Launched by torchrun, the deepspeed launcher or srun, or as one plain process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed
+
+from prism_tune.distributed import world_size
+
+
+@contextmanager
+def process_group(device: torch.device, *, with_deepspeed: bool) -> Iterator[None]:
+    """Open the process group that training needs and close it at the end.
+
+    The environment is put back as it was: transformers and DeepSpeed write to it, and a later
+    stage of the same process must not inherit that.
+    """
+    environment = dict(os.environ)
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if with_deepspeed:
+            _init_deepspeed(device)
+        elif world_size() > 1:
+            distributed.init_process_group(_backend(device))
+        yield
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _init_deepspeed(device: torch.device) -> None:
+    if "RANK" not in os.environ:
+        _pose_as_single_rank()
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    if device.type == "cpu":
+        # Its only use is a faster all-reduce within one machine; compiling it takes a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend=_backend(device))
+
+
+def _pose_as_single_rank() -> None:
+    """Without these variables DeepSpeed looks for MPI."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ.update(
+        RANK="0",
+        LOCAL_RANK="0",
+        WORLD_SIZE="1",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+
+
+def _backend(device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" else "gloo"

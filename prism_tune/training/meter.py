@@ -1,0 +1,105 @@
+"""What training has gone through: tokens, images, records, and the speed of each.
+
+FLOPs are an estimate over the language model, per token: forward 2 and gradients of activations 2
+per parameter, gradients of weights 2 per *trained* parameter (Kaplan et al. 2020 count 6 when all
+are trained). Attention scores, the vision tower and recomputation are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from torch import nn
+
+from prism_tune.distributed import is_main, world_size
+from prism_tune.models.families import Parts, parts
+from prism_tune.models.tuning import TunedModel
+from prism_tune.run_dir import RunDir
+from prism_tune.timings import StageTimer
+
+_COUNTED = ("tokens", "images", "records")
+
+
+@contextmanager
+def metered(run: RunDir, key: str, device: torch.device) -> Iterator[StageTimer | None]:
+    """Time the stage on the main process; the other ranks get None."""
+    if not is_main():
+        yield None
+        return
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    with StageTimer(
+        run, "training", fingerprint=key, device=name, num_devices=world_size()
+    ) as timer:
+        yield timer
+
+
+class Meter:
+    """Counts this rank's batches; `read` sums over ranks and saves to the run's timings.
+
+    Args:
+        timer: of the stage, on the main process; None on the others.
+        image_token_id: each unbroken run of it is counted as one image.
+        flops_per_token: see `flops_per_token`.
+    """
+
+    def __init__(
+        self, timer: StageTimer | None, *, image_token_id: int, flops_per_token: float
+    ) -> None:
+        self._timer = timer
+        self._image_token_id = image_token_id
+        self._flops_per_token = flops_per_token
+        self._local = torch.zeros(len(_COUNTED), dtype=torch.long)
+        self._since = time.perf_counter()
+        self.totals = dict.fromkeys(_COUNTED, 0)
+
+    def add_batch(self, inputs: dict[str, Any]) -> None:
+        """Count a batch (B x L); padding and dummy images, both masked, are not counted."""
+        mask_BL = inputs["attention_mask"].bool()
+        image_BL = (inputs["input_ids"] == self._image_token_id) & mask_BL
+        starts_BL = image_BL.clone()
+        starts_BL[:, 1:] &= ~image_BL[:, :-1]
+        records = torch.tensor(len(mask_BL), device=mask_BL.device)
+        counted = torch.stack([mask_BL.sum(), starts_BL.sum(), records])
+        self._local = self._local.to(counted.device) + counted
+
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
+        """Tokens/s and images/s over all ranks since the last call; called on every rank."""
+        summed = accelerator.gather(self._local.to(accelerator.device)[None]).sum(dim=0).tolist()
+        counts = dict(zip(_COUNTED, summed, strict=True))
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self._local.zero_()
+        self.totals = {name: self.totals[name] + counts[name] for name in _COUNTED}
+        if self._timer is not None:
+            self._timer.tick(flops=counts["tokens"] * self._flops_per_token, **counts)
+        return {
+            "tokens_per_second": round(counts["tokens"] / seconds, 1),
+            "images_per_second": round(counts["images"] / seconds, 2),
+        }
+
+
+def build_meter(timer: StageTimer | None, model: TunedModel) -> Meter:
+    """A meter for a model that is ready for tuning."""
+    found = parts(model.get_base_model() if isinstance(model, PeftModel) else model)
+    return Meter(
+        timer, image_token_id=found.image_token_id, flops_per_token=flops_per_token(model, found)
+    )
+
+
+def flops_per_token(model: nn.Module, found: Parts) -> float:
+    """The estimate described above, from the parameter counts of the loaded model."""
+    language = sum(_size(p) for p in found.language_model.parameters())
+    language -= sum(_size(p) for p in found.base.get_input_embeddings().parameters())
+    trained = sum(_size(p) for p in model.parameters() if p.requires_grad)
+    return 4.0 * language + 2.0 * trained
+
+
+def _size(parameter: nn.Parameter) -> int:
+    """Number of elements, also where ZeRO-3 has partitioned them."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -1,0 +1,168 @@
+"""A thin subclass of `transformers.Trainer`: our batches, learning rates, metering and resume.
+
+Shape legend: B records of a batch, L tokens, K positions with a label.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, Trainer, modeling_utils
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from prism_tune.config import Config
+from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.data.sampler import ModalityLengthSampler
+from prism_tune.errors import UserError
+from prism_tune.models.checkpoint import complete_checkpoint
+from prism_tune.models.tuning import TunedModel, parameter_groups
+from prism_tune.training.checkpoints import drop_oldest, mark_complete
+from prism_tune.training.meter import Meter
+from prism_tune.training.progress import LOG_NAME, JsonLog, ProgressLine
+
+logger = logging.getLogger(__name__)
+
+_CONSTANT_LOSSES = 20
+
+
+class TuningTrainer(Trainer):
+    """Trains a `TunedModel` on a `TuningDataset`.
+
+    Args:
+        config: the experiment.
+        fingerprint: of everything the stage reads; written into each checkpoint.
+        meter: counts what is trained on.
+        options: of `transformers.Trainer`.
+    """
+
+    def __init__(self, config: Config, *, fingerprint: str, meter: Meter, **options: Any) -> None:
+        self._config = config
+        self._fingerprint = fingerprint
+        self._meter = meter
+        self._recent_losses: list[float] = []
+        super().__init__(**options)
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ProgressLine())
+        self.add_callback(JsonLog(Path(self.args.output_dir) / LOG_NAME))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self._config.training.batching == "random":
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        dataset: Any = self.train_dataset
+        return ModalityLengthSampler(
+            dataset.lengths_N,
+            dataset.has_image_N,
+            self.args.train_batch_size,
+            self.args.world_size,
+            self.args.data_seed,
+        )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimiser of `training.hf.optim` over groups with a learning rate per part."""
+        if self.optimizer is None:
+            tuned: Any = self.model
+            groups = parameter_groups(
+                tuned,
+                self._config.training,
+                decayed=set(self.get_decay_parameter_names(tuned)),
+                weight_decay=self.args.weight_decay,
+            )
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, tuned)
+            self.optimizer = optimizer_class(list(groups), **options)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The model's own loss, with logits computed only where there is a label.
+
+        The same value and gradients as over all positions: the others carry no loss. The head
+        over a 49K vocabulary costs as much as a third of SmolLM2-135M.
+        """
+        self._meter.add_batch(inputs)
+        if self._selects_logits():
+            inputs = {**inputs, **select_labelled(inputs["labels"])}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _selects_logits(self) -> bool:
+        # Older transformers cannot select per row; liger fuses the head with the loss.
+        return hasattr(modeling_utils, "slice_logits_to_keep") and not self.args.use_liger_kernel
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add tokens/s and images/s, meter them, and watch the loss; called on every rank."""
+        if "loss" in logs:
+            self._watch(logs["loss"])
+            logs.update(self._meter.read(self.accelerator))
+        super().log(logs, start_time)
+
+    def _watch(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"step {self.state.global_step}: the loss is {loss}; lower the learning rate, or "
+                "use bf16 in place of fp16; finished checkpoints are kept"
+            )
+        self._recent_losses = [*self._recent_losses, loss][-_CONSTANT_LOSSES:]
+        if len(self._recent_losses) == _CONSTANT_LOSSES and len(set(self._recent_losses)) == 1:
+            logger.warning(
+                "step %d: the loss has been exactly %s for %d log lines: nothing is learnt",
+                self.state.global_step,
+                loss,
+                _CONSTANT_LOSSES,
+            )
+            self._recent_losses = []
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Resume full weights through `from_pretrained`.
+
+        Trainer loads the file's keys as they are, non-strictly; `save_pretrained` writes them in
+        the published layout, which differs, so that resuming would start from the base weights
+        with no more than a warning.
+        """
+        target: TunedModel = self.model if model is None else model
+        if isinstance(target, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        assert isinstance(target, PreTrainedModel)
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        target.load_state_dict(saved.state_dict())
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            complete_checkpoint(Path(output_dir or self.args.output_dir), self._config)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Older checkpoints go only after the new one is complete, also with a limit of 1."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        super()._save_checkpoint(model, trial)
+        self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            root = Path(self.args.output_dir)
+            mark_complete(root / f"checkpoint-{self.state.global_step}", self._fingerprint)
+            drop_oldest(root, limit)
+
+
+def select_labelled(labels_BL: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Which positions predict a label, and those labels, as arguments of a HF model's `forward`.
+
+    Returns:
+        `logits_to_keep`: boolean, B x L; `shift_labels`: K labels, in the same order.
+    """
+    next_BL = torch.nn.functional.pad(labels_BL, (0, 1), value=IGNORED_LABEL)[:, 1:]
+    keep_BL = next_BL != IGNORED_LABEL
+    return {"logits_to_keep": keep_BL, "shift_labels": next_BL[keep_BL]}
