@@ -1,0 +1,113 @@
+"""The `cost` table: what selecting and tuning took, C, and what a selection may cost at most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prism_tune.tables.baselines import random_beside
+from prism_tune.tables.compare import Comparison
+from prism_tune.tables.cost import (
+    FullTuning,
+    break_even_seconds,
+    device_names,
+    find_full,
+    full_tuning,
+    row_seconds,
+    spans_devices,
+)
+from prism_tune.tables.render import MISSING, Cell, Table, duration_cell, number_cell
+from prism_tune.tables.rows import Row
+from prism_tune.tables.scores import cost_ratio
+
+_HEADER = (
+    "Method", "Run", "T_select", "T_tune(sub)", "T_tune(full)", "select / full, %",
+    "total / full", "P", "C", "break-even T_select",
+)  # fmt: skip
+
+
+def build_cost_table(comparison: Comparison, column_note: str) -> Table:
+    """One row for each subset a run was tuned on."""
+    selected = [row for row in comparison.rows if row.first.is_selected]
+    return Table(
+        title=f"Cost, columns `{comparison.columns.name}`",
+        header=_HEADER,
+        rows=tuple(_cost_cells(comparison, row) for row in selected),
+        notes=(
+            column_note,
+            "T: device time (wall x devices), resumed attempts included. total = T_select + "
+            "T_tune(sub). P = Rel. / 100 against the run on the whole pool; C = total / full / P.",
+            "break-even T_select: the selection time at which C equals Random's; negative where "
+            "not even a free selection pays.",
+            *_full_notes(selected, comparison.rows),
+            *_reference_notes(comparison, selected),
+        ),
+    )
+
+
+def _cost_cells(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
+    select, tune = row_seconds(row, "selection"), row_seconds(row, "training")
+    whole = full_tuning(row, comparison.rows)
+    share = total = None
+    if whole is not None and select is not None and not spans_devices([row]):
+        share = 100 * select / whole.seconds
+        total = None if tune is None else (select + tune) / whole.seconds
+    full = find_full(row, comparison.rows)
+    performance = None if full is None else comparison.relative(row, full).value
+    return (
+        Cell(row.label),
+        Cell(row.names),
+        duration_cell(select),
+        duration_cell(tune),
+        _full_cell(whole),
+        number_cell(share, digits=2),
+        number_cell(total, digits=2),
+        number_cell(None if performance is None else performance / 100, digits=3),
+        number_cell(cost_ratio(comparison, row), digits=2),
+        _break_even_cell(comparison, row),
+    )
+
+
+def _full_cell(whole: FullTuning | None) -> Cell:
+    if whole is None:
+        return Cell(MISSING)
+    cell = duration_cell(whole.seconds)
+    return cell if whole.measured else Cell(f"{cell.text} (extrapolated)", cell.value)
+
+
+def _break_even_cell(comparison: Comparison, row: Row) -> Cell:
+    other = random_beside(row, comparison.rows)
+    if other is None or other is row or spans_devices((row, other)):
+        return Cell(MISSING)
+    reference = find_full(row, comparison.rows) or other
+    mine = comparison.relative(row, reference)
+    theirs = comparison.relative(other, reference)
+    tune = row_seconds(row, "training")
+    spent = [row_seconds(other, "selection"), row_seconds(other, "training")]
+    known = [seconds for seconds in spent if seconds is not None]
+    if mine.value is None or not theirs.value or mine.columns != theirs.columns:
+        return Cell(MISSING)
+    if tune is None or len(known) < len(spent):
+        return Cell(MISSING)
+    return duration_cell(break_even_seconds(mine.value, tune, theirs.value, sum(known)))
+
+
+def _full_notes(selected: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for row in selected:
+        whole = full_tuning(row, rows)
+        if whole is not None:
+            notes.append(f"T_tune(full) of {row.label}: {whole.how}.")
+        names = device_names([row])
+        if len(names) > 1:
+            notes.append(f"{row.label}: metered on {' and '.join(names)}: times do not compare.")
+    return notes
+
+
+def _reference_notes(comparison: Comparison, selected: Sequence[Row]) -> list[str]:
+    lacking = [row.label for row in selected if find_full(row, comparison.rows) is None]
+    if not lacking:
+        return []
+    return [
+        f"{', '.join(lacking)}: no run on the whole pool, so P and C are n/a, and break-even takes "
+        "performance relative to Random."
+    ]
