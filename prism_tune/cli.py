@@ -116,14 +116,30 @@ def show(
 
 @app.command()
 def tables(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="main")],
-    runs: Annotated[list[Path], typer.Option("--runs", help="Run folders, one --runs each.")],
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE", help="main, cost, ablation, models, visionflan or language."
+        ),
+    ],
+    more_runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        typer.Argument(metavar="[RUN]...", help="More run folders: --runs runs/a runs/b"),
+    ] = None,
+    runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--runs", help="Run folders; without any, the paper's rows alone."),
+    ] = None,
     baseline: Annotated[str, typer.Option(help="Run that Rel. = 100 refers to.")] = "",
+    output_format: Annotated[str, typer.Option("--format", help="md, latex, csv or json.")] = "md",
 ) -> None:
     """Print runs side by side, with Rel. and the selection cost."""
     from prism_tune.tables.build import build_table
+    from prism_tune.tables.render import check_format
 
-    typer.echo(build_table(table, runs, baseline=baseline or None))
+    chosen = check_format(output_format)
+    folders = [*(runs or []), *(more_runs or [])]
+    typer.echo(build_table(table, folders, baseline=baseline or None, output_format=chosen))
 
 
 @app.command()

@@ -134,7 +134,11 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, named: str
         return next((other for other in same_model(row, rows) if other.first.is_full), None)
 
     printed = None if comparison.columns.name == "quickstart" else kind.printed
-    chosen = "whole pool of the same model" if per_model else _describe_baseline(common, named)
+    chosen = (
+        "whole pool of the same model"
+        if per_model
+        else _describe_baseline(common, named, kind.baseline)
+    )
     ours = [score_cells(comparison, row, baseline_of, printed) for row in rows]
     columns = comparison.columns.columns
     theirs = [paper_cells(row, printed, columns) for row in printed.rows] if printed else []
@@ -155,8 +159,11 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, named: str
     )
 
 
-def _describe_baseline(row: Row, named: str | None) -> str:
-    why = "named" if named is not None else "chosen: whole pool, else Random, else untuned"
+def _describe_baseline(row: Row, named: str | None, rule: BaselineRule) -> str:
+    first_choice = "PRISM as in the paper, else " if rule == "prism" else ""
+    why = f"chosen: {first_choice}whole pool, else Random, else untuned"
+    if named is not None:
+        why = "named"
     return f"{row.label} ({row.names}; {why})"
 
 

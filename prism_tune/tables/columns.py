@@ -77,8 +77,8 @@ _QUICKSTART = ColumnSet(
         Column("open", "quickstart", ("accuracy_open",), questions="open"),
         Column("yes/no", "quickstart", ("accuracy_yes_no",), questions="yes_no"),
         Column("all", "quickstart", ("accuracy",), questions="all"),
-        Column("open, blind", "quickstart", ("accuracy_open_blind",), control=True),
-        Column("open, shuffled", "quickstart", ("accuracy_open_shuffled",), control=True),
+        Column("open (blind)", "quickstart", ("accuracy_open_blind",), control=True),
+        Column("open (shuffled)", "quickstart", ("accuracy_open_shuffled",), control=True),
     ),
 )
 _SQA = Column("SQA", "scienceqa", ("accuracy",), questions="all")

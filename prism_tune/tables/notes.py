@@ -85,7 +85,8 @@ def spread_notes(comparison: Comparison) -> list[str]:
     if comparison.resampled and len(comparison.rows) > 1:
         notes.append(
             "95 % CI: paired bootstrap over questions (2,000 resamples) of Rel. over "
-            f"{', '.join(comparison.resampled)}; it does not contain the noise of tuning."
+            f"{', '.join(comparison.resampled)}; it does not contain the noise of tuning; "
+            "n/a where a resample leaves nothing to divide by."
         )
     return notes
 

@@ -6,9 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import orjson
+
+from prism_tune.errors import ConfigError
 
 OutputFormat = Literal["md", "latex", "csv", "json"]
 SUFFIXES: dict[OutputFormat, str] = {"md": ".md", "latex": ".tex", "csv": ".csv", "json": ".json"}
@@ -41,6 +43,19 @@ class Table:
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.header) for row in self.rows)
+
+
+def check_format(name: str) -> OutputFormat:
+    """A format by its name.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    formats: tuple[OutputFormat, ...] = get_args(OutputFormat)
+    for output_format in formats:
+        if output_format == name:
+            return output_format
+    raise ConfigError(f"--format: expected {', '.join(formats)}, found {name!r}")
 
 
 def number_cell(

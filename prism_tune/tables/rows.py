@@ -79,16 +79,16 @@ def _label(run: TableRun) -> str:
         return "untuned"
     tuning = run.config.training.tuning
     if run.is_full:
-        return f"whole pool, {tuning}"
+        return f"whole pool ({tuning})"
     selection = run.config.selection
     scorer = _SCORER_LABELS.get(selection.scorer, selection.scorer)
     budget = selection.budget
     kept = f"{budget:,} records" if isinstance(budget, int) else f"{100 * budget:g} %"
-    return f"{scorer} {kept}, {tuning}"
+    return f"{scorer} {kept} ({tuning})"
 
 
 def _distinct_labels(runs: Sequence[TableRun]) -> list[str]:
-    """Rows that would read alike also say where their configs differ: `, layer=3`."""
+    """Rows that would read alike also say where their configs differ: `[layer=3]`."""
     labels = [_label(run) for run in runs]
     return [
         label
@@ -102,7 +102,8 @@ def _differences(run: TableRun, alike: Sequence[TableRun]) -> str:
     own = _flatten(_shared_config(run))
     keys = dict.fromkeys(key for config in flat for key in config)
     differing = [key for key in keys if len({str(config.get(key)) for config in flat}) > 1]
-    return "".join(f", {key.rpartition('.')[2]}={own.get(key)}" for key in differing)
+    listed = ", ".join(f"{key.rpartition('.')[2]}={own.get(key)}" for key in differing)
+    return f" [{listed}]" if listed else ""
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
