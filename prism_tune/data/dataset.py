@@ -46,7 +46,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             image token; where that is not possible, or would leave no label, they are an error.
 
     Raises:
-        UserError: the template does not fit the tokenizer.
+        UserError: the template does not fit the tokenizer, or the tokenizer gives no offsets.
     """
 
     def __init__(
@@ -57,6 +57,11 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         template: Template,
         max_length: int,
     ) -> None:
+        if not processor.tokenizer.is_fast:
+            raise UserError(
+                f"the tokenizer {type(processor.tokenizer).__name__} gives no character offsets, "
+                "which the label masks need; convert the model's tokenizer to tokenizer.json"
+            )
         check_end_token(template, processor.tokenizer)
         self.pool = pool
         self.indices = list(indices)

@@ -55,7 +55,8 @@ def mask_labels(
 ) -> torch.Tensor:
     """Labels of shape L: the token's id where its characters touch an answer, else -100.
 
-    A token that begins with the space before an answer belongs to the answer.
+    A token that begins before an answer and reaches into it belongs to the answer. Some tokenizers
+    give a token of spaces no width; inside an answer it is labelled like any other.
     """
     labels_L = torch.full_like(input_ids_L, IGNORED_LABEL)
     remaining = iter(spans)
@@ -65,6 +66,6 @@ def mask_labels(
             span = next(remaining, None)
         if span is None:
             break
-        if start < end and end > span[0]:
+        if end > span[0]:
             labels_L[position] = input_ids_L[position]
     return labels_L

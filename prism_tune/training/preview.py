@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.rule import Rule
 from rich.text import Text
 
 from prism_tune.config import Config
@@ -51,11 +50,11 @@ def preview(config: Config, run: RunDir, *, num_records: int) -> None:
     )
     for number, index in enumerate(examples.indices):
         example = examples[number]
-        console.print(Rule(f"{pool.describe(index)}, source {pool.sources[index]}", align="left"))
+        console.print(Text(f"{pool.describe(index)}, source {pool.sources[index]}", "bold"))
         console.print(colour_tokens(example["input_ids"], example["labels"], processor))
         console.print(_count(example["input_ids"], example["labels"], processor))
         for path in _save_thumbnails(pool, index, run.root / "preview"):
-            console.print(f"thumbnail: {path}", style="dim", soft_wrap=True)
+            console.print(Text(f"thumbnail: {path}", "dim"), soft_wrap=True)
 
 
 def colour_tokens(input_ids_L: torch.Tensor, labels_L: torch.Tensor, processor: Any) -> Text:

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from prism_tune.config import Config
+from prism_tune.run_dir import RunDir
+from prism_tune.training.preview import preview
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    output = io.StringIO()
+    console = Console(file=output, width=200, force_terminal=True, color_system="standard")
+    monkeypatch.setattr("prism_tune.training.preview.console", console)
+    return output
+
+
+def test_tokens_mask_and_thumbnails(tiny_llava_dir, drawn_pool, tmp_path, printed):
+    data = {"records": str(drawn_pool), "image_dir": str(drawn_pool.parent / "images")}
+    model = {"path": str(tiny_llava_dir), "template": "chatml"}
+    config = Config.model_validate({"name": "x", "model": model, "data": data})
+    preview(config, RunDir(tmp_path), num_records=2)
+    text = printed.getvalue()
+    assert "record 0 (id 'shape-0'), source shape" in text
+    assert "\x1b[35m<image> x 4\x1b[0m" in text
+    assert "\x1b[1;32mcircle<|im_end|>\x1b[0m" in text
+    assert "39 tokens: 4 of images, 3 with label" in text
+    thumbnails = sorted((tmp_path / "preview").iterdir())
+    assert len(thumbnails) == 2
+    for path in thumbnails:
+        assert str(path) in text
+        with Image.open(path) as image:
+            assert (image.format, image.size) == ("PNG", (40, 32))
+
+
+def test_more_records_than_there_are(tiny_llava_dir, tmp_path, printed):
+    records = tmp_path / "pool.jsonl"
+    turns = '[{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]'
+    records.write_text(f'{{"id": 1, "conversations": {turns}}}\n')
+    model = {"path": str(tiny_llava_dir)}
+    tree = {"name": "x", "model": model, "data": {"records": str(records)}}
+    preview(Config.model_validate(tree), RunDir(tmp_path), num_records=3)
+    assert printed.getvalue().count("with label") == 1
+    assert not (tmp_path / "preview").exists()
