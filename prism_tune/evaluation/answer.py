@@ -1,0 +1,185 @@
+"""Answering one benchmark's questions, on every process, resuming what an earlier attempt left.
+
+In: a plan, a control (or none) and a decoder. Out: `predictions[.<control>].jsonl` and its content.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from prism_tune.config import Control
+from prism_tune.distributed import barrier, is_main, rank, world_size
+from prism_tune.evaluation.answer_store import AnswerStore
+from prism_tune.evaluation.controls import apply_control
+from prism_tune.evaluation.generate import Answer, GreedyDecoder, Request
+from prism_tune.evaluation.images import locate_images
+from prism_tune.evaluation.plan import Plan
+from prism_tune.run_dir import fingerprint
+from prism_tune.schema import Prediction, Question
+from prism_tune.timings import StageTimer
+
+logger = logging.getLogger(__name__)
+
+Render = Callable[[str, int], str]
+"""(question text, number of images) -> the prompt under the model's template."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as it is put to the model."""
+
+    question: Question
+    request: Request
+    answer_id: str
+
+
+@dataclass(frozen=True)
+class Round:
+    """A benchmark's questions, as they are or under a control, and where their answers go.
+
+    Attributes:
+        plan: the benchmark.
+        control: None for the benchmark itself.
+        seed: of the exchange of images.
+        inputs: what the answers depend on, by the name shown when it changed.
+        render: the model's template.
+        model_id: stored with each answer.
+    """
+
+    plan: Plan
+    control: Control | None
+    seed: int
+    inputs: Mapping[str, Any]
+    render: Render
+    model_id: str
+
+    @property
+    def store(self) -> AnswerStore:
+        """Where the answers go."""
+        stem = f"predictions.{self.control}" if self.control else "predictions"
+        return AnswerStore(self.plan.folder, stem)
+
+    @property
+    def title(self) -> str:
+        """What the progress bar says."""
+        return f"{self.plan.title} ({self.control})" if self.control else self.plan.title
+
+    @cached_property
+    def asked(self) -> list[Asked]:
+        """Every question, in the benchmark's order."""
+        questions = list(self.plan.questions)
+        if self.control:
+            questions = apply_control(self.control, questions, seed=self.seed)
+        paths = locate_images(self.plan.image_sizes, self.plan.image_dir, self.plan.image_cache)
+        return [self._ask(question, paths) for question in questions]
+
+    def _ask(self, question: Question, paths: Mapping[str, Path]) -> Asked:
+        sizes = [self.plan.image_sizes[image] for image in question.images]
+        prompt = self.render(question.text, len(question.images))
+        request = Request(prompt, tuple(paths[image] for image in question.images))
+        depends_on = [self.inputs, question.question_id, prompt, question.images, sizes]
+        return Asked(question, request, fingerprint(depends_on)[:22])
+
+
+def answer_round(
+    asked_round: Round,
+    load_decoder: Callable[[], GreedyDecoder],
+    timer: StageTimer | None,
+) -> list[Prediction]:
+    """Answer what is not answered yet, each process its share.
+
+    Args:
+        asked_round: the questions.
+        load_decoder: called only when something is left to answer.
+        timer: counts questions and new tokens; None on all processes but the main one.
+
+    Returns:
+        One prediction per question, in their order; on other processes than the main one nothing.
+    """
+    store = asked_round.store
+    if is_main():
+        store.prepare(asked_round.inputs)
+    barrier()
+    answered = store.read()
+    pending = [asked for asked in asked_round.asked if asked.answer_id not in answered]
+    num_known = len(asked_round.asked) - len(pending)
+    if num_known and is_main():
+        logger.info("%s: %d answers are there already", store.path, num_known)
+    barrier()
+    share = pending[rank() :: world_size()]
+    if share:
+        _answer_share(asked_round, share, load_decoder(), timer)
+    barrier()
+    if not is_main():
+        return []
+    predictions = store.merge([asked.answer_id for asked in asked_round.asked])
+    if timer:
+        _count_others(timer, predictions, pending, share)
+    return predictions
+
+
+def _answer_share(
+    asked_round: Round, share: list[Asked], decoder: GreedyDecoder, timer: StageTimer | None
+) -> None:
+    waiting: defaultdict[Request, list[Asked]] = defaultdict(list)
+    for asked in share:
+        waiting[asked.request].append(asked)
+    max_new_tokens = asked_round.inputs["max_new_tokens"]
+    with _progress() as progress:
+        bar = progress.add_task(
+            f"{asked_round.plan.title} {asked_round.control or ''}", total=len(share)
+        )
+        for answers in decoder.answer(list(waiting), max_new_tokens=max_new_tokens):
+            batch = [
+                _predict(asked, answer, asked_round.model_id)
+                for request, answer in answers.items()
+                for asked in waiting[request]
+            ]
+            asked_round.store.append(batch)
+            progress.advance(bar, len(batch))
+            if timer:
+                timer.tick(questions=len(batch), new_tokens=_sum_new_tokens(batch))
+
+
+def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
+    return Prediction(
+        question_id=asked.question.question_id,
+        prompt=asked.question.text,
+        text=answer.text,
+        answer_id=asked.answer_id,
+        model_id=model_id,
+        metadata={"num_new_tokens": answer.num_new_tokens, "finished": answer.finished},
+    )
+
+
+def _count_others(
+    timer: StageTimer, predictions: list[Prediction], pending: list[Asked], share: list[Asked]
+) -> None:
+    """Add what the other processes answered, which this one's ticks have not seen."""
+    others = {asked.answer_id for asked in pending} - {asked.answer_id for asked in share}
+    answered = [answer for answer in predictions if answer.answer_id in others]
+    timer.tick(questions=len(answered), new_tokens=_sum_new_tokens(answered))
+
+
+def _sum_new_tokens(predictions: list[Prediction]) -> int:
+    return sum(prediction.metadata["num_new_tokens"] for prediction in predictions)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not is_main(),
+    )

@@ -1,0 +1,124 @@
+"""What one benchmark of a config will do, checked before a model is loaded.
+
+In: the config and the name of a benchmark. Out: its questions with existing images, and everything
+its result depends on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prism_tune.config import BenchmarkData, Config
+from prism_tune.errors import ConfigError
+from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.images import measure_images
+from prism_tune.evaluation.score import find_benchmark
+from prism_tune.run_dir import RunDir, Stage, fingerprint, fingerprint_model
+from prism_tune.schema import Question
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One benchmark, ready to be answered.
+
+    Attributes:
+        benchmark: its protocol.
+        questions: the first `limit` ones.
+        image_dir: what their images are relative to.
+        image_sizes: of each image of these questions, in bytes.
+        data_checksum: of all questions and their references.
+        folder: where answers and results go.
+        inputs: everything the result depends on, by the name shown when it changed.
+    """
+
+    benchmark: Benchmark
+    questions: tuple[Question, ...]
+    image_dir: Path
+    image_sizes: dict[str, int]
+    data_checksum: str
+    folder: Path
+    inputs: dict[str, Any]
+
+    @property
+    def stage(self) -> Stage:
+        """Whether the benchmark finished."""
+        return Stage(self.folder)
+
+    @property
+    def image_cache(self) -> Path:
+        """Where embedded images are written out."""
+        return self.folder / "images"
+
+    @property
+    def title(self) -> str:
+        """The stage's name in the log and in timings.json."""
+        return f"evaluation/{self.benchmark.name}"
+
+
+def find_checkpoint(config: Config, run: RunDir) -> tuple[Path | None, str]:
+    """The tuned checkpoint and what identifies it; no path for an untuned model.
+
+    Raises:
+        UserError: the run has not been trained.
+    """
+    if config.training.tuning == "none":
+        return None, fingerprint_model(config.model.path, config.model.revision)
+    return run.checkpoint, Stage(run.training).require("train")["fingerprint"]
+
+
+def plan_benchmark(config: Config, run: RunDir, name: str, checkpoint_fingerprint: str) -> Plan:
+    """Load a benchmark's questions and check their images.
+
+    Raises:
+        UserError: no such benchmark, no `evaluation.data` for it, bad annotations, missing images.
+    """
+    benchmark = find_benchmark(name)
+    data = _find_data(config, name)
+    profile = config.evaluation.profile
+    annotations = Path(data.annotations)
+    questions = benchmark.load_questions(annotations, profile)
+    image_dir = Path(data.image_dir) if data.image_dir else _folder_of(annotations)
+    asked = tuple(questions[: data.limit])
+    references = [image for question in asked for image in question.images]
+    where = f"evaluation.data.{name}.image_dir"
+    image_sizes = measure_images(references, image_dir, where)
+    checksum = fingerprint(questions)
+    return Plan(
+        benchmark=benchmark,
+        questions=asked,
+        image_dir=image_dir,
+        image_sizes=image_sizes,
+        data_checksum=checksum,
+        folder=run.benchmark(name),
+        inputs={
+            "checkpoint": checkpoint_fingerprint,
+            "data": checksum,
+            "images": fingerprint(image_sizes),
+            "limit": data.limit,
+            "profile": profile,
+            "max_new_tokens": benchmark.max_new_tokens[profile],
+            "controls": config.evaluation.controls,
+            "seed": config.seed if config.evaluation.controls else None,
+            "template": config.model.template,
+            "image_aspect_ratio": config.model.image_aspect_ratio,
+            "dtype": config.evaluation.dtype,
+            "batch_size": config.evaluation.batch_size,
+        },
+    )
+
+
+def _find_data(config: Config, name: str) -> BenchmarkData:
+    data = config.evaluation.data.get(name)
+    if data is None:
+        raise ConfigError(
+            f"evaluation.data.{name}.annotations: missing; set it to the benchmark's official "
+            f"files (data/README.md shows their layout), or leave `{name}` out of "
+            "evaluation.benchmarks"
+        )
+    return data
+
+
+def _folder_of(annotations: Path) -> Path:
+    return annotations if annotations.is_dir() else annotations.parent

@@ -1,0 +1,167 @@
+"""Answering and scoring the benchmarks of one call, which share a model once it is needed.
+
+In: a plan for each benchmark. Out: its answers, `results.json`, submission file and finished stage.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prism_tune import __version__
+from prism_tune.config import Config, Control
+from prism_tune.data.conversation import check_end_token, end_token, render_prompt
+from prism_tune.distributed import barrier, is_main, world_size
+from prism_tune.errors import ConfigError
+from prism_tune.evaluation.answer import Round, answer_round
+from prism_tune.evaluation.controls import add_control_metrics
+from prism_tune.evaluation.generate import GreedyDecoder
+from prism_tune.evaluation.images import extract_images
+from prism_tune.evaluation.plan import Plan
+from prism_tune.evaluation.score import result_to_json
+from prism_tune.models.checkpoint import load_tuned
+from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.processor import load_processor
+from prism_tune.run_dir import RunDir, fingerprint, write_json
+from prism_tune.schema import BenchmarkResult, Prediction
+from prism_tune.timings import StageTimer
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
+
+
+class Session:
+    """Processor, device and dtype of a call, and the model from the first open question on.
+
+    Args:
+        config: the experiment.
+        run: its folder.
+        checkpoint: the tuned model; None for the model as it is.
+
+    Raises:
+        ConfigError: a template that cannot carry a question.
+        UserError: a template that does not fit the tokenizer, or no processor.
+    """
+
+    def __init__(self, config: Config, run: RunDir, checkpoint: Path | None) -> None:
+        if config.model.template == "plain":
+            raise ConfigError(
+                "model.template: plain has no place for a question; choose the template the model "
+                "was tuned with"
+            )
+        self._config = config
+        self._run = run
+        self._checkpoint = checkpoint
+        self._device = pick_device()
+        self._dtype = resolve_dtype(config.evaluation.dtype, self._device)
+        self._processor = load_processor(config.model)
+        check_end_token(config.model.template, self._processor.tokenizer)
+        self._load_decoder: Callable[[], GreedyDecoder] = cache(self._build_decoder)
+
+    def run(self, plan: Plan, *, force: bool) -> None:
+        """Answer and score one benchmark, with its controls."""
+        controls = self._config.evaluation.controls
+        rounds = [self._make_round(plan, control) for control in (None, *controls)]
+        if is_main():
+            plan.stage.reopen()
+            extract_images(plan.image_sizes, plan.image_cache)
+            if force:
+                for asked_round in rounds:
+                    asked_round.store.clear()
+        barrier()
+        with self._meter(plan) as timer:
+            answers = [answer_round(item, self._load_decoder, timer) for item in rounds]
+            if is_main():
+                result = self._score(plan, answers)
+                write_json(plan.folder / "results.json", result_to_json(result))
+                if plan.benchmark.write_submission is not None:
+                    plan.benchmark.write_submission(plan.questions, answers[0], plan.folder)
+                plan.stage.finish(plan.inputs, metrics=dict(result.metrics))
+        barrier()
+
+    def _build_decoder(self) -> GreedyDecoder:
+        config = self._config
+        logger.info("loading %s in %s", self._checkpoint or config.model.path, self._dtype)
+        return GreedyDecoder(
+            load_tuned(config, self._checkpoint, dtype=self._dtype, device=self._device),
+            self._processor,
+            end_token=end_token(config.model.template),
+            batch_size=config.evaluation.batch_size,
+            num_workers=config.data.num_workers,
+        )
+
+    def _make_round(self, plan: Plan, control: Control | None) -> Round:
+        config = self._config
+        return Round(
+            plan=plan,
+            control=control,
+            seed=config.seed,
+            inputs=self._describe_answers(plan, control),
+            render=self._render,
+            model_id=config.name,
+        )
+
+    def _render(self, text: str, num_images: int) -> str:
+        template = self._config.model.template
+        return render_prompt(text, num_images > 0, template, self._processor, num_images)
+
+    def _describe_answers(self, plan: Plan, control: Control | None = None) -> dict[str, Any]:
+        """What an answer depends on; not `limit`, which only adds questions."""
+        left_out = {"limit", "images", "controls", *({"seed"} if control != "shuffled" else ())}
+        kept = {key: value for key, value in plan.inputs.items() if key not in left_out}
+        return {**kept, "dtype": str(self._dtype).removeprefix("torch.")}
+
+    def _meter(self, plan: Plan) -> AbstractContextManager[StageTimer | None]:
+        if not is_main():
+            return nullcontext()
+        on_cuda = self._device.type == "cuda"
+        return StageTimer(
+            self._run,
+            plan.title,
+            fingerprint=fingerprint(plan.inputs),
+            device=torch.cuda.get_device_name(self._device) if on_cuda else "cpu",
+            num_devices=world_size(),
+        )
+
+    def _score(self, plan: Plan, answers: list[list[Prediction]]) -> BenchmarkResult:
+        """The benchmark's result, its controls' metrics beside its own."""
+        results = [
+            plan.benchmark.score(plan.questions, predictions, self._config.evaluation.profile)
+            for predictions in answers
+        ]
+        metrics = dict(results[0].metrics)
+        for control, result in zip(self._config.evaluation.controls, results[1:], strict=True):
+            metrics = add_control_metrics(metrics, control, result.metrics)
+        provenance = {**results[0].provenance, **self._describe_run(plan)}
+        notes = (*results[0].notes, *_describe_cut_off(answers[0]))
+        return replace(results[0], metrics=metrics, provenance=provenance, notes=notes)
+
+    def _describe_run(self, plan: Plan) -> dict[str, Any]:
+        config = self._config
+        return {
+            **self._describe_answers(plan),
+            "model": config.model.path,
+            "checkpoint_path": str(self._checkpoint) if self._checkpoint else None,
+            "decoding": {"do_sample": False, "num_beams": 1},
+            "annotations": config.evaluation.data[plan.benchmark.name].annotations,
+            "limit": plan.inputs["limit"],
+            "controls": list(config.evaluation.controls),
+            "device": self._device.type,
+            "num_processes": world_size(),
+            "evaluator": f"prism_tune {__version__}",
+            "packages": {name: version(name) for name in _PACKAGES},
+        }
+
+
+def _describe_cut_off(answers: Sequence[Prediction]) -> list[str]:
+    num_cut = sum(not answer.metadata["finished"] for answer in answers)
+    return [f"{num_cut} answer(s) were cut off at max_new_tokens"] if num_cut else []

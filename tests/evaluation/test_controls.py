@@ -1,0 +1,69 @@
+"""The controls change what the model is shown, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation.controls import add_control_metrics, apply_control
+from prism_tune.schema import Question
+
+QUESTIONS = [
+    Question(1, "what shape?", ("a.png",), "circle"),
+    Question(2, "what color?", ("a.png",), "red"),
+    Question(3, "what shape?", ("b.png",), "square"),
+    Question(4, "is 2 even?", (), "yes"),
+    Question(5, "what shape?", ("c.png",), "circle"),
+]
+
+
+def test_blind_takes_every_image_away_and_keeps_the_rest():
+    blind = apply_control("blind", QUESTIONS, seed=0)
+    assert blind == [replace(question, images=()) for question in QUESTIONS]
+
+
+def test_shuffled_gives_every_question_another_questions_image():
+    shuffled = apply_control("shuffled", QUESTIONS, seed=0)
+    for before, after in zip(QUESTIONS, shuffled, strict=True):
+        assert after == replace(before, images=after.images)
+        assert (after.images != before.images) == bool(before.images)
+    assert {q.images for q in shuffled} == {q.images for q in QUESTIONS}
+
+
+@given(
+    images=st.lists(st.sampled_from("abcdef"), min_size=2).filter(
+        lambda names: len(set(names)) > 1
+    ),
+    seed=st.integers(0, 5),
+)
+def test_no_image_stays_where_it_was(images, seed):
+    questions = [Question(i, "?", (name,), "") for i, name in enumerate(images)]
+    shuffled = apply_control("shuffled", questions, seed=seed)
+    assert all(q.images != s.images for q, s in zip(questions, shuffled, strict=True))
+    assert shuffled == apply_control("shuffled", questions, seed=seed)
+
+
+def test_seeds_exchange_differently():
+    questions = [Question(i, "?", (f"{i}.png",), "") for i in range(8)]
+    outcomes = {
+        tuple(q.images for q in apply_control("shuffled", questions, seed=s)) for s in (0, 1, 2)
+    }
+    assert len(outcomes) == 3
+
+
+def test_one_image_cannot_be_exchanged():
+    with pytest.raises(UserError, match=r"at least two images; all are on a\.png"):
+        apply_control("shuffled", QUESTIONS[:2], seed=0)
+
+
+def test_shuffling_without_any_image_changes_nothing():
+    assert apply_control("shuffled", [QUESTIONS[3]], seed=0) == [QUESTIONS[3]]
+
+
+def test_control_metrics_stand_beside_the_benchmarks_own():
+    metrics = add_control_metrics({"accuracy_open": 78.0}, "blind", {"accuracy_open": 23.3})
+    assert metrics == {"accuracy_open": 78.0, "accuracy_open_blind": 23.3}

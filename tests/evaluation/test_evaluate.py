@@ -1,0 +1,444 @@
+"""The evaluation stage end to end on the tiny model: answers, resume, controls, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import draw_image
+
+from prism_tune.config import Config
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation import session
+from prism_tune.evaluation.evaluate import evaluate
+from prism_tune.evaluation.generate import GreedyDecoder
+from prism_tune.run_dir import RunDir, Stage
+from prism_tune.timings import read_timings
+
+NUM_IMAGES = 4
+TASKS = {
+    "shape": "what shape is in the picture?",
+    "color": "what color is the shape in the picture, please?",
+    "is": "is it red?",
+}
+ANSWERS = {"shape": "circle", "color": "red", "is": "yes"}
+
+
+@pytest.fixture(scope="module")
+def benchmark_dir(tmp_path_factory):
+    """12 questions of the quickstart and 6 of POPE on 4 drawn images."""
+    root = tmp_path_factory.mktemp("benchmarks")
+    (root / "images").mkdir()
+    for i in range(NUM_IMAGES):
+        draw_image(root / "images" / f"{i}.png", 3 * i)
+    questions = [
+        {
+            "question_id": f"q{i}-{task}",
+            "image": f"{i}.png",
+            "text": text,
+            "answer": ANSWERS[task],
+            "category": task,
+        }
+        for i in range(NUM_IMAGES)
+        for task, text in TASKS.items()
+    ]
+    (root / "test.json").write_text(json.dumps(questions))
+    (root / "pope").mkdir()
+    for split in ("random", "popular", "adversarial"):
+        lines = [
+            {"question_id": i, "image": f"{i}.png", "text": "Is there a dog?", "label": label}
+            for i, label in ((1, "yes"), (2, "no"))
+        ]
+        path = root / "pope" / f"coco_pope_{split}.json"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+@pytest.fixture
+def setting(tiny_llava_dir, benchmark_dir, tmp_path):
+    return Setting(tiny_llava_dir, benchmark_dir, tmp_path)
+
+
+class Setting:
+    """A run folder and configs for it."""
+
+    def __init__(self, model_dir, data_dir, tmp_path):
+        self.model_dir = model_dir
+        self.data_dir = data_dir
+        self.run = RunDir(tmp_path / "runs" / "tiny")
+
+    def config(self, *, benchmarks=("quickstart",), data=None, tuning="none", **evaluation):
+        images = str(self.data_dir / "images")
+        return Config.model_validate(
+            {
+                "name": "tiny",
+                "output_dir": str(self.run.root.parent),
+                "model": {"path": str(self.model_dir)},
+                "data": {"records": "unused.json", "num_workers": 0},
+                "training": {"tuning": tuning},
+                "evaluation": {
+                    "benchmarks": benchmarks,
+                    "dtype": "float32",
+                    "data": {
+                        "quickstart": {
+                            "annotations": str(self.data_dir / "test.json"),
+                            "image_dir": images,
+                        },
+                        "pope": {"annotations": str(self.data_dir / "pope"), "image_dir": images},
+                        **(data or {}),
+                    },
+                    **evaluation,
+                },
+            }
+        )
+
+    def evaluate(self, *, force=False, **config):
+        evaluate(self.config(**config), self.run, force=force)
+
+    def lines(self, benchmark="quickstart", stem="predictions"):
+        path = self.run.benchmark(benchmark) / f"{stem}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def results(self, benchmark="quickstart"):
+        return json.loads((self.run.benchmark(benchmark) / "results.json").read_text())
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The requests that reach a model, in the order they are made."""
+    seen = []
+    answer = GreedyDecoder.answer
+
+    def watch(self, requests, **options):
+        seen.extend(requests)
+        return answer(self, requests, **options)
+
+    monkeypatch.setattr(GreedyDecoder, "answer", watch)
+    return seen
+
+
+def test_predictions_are_llavas_answer_file_in_question_order(setting, benchmark_dir):
+    setting.evaluate(batch_size=5)
+    questions = json.loads((benchmark_dir / "test.json").read_text())
+    lines = setting.lines()
+    assert [line["question_id"] for line in lines] == [q["question_id"] for q in questions]
+    assert [line["prompt"] for line in lines] == [q["text"] for q in questions]
+    assert set(lines[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
+    assert {line["model_id"] for line in lines} == {"tiny"}
+    assert len({line["answer_id"] for line in lines}) == len(lines)
+    assert len({line["text"] for line in lines}) > 3
+    assert sorted(p.name for p in setting.run.benchmark("quickstart").iterdir()) == [
+        "predictions.inputs.json",
+        "predictions.jsonl",
+        "results.json",
+        "stage.json",
+    ]
+
+
+def test_batch_size_does_not_change_answers(setting):
+    setting.evaluate(batch_size=1)
+    one_by_one = [line["text"] for line in setting.lines()]
+    setting.evaluate(batch_size=8)
+    assert [line["text"] for line in setting.lines()] == one_by_one
+
+
+def test_results_say_how_they_were_made(setting):
+    setting.evaluate(benchmarks=["quickstart", "pope"], batch_size=4)
+    results = setting.results()
+    assert results["metrics"].keys() >= {"accuracy_open", "accuracy_yes_no", "accuracy"}
+    assert (results["num_examples"], results["num_missing"]) == (12, 0)
+    expected = {
+        "profile": "llava15",
+        "template": "vicuna_v1",
+        "image_aspect_ratio": "pad",
+        "dtype": "float32",
+        "batch_size": 4,
+        "max_new_tokens": 8,
+        "limit": None,
+        "decoding": {"do_sample": False, "num_beams": 1},
+        "checkpoint_path": None,
+        "num_processes": 1,
+    }
+    assert expected.items() <= results["provenance"].items()
+    assert {"torch", "transformers"} <= results["provenance"]["packages"].keys()
+    assert len(results["provenance"]["data"]) == len(results["provenance"]["checkpoint"]) == 64
+    assert "f1_random" in setting.results("pope")["metrics"]
+    assert setting.results("pope")["num_examples"] == 6
+
+
+def test_answers_cut_at_the_limit_are_noted(setting):
+    setting.evaluate()
+    cut = [line for line in setting.lines() if not line["metadata"]["finished"]]
+    assert {line["metadata"]["num_new_tokens"] for line in cut} == {8}
+    assert f"{len(cut)} answer(s) were cut off at max_new_tokens" in setting.results()["notes"]
+
+
+def test_questions_and_new_tokens_are_metered(setting):
+    setting.evaluate()
+    (entry,) = read_timings(setting.run)
+    num_tokens = sum(line["metadata"]["num_new_tokens"] for line in setting.lines())
+    assert (entry["stage"], entry["finished"]) == ("evaluation/quickstart", True)
+    assert entry["counts"] == {"questions": 12, "new_tokens": num_tokens}
+
+
+def test_finished_benchmark_is_skipped_without_a_model(setting, monkeypatch):
+    setting.evaluate()
+    before = setting.lines()
+    monkeypatch.setattr(session, "load_tuned", None)
+    monkeypatch.setattr(session, "load_processor", None)
+    setting.evaluate()
+    assert setting.lines() == before
+
+
+def test_force_answers_again(setting, asked):
+    setting.evaluate()
+    setting.evaluate(force=True)
+    assert len(asked) == 24
+
+
+def test_killed_run_asks_only_what_is_missing(setting, asked):
+    """Killed in the middle of writing the fifth line, before the stage finished."""
+    setting.evaluate()
+    folder = setting.run.benchmark("quickstart")
+    whole = (folder / "predictions.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (folder / "predictions.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:30])
+    (folder / "stage.json").unlink()
+    (folder / "results.json").unlink()
+    asked.clear()
+    setting.evaluate()
+    assert len(asked) == 8
+    assert (folder / "predictions.jsonl").read_bytes() == whole
+    assert setting.results()["num_missing"] == 0
+
+
+def test_run_killed_before_scoring_needs_no_model(setting, monkeypatch):
+    setting.evaluate()
+    before = setting.results()
+    (setting.run.benchmark("quickstart") / "stage.json").unlink()
+    monkeypatch.setattr(session, "load_tuned", None)
+    setting.evaluate()
+    assert setting.results() == before
+
+
+def test_answers_are_on_disk_after_each_batch(setting, monkeypatch):
+    """An exception in the third batch loses the third batch only."""
+    generate_batch = GreedyDecoder._answer_batch
+    calls = []
+
+    def fail_third(self, batch, *rest):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate_batch(self, batch, *rest)
+
+    monkeypatch.setattr(GreedyDecoder, "_answer_batch", fail_third)
+    with pytest.raises(KeyboardInterrupt):
+        setting.evaluate(batch_size=2)
+    assert len(setting.lines()) == 4
+    assert not (setting.run.benchmark("quickstart") / "results.json").exists()
+
+
+def test_higher_limit_asks_only_the_new_questions(setting, asked):
+    limited = {"quickstart": {"annotations": str(setting.data_dir / "test.json"), "limit": 5}}
+    limited["quickstart"]["image_dir"] = str(setting.data_dir / "images")
+    setting.evaluate(data=limited)
+    assert len(setting.lines()) == len(asked) == 5
+    setting.evaluate()
+    assert (len(setting.lines()), len(asked)) == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"batch_size": 3}, "batch_size"), ({"profile": "lmms_eval"}, "profile")],
+)
+def test_changed_protocol_starts_afresh_and_says_so(setting, asked, caplog, change, named):
+    caplog.set_level("INFO")
+    setting.evaluate()
+    setting.evaluate(**change)
+    assert len(asked) == 24
+    assert f"evaluation/quickstart: runs again (changed: {named})" in caplog.text
+    assert re.search(rf"predictions\.jsonl: answered afresh \(changed: {named}\)", caplog.text)
+
+
+def test_other_image_under_the_same_name_is_asked_again(setting, asked, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(setting.data_dir / "images", images)
+    annotations = str(setting.data_dir / "test.json")
+    data = {"quickstart": {"annotations": annotations, "image_dir": str(images)}}
+    setting.evaluate(data=data)
+    asked.clear()
+    (images / "2.png").write_bytes((images / "3.png").read_bytes() + b"\0")
+    setting.evaluate(data=data)
+    assert {path.name for request in asked for path in request.images} == {"2.png"}
+
+
+def test_controls_change_what_the_model_sees_and_stand_beside_the_metrics(setting, asked):
+    setting.evaluate(controls=["blind", "shuffled"])
+    real, others = asked[:12], asked[12:]
+    blind, shuffled = others[:3], others[3:]
+    assert all("<image>" in request.prompt and request.images for request in real)
+    # The same three questions on four images: without images only three differ.
+    assert {request.prompt for request in blind} == {
+        request.prompt.replace("<image>\n", "") for request in real
+    }
+    assert all(request.images == () for request in blind)
+    assert [r.prompt for r in shuffled] == [r.prompt for r in real]
+    assert all(s.images != r.images for s, r in zip(shuffled, real, strict=True))
+    metrics = setting.results()["metrics"]
+    assert {"accuracy_open", "accuracy_open_blind", "accuracy_open_shuffled"} <= metrics.keys()
+    assert next(iter(metrics)) == "accuracy_open"
+    texts = {s: [line["text"] for line in setting.lines(stem=s)] for s in STEMS}
+    assert [len(texts[stem]) for stem in STEMS] == [12, 12, 12]
+    assert texts["predictions.blind"][:3] == texts["predictions.blind"][3:6]
+    assert texts["predictions"] != texts["predictions.blind"]
+    assert texts["predictions"] != texts["predictions.shuffled"]
+
+
+STEMS = ("predictions", "predictions.blind", "predictions.shuffled")
+
+
+def test_adding_a_control_keeps_the_answers(setting, asked):
+    setting.evaluate()
+    setting.evaluate(controls=["blind"])
+    assert len(asked) == 12 + 3
+
+
+def test_two_processes_answer_every_question_exactly_once(setting, tmp_path):
+    setting.evaluate(batch_size=5)
+    expected = setting.lines()
+    config = setting.config(batch_size=5).model_copy(update={"name": "two"})
+    config_path = tmp_path / "two.json"
+    config_path.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run(
+        [*command, "-m", "prism_tune", "evaluate", str(config_path)],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=300,
+    )
+    two = Setting(setting.model_dir, setting.data_dir, tmp_path)
+    two.run = RunDir(Path(config.output_dir) / "two")
+    comparable = ("question_id", "prompt", "text", "answer_id", "metadata")
+    assert [[line[key] for key in comparable] for line in two.lines()] == [
+        [line[key] for key in comparable] for line in expected
+    ]
+    assert two.results()["provenance"]["num_processes"] == 2
+    assert two.results()["metrics"] == setting.results()["metrics"]
+    (entry,) = read_timings(two.run)
+    assert entry["counts"]["questions"] == 12
+    assert list(two.run.benchmark("quickstart").glob("*.rank-*")) == []
+
+
+def test_answers_of_several_processes_are_resumed_by_one(setting, asked):
+    setting.evaluate()
+    folder = setting.run.benchmark("quickstart")
+    whole = (folder / "predictions.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (folder / "predictions.jsonl").unlink()
+    (folder / "predictions.rank-0.jsonl").write_bytes(b"".join(lines[0:8:2]))
+    (folder / "predictions.rank-1.jsonl").write_bytes(b"".join(lines[1:6:2]) + b'{"question_id"')
+    (folder / "stage.json").unlink()
+    asked.clear()
+    setting.evaluate()
+    assert len(asked) == 5
+    assert (folder / "predictions.jsonl").read_bytes() == whole
+    assert list(folder.glob("*.rank-*")) == []
+
+
+def test_images_inside_parquet_are_answered_like_files(setting, tmp_path):
+    """The hub's POPE: the same pictures as bytes in rows."""
+    rows = []
+    for split in ("random", "popular", "adversarial"):
+        for line in (setting.data_dir / "pope" / f"coco_pope_{split}.json").read_text().split("\n"):
+            if not line:
+                continue
+            record = json.loads(line)
+            content = (setting.data_dir / "images" / record["image"]).read_bytes()
+            rows.append(
+                {
+                    "question_id": str(record["question_id"]),
+                    "question": record["text"],
+                    "answer": record["label"],
+                    "category": split,
+                    "image": {"bytes": content, "path": record["image"]},
+                }
+            )
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
+    setting.evaluate(benchmarks=["pope"])
+    from_files = [(line["question_id"], line["text"]) for line in setting.lines("pope")]
+    setting.evaluate(
+        benchmarks=["pope"], data={"pope": {"annotations": str(tmp_path / "test.parquet")}}
+    )
+    from_rows = [(line["question_id"], line["text"]) for line in setting.lines("pope")]
+    assert sorted(from_rows) == sorted(from_files)
+    assert len(list((setting.run.benchmark("pope") / "images").iterdir())) == 2 + 1
+
+
+def test_missing_images_are_listed_before_any_answer(setting, asked, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(setting.data_dir / "images", images)
+    (images / "1.png").unlink()
+    (images / "3.png").unlink()
+    annotations = str(setting.data_dir / "test.json")
+    with pytest.raises(UserError) as caught:
+        setting.evaluate(
+            data={"quickstart": {"annotations": annotations, "image_dir": str(images)}}
+        )
+    assert str(caught.value) == (
+        f"evaluation.data.quickstart.image_dir: 2 of 4 images are not in {images}: 1.png, 3.png; "
+        "set it to the folder they are relative to"
+    )
+    assert asked == []
+
+
+def test_unknown_benchmark_names_the_nearest(setting):
+    with pytest.raises(UserError, match="did you mean 'quickstart'"):
+        setting.evaluate(benchmarks=["quickstrat"])
+
+
+def test_benchmark_without_data_names_the_config_key(setting):
+    with pytest.raises(ConfigError, match=r"evaluation\.data\.mme\.annotations"):
+        setting.evaluate(benchmarks=["mme"])
+
+
+def test_untrained_run_names_the_command(setting):
+    with pytest.raises(UserError, match="first run `prism-tune train CONFIG`"):
+        setting.evaluate(tuning="full")
+
+
+def test_tuned_checkpoint_is_evaluated_and_its_change_noticed(setting, asked, caplog):
+    caplog.set_level("INFO")
+    shutil.copytree(setting.model_dir, setting.run.checkpoint)
+    Stage(setting.run.training).finish({"steps": 1})
+    setting.evaluate(tuning="full")
+    assert setting.results()["provenance"]["checkpoint_path"] == str(setting.run.checkpoint)
+    Stage(setting.run.training).finish({"steps": 2})
+    setting.evaluate(tuning="full")
+    assert len(asked) == 24
+    assert "runs again (changed: checkpoint)" in caplog.text
+
+
+def test_template_without_a_question_is_refused(setting):
+    config = setting.config()
+    plain = config.model_copy(
+        update={"model": config.model.model_copy(update={"template": "plain"})}
+    )
+    with pytest.raises(ConfigError, match=r"model\.template: plain has no place for a question"):
+        evaluate(plain, setting.run, force=False)
+
+
+def test_table_shows_the_metrics(setting, capsys):
+    setting.evaluate()
+    table = capsys.readouterr().out
+    assert "quickstart (12)" in table
+    assert "accuracy_open" in table

@@ -1,0 +1,237 @@
+"""Batched greedy generation equals one-by-one greedy decoding, whatever is batched with what."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tiny import draw_image
+from tokenizers.processors import TemplateProcessing
+from transformers import GenerationConfig
+
+from prism_tune.config import ModelConfig
+from prism_tune.data.conversation import render_prompt
+from prism_tune.data.images import open_image
+from prism_tune.errors import UserError
+from prism_tune.evaluation.generate import GreedyDecoder, Request, collate_prompts
+from prism_tune.models.load import load_model
+from prism_tune.models.processor import load_processor
+
+MAX_NEW_TOKENS = 6
+TEXTS = [
+    "what shape is it?",
+    "is it red?",
+    "what color is the large circle on the left side of the picture, if there is one at all?",
+    "hm?",
+    "Answer the question using a single word or phrase.",
+]
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_llava_dir):
+    return load_processor(ModelConfig(path=str(tiny_llava_dir)))
+
+
+@pytest.fixture
+def model(tiny_llava_dir):
+    return load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def requests(processor, tmp_path_factory):
+    """Every text without image and with each of three images."""
+    folder = tmp_path_factory.mktemp("images")
+    paths = [folder / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        draw_image(path, 5 * i)
+    return [
+        Request(
+            render_prompt(text, path is not None, "vicuna_v1", processor), (path,) if path else ()
+        )
+        for text in TEXTS
+        for path in (None, *paths)
+    ]
+
+
+def decode(model, processor, *, batch_size=8, num_workers=0):
+    return GreedyDecoder(
+        model, processor, end_token="</s>", batch_size=batch_size, num_workers=num_workers
+    )
+
+
+def answer_all(decoder, requests, max_new_tokens=MAX_NEW_TOKENS):
+    answers = {}
+    for batch in decoder.answer(requests, max_new_tokens=max_new_tokens):
+        answers |= batch
+    return answers
+
+
+@torch.inference_mode()
+def answer_alone(model, processor, request):
+    """The definition: the most likely next token, one request and one token at a time, no cache."""
+    inputs = processor(
+        images=[open_image(path) for path in request.images] or None,
+        text=[request.prompt],
+        return_tensors="pt",
+    )
+    new_tokens = []
+    for _ in range(MAX_NEW_TOKENS):
+        logits = model(**inputs, use_cache=False).logits
+        token = int(logits[0, -1].argmax())
+        if token == processor.tokenizer.eos_token_id:
+            break
+        new_tokens.append(token)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([[token]])], dim=1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    return processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
+
+
+def test_answers_equal_one_by_one_greedy_decoding(model, processor, requests):
+    expected = {request: answer_alone(model, processor, request) for request in requests}
+    assert len(set(expected.values())) > len(requests) / 2
+    answers = answer_all(decode(model, processor), requests)
+    assert {request: answer.text for request, answer in answers.items()} == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 20])
+def test_answers_do_not_depend_on_batch_size_or_order(model, processor, requests, batch_size):
+    expected = answer_all(decode(model, processor, batch_size=7), requests)
+    shuffled = random.Random(batch_size).sample(requests, len(requests))
+    assert answer_all(decode(model, processor, batch_size=batch_size), shuffled) == expected
+
+
+def test_worker_processes_do_not_change_answers(model, processor, requests):
+    expected = answer_all(decode(model, processor), requests)
+    decoder = decode(model, processor, batch_size=6, num_workers=2)
+    assert answer_all(decoder, requests) == expected
+
+
+def test_batch_is_padded_left_with_one_image_each_in_order(processor, requests):
+    short, long = requests[13], requests[8]
+    inputs = collate_prompts(processor, [short, long])
+    num_padded = (inputs["attention_mask"] == 0).sum(dim=1).tolist()
+    assert num_padded[0] > 0
+    assert num_padded[1] == 0
+    assert inputs["attention_mask"][0].tolist() == sorted(inputs["attention_mask"][0].tolist())
+    assert inputs["pixel_values"].shape == (1, 3, 28, 28)
+    assert (inputs["input_ids"] == processor.image_token_id).sum(dim=1).tolist() == [4, 0]
+
+
+def test_text_only_batch_has_no_pixels(processor, requests):
+    assert "pixel_values" not in collate_prompts(processor, [requests[0], requests[4]])
+
+
+def test_beginning_of_sequence_stands_once(tiny_llava_dir, requests):
+    """Whether the tokenizer adds it (Llama's does) or the chat template wrote it already."""
+    processor = load_processor(ModelConfig(path=str(tiny_llava_dir)))
+    bos = processor.tokenizer.bos_token_id
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", bos)]
+    )
+    for prompt in (requests[0].prompt, f"<s>{requests[0].prompt}"):
+        ids = collate_prompts(processor, [Request(prompt)])["input_ids"][0].tolist()
+        assert ids[0] == bos
+        assert ids.count(bos) == 1
+
+
+def test_equal_requests_are_computed_once(model, processor, requests):
+    batches = list(decode(model, processor).answer([requests[1]] * 5, max_new_tokens=2))
+    assert [len(batch) for batch in batches] == [1]
+
+
+def test_longest_prompts_come_first(model, processor, requests):
+    first = next(decode(model, processor, batch_size=3).answer(requests, max_new_tokens=1))
+    assert set(first) == {
+        request for request in requests if request.images and TEXTS[2] in request.prompt
+    }
+
+
+def test_no_requests(model, processor):
+    assert answer_all(decode(model, processor), []) == {}
+
+
+def test_checkpoints_own_sampling_and_penalty_do_not_reach_the_answers(model, processor, requests):
+    expected = answer_all(decode(model, processor), requests)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=5.0, top_k=0, repetition_penalty=9.0, max_length=20
+    )
+    assert answer_all(decode(model, processor), requests) == expected
+
+
+def test_new_tokens_are_counted_and_cut_answers_marked(model, processor, requests):
+    answers = answer_all(decode(model, processor), requests, max_new_tokens=3).values()
+    assert {answer.num_new_tokens for answer in answers if not answer.finished} == {3}
+
+
+def test_generation_stops_at_the_templates_end_token(model, processor, requests):
+    """Made the most likely token everywhere, the template's end token gives blank answers."""
+    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    head = model.get_output_embeddings()
+    model.set_output_embeddings(_Always(head, end))
+    decoder = GreedyDecoder(model, processor, end_token="<|im_end|>", batch_size=4, num_workers=0)
+    answers = answer_all(decoder, requests[:4])
+    assert {(a.text, a.num_new_tokens, a.finished) for a in answers.values()} == {("", 1, True)}
+
+
+def test_head_is_computed_on_the_last_position_only(model, processor, requests):
+    lengths = []
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, args: lengths.append(args[0].shape[1])
+    )
+    answer_all(decode(model, processor), requests)
+    assert set(lengths) == {1}
+
+
+def test_out_of_memory_halves_the_batch(model, processor, requests, monkeypatch, caplog):
+    expected = answer_all(decode(model, processor), requests)
+    generate_batch = type(model).generate
+    sizes = []
+
+    def generate_small(self, **inputs):
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate_batch(self, **inputs)
+
+    monkeypatch.setattr(type(model), "generate", generate_small)
+    assert answer_all(decode(model, processor, batch_size=12), requests) == expected
+    assert [size for size in sizes if size > 3] == [12, 6]
+    assert "going on with batches of 3" in caplog.text
+
+
+def test_out_of_memory_with_one_question_is_an_error(model, processor, requests, monkeypatch):
+    def fail(self, **inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(model), "generate", fail)
+    with pytest.raises(UserError, match=r"evaluation\.dtype"):
+        answer_all(decode(model, processor), requests)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_unreadable_image_is_one_clear_message(model, processor, requests, tmp_path, num_workers):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not an image")
+    asked = [*requests, Request(requests[1].prompt, (broken,))]
+    with pytest.raises(UserError, match=r"broken\.png: cannot be read as an image") as caught:
+        answer_all(decode(model, processor, num_workers=num_workers), asked)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_prompts_beyond_the_window_are_reported(model, processor, requests, caplog):
+    next(decode(model, processor).answer(requests[:2], max_new_tokens=1))
+    assert "window" not in caplog.text
+    long = Request("is it red? " * 400)
+    answer_all(decode(model, processor), [requests[0], long], max_new_tokens=8)
+    assert "1 prompt(s) with 8 new tokens may pass the model's window of 512 tokens" in caplog.text
+
+
+class _Always(torch.nn.Module):
+    def __init__(self, head, token):
+        super().__init__()
+        self.weight = head.weight
+        self.bias = torch.nn.functional.one_hot(torch.tensor(token), head.weight.shape[0]) * 1e6
+
+    def forward(self, hidden):
+        return hidden @ self.weight.T + self.bias
