@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from prism_tune.evaluation.benchmark import Benchmark
-from prism_tune.evaluation.benchmarks import mme, pope, quickstart
+from prism_tune.evaluation.benchmarks import (
+    mmbench,
+    mme,
+    mmmu,
+    mmvet,
+    pope,
+    quickstart,
+    scienceqa,
+    vizwiz,
+)
 
 BENCHMARKS: dict[str, Benchmark] = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (mme, pope, quickstart)
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (scienceqa, vizwiz, pope, mmvet, mmbench, mme, mmmu, quickstart)
 }

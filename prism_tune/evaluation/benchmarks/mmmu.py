@@ -1,0 +1,284 @@
+r"""MMMU (validation): 900 college questions of 30 subjects, multiple choice or open.
+
+Source: MMMU-Benchmark/MMMU, `answer_dict_val.json` (scores parsed answers); or the hub's parquet
+    (asks and scores).
+Schema: {id: {question_type "multiple-choice" | "short-answer", ground_truth (text or list)}};
+    parquet: id "validation_<Subject>_<n>", question with <image i>, options (a *string* of a
+    list), answer, question_type, image_1..image_7. A list of answers is a string there too.
+Predictions: LLaVA's answer jsonl; one JSON {id: response}; or the official folder of
+    `<Subject>/output.json` (list of {id, question_type, all_choices, index2ans, response}).
+Prompt: llava15: question + "\n" + lines "(A) text" + "\n\n" + INSTRUCTION_CHOICE, or question +
+    "\n" + INSTRUCTION_OPEN; "<image 1>" stays in the text, and only image_1 is shown, even where
+    options hold images (the official code answers those at random). lmms_eval: options "A. text",
+    a blank line before either instruction, all images.
+Decoding: greedy, 128 new tokens (lmms_eval: 16). The official run used 5 beams, sampling, and an
+    unpadded image; it cannot be reproduced.
+Parsing: `mmmu_answers.py`. Where the options are known (parquet, or the official folder) a letter
+    is parsed from the response, and an answer without one is drawn at random per question; where
+    they are not (`answer_dict_val.json` with a JSON or jsonl of answers) the response itself is
+    compared, as `main_eval_only.py` does.
+Metric: accuracy over all questions, 6 domains and 30 subjects, as the official script prints it:
+    a fraction rounded to 3 decimals. `accuracy_expected` gives a drawn answer 1 / options credit.
+Missing answers: wrong (the official scripts leave them out).
+Deviations: lmms-eval's letter test finds the A of "NASA ", and passes a list of answers on as a
+    string; the latter is mended here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation.annotations import (
+    find_parquet,
+    parquet_image,
+    read_parquet,
+    require_keys,
+)
+from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.metrics import group_credits, mean
+from prism_tune.evaluation.mmmu_answers import (
+    draw_choice,
+    judge_open,
+    parse_choice,
+    parse_choice_lmms_eval,
+    parse_open,
+)
+from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
+from prism_tune.run_dir import read_json
+from prism_tune.schema import BenchmarkResult, Prediction, Question
+
+INSTRUCTION_CHOICE = "Answer with the option's letter from the given choices directly."
+INSTRUCTION_OPEN = "Answer the question using a single word or phrase."
+DOMAINS = {
+    "Art and Design": "Art Art_Theory Design Music",
+    "Business": "Accounting Economics Finance Manage Marketing",
+    "Science": "Biology Chemistry Geography Math Physics",
+    "Health and Medicine": "Basic_Medical_Science Clinical_Medicine "
+    "Diagnostics_and_Laboratory_Medicine Pharmacy Public_Health",
+    "Humanities and Social Science": "History Literature Sociology Psychology",
+    "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science "
+    "Electronics Energy_and_Power Materials Mechanical_Engineering",
+}
+_NUM_QUESTIONS = 900
+_NUM_IMAGES = 7
+_CHOICE = "multiple-choice"
+_PARSERS = {"llava15": parse_choice, "lmms_eval": parse_choice_lmms_eval}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Credit of one answer, its expectation over the random draw, and how it was found."""
+
+    credit: float
+    expected: float
+    drawn: bool = False
+    compared: bool = False
+
+
+def load_questions(path: Path, profile: Profile) -> list[Question]:
+    """Questions of `answer_dict_val.json` (to score only: no prompt) or of the hub's parquet.
+
+    Raises:
+        UserError: neither of these, or a key is missing.
+    """
+    files = find_parquet(path)
+    if files:
+        return [question for file in files for question in _load_parquet(file, profile)]
+    file = path / "answer_dict_val.json" if path.is_dir() else path
+    answers = read_json(file)
+    if not isinstance(answers, dict):
+        raise UserError(f"{file}: expected {{id: {{question_type, ground_truth}}}}")
+    return [_from_answer_dict(str(key), entry, file) for key, entry in answers.items()]
+
+
+def read_answers(path: Path) -> list[Prediction]:
+    """Answers in any of the three layouts.
+
+    Raises:
+        UserError: none of them, or a key is missing.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*/output.json"))
+        if not files:
+            raise UserError(f"{path}: no <Subject>/output.json in it")
+        return [answer for file in files for answer in _read_output(file)]
+    if path.suffix == ".jsonl":
+        return read_predictions(path)
+    answers = read_json(path)
+    if not isinstance(answers, dict):
+        raise UserError(f"{path}: expected one JSON object {{id: response}}")
+    wrong = [key for key, response in answers.items() if not isinstance(response, str)]
+    if wrong:
+        raise UserError(f"{path}: {wrong[0]}: expected a response as text")
+    return [Prediction(key, "", response) for key, response in answers.items()]
+
+
+def score_answers(
+    questions: Sequence[Question], predictions: Sequence[Prediction], profile: Profile
+) -> BenchmarkResult:
+    """Accuracy by the official rules. Raises UserError when nothing can be joined."""
+    joined = join_predictions(questions, predictions)
+    verdicts = {
+        id_key(question): _judge(question, joined.answers.get(id_key(question)), profile)
+        for question in questions
+    }
+    credits = {key: verdict.credit for key, verdict in verdicts.items()}
+    expected = mean(verdict.expected for verdict in verdicts.values())
+    num_drawn = sum(verdict.drawn for verdict in verdicts.values())
+    notes = list(joined.notes)
+    if len(questions) != _NUM_QUESTIONS:
+        notes.insert(0, f"{len(questions)} questions; the validation split has {_NUM_QUESTIONS}")
+    if num_drawn:
+        notes.append(f"{num_drawn} answer(s) without a letter, drawn at random per question")
+    if any(verdict.compared for verdict in verdicts.values()):
+        notes.append("options unknown: multiple-choice answers are compared as they stand")
+    return BenchmarkResult(
+        benchmark="mmmu",
+        metrics={
+            "accuracy": _round(credits.values()),
+            "accuracy_expected": round(expected, 3),
+            **_group_metrics(credits),
+        },
+        num_examples=len(questions),
+        num_missing=joined.num_missing,
+        profile=profile,
+        provenance={"scale": 1, "data_version": f"{len(questions)} questions"},
+        per_question=credits,
+        notes=tuple(notes),
+    )
+
+
+def _judge(question: Question, answer: Prediction | None, profile: Profile) -> Verdict:
+    if answer is None:
+        return Verdict(0.0, 0.0)
+    gold = question.reference
+    if question.metadata["question_type"] != _CHOICE:
+        right = float(judge_open(parse_open(answer.text), gold))
+        return Verdict(right, right)
+    options = question.metadata.get("options") or answer.metadata.get("index2ans")
+    golds = [gold] if isinstance(gold, str) else list(gold)
+    if not options:
+        right = float(answer.text in golds)
+        return Verdict(right, right, compared=True)
+    letter = _PARSERS[profile](answer.text, options)
+    if letter is not None:
+        right = float(letter in golds)
+        return Verdict(right, right)
+    drawn = draw_choice(id_key(question), list(options))
+    chance = sum(option in golds for option in options) / len(options)
+    return Verdict(float(drawn in golds), chance, drawn=True)
+
+
+def _group_metrics(credits: Mapping[str, float]) -> dict[str, float]:
+    by_subject = group_credits(credits, {key: _find_subject(key) for key in credits})
+    metrics = {}
+    for domain, subjects in DOMAINS.items():
+        listed = [credit for subject in subjects.split() for credit in by_subject.get(subject, ())]
+        if listed:
+            metrics[domain] = _round(listed)
+    subjects = sorted(by_subject)
+    return {**metrics, **{subject: _round(by_subject[subject]) for subject in subjects}}
+
+
+def _round(credits: Any) -> float:
+    return round(mean(credits), 3)
+
+
+def _find_subject(question_id: str) -> str:
+    return "_".join(question_id.split("_")[1:-1])
+
+
+def _from_answer_dict(question_id: str, entry: Any, file: Path) -> Question:
+    require_keys(entry, ("question_type", "ground_truth"), f"{file}, {question_id}")
+    return Question(
+        question_id=question_id,
+        text="",
+        images=(),
+        reference=entry["ground_truth"],
+        category=_find_subject(question_id),
+        metadata={"question": "", "question_type": entry["question_type"]},
+    )
+
+
+def _load_parquet(file: Path, profile: Profile) -> list[Question]:
+    columns = ("id", "question", "options", "answer", "question_type")
+    return [
+        _make_question(row, file, index, profile)
+        for index, row in enumerate(read_parquet(file, columns))
+    ]
+
+
+def _make_question(row: Mapping[str, Any], file: Path, index: int, profile: Profile) -> Question:
+    texts = _literal_list(row["options"], f"{file}, row {index}, options")
+    options = {chr(ord("A") + n): str(text) for n, text in enumerate(texts)}
+    answer: Any = row["answer"]
+    is_choice = row["question_type"] == _CHOICE
+    if not is_choice and answer.startswith("["):
+        answer = [str(a) for a in _literal_list(answer, f"{file}, row {index}, answer")]
+    text = _make_prompt(row["question"], options if is_choice else {}, profile)
+    shown = range(1, _NUM_IMAGES + 1) if profile == "lmms_eval" else (1,)
+    return Question(
+        question_id=row["id"],
+        text=text,
+        images=tuple(
+            parquet_image(file, index, f"image_{n}")
+            for n in shown
+            if n == 1 or f"<image {n}>" in text
+        ),
+        reference=answer,
+        category=_find_subject(row["id"]),
+        metadata={
+            "question": row["question"],
+            "question_type": row["question_type"],
+            "options": options if is_choice else {},
+        },
+    )
+
+
+def _make_prompt(question: str, options: Mapping[str, str], profile: Profile) -> str:
+    style = "{}. {}" if profile == "lmms_eval" else "({}) {}"
+    lines = [style.format(letter, text) for letter, text in options.items()]
+    if lines:
+        return "\n".join([question, *lines, "", INSTRUCTION_CHOICE])
+    gap = "\n\n" if profile == "lmms_eval" else "\n"
+    return question + gap + INSTRUCTION_OPEN
+
+
+def _literal_list(text: str, where: str) -> list[Any]:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise UserError(f"{where}: expected a Python list as text, found {text!r}") from error
+    if not isinstance(value, list):
+        raise UserError(f"{where}: expected a Python list as text, found {text!r}")
+    return value
+
+
+def _read_output(file: Path) -> list[Prediction]:
+    records = read_json(file)
+    if not isinstance(records, list):
+        raise UserError(f"{file}: expected a list of {{id, response, ...}}")
+    predictions = []
+    for number, record in enumerate(records):
+        require_keys(record, ("id", "response"), f"{file}, record {number}")
+        if not isinstance(record["response"], str):
+            raise UserError(f"{file}, record {number}: response: expected text")
+        options = record.get("index2ans") or {}
+        predictions.append(
+            Prediction(record["id"], "", record["response"], metadata={"index2ans": options})
+        )
+    return predictions
+
+
+BENCHMARK = Benchmark(
+    name="mmmu",
+    load_questions=load_questions,
+    read_predictions=read_answers,
+    score=score_answers,
+    max_new_tokens={"llava15": 128, "lmms_eval": 16},
+)

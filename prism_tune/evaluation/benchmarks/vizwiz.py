@@ -1,0 +1,255 @@
+r"""VizWiz-VQA: questions asked by blind people about their own photographs.
+
+Source: vizwiz.org, Annotations.zip: `val.json` (4,319; scored here) and `test.json` (8,000;
+    answers withheld, scored by the EvalAI server); LLaVA's `llava_test.jsonl` of the test split;
+    or the hub's parquet {question_id, question, answers, category, image}.
+Schema: list of {image, question, answers: 10 x {answer, answer_confidence}, answer_type,
+    answerable}; LLaVA's: {question_id (row), image, text, category}.
+Ids: the row, as LLaVA numbers them; an answer may also name the image, with or without ".jpg".
+Prompt: question.capitalize() (which lower-cases the rest) +
+    "\nWhen the provided information is insufficient, respond with 'Unanswerable'." +
+    "\nAnswer the question using a single word or phrase."; both profiles.
+Decoding: greedy; 128 new tokens (lmms_eval: 1,024).
+Parsing and metric: mean over the 10 answers of min(1, matches among the other 9 / 3), in percent.
+    llava15: the VizWiz API's rule: the answer is normalised, the references are compared as they
+    stand. lmms_eval: both are M4C-normalised. `accuracy_m4c_first` (llava15 only) is the API's
+    rule on M4C-normalised answers: what the server gives LLaVA's upload.
+    Also by answer type, and the share of answers "unanswerable".
+Missing answers: wrong.
+Submission: `vizwiz_upload.json`, list of {image, answer (M4C-normalised)}, as LLaVA uploads it.
+Deviations: the VQAv2 API normalises both sides unless the 10 answers agree, TextVQA always does:
+    "Unanswerable" against 10 x "unanswerable" is 1.0 here and 0.0 under VQAv2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation.annotations import (
+    find_parquet,
+    parquet_image,
+    read_json_lines,
+    read_parquet,
+    require_keys,
+)
+from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.metrics import group_credits, mean, percent
+from prism_tune.evaluation.predictions import (
+    Joined,
+    find_foreign_prompts,
+    id_key,
+    join_predictions,
+    name_keys,
+    read_predictions,
+)
+from prism_tune.evaluation.vqa_text import normalize_m4c, normalize_vizwiz
+from prism_tune.run_dir import read_json, write_json
+from prism_tune.schema import BenchmarkResult, Prediction, Question
+
+SUFFIX = (
+    "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+    "\nAnswer the question using a single word or phrase."
+)
+Credit = Callable[[str, Sequence[str]], float]
+
+
+def load_questions(path: Path, profile: Profile) -> list[Question]:
+    """Questions of val.json or test.json, LLaVA's test jsonl, or the hub's parquet.
+
+    Raises:
+        UserError: not one of these files.
+    """
+    if path.suffix == ".jsonl":
+        return [_from_llava(record, where) for where, record in read_json_lines(path)]
+    if find_parquet(path):
+        return _load_parquet(path)
+    records = read_json(path / "val.json" if path.is_dir() else path)
+    if not isinstance(records, list) or not records:
+        raise UserError(f"{path}: expected VizWiz's list of {{image, question, answers}}")
+    return [_from_official(row, record, path) for row, record in enumerate(records)]
+
+
+def match_answer(answer: str, references: Sequence[str]) -> float:
+    """Mean over the references of min(1, matches among the others / 3)."""
+    num_matches = list(references).count(answer)
+    return mean(min(1.0, (num_matches - (reference == answer)) / 3) for reference in references)
+
+
+def credit_vizwiz(answer: str, references: Sequence[str]) -> float:
+    """The VizWiz API: the answer normalised, the references as they stand."""
+    return match_answer(normalize_vizwiz(answer), references)
+
+
+def credit_m4c_first(answer: str, references: Sequence[str]) -> float:
+    """LLaVA's route: M4C before the upload, then the VizWiz API."""
+    return credit_vizwiz(normalize_m4c(answer), references)
+
+
+def credit_m4c_both(answer: str, references: Sequence[str]) -> float:
+    """lmms-eval: M4C on both sides."""
+    return match_answer(normalize_m4c(answer), [normalize_m4c(text) for text in references])
+
+
+CREDITS: Mapping[Profile, Credit] = {"llava15": credit_vizwiz, "lmms_eval": credit_m4c_both}
+
+
+def score_answers(
+    questions: Sequence[Question], predictions: Sequence[Prediction], profile: Profile
+) -> BenchmarkResult:
+    """Accuracy where the references are known; otherwise no metric and a note.
+
+    Raises:
+        UserError: nothing can be joined, or most answers are about other questions.
+    """
+    joined = _join(questions, predictions)
+    notes = [*joined.notes, *_check_prompts(questions, joined)]
+    with_reference = [question for question in questions if question.reference is not None]
+    credits = _credit_all(with_reference, joined, CREDITS[profile])
+    metrics: dict[str, float] = {}
+    if with_reference:
+        metrics["accuracy"] = percent(credits.values())
+        if profile == "llava15":
+            routed = _credit_all(with_reference, joined, credit_m4c_first)
+            metrics["accuracy_m4c_first"] = percent(routed.values())
+        metrics |= _split_metrics(with_reference, credits)
+    else:
+        notes.append(
+            "no references in these annotations (test split): no score; send the upload file "
+            "written by --output to the EvalAI server"
+        )
+    answers = [normalize_vizwiz(answer.text) for answer in joined.answers.values()]
+    if metrics:
+        metrics["unanswerable_rate"] = percent(float(a == "unanswerable") for a in answers)
+    return BenchmarkResult(
+        benchmark="vizwiz",
+        metrics=metrics,
+        num_examples=len(questions),
+        num_missing=joined.num_missing,
+        profile=profile,
+        provenance={"scale": 100, "data_version": f"{len(questions)} questions"},
+        per_question=credits,
+        notes=tuple(notes),
+    )
+
+
+def write_submission(
+    questions: Sequence[Question], predictions: Sequence[Prediction], folder: Path
+) -> Path:
+    """Write `vizwiz_upload.json` for the EvalAI server; a missing answer is uploaded empty."""
+    joined = _join(questions, predictions)
+    upload = [
+        {
+            "image": question.metadata["image"],
+            "answer": normalize_m4c(joined.text(id_key(question)) or ""),
+        }
+        for question in questions
+    ]
+    write_json(folder / "vizwiz_upload.json", upload)
+    return folder / "vizwiz_upload.json"
+
+
+def _join(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Joined:
+    by_image = {_stem(question.metadata["image"]): id_key(question) for question in questions}
+
+    def key_of(prediction: Prediction) -> str:
+        return by_image.get(_stem(str(prediction.question_id)), id_key(prediction))
+
+    return join_predictions(questions, predictions, prediction_key=key_of)
+
+
+def _stem(image: str) -> str:
+    return image.removesuffix(".jpg")
+
+
+def _check_prompts(questions: Sequence[Question], joined: Joined) -> list[str]:
+    foreign = find_foreign_prompts(questions, joined)
+    if 2 * len(foreign) > len(joined.answers):
+        raise UserError(
+            f"vizwiz: {len(foreign)} of {len(joined.answers)} answers have a prompt without the "
+            f"question of their id, first {foreign[0]}; is this the answer file of another split?"
+        )
+    note = name_keys(foreign, "{} answer(s) whose prompt does not contain the question of their id")
+    return [note] if note else []
+
+
+def _credit_all(questions: Sequence[Question], joined: Joined, credit: Credit) -> dict[str, float]:
+    texts = {id_key(question): joined.text(id_key(question)) for question in questions}
+    return {
+        id_key(question): 0.0 if text is None else credit(text, question.reference)
+        for question, text in zip(questions, texts.values(), strict=True)
+    }
+
+
+def _split_metrics(questions: Sequence[Question], credits: Mapping[str, float]) -> dict[str, float]:
+    types = {id_key(q): q.category for q in questions if q.category}
+    by_type = group_credits(credits, types)
+    named = {kind.replace("/", "_"): percent(values) for kind, values in by_type.items()}
+    answerable = [credits[id_key(q)] for q in questions if q.metadata.get("answerable") == 1]
+    metrics = {f"accuracy_{kind}": value for kind, value in named.items()}
+    return {**metrics, **({"accuracy_answerable": percent(answerable)} if answerable else {})}
+
+
+def _from_llava(record: Mapping[str, Any], where: str) -> Question:
+    require_keys(record, ("question_id", "image", "text"), where)
+    question = record["text"].removesuffix(SUFFIX)
+    return Question(
+        question_id=record["question_id"],
+        text=record["text"],
+        images=(record["image"],),
+        reference=None,
+        metadata={"question": question, "image": record["image"]},
+    )
+
+
+def _from_official(row: int, record: Mapping[str, Any], path: Path) -> Question:
+    where = f"{path}, question {row}"
+    require_keys(record, ("image", "question"), where)
+    answers = record.get("answers")
+    for answer in answers or ():
+        require_keys(answer, ("answer",), f"{where}, answers")
+    return Question(
+        question_id=row,
+        text=record["question"].capitalize() + SUFFIX,
+        images=(record["image"],),
+        reference=[answer["answer"] for answer in answers] if answers else None,
+        category=record.get("answer_type", ""),
+        metadata={
+            "question": record["question"],
+            "image": record["image"],
+            "answerable": record.get("answerable"),
+        },
+    )
+
+
+def _load_parquet(path: Path) -> list[Question]:
+    questions: list[Question] = []
+    for file in find_parquet(path):
+        columns = ("question_id", "question")
+        for index, row in enumerate(read_parquet(file, columns, ("answers", "category"))):
+            questions.append(
+                Question(
+                    question_id=len(questions),
+                    text=row["question"].capitalize() + SUFFIX,
+                    images=(parquet_image(file, index, "image"),),
+                    reference=list(row.get("answers") or ()) or None,
+                    category=row.get("category") or "",
+                    metadata={
+                        "question": row["question"],
+                        "image": f"{_stem(row['question_id'])}.jpg",
+                    },
+                )
+            )
+    return questions
+
+
+BENCHMARK = Benchmark(
+    name="vizwiz",
+    load_questions=load_questions,
+    read_predictions=read_predictions,
+    score=score_answers,
+    max_new_tokens={"llava15": 128, "lmms_eval": 1024},
+    write_submission=write_submission,
+)
