@@ -194,7 +194,7 @@ def test_another_image_size_where_it_does_not():
 
 
 def test_a_layer_the_tower_does_not_have():
-    with pytest.raises(UserError, match="feature_layer=4: .* the hidden states -4 to 3"):
+    with pytest.raises(UserError, match=r"feature_layer=4: .* the hidden states -4 to 3"):
         assemble(clip(), llama(), feature_layer=4)
 
 
@@ -218,7 +218,7 @@ def test_a_model_that_is_no_plain_vision_tower_is_refused():
 
 def test_a_language_model_with_a_biased_output_layer_is_refused():
     config = PhiConfig(vocab_size=320, **{**TEXT, "num_key_value_heads": 4})
-    with pytest.raises(UserError, match="PhiForCausalLM: .* output layer has no bias"):
+    with pytest.raises(UserError, match=r"PhiForCausalLM: .* output layer has no bias"):
         assemble(clip(), PhiForCausalLM(config))
 
 

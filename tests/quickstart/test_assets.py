@@ -93,7 +93,7 @@ def test_only_the_missing_wheels_are_named(index):
 def test_a_wheel_with_other_content_is_refused_and_not_kept(index):
     pinned = build_wheel(index)
     build_wheel(index, content="something else")
-    with pytest.raises(UserError, match="the index sent another tiny_drawings-0.3"):
+    with pytest.raises(UserError, match="the index sent another tiny_drawings"):
         fetch_wheels([pinned])
     assert not list(wheel_dir().rglob("*.whl"))
 

@@ -17,8 +17,8 @@ from prism_tune.quickstart.pool import (
     parse_questions,
 )
 
-COLOURS = st.sampled_from("black blue brown gray green red teal yellow".split())
-SHAPES = st.sampled_from("circle rectangle triangle".split())
+COLOURS = st.sampled_from(["black", "blue", "brown", "gray", "green", "red", "teal", "yellow"])
+SHAPES = st.sampled_from(["circle", "rectangle", "triangle"])
 
 # Every form of question in easy-VQA, by task; {} is a colour or a shape.
 COLOUR_FORMS = [
