@@ -1,0 +1,61 @@
+"""What the processes of a launched selection tell each other; nothing to do for a single one.
+
+Only small control messages travel (gloo, also beside GPUs): features go through the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed
+
+from prism_tune.distributed import barrier, is_main, world_size
+
+_TIMEOUT = timedelta(hours=12)
+"""One process may finish its shards long before another."""
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the launched processes for as long as they select together."""
+    if world_size() == 1 or torch.distributed.is_initialized():
+        yield
+        return
+    torch.distributed.init_process_group("gloo", timeout=_TIMEOUT)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def main_first(compute: Callable[[], Value]) -> Value:
+    """Call `compute` on the main process, then on the others, which find what it cached."""
+    if is_main():
+        value = compute()
+        barrier()
+        return value
+    barrier()
+    return compute()
+
+
+def from_main(compute: Callable[[], Value]) -> Value:
+    """The main process's value of `compute`, on every process."""
+    if world_size() == 1:
+        return compute()
+    box = [compute() if is_main() else None]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]  # type: ignore[return-value]
+
+
+def gather(value: Value) -> list[Value]:
+    """Every process's value, in the order of ranks, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list[Value | None] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]

@@ -1,0 +1,189 @@
+"""The shallow forward pass: encoded units in, pooled hidden states out.
+
+The model holds the vision tower, the projector and the first k decoder layers; no deeper layer, no
+head and no cache exists. Hidden states are pooled as they pass, so that none is kept.
+
+Shape legend: B units, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from prism_tune.config import Config
+from prism_tune.data.collator import Collator
+from prism_tune.errors import UserError
+from prism_tune.models.families import parts
+from prism_tune.models.load import load_shallow
+from prism_tune.selection.encoding import Encoded
+
+logger = logging.getLogger(__name__)
+
+Pooling = Literal["mean", "last"]
+Pooled = dict[int, torch.Tensor]
+
+
+class Extractor:
+    """Runs a shallow model on batches of units.
+
+    Args:
+        model: as `load_shallow` gives it; it holds `max(layers)` decoder layers.
+        processor: the model's.
+        layers: which hidden states; 0 is the input of the first layer.
+        pooling: "mean" over the pooled positions, or the "last" of them.
+        tokens_per_batch: padded tokens of a batch; halved for good when memory runs out.
+
+    Attributes:
+        width: D, the decoder's.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        layers: Sequence[int],
+        pooling: Pooling,
+        tokens_per_batch: int,
+    ) -> None:
+        self._model = model
+        self._parts = parts(model)
+        self.layers = tuple(layers)
+        self._pooling = pooling
+        self._collate = Collator(processor, model.dtype)
+        self.tokens_per_batch = tokens_per_batch
+        self.dtype = model.dtype
+        self.width = int(model.config.get_text_config().hidden_size)
+        found = self._parts
+        self._decoder_size = _num_parameters(found.language_model.layers)
+        self._vision_size = _num_parameters(found.vision_tower) + _num_parameters(found.projector)
+
+    def fits(self, batch: Sequence[Encoded]) -> bool:
+        """Whether a batch, padded, keeps to `tokens_per_batch`; one unit always does."""
+        longest = max(len(unit.pooled_L) for unit in batch)
+        return len(batch) == 1 or longest * len(batch) <= self.tokens_per_batch
+
+    def pool(self, batch: Sequence[Encoded]) -> Pooled:
+        """Pooled hidden states, float32 (B, D) per layer, on the model's device.
+
+        Raises:
+            UserError: one unit alone does not fit into the device's memory.
+        """
+        try:
+            return self._forward(batch)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                num_tokens = len(batch[0].pooled_L)
+                raise UserError(
+                    f"out of memory with one record of {num_tokens} tokens; choose a smaller "
+                    "selection.layer, selection.dtype=bfloat16 or a larger device"
+                ) from error
+        torch.cuda.empty_cache()
+        self.tokens_per_batch = max(1, self.tokens_per_batch // 2)
+        logger.warning(
+            "out of memory with %d units: going on with selection.tokens_per_batch=%d",
+            len(batch),
+            self.tokens_per_batch,
+        )
+        half = len(batch) // 2
+        first, second = self.pool(batch[:half]), self.pool(batch[half:])
+        return {layer: torch.cat([first[layer], second[layer]]) for layer in self.layers}
+
+    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
+        """2 x parameters x tokens, of the decoder layers and of the vision side."""
+        num_tokens = sum(len(unit.pooled_L) for unit in batch)
+        num_patches = sum(_num_patches(unit, self._model) for unit in batch)
+        return 2.0 * (self._decoder_size * num_tokens + self._vision_size * num_patches)
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+        device = self._model.device
+        inputs = self._collate([unit.inputs for unit in batch])
+        if bool(inputs["attention_mask"].all()):
+            del inputs["attention_mask"]  # no padding: plain causal attention, the fast kernel
+        pooled_BL = pad_sequence([unit.pooled_L for unit in batch], batch_first=True)
+        pooled_BL = pooled_BL.to(device, non_blocking=True)
+        result: Pooled = {}
+
+        def keep(layer: int, hidden_BLD: torch.Tensor) -> None:
+            result[layer] = pool_positions(hidden_BLD, pooled_BL, self._pooling)
+
+        with self._capture(keep):
+            self._model(
+                **{key: value.to(device, non_blocking=True) for key, value in inputs.items()},
+                use_cache=False,
+            )
+        return result
+
+    def _capture(self, keep: Callable[[int, torch.Tensor], None]) -> ExitStack:
+        """Hooks on the input of deeper layers, and on the (possibly removed) final norm."""
+        decoder: Any = self._parts.language_model
+        depth = len(decoder.layers)
+        hooks = ExitStack()
+        for layer in self.layers:
+            if layer < depth:
+                handle = decoder.layers[layer].register_forward_pre_hook(
+                    lambda _, args, kwargs, layer=layer: keep(
+                        layer, args[0] if args else kwargs["hidden_states"]
+                    ),
+                    with_kwargs=True,
+                )
+            else:
+                handle = decoder.norm.register_forward_hook(
+                    lambda _, args, output, layer=layer: keep(layer, output)
+                )
+            hooks.callback(handle.remove)
+        return hooks
+
+
+def load_extractor(
+    config: Config,
+    layers: Sequence[int],
+    processor: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[[], Extractor]:
+    """A function that loads the shallow model when it is first called, and not again."""
+
+    @cache
+    def load() -> Extractor:
+        model = load_shallow(config.model, max(layers), dtype=dtype, device=device)
+        selection = config.selection
+        return Extractor(model, processor, layers, selection.pooling, selection.tokens_per_batch)
+
+    return load
+
+
+def pool_positions(
+    hidden_BLD: torch.Tensor, pooled_BL: torch.Tensor, pooling: Pooling
+) -> torch.Tensor:
+    """The float32 mean over the marked positions of each row, or the last of them: (B, D)."""
+    if pooling == "last":
+        positions_L = torch.arange(pooled_BL.shape[1], device=pooled_BL.device)
+        last_B = (pooled_BL * positions_L).argmax(dim=1)
+        return hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B].float()
+    weights_BL = pooled_BL.float()
+    sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
+    return sums_BD / weights_BL.sum(dim=1, keepdim=True)
+
+
+def _num_parameters(module: nn.Module | torch.Tensor) -> int:
+    assert isinstance(module, nn.Module)
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _num_patches(unit: Encoded, model: PreTrainedModel) -> float:
+    """Vision tokens of a unit: pixels by patch area; flattened patches count themselves."""
+    pixels = unit.inputs["pixel_values"]
+    patch = getattr(model.config.vision_config, "patch_size", None)
+    if pixels.dim() <= 2 or not isinstance(patch, int):
+        return float(len(pixels))
+    return pixels.numel() / (3 * patch * patch)

@@ -1,0 +1,207 @@
+"""Features on disk: one safetensors file per finished shard, and what they were computed with.
+
+```
+features/manifest.json        inputs (model, pooling, dtype, ...), layers, prompt kind
+features/shard-<hash>.safetensors   layer_<k>: float32 (rows, D); metadata: keys, failed, counts
+```
+A shard is written atomically when it is finished, and named after the keys of its rows. So a
+killed run resumes at the last finished shard, and a pool that grew finds every row it has.
+
+Shape legend: U rows of all shards, D feature width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from prism_tune.errors import UserError
+from prism_tune.run_dir import fingerprint, read_json, write_json
+from prism_tune.selection.prompts import PromptKind
+
+UNITS_PER_SHARD = 512
+"""What a kill can lose, and what one process takes at a time."""
+
+_OPEN_SHARDS = 64
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard: its file, the keys of its rows, keys without feature, and counts.
+
+    `failed` maps a key to (reason, detail); its row is NaN. `counts`: images, tokens, flops.
+    """
+
+    path: Path
+    keys: tuple[str, ...]
+    failed: Mapping[str, Sequence[str]]
+    counts: Mapping[str, float]
+
+
+class FeatureStore:
+    """The store in one folder.
+
+    Args:
+        folder: `runs/<name>/selection/features`.
+        inputs: everything a feature depends on, by the name shown when it changed.
+        layers: the hidden states wanted; a store that has more will do.
+    """
+
+    def __init__(self, folder: Path, inputs: Mapping[str, Any], layers: Sequence[int]) -> None:
+        self.folder = folder
+        self.inputs = dict(inputs)
+        self.layers = tuple(layers)
+
+    @property
+    def manifest(self) -> Path:
+        """What the features were computed with."""
+        return self.folder / "manifest.json"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Stands for the inputs, and is written into every shard."""
+        return fingerprint(self.inputs)
+
+    def changed_inputs(self) -> list[str]:
+        """What differs from the store on disk; empty when it fits, or when there is none."""
+        if not self.manifest.exists():
+            return []
+        stored = read_json(self.manifest)
+        before = stored["inputs"]
+        keys = before.keys() | self.inputs.keys()
+        changed = sorted(key for key in keys if before.get(key) != self.inputs.get(key))
+        if not set(self.layers) <= set(stored["layers"]):
+            changed.append("selection.layer")
+        return changed
+
+    def read_prompt_kind(self) -> PromptKind | None:
+        """How the store's prompts were made; None before the first run."""
+        if not self.manifest.exists():
+            return None
+        kind: PromptKind = read_json(self.manifest)["prompt"]
+        return kind
+
+    def begin(self, prompt_kind: PromptKind) -> None:
+        """Write the manifest; the first thing done to an empty store."""
+        content = {"inputs": self.inputs, "layers": self.layers, "prompt": prompt_kind}
+        write_json(self.manifest, content)
+
+    def clear(self) -> None:
+        """Delete every feature (hashes of images and prompts stay)."""
+        self.manifest.unlink(missing_ok=True)
+        for path in self.folder.glob("*shard-*.safetensors*"):
+            path.unlink()
+
+    def shards(self) -> list[Shard]:
+        """The finished shards, by name.
+
+        Raises:
+            UserError: a file that is not a shard of this store.
+        """
+        return [self._read_shard(path) for path in sorted(self.folder.glob("shard-*.safetensors"))]
+
+    def plan(self, keys: Sequence[str]) -> list[tuple[str, ...]]:
+        """The shards still to be computed for `keys`, which must be sorted.
+
+        Whole shards are taken out of the sorted keys, so what remains after a kill falls into
+        the same shards as before.
+        """
+        finished = {key for shard in self.shards() for key in shard.keys}
+        missing = [key for key in keys if key not in finished]
+        starts = range(0, len(missing), UNITS_PER_SHARD)
+        return [tuple(missing[start : start + UNITS_PER_SHARD]) for start in starts]
+
+    def write_shard(
+        self,
+        keys: Sequence[str],
+        features: Mapping[int, NDArray[np.float32]],
+        failed: Mapping[str, Sequence[str]],
+        counts: Mapping[str, float],
+    ) -> None:
+        """Write a finished shard atomically; `features` maps a layer to (rows, D)."""
+        described = {"keys": list(keys), "failed": failed, "counts": counts}
+        metadata = {"fingerprint": self.fingerprint, "content": json.dumps(described)}
+        tensors = {f"layer_{layer}": rows for layer, rows in features.items()}
+        path = self.folder / f"shard-{fingerprint(list(keys))[:16]}.safetensors"
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
+            partial = Path(scratch) / path.name
+            save_file(tensors, partial, metadata=metadata)
+            os.replace(partial, path)
+
+    def remove_partial(self) -> None:
+        """Delete what a killed process left half written."""
+        for path in self.folder.glob(".partial-*"):
+            shutil.rmtree(path)
+
+    def _read_shard(self, path: Path) -> Shard:
+        try:
+            with safe_open(path, framework="np") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path}: not a feature shard ({error}); delete it and rerun"
+            ) from error
+        if metadata.get("fingerprint") != self.fingerprint:
+            raise UserError(
+                f"{path}: computed with other settings than {self.manifest} says; features are "
+                "never mixed: delete this file, or rerun with --force to compute all anew"
+            )
+        content = json.loads(metadata["content"])
+        return Shard(path, tuple(content["keys"]), content["failed"], content["counts"])
+
+
+class StoredFeatures:
+    """The rows of all shards as one matrix that is read block by block (a `RowBlocks`).
+
+    Args:
+        shards: finished shards, at least one.
+        layer: whose hidden state.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shards: Sequence[Shard], layer: int) -> None:
+        self._shards = shards
+        self._name = f"layer_{layer}"
+        self._ends = list(accumulate(len(shard.keys) for shard in shards))
+        width = _open_shard(shards[0].path).get_slice(self._name).get_shape()[1]
+        self.shape = (self._ends[-1], int(width))
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of every row."""
+        return [key for shard in self._shards for key in shard.keys]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """A block of rows."""
+        start, stop, _ = rows.indices(self.shape[0])
+        parts = []
+        number = bisect_right(self._ends, start)
+        while start < stop:
+            offset = self._ends[number] - len(self._shards[number].keys)
+            end = min(stop, self._ends[number])
+            values = _open_shard(self._shards[number].path).get_slice(self._name)
+            parts.append(values[start - offset : end - offset])
+            start, number = end, number + 1
+        if len(parts) == 1:
+            return np.asarray(parts[0])
+        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), dtype=np.float32)
+
+
+@lru_cache(maxsize=_OPEN_SHARDS)
+def _open_shard(path: Path) -> Any:
+    return safe_open(path, framework="np")

@@ -1,0 +1,223 @@
+"""Features of a pool: a config in, a store with the feature of every record out.
+
+Every distinct (images, prompt) is computed once, with the first k decoder layers only, shard by
+shard; shard i belongs to process i modulo their number. What a store already has is kept.
+
+Shape legend: N records, U feature rows, D width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.config import Config
+from prism_tune.data.policy import apply_policy
+from prism_tune.data.records import Pool
+from prism_tune.distributed import rank, world_size
+from prism_tune.errors import ConfigError
+from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.processor import load_processor
+from prism_tune.run_dir import RunDir, fingerprint_model
+from prism_tune.schema import Skipped
+from prism_tune.selection.coordination import from_main, gather, main_first
+from prism_tune.selection.encoding import UnitDataset, load_units
+from prism_tune.selection.extractor import load_extractor
+from prism_tune.selection.feature_store import FeatureStore, StoredFeatures
+from prism_tune.selection.image_hashes import hash_images
+from prism_tune.selection.prefix_check import prefix_is_exact
+from prism_tune.selection.progress import UnitProgress
+from prism_tune.selection.prompts import PromptKind, digest_prompts
+from prism_tune.selection.shard_builder import Counts, ShardBuilder
+from prism_tune.selection.units import Units, find_units, skip_failed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Every record's feature: row `row_N[n]` of `values_UD`; row -1 has none.
+
+    `values_UD` is None for a pool without usable image record; `skipped` are the image records
+    without feature, with reasons.
+    """
+
+    values_UD: StoredFeatures | None
+    row_N: NDArray[np.int64]
+    skipped: tuple[Skipped, ...]
+    description: dict[str, Any]
+
+
+def extract_features(
+    config: Config,
+    run: RunDir,
+    pool: Pool,
+    *,
+    on_shard: Callable[[Counts], None],
+    force: bool = False,
+) -> FeatureTable:
+    """Compute what the run's feature store does not have yet.
+
+    Args:
+        config: the model, data and selection sections are read.
+        run: whose store is filled.
+        pool: the records.
+        on_shard: called with the counts of each shard that this process finished.
+        force: compute everything anew.
+
+    Raises:
+        UserError: a broken image whose policy is "fail"; out of memory with one record.
+    """
+    extraction = _Extraction(config, run, pool)
+    kind = extraction.prepare_store(force)
+    units = extraction.find_units(kind)
+    planned = from_main(lambda: extraction.store.plan(units.keys))
+    num_planned = sum(len(keys) for keys in planned)
+    num_records = int((units.unit_N >= 0).sum())
+    logger.info(
+        "features: %d image records have %d distinct inputs (%s prompts); %d to compute",
+        *(num_records, len(units.keys), kind, num_planned),
+    )
+    own = extraction.compute(units, kind, planned[rank() :: world_size()], on_shard)
+    for number, counts in enumerate(gather(own)):
+        if number != rank():
+            on_shard(counts)
+    return extraction.build_table(units, kind, num_planned)
+
+
+def without_features(
+    config: Config, run: RunDir, pool: Pool, *, on_shard: Callable[[Counts], None], force: bool
+) -> FeatureTable:
+    """The table for scorers that need no features: nothing is computed, nothing skipped."""
+    return FeatureTable(None, np.full(len(pool), -1), (), {})
+
+
+def feature_inputs(config: Config) -> dict[str, Any]:
+    """Everything a feature depends on besides images, prompt and layer, by name."""
+    dtype = resolve_dtype(config.selection.dtype, pick_device())
+    return {
+        "model": fingerprint_model(config.model.path, config.model.revision),
+        "model.image_aspect_ratio": config.model.image_aspect_ratio,
+        "model.attn_implementation": config.model.attn_implementation,
+        "selection.features": config.selection.features,
+        "selection.pooling": config.selection.pooling,
+        "selection.dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def feature_layers(config: Config) -> tuple[int, ...]:
+    """The layers computed in one pass: `selection.layer` and `selection.options.layers`.
+
+    Raises:
+        ConfigError: `options.layers` is not a list of layer numbers.
+    """
+    more = config.selection.options.get("layers", [])
+    if not isinstance(more, list) or not all(isinstance(n, int) and n >= 0 for n in more):
+        raise ConfigError(f"selection.options.layers: expected a list of numbers, got {more!r}")
+    return tuple(sorted({config.selection.layer, *more}))
+
+
+class _Extraction:
+    """What the steps of one extraction share."""
+
+    def __init__(self, config: Config, run: RunDir, pool: Pool) -> None:
+        self.config = config
+        self.pool = pool
+        self.processor = load_processor(config.model)
+        self.device = pick_device()
+        self.dtype = resolve_dtype(config.selection.dtype, self.device)
+        self.layers = feature_layers(config)
+        self.store = FeatureStore(run.features, feature_inputs(config), self.layers)
+        self.images = hash_images(pool, run.features / "image_hashes.parquet")
+        self._load_extractor = load_extractor(
+            config, self.layers, self.processor, self.dtype, self.device
+        )
+
+    def prepare_store(self, force: bool) -> PromptKind:
+        """Make the store on disk fit, and decide how much of a record the model has to read."""
+        stored: PromptKind | None = from_main(lambda: self._open_store(force))
+        if stored is not None:
+            return stored
+        kind = from_main(self._choose_prompts)
+        main_first(lambda: self.store.begin(kind))
+        return kind
+
+    def find_units(self, kind: PromptKind) -> Units:
+        """The distinct units of the records whose images are there."""
+        template, folder = self.config.model.template, self.store.folder
+        digests_N = main_first(
+            lambda: digest_prompts(self.pool, kind, template, self.processor, folder)
+        )
+        units = find_units(self.pool, digests_N, self.images)
+        apply_policy(str(self.pool.path), units.skipped, self.config.data.policy)
+        return units
+
+    def compute(
+        self,
+        units: Units,
+        kind: PromptKind,
+        shards: Sequence[tuple[str, ...]],
+        on_shard: Callable[[Counts], None],
+    ) -> Counts:
+        """Compute and write the given shards, one after the other; their total counts."""
+        total: Counts = {}
+        if not shards:
+            return total
+        record_of = dict(zip(units.keys, units.records, strict=True))
+        records = [record_of[key] for keys in shards for key in keys]
+        template = self.config.model.template
+        dataset = UnitDataset(self.pool, records, kind, template, self.processor)
+        extractor = self._load_extractor()
+        stream = iter(load_units(dataset, self.config.data.num_workers))
+        with UnitProgress(len(records)) as progress:
+            for keys in shards:
+                builder = ShardBuilder(extractor, progress.advance)
+                for key in keys:
+                    builder.add(key, next(stream))
+                self.store.write_shard(keys, builder.finish(), builder.failed, builder.counts)
+                on_shard(builder.counts)
+                total = {k: total.get(k, 0) + n for k, n in builder.counts.items()}
+        return total
+
+    def build_table(self, units: Units, kind: PromptKind, num_computed: int) -> FeatureTable:
+        """The rows of all processes' shards, and which record has which."""
+        shards = self.store.shards()
+        failed = {key: fault for shard in shards for key, fault in shard.failed.items()}
+        units = skip_failed(self.pool, units, failed)
+        apply_policy(str(self.pool.path), units.skipped, self.config.data.policy)
+        values_UD = StoredFeatures(shards, self.config.selection.layer) if shards else None
+        row_of = {key: row for row, key in enumerate(values_UD.keys)} if values_UD else {}
+        rows = np.array([row_of[key] for key in units.keys] + [-1], dtype=np.int64)
+        description = {
+            "num_units": len(units.keys),
+            "num_computed": num_computed,
+            "prompt": kind,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "layers": list(self.layers),
+            "fingerprint": self.store.fingerprint,
+        }
+        return FeatureTable(values_UD, rows[units.unit_N], units.skipped, description)
+
+    def _open_store(self, force: bool) -> PromptKind | None:
+        self.store.remove_partial()
+        changed = self.store.changed_inputs()
+        if changed or force:
+            reason = f"changed: {', '.join(changed)}" if changed else "--force"
+            logger.info("features: all computed anew (%s)", reason)
+            self.store.clear()
+        return self.store.read_prompt_kind()
+
+    def _choose_prompts(self) -> PromptKind:
+        if self.config.selection.features == "joint":
+            return "joint"
+        template = self.config.model.template
+        candidates = np.flatnonzero(~self.pool.is_text_only_N).tolist()
+        exact = prefix_is_exact(
+            self._load_extractor(), self.pool, candidates, template, self.processor
+        )
+        return "prefix" if exact else "whole"

@@ -1,0 +1,117 @@
+"""What a finished selection leaves behind: scores.parquet, subset.json, manifest.json, a table.
+
+Shape legend: N records of the pool.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.table import Table
+
+from prism_tune.config import Config, SelectionConfig
+from prism_tune.data.records import Pool, write_subset
+from prism_tune.log import console
+from prism_tune.run_dir import RunDir, write_atomic, write_json
+from prism_tune.schema import Skipped
+from prism_tune.selection.ranking import Ranking
+
+
+def write_outputs(
+    config: Config, run: RunDir, pool: Pool, ranking: Ranking, timings: dict[str, Any]
+) -> dict[str, Any]:
+    """Write everything and print the table.
+
+    Returns:
+        What the stage records of its outputs: the subset's SHA-256 and the counts.
+    """
+    write_scores(run.selection / "scores.parquet", pool, ranking)
+    subset_sha256 = write_subset(pool, np.flatnonzero(ranking.selected_N).tolist(), run.subset)
+    per_source = count_sources(pool, ranking.selected_N)
+    outputs = {
+        "subset_sha256": subset_sha256,
+        "num_pool": len(pool),
+        "num_selected": int(ranking.selected_N.sum()),
+    }
+    manifest = {
+        "scorer": config.selection.scorer,
+        **outputs,
+        "num_text_only": int(pool.is_text_only_N.sum()),
+        "per_source": per_source,
+        **describe_skipped([*pool.skipped, *ranking.skipped]),
+        "pool_fingerprint": pool.fingerprint,
+        **ranking.description,
+        "timings": timings,
+    }
+    write_json(run.selection / "manifest.json", manifest)
+    print_sources(per_source, config.selection, run.subset)
+    return outputs
+
+
+def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
+    """One row per record of the pool: uid, id, source, score, rank, selected, reason.
+
+    Score and rank are null where a record is not ranked (text-only, skipped).
+    """
+    unranked_N = ranking.rank_N == 0
+    columns = {
+        "uid": pa.array(pool.uids),
+        "id": pa.array(pool.ids),
+        "source": pa.array(pool.sources),
+        "score": pa.array(ranking.scores_N, mask=unranked_N),
+        "rank": pa.array(ranking.rank_N, mask=unranked_N),
+        "selected": pa.array(ranking.selected_N),
+        "reason": pa.array(ranking.reasons),
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def count_sources(pool: Pool, selected_N: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+    """{source: {total, kept}}, by name."""
+    totals = Counter(pool.sources)
+    kept = Counter(pool.sources[i] for i in np.flatnonzero(selected_N).tolist())
+    return {name: {"total": totals[name], "kept": kept[name]} for name in sorted(totals)}
+
+
+def describe_skipped(skipped: Sequence[Skipped]) -> dict[str, Any]:
+    """Counts per reason, and every skipped record with its reason."""
+    listed = [
+        {"uid": item.uid, "id": item.id, "reason": item.reason, "detail": item.detail}
+        for item in skipped
+    ]
+    return {
+        "num_skipped": dict(sorted(Counter(item.reason for item in skipped).items())),
+        "skipped": listed,
+    }
+
+
+def print_sources(
+    per_source: Mapping[str, Mapping[str, int]], selection: SelectionConfig, path: Path
+) -> None:
+    """Kept and total per source, on the console."""
+    budget = selection.budget
+    asked = f"{budget:.1%}" if isinstance(budget, float) else f"{budget}"
+    table = Table(title=f"{selection.scorer}, {asked} of the image records, {selection.scope}")
+    for header in ("source", "kept", "total", "share"):
+        table.add_column(header, justify="left" if header == "source" else "right")
+    for name, counts in per_source.items():
+        table.add_row(name, *_cells(counts["kept"], counts["total"]))
+    kept = sum(counts["kept"] for counts in per_source.values())
+    total = sum(counts["total"] for counts in per_source.values())
+    table.add_section()
+    table.add_row("all", *_cells(kept, total))
+    console.print(table)
+    console.print(f"subset: {path}", soft_wrap=True)
+
+
+def _cells(kept: int, total: int) -> tuple[str, str, str]:
+    return f"{kept:,}", f"{total:,}", f"{kept / total:.1%}" if total else "-"

@@ -1,0 +1,30 @@
+"""Length: how much there is to learn to say.
+
+Reference: the Length row of https://arxiv.org/abs/2502.12119, table 1 (which keeps the longest:
+`selection.keep: high`).
+Equation: score = number of tokens of the record's answers.
+Cost: tokenising the answers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prism_tune.models.processor import load_processor
+from prism_tune.selection.context import ScoredRecords, ScoringContext
+
+_RECORDS_PER_CALL = 1024
+
+
+def score(context: ScoringContext) -> ScoredRecords:
+    """Answer tokens of every record; low means short."""
+    tokenizer = load_processor(context.config.model).tokenizer
+    lengths_M = np.zeros(len(context.records_M))
+    for start in range(0, len(lengths_M), _RECORDS_PER_CALL):
+        records = [context.pool[i] for i in context.records_M[start : start + _RECORDS_PER_CALL]]
+        texts = [[t.text for t in record.turns if t.role == "gpt"] for record in records]
+        flat = tokenizer([text for answers in texts for text in answers], add_special_tokens=False)
+        counts = iter(len(ids) for ids in flat["input_ids"])
+        for offset, answers in enumerate(texts):
+            lengths_M[start + offset] = sum(next(counts) for _ in answers)
+    return ScoredRecords(lengths_M, {})

@@ -1,0 +1,35 @@
+"""PRISM: the redundancy of an image's shallow feature inside its source.
+
+Paper: "PRISM: Self-Pruning Intrinsic Selection Method for Training-Free Multimodal Data Selection",
+https://arxiv.org/abs/2502.12119, section 3.
+Equation: R_i = 1/(N-1) sum_{j != i} u_i.u_j, with u = (F - mean F)/|F - mean F|, F the mean over
+the image tokens of the hidden state at layer k. Keep the lowest.
+Cost: k decoder layers and the vision tower, once per distinct image; no gradient, no proxy model.
+Known limit: the cut runs along one direction; there is no diversity term (see `scoring.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prism_tune.selection.anisotropy import measure_anisotropy
+from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.scoring import score_redundancy
+
+
+def score(context: ScoringContext) -> ScoredRecords:
+    """Redundancy R of every record; low means unlike the rest of its group."""
+    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
+        return ScoredRecords(np.zeros(0), {})
+    redundancy = score_redundancy(
+        context.features_UD,
+        centering=context.config.selection.centering,
+        groups_N=context.groups_M,
+        inverse_N=context.row_M,
+    )
+    diagnostics = {
+        "num_zero_norm": redundancy.num_zero_norm,
+        "num_non_finite": redundancy.num_non_finite,
+        "anisotropy": measure_anisotropy(context.features_UD, inverse_N=context.row_M),
+    }
+    return ScoredRecords(redundancy.values_N, diagnostics)

@@ -1,0 +1,50 @@
+"""The selection stage: pool and model in, subset out.
+
+Reads `data.records` and, where the scorer needs features, the images and the model. Writes
+`runs/<name>/selection/`: scores.parquet, subset.json, manifest.json, features/.
+"""
+
+from __future__ import annotations
+
+from prism_tune.config import Config
+from prism_tune.data.records import open_pool
+from prism_tune.distributed import barrier, is_main
+from prism_tune.run_dir import RunDir, Stage
+from prism_tune.selection.coordination import from_main, main_first, process_group
+from prism_tune.selection.features import extract_features, without_features
+from prism_tune.selection.inputs import find_scorer, meter_fingerprint, stage_inputs
+from prism_tune.selection.meter import meter_selection
+from prism_tune.selection.outputs import write_outputs
+from prism_tune.selection.ranking import rank_pool
+from prism_tune.stages import must_run
+
+
+def select(config: Config, run: RunDir, *, force: bool = False) -> None:
+    """Score the pool, cut it to the budget, and write the subset.
+
+    Does nothing where it finished before with the same inputs. Features already in the store are
+    used again, so a change of budget, scope, keep or centering runs no model. Under torchrun every
+    process computes features; the main process scores and writes.
+
+    Raises:
+        UserError: unknown scorer, unreadable pool or model, broken records whose policy is "fail",
+            a budget that cannot be met.
+    """
+    scorer = find_scorer(config.selection.scorer)
+    stage = Stage(run.selection)
+    with process_group():
+        pool = main_first(lambda: open_pool(config.data))
+        inputs = stage_inputs(config, pool)
+        if not from_main(lambda: must_run("select", stage, inputs, force=force)):
+            return
+        metered = meter_fingerprint(config, scorer, inputs)
+        with meter_selection(run, metered, force=force) as meter:
+            main_first(stage.reopen)
+            extract = extract_features if scorer.needs_features else without_features
+            table = extract(config, run, pool, on_shard=meter.count, force=force)
+            if is_main():
+                ranking = rank_pool(config, pool, table, scorer)
+                meter.count({"records": len(pool)})
+                outputs = write_outputs(config, run, pool, ranking, meter.read())
+                stage.finish(inputs, **outputs)
+        barrier()
