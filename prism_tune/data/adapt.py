@@ -48,8 +48,11 @@ class Columns:
 
     def find(self, column: Column, raw: Mapping[str, Any]) -> Any:
         """The value of `column`, None where the record has none."""
-        values = (raw[key] for key in self.keys[column] if key in raw)
-        return next((value for value in values if value is not None), None)
+        for key in self.keys[column]:
+            value = raw.get(key)
+            if value is not None:
+                return value
+        return None
 
     def name(self, column: Column) -> str:
         """The keys of `column`, for messages."""

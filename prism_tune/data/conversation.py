@@ -168,16 +168,21 @@ def _render_chat(turns: Sequence[Turn], processor: Any) -> Rendered:
     for number in range(1, len(turns), 2):
         before = _apply_chat(turns[:number], processor, is_prompt=True)
         after = _apply_chat(turns[: number + 1], processor, is_prompt=False)
-        answer = turns[number].text.strip()
-        start = whole.find(answer, len(before))
-        if not (whole.startswith(after) and after.startswith(before)) or start < 0:
-            raise UserError(
-                "model.template: the processor's chat template rewrites earlier turns or drops "
-                f"answers (turn {number}: {answer[:40]!r}); choose one of the built-in templates"
-            )
-        tail = after[start + len(answer) :]
-        spans.append((len(before), start + len(answer) + len(tail.rstrip())))
+        kept = whole.startswith(after) and after.startswith(before)
+        if not kept or turns[number].text.strip() not in after[len(before) :]:
+            raise _template_error(f"answer {turns[number].text[:40]!r}")
+        spans.append((len(before), len(after.rstrip())))
+    for turn in turns[::2]:
+        if any(piece.strip() not in whole for piece in turn.text.split(IMAGE_PLACEHOLDER)):
+            raise _template_error(f"question {turn.text[:40]!r}")
     return Rendered(whole, tuple(spans))
+
+
+def _template_error(turn: str) -> UserError:
+    return UserError(
+        "model.template: the processor's chat template rewrites earlier turns or drops text "
+        f"({turn}); choose one of the built-in templates"
+    )
 
 
 def _apply_chat(turns: Sequence[Turn], processor: Any, *, is_prompt: bool) -> str:

@@ -125,10 +125,12 @@ def test_chat_template_of_the_processor():
     [
         "{% for m in messages[-2:] %}{{ m.content[-1].text }}{% endfor %}",
         "{% for m in messages %}[{{ m.role }}]{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'user' %}?{% else %}{{ m.content[0].text }}"
+        "{% endif %}{% endfor %}",
     ],
 )
 def test_chat_template_that_loses_turns_is_refused(chat):
-    with pytest.raises(UserError, match="rewrites earlier turns or drops answers"):
+    with pytest.raises(UserError, match="rewrites earlier turns or drops text"):
         render(TURNS, "processor", ChatProcessor(chat))
 
 

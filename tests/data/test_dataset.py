@@ -137,7 +137,7 @@ def test_long_records_are_cut_behind_the_image(tmp_path, processor):
         (make("<image>" + "x " * 20, "yes"), "no_label", "the answer begins beyond the limit"),
     ],
 )
-def test_records_that_cannot_be_cut(tmp_path, processor, record, reason, part):
+def test_records_that_cannot_be_cut(tmp_path, processor, record, reason, part, monkeypatch):
     good = make("<image>\nx?", "y")
     dataset = build(tmp_path, processor, good, record, max_length=40)
     with pytest.raises(UserError, match=r"pool\.json: record 1 \(id '1'\): \d+ tokens.*" + part):
@@ -145,6 +145,9 @@ def test_records_that_cannot_be_cut(tmp_path, processor, record, reason, part):
     with pytest.raises(UserError, match=f"1 bad record\n  {reason}:.*record 1"):
         dataset.drop_unusable({})
     usable, skipped = dataset.drop_unusable({reason: "skip"})
+    with monkeypatch.context() as patch:
+        patch.setattr("prism_tune.data.dataset.estimate_lengths", lambda *_: pytest.fail("again"))
+        assert len(usable.lengths_N) == 1
     assert usable.indices == [0]
     assert usable.lengths_N.tolist() == [len(dataset[0]["input_ids"])]
     assert [item.reason for item in skipped] == [reason]

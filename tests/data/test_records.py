@@ -230,6 +230,14 @@ def test_records_larger_than_the_reading_window(tmp_path, monkeypatch):
     assert open_records(tmp_path, records)[0].turns[1].text == "ä" * 50
 
 
+def test_a_number_across_two_windows_is_one_value(tmp_path, monkeypatch):
+    monkeypatch.setattr("prism_tune.data.formats._CHUNK_CHARACTERS", 3)
+    path = tmp_path / "pool.json"
+    path.write_text("[12345678]")
+    with pytest.raises(UserError, match=r"1 bad record\n  not_an_object: .*got int"):
+        open_pool(DataConfig(records=str(path)))
+
+
 def test_image_paths(tmp_path):
     pool = open_records(tmp_path, [make(), make("hi", image=None)], image_dir=str(tmp_path))
     assert pool.image_paths(0) == [tmp_path / "coco" / "1.jpg"]
