@@ -170,7 +170,8 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 def render_config(config: Config, key: str = "") -> str:
     """The resolved config as YAML that `load_config` reads back to an equal `Config`.
 
-    With a `key` (`name`, `training.hf`), only that value.
+    With a `key` (`name`, `training.hf`) or several (`name,training.hf`), only these values, one a
+    line, for scripts to read: a string as it is, anything else as JSON.
 
     Raises:
         ConfigError: no such key.
@@ -178,12 +179,16 @@ def render_config(config: Config, key: str = "") -> str:
     tree = OmegaConf.create(config.model_dump(mode="json"))
     if not key:
         return OmegaConf.to_yaml(tree)
+    return "\n".join(_render_value(tree, part) for part in key.split(","))
+
+
+def _render_value(tree: DictConfig, key: str) -> str:
     missing = object()
     value = OmegaConf.select(tree, key, default=missing)
     if value is missing:
         raise ConfigError(f"no key `{key}` in the config")
     if OmegaConf.is_config(value):
-        return OmegaConf.to_yaml(value)
+        value = OmegaConf.to_container(value)
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 

@@ -178,14 +178,15 @@ def test_rendered_config_loads_back_equal(write, tmp_path):
     assert load_config(again) == config
 
 
-def test_one_value_of_the_config_is_printed_for_scripts(write):
+def test_single_values_of_the_config_are_printed_for_scripts(write):
     config = load_config(write(MINIMAL), ["training.hf.max_steps=3", "benchmarks=[pope]"])
     assert render_config(config, "name") == "trial"
     assert render_config(config, "compare_random") == "false"
     assert render_config(config, "data.prepare") == "null"
     assert render_config(config, "selection.budget") == "0.3"
-    assert render_config(config, "training.hf") == "max_steps: 3\n"
-    assert render_config(config, "evaluation.benchmarks") == "- pope\n"
+    assert render_config(config, "training.hf") == '{"max_steps":3}'
+    assert render_config(config, "evaluation.benchmarks") == '["pope"]'
+    assert render_config(config, "name,seed") == "trial\n0"
     with pytest.raises(ConfigError, match=r"no key `training\.nothing`"):
         render_config(config, "training.nothing")
 

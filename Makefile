@@ -1,0 +1,28 @@
+# make test: set up what is needed and run the tests (ARGS="-k config" narrows them down).
+# make lint: style and types.
+
+PRISM_TUNE_VENV ?= .venv
+export PRISM_TUNE_VENV
+PYTHON = $(PRISM_TUNE_VENV)/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := test
+.PHONY: setup test lint format clean
+
+setup:
+	@bash scripts/setup.sh dev,eval
+
+test: setup
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest $(ARGS)
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: setup
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

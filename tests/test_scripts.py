@@ -1,0 +1,271 @@
+"""The shell scripts: set-up that repairs itself, clear refusals, and the order of the main job.
+
+A stand-in for the virtual environment's Python answers `pip install` without installing and passes
+everything else to the Python that runs the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci/run"]
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+  "-m pip install "*) echo "$*" >>"{log}"; exit "${{PIP_EXIT_CODE:-0}}" ;;
+  *sysconfig*) echo "{site}" ;;
+  *" select "* | *" train "* | *" evaluate "* | *" prepare "* | *" tables "*)
+    echo "$*" >>"{log}"; [[ "$*" != *"${{FAIL_AT:-nothing fails}}"* ]] ;;
+  *) exec "{python}" "$@" ;;
+esac
+"""
+
+
+class Sandbox:
+    """A copy of the repository's scripts with a stand-in environment beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "repository"
+        self.venv = root / "venv"
+        self.site = root / "site"
+        self.log = root / "log"
+        (self.root / "configs").mkdir(parents=True)
+        shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        shutil.copytree(ROOT / "configs", self.root / "configs", dirs_exist_ok=True)
+        for name in ("setup.py", "pyproject.toml"):
+            shutil.copy(ROOT / name, self.root)
+        self.site.mkdir()
+        self.place_python(self.venv / "bin/python")
+
+    def place_python(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(STAND_IN.format(log=self.log, site=self.site, python=sys.executable))
+        path.chmod(0o755)
+
+    def place_command(self, name: str, body: str) -> Path:
+        """A fake command; the folder to put on PATH."""
+        folder = self.root.parent / "path"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+        return folder
+
+    def run(self, script: str, *arguments: str, cwd: Path | None = None, **environment: str):
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("PRISM_TUNE_") and key != "NPROC"
+        }
+        variables = {"PRISM_TUNE_VENV": str(self.venv), "PYTHONPATH": str(ROOT), **environment}
+        return subprocess.run(
+            ["/bin/bash", str(self.root / "scripts" / script), *arguments],
+            env=inherited | variables,
+            cwd=cwd or self.root.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    @property
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def sandbox(tmp_path):
+    return Sandbox(tmp_path)
+
+
+@pytest.fixture
+def only_basics(sandbox):
+    """A PATH with what every machine has, and no Python."""
+    for name in ("awk", "basename", "cat", "cksum", "df", "dirname", "grep", "head", "ls", "sort"):
+        sandbox.place_command(name, f'exec {shutil.which(name)} "$@"')
+    return sandbox.place_command("tail", f'exec {shutil.which("tail")} "$@"')
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_script_parses(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_set_up_installs_once_and_then_has_nothing_to_do(sandbox):
+    first = sandbox.run("setup.sh", "dev,eval")
+    assert first.returncode == 0, first.stderr
+    assert [call.rpartition("-e ")[2] for call in sandbox.calls] == [f"{sandbox.root}[dev,eval]"]
+    for extras in ("dev,eval", "eval", "quickstart"):  # dev has the quickstart's packages
+        again = sandbox.run("setup.sh", extras)
+        assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert len(sandbox.calls) == 1
+
+
+def test_set_up_installs_again_what_is_new_or_changed(sandbox):
+    sandbox.run("setup.sh", "quickstart")
+    sandbox.run("setup.sh", "eval")
+    assert len(sandbox.calls) == 2
+    sandbox.run("setup.sh", "quickstart")
+    sandbox.run("setup.sh", "quickstart,eval")
+    assert len(sandbox.calls) == 2
+    (sandbox.root / "setup.py").write_text("# other requirements")
+    sandbox.run("setup.sh", "eval")
+    sandbox.run("setup.sh", "eval", PRISM_TUNE_TORCH="torch==2.9.1")
+    assert len(sandbox.calls) == 4
+    assert "torch==2.9.1 -e " in sandbox.calls[-1]
+
+
+def test_an_installation_that_failed_is_not_taken_for_finished(sandbox):
+    failed = sandbox.run("setup.sh", PIP_EXIT_CODE="1")
+    assert failed.returncode == 1
+    assert "The next run continues it." in failed.stderr
+    assert sandbox.run("setup.sh").returncode == 0
+    assert len(sandbox.calls) == 2
+
+
+def test_packages_of_a_killed_installation_are_installed_again(sandbox):
+    whole, half = (sandbox.site / f"{name}-1.0.dist-info" for name in ("whole", "half"))
+    for package in (whole, half):
+        package.mkdir()
+        (package / "METADATA").touch()
+    (whole / "INSTALLER").write_text("pip")
+    sandbox.run("setup.sh")
+    assert half.exists()  # an environment that the script did not make is the user's own
+    (sandbox.venv / ".prism_tune_setup").unlink()
+    (sandbox.venv / ".prism_tune_created").touch()
+    mended = sandbox.run("setup.sh")
+    assert "half-1.0.dist-info was not completely installed" in mended.stderr
+    assert (whole.exists(), half.exists()) == (True, False)
+
+
+def test_without_python_set_up_says_what_it_looked_for(sandbox, only_basics):
+    shutil.rmtree(sandbox.venv)
+    refused = sandbox.run("setup.sh", PATH=str(only_basics))
+    assert refused.returncode == 1
+    assert "needs Python 3.10, 3.11, 3.12 or 3.13" in refused.stderr
+    assert "no Python at all (looked for python3.13 " in refused.stderr
+    assert not sandbox.venv.exists()
+
+
+def test_with_an_old_python_set_up_says_what_it_found(sandbox, only_basics):
+    shutil.rmtree(sandbox.venv)
+    sandbox.place_command("python3", '[ "$1" != --version ] && exit 1; echo Python 3.8.10')
+    refused = sandbox.run("setup.sh", PATH=str(only_basics))
+    assert refused.returncode == 1
+    assert "Found: python3 (Python 3.8.10);" in refused.stderr
+
+
+def test_with_a_full_disk_set_up_says_how_much_is_needed(sandbox):
+    path = sandbox.place_command("df", "printf 'Filesystem\\n/dev/x 9 9 3145728 9%% /\\n'")
+    refused = sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}")
+    assert refused.returncode == 1
+    assert "not enough disk: 3 GB free in " in refused.stderr
+    assert "6 GB needed" in refused.stderr
+    assert sandbox.calls == []
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(sandbox, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("chapter one")
+    refused = sandbox.run("setup.sh", PRISM_TUNE_VENV=str(precious))
+    assert refused.returncode == 1
+    assert "is not a virtual environment; it is left as it is" in refused.stderr
+    assert (precious / "thesis.tex").read_text() == "chapter one"
+
+
+def verbs(sandbox: Sandbox) -> list[str]:
+    """The calls of `prism_tune`, without the parts that every call has."""
+    calls = [call.removeprefix("-m prism_tune ") for call in sandbox.calls if "pip" not in call]
+    return [call.replace("configs/experiments/quickstart.yaml", "CONFIG") for call in calls]
+
+
+def test_the_main_job_from_the_embedded_default(sandbox):
+    done = sandbox.run("select_and_finetune.sh")
+    assert done.returncode == 0, done.stderr
+    assert verbs(sandbox) == [
+        "prepare CONFIG",
+        "evaluate CONFIG name=quickstart-untuned training.tuning=none",
+        "select CONFIG name=quickstart",
+        "train CONFIG name=quickstart",
+        "evaluate CONFIG name=quickstart",
+        "tables main --runs runs/quickstart-untuned --runs runs/quickstart",
+    ]
+    assert done.stdout.endswith("Run folder: runs/quickstart\n")
+    assert "why:" in done.stdout
+    assert "cost:" in done.stdout
+
+
+def test_the_main_job_with_a_random_subset_and_overrides(sandbox):
+    given = ["compare_random=true", "name=trial", "output_dir=out"]
+    done = sandbox.run("select_and_finetune.sh", *given)
+    assert done.returncode == 0, done.stderr
+    overrides = " ".join(given)
+    assert verbs(sandbox) == [
+        f"prepare CONFIG {overrides}",
+        f"evaluate CONFIG {overrides} name=trial-untuned training.tuning=none",
+        *(
+            f"{verb} CONFIG {overrides} name=trial-random selection.scorer=random"
+            for verb in ("select", "train", "evaluate")
+        ),
+        *(f"{verb} CONFIG {overrides} name=trial" for verb in ("select", "train", "evaluate")),
+        "tables main --runs out/trial-untuned --runs out/trial-random --baseline trial-random "
+        "--runs out/trial",
+    ]
+
+
+def test_the_main_job_on_somebodys_own_config_from_their_own_folder(sandbox, tmp_path):
+    """A run on the whole pool, without data to prepare, on two processes."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        "{name: mine, model: {path: m}, data: {records: p.json}, training: {records: pool}}"
+    )
+    torchrun = sandbox.venv / "bin/torchrun"
+    torchrun.write_text(f'#!/bin/bash\necho "torchrun $*" >>"{sandbox.log}"\n')
+    torchrun.chmod(0o755)
+    done = sandbox.run("select_and_finetune.sh", "mine.yaml", "seed=1", cwd=folder, NPROC="2")
+    assert done.returncode == 0, done.stderr
+    torchrun_calls = "torchrun --standalone --nproc_per_node=2 -m prism_tune"
+    assert verbs(sandbox) == [
+        f"{torchrun_calls} evaluate {folder}/mine.yaml seed=1 name=mine-untuned "
+        "training.tuning=none",
+        f"{torchrun_calls} train {folder}/mine.yaml seed=1 name=mine",
+        f"{torchrun_calls} evaluate {folder}/mine.yaml seed=1 name=mine",
+        "tables main --runs runs/mine-untuned --runs runs/mine",
+    ]
+
+
+def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(sandbox):
+    stopped = sandbox.run("select_and_finetune.sh", FAIL_AT=" train ")
+    assert stopped.returncode == 1
+    assert verbs(sandbox)[-1] == "train CONFIG name=quickstart"
+    assert "Step 5 did not finish (exit code 1)" in stopped.stderr
+    assert "The same command goes on from here." in stopped.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["configs/experiments/absent.yaml"], "absent.yaml: no such config file"),
+        (["seeed=1"], "did you mean `seed`?"),
+        (["selection.budget=1.5"], "expected a fraction in (0, 1] or a positive count"),
+    ],
+)
+def test_the_main_job_refuses_a_bad_config_before_any_work(sandbox, arguments, complaint):
+    refused = sandbox.run("select_and_finetune.sh", *arguments)
+    assert refused.returncode == 2
+    assert complaint in refused.stderr
+    assert verbs(sandbox) == []
+
+
+def test_the_main_job_explains_itself(sandbox):
+    shown = sandbox.run("select_and_finetune.sh", "--help")
+    assert shown.returncode == 0
+    assert "bash scripts/select_and_finetune.sh [CONFIG] [key=value ...]" in shown.stdout
+    assert "set -euo" not in shown.stdout
+    assert sandbox.calls == []
