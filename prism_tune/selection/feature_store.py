@@ -19,7 +19,7 @@ import tempfile
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,8 @@ class StoredFeatures:
         self._shards = shards
         self._name = f"layer_{layer}"
         self._ends = list(accumulate(len(shard.keys) for shard in shards))
-        width = _open_shard(shards[0].path).get_slice(self._name).get_shape()[1]
+        self._open = lru_cache(maxsize=_OPEN_SHARDS)(partial(safe_open, framework="np"))
+        width = self._open(shards[0].path).get_slice(self._name).get_shape()[1]
         self.shape = (self._ends[-1], int(width))
 
     @cached_property
@@ -194,14 +195,9 @@ class StoredFeatures:
         while start < stop:
             offset = self._ends[number] - len(self._shards[number].keys)
             end = min(stop, self._ends[number])
-            values = _open_shard(self._shards[number].path).get_slice(self._name)
+            values = self._open(self._shards[number].path).get_slice(self._name)
             parts.append(values[start - offset : end - offset])
             start, number = end, number + 1
         if len(parts) == 1:
             return np.asarray(parts[0])
         return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), dtype=np.float32)
-
-
-@lru_cache(maxsize=_OPEN_SHARDS)
-def _open_shard(path: Path) -> Any:
-    return safe_open(path, framework="np")

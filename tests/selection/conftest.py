@@ -1,0 +1,66 @@
+"""A config over the tiny LLaVA and the drawn pool, with a run folder of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from prism_tune.config import load_config
+from prism_tune.run_dir import RunDir, read_json
+
+
+@pytest.fixture
+def workplace(tiny_llava_dir, drawn_pool, tmp_path, monkeypatch):
+    """Own copies of pool and images; `select(**overrides)` runs the stage and reads its outputs."""
+    monkeypatch.setenv("PRISM_TUNE_CACHE", str(tmp_path / "cache"))
+    pool = tmp_path / "pool"
+    shutil.copytree(drawn_pool.parent, pool)
+    (tmp_path / "config.yaml").write_text(
+        f"""
+name: run
+output_dir: {tmp_path / "runs"}
+model: {{path: {tiny_llava_dir}, template: vicuna_v1}}
+data: {{records: {pool / "pool.json"}, image_dir: {pool / "images"}, num_workers: 0}}
+selection: {{dtype: float32, budget: 0.5}}
+"""
+    )
+    return Workplace(tmp_path)
+
+
+class Workplace:
+    def __init__(self, root):
+        self.root = root
+        self.images = root / "pool" / "images"
+        self.pool = root / "pool" / "pool.json"
+
+    def config(self, **overrides):
+        items = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items()]
+        return load_config(self.root / "config.yaml", items)
+
+    def run_dir(self, **overrides):
+        return RunDir(self.root / "runs" / self.config(**overrides).name)
+
+    def records(self):
+        return json.loads(self.pool.read_text())
+
+    def write_records(self, records):
+        self.pool.write_text(json.dumps(records))
+
+    def select(self, *, force=False, **overrides):
+        from prism_tune.selection.select import select
+
+        run = self.run_dir(**overrides)
+        select(self.config(**overrides), run, force=force)
+        return self.read(run)
+
+    def read(self, run):
+        return SimpleNamespace(
+            run=run,
+            manifest=read_json(run.selection / "manifest.json"),
+            scores=pq.read_table(run.selection / "scores.parquet").to_pylist(),
+            subset=read_json(run.subset),
+        )

@@ -1,0 +1,239 @@
+"""The stage end to end: tiny LLaVA, drawn images."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.selection import extractor, features
+from prism_tune.timings import read_timings, stage_total
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Call it to make any further loading of a model an error."""
+
+    def forbid():
+        def fail(*args, **options):
+            raise AssertionError("a model was loaded")
+
+        monkeypatch.setattr(extractor, "load_shallow", fail)
+
+    return forbid
+
+
+def uids(result):
+    return {row["uid"] for row in result.scores if row["selected"]}
+
+
+def test_outputs(workplace, capsys):
+    result = workplace.select()
+    # 24 image records and 2 text-only ones: half of 24, and both of the others.
+    assert result.manifest["num_pool"] == 26
+    assert result.manifest["num_selected"] == 14
+    assert result.manifest["per_source"] == {
+        "colour": {"total": 8, "kept": 4},
+        "shape": {"total": 16, "kept": 8},
+        "text": {"total": 2, "kept": 2},
+    }
+    assert result.manifest["num_skipped"] == {}
+    assert result.manifest["features"]["prompt"] == "prefix"
+    assert result.manifest["features"]["num_computed"] == 16
+    content = result.run.subset.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == result.manifest["subset_sha256"]
+    wanted = {row["id"] for row in result.scores if row["selected"]}
+    assert [r for r in workplace.records() if r["id"] in wanted] == result.subset
+    printed = capsys.readouterr().out
+    assert "colour" in printed
+    assert "53.8%" in printed
+
+
+def test_scores_name_rank_and_reason_of_every_record(workplace):
+    scores = workplace.select().scores
+    assert [row["id"] for row in scores] == [record["id"] for record in workplace.records()]
+    for row in scores:
+        if row["source"] == "text":
+            assert (row["reason"], row["selected"], row["score"], row["rank"]) == (
+                *("text_only", True),
+                *(None, None),
+            )
+        else:
+            assert row["reason"] == ("selected" if row["selected"] else "below_cut")
+    ranked = sorted((r for r in scores if r["source"] == "shape"), key=lambda row: row["rank"])
+    assert [row["rank"] for row in ranked] == list(range(1, 17))
+    values = [row["score"] for row in ranked]
+    assert values == sorted(values)
+    assert [row["selected"] for row in ranked] == [True] * 8 + [False] * 8
+
+
+def test_records_that_share_an_image_share_the_score_globally(workplace):
+    scores = {row["id"]: row["score"] for row in workplace.select(selection__scope="global").scores}
+    assert scores["shape-4"] == scores["colour-4"]
+    assert scores["shape-4"] != scores["shape-6"]
+
+
+def test_order_of_the_pool_does_not_change_the_subset(workplace):
+    first = uids(workplace.select())
+    workplace.write_records(workplace.records()[::-1])
+    assert uids(workplace.select(name="turned")) == first
+
+
+def test_batch_size_does_not_change_the_subset(workplace):
+    first = workplace.select()
+    other = workplace.select(name="small", selection__tokens_per_batch=1)
+    assert other.manifest["subset_sha256"] == first.manifest["subset_sha256"]
+
+
+def test_finished_stage_is_skipped(workplace, no_model, monkeypatch):
+    workplace.select()
+    no_model()
+    monkeypatch.setattr(features, "hash_images", None)
+    workplace.select()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"selection__budget": 3},
+        {"selection__scope": "global"},
+        {"selection__keep": "high"},
+        {"selection__centering": "none"},
+    ],
+)
+def test_rescoring_does_not_touch_the_model(workplace, no_model, change):
+    first = workplace.select()
+    no_model()
+    second = workplace.select(**change)
+    assert uids(second) != uids(first)
+    assert second.manifest["features"]["num_computed"] == 0
+
+
+def test_time_of_the_features_is_kept_when_rescoring(workplace):
+    first = workplace.select()
+    seconds = stage_total(first.run, "selection")
+    second = workplace.select(selection__budget=0.25)
+    assert stage_total(second.run, "selection") > seconds
+    assert second.manifest["timings"]["num_images"] == 16
+    assert second.manifest["timings"]["num_attempts"] == 2
+
+
+def test_force_computes_anew_and_forgets_the_earlier_time(workplace):
+    workplace.select()
+    again = workplace.select(force=True)
+    assert again.manifest["features"]["num_computed"] == 16
+    assert [e["stage"] for e in read_timings(again.run)] == ["selection"]
+
+
+def test_smaller_budget_is_nested(workplace):
+    small = workplace.select(selection__budget=0.1)
+    large = workplace.select(selection__budget=0.3)
+    assert uids(small) < uids(large)
+
+
+@pytest.mark.parametrize("scorer", ["random", "length"])
+def test_other_scorers_need_no_images(workplace, no_model, scorer):
+    for path in workplace.images.iterdir():
+        path.unlink()
+    no_model()
+    result = workplace.select(selection__scorer=scorer)
+    assert result.manifest["num_selected"] == 14
+
+
+def test_random_depends_on_the_seed_alone(workplace):
+    one = workplace.select(selection__scorer="random")
+    workplace.write_records(workplace.records()[::-1])
+    same = workplace.select(selection__scorer="random", name="turned")
+    other = workplace.select(selection__scorer="random", name="seed1", seed=1)
+    assert uids(one) == uids(same)
+    assert uids(one) != uids(other)
+
+
+def test_length_counts_answer_tokens(workplace):
+    records = [r for r in workplace.records() if r["source"] == "shape"]
+    records[0]["conversations"][1]["value"] = "yes " * 30
+    workplace.write_records(records)
+    result = workplace.select(
+        selection__scorer="length", selection__keep="high", selection__budget=1
+    )
+    assert result.subset == records[:1]
+    assert result.scores[0]["score"] >= 30
+
+
+def test_unknown_scorer_names_the_known(workplace):
+    with pytest.raises(ConfigError, match="prism, random, length"):
+        workplace.select(selection__scorer="prysm")
+
+
+def test_too_deep_layer_is_refused(workplace):
+    with pytest.raises(UserError, match="4 decoder layers"):
+        workplace.select(selection__layer=5)
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable"])
+def test_broken_image_fails_by_default_and_names_the_record(workplace, how):
+    break_image(workplace, how)
+    with pytest.raises(UserError, match=rf"image_{how}[\s\S]*shape-3"):
+        workplace.select()
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable"])
+def test_broken_image_is_skipped_and_listed_where_the_policy_says_so(workplace, how):
+    break_image(workplace, how)
+    result = workplace.select(**{f"data__policy__image_{how}": "skip"})
+    assert result.manifest["num_skipped"] == {f"image_{how}": 1}
+    assert result.manifest["skipped"][0]["id"] == "shape-3"
+    row = next(row for row in result.scores if row["id"] == "shape-3")
+    assert (row["selected"], row["reason"], row["score"]) == (False, f"image_{how}", None)
+    # 23 image records are left: half of 23, rounded half up, and two of text.
+    assert result.manifest["num_selected"] == 14
+
+
+def break_image(workplace, how):
+    path = workplace.images / "3.png"
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def test_text_only_pool_is_kept_whole(workplace, no_model):
+    workplace.write_records([r for r in workplace.records() if "image" not in r])
+    assert workplace.select(selection__scorer="random").manifest["num_selected"] == 2
+    assert workplace.select(name="prism").manifest["num_selected"] == 2
+
+
+def test_joint_features_differ_between_questions_on_one_image(workplace):
+    result = workplace.select(selection__features="joint", selection__scope="global")
+    scores = {row["id"]: row["score"] for row in result.scores}
+    assert result.manifest["features"]["num_units"] == 24
+    assert scores["shape-4"] != scores["colour-4"]
+
+
+def test_stage_says_what_changed(workplace, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("prism_tune"), "propagate", True)
+    workplace.select()
+    with caplog.at_level(logging.INFO, logger="prism_tune"):
+        workplace.select(selection__budget=0.25)
+    assert "changed: selection.budget" in caplog.text
+
+
+def test_two_processes_select_the_same_subset(workplace):
+    alone = workplace.select(selection__budget=0.4)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("--module", "prism_tune", "select", str(workplace.root / "config.yaml")),
+        *("selection.budget=0.4", "name=two"),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    together = workplace.read(workplace.run_dir(name="two"))
+    assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"]
+    assert together.manifest["timings"]["num_images"] == 16
+    assert read_timings(together.run)[0]["num_devices"] == 2
