@@ -91,8 +91,9 @@ def print_result(result: BenchmarkResult) -> None:
     title = f"{result.benchmark} ({result.profile})"
     table = Table("metric", title=title, caption=f"{result.num_examples} questions")
     table.add_column("value", justify="right")
+    is_fraction = result.benchmark == "mmmu"  # the only official script that prints fractions
     for name, value in result.metrics.items():
-        table.add_row(name, f"{value:.4f}" if value < 1 else f"{value:.2f}")
+        table.add_row(name, f"{value:.3f}" if is_fraction else f"{value:.2f}")
     console = Console()
     console.print(table)
     for note in result.notes:

@@ -25,7 +25,7 @@ def write_release(root):
         )
     (root / "OCR/0001.png").touch()
     (root / "OCR/0001.txt").write_text(
-        "Is it \"x\"? Please answer yes or no.\tYes\nIs it y? Please answer yes or no.\tNo"
+        'Is it "x"? Please answer yes or no.\tYes\nIs it y? Please answer yes or no.\tNo'
     )
     return root
 

@@ -47,7 +47,7 @@ def test_answers_are_parsed_as_the_official_scripts_do(text, llava15, lmms_eval)
 
 def test_questions_carry_llavas_global_ids_and_prompt(questions):
     assert [q.question_id for q in questions if q.category == "random"][:2] == [10000001, 10000002]
-    assert [q.question_id for q in questions if q.category == "popular"][0] == 20000001
+    assert next(q.question_id for q in questions if q.category == "popular") == 20000001
     assert [q.question_id for q in questions if q.category == "adversarial"][-1] == 4
     assert questions[0].text == (
         "Is there a random 1 in the image?\nAnswer the question using a single word or phrase."
@@ -70,7 +70,7 @@ def test_the_two_profiles_differ_as_documented(questions):
 
 def test_metrics_against_hand_computed_values(questions):
     # random: y n y n answered y y n n -> TP 1, FP 1, FN 1, TN 1
-    texts = ["yes", "yes", "no", "no"] + ["yes", "yes", "no", "no"] + ["yes", "no", "yes", "yes"]
+    texts = ["yes", "yes", "no", "no", "yes", "yes", "no", "no", "yes", "no", "yes", "yes"]
     result = BENCHMARK.score(questions, answer_all(questions, texts), "llava15")
     metrics = result.metrics
     assert metrics["f1_random"] == 50
@@ -115,13 +115,13 @@ def test_all_right_gives_the_maximum_in_any_order(questions, profile):
 
 
 def test_the_version_is_named(tmp_path):
-    pinned = {split: "yn" * 1500 for split in LABELS} | {"random": "yn" * 1455}
+    pinned = dict.fromkeys(LABELS, "yn" * 1500) | {"random": "yn" * 1455}
     folder = write_annotations(tmp_path / "pinned", pinned)
     questions = BENCHMARK.load_questions(folder, "llava15")
     result = BENCHMARK.score(questions, answer_all(questions, ["yes"] * 8910), "llava15")
     assert result.provenance["data_version"] == "e3e39262"
     assert result.notes[0].startswith("8,910 questions")
-    folder = write_annotations(tmp_path / "head", {split: "yn" * 1500 for split in LABELS})
+    folder = write_annotations(tmp_path / "head", dict.fromkeys(LABELS, "yn" * 1500))
     questions = BENCHMARK.load_questions(folder, "llava15")
     result = BENCHMARK.score(questions, answer_all(questions, ["yes"] * 9000), "llava15")
     assert result.provenance["data_version"] == "HEAD (9,000 rows)"
@@ -130,7 +130,7 @@ def test_the_version_is_named(tmp_path):
 
 def test_answers_to_another_version_are_refused(questions):
     swapped = [Prediction(q.question_id, questions[-1].text, "yes") for q in questions]
-    with pytest.raises(UserError, match="11 answer.s. belong to other questions than their ids"):
+    with pytest.raises(UserError, match=r"11 answer\(s\) belong to other questions than their ids"):
         BENCHMARK.score(questions, swapped, "llava15")
 
 

@@ -177,12 +177,11 @@ def _judge(question: Question, answer: Prediction | None, profile: Profile) -> V
 def _group_metrics(credits: Mapping[str, float]) -> dict[str, float]:
     by_subject = group_credits(credits, {key: _find_subject(key) for key in credits})
     metrics = {}
-    for domain, subjects in DOMAINS.items():
-        listed = [credit for subject in subjects.split() for credit in by_subject.get(subject, ())]
+    for domain, members in DOMAINS.items():
+        listed = [credit for subject in members.split() for credit in by_subject.get(subject, ())]
         if listed:
             metrics[domain] = _round(listed)
-    subjects = sorted(by_subject)
-    return {**metrics, **{subject: _round(by_subject[subject]) for subject in subjects}}
+    return {**metrics, **{subject: _round(by_subject[subject]) for subject in sorted(by_subject)}}
 
 
 def _round(credits: Any) -> float:

@@ -80,6 +80,9 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     if grade_files:
         parse_grades(grades, grade_files[0])
     entries = contents[question_files[0]] if question_files else dict.fromkeys(grades)
+    unknown = name_keys([key for key in grades if key not in entries], "{} unknown id(s)")
+    if unknown:
+        raise UserError(f"{grade_files[0]}: grades that mm-vet.json has no question for: {unknown}")
     return [_make_question(key, entries[key], grades.get(key), profile) for key in entries]
 
 
@@ -163,7 +166,7 @@ def score_rule(answer: str, reference: str) -> float:
         [normalize_m4c(part) for part in alternative.split("<AND>")]
         for alternative in reference.split("<OR>")
     ]
-    return max(mean(f" {part} " in text for part in parts) for parts in alternatives)
+    return max(mean(bool(part) and f" {part} " in text for part in parts) for parts in alternatives)
 
 
 def _score_rule(question: Question, joined: Joined) -> float:

@@ -1,0 +1,62 @@
+"""The hub's `datasets` schema gives the same questions as the official files."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation.benchmarks import BENCHMARKS
+
+IMAGE = {"bytes": b"\x89PNG", "path": "i.png"}
+ROWS = {
+    "pope": {"question_id": "1", "question": "Is there?", "answer": "no", "category": "popular"},
+    "mme": {"question_id": "OCR/1.png", "question": "Is it? Please answer yes or no.",
+            "answer": "Yes", "category": "OCR"},
+    "scienceqa": {"question": "Which?", "choices": ["x", "y"], "answer": 1, "hint": "",
+                  "subject": "natural science"},
+    "vizwiz": {"question_id": "VizWiz_val_00000000", "question": "What IS it?",
+               "answers": ["a cup"] * 10, "category": "other"},
+    "mmbench": {"index": 5, "question": "Which?", "hint": "nan", "A": "x", "B": "y", "C": "nan",
+                "D": "nan", "answer": "B", "category": "c", "L2-category": "l", "split": "dev"},
+    "mmvet": {"question_id": "v1_0", "question": "What?", "answer": "x<OR>y",
+              "capability": "rec,know"},
+}  # fmt: skip
+EXPECTED = {
+    "pope": (20000001, "Is there?\nAnswer the question using a single word or phrase.", "no"),
+    "mme": ("OCR/1.png", "Is it?\nAnswer the question using a single word or phrase.", "yes"),
+    "scienceqa": ("0", "Which?\nA. x\nB. y\nAnswer with the option's letter from the given choices "
+                  "directly.", "B"),
+    "vizwiz": (0, "What is it?\nWhen the provided information is insufficient, respond with "
+               "'Unanswerable'.\nAnswer the question using a single word or phrase.",
+               ["a cup"] * 10),
+    "mmbench": (5, "Which?\nA. x\nB. y\nAnswer with the option's letter from the given choices "
+                "directly.", "B"),
+    "mmvet": ("v1_0", "What?", "x<OR>y"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_rows_become_questions_with_a_reference_to_their_image(name, tmp_path):
+    path = tmp_path / "data" / "test-00000-of-00001.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist([{**ROWS[name], "image": IMAGE}]), path)
+    for source in (path, tmp_path):
+        (question,) = BENCHMARKS[name].load_questions(source, "llava15")
+        assert (question.question_id, question.text, question.reference) == EXPECTED[name]
+        assert question.images == (f"parquet:{path.resolve()}#0#image",)
+
+
+def test_a_row_without_image_is_text_only(tmp_path):
+    rows = [{**ROWS["scienceqa"], "image": IMAGE}, {**ROWS["scienceqa"], "image": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    questions = BENCHMARKS["scienceqa"].load_questions(tmp_path, "llava15")
+    assert [bool(question.images) for question in questions] == [True, False]
+
+
+def test_missing_columns_and_broken_files_are_named(tmp_path):
+    pq.write_table(pa.table({"question": ["q"]}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t.parquet: no key 'question_id'; found question"):
+        BENCHMARKS["pope"].load_questions(tmp_path, "llava15")
+    (tmp_path / "t.parquet").write_bytes(b"x")
+    with pytest.raises(UserError, match="not a readable parquet file"):
+        BENCHMARKS["pope"].load_questions(tmp_path, "llava15")

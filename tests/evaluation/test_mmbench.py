@@ -1,0 +1,175 @@
+import base64
+import csv
+import io
+import json
+import random
+
+import pytest
+from openpyxl import load_workbook
+from PIL import Image
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation.benchmarks.mmbench import BENCHMARK, is_null
+from prism_tune.schema import Prediction
+
+COLUMNS = [
+    "index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "source",
+    "l2-category", "comment", "split",
+]  # fmt: skip
+INSTRUCTION = "Answer with the option's letter from the given choices directly."
+
+
+def draw_image():
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+PNG = draw_image()
+
+
+def make_row(index, options, answer, image, hint="", category="spatial", l2="relation"):
+    letters = [*options, "", "", ""][:4]
+    values = [
+        index, 'Where is "it"?\nSay.', hint, *letters, answer, category, image,
+        "src", l2, "", "dev",
+    ]  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+ROWS = [
+    make_row(7, ["left", "right"], "A", PNG, hint="A hint"),
+    make_row(8, ["red", "None", "blue"], "A", PNG, hint="nan", category="color", l2="attribute"),
+    make_row(1_000_007, ["right", "left"], "B", "7", hint="A hint"),
+    make_row(1_000_008, ["blue", "red"], "B", "8", category="color", l2="attribute"),
+]
+
+
+def write_tsv(path, rows=ROWS, columns=COLUMNS):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, delimiter="\t", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def questions(tmp_path):
+    return BENCHMARK.load_questions(write_tsv(tmp_path / "dev.tsv"), "llava15")
+
+
+def answer_all(questions, texts):
+    pairs = zip(questions, texts, strict=True)
+    return [Prediction(q.question_id, q.text.rsplit("\n", 1)[0], text) for q, text in pairs]
+
+
+def test_prompts_end_their_options_at_the_first_null(questions):
+    assert questions[0].text == ('A hint\nWhere is "it"?\nSay.\nA. left\nB. right\n' + INSTRUCTION)
+    assert questions[1].text == 'Where is "it"?\nSay.\nA. red\n' + INSTRUCTION
+    assert questions[1].metadata["options"] == {"A": "red"}
+
+
+def test_prompt_of_lmms_eval(tmp_path):
+    questions = BENCHMARK.load_questions(write_tsv(tmp_path / "dev.tsv"), "lmms_eval")
+    assert questions[0].text == (
+        'A hint Where is "it"?\nSay. There are several options:\nA. left\nB. right\n' + INSTRUCTION
+    )
+
+
+@pytest.mark.parametrize("value", [None, "", "nan", "NaN", "None", "none"])
+def test_what_llava_takes_for_null(value):
+    assert is_null(value)
+    assert not is_null("0")
+
+
+def test_a_rotated_copy_shares_the_image_of_its_main_row(questions):
+    assert {q.images for q in questions} == {(f"data:image/png;base64,{PNG}",)}
+
+
+def test_without_image_column_images_are_named_by_the_main_index(tmp_path):
+    columns = [name for name in COLUMNS if name != "image"]
+    questions = BENCHMARK.load_questions(write_tsv(tmp_path / "d.tsv", ROWS, columns), "llava15")
+    assert [q.images for q in questions] == [("7.jpg",), ("8.jpg",), ("7.jpg",), ("8.jpg",)]
+
+
+def test_a_question_is_right_only_if_all_its_rows_are(questions):
+    result = BENCHMARK.score(questions, answer_all(questions, "AAAB"), "llava15")
+    assert result.metrics == {
+        "accuracy": 50,
+        "accuracy_first_pass": 100,
+        "accuracy_all_rows": 75,
+        "spatial": 0,
+        "color": 100,
+        "relation": 0,
+        "attribute": 100,
+    }
+    assert result.per_question == {"7": 0, "8": 1}
+    assert result.num_examples == 4
+
+
+@pytest.mark.parametrize("profile", ["llava15", "lmms_eval"])
+def test_maximum_floor_and_order(questions, profile):
+    right = answer_all(questions, [q.reference for q in questions])
+    result = BENCHMARK.score(questions, random.Random(0).sample(right, 4), profile)
+    assert set(result.metrics.values()) == {100}
+    garbage = BENCHMARK.score(questions, answer_all(questions, ["?", "", "\x01", "no"]), profile)
+    assert set(garbage.metrics.values()) == {0}
+    assert "4 answer(s) without a letter, counted as wrong" in garbage.notes
+
+
+def test_missing_rows_are_wrong_and_the_version_is_named(questions):
+    result = BENCHMARK.score(questions, answer_all(questions[:3], "AAB"), "llava15")
+    assert result.metrics["accuracy"] == 50
+    assert result.num_missing == 1
+    assert "2 questions: neither the 1,176" in result.notes[0]
+
+
+@pytest.mark.parametrize(("number", "named"), [(1176, "20230712"), (1164, "current dev")])
+def test_both_known_versions_are_recognised(tmp_path, number, named):
+    rows = [make_row(n, ["x", "y"], "A", "") for n in range(number)]
+    questions = BENCHMARK.load_questions(write_tsv(tmp_path / "dev.tsv", rows), "llava15")
+    result = BENCHMARK.score(questions, [Prediction(0, "", "A")], "llava15")
+    assert named in result.provenance["data_version"]
+
+
+def test_a_test_split_has_no_score(tmp_path):
+    columns = [name for name in COLUMNS if name != "answer"]
+    questions = BENCHMARK.load_questions(write_tsv(tmp_path / "t.tsv", ROWS, columns), "llava15")
+    result = BENCHMARK.score(questions, answer_all(questions, "AAAA"), "llava15")
+    assert result.metrics == {}
+    assert "test split" in result.notes[-1]
+
+
+def test_the_submission_re_reads_equal(questions, tmp_path):
+    path = BENCHMARK.write_submission(
+        questions, answer_all(questions[:3], ["A", "=1+1\x01", "B"]), tmp_path
+    )
+    rows = list(load_workbook(path).active.iter_rows(values_only=True))
+    assert rows == [
+        ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split"),
+        (7, 'Where is "it"?\nSay.', "left", "right", None, None, "A", "A", "dev"),
+        (8, 'Where is "it"?\nSay.', "red", "None", "blue", None, "=1+1", "A", "dev"),
+        (1_000_007, 'Where is "it"?\nSay.', "right", "left", None, None, "B", "B", "dev"),
+        (1_000_008, 'Where is "it"?\nSay.', "blue", "red", None, None, None, "B", "dev"),
+    ]
+
+
+def test_wrong_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such file; expected MMBench's TSV"):
+        BENCHMARK.load_questions(tmp_path / "absent.tsv", "llava15")
+    (tmp_path / "a.tsv").write_text("index\tquestion\tB\n1\tq\tx\n")
+    with pytest.raises(UserError, match=r"record 1: no key 'A'"):
+        BENCHMARK.load_questions(tmp_path / "a.tsv", "llava15")
+    (tmp_path / "a.tsv").write_text("index\tquestion\tA\tB\nx\tq\tx\ty\n")
+    with pytest.raises(UserError, match=r"index: expected a number, found 'x'"):
+        BENCHMARK.load_questions(tmp_path / "a.tsv", "llava15")
+
+
+def test_llavas_answer_file_with_its_further_keys(questions, tmp_path):
+    line = {
+        "question_id": 7, "round_id": 0, "prompt": "p", "text": "A", "options": ["left", "right"],
+        "option_char": ["A", "B"], "answer_id": "i", "model_id": "m", "metadata": {},
+    }  # fmt: skip
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    answers = BENCHMARK.read_predictions(tmp_path / "a.jsonl")
+    assert BENCHMARK.score(questions, answers, "llava15").num_missing == 3
