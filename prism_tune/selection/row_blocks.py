@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 BLOCK_BYTES = 2 << 20
 """Of one block in the arithmetic's precision: what a core's cache holds."""
 
-_BLOCKS_PER_SPAN = 16
+_BLOCKS_PER_SPAN = 4
 _MAX_THREADS = 8
 
 Result = TypeVar("Result")

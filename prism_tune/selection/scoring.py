@@ -31,6 +31,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _CHUNK = 128  # single-precision dot products are summed in double precision every so many terms
+_MAX_SPREAD = 16  # how many groups' segments a block is made to hold
 _ROUNDING_UNITS = 64  # a centred norm below so many roundings of the centre is rounding noise
 
 
@@ -155,7 +156,11 @@ class _Scan:
         self.pairs = pairs
         self.centering = centering
         self.shape_GD = (len(pairs.size_G), features_UD.shape[1])
-        self.block_rows = block_rows or default_block_rows(self.shape_GD[1], self.compute_dtype)
+        # A segment (one group's rows of a block) is what has to fit into the cache.
+        spread = min(self.shape_GD[0], _MAX_SPREAD)
+        self.block_rows = block_rows or spread * default_block_rows(
+            self.shape_GD[1], self.compute_dtype
+        )
         self.finite_P = np.ones(len(pairs.row_P), dtype=bool)
         self.norms_P = np.zeros(len(pairs.row_P))
         self.scores_P = np.zeros(len(pairs.row_P))
@@ -179,7 +184,7 @@ class _Scan:
         narrow_GD = directions_GD.astype(self.compute_dtype)
 
         def project_segment(group: int, at: IntArray, rows_PD: NDArray[Any]) -> None:
-            delta_PD = self._centre(group, rows_PD)
+            delta_PD, _ = self._centre(group, rows_PD)
             norms_P = self.norms_P[at]
             scored_P = norms_P > 0
             dots_P = _row_dots(delta_PD, narrow_GD[group])
@@ -202,10 +207,10 @@ class _Scan:
         return np.einsum("p,pd->d", weights_P[finite_P], block_PD[finite_P])
 
     def _sum_units(self, group: int, at: IntArray, rows_PD: NDArray[Any]) -> NDArray[Any]:
-        delta_PD = self._centre(group, rows_PD)
+        delta_PD, noise = self._centre(group, rows_PD)
         norms_P = np.sqrt(_row_dots(delta_PD, delta_PD))
         self.finite_P[at] &= np.isfinite(norms_P)
-        norms_P[~self.finite_P[at] | (norms_P <= self._noise(group, rows_PD))] = 0.0
+        norms_P[~self.finite_P[at] | (norms_P <= noise)] = 0.0
         self.norms_P[at] = norms_P
         scored_P = norms_P > 0
         if not scored_P.all():
@@ -213,24 +218,21 @@ class _Scan:
         weights_P = (self.pairs.count_P[at] / norms_P).astype(self.compute_dtype)
         return np.einsum("p,pd->d", weights_P, delta_PD)
 
-    def _centre(self, group: int, rows_PD: NDArray[Any]) -> NDArray[Any]:
+    def _centre(self, group: int, rows_PD: NDArray[Any]) -> tuple[NDArray[Any], FloatArray | float]:
+        """Centred rows, and the largest norm that rounding alone can leave of them."""
         delta_PD = rows_PD.astype(self.compute_dtype)
+        unit = _ROUNDING_UNITS * float(np.finfo(self.compute_dtype.type).eps)
         with np.errstate(invalid="ignore"):
             if self.centering == "corpus":
-                delta_PD -= self.centres_GD[group].astype(self.compute_dtype)
-            elif self.centering == "pearson":
-                delta_PD -= _row_means(delta_PD)[:, None].astype(self.compute_dtype)
-        return delta_PD
-
-    def _noise(self, group: int, rows_PD: NDArray[Any]) -> FloatArray | float:
-        """The largest centred norm that rounding alone can leave behind."""
-        unit = _ROUNDING_UNITS * float(np.finfo(self.compute_dtype.type).eps)
-        if self.centering == "corpus":
-            return unit * float(np.linalg.norm(self.centres_GD[group]))
-        if self.centering == "pearson":
-            means_P = _row_means(rows_PD.astype(self.compute_dtype))
-            return unit * np.sqrt(self.shape_GD[1]) * np.abs(means_P)
-        return 0.0
+                centre_D = self.centres_GD[group]
+                delta_PD -= centre_D.astype(self.compute_dtype)
+                return delta_PD, unit * float(np.linalg.norm(centre_D))
+            if self.centering == "pearson":
+                width = self.shape_GD[1]
+                means_P = _row_dots(delta_PD, np.ones(width, self.compute_dtype)) / width
+                delta_PD -= means_P[:, None].astype(self.compute_dtype)
+                return delta_PD, unit * np.sqrt(width) * np.abs(means_P)
+        return delta_PD, 0.0
 
     def _accumulate(
         self, visit: Callable[[int, IntArray, NDArray[Any]], NDArray[Any] | None]
@@ -274,10 +276,6 @@ def _row_dots(a_PD: NDArray[Any], b: NDArray[Any]) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):
             total_P += np.vecdot(a_PD[:, chunk], b[..., chunk])
     return total_P
-
-
-def _row_means(block_PD: NDArray[Any]) -> FloatArray:
-    return block_PD.mean(axis=1, dtype=np.float64)
 
 
 def _check(
