@@ -35,10 +35,12 @@ Force = Annotated[bool, typer.Option("--force", help="Run even when finished.")]
 @app.command()
 def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Fetch, verify and assemble what the config's `data.prepare` names."""
+    from prism_tune.config import load_config
+    from prism_tune.log import setup_logging
     from prism_tune.quickstart.prepare import prepare as run_prepare
 
-    loaded, _ = _open(config, overrides)
-    run_prepare(loaded, force=force)
+    setup_logging()
+    run_prepare(load_config(config, overrides or []), force=force)
 
 
 @app.command()
@@ -166,13 +168,17 @@ def main() -> None:
 
 
 def _open(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
-    from prism_tune.config import load_config
+    """The config, and its run folder with the resolved config in it."""
+    from prism_tune.config import load_config, render_config
+    from prism_tune.distributed import is_main
     from prism_tune.log import setup_logging
-    from prism_tune.run_dir import RunDir
+    from prism_tune.run_dir import RunDir, write_atomic
 
     config = load_config(path, overrides or [])
     run = RunDir(Path(config.output_dir) / config.name)
     setup_logging(run.log)
+    if is_main():
+        write_atomic(run.config, render_config(config))
     return config, run
 
 
