@@ -19,7 +19,9 @@ class Benchmark:
     Attributes:
         name: its key in `BENCHMARKS`.
         load_questions: (annotations, profile) -> every question with its prompt text and reference.
-            Raises UserError naming the file and what was expected.
+            Raises UserError naming the file and what was expected. Text is empty where the file
+            holds references alone (it can score, not ask). Images are paths relative to the image
+            folder, `parquet:<file>#<row>#<column>`, or data URIs.
         read_predictions: an answer file or folder in any of the benchmark's published layouts ->
             predictions, as they stand in it.
         score: (questions, predictions, profile) -> the official metrics. Predictions are joined by

@@ -154,6 +154,18 @@ def test_the_submission_re_reads_equal(questions, tmp_path):
     ]
 
 
+def test_a_submission_scores_as_the_answers_it_was_written_from(questions, tmp_path):
+    answers = answer_all(questions[:3], "AAB")
+    path = BENCHMARK.write_submission(questions, answers, tmp_path)
+    read = BENCHMARK.read_predictions(path)
+    assert [(a.question_id, a.text) for a in read] == [(7, "A"), (8, "A"), (1_000_007, "B")]
+    first, second = (BENCHMARK.score(questions, given, "llava15") for given in (answers, read))
+    assert first.metrics == second.metrics
+    path.write_bytes(b"x")
+    with pytest.raises(UserError, match="not a readable xlsx"):
+        BENCHMARK.read_predictions(path)
+
+
 def test_wrong_files_are_named(tmp_path):
     with pytest.raises(UserError, match="no such file; expected MMBench's TSV"):
         BENCHMARK.load_questions(tmp_path / "absent.tsv", "llava15")

@@ -7,6 +7,7 @@ Schema: index, question, hint, A, B, C, D, answer, category, image (base64; VLME
     then `<main index>.jpg`.
 Versions: `mmbench_dev_20230712` has 1,176 questions in 4,377 rows (LLaVA-1.5's), the current dev
     file 1,164. The version is named in every result.
+Predictions: LLaVA's answer jsonl, or a submission xlsx.
 Prompt: llava15: (hint + "\n" unless null) + question + "\nA. ..." per option +
     "\nAnswer with the option's letter from the given choices directly."; options end at the first
     null. Null is what LLaVA takes for it: empty, "nan" or "none" in any case. lmms_eval: hint,
@@ -28,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
@@ -127,6 +129,27 @@ def write_submission(
     folder.mkdir(parents=True, exist_ok=True)
     book.save(folder / "mmbench_upload.xlsx")
     return folder / "mmbench_upload.xlsx"
+
+
+def read_answers(path: Path) -> list[Prediction]:
+    """LLaVA's answer jsonl, or a submission xlsx (columns index and prediction).
+
+    Raises:
+        UserError: neither of these.
+    """
+    if path.suffix != ".xlsx":
+        return read_predictions(path)
+    from openpyxl import load_workbook
+
+    try:
+        rows = load_workbook(path, read_only=True).worksheets[0].iter_rows(values_only=True)
+    except (OSError, BadZipFile) as error:
+        raise UserError(f"{path}: not a readable xlsx file: {error}") from error
+    columns = list(next(rows, ()))
+    require_keys(dict.fromkeys(columns), ("index", "prediction"), str(path))
+    index, prediction = columns.index("index"), columns.index("prediction")
+    answered = [row for row in rows if row[prediction] is not None]
+    return [Prediction(row[index], "", str(row[prediction])) for row in answered]
 
 
 def is_null(value: str | None) -> bool:
@@ -239,7 +262,7 @@ def _check_row(row: dict[str, Any], where: str) -> dict[str, Any]:
 BENCHMARK = Benchmark(
     name="mmbench",
     load_questions=load_questions,
-    read_predictions=read_predictions,
+    read_predictions=read_answers,
     score=score_answers,
     max_new_tokens={"llava15": 1024, "lmms_eval": 1024},
     write_submission=write_submission,
