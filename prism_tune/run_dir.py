@@ -198,7 +198,8 @@ class Stage:
 
 
 def _canonical(value: Any) -> Any:
-    return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    return orjson.loads(orjson.dumps(value, option=options))
 
 
 def _sample(path: Path) -> str:
