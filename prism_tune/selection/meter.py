@@ -16,6 +16,8 @@ from prism_tune.timings import StageTimer, read_timings
 
 STAGE = "selection"
 
+_COUNTED = ("images", "tokens", "flops")
+
 
 class SelectionMeter:
     """Counts on the main process; does nothing on the others.
@@ -37,15 +39,16 @@ class SelectionMeter:
     def read(self) -> dict[str, Any]:
         """Sums over the attempts that the present features and scores took."""
         entries = [entry for entry in read_timings(self._run) if entry["stage"] == STAGE]
-        names = sorted({name for entry in entries for name in entry["counts"]})
         wall_seconds = sum(entry["wall_seconds"] for entry in entries)
-        totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in names}
+        totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in _COUNTED}
         return {
             "wall_seconds": round(wall_seconds, 3),
             "device_seconds": round(sum(entry["device_seconds"] for entry in entries), 3),
             "num_attempts": len(entries),
-            **{f"num_{name}" if name != "flops" else name: n for name, n in totals.items()},
-            "images_per_second": round(totals.get("images", 0) / max(wall_seconds, 1e-9), 3),
+            "num_images": int(totals["images"]),
+            "num_tokens": int(totals["tokens"]),
+            "flops_estimate": totals["flops"],
+            "images_per_second": round(totals["images"] / max(wall_seconds, 1e-9), 3),
         }
 
 

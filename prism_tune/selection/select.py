@@ -16,6 +16,7 @@ from prism_tune.selection.inputs import find_scorer, meter_fingerprint, stage_in
 from prism_tune.selection.meter import meter_selection
 from prism_tune.selection.outputs import write_outputs
 from prism_tune.selection.ranking import rank_pool
+from prism_tune.selection.subset import num_kept
 from prism_tune.stages import must_run
 
 
@@ -34,6 +35,7 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
     stage = Stage(run.selection)
     with process_group():
         pool = main_first(lambda: open_pool(config.data))
+        num_kept(config.selection.budget, int((~pool.is_text_only_N).sum()))  # refused early
         inputs = stage_inputs(config, pool)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return

@@ -202,6 +202,13 @@ def break_image(workplace, how):
         path.write_bytes(path.read_bytes()[:60])
 
 
+@pytest.mark.parametrize(("budget", "message"), [(25, "24 image records"), (0.001, "keeps none")])
+def test_impossible_budget_is_refused_before_any_computing(workplace, no_model, budget, message):
+    no_model()
+    with pytest.raises(UserError, match=message):
+        workplace.select(selection__budget=budget)
+
+
 def test_text_only_pool_is_kept_whole(workplace, no_model):
     workplace.write_records([r for r in workplace.records() if "image" not in r])
     assert workplace.select(selection__scorer="random").manifest["num_selected"] == 2
