@@ -81,7 +81,7 @@ def prepare(config: Config, *, force: bool) -> None:
         return
     root = _find_root(config)
     recipe = fingerprint([_VERSION, NUM_POOL_IMAGES, [astuple(wheel) for wheel in WHEELS]])
-    manifest = {"recipe": recipe, "artifacts": {}} if force else _read_manifest(root, recipe)
+    manifest = _new_manifest(recipe) if force else _read_manifest(root, recipe)
     stale = [name for name in _BUILDERS if not _is_intact(root, name, manifest)]
     if not stale:
         logger.info("%s: already prepared", root)
@@ -112,16 +112,19 @@ def _find_root(config: Config) -> Path:
     return root
 
 
+def _new_manifest(recipe: str) -> dict[str, Any]:
+    return {"recipe": recipe, "artifacts": {}}
+
+
 def _read_manifest(root: Path, recipe: str) -> dict[str, Any]:
     path = root / "manifest.json"
-    empty: dict[str, Any] = {"recipe": recipe, "artifacts": {}}
     if not path.exists():
-        return empty
+        return _new_manifest(recipe)
     manifest: dict[str, Any] = read_json(path)
     if manifest["recipe"] == recipe:
         return manifest
     logger.info("%s: prepared by another version, everything is rebuilt", root)
-    return empty
+    return _new_manifest(recipe)
 
 
 def _is_intact(root: Path, name: str, manifest: Mapping[str, Any]) -> bool:
