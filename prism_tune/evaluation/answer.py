@@ -117,6 +117,7 @@ def answer_round(
     barrier()
     share = pending[rank() :: world_size()]
     if share:
+        logger.info("%s: %d questions to answer", asked_round.title, len(share))
         _answer_share(asked_round, share, load_decoder(), timer)
     barrier()
     if not is_main():

@@ -8,18 +8,22 @@ file where there is one; a table on the console.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from prism_tune.config import Config
 from prism_tune.distributed import barrier, is_main
-from prism_tune.evaluation.plan import find_checkpoint, plan_benchmark
+from prism_tune.evaluation.language_tasks import LANGUAGE_BENCHMARKS, list_tasks
+from prism_tune.evaluation.plan import Plan, find_checkpoint, plan_benchmark
 from prism_tune.evaluation.process_group import process_group
 from prism_tune.evaluation.session import Session
 from prism_tune.log import console
 from prism_tune.run_dir import RunDir, read_json
 from prism_tune.stages import must_run
+
+if TYPE_CHECKING:
+    from prism_tune.evaluation.language import LanguagePlan
 
 _NUM_SHOWN = 12
 
@@ -33,8 +37,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     """
     checkpoint, checkpoint_fingerprint = find_checkpoint(config, run)
     plans = [
-        plan_benchmark(config, run, name, checkpoint_fingerprint)
-        for name in config.evaluation.benchmarks
+        _plan(config, run, name, checkpoint_fingerprint) for name in config.evaluation.benchmarks
     ]
     due = [plan for plan in plans if must_run(plan.title, plan.stage, plan.inputs, force=force)]
     if due:
@@ -47,18 +50,51 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         console.print(_tabulate([read_json(plan.folder / "results.json") for plan in plans]))
 
 
+def _plan(config: Config, run: RunDir, name: str, checkpoint: str) -> Plan | LanguagePlan:
+    if name not in LANGUAGE_BENCHMARKS:
+        return plan_benchmark(config, run, name, checkpoint)
+    list_tasks(name)  # says what to install where lm-eval is missing
+    from prism_tune.evaluation.language import plan_language
+
+    return plan_language(config, run, name, checkpoint)
+
+
 def _tabulate(results: Sequence[dict[str, Any]]) -> Table:
+    """One row per metric; a column for each control."""
+    controls = list(dict.fromkeys(c for r in results for c in _controls(r)))
     table = Table(title="Evaluation")
-    table.add_column("benchmark")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
+    for heading in ("benchmark", "metric", "value", *controls):
+        table.add_column(heading, justify="left" if heading in ("benchmark", "metric") else "right")
     for result in results:
-        shown = list(result["metrics"].items())[:_NUM_SHOWN]
-        for row, (name, value) in enumerate(shown):
-            title = f"{result['benchmark']} ({result['num_examples']})" if row == 0 else ""
-            table.add_row(title, name, f"{value:.2f}")
-        num_hidden = len(result["metrics"]) - len(shown)
-        if num_hidden:
-            table.add_row("", f"... {num_hidden} more in results.json", "")
+        for row in _list_rows(result, controls):
+            table.add_row(*row)
         table.add_section()
     return table
+
+
+def _list_rows(result: dict[str, Any], controls: Sequence[str]) -> list[list[str]]:
+    metrics = result["metrics"]
+    asked = _controls(result)
+    beside = {f"{name}_{control}" for name in metrics for control in asked}
+    names = [name for name in metrics if name not in beside]
+    rows = [
+        [
+            "",
+            name,
+            *(_format(metrics.get(key)) for key in (name, *(f"{name}_{c}" for c in controls))),
+        ]
+        for name in names[:_NUM_SHOWN]
+    ]
+    rows[0][0] = f"{result['benchmark']} ({result['num_examples']})"
+    if len(names) > _NUM_SHOWN:
+        rows.append(["", f"... {len(names) - _NUM_SHOWN} more in results.json"])
+    return rows
+
+
+def _controls(result: dict[str, Any]) -> list[str]:
+    controls: list[str] = result["provenance"].get("controls", [])
+    return controls
+
+
+def _format(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

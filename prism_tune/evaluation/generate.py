@@ -81,6 +81,11 @@ class GreedyDecoder:
             pad_token_id=self._stop_ids[0] if pad_id is None else pad_id,
         )
 
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model itself."""
+        return self._model
+
     def answer(
         self, requests: Sequence[Request], *, max_new_tokens: int
     ) -> Iterator[dict[Request, Answer]]:

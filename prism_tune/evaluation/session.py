@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PreTrainedModel
 
 from prism_tune import __version__
 from prism_tune.config import Config, Control
@@ -33,6 +34,9 @@ from prism_tune.models.processor import load_processor
 from prism_tune.run_dir import RunDir, fingerprint, write_json
 from prism_tune.schema import BenchmarkResult, Prediction
 from prism_tune.timings import StageTimer
+
+if TYPE_CHECKING:
+    from prism_tune.evaluation.language import LanguagePlan
 
 logger = logging.getLogger(__name__)
 
@@ -67,26 +71,57 @@ class Session:
         check_end_token(config.model.template, self._processor.tokenizer)
         self._load_decoder: Callable[[], GreedyDecoder] = cache(self._build_decoder)
 
-    def run(self, plan: Plan, *, force: bool) -> None:
-        """Answer and score one benchmark, with its controls."""
+    def run(self, plan: Plan | LanguagePlan, *, force: bool) -> None:
+        """Answer and score one benchmark, and record that it finished."""
+        results = plan.folder / "results.json"
+        if is_main():
+            plan.stage.reopen()
+            results.unlink(missing_ok=True)
+        barrier()
+        with self._meter(plan) as timer:
+            if isinstance(plan, Plan):
+                result = self._run_benchmark(plan, timer, force=force)
+            else:
+                result = self._run_language(plan, timer, force=force)
+            if result is not None:
+                write_json(results, result_to_json(result))
+                plan.stage.finish(plan.inputs, metrics=dict(result.metrics))
+        barrier()
+
+    def _run_benchmark(
+        self, plan: Plan, timer: StageTimer | None, *, force: bool
+    ) -> BenchmarkResult | None:
+        """A benchmark with its controls; the result on the main process."""
         controls = self._config.evaluation.controls
         rounds = [self._make_round(plan, control) for control in (None, *controls)]
         if is_main():
-            plan.stage.reopen()
             extract_images(plan.image_sizes, plan.image_cache)
             if force:
                 for asked_round in rounds:
                     asked_round.store.clear()
         barrier()
-        with self._meter(plan) as timer:
-            answers = [answer_round(item, self._load_decoder, timer) for item in rounds]
-            if is_main():
-                result = self._score(plan, answers)
-                write_json(plan.folder / "results.json", result_to_json(result))
-                if plan.benchmark.write_submission is not None:
-                    plan.benchmark.write_submission(plan.questions, answers[0], plan.folder)
-                plan.stage.finish(plan.inputs, metrics=dict(result.metrics))
-        barrier()
+        answers = [answer_round(item, self._load_decoder, timer) for item in rounds]
+        if not is_main():
+            return None
+        if plan.benchmark.write_submission is not None:
+            plan.benchmark.write_submission(plan.questions, answers[0], plan.folder)
+        return self._score(plan, answers)
+
+    def _run_language(
+        self, plan: LanguagePlan, timer: StageTimer | None, *, force: bool
+    ) -> BenchmarkResult | None:
+        from prism_tune.evaluation.language import answer_language
+
+        result = answer_language(plan, self._load_language_model, force=force)
+        if result is None:
+            return None
+        if timer:
+            timer.tick(questions=result.num_examples)
+        described = {**plan.inputs, **self._describe_machine(), "annotations": plan.source}
+        return replace(result, provenance={**result.provenance, **described})
+
+    def _load_language_model(self) -> tuple[PreTrainedModel, Any]:
+        return self._load_decoder().model, self._processor.tokenizer
 
     def _build_decoder(self) -> GreedyDecoder:
         config = self._config
@@ -120,7 +155,7 @@ class Session:
         kept = {key: value for key, value in plan.inputs.items() if key not in left_out}
         return {**kept, "dtype": str(self._dtype).removeprefix("torch.")}
 
-    def _meter(self, plan: Plan) -> AbstractContextManager[StageTimer | None]:
+    def _meter(self, plan: Plan | LanguagePlan) -> AbstractContextManager[StageTimer | None]:
         if not is_main():
             return nullcontext()
         on_cuda = self._device.type == "cuda"
@@ -146,15 +181,20 @@ class Session:
         return replace(results[0], metrics=metrics, provenance=provenance, notes=notes)
 
     def _describe_run(self, plan: Plan) -> dict[str, Any]:
-        config = self._config
         return {
             **self._describe_answers(plan),
-            "model": config.model.path,
-            "checkpoint_path": str(self._checkpoint) if self._checkpoint else None,
+            **self._describe_machine(),
             "decoding": {"do_sample": False, "num_beams": 1},
-            "annotations": config.evaluation.data[plan.benchmark.name].annotations,
+            "annotations": self._config.evaluation.data[plan.benchmark.name].annotations,
             "limit": plan.inputs["limit"],
-            "controls": list(config.evaluation.controls),
+            "controls": plan.inputs["controls"],
+        }
+
+    def _describe_machine(self) -> dict[str, Any]:
+        return {
+            "model": self._config.model.path,
+            "checkpoint_path": str(self._checkpoint) if self._checkpoint else None,
+            "dtype": str(self._dtype).removeprefix("torch."),
             "device": self._device.type,
             "num_processes": world_size(),
             "evaluator": f"prism_tune {__version__}",

@@ -230,7 +230,8 @@ def test_run_killed_before_scoring_needs_no_model(setting, monkeypatch):
 
 
 def test_answers_are_on_disk_after_each_batch(setting, monkeypatch):
-    """An exception in the third batch loses the third batch only."""
+    """An exception in the third batch loses that batch only; older answers do not come back."""
+    setting.evaluate(batch_size=3)
     generate_batch = GreedyDecoder._answer_batch
     calls = []
 
@@ -337,6 +338,8 @@ def test_two_processes_answer_every_question_exactly_once(setting, tmp_path):
     (entry,) = read_timings(two.run)
     assert entry["counts"]["questions"] == 12
     assert list(two.run.benchmark("quickstart").glob("*.rank-*")) == []
+    shares = re.findall(r"(\[rank \d\]).*: (\d+) questions to answer", two.run.log.read_text())
+    assert sorted(shares) == [("[rank 0]", "6"), ("[rank 1]", "6")]
 
 
 def test_answers_of_several_processes_are_resumed_by_one(setting, asked):
@@ -437,8 +440,10 @@ def test_template_without_a_question_is_refused(setting):
         evaluate(plain, setting.run, force=False)
 
 
-def test_table_shows_the_metrics(setting, capsys):
-    setting.evaluate()
-    table = capsys.readouterr().out
-    assert "quickstart (12)" in table
-    assert "accuracy_open" in table
+def test_table_shows_the_controls_beside_the_metrics(setting, capsys):
+    setting.evaluate(controls=["blind"])
+    rows = [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines()]
+    assert ["benchmark", "metric", "value", "blind"] in rows
+    metrics = setting.results()["metrics"]
+    values = [f"{metrics[name]:.2f}" for name in ("accuracy_open", "accuracy_open_blind")]
+    assert ["quickstart (12)", "accuracy_open", *values] in rows

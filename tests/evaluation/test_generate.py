@@ -136,7 +136,8 @@ def test_beginning_of_sequence_stands_once(tiny_llava_dir, requests):
 
 
 def test_equal_requests_are_computed_once(model, processor, requests):
-    batches = list(decode(model, processor).answer([requests[1]] * 5, max_new_tokens=2))
+    decoder = decode(model, processor, batch_size=1)
+    batches = list(decoder.answer([requests[1]] * 5, max_new_tokens=2))
     assert [len(batch) for batch in batches] == [1]
 
 

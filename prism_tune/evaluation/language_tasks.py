@@ -1,0 +1,165 @@
+"""lm-eval's own task files, pointed at local data.
+
+In: a language benchmark and a folder in the hub's layout (parquet files named after their split),
+or a hub id. Out: one task file per subject, which includes lm-eval's packaged one and changes
+nothing but where the data come from.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prism_tune.errors import UserError
+
+
+@dataclass(frozen=True)
+class LanguageBenchmark:
+    """A benchmark of lm-eval.
+
+    Attributes:
+        task_files: lm-eval's packaged ones, a glob below its tasks folder.
+        splits: those the task reads, the examples' split last.
+        configuration: the hub dataset's folder, where it has several.
+        num_fewshot: examples before each question.
+        metrics: our name -> lm-eval's metric and filter; the headline first.
+        split_by: the column that names the task where all share their files.
+    """
+
+    task_files: str
+    splits: tuple[str, ...]
+    num_fewshot: int
+    metrics: dict[str, tuple[str, str]]
+    configuration: str = ""
+    split_by: str = ""
+
+
+LANGUAGE_BENCHMARKS: dict[str, LanguageBenchmark] = {
+    # The official number of shots; lm-eval's own file has none (0 shots).
+    "mmlu": LanguageBenchmark(
+        task_files="mmlu/default/mmlu_*.yaml",
+        splits=("test", "dev"),
+        num_fewshot=5,
+        metrics={"accuracy": ("acc", "none")},
+        configuration="all",
+        split_by="subject",
+    ),
+    "mmlu_pro": LanguageBenchmark(
+        task_files="mmlu_pro/mmlu_pro_*.yaml",
+        splits=("test", "validation"),
+        num_fewshot=5,
+        metrics={"accuracy": ("exact_match", "custom-extract")},
+    ),
+    # lm-eval's default; leaderboards use 10 shots.
+    "hellaswag": LanguageBenchmark(
+        task_files="hellaswag/hellaswag.yaml",
+        splits=("validation",),
+        num_fewshot=0,
+        metrics={"accuracy_norm": ("acc_norm", "none"), "accuracy": ("acc", "none")},
+    ),
+    "gsm8k": LanguageBenchmark(
+        task_files="gsm8k/gsm8k.yaml",
+        splits=("test", "train"),
+        num_fewshot=5,
+        metrics={
+            "accuracy": ("exact_match", "strict-match"),
+            "accuracy_flexible": ("exact_match", "flexible-extract"),
+        },
+        configuration="main",
+    ),
+}
+
+
+def list_tasks(name: str) -> list[str]:
+    """The tasks a benchmark consists of, in alphabetical order.
+
+    Raises:
+        UserError: lm-eval is not installed.
+    """
+    return [file.stem for file in _find_packaged(name)]
+
+
+def write_task_files(name: str, source: str, folder: Path) -> None:
+    """Write one task file per task of the benchmark into `folder`.
+
+    Raises:
+        UserError: a local folder without the files of a split, or without a subject's rows.
+    """
+    benchmark = LANGUAGE_BENCHMARKS[name]
+    is_local = Path(source).is_dir()
+    files = find_split_files(name, Path(source)) if is_local else {}
+    for packaged in _find_packaged(name):
+        task: dict[str, object] = {
+            "include": str(packaged),
+            "task": packaged.stem,
+            "num_fewshot": benchmark.num_fewshot,
+        }
+        if not is_local:
+            task["dataset_path"] = source
+        else:
+            own = _split_off(benchmark, packaged.stem, files, folder) if files else {}
+            task |= {"dataset_path": "parquet", "dataset_name": None}
+            task["dataset_kwargs"] = {"data_files": own}
+        if benchmark.splits == ("validation",):
+            task["training_split"] = None  # else lm-eval asks the local data for it
+        # JSON is YAML.
+        (folder / f"{packaged.stem}.yaml").write_text(json.dumps(task))
+
+
+def find_split_files(name: str, folder: Path) -> dict[str, list[str]]:
+    """Split -> its parquet files, as the hub lays them out.
+
+    Raises:
+        UserError: a split has none.
+    """
+    benchmark = LANGUAGE_BENCHMARKS[name]
+    root = folder / benchmark.configuration
+    root = root if root.is_dir() else folder
+    found = {
+        split: [str(path) for path in sorted(root.rglob(f"{split}*.parquet"))]
+        for split in benchmark.splits
+    }
+    for split, paths in found.items():
+        if not paths:
+            raise UserError(
+                f"evaluation.data.{name}.annotations: {folder} has no {split}*.parquet; expected "
+                f"the hub's files of the splits {', '.join(benchmark.splits)}"
+            )
+    return found
+
+
+def _find_packaged(name: str) -> list[Path]:
+    installed = importlib.util.find_spec("lm_eval")
+    if installed is None or installed.origin is None:
+        raise UserError(
+            f"evaluation.benchmarks: {name} needs lm-eval, which is not installed; "
+            "run pip install 'prism_tune[eval]'"
+        )
+    tasks = Path(installed.origin).parent / "tasks"
+    return sorted(tasks.glob(LANGUAGE_BENCHMARKS[name].task_files))
+
+
+def _split_off(
+    benchmark: LanguageBenchmark, task: str, files: dict[str, list[str]], folder: Path
+) -> dict[str, list[str]]:
+    """The task's own rows as files of their own, where several tasks share theirs."""
+    if not benchmark.split_by:
+        return files
+    subject = task.partition("_")[2]
+    own = {}
+    for split, paths in files.items():
+        table = pa.concat_tables([pq.read_table(path) for path in paths])
+        rows = table.filter(pc.equal(table[benchmark.split_by], subject))
+        if not rows.num_rows:
+            column = benchmark.split_by
+            raise UserError(f"{', '.join(paths)}: no row has {column} = {subject!r}")
+        path = folder / f"{task}.{split}.parquet"
+        pq.write_table(rows, path)
+        own[split] = [str(path)]
+    return own
