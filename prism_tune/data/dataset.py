@@ -85,12 +85,12 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             raise UserError(f"{self.pool.describe(index)}: {error}") from error
 
     @cached_property
-    def has_image_N(self) -> NDArray[np.bool_]:  # noqa: N802 - N is the shape
+    def has_image_N(self) -> NDArray[np.bool_]:
         """Which examples have an image."""
         return ~self.pool.is_text_only_N[np.asarray(self.indices, dtype=np.int64)]
 
     @cached_property
-    def lengths_N(self) -> NDArray[np.int64]:  # noqa: N802 - N is the shape
+    def lengths_N(self) -> NDArray[np.int64]:
         """Every example's length in tokens before cutting, image tokens included."""
         lengths_N = estimate_lengths(self.pool, self.indices, self.processor, self.template)
         num_cut = int((lengths_N > self.max_length).sum())

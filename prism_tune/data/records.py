@@ -105,7 +105,7 @@ class Pool:
         return self._list("source")
 
     @cached_property
-    def is_text_only_N(self) -> NDArray[np.bool_]:  # noqa: N802 - N is the shape
+    def is_text_only_N(self) -> NDArray[np.bool_]:
         """Which records have no image."""
         num_images_N = pc.list_value_length(self._table.column("images")).to_numpy()
         return np.asarray(num_images_N == 0)

@@ -97,11 +97,12 @@ def build_pool(questions: Iterable[DrawingQuestion], images: Iterable[int]) -> l
 def build_test(questions: Iterable[DrawingQuestion]) -> list[dict[str, Any]]:
     """Held-out questions in a fixed shuffled order: the first n are a fair draw for any n.
 
-    `question_id` is the question's place in easy-VQA's file; `category` its task.
+    `question_id` is the question's kind and its place in easy-VQA's file (`open-17`, `yes_no-18`),
+    so that a reader of credits per question can tell the kinds apart; `category` is its task.
     """
     rows: list[dict[str, Any]] = [
         {
-            "question_id": index,
+            "question_id": f"{_kind(question)}-{index}",
             "image": question.image_file,
             "text": question.text,
             "answer": question.answer,
@@ -111,6 +112,10 @@ def build_test(questions: Iterable[DrawingQuestion]) -> list[dict[str, Any]]:
     ]
     random.Random(_SEED).shuffle(rows)
     return rows
+
+
+def _kind(question: DrawingQuestion) -> str:
+    return "yes_no" if question.answer in ("yes", "no") else "open"
 
 
 def _build_record(task: Task, questions: list[DrawingQuestion]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 _NUM_PROJECTOR_IMAGES = 128
 # Raised whenever what is built changes, so that folders prepared before are rebuilt.
-_VERSION = 1
+_VERSION = 2
 
 _DATA = "easy_vqa/data"
 

@@ -82,7 +82,7 @@ _QUICKSTART = ColumnSet(
     ),
 )
 _SQA = Column("SQA", "scienceqa", ("accuracy",), questions="all")
-_SQA_IMG = Column("SQA-I", "scienceqa", ("accuracy_img",))
+_SQA_IMG = Column("SQA-I", "scienceqa", ("accuracy_image",))
 _VIZWIZ = Column("VizWiz", "vizwiz", ("accuracy",), questions="all")
 _POPE_SPLITS = tuple(
     Column(f"POPE-{split[0].upper()}", "pope", (f"f1_{split}",))
@@ -93,7 +93,7 @@ _MMVET = Column("MM-Vet", "mmvet", ("score",), questions="all")
 _MMBENCH = Column("MMBench", "mmbench", ("accuracy",), questions="all")
 _MME_C = Column("MME-C", "mme", ("cognition",))
 _MME_P = Column("MME-P", "mme", ("perception",))
-_MMMU = Column("MMMU", "mmmu", ("accuracy",), questions="all")
+_MMMU = Column("MMMU", "mmmu", ("accuracy",), scale=100.0, questions="all")
 _TEXTVQA = Column("TextVQA", "textvqa", ("accuracy",), questions="all")
 _WITHOUT_MMMU = (_SQA, _SQA_IMG, _VIZWIZ, *_POPE_SPLITS, _MMVET, _MMBENCH, _MME_C)
 
@@ -105,9 +105,9 @@ COLUMN_SETS = {
     "language": ColumnSet(
         "language",
         (
-            Column("HellaSwag", "hellaswag", ("acc_norm",), questions="all"),
-            Column("MMLU", "mmlu", ("acc",), questions="all"),
-            Column("MMLU-Pro", "mmlu_pro", ("exact_match",), questions="all"),
+            Column("HellaSwag", "hellaswag", ("accuracy_norm",), questions="all"),
+            Column("MMLU", "mmlu", ("accuracy",), questions="all"),
+            Column("MMLU-Pro", "mmlu_pro", ("accuracy",), questions="all"),
         ),
     ),
 }

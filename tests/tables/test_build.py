@@ -162,7 +162,7 @@ def _llava_results(pope: float, mme: float, sqa: float) -> list[dict]:
     return [
         result("pope", f1),
         result("mme", {"cognition": mme, "perception": 1500.0}),
-        result("scienceqa", {"accuracy": sqa, "accuracy_img": None}),
+        result("scienceqa", {"accuracy": sqa, "accuracy_image": None}),
     ]
 
 
