@@ -22,9 +22,11 @@ from prism_tune.run_dir import write_atomic
 from prism_tune.selection.coordination import gather
 
 _NUM_THREADS = 8  # hashing waits for the disk and releases the interpreter lock
+_NAMES_PER_TASK = 256
 _COLUMNS = ("name", "size", "mtime_ns", "hash")
 
 Row = tuple[str, int, int, str]
+Fault = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,13 @@ def hash_images(pool: Pool, cache: Path) -> ImageHashes:
     names = pool.unique_images()
     known = _read_cache(cache)
     share = names[rank() :: world_size()]
+
+    def hash_part(part: list[str]) -> list[Row | Fault]:
+        return [_hash(pool.image_dir, name, known.get(name)) for name in part]
+
+    parts = [share[i : i + _NAMES_PER_TASK] for i in range(0, len(share), _NAMES_PER_TASK)]
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        found = list(threads.map(lambda name: _hash(pool.image_dir, name, known.get(name)), share))
+        found = [item for part in threads.map(hash_part, parts) for item in part]
     rows: list[Row] = []
     faults: dict[str, tuple[str, str]] = {}
     for of_one_process in gather(found):
@@ -60,10 +67,10 @@ def hash_images(pool: Pool, cache: Path) -> ImageHashes:
     return ImageHashes({row[0]: row[3] for row in rows}, faults)
 
 
-def _hash(image_dir: Path, name: str, known: Row | None) -> Row | tuple[str, str, str]:
+def _hash(image_dir: Path, name: str, known: Row | None) -> Row | Fault:
     """A row of the cache, or (name, reason, detail) for an image that cannot be read."""
     try:
-        state = os.stat(image_dir / name)
+        state = os.stat(os.path.join(image_dir, name))
         if known is not None and known[1:3] == (state.st_size, state.st_mtime_ns):
             return known
         path = resolve_image(image_dir, name)

@@ -51,6 +51,11 @@ def test_every_source_keeps_exactly_a_third_where_it_divides():
     assert [int(chosen[np.array(groups) == g].sum()) for g in "abc"] == [3, 2, 1]
 
 
+def test_small_source_is_not_favoured():
+    """One record of eleven is less than half a seat at a budget of 2."""
+    assert kept([*range(10), -1], 2, groups=["a"] * 10 + ["b"]) == [0, 1]
+
+
 def test_text_only_records_are_kept_and_do_not_use_the_budget():
     result = cut([9, 0, 1, 9], 1, text_only=[True, False, False, True])
     assert result.selected_N.tolist() == [True, True, False, True]
