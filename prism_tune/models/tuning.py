@@ -16,6 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from prism_tune.config import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
@@ -37,7 +38,12 @@ def load_for_tuning(
         UserError: `qlora` without bitsandbytes or without CUDA; model not found.
     """
     if training.tuning != "qlora":
-        return load_model(config, dtype=dtype, device=device)
+        model = load_model(config, dtype=dtype, device=device)
+        if is_deepspeed_zero3_enabled():
+            # ZeRO-3 loading leaves every renaming that it tried on the model, and saving would undo
+            # them all, also those that did not apply: `language_model.model.model...`.
+            model._weight_conversions = None  # type: ignore[assignment]
+        return model
     _require_bitsandbytes(device)
     family = family_of(load_model_config(config))
     quantization = BitsAndBytesConfig(

@@ -61,12 +61,12 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
 
         dtype = compute_dtype(config, device)
         arguments = training_arguments(config, run, device=device, dtype=dtype)
-        set_seed(arguments.seed)
 
         processor = load_processor(config.model)
         examples = build_examples(config, run, processor)
 
         model = load_for_tuning(config.model, config.training, dtype=dtype, device=device)
+        set_seed(arguments.seed)  # only now: loading draws differently under ZeRO-3
         # DeepSpeed keeps float32 masters of its own.
         weights_dtype = dtype if with_deepspeed else torch.float32
         model = prepare_tuning(model, config.training, weights_dtype=weights_dtype)

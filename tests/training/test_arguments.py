@@ -1,0 +1,129 @@
+"""From the config's training section to TrainingArguments."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from prism_tune.errors import ConfigError
+from prism_tune.training.arguments import (
+    compute_dtype,
+    deepspeed_options,
+    training_arguments,
+)
+
+CPU = torch.device("cpu")
+
+
+def arguments(made, dtype=torch.float32):
+    config, run = made
+    return training_arguments(config, run, device=CPU, dtype=dtype)
+
+
+@pytest.mark.parametrize(("tuning", "rate"), [("lora", 2e-4), ("full", 2e-5), ("projector", 1e-3)])
+def test_defaults_are_those_of_llava(make_run, tuning, rate):
+    config, run = make_run(tuning=tuning)
+    bare = config.training.model_copy(update={"hf": {}})
+    found = arguments((config.model_copy(update={"training": bare}), run))
+    assert found.learning_rate == rate
+    assert found.num_train_epochs == 1
+    assert found.lr_scheduler_type == "cosine"
+    assert found.warmup_steps == 0.03
+    assert found.weight_decay == 0
+    assert found.report_to == []
+
+
+def test_hf_options_win_over_our_defaults(make_run):
+    found = arguments(make_run(hf={"weight_decay": 0.5, "lr_scheduler_type": "linear", "seed": 9}))
+    assert (found.weight_decay, found.lr_scheduler_type, found.seed) == (0.5, "linear", 9)
+
+
+def test_the_run_decides_where_things_go(make_run):
+    config, run = make_run()
+    assert arguments((config, run)).output_dir == str(run.training)
+    assert arguments((config, run)).use_cpu
+
+
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_checkpointing_is_not_reentrant_unless_asked(make_run, name):
+    found = arguments(make_run(hf={name: True}))
+    assert found.activation_checkpointing_kwargs == {"use_reentrant": False}
+    given = {"use_reentrant": True}
+    found = arguments(make_run(hf={name: True, f"{name}_kwargs": given}))
+    assert found.activation_checkpointing_kwargs == given
+
+
+@pytest.mark.parametrize(
+    ("hf", "message"),
+    [
+        ({"learning_rat": 1}, "no `learning_rat`; did you mean `learning_rate`"),
+        ({"output_dir": "x"}, "output_dir cannot be set: the run folder"),
+        ({"deepspeed": "x.json"}, "deepspeed cannot be set: use `training.deepspeed`"),
+        ({"lr_scheduler_type": "wave"}, "training.hf: .*wave"),
+    ],
+)
+def test_bad_options_are_config_errors(make_run, hf, message):
+    with pytest.raises(ConfigError, match=message):
+        arguments(make_run(hf=hf))
+
+
+def test_wandb_is_offline_unless_the_environment_says_otherwise(make_run, monkeypatch):
+    config, run = make_run("my-run")
+    tracking = config.tracking.model_copy(update={"wandb": True, "project": "p", "entity": "e"})
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ.pop("WANDB_MODE")
+    found = arguments((config.model_copy(update={"tracking": tracking}), run))
+    assert (found.report_to, found.run_name) == (["wandb"], "my-run")
+    names = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY")
+    assert [os.environ[name] for name in names] == ["offline", "p", "e"]
+
+
+@pytest.mark.parametrize(
+    ("hf", "dtype", "expected"),
+    [
+        ({}, "float32", torch.float32),
+        ({}, "bfloat16", torch.bfloat16),
+        ({"bf16": True}, "float32", torch.bfloat16),
+        ({"bf16": False}, "bfloat16", torch.float32),
+    ],
+)
+def test_what_to_compute_in(make_run, hf, dtype, expected):
+    config, run = make_run(hf=hf, model={"dtype": dtype})
+    assert compute_dtype(config, CPU) is expected
+    assert arguments((config, run), expected).bf16 is (expected is torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("hf", "message"),
+    [
+        ({"fp16": True}, "float16 training needs a GPU"),
+        ({"fp16": True, "bf16": True}, "choose one"),
+    ],
+)
+def test_what_the_device_cannot_compute_in_is_an_error(make_run, hf, message):
+    with pytest.raises(ConfigError, match=message):
+        compute_dtype(make_run(hf=hf)[0], CPU)
+
+
+def test_no_deepspeed_file_means_plain_training(make_run):
+    assert deepspeed_options(make_run()[0]) is None
+
+
+def test_a_missing_deepspeed_file_is_named(make_run):
+    with pytest.raises(ConfigError, match=r"nowhere\.json: no such file; null trains without"):
+        deepspeed_options(make_run(deepspeed="nowhere.json")[0])
+
+
+def test_zero3_must_gather_what_it_saves(make_run, deepspeed_file):
+    path = deepspeed_file(3, zero_optimization={"stage": 3})
+    with pytest.raises(ConfigError, match="stage3_gather_16bit_weights_on_model_save"):
+        deepspeed_options(make_run(deepspeed=path)[0])
+
+
+def test_an_optimizer_in_the_deepspeed_file_cannot_override_our_rates(make_run, deepspeed_file):
+    path = deepspeed_file(2, optimizer={"type": "AdamW"})
+    options = {"deepspeed": path, "learning_rates": {"projector": 1e-3}}
+    with pytest.raises(ConfigError, match=r"would override training\.learning_rates"):
+        deepspeed_options(make_run(**options)[0])

@@ -1,0 +1,85 @@
+"""What the thin Trainer adds: logits only where there is a label, watching the loss."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from prism_tune.config import ModelConfig
+from prism_tune.models.load import load_model
+from prism_tune.training.trainer import TuningTrainer, select_labelled
+
+
+def test_selected_positions_are_those_before_a_label():
+    labels_BL = torch.tensor([[-100, -100, 7, 8], [-100, 5, -100, 6]])
+    selected = select_labelled(labels_BL)
+    expected = [[False, True, True, False], [True, False, True, False]]
+    assert selected["logits_to_keep"].tolist() == expected
+    assert selected["shift_labels"].tolist() == [7, 8, 5, 6]
+
+
+def test_selecting_changes_neither_loss_nor_gradients(tiny_llava_dir):
+    torch.manual_seed(0)
+    model = load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.float32)
+    input_ids = torch.randint(6, 300, (3, 12))
+    input_ids[:, :4] = 3
+    labels = torch.where(torch.rand(3, 12) < 0.4, input_ids, -100)
+    labels[2] = -100  # a record may have none
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+        "pixel_values": torch.randn(3, 3, 28, 28),
+        "labels": labels,
+        "num_items_in_batch": (labels[:, 1:] != -100).sum(),
+    }
+    results = []
+    for extra in ({}, select_labelled(labels)):
+        model.zero_grad()
+        loss = model(**batch, **extra).loss
+        loss.backward()
+        results.append((loss, {n: p.grad for n, p in model.named_parameters()}))
+    (plain_loss, plain), (loss, selected) = results
+    torch.testing.assert_close(loss, plain_loss)
+    for name, gradient in plain.items():
+        if gradient is not None:
+            torch.testing.assert_close(selected[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_training_computes_logits_only_at_labels(make_run, monkeypatch):
+    from prism_tune.training.train import train
+
+    seen = []
+    forward = torch.nn.Linear.forward
+
+    def count(self, values):
+        if self.out_features > 300:
+            seen.append(tuple(values.shape))
+        return forward(self, values)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", count)
+    config, run = make_run(hf={"max_steps": 2, "save_strategy": "no"})
+    train(config, run)
+    # Two records a step, each answer of 3 to 7 tokens with its end token, of some 170 tokens.
+    assert len(seen) == 2
+    assert all(len(shape) == 2 and shape[0] < 30 for shape in seen)
+
+
+def test_a_constant_loss_is_pointed_out_once(caplog):
+    caplog.set_level(logging.WARNING, logger="prism_tune")
+
+    class Watched:
+        _recent_losses: list[float] = []  # noqa: RUF012
+
+        class state:  # noqa: N801
+            global_step = 20
+
+    watched = Watched()
+    for loss in [2.0, *[1.5] * 19]:
+        TuningTrainer._watch(watched, loss)
+    assert not caplog.messages
+    TuningTrainer._watch(watched, 1.5)
+    assert len(caplog.messages) == 1
+    assert "the loss has been exactly 1.5 for 20 log lines: nothing is learnt" in caplog.text
+    TuningTrainer._watch(watched, 1.5)
+    assert len(caplog.messages) == 1
