@@ -77,11 +77,11 @@ launch() { # verb, override ...
 }
 
 # One row of the table: select, tune, evaluate.
-tune_and_evaluate() { # what, why, override ...
-  local what="$1" why="$2"
-  shift 2
+tune_and_evaluate() { # what, why selected so, cost of selecting, override ...
+  local what="$1" why="$2" cost="$3"
+  shift 3
   if [ "$records" = subset ]; then
-    step "Select: $what" "$why" "minutes to an hour: one shallow forward pass per unique image"
+    step "Select: $what" "$why" "$cost"
     launch select "$@"
   fi
   step "Tune: $what" "visual instruction tuning on these records" \
@@ -120,11 +120,12 @@ rows=(--runs "$runs/$name-untuned")
 
 if [ "$compare_random" = true ]; then
   tune_and_evaluate "Random subset" "as many records drawn at random: what a selector has to beat" \
-    "name=$name-random" selection.scorer=random
+    "seconds: no model" "name=$name-random" selection.scorer=random
   rows+=(--runs "$runs/$name-random" --baseline "$name-random")
 fi
 
-tune_and_evaluate "$name" "the records that the scorer '$scorer' keeps" "name=$name"
+tune_and_evaluate "$name" "the records that the scorer '$scorer' keeps" \
+  "seconds to an hour: a shallow forward pass per unique image" "name=$name"
 rows+=(--runs "$runs/$name")
 
 step "Table" "the runs side by side, with what selecting and tuning cost" "seconds"
