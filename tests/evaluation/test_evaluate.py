@@ -245,7 +245,9 @@ def test_answers_are_on_disk_after_each_batch(setting, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         setting.evaluate(batch_size=2)
     assert len(setting.lines()) == 4
-    assert not (setting.run.benchmark("quickstart") / "results.json").exists()
+    folder = setting.run.benchmark("quickstart")
+    assert not (folder / "results.json").exists()
+    assert not (folder / "stage.json").exists()
 
 
 def test_higher_limit_asks_only_the_new_questions(setting, asked):
