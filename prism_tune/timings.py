@@ -24,12 +24,21 @@ class StageTimer:
         fingerprint: what the stage reads (see `run_dir.fingerprint`).
         device: the device's name, for example "cpu" or "NVIDIA H100".
         num_devices: processes that work at the same time.
+        restart: forget earlier attempts of the stage, because nothing of theirs is used.
     """
 
     def __init__(
-        self, run: RunDir, stage: str, *, fingerprint: str, device: str, num_devices: int = 1
+        self,
+        run: RunDir,
+        stage: str,
+        *,
+        fingerprint: str,
+        device: str,
+        num_devices: int = 1,
+        restart: bool = False,
     ) -> None:
         self._run = run
+        self._restart = restart
         self._begin = time.perf_counter()
         self._entry: dict[str, Any] = {
             "stage": stage,
@@ -69,7 +78,8 @@ class StageTimer:
 
     def _supersedes(self, entry: dict[str, Any]) -> bool:
         same_stage: bool = entry["stage"] == self._entry["stage"]
-        return same_stage and entry["fingerprint"] != self._entry["fingerprint"]
+        other_inputs: bool = entry["fingerprint"] != self._entry["fingerprint"]
+        return same_stage and (self._restart or other_inputs)
 
     def _save(self) -> None:
         wall = time.perf_counter() - self._begin

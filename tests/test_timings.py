@@ -31,8 +31,8 @@ def run(tmp_path):
     return RunDir(tmp_path / "trial")
 
 
-def timer(run, stage="training", fingerprint="f1", num_devices=1) -> StageTimer:
-    return StageTimer(run, stage, fingerprint=fingerprint, device="cpu", num_devices=num_devices)
+def timer(run, stage="training", fingerprint="f1", **options) -> StageTimer:
+    return StageTimer(run, stage, fingerprint=fingerprint, device="cpu", **options)
 
 
 def test_an_attempt_is_metered(run, clock):
@@ -91,3 +91,13 @@ def test_attempts_on_other_inputs_are_dropped_and_other_stages_kept(run, clock):
 def test_a_stage_that_never_ran_has_no_total(run):
     assert read_timings(run) == []
     assert stage_total(run, "training") is None
+
+
+def test_a_restart_forgets_earlier_attempts_of_its_stage_only(run, clock):
+    for stage in ("selection", "training", "training"):
+        with timer(run, stage):
+            clock.seconds += 2
+    with timer(run, restart=True):
+        clock.seconds += 3
+    assert stage_total(run, "training") == 3.0
+    assert stage_total(run, "selection") == 2.0

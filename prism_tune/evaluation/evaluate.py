@@ -16,9 +16,9 @@ from prism_tune.config import Config
 from prism_tune.distributed import barrier, is_main
 from prism_tune.evaluation.language_tasks import LANGUAGE_BENCHMARKS, list_tasks
 from prism_tune.evaluation.plan import Plan, find_checkpoint, plan_benchmark
-from prism_tune.evaluation.process_group import process_group
 from prism_tune.evaluation.session import Session
 from prism_tune.log import console
+from prism_tune.process_group import process_group
 from prism_tune.run_dir import RunDir, read_json
 from prism_tune.stages import must_run
 

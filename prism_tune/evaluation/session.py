@@ -78,7 +78,7 @@ class Session:
             plan.stage.reopen()
             results.unlink(missing_ok=True)
         barrier()
-        with self._meter(plan) as timer:
+        with self._meter(plan, restart=force) as timer:
             if isinstance(plan, Plan):
                 result = self._run_benchmark(plan, timer, force=force)
             else:
@@ -155,7 +155,9 @@ class Session:
         kept = {key: value for key, value in plan.inputs.items() if key not in left_out}
         return {**kept, "dtype": str(self._dtype).removeprefix("torch.")}
 
-    def _meter(self, plan: Plan | LanguagePlan) -> AbstractContextManager[StageTimer | None]:
+    def _meter(
+        self, plan: Plan | LanguagePlan, *, restart: bool
+    ) -> AbstractContextManager[StageTimer | None]:
         if not is_main():
             return nullcontext()
         on_cuda = self._device.type == "cuda"
@@ -165,6 +167,7 @@ class Session:
             fingerprint=fingerprint(plan.inputs),
             device=torch.cuda.get_device_name(self._device) if on_cuda else "cpu",
             num_devices=world_size(),
+            restart=restart,
         )
 
     def _score(self, plan: Plan, answers: list[list[Prediction]]) -> BenchmarkResult:

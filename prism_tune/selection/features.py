@@ -23,9 +23,9 @@ from prism_tune.distributed import rank, world_size
 from prism_tune.errors import ConfigError
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
+from prism_tune.process_group import from_main, gather, main_first
 from prism_tune.run_dir import RunDir, fingerprint_model
 from prism_tune.schema import Skipped
-from prism_tune.selection.coordination import from_main, gather, main_first
 from prism_tune.selection.encoding import UnitDataset, load_units
 from prism_tune.selection.extractor import load_extractor
 from prism_tune.selection.feature_store import FeatureStore, StoredFeatures

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from prism_tune.data.images import ImageError, image_hash, resolve_image
 from prism_tune.data.records import Pool
 from prism_tune.distributed import is_main, rank, world_size
+from prism_tune.process_group import gather
 from prism_tune.run_dir import write_atomic
-from prism_tune.selection.coordination import gather
 
 _NUM_THREADS = 8  # hashing waits for the disk and releases the interpreter lock
 _NAMES_PER_TASK = 256

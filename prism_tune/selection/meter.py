@@ -10,7 +10,7 @@ import torch
 
 from prism_tune.distributed import is_main, world_size
 from prism_tune.models.load import pick_device
-from prism_tune.run_dir import RunDir, write_json
+from prism_tune.run_dir import RunDir
 from prism_tune.selection.shard_builder import Counts
 from prism_tune.timings import StageTimer, read_timings
 
@@ -64,11 +64,14 @@ def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[S
     if not is_main():
         yield SelectionMeter(run, None)
         return
-    if force:
-        write_json(run.timings, [e for e in read_timings(run) if e["stage"] != STAGE])
     device = pick_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     with StageTimer(
-        run, STAGE, fingerprint=fingerprint, device=name, num_devices=world_size()
+        run,
+        STAGE,
+        fingerprint=fingerprint,
+        device=name,
+        num_devices=world_size(),
+        restart=force,
     ) as timer:
         yield SelectionMeter(run, timer)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from prism_tune.config import Config
 from prism_tune.data.records import open_pool
 from prism_tune.distributed import barrier, is_main
+from prism_tune.process_group import from_main, main_first, process_group
 from prism_tune.run_dir import RunDir, Stage
-from prism_tune.selection.coordination import from_main, main_first, process_group
 from prism_tune.selection.features import extract_features, without_features
 from prism_tune.selection.inputs import find_scorer, meter_fingerprint, stage_inputs
 from prism_tune.selection.meter import meter_selection

@@ -1,6 +1,6 @@
-"""What the processes of a launched selection tell each other; nothing to do for a single one.
+"""What the processes of a launched selection or evaluation tell each other; one has nothing to say.
 
-Only small control messages travel (gloo, also beside GPUs): features go through the store.
+Only small control messages travel (gloo, also beside GPUs): features and answers go through files.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch.distributed
 from prism_tune.distributed import barrier, is_main, world_size
 
 _TIMEOUT = timedelta(hours=12)
-"""One process may finish its shards long before another."""
+"""One process may finish its share hours before another."""
 
 Value = TypeVar("Value")
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the launched processes for as long as they select together."""
+    """Join the launched processes for as long as they work together."""
     if world_size() == 1 or torch.distributed.is_initialized():
         yield
         return
