@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -49,8 +50,9 @@ def load_tuned(
         return load_model(tuned, dtype=dtype, device=device)
     base = load_model(config.model, dtype=dtype, device=device)
     adapted = PeftModel.from_pretrained(base, str(checkpoint))
-    merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
-    return merged.to(device=device, dtype=dtype).eval()
+    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    tuned_model: PreTrainedModel = merged.to(dtype=dtype).eval()
+    return tuned_model
 
 
 def complete_checkpoint(directory: Path, config: Config) -> None:

@@ -151,6 +151,12 @@ def parameter_part(name: str, found: Parts) -> Part:
     return "language_model" if part == "other" else part  # type: ignore[return-value]
 
 
+def tuned_parts(model: TunedModel) -> Parts:
+    """The parts of a model that `prepare_tuning` returned."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return parts(base)
+
+
 def parameter_groups(
     model: TunedModel, training: TrainingConfig, *, decayed: set[str], weight_decay: float
 ) -> Iterator[dict[str, Any]]:
@@ -162,7 +168,7 @@ def parameter_groups(
         decayed: names of the parameters that weight decay applies to.
         weight_decay: for those.
     """
-    found = parts(model.get_base_model() if isinstance(model, PeftModel) else model)
+    found = tuned_parts(model)
     groups: dict[tuple[Part, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -17,7 +17,7 @@ from prism_tune.distributed import world_size
 
 
 @contextmanager
-def process_group(device: torch.device, *, with_deepspeed: bool) -> Iterator[None]:
+def training_group(device: torch.device, *, with_deepspeed: bool) -> Iterator[None]:
     """Open the process group that training needs and close it at the end.
 
     The environment is put back as it was: transformers and DeepSpeed write to it, and a later

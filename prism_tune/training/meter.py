@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import PeftModel
 from torch import nn
 
 from prism_tune.distributed import is_main, world_size
-from prism_tune.models.families import Parts, parts
-from prism_tune.models.tuning import TunedModel
+from prism_tune.models.families import Parts
+from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.run_dir import RunDir
 from prism_tune.timings import StageTimer
 
@@ -27,14 +26,24 @@ _COUNTED = ("tokens", "images", "records")
 
 
 @contextmanager
-def metered(run: RunDir, key: str, device: torch.device) -> Iterator[StageTimer | None]:
-    """Time the stage on the main process; the other ranks get None."""
+def metered(
+    run: RunDir, key: str, device: torch.device, *, restart: bool
+) -> Iterator[StageTimer | None]:
+    """Time the stage on the main process; the other ranks get None.
+
+    Attempts that were killed count, unless `restart` throws their checkpoints away.
+    """
     if not is_main():
         yield None
         return
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     with StageTimer(
-        run, "training", fingerprint=key, device=name, num_devices=world_size()
+        run,
+        "training",
+        fingerprint=key,
+        device=name,
+        num_devices=world_size(),
+        restart=restart,
     ) as timer:
         yield timer
 
@@ -86,7 +95,7 @@ class Meter:
 
 def build_meter(timer: StageTimer | None, model: TunedModel) -> Meter:
     """A meter for a model that is ready for tuning."""
-    found = parts(model.get_base_model() if isinstance(model, PeftModel) else model)
+    found = tuned_parts(model)
     return Meter(
         timer, image_token_id=found.image_token_id, flops_per_token=flops_per_token(model, found)
     )

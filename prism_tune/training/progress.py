@@ -48,6 +48,13 @@ class JsonLog(TrainerCallback):
             before = [line for line in read_log(self._path) if line["step"] <= state.global_step]
             write_atomic(self._path, b"".join(orjson.dumps(line) + b"\n" for line in before))
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The last step is always logged (and metered), whatever `logging_steps` is."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
     def on_log(
         self,
         args: TrainingArguments,

@@ -27,7 +27,7 @@ from prism_tune.training.arguments import compute_dtype, training_arguments
 from prism_tune.training.checkpoints import clear_checkpoints, find_checkpoint
 from prism_tune.training.examples import build_examples
 from prism_tune.training.inputs import stage_inputs
-from prism_tune.training.launch import process_group
+from prism_tune.training.launch import training_group
 from prism_tune.training.meter import build_meter, metered
 from prism_tune.training.progress import LOG_NAME, read_log
 from prism_tune.training.trainer import TuningTrainer
@@ -54,8 +54,8 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     with_deepspeed = config.training.deepspeed is not None
     key = fingerprint(inputs)
     with (
-        process_group(device, with_deepspeed=with_deepspeed),
-        metered(run, key, device) as timer,
+        training_group(device, with_deepspeed=with_deepspeed),
+        metered(run, key, device, restart=force) as timer,
     ):
         checkpoint = _open_stage(stage, run, key, force=force)
 
@@ -65,11 +65,11 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         processor = load_processor(config.model)
         examples = build_examples(config, run, processor)
 
-        model = load_for_tuning(config.model, config.training, dtype=dtype, device=device)
+        base = load_for_tuning(config.model, config.training, dtype=dtype, device=device)
         set_seed(arguments.seed)  # only now: loading draws differently under ZeRO-3
         # DeepSpeed keeps float32 masters of its own.
         weights_dtype = dtype if with_deepspeed else torch.float32
-        model = prepare_tuning(model, config.training, weights_dtype=weights_dtype)
+        model = prepare_tuning(base, config.training, weights_dtype=weights_dtype)
         initial = digest_trained(model)
 
         trainer = TuningTrainer(
@@ -117,6 +117,7 @@ def _save_final(trainer: TuningTrainer, run: RunDir, initial: dict[str, str]) ->
         shutil.rmtree(partial, ignore_errors=True)
     barrier()
     trainer.save_model(str(partial))
+    assert trainer.model is not None
     trained = digest_trained(trainer.model)
     if is_main():
         verify_saved(partial, initial=initial, trained=trained)

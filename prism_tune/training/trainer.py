@@ -21,7 +21,7 @@ from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import complete_checkpoint
-from prism_tune.models.tuning import TunedModel, parameter_groups
+from prism_tune.models.tuning import parameter_groups
 from prism_tune.training.checkpoints import drop_oldest, mark_complete
 from prism_tune.training.meter import Meter
 from prism_tune.training.progress import LOG_NAME, JsonLog, ProgressLine
@@ -50,7 +50,12 @@ class TuningTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ProgressLine())
-        self.add_callback(JsonLog(Path(self.args.output_dir) / LOG_NAME))
+        self.add_callback(JsonLog(self._directory / LOG_NAME))
+
+    @property
+    def _directory(self) -> Path:
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self._config.training.batching == "random":
@@ -62,7 +67,7 @@ class TuningTrainer(Trainer):
             dataset.has_image_N,
             self.args.train_batch_size,
             self.args.world_size,
-            self.args.data_seed,
+            self._config.seed if self.args.data_seed is None else self.args.data_seed,
         )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -130,7 +135,7 @@ class TuningTrainer(Trainer):
         the published layout, which differs, so that resuming would start from the base weights
         with no more than a warning.
         """
-        target: TunedModel = self.model if model is None else model
+        target: Any = self.model if model is None else model
         if isinstance(target, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -143,7 +148,7 @@ class TuningTrainer(Trainer):
     ) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            complete_checkpoint(Path(output_dir or self.args.output_dir), self._config)
+            complete_checkpoint(Path(output_dir or self._directory), self._config)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Older checkpoints go only after the new one is complete, also with a limit of 1."""
@@ -152,9 +157,9 @@ class TuningTrainer(Trainer):
         self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            root = Path(self.args.output_dir)
-            mark_complete(root / f"checkpoint-{self.state.global_step}", self._fingerprint)
-            drop_oldest(root, limit)
+            latest = self._directory / f"checkpoint-{self.state.global_step}"
+            mark_complete(latest, self._fingerprint)
+            drop_oldest(self._directory, limit)
 
 
 def select_labelled(labels_BL: torch.Tensor) -> dict[str, torch.Tensor]:

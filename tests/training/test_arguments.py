@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from prism_tune.training.arguments import (
 )
 
 CPU = torch.device("cpu")
+SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))
 
 
 def arguments(made, dtype=torch.float32):
@@ -109,6 +112,13 @@ def test_what_the_device_cannot_compute_in_is_an_error(make_run, hf, message):
 
 def test_no_deepspeed_file_means_plain_training(make_run):
     assert deepspeed_options(make_run()[0]) is None
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_deepspeed_file_is_accepted(make_run, path):
+    options = {"deepspeed": f"configs/deepspeed/{path.name}"}
+    config, _ = make_run(**options, learning_rates={"projector": 1e-3})
+    assert deepspeed_options(config) == json.loads(path.read_text())
 
 
 def test_a_missing_deepspeed_file_is_named(make_run):

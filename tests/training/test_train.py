@@ -165,6 +165,7 @@ def test_a_finished_stage_is_skipped_until_what_it_reads_changes(make_run, caplo
 
     train(config, run, force=True)
     assert "training: runs again (--force)" in caplog.messages
+    assert len(read_timings(run)) == 1
 
 
 def test_tuning_none_leaves_the_model_alone(make_run, caplog):
@@ -211,6 +212,13 @@ def test_the_log_and_the_timings_tell_the_speed(make_run):
     num_trained = sum(tensor.numel() for tensor in trained.values())
     num_adapter = sum(tensor.numel() for name, tensor in trained.items() if "lora_" in name)
     assert per_token == 4 * (37152 + num_adapter) + 2 * num_trained
+
+
+def test_the_last_step_is_logged_and_metered_whatever_the_interval(make_run):
+    config, run = make_run(hf={"max_steps": 3, "logging_steps": 10})
+    train(config, run)
+    assert [line["step"] for line in read_log(run.training / "log.jsonl")] == [3]
+    assert read_timings(run)[0]["counts"]["records"] == 6
 
 
 def test_one_deepspeed_process_equals_plain_training(make_run, deepspeed_file):
