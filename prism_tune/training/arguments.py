@@ -54,7 +54,7 @@ def training_arguments(
         remove_unused_columns=False,
         **_checkpointing(given),
     )
-    _track(config)
+    _track(config, run)
     try:
         return TrainingArguments(**options)
     except (ValueError, TypeError) as error:
@@ -154,10 +154,11 @@ def _check_keys(given: dict[str, Any]) -> None:
             raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
 
 
-def _track(config: Config) -> None:
+def _track(config: Config, run: RunDir) -> None:
     if not config.tracking.wandb:
         return
     os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_DIR", str(run.training))
     os.environ["WANDB_PROJECT"] = config.tracking.project
     if config.tracking.entity is not None:
         os.environ["WANDB_ENTITY"] = config.tracking.entity
