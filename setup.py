@@ -52,7 +52,6 @@ setup(
     },
     entry_points={"console_scripts": ["prism-tune = prism_tune.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],

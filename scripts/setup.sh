@@ -95,7 +95,7 @@ install_package() {
     say "CUDA one (several GB, and it runs on a CPU just as well); PRISM_TUNE_TORCH picks a build."
   fi
   say "installing prism_tune[$extras]: about two minutes and 2 GB on a CPU machine"
-  "$python" -m pip install --disable-pip-version-check \
+  "$python" -m pip install --quiet --progress-bar=on --disable-pip-version-check \
     ${PRISM_TUNE_TORCH:+"$PRISM_TUNE_TORCH"} -e "$root[$extras]" >&2 ||
     fail "the installation did not finish; pip says why above." "The next run continues it."
 }
