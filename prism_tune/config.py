@@ -21,7 +21,7 @@ from prism_tune.errors import ConfigError
 
 Part = Literal["vision_tower", "projector", "language_model"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Policy = Literal["fail", "skip"]
+Policy = Literal["fail", "skip", "keep"]
 Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 Control = Literal["blind", "shuffled"]
 Index = Annotated[int, Field(ge=0, strict=True)]

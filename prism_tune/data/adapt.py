@@ -175,6 +175,8 @@ def _check_turns(turns: tuple[Turn, ...], num_images: int) -> None:
             )
         if turn.role == "gpt" and not turn.text.strip():
             raise BadRecordError("empty_answer", f"turn {number}: the answer is empty")
+        if turn.role == "human" and not turn.text.strip():
+            raise BadRecordError("empty_question", f"turn {number}: the question is empty")
     if len(turns) % 2:
         raise BadRecordError("not_alternating", "the last turn is a question without an answer")
     num_placeholders = sum(turn.text.count(IMAGE_PLACEHOLDER) for turn in turns)

@@ -1,7 +1,8 @@
 """Converting a pool's source file, once, to a memory-mapped Arrow file in the cache.
 
 In: the records file and the column settings. Out: a folder with `records.arrow` (fixed schema,
-written in batches) and `pool.json` (format, content fingerprint, records that cannot be used).
+written in batches) and `pool.json` (format, content fingerprint, records that cannot be used, and
+exact duplicates).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 1
+_VERSION = 2
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -67,14 +68,15 @@ def convert_pool(config: DataConfig) -> Path:
     source = Path(config.records)
     file_format = detect_format(source)
     columns = build_columns(config)
-    folder = _cache_root() / _fingerprint_source(source, config)
+    folder = cache_root() / _fingerprint_source(source, config)
     with _locked(folder):
         if not folder.exists():
             _convert(source, file_format, columns, config, folder)
     return folder
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Where converted pools and image inspections are kept for every run."""
     pools = os.environ.get("PRISM_TUNE_POOL_CACHE")
     if pools:
         return Path(pools)
@@ -129,6 +131,8 @@ class _Builder:
         self._rows: list[dict[str, Any]] = []
         self._skipped: list[Skipped] = []
         self._num_seen: Counter[bytes] = Counter()
+        self._num_rows = 0
+        self._duplicates: list[int] = []
         self._content = hashlib.blake2b(digest_size=16)
 
     @property
@@ -168,6 +172,7 @@ class _Builder:
         return {
             "fingerprint": self._content.hexdigest(),
             "skipped": [asdict(item) for item in self._skipped],
+            "duplicates": self._duplicates,
         }
 
     def _name_uid(self, adapted: Adapted) -> str:
@@ -175,5 +180,8 @@ class _Builder:
         digest = hashlib.blake2b(content, digest_size=16).digest()
         occurrence = self._num_seen[digest]
         self._num_seen[digest] += 1
+        if occurrence:
+            self._duplicates.append(self._num_rows)
+        self._num_rows += 1
         suffix = occurrence.to_bytes(8, "little")
         return hashlib.blake2b(digest + suffix, digest_size=16).hexdigest()

@@ -9,7 +9,7 @@ Shape legend: N records, L tokens of one record.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -140,6 +140,19 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             for key, value in example.items()
         }
 
+    def find_unusable(self, numbers: Iterable[int]) -> dict[int, Skipped]:
+        """Encode some examples; those that cannot be used, with the reason, by number."""
+        bad: dict[int, Skipped] = {}
+        for number in numbers:
+            index = self.indices[number]
+            try:
+                self._encode(index)
+            except (BadRecordError, ImageError) as error:
+                detail = f"{self.pool.describe(index)}: {error}"
+                names = (self.pool.uids[index], self.pool.ids[index])
+                bad[number] = Skipped(*names, error.reason, detail)
+        return bad
+
     def drop_unusable(self, policy: Mapping[str, str]) -> tuple[TuningDataset, tuple[Skipped, ...]]:
         """Find, before training, the examples too long to be cut.
 
@@ -151,15 +164,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         Raises:
             UserError: there are some, and the policy of their reason is "fail".
         """
-        bad: dict[int, Skipped] = {}
-        for number in np.flatnonzero(self.lengths_N > self.max_length).tolist():
-            index = self.indices[number]
-            try:
-                self._encode(index)
-            except (BadRecordError, ImageError) as error:
-                detail = f"{self.pool.describe(index)}: {error}"
-                names = (self.pool.uids[index], self.pool.ids[index])
-                bad[number] = Skipped(*names, error.reason, detail)
+        bad = self.find_unusable(np.flatnonzero(self.lengths_N > self.max_length).tolist())
         skipped = tuple(bad.values())
         apply_policy("training", skipped, policy)
         kept = [number for number in range(len(self)) if number not in bad]

@@ -65,9 +65,9 @@ def open_image(path: Path) -> Image.Image:
     Transparent pixels keep the colour they have under the transparency.
 
     Raises:
-        ImageError: missing, truncated, not an image, or more than `MAX_PIXELS` pixels.
+        ImageError: missing, empty, truncated, not an image, or more than `MAX_PIXELS` pixels.
     """
-    with _opened(path) as image:
+    with opened_image(path) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
@@ -77,7 +77,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: missing, not an image, or more than `MAX_PIXELS` pixels.
     """
-    with _opened(path) as image:
+    with opened_image(path) as image:
         turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _SIDEWAYS
         return (image.height, image.width) if turned else (image.width, image.height)
 
@@ -101,38 +101,53 @@ def image_hash(path: Path) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The opened file; what Pillow raises, then or while decoding, becomes an ImageError."""
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """The opened file, not decoded yet; what Pillow raises, then or later, becomes an ImageError.
+
+    Raises:
+        ImageError: missing, empty, not an image, a bomb; while decoding inside: truncated.
+    """
+    reason: Reason = "image_unreadable"
     try:
         with warnings.catch_warnings():
             # The warning at half the limit would be printed once per large, but sound, photograph.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                reason = "image_truncated"
                 _check_size(path, image)
                 yield image
     except FileNotFoundError as error:
         raise ImageError("image_missing", f"{path}: no such image file") from error
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            "image_bomb", f"{path}: refused as a decompression bomb: {_first_line(error)}"
+        ) from error
     except (
         UnidentifiedImageError,
-        Image.DecompressionBombError,
         OSError,
         SyntaxError,  # what Pillow raises for a broken PNG
         ValueError,
     ) as error:
-        raise ImageError(
-            "image_unreadable", f"{path}: cannot be read as an image: {_first_line(error)}"
-        ) from error
+        raise _name_fault(path, reason, error) from error
+
+
+def _name_fault(path: Path, reason: Reason, error: Exception) -> ImageError:
+    if path.is_file() and path.stat().st_size == 0:
+        return ImageError("image_empty", f"{path}: the file has 0 bytes")
+    problem = {
+        "image_truncated": "it begins as an image but its pixels are not all there",
+        "image_unreadable": "cannot be read as an image",
+    }[reason]
+    return ImageError(reason, f"{path}: {problem}: {_first_line(error)}")
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
     num_pixels = image.width * image.height
     if num_pixels > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
-        raise ImageError(
-            "image_unreadable", f"{path}: {size} pixels; refused as a decompression bomb"
-        )
+        raise ImageError("image_bomb", f"{path}: {size} pixels; refused as a decompression bomb")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,10 @@
 """Why a record can be left out, and what the config says to do about it.
 
-In: the config's `data.policy` (reason -> fail | skip). Out: the verdict for bad records.
+In: the config's `data.policy` (reason -> fail | skip | keep). Out: the verdict for bad records.
+
+Most reasons make a record unusable: it fails (the default) or is skipped. The reasons of
+`USABLE` only make it suspicious: it is kept unless the config says otherwise, because LLaVA-665K
+itself has duplicates and GIF files called .jpg.
 """
 
 from __future__ import annotations
@@ -18,15 +22,30 @@ Reason = Literal[
     "no_conversations",
     "unknown_role",
     "not_alternating",
+    "empty_question",
     "empty_answer",
     "image_count",
     "image_outside",
     "image_missing",
+    "image_empty",
     "image_unreadable",
+    "image_truncated",
+    "image_bomb",
+    "image_wrong_type",
+    "image_animated",
+    "image_aspect_ratio",
+    "duplicate",
     "over_long",
     "no_label",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+USABLE: tuple[Reason, ...] = (
+    "image_wrong_type",
+    "image_animated",
+    "image_aspect_ratio",
+    "duplicate",
+)
+"""Kept by default."""
 
 _NUM_LISTED = 5
 
@@ -41,37 +60,47 @@ class BadRecordError(ValueError):
 
 
 def check_policy(policy: Mapping[str, str]) -> None:
-    """Refuse a policy for a reason that does not exist.
+    """Refuse a policy for a reason that does not exist, and keeping what cannot be used.
 
     Raises:
-        ConfigError: naming the nearest reason.
+        ConfigError: naming the nearest reason, or what is possible.
     """
-    for key in policy:
+    for key, verdict in policy.items():
         if key not in REASONS:
             close = difflib.get_close_matches(key, REASONS, n=1, cutoff=0.5)
             hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(REASONS)}"
             raise ConfigError(f"data.policy: unknown reason `{key}`; {hint}")
+        if verdict == "keep" and key not in USABLE:
+            raise ConfigError(
+                f"data.policy.{key}: such records cannot be used; expected fail or skip (keep is "
+                f"possible for {', '.join(USABLE)})"
+            )
+
+
+def decide(reason: str, policy: Mapping[str, str]) -> str:
+    """What happens to a record with this reason: "fail", "skip" or "keep"."""
+    return policy.get(reason, "keep" if reason in USABLE else "fail")
 
 
 def apply_policy(where: str, bad: Sequence[Skipped], policy: Mapping[str, str]) -> None:
-    """Let through the bad records whose reason is to be skipped; refuse the others together.
+    """Refuse, together, the bad records whose policy is "fail"; let the others pass.
 
     Args:
         where: the file, for the message.
         bad: every record left out, with its reason.
-        policy: reason -> "fail" (the default) or "skip".
+        policy: reason -> "fail", "skip" or "keep".
 
     Raises:
         UserError: listing the number and the first of the records whose policy is "fail".
     """
-    failing = [item for item in bad if policy.get(item.reason, "fail") == "fail"]
+    failing = [item for item in bad if decide(item.reason, policy) == "fail"]
     if not failing:
         return
     noun = "record" if len(failing) == 1 else "records"
     lines = [f"{where}: {len(failing)} bad {noun}"]
     lines += [f"  {item.reason}: {item.detail}" for item in failing[:_NUM_LISTED]]
     if len(failing) > _NUM_LISTED:
-        lines.append(f"  ... and {len(failing) - _NUM_LISTED} more")
+        lines.append(f"  ... and {len(failing) - _NUM_LISTED} more; `prism-tune audit` lists all")
     reasons = sorted({item.reason for item in failing})
     keys = " ".join(f"data.policy.{reason}=skip" for reason in reasons)
     lines.append(f"Mend them in the file, or leave them out with {keys}")

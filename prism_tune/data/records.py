@@ -51,6 +51,7 @@ class Pool:
     Attributes:
         skipped: the records left out because their policy is "skip", with reasons.
         fingerprint: a hash of the usable records' content and sources.
+        duplicates: indices of records that repeat the images and turns of an earlier one.
     """
 
     def __init__(self, folder: Path, config: DataConfig) -> None:
@@ -61,6 +62,7 @@ class Pool:
         self.fingerprint: str = described["fingerprint"]
         self.skipped = tuple(Skipped(**item) for item in described["skipped"])
         apply_policy(config.records, self.skipped, config.policy)
+        self.duplicates: list[int] = described["duplicates"]
         self.format: Format = described["format"]
         self._columns = build_columns(config)
         self._map = pa.memory_map(str(folder / "records.arrow"))

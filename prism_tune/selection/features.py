@@ -9,7 +9,7 @@ Shape legend: N records, U feature rows, D width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 class FeatureTable:
     """Every record's feature: row `row_N[n]` of `values_UD`; row -1 has none.
 
-    `values_UD` is None for a pool without usable image record; `skipped` are the image records
-    without feature, with reasons.
+    `values_UD` is None for a pool without usable image record; `skipped` are the records left out,
+    with reasons.
     """
 
     values_UD: StoredFeatures | None
@@ -57,6 +57,7 @@ def extract_features(
     config: Config,
     run: RunDir,
     pool: Pool,
+    left_out: Mapping[int, Skipped],
     *,
     on_shard: Callable[[Counts], None],
     force: bool = False,
@@ -67,6 +68,7 @@ def extract_features(
         config: the model, data and selection sections are read.
         run: whose store is filled.
         pool: the records.
+        left_out: by index, the records that are skipped already, with reasons.
         on_shard: called with the counts of each shard that this process finished.
         force: compute everything anew.
 
@@ -75,7 +77,7 @@ def extract_features(
     """
     extraction = _Extraction(config, run, pool)
     kind = extraction.prepare_store(force)
-    units = extraction.find_units(kind)
+    units = extraction.find_units(kind, left_out)
     planned = from_main(lambda: extraction.store.plan(units.keys))
     num_planned = sum(len(keys) for keys in planned)
     num_records = int((units.unit_N >= 0).sum())
@@ -91,10 +93,16 @@ def extract_features(
 
 
 def without_features(
-    config: Config, run: RunDir, pool: Pool, *, on_shard: Callable[[Counts], None], force: bool
+    config: Config,
+    run: RunDir,
+    pool: Pool,
+    left_out: Mapping[int, Skipped],
+    *,
+    on_shard: Callable[[Counts], None],
+    force: bool,
 ) -> FeatureTable:
-    """The table for scorers that need no features: nothing is computed, nothing skipped."""
-    return FeatureTable(None, np.full(len(pool), -1), (), {})
+    """The table for scorers that need no features: nothing is computed."""
+    return FeatureTable(None, np.full(len(pool), -1), tuple(left_out.values()), {})
 
 
 def feature_inputs(config: Config) -> dict[str, Any]:
@@ -147,13 +155,13 @@ class _Extraction:
         main_first(lambda: self.store.begin(kind))
         return kind
 
-    def find_units(self, kind: PromptKind) -> Units:
+    def find_units(self, kind: PromptKind, left_out: Mapping[int, Skipped]) -> Units:
         """The distinct units of the records whose images are there."""
         template, folder = self.config.model.template, self.store.folder
         digests_N = main_first(
             lambda: digest_prompts(self.pool, kind, template, self.processor, folder)
         )
-        units = find_units(self.pool, digests_N, self.images)
+        units = find_units(self.pool, digests_N, self.images, left_out)
         apply_policy(str(self.pool.path), units.skipped, self.config.data.policy)
         return units
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from prism_tune.config import Config
 from prism_tune.data.records import open_pool
+from prism_tune.data.screening import screen_pool
 from prism_tune.distributed import barrier, is_main
+from prism_tune.models.processor import load_processor
 from prism_tune.process_group import from_main, main_first, process_group
 from prism_tune.run_dir import RunDir, Stage
 from prism_tune.selection.features import extract_features, without_features
@@ -25,7 +27,8 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
 
     Does nothing where it finished before with the same inputs. Features already in the store are
     used again, so a change of budget, scope, keep or centering runs no model. Under torchrun every
-    process computes features; the main process scores and writes.
+    process computes features; the main process scores and writes. Records are screened first, as
+    `prism-tune audit` does; that is not part of the metered selection.
 
     Raises:
         UserError: unknown scorer, unreadable pool or model, broken records whose policy is "fail",
@@ -39,11 +42,14 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         inputs = stage_inputs(config, pool)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
+        processor = load_processor(config.model)
+        verdict = from_main(lambda: screen_pool(pool, config, processor))
         metered = meter_fingerprint(config, scorer, inputs)
         with meter_selection(run, metered, force=force) as meter:
             main_first(stage.reopen)
             extract = extract_features if scorer.needs_features else without_features
-            table = extract(config, run, pool, on_shard=meter.count, force=force)
+            left_out = verdict.skipped
+            table = extract(config, run, pool, left_out, on_shard=meter.count, force=force)
             if is_main():
                 ranking = rank_pool(config, pool, table, scorer)
                 meter.count({"records": len(pool)})

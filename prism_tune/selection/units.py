@@ -33,12 +33,26 @@ class Units:
     skipped: tuple[Skipped, ...]
 
 
-def find_units(pool: Pool, digests_N: NDArray[np.bytes_], images: ImageHashes) -> Units:
-    """Group the image records by the content of their images and their prompt."""
+def find_units(
+    pool: Pool,
+    digests_N: NDArray[np.bytes_],
+    images: ImageHashes,
+    left_out: Mapping[int, Skipped],
+) -> Units:
+    """Group the image records by the content of their images and their prompt.
+
+    Args:
+        pool: the records.
+        digests_N: hashes of their prompts.
+        images: hashes of their images.
+        left_out: by index, the records that are skipped already, with reasons.
+    """
     first: dict[str, int] = {}
     keys: dict[int, str] = {}
-    skipped: list[Skipped] = []
+    skipped = list(left_out.values())
     for index in np.flatnonzero(~pool.is_text_only_N).tolist():
+        if index in left_out:
+            continue
         names = pool.images(index)
         bad = next((name for name in names if name in images.faults), None)
         if bad is not None:

@@ -11,8 +11,10 @@ from transformers import ProcessorMixin
 from prism_tune.config import Config
 from prism_tune.data.dataset import TuningDataset, check_label_share
 from prism_tune.data.records import open_pool
+from prism_tune.data.screening import judge, screen_records
 from prism_tune.distributed import is_main
 from prism_tune.errors import UserError
+from prism_tune.process_group import main_first
 from prism_tune.run_dir import RunDir, write_json
 from prism_tune.training.inputs import training_data
 
@@ -33,16 +35,18 @@ def build_examples(config: Config, run: RunDir, processor: ProcessorMixin) -> Tu
     pool = open_pool(training_data(config, run))
     if len(pool) == 0:
         raise UserError(f"{pool.path}: no records to train on")
-    examples = TuningDataset(
-        pool, range(len(pool)), processor, config.model.template, config.data.max_length
-    )
+    verdict = main_first(lambda: judge(pool, screen_records(pool, config.data), config.data.policy))
+    usable = verdict.usable(len(pool))
+    if not usable:
+        raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")
+    examples = TuningDataset(pool, usable, processor, config.model.template, config.data.max_length)
     examples, skipped = examples.drop_unusable(config.data.policy)
     if len(examples) == 0:
         raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")
     stride = max(1, len(examples) // _NUM_CHECKED)
     share = check_label_share([examples[n] for n in range(0, len(examples), stride)])
     if is_main():
-        listed = [asdict(item) for item in (*pool.skipped, *skipped)]
+        listed = [asdict(item) for item in (*pool.skipped, *verdict.skipped.values(), *skipped)]
         write_json(run.training / "skipped.json", listed)
         reasons = dict(Counter(item["reason"] for item in listed))
         logger.info(

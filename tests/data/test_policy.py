@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from prism_tune.data.policy import apply_policy, check_policy
+from prism_tune.data.policy import apply_policy, check_policy, decide
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.schema import Skipped
 
@@ -36,3 +36,18 @@ def test_unknown_reasons():
         check_policy({"overlong": "skip"})
     with pytest.raises(ConfigError, match="known: not_an_object"):
         check_policy({"zzz": "skip"})
+
+
+def test_what_is_only_suspicious_is_kept_unless_the_policy_says_otherwise():
+    twice = [Skipped("u3", "c", "duplicate", "record 7: an earlier record")]
+    apply_policy("pool.json", twice, {})
+    apply_policy("pool.json", twice, {"duplicate": "keep"})
+    with pytest.raises(UserError, match="duplicate"):
+        apply_policy("pool.json", twice, {"duplicate": "fail"})
+    assert [decide(reason, {}) for reason in ("duplicate", "over_long")] == ["keep", "fail"]
+    assert decide("duplicate", {"duplicate": "skip"}) == "skip"
+
+
+def test_what_cannot_be_used_cannot_be_kept():
+    with pytest.raises(ConfigError, match=r"data\.policy\.image_missing: .* cannot be used"):
+        check_policy({"image_missing": "keep"})

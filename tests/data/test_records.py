@@ -167,6 +167,7 @@ def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
             "a question without an answer",
         ),
         (make(answer=" \n"), "empty_answer", "turn 1: the answer is empty"),
+        (make(" ", image=None), "empty_question", "turn 0: the question is empty"),
         (make("no placeholder"), "image_count", "0 <image> in the turns, 1 images"),
         (make(image=None), "image_count", "1 <image> in the turns, 0 images"),
     ],
@@ -305,7 +306,7 @@ VALUES = st.recursive(
 )
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda t: "<image>" not in t)
 RECORDS = st.builds(
-    lambda question, answer, extra: {**extra, **make(question, "a" + answer, image=None)},
+    lambda question, answer, extra: {**extra, **make("q" + question, "a" + answer, image=None)},
     TEXTS,
     TEXTS,
     st.dictionaries(st.text().filter(lambda k: k not in {"image", "images", "source"}), VALUES),

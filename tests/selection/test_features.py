@@ -28,6 +28,7 @@ def extract(workplace, *, force=False, counts=None, **overrides):
         config,
         workplace.run_dir(**overrides),
         open_pool(config.data),
+        {},
         on_shard=(counts if counts is not None else []).append,
         force=force,
     )
@@ -244,7 +245,7 @@ def test_killed_run_resumes_at_the_last_finished_shard(workplace, monkeypatch):
 
     config, run = workplace.config(), workplace.run_dir()
     with pytest.raises(KilledError):
-        extract_features(config, run, open_pool(config.data), on_shard=kill_third)
+        extract_features(config, run, open_pool(config.data), {}, on_shard=kill_third)
     assert len(list(run.features.glob("shard-*"))) == 3
     counts = []
     resumed = extract(workplace, counts=counts)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
+from prism_tune.data import image_inspections
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.selection import extractor, features
 from prism_tune.timings import read_timings, stage_total
@@ -137,12 +139,41 @@ def test_smaller_budget_is_nested(workplace):
 
 
 @pytest.mark.parametrize("scorer", ["random", "length"])
-def test_other_scorers_need_no_images(workplace, no_model, scorer):
-    for path in workplace.images.iterdir():
-        path.unlink()
+def test_other_scorers_need_no_model(workplace, no_model, scorer):
     no_model()
     result = workplace.select(selection__scorer=scorer)
     assert result.manifest["num_selected"] == 14
+
+
+@pytest.mark.parametrize("scorer", ["prism", "random"])
+def test_every_scorer_leaves_out_the_same_records(workplace, scorer):
+    """Otherwise a baseline would choose from another pool than the method it is compared with."""
+    break_image(workplace, "missing")
+    records = workplace.records()
+    records[4]["conversations"][0]["value"] = "<image>" + "long " * 2000
+    workplace.write_records([*records, records[0], records[3]])
+    policy = {f"data__policy__{r}": "skip" for r in ("image_missing", "no_label", "duplicate")}
+    result = workplace.select(selection__scorer=scorer, **policy)
+    assert result.manifest["num_skipped"] == {"duplicate": 2, "image_missing": 1, "no_label": 1}
+    assert not any(row["selected"] for row in result.scores if row["reason"] in policy)
+    assert result.manifest["num_selected"] == 13  # half of 22 images, and two of text
+
+
+def test_duplicates_and_odd_images_are_kept_by_default(workplace):
+    image = workplace.images / "3.png"
+    Image.open(image).save(image, format="JPEG")
+    workplace.write_records([*workplace.records(), workplace.records()[0]])
+    assert workplace.select().manifest["num_skipped"] == {}
+    with pytest.raises(UserError, match=r"1 bad record\n  image_wrong_type: .*shape-3"):
+        workplace.select(data__policy__image_wrong_type="fail")
+    with pytest.raises(UserError, match=r"1 bad record\n  duplicate: .*record 26"):
+        workplace.select(data__policy__duplicate="fail")
+
+
+def test_images_are_decoded_once_for_all_runs(workplace, monkeypatch):
+    workplace.select(selection__scorer="random")
+    monkeypatch.setattr(image_inspections, "inspect_image", lambda *_: pytest.fail("decoded"))
+    workplace.select(selection__scorer="random", name="second")
 
 
 def test_random_depends_on_the_seed_alone(workplace):
@@ -175,14 +206,14 @@ def test_too_deep_layer_is_refused(workplace):
         workplace.select(selection__layer=5)
 
 
-@pytest.mark.parametrize("how", ["missing", "unreadable"])
+@pytest.mark.parametrize("how", ["missing", "truncated"])
 def test_broken_image_fails_by_default_and_names_the_record(workplace, how):
     break_image(workplace, how)
     with pytest.raises(UserError, match=rf"image_{how}[\s\S]*shape-3"):
         workplace.select()
 
 
-@pytest.mark.parametrize("how", ["missing", "unreadable"])
+@pytest.mark.parametrize("how", ["missing", "truncated"])
 def test_broken_image_is_skipped_and_listed_where_the_policy_says_so(workplace, how):
     break_image(workplace, how)
     result = workplace.select(**{f"data__policy__image_{how}": "skip"})

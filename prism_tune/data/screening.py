@@ -1,0 +1,156 @@
+"""Which records of a pool can be used: what audit, select and train agree on.
+
+In: an opened pool, its config, and (for lengths) the model's processor. Out: the findings of each
+record, and the verdict of `data.policy` on them.
+
+Shape legend: N records of the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.config import Config, DataConfig
+from prism_tune.data.convert import cache_root
+from prism_tune.data.dataset import TuningDataset
+from prism_tune.data.image_inspections import inspect_images
+from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.policy import USABLE, apply_policy, decide
+from prism_tune.data.records import Pool
+from prism_tune.run_dir import fingerprint, fingerprint_model
+from prism_tune.schema import Skipped
+
+Findings = dict[int, tuple[Skipped, ...]]
+"""What was found in a record, by its index; records without findings are not in it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the policy makes of a pool's findings: the first skipping reason of a record counts."""
+
+    skipped: dict[int, Skipped]
+
+    def usable(self, num_records: int) -> list[int]:
+        """The indices of the other records."""
+        return [index for index in range(num_records) if index not in self.skipped]
+
+
+def screen_records(pool: Pool, config: DataConfig) -> Findings:
+    """Duplicates, and everything odd about the images; each image file is decoded at most once."""
+    faults = inspect_images(pool, num_workers=config.num_workers)
+    found: dict[int, list[Skipped]] = {}
+    for index in pool.duplicates:
+        found.setdefault(index, []).append(
+            _name(pool, index, "duplicate", "the images and turns of an earlier record")
+        )
+    if faults:
+        for index in np.flatnonzero(~pool.is_text_only_N).tolist():
+            for name in pool.images(index):
+                for reason, detail in faults.get(name, ()):
+                    found.setdefault(index, []).append(_name(pool, index, reason, detail))
+    return {index: tuple(items) for index, items in sorted(found.items())}
+
+
+def screen_lengths(
+    pool: Pool, indices: Sequence[int], config: Config, processor: Any
+) -> tuple[NDArray[np.int64], Findings]:
+    """Tokens of each record (before cutting), and which are too long even to be cut.
+
+    Args:
+        pool: the records.
+        indices: those whose images are sound.
+        config: the model and data sections are read.
+        processor: the model's.
+
+    Raises:
+        UserError: records are over long, and the tokenizer gives no offsets to cut them by.
+    """
+    lengths = _cached_lengths(pool, indices, config, processor)
+    limit = config.data.max_length
+    long = [indices[number] for number in np.flatnonzero(lengths > limit).tolist()]
+    if not long:
+        return lengths, {}
+    examples = TuningDataset(pool, long, processor, config.model.template, limit)
+    bad = examples.find_unusable(range(len(long)))
+    return lengths, {long[number]: (item,) for number, item in bad.items()}
+
+
+def merge(*parts: Findings) -> Findings:
+    """The findings of several screenings, record by record."""
+    merged: Findings = {}
+    for part in parts:
+        for index, items in part.items():
+            merged[index] = merged.get(index, ()) + items
+    return dict(sorted(merged.items()))
+
+
+def judge(pool: Pool, findings: Findings, policy: Mapping[str, str]) -> Verdict:
+    """Apply `data.policy`.
+
+    Raises:
+        UserError: listing records with a reason whose policy is "fail".
+    """
+    flat = [item for items in findings.values() for item in items]
+    apply_policy(str(pool.path), flat, policy)
+    skipped = {}
+    for index, items in findings.items():
+        chosen = [item for item in items if decide(item.reason, policy) == "skip"]
+        if chosen:
+            skipped[index] = chosen[0]
+    return Verdict(skipped)
+
+
+def screen_pool(pool: Pool, config: Config, processor: Any) -> Verdict:
+    """Everything: duplicates, images and lengths, under the config's policy.
+
+    Raises:
+        UserError: listing records with a reason whose policy is "fail".
+    """
+    policy = config.data.policy
+    findings = screen_records(pool, config.data)
+    verdict = judge(pool, findings, policy)
+    _, too_long = screen_lengths(pool, verdict.usable(len(pool)), config, processor)
+    return judge(pool, merge(findings, too_long), policy)
+
+
+def is_unusable(items: Sequence[Skipped]) -> bool:
+    """Whether one of a record's findings leaves nothing to read."""
+    return any(item.reason not in USABLE for item in items)
+
+
+def _cached_lengths(
+    pool: Pool, indices: Sequence[int], config: Config, processor: Any
+) -> NDArray[np.int64]:
+    """Tokenising 665K records takes minutes, so the lengths are kept beside the converted pool."""
+    path = _lengths_file(pool, indices, config)
+    if path.exists():
+        return np.asarray(np.load(path))
+    lengths = estimate_lengths(pool, indices, processor, config.model.template)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part.npy")
+    np.save(partial, lengths)
+    partial.replace(path)
+    return lengths
+
+
+def _lengths_file(pool: Pool, indices: Sequence[int], config: Config) -> Path:
+    depends_on = [
+        pool.fingerprint,
+        str(pool.image_dir.resolve()),
+        np.asarray(indices, dtype=np.int64),
+        fingerprint_model(config.model.path, config.model.revision),
+        config.model.template,
+        config.model.image_aspect_ratio,
+    ]
+    return cache_root() / f"lengths-{fingerprint(depends_on)[:16]}.npy"
+
+
+def _name(pool: Pool, index: int, reason: str, detail: str) -> Skipped:
+    described = f"{pool.describe(index)}: {detail}"
+    return Skipped(pool.uids[index], pool.ids[index], reason, described)
