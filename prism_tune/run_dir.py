@@ -3,6 +3,7 @@
 ```
 runs/<name>/
   config.yaml  timings.json  log.txt
+  audit/       stage.json audit.json <reason>.jsonl
   selection/   stage.json scores.parquet subset.json manifest.json features/
   training/    stage.json checkpoint-<step>/ final/ log.jsonl
   evaluation/<benchmark>/  stage.json predictions.jsonl results.json
@@ -47,6 +48,11 @@ class RunDir:
     def log(self) -> Path:
         """Everything logged to the console, and more."""
         return self.root / "log.txt"
+
+    @property
+    def audit(self) -> Path:
+        """What the audit found."""
+        return self.root / "audit"
 
     @property
     def selection(self) -> Path:
@@ -95,9 +101,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:

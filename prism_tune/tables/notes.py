@@ -127,7 +127,10 @@ def verdicts(comparison: Comparison, baseline_of: BaselineOf) -> list[str]:
 
 def _verdict(row: Row, other: Row, difference: Difference | None, comparison: Comparison) -> str:
     if difference is None:
-        return f"{row.label} and {other.label} were not measured on the same columns: no verdict."
+        return (
+            f"{row.label} against {other.label}: no column has a value on both sides and more than "
+            "0 in the baseline, so there is no Rel. and no verdict."
+        )
     points = f"{abs(difference.value):.1f} points of Rel."
     evidence = _evidence(difference, comparison)
     if difference.is_noise is None:
