@@ -44,6 +44,15 @@ def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = Fals
 
 
 @app.command()
+def audit(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Check every record and image; exit code 1 when some have to be mended or skipped."""
+    from prism_tune.audit.audit import audit as run_audit
+
+    if not run_audit(*_open(config, overrides), force=force):
+        raise typer.Exit(1)
+
+
+@app.command()
 def select(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Score the pool and write the subset."""
     from prism_tune.selection.select import select as run_select

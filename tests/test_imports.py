@@ -15,7 +15,7 @@ FLOORS = (
     {"errors", "schema", "distributed", "config", "config_errors", "log", "__init__"},
     {"run_dir", "stages", "timings", "process_group"},
     {"data", "models"},
-    {"selection", "training", "evaluation", "tables", "report", "quickstart"},
+    {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart"},
     {"cli", "doctor", "__main__"},
 )
 APART = (FLOORS[2], FLOORS[3])  # rooms on these floors do not know their neighbours

@@ -59,6 +59,12 @@ def inspect_images(pool: Pool, *, num_workers: int) -> dict[str, tuple[Finding, 
     return {name: seen.findings for name, seen in current.items() if seen.findings}
 
 
+def digest_states(pool: Pool) -> str:
+    """Stands for the size and modification time of every image file."""
+    names = pool.unique_images()
+    return fingerprint([[name, read_state(pool.image_dir, name)] for name in names])
+
+
 def _inspect_in_parts(
     image_dir: Path, names: Sequence[str], num_workers: int
 ) -> Iterator[list[Inspection]]:

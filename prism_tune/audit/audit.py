@@ -1,0 +1,117 @@
+"""The audit: every record and every image of the pool is looked at before a device is paid for.
+
+Reads `data.records`, the images and the model's processor. Writes `runs/<name>/audit/`: audit.json
+and one `<reason>.jsonl` per reason found. Select and train judge by the same rules.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from prism_tune.audit.console import print_audit
+from prism_tune.audit.summary import (
+    Finding,
+    list_findings,
+    summarise_lengths,
+    summarise_reasons,
+    summarise_sources,
+)
+from prism_tune.config import Config
+from prism_tune.data.image_inspections import digest_states
+from prism_tune.data.policy import REASONS, check_policy
+from prism_tune.data.records import Pool, open_pool
+from prism_tune.data.screening import is_unusable, merge, screen_lengths, screen_records
+from prism_tune.models.processor import load_processor
+from prism_tune.run_dir import (
+    RunDir,
+    Stage,
+    fingerprint,
+    fingerprint_model,
+    read_json,
+    write_atomic,
+    write_json,
+)
+from prism_tune.stages import must_run
+
+logger = logging.getLogger(__name__)
+
+
+def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
+    """Check the pool and say what was found.
+
+    Returns:
+        Whether every finding may be skipped or kept under `data.policy`.
+
+    Raises:
+        UserError: the pool or the model's processor cannot be read at all.
+    """
+    check_policy(config.data.policy)
+    everything = config.data.model_copy(update={"policy": dict.fromkeys(REASONS, "skip")})
+    pool = open_pool(everything)
+    stage = Stage(run.audit)
+    inputs = _stage_inputs(config, pool)
+    if must_run("audit", stage, inputs, force=force):
+        stage.reopen()
+        summary = _examine(config, run, pool)
+        write_json(run.audit / "audit.json", summary)
+        stage.finish(inputs, ok=summary["ok"])
+    summary = read_json(run.audit / "audit.json")
+    print_audit(summary)
+    return bool(summary["ok"])
+
+
+def _stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
+    return {
+        "pool": pool.fingerprint,
+        "bad records": fingerprint([asdict(item) for item in pool.skipped]),
+        "images": digest_states(pool),
+        "model": fingerprint_model(config.model.path, config.model.revision),
+        "model.template": config.model.template,
+        "model.image_aspect_ratio": config.model.image_aspect_ratio,
+        "data.max_length": config.data.max_length,
+        "data.policy": config.data.policy,
+    }
+
+
+def _examine(config: Config, run: RunDir, pool: Pool) -> dict[str, Any]:
+    """Look at everything, write the lists, and sum up."""
+    logger.info("audit: %d records, %d images", len(pool), len(pool.unique_images()))
+    found = screen_records(pool, config.data)
+    sound = [n for n in range(len(pool)) if n not in found or not is_unusable(found[n])]
+    processor = load_processor(config.model)
+    lengths_N, too_long = screen_lengths(pool, sound, config, processor)
+    findings = list_findings(pool, merge(found, too_long))
+    _write_lists(run.audit, findings)
+    policy = config.data.policy
+    reasons = summarise_reasons(findings, policy)
+    per_source = summarise_sources(pool, findings, policy)
+    usable = sum(s["records"] - s["fail"] - s["skip"] for s in per_source.values())
+    return {
+        "ok": all(of_reason["policy"] != "fail" for of_reason in reasons.values()),
+        "num_records": len(pool) + len(pool.skipped),
+        "num_usable": usable,
+        "num_text_only": int(pool.is_text_only_N.sum()),
+        "num_images": len(pool.unique_images()),
+        "reasons": reasons,
+        "per_source": per_source,
+        "lengths": summarise_lengths(lengths_N, config.data.max_length, len(too_long)),
+        "folder": str(run.audit),
+    }
+
+
+def _write_lists(folder: Path, findings: Sequence[Finding]) -> None:
+    """One line a record, in `<reason>.jsonl`; lists of an earlier audit are removed."""
+    for path in folder.glob("*.jsonl"):
+        path.unlink()
+    lines: dict[str, list[bytes]] = {}
+    for finding in findings:
+        item = {**asdict(finding.item), "source": finding.source}
+        lines.setdefault(finding.item.reason, []).append(orjson.dumps(item))
+    for reason, of_reason in lines.items():
+        write_atomic(folder / f"{reason}.jsonl", b"".join(line + b"\n" for line in of_reason))

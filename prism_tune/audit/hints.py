@@ -1,0 +1,28 @@
+"""How to mend what an audit finds, by reason."""
+
+from __future__ import annotations
+
+from prism_tune.data.policy import Reason
+
+HINTS: dict[Reason, str] = {
+    "not_an_object": "every record has to be a JSON object; remove what is not",
+    "bad_field": "a field has another type than expected; the detail names it",
+    "no_conversations": "name the key of the turns with data.columns.conversations, or remove it",
+    "unknown_role": "rename the roles to human and gpt (or user and assistant)",
+    "not_alternating": "turns have to be question, answer, question, answer; merge or remove some",
+    "empty_question": "remove the turn pair, or the record",
+    "empty_answer": "remove the turn pair, or the record: there is nothing to learn from it",
+    "image_count": "write one <image> into the turns for each image of the record",
+    "image_outside": "set data.image_dir to the folder that all paths are relative to",
+    "image_missing": "check data.image_dir, and that every image archive was unpacked",
+    "image_empty": "a broken download: fetch the file again",
+    "image_unreadable": "not an image (an error page?): fetch the file again",
+    "image_truncated": "a broken download: fetch the file again",
+    "image_bomb": "scale the image down",
+    "image_wrong_type": "harmless: the content counts; rename the file if other tools complain",
+    "image_animated": "the first frame is used; extract another one if that is the wrong one",
+    "image_aspect_ratio": "padded to a square, little of it is left; crop it",
+    "duplicate": "trained on as often as it stands there; data.policy.duplicate=skip keeps one",
+    "over_long": "its images alone do not fit; raise data.max_length or use fewer images",
+    "no_label": "the answer begins beyond data.max_length; raise it, or shorten the question",
+}
