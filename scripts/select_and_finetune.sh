@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job, told step by step: select -> tune -> evaluate -> table.
+# The main job, told step by step: audit -> select -> tune -> evaluate -> table.
 #
 #   bash scripts/select_and_finetune.sh [CONFIG] [key=value ...]
 #
@@ -112,6 +112,10 @@ if [ "$data_to_prepare" != null ]; then
     "a download once, then a minute of assembling; nothing when it is there"
   run "$venv/bin/python" -m prism_tune prepare "$config" ${overrides[@]+"${overrides[@]}"}
 fi
+
+step "Audit" "every record and image is looked at before a device is paid for" \
+  "minutes per 100,000 images; nothing when neither has changed"
+run "$venv/bin/python" -m prism_tune audit "$config" ${overrides[@]+"${overrides[@]}"} "name=$name"
 
 step "Evaluate: untuned" "what the model can do before tuning, the floor of the table" \
   "minutes per benchmark: one generated answer per question"

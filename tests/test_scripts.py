@@ -20,7 +20,7 @@ STAND_IN = """#!/usr/bin/env bash
 case "$*" in
   "-m pip install "*) echo "$*" >>"{log}"; exit "${{PIP_EXIT_CODE:-0}}" ;;
   *sysconfig*) echo "{site}" ;;
-  *" select "* | *" train "* | *" evaluate "* | *" prepare "* | *" tables "*)
+  *" audit "* | *" select "* | *" train "* | *" evaluate "* | *" prepare "* | *" tables "*)
     echo "$*" >>"{log}"; [[ "$*" != *"${{FAIL_AT:-nothing fails}}"* ]] ;;
   *) exec "{python}" "$@" ;;
 esac
@@ -189,6 +189,7 @@ def test_the_main_job_from_the_embedded_default(sandbox):
     assert done.returncode == 0, done.stderr
     assert verbs(sandbox) == [
         "prepare CONFIG",
+        "audit CONFIG name=quickstart",
         "evaluate CONFIG name=quickstart-untuned training.tuning=none",
         "select CONFIG name=quickstart",
         "train CONFIG name=quickstart",
@@ -207,6 +208,7 @@ def test_the_main_job_with_a_random_subset_and_overrides(sandbox):
     overrides = " ".join(given)
     assert verbs(sandbox) == [
         f"prepare CONFIG {overrides}",
+        f"audit CONFIG {overrides} name=trial",
         f"evaluate CONFIG {overrides} name=trial-untuned training.tuning=none",
         *(
             f"{verb} CONFIG {overrides} name=trial-random selection.scorer=random"
@@ -232,6 +234,7 @@ def test_the_main_job_on_somebodys_own_config_from_their_own_folder(sandbox, tmp
     assert done.returncode == 0, done.stderr
     torchrun_calls = "torchrun --standalone --nproc_per_node=2 -m prism_tune"
     assert verbs(sandbox) == [
+        f"audit {folder}/mine.yaml seed=1 name=mine",
         f"{torchrun_calls} evaluate {folder}/mine.yaml seed=1 name=mine-untuned "
         "training.tuning=none",
         f"{torchrun_calls} train {folder}/mine.yaml seed=1 name=mine",
@@ -244,7 +247,7 @@ def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(sandbox):
     stopped = sandbox.run("select_and_finetune.sh", FAIL_AT=" train ")
     assert stopped.returncode == 1
     assert verbs(sandbox)[-1] == "train CONFIG name=quickstart"
-    assert "Step 5 did not finish (exit code 1)" in stopped.stderr
+    assert "Step 6 did not finish (exit code 1)" in stopped.stderr
     assert "The same command goes on from here." in stopped.stderr
 
 
