@@ -184,6 +184,7 @@ def _num_patches(unit: Encoded, model: PreTrainedModel) -> float:
     """Vision tokens of a unit: pixels by patch area; flattened patches count themselves."""
     pixels = unit.inputs["pixel_values"]
     patch = getattr(model.config.vision_config, "patch_size", None)
-    if pixels.dim() <= 2 or not isinstance(patch, int):
+    if pixels.dim() <= 2 or patch is None:
         return float(len(pixels))
-    return pixels.numel() / (3 * patch * patch)
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    return pixels.numel() / (3 * height * width)

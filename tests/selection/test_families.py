@@ -1,0 +1,90 @@
+"""Every family's own inputs through the shallow model: equal to the full model's hidden states."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_processors import TINY_PROCESSORS, build_family
+
+from prism_tune.config import ModelConfig
+from prism_tune.data.conversation import image_token
+from prism_tune.models.load import load_shallow
+from prism_tune.models.processor import load_processor
+from prism_tune.selection.encoding import encode
+from prism_tune.selection.extractor import Extractor
+from prism_tune.selection.prompts import Prompt
+
+SIZES = [(60, 40), (28, 28), (30, 90)]
+NUM_LAYERS = 3
+FAMILY_INPUTS = {
+    "llava_next": {"pixel_values", "image_sizes"},
+    "llava_onevision": {"pixel_values", "image_sizes", "batch_num_images"},
+    "qwen2_5_vl": {"pixel_values", "image_grid_thw", "mm_token_type_ids"},
+    "internvl": {"pixel_values"},
+    "smolvlm": {"pixel_values", "pixel_attention_mask"},
+}
+
+
+def draw(size):
+    noise = np.random.default_rng(size[0]).integers(0, 255, (size[1], size[0], 3))
+    return Image.fromarray(noise.astype(np.uint8))
+
+
+def encode_images(processor):
+    """One unit for each size, with one more text each time."""
+    token = image_token(processor)
+    prompts = [f"USER: {token}\nwhat?" + " why?" * n for n in range(len(SIZES))]
+    return [
+        encode(Prompt(text), [draw(size)], processor)
+        for text, size in zip(prompts, SIZES, strict=True)
+    ]
+
+
+def hidden_states(model, unit):
+    """Mean over the image tokens of every hidden state of the full model, (layers + 1, D)."""
+    inputs = {
+        key: value[None] if value.shape == unit.pooled_L.shape else value
+        for key, value in unit.inputs.items()
+    }
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+    is_image = unit.inputs["input_ids"] == model.config.image_token_id
+    return torch.stack([state[0, is_image].mean(dim=0) for state in states])
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_every_layer_of_every_family_equals_the_full_model(family, tmp_path):
+    model, processor = build_family(family)
+    model.save_pretrained(tmp_path)
+    units = encode_images(processor)
+    assert units[0].inputs.keys() - {"input_ids", "attention_mask"} == FAMILY_INPUTS[family]
+    counts = [int(unit.pooled_L.sum()) for unit in units]
+    assert min(counts) > 0
+    assert len(set(counts)) > 1  # images of different sizes have different numbers of tokens
+    expected = torch.stack([hidden_states(model, unit) for unit in units])
+
+    for depth in range(1, NUM_LAYERS + 1):
+        shallow = load_shallow(ModelConfig(path=str(tmp_path)), depth, dtype=torch.float32)
+        layers = tuple(range(depth + 1))
+        extractor = Extractor(shallow, processor, layers, "mean", 10_000)
+        together = extractor.pool(units)
+        for layer in layers:
+            torch.testing.assert_close(
+                together[layer], expected[:, layer], rtol=1e-4, atol=1e-5, msg=f"{depth} {layer}"
+            )
+        assert extractor.estimate_flops(units) > 0
+
+
+@pytest.mark.parametrize("family", ["llava_next", "smolvlm"])
+def test_the_stage_runs_on_families_whose_processor_loads_here(family, workplace, tmp_path):
+    model, processor = build_family(family)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    loaded = load_processor(ModelConfig(path=str(tmp_path / "model")))
+    assert type(loaded) is type(processor)
+    result = workplace.select(model__path=tmp_path / "model")
+    assert result.manifest["num_selected"] == 14
+    assert result.manifest["features"]["prompt"] == "prefix"
+    assert result.manifest["features"]["num_units"] == 16
