@@ -102,6 +102,40 @@ def score(
 
 
 @app.command()
+def data(
+    benchmark: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="For example mmmu; or `check`.")
+    ],
+    config: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        typer.Argument(metavar="[CONFIG]", help="For `check`: whose data to look for."),
+    ] = None,
+    to: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for the files."),
+    ] = None,
+) -> None:
+    """Fetch a benchmark's data, or check that a config's data are there."""
+    from prism_tune.log import setup_logging
+
+    setup_logging()
+    if benchmark == "check":
+        if config is None:
+            raise typer.BadParameter("check needs a config: prism-tune data check CONFIG")
+        from prism_tune.config import load_config
+        from prism_tune.evaluation.check_data import check_data
+
+        if not check_data(load_config(config)):
+            raise typer.Exit(1)
+        return
+    if to is None:
+        raise typer.BadParameter(f"--to: say where to: prism-tune data {benchmark} --to FOLDER")
+    from prism_tune.evaluation.fetch import fetch_benchmark
+
+    fetch_benchmark(benchmark, to)
+
+
+@app.command()
 def preview(
     config: ConfigPath,
     overrides: Overrides = None,

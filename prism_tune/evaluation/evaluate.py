@@ -14,7 +14,8 @@ from rich.table import Table
 
 from prism_tune.config import Config
 from prism_tune.distributed import barrier, is_main
-from prism_tune.evaluation.language_tasks import LANGUAGE_BENCHMARKS, list_tasks
+from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language_tasks import list_tasks
 from prism_tune.evaluation.plan import Plan, find_checkpoint, plan_benchmark
 from prism_tune.evaluation.session import Session
 from prism_tune.log import console

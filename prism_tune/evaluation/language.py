@@ -19,14 +19,10 @@ from lm_eval.tasks import TaskManager
 
 from prism_tune.config import Config
 from prism_tune.distributed import barrier, is_main, rank, world_size
-from prism_tune.errors import ConfigError
-from prism_tune.evaluation.language_tasks import (
-    LANGUAGE_BENCHMARKS,
-    find_split_files,
-    list_tasks,
-    write_task_files,
-)
+from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language_tasks import find_split_files, list_tasks, write_task_files
 from prism_tune.evaluation.metrics import percent
+from prism_tune.evaluation.plan import find_data
 from prism_tune.run_dir import RunDir, Stage, fingerprint, fingerprint_file, read_json, write_json
 from prism_tune.schema import BenchmarkResult
 
@@ -68,12 +64,7 @@ def plan_language(
         ConfigError: no `evaluation.data` for it.
         UserError: a local folder without the files of a split.
     """
-    data = config.evaluation.data.get(name)
-    if data is None:
-        raise ConfigError(
-            f"evaluation.data.{name}.annotations: missing; set it to the hub id of the data, or to "
-            "a folder with the hub's parquet files"
-        )
+    data = find_data(config, name)
     checksum: Any = data.annotations
     if Path(data.annotations).is_dir():
         files = find_split_files(name, Path(data.annotations))

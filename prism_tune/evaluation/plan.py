@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune.config import BenchmarkData, Config
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.images import measure_images
 from prism_tune.evaluation.score import find_benchmark
+from prism_tune.models.adapters import name_base
 from prism_tune.run_dir import RunDir, Stage, fingerprint, fingerprint_model
 from prism_tune.schema import Question
 
@@ -60,43 +61,43 @@ class Plan:
 def find_checkpoint(config: Config, run: RunDir) -> tuple[Path | None, str]:
     """The tuned checkpoint and what identifies it; no path for an untuned model.
 
+    `model.path` may itself be an adapter directory (`tuning: none`): then it is the checkpoint,
+    and its base counts as well.
+
     Raises:
         UserError: the run has not been trained.
     """
-    if config.training.tuning == "none":
-        return None, fingerprint_model(config.model.path, config.model.revision)
-    return run.checkpoint, Stage(run.training).require("train")["fingerprint"]
+    if config.training.tuning != "none":
+        return run.checkpoint, Stage(run.training).require("train")["fingerprint"]
+    own = fingerprint_model(config.model.path, config.model.revision)
+    base = name_base(config.model)
+    if base is config.model:
+        return None, own
+    return Path(config.model.path), fingerprint([own, fingerprint_model(base.path, base.revision)])
 
 
 def plan_benchmark(config: Config, run: RunDir, name: str, checkpoint_fingerprint: str) -> Plan:
     """Load a benchmark's questions and check their images.
 
     Raises:
-        UserError: no such benchmark, no `evaluation.data` for it, bad annotations, missing images.
+        UserError: no such benchmark, no `evaluation.data` for it, bad annotations, annotations
+            that can score but not ask, missing images.
     """
-    benchmark = find_benchmark(name)
-    data = _find_data(config, name)
-    profile = config.evaluation.profile
-    annotations = Path(data.annotations)
-    questions = benchmark.load_questions(annotations, profile)
-    image_dir = Path(data.image_dir) if data.image_dir else _folder_of(annotations)
-    asked = tuple(questions[: data.limit])
-    references = [image for question in asked for image in question.images]
-    where = f"evaluation.data.{name}.image_dir"
-    image_sizes = measure_images(references, image_dir, where)
-    checksum = fingerprint(questions)
+    loaded = load_questions(config, name)
+    benchmark, profile = loaded.benchmark, config.evaluation.profile
+    checksum = fingerprint(loaded.questions)
     return Plan(
         benchmark=benchmark,
-        questions=asked,
-        image_dir=image_dir,
-        image_sizes=image_sizes,
+        questions=loaded.asked,
+        image_dir=loaded.image_dir,
+        image_sizes=loaded.image_sizes,
         data_checksum=checksum,
         folder=run.benchmark(name),
         inputs={
             "checkpoint": checkpoint_fingerprint,
             "data": checksum,
-            "images": fingerprint(image_sizes),
-            "limit": data.limit,
+            "images": fingerprint(loaded.image_sizes),
+            "limit": config.evaluation.data[name].limit,
             "profile": profile,
             "max_new_tokens": benchmark.max_new_tokens[profile],
             "controls": config.evaluation.controls,
@@ -109,13 +110,52 @@ def plan_benchmark(config: Config, run: RunDir, name: str, checkpoint_fingerprin
     )
 
 
-def _find_data(config: Config, name: str) -> BenchmarkData:
+@dataclass(frozen=True)
+class LoadedQuestions:
+    """A benchmark's questions, those that are asked, and their images' folder and sizes."""
+
+    benchmark: Benchmark
+    questions: list[Question]
+    asked: tuple[Question, ...]
+    image_dir: Path
+    image_sizes: dict[str, int]
+
+
+def load_questions(config: Config, name: str) -> LoadedQuestions:
+    """The questions of a benchmark of the config, with existing images.
+
+    Raises:
+        UserError: as `plan_benchmark`.
+    """
+    benchmark = find_benchmark(name)
+    data = find_data(config, name)
+    annotations = Path(data.annotations)
+    questions = benchmark.load_questions(annotations, config.evaluation.profile)
+    if not all(question.text for question in questions):
+        raise UserError(
+            f"evaluation.data.{name}.annotations: {annotations} holds references, not questions: "
+            "it can score answers (`prism-tune score`), but nothing can be asked from it; set it "
+            "to the benchmark's question file or the hub's parquet (data/README.md)"
+        )
+    image_dir = Path(data.image_dir) if data.image_dir else _folder_of(annotations)
+    asked = tuple(questions[: data.limit])
+    references = [image for question in asked for image in question.images]
+    sizes = measure_images(references, image_dir, f"evaluation.data.{name}.image_dir")
+    return LoadedQuestions(benchmark, questions, asked, image_dir, sizes)
+
+
+def find_data(config: Config, name: str) -> BenchmarkData:
+    """Where a benchmark's files lie.
+
+    Raises:
+        ConfigError: the config does not say.
+    """
     data = config.evaluation.data.get(name)
     if data is None:
         raise ConfigError(
             f"evaluation.data.{name}.annotations: missing; set it to the benchmark's official "
-            f"files (data/README.md shows their layout), or leave `{name}` out of "
-            "evaluation.benchmarks"
+            f"files or the hub's parquet (data/README.md shows their layout), or leave `{name}` "
+            "out of evaluation.benchmarks"
         )
     return data
 

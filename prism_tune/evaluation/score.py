@@ -18,6 +18,7 @@ from prism_tune import __version__
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.run_dir import fingerprint, fingerprint_file, write_json
 from prism_tune.schema import BenchmarkResult, Prediction
 
@@ -64,13 +65,20 @@ def find_benchmark(name: str) -> Benchmark:
     """The benchmark of this name.
 
     Raises:
-        UserError: unknown; the nearest name and all names are given.
+        UserError: unknown (the nearest name and all names are given), or a language benchmark,
+            which has no answer file.
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    nearest = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1, cutoff=0.4)
+    if name in LANGUAGE_BENCHMARKS:
+        raise UserError(
+            f"{name} is a language benchmark: lm-eval scores it while it runs, with "
+            f"`prism-tune evaluate CONFIG benchmarks=[{name}]`; there is no answer file to score"
+        )
+    known = [*sorted(BENCHMARKS), *sorted(LANGUAGE_BENCHMARKS)]
+    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise UserError(f"unknown benchmark {name!r}; {hint}There are {', '.join(sorted(BENCHMARKS))}")
+    raise UserError(f"unknown benchmark {name!r}; {hint}There are {', '.join(known)}")
 
 
 def result_to_json(result: BenchmarkResult) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from prism_tune.evaluation.generate import GreedyDecoder
 from prism_tune.evaluation.images import extract_images
 from prism_tune.evaluation.plan import Plan
 from prism_tune.evaluation.score import result_to_json
+from prism_tune.models.adapters import name_base
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pillow")
 
 
 class Session:
@@ -62,7 +63,8 @@ class Session:
                 "model.template: plain has no place for a question; choose the template the model "
                 "was tuned with"
             )
-        self._config = config
+        base = name_base(config.model)
+        self._config = config = config.model_copy(update={"model": base})
         self._run = run
         self._checkpoint = checkpoint
         self._device = pick_device()
@@ -196,6 +198,8 @@ class Session:
     def _describe_machine(self) -> dict[str, Any]:
         return {
             "model": self._config.model.path,
+            "model_revision": self._config.model.revision,
+            "attn_implementation": self._config.model.attn_implementation,
             "checkpoint_path": str(self._checkpoint) if self._checkpoint else None,
             "dtype": str(self._dtype).removeprefix("torch."),
             "device": self._device.type,

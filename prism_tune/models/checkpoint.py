@@ -21,11 +21,11 @@ from transformers import PreTrainedModel
 
 from prism_tune.config import Config, render_config
 from prism_tune.errors import UserError
+from prism_tune.models.adapters import ADAPTER_CONFIG
 from prism_tune.models.load import load_model
 from prism_tune.run_dir import write_atomic
 
 CONFIG_NAME = "prism_tune.yaml"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_tuned(

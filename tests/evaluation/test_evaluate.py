@@ -13,13 +13,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny import draw_image
 
-from prism_tune.config import Config
+from prism_tune.config import Config, ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import session
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.generate import GreedyDecoder
+from prism_tune.models.load import load_model
+from prism_tune.models.tuning import prepare_tuning
 from prism_tune.run_dir import RunDir, Stage
 from prism_tune.timings import read_timings
 
@@ -404,6 +407,33 @@ def test_missing_images_are_listed_before_any_answer(setting, asked, tmp_path):
         "set it to the folder they are relative to"
     )
     assert asked == []
+
+
+def test_annotations_that_only_score_are_not_asked(setting, tmp_path):
+    entry = {"question_type": "short-answer", "ground_truth": "1"}
+    (tmp_path / "answers.json").write_text(json.dumps({"validation_Math_1": entry}))
+    data = {"mmmu": {"annotations": str(tmp_path / "answers.json")}}
+    with pytest.raises(UserError, match=r"mmmu.annotations: .* holds references, not questions"):
+        setting.evaluate(benchmarks=("mmmu",), data=data)
+
+
+def test_an_adapter_directory_is_evaluated_on_its_base(setting, tiny_llava_dir, tmp_path):
+    base = load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.float32)
+    section = TrainingConfig(lora={"r": 2, "lora_alpha": 64})
+    adapted = prepare_tuning(base, section, weights_dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3
+    adapted.save_pretrained(tmp_path / "adapter")
+    setting.evaluate()
+    untuned = [line["text"] for line in setting.lines()]
+    setting.model_dir = tmp_path / "adapter"
+    setting.evaluate()
+    assert [line["text"] for line in setting.lines()] != untuned
+    provenance = setting.results()["provenance"]
+    assert provenance["model"] == str(tiny_llava_dir)
+    assert provenance["checkpoint_path"] == str(tmp_path / "adapter")
 
 
 def test_unknown_benchmark_names_the_nearest(setting):

@@ -77,6 +77,13 @@ def test_an_unknown_benchmark_names_the_nearest():
         find_benchmark("zzzz")
 
 
+def test_language_benchmarks_are_known_but_have_no_answer_file():
+    with pytest.raises(UserError, match=r"mmlu is a language benchmark.*benchmarks=\[mmlu\]"):
+        find_benchmark("mmlu")
+    with pytest.raises(UserError, match="did you mean 'hellaswag'"):
+        find_benchmark("helaswag")
+
+
 def test_an_unknown_profile_is_a_usage_error():
     assert check_profile("lmms_eval") == "lmms_eval"
     with pytest.raises(ConfigError, match="llava15 or lmms_eval, found 'llava'"):

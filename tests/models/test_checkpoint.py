@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from prism_tune.config import Config, ModelConfig, TrainingConfig
 from prism_tune.errors import UserError
+from prism_tune.models.adapters import name_base
 from prism_tune.models.checkpoint import digest_trained, load_tuned, verify_saved
 from prism_tune.models.load import load_model
 from prism_tune.models.tuning import prepare_tuning
@@ -79,6 +80,24 @@ def test_full_weights_load_from_their_directory(tiny_llava_dir, tmp_path):
     loaded = load_tuned(config_of(tiny_llava_dir), tmp_path, dtype=torch.float32, device=CPU)
     with torch.no_grad():
         torch.testing.assert_close(loaded(**BATCH).logits, expected, rtol=0, atol=0)
+
+
+def test_a_model_path_that_is_an_adapter_stands_for_its_base(adapter, tiny_llava_dir, tmp_path):
+    directory, logits, *_ = adapter
+    base = name_base(ModelConfig(path=str(directory), dtype="float32"))
+    assert base == ModelConfig(path=str(tiny_llava_dir), dtype="float32")
+    model = load_tuned(config_of(base.path), directory, dtype=torch.float32, device=CPU)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**BATCH).logits, logits, rtol=1e-4, atol=1e-4)
+    whole = ModelConfig(path=str(tiny_llava_dir))
+    assert name_base(whole) is whole
+    assert name_base(ModelConfig(path="hub/id")).path == "hub/id"
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/no/where"}')
+    with pytest.raises(UserError, match="no such directory /no/where; set it to where"):
+        name_base(ModelConfig(path=str(tmp_path)))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="base_model_name_or_path: missing"):
+        name_base(ModelConfig(path=str(tmp_path)))
 
 
 def test_a_good_checkpoint_is_verified(adapter):

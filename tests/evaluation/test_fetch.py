@@ -1,0 +1,113 @@
+"""Fetching from the hub (replaced by a function that serves rows), and what is said by hand."""
+
+import io
+
+import datasets
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
+from PIL import Image
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation import fetch
+from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.benchmarks.mmmu import DOMAINS
+from prism_tune.evaluation.data_sources import DATA_SOURCES
+from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language_tasks import find_split_files
+from prism_tune.run_dir import read_json
+
+
+class Hub:
+    """Serves one row per split, and remembers what was asked for."""
+
+    def __init__(self):
+        self.asked = []
+        self.fail_after = None
+
+    def dataset_info(self, hub_id):
+        return type("Info", (), {"sha": "abc123"})()
+
+    def load_dataset(self, hub_id, configuration, *, split, revision):
+        if self.fail_after is not None and len(self.asked) >= self.fail_after:
+            raise OfflineModeIsEnabled("no network")
+        self.asked.append((hub_id, configuration, split, revision))
+        content = io.BytesIO()
+        Image.new("RGB", (4, 4), "red").save(content, format="PNG")
+        rows = {
+            "index": [5], "question": ["Which?"], "hint": ["nan"], "A": ["x"], "B": ["y"],
+            "C": ["nan"], "D": ["nan"], "answer": ["B"], "category": ["c"], "L2-category": ["l"],
+            "image": [{"bytes": content.getvalue(), "path": None}],
+        }  # fmt: skip
+        return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    served = Hub()
+    monkeypatch.setattr(datasets, "load_dataset", served.load_dataset)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: served)
+    return served
+
+
+def test_what_is_fetched_is_what_the_benchmark_reads(hub, tmp_path):
+    fetch.fetch_benchmark("mmbench", tmp_path)
+    assert hub.asked == [("lmms-lab/MMBench", "en", "dev", "abc123")]
+    (question,) = BENCHMARKS["mmbench"].load_questions(tmp_path, "llava15")
+    assert (question.question_id, question.reference) == (5, "B")
+    assert question.images == (f"parquet:{tmp_path.resolve()}/dev.parquet#0#image",)
+    record = read_json(tmp_path / "source.json")
+    assert record["hub_id"] == "lmms-lab/MMBench"
+    assert record["revision"] == "abc123"
+    assert record["files"]["dev.parquet"]["num_rows"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dev.parquet", "source.json"]
+
+
+def test_a_fetch_that_was_cut_off_goes_on_where_it_stopped(hub, tmp_path):
+    hub.fail_after = 1
+    with pytest.raises(UserError, match=r"cais/mmlu cannot be fetched from the hub \(Offline"):
+        fetch.fetch_benchmark("mmlu", tmp_path)
+    hub.fail_after = None
+    fetch.fetch_benchmark("mmlu", tmp_path)
+    fetch.fetch_benchmark("mmlu", tmp_path)
+    assert [split for _, _, split, _ in hub.asked] == ["test", "dev"]
+    assert set(find_split_files("mmlu", tmp_path)) == {"test", "dev"}
+
+
+def test_a_damaged_file_is_fetched_again(hub, tmp_path):
+    fetch.fetch_benchmark("mmbench", tmp_path)
+    (tmp_path / "dev.parquet").write_bytes(b"torn")
+    fetch.fetch_benchmark("mmbench", tmp_path)
+    assert len(hub.asked) == 2
+    assert len(BENCHMARKS["mmbench"].load_questions(tmp_path, "llava15")) == 1
+
+
+def test_each_subject_of_mmmu_is_a_file(hub, tmp_path):
+    fetch.fetch_benchmark("mmmu", tmp_path)
+    assert len(list(tmp_path.glob("validation-*.parquet"))) == 30
+    subjects = {name for members in DOMAINS.values() for name in members.split()}
+    assert set(DATA_SOURCES["mmmu"].hub.configurations) == subjects
+
+
+@pytest.mark.parametrize("name", ["mme", "mmvet"])
+def test_what_has_to_be_fetched_by_hand_is_said_with_its_address(name, hub, tmp_path):
+    with pytest.raises(UserError, match=r"Fetch by hand:\n.*https://github.com/") as caught:
+        fetch.fetch_benchmark(name, tmp_path)
+    assert f"-> {tmp_path}/" in str(caught.value)
+    assert hub.asked == []
+
+
+def test_a_folder_of_another_dataset_is_not_mixed(hub, tmp_path):
+    fetch.fetch_benchmark("mmbench", tmp_path)
+    with pytest.raises(UserError, match=r"source.json: of lmms-lab/MMBench"):
+        fetch.fetch_benchmark("pope", tmp_path)
+
+
+def test_every_benchmark_has_a_source_and_other_names_are_refused(tmp_path):
+    assert set(DATA_SOURCES) == {*BENCHMARKS, *LANGUAGE_BENCHMARKS} - {"quickstart"}
+    for name, benchmark in LANGUAGE_BENCHMARKS.items():
+        assert DATA_SOURCES[name].hub.splits == benchmark.splits
+    with pytest.raises(UserError, match="did you mean 'mmmu'"):
+        fetch.fetch_benchmark("mmmuu", tmp_path)
+    with pytest.raises(UserError, match="prism-tune prepare"):
+        fetch.fetch_benchmark("quickstart", tmp_path)
