@@ -34,6 +34,7 @@ selection: {{dtype: float32, budget: 0.5}}
 class Workplace:
     def __init__(self, root):
         self.root = root
+        self.config_file = root / "config.yaml"
         self.images = root / "pool" / "images"
         self.pool = root / "pool" / "pool.json"
 

@@ -1,0 +1,85 @@
+"""kill -9 at ten random moments of extraction: real processes, the identical subset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny import draw_pool
+
+# Imports once, then forks a process for every attempt: starting Python anew would take minutes.
+KILL_TEN_TIMES = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from prism_tune.selection import feature_store
+from prism_tune.selection.select import select
+from prism_tune.cli import main
+
+feature_store.UNITS_PER_SHARD = 2
+config, features = sys.argv[1], Path(sys.argv[2])
+random.seed(20)
+
+def start(*overrides):
+    pid = os.fork()
+    if pid:
+        return pid
+    sys.argv = ["prism-tune", "select", config, *overrides]
+    main()
+
+def num_shards():
+    return len(list(features.glob("shard-*")))
+
+def kill_somewhere(pid):
+    goal = num_shards() + random.randint(0, 3)
+    while num_shards() < goal:
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "ended by itself"
+    moment = time.perf_counter() + random.uniform(0, 0.02)
+    while time.perf_counter() < moment:
+        pass
+    os.kill(pid, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    return num_shards()
+
+found = [kill_somewhere(start()) for _ in range(10)]
+for overrides in ([], ["name=whole"]):
+    assert os.waitstatus_to_exitcode(os.waitpid(start(*overrides), 0)[1]) == 0
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def large_pool(workplace):
+    """80 images, so that ten attempts find something left to do."""
+    pool = draw_pool(workplace.root / "large", num_images=80)
+    workplace.config_file.write_text(
+        workplace.config_file.read_text().replace(
+            str(workplace.pool.parent), str(workplace.root / "large")
+        )
+    )
+    return pool
+
+
+def digest_files(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("shard-*")}
+
+
+def test_ten_kills_end_in_the_identical_subset(workplace, large_pool):
+    run, whole = workplace.run_dir(), workplace.run_dir(name="whole")
+    script = [sys.executable, "-c", KILL_TEN_TIMES, str(workplace.config_file), str(run.features)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    num_shards = json.loads(done.stdout.splitlines()[-1])
+    assert len(num_shards) == 10
+    assert num_shards == sorted(num_shards)
+    assert 3 < num_shards[-1] < 40  # never from the start again, and never done
+    assert digest_files(run.features) == digest_files(whole.features)
+    assert len(digest_files(run.features)) == 40
+    killed, untouched = workplace.read(run), workplace.read(whole)
+    assert killed.manifest["subset_sha256"] == untouched.manifest["subset_sha256"]
+    assert killed.scores == untouched.scores
+    assert list(run.features.glob(".partial-*")) == []
