@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from prism_tune.cli_models import assemble, export
+
 if TYPE_CHECKING:
     from prism_tune.config import Config
     from prism_tune.run_dir import RunDir
@@ -99,6 +101,37 @@ def score(
         typer.echo(format_json(result))
     else:
         print_result(result)
+
+
+@app.command()
+def judge(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="mmvet.")],
+    predictions: Annotated[Path, typer.Option(help="Answers: LLaVA's jsonl or {id: answer}.")],
+    annotations: Annotated[Path, typer.Option(help="mm-vet.json.")],
+    judge_prompt: Annotated[Path, typer.Option(help="MM-Vet's mm-vet_evaluator.py, or its text.")],
+    model: Annotated[str, typer.Option(help="The judge: a name at --base-url, or a HF model.")],
+    base_url: Annotated[
+        str, typer.Option(help="OpenAI-compatible, https://host/v1; key: OPENAI_API_KEY.")
+    ] = "",
+    runs: Annotated[int, typer.Option(min=1, help="Grades per answer; the paper has 5.")] = 1,
+    readout: Annotated[str, typer.Option(help="HF model: expected | argmax.")] = "expected",
+    price: Annotated[
+        Optional[float],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        typer.Option(min=0, help="Of a million prompt tokens, for the estimate."),
+    ] = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The grade file; else beside the answers."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate only.")] = False,
+) -> None:
+    """Grade answers with a judge; writes a grade file in the official format."""
+    from prism_tune.evaluation.judge_command import JudgeSettings, run_judge
+    from prism_tune.log import setup_logging
+
+    setup_logging()
+    settings = JudgeSettings(model, base_url, readout, judge_prompt, runs, price, dry_run)
+    run_judge(benchmark, predictions, annotations, settings, output)
 
 
 @app.command()
@@ -194,6 +227,10 @@ def doctor() -> None:
 
     if not diagnose():
         raise typer.Exit(1)
+
+
+app.command()(export)
+app.command()(assemble)
 
 
 def main() -> None:

@@ -10,11 +10,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import pstdev
-from typing import Any
+from typing import Any, Literal
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import require_keys
 from prism_tune.evaluation.metrics import mean
+
+Readout = Literal["expected", "argmax"]
+"""What a local judge's likelihoods become: their expectation, or the likeliest score."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One judgement: the score in [0, 1], the judge's words, and who the judge says it is."""
+
+    score: float
+    content: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,11 @@ class Grades:
     def deviation(self, ids: Sequence[str]) -> float:
         """Standard deviation over the runs (population, as the official grader)."""
         return pstdev(self.total_per_run(ids))
+
+
+def name_local_judge(path: str, readout: Readout) -> str:
+    """What a local judge is called in grade files and results."""
+    return f"{path} (local, {readout})"
 
 
 def is_grades(content: Any) -> bool:

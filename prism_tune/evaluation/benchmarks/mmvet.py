@@ -111,7 +111,7 @@ def score_answers(
     Raises:
         UserError: nothing can be joined.
     """
-    joined = _join(questions, predictions)
+    joined = join_answers(questions, predictions)
     grades = _find_grades(questions, joined)
     keys = [id_key(question) for question in questions]
     notes = list(joined.notes)
@@ -154,7 +154,7 @@ def write_submission(
     questions: Sequence[Question], predictions: Sequence[Prediction], folder: Path
 ) -> Path:
     """Write `mmvet.json` for the official grader; a missing answer is empty."""
-    joined = _join(questions, predictions)
+    joined = join_answers(questions, predictions)
     write_json(folder / "mmvet.json", {id_key(q): joined.text(id_key(q)) or "" for q in questions})
     return folder / "mmvet.json"
 
@@ -196,7 +196,12 @@ def _find_grades(questions: Sequence[Question], joined: Joined) -> Grades | None
     return parse_grades(entries, Path("grades")) if entries else None
 
 
-def _join(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Joined:
+def join_answers(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Joined:
+    """Answers by question id; LLaVA's ids lack the "v1_".
+
+    Raises:
+        UserError: nothing can be joined.
+    """
     known = {id_key(question) for question in questions}
 
     def key_of(prediction: Prediction) -> str:
