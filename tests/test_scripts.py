@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci/run"]
+SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.*s*h")), ROOT / ".ci/run"]
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
   "-m pip install "*) echo "$*" >>"{log}"; exit "${{PIP_EXIT_CODE:-0}}" ;;
@@ -272,3 +272,37 @@ def test_the_main_job_explains_itself(sandbox):
     assert "bash scripts/select_and_finetune.sh [CONFIG] [key=value ...]" in shown.stdout
     assert "set -euo" not in shown.stdout
     assert sandbox.calls == []
+
+
+def test_the_slurm_job_launches_every_stage_on_every_node(sandbox):
+    """`srun` and `scontrol` are stand-ins; what SLURM sets is set by hand."""
+    sandbox.place_command("srun", f'echo "srun $*" >>"{sandbox.log}"')
+    path = sandbox.place_command("scontrol", "echo gpu07; echo gpu08")
+    done = sandbox.run(
+        "slurm/select_and_finetune.sbatch",
+        "configs/experiments/quickstart.yaml",
+        "name=trial",
+        PATH=f"{path}:{os.environ['PATH']}",
+        SLURM_SUBMIT_DIR=str(sandbox.root),
+        SLURM_JOB_NODELIST="gpu[07-08]",
+        SLURM_JOB_ID="41",
+        SLURM_NNODES="2",
+        SLURM_GPUS_ON_NODE="8",
+    )
+    assert done.returncode == 0, done.stderr
+    python = f"srun --nodes=1 --ntasks=1 {sandbox.venv}/bin/python -m prism_tune"
+    torchrun = (
+        f"srun --kill-on-bad-exit=1 {sandbox.venv}/bin/torchrun --nnodes=2 --nproc_per_node=8 "
+        "--rdzv_id=41 --rdzv_backend=c10d --rdzv_endpoint=gpu07:20041 -m prism_tune"
+    )
+    assert verbs(sandbox) == [
+        f"{python} audit CONFIG name=trial",
+        f"{torchrun} evaluate CONFIG name=trial name=trial-untuned training.tuning=none",
+        f"{torchrun} select CONFIG name=trial",
+        f"{torchrun} train CONFIG name=trial",
+        f"{torchrun} evaluate CONFIG name=trial",
+        f"{python} tables main --runs runs/trial-untuned --runs runs/trial",
+    ]
+    lost = sandbox.run("slurm/select_and_finetune.sbatch", "x.yaml", SLURM_SUBMIT_DIR="/tmp")
+    assert lost.returncode == 2
+    assert "submit from the repository" in lost.stderr
