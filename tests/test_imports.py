@@ -16,7 +16,7 @@ FLOORS = (
     {"run_dir", "stages", "timings", "process_group"},
     {"data", "models"},
     {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart"},
-    {"cli", "doctor", "__main__"},
+    {"cli", "cli_models", "doctor", "__main__"},
 )
 APART = (FLOORS[2], FLOORS[3])  # rooms on these floors do not know their neighbours
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -35,7 +35,8 @@ from prism_tune.models.families import parts
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
-_FINAL_NORM = re.compile(r"(^|\.)norm\.weight$")
+_FINAL_NORM = re.compile(r"(^|\.)(norm|final_layernorm)\.(weight|bias)$")
+_FINAL_NORM_NAMES = ("norm", "final_layernorm")  # the second is Phi's
 _HEAD = re.compile(r"(^|\.)lm_head\.")
 _VISION = re.compile(r"vis(ion|ual)")
 
@@ -69,7 +70,7 @@ def load_model(
         AutoModelForImageTextToText, resolve_source(config), dtype, config
     )
     parts(model)
-    _require_complete(config, report, allowed="")
+    _require_complete(config, report)
     return _place(model, device)
 
 
@@ -99,15 +100,16 @@ def load_shallow(
     with tempfile.TemporaryDirectory(prefix="prism_tune-shallow-") as folder:
         kept_layers = num_layers if num_layers < depth else None
         source = _shallow_view(resolve_source(config, kept_layers), kept_layers, Path(folder))
-        with _without_load_report():
+        with without_load_report():
             model, report = _read_weights(
                 AutoModel, source, dtype, config, architecture=model_config
             )
     found = parts(model)
-    final_norm = f"{found.names['language_model']}.norm.weight" if num_layers < depth else ""
+    norm = next(name for name in _FINAL_NORM_NAMES if hasattr(found.language_model, name))
+    final_norm = f"{found.names['language_model']}.{norm}." if num_layers < depth else None
     _require_complete(config, report, allowed=final_norm)
     if num_layers < depth:
-        found.language_model.norm = nn.Identity()
+        setattr(found.language_model, norm, nn.Identity())
     return _place(model, device)
 
 
@@ -148,9 +150,16 @@ def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
         raise UserError(_unreachable(config)) from error
 
 
-def _require_complete(config: ModelConfig, report: dict[str, Any], *, allowed: str) -> None:
-    """Transformers only warns of missing weights and goes on with random ones; we do not."""
-    missing = sorted(set(report["missing_keys"]) - {allowed})
+def _require_complete(
+    config: ModelConfig, report: dict[str, Any], *, allowed: str | None = None
+) -> None:
+    """Transformers only warns of missing weights and goes on with random ones; we do not.
+
+    Names that begin with `allowed` may be missing.
+    """
+    missing = sorted(
+        key for key in report["missing_keys"] if allowed is None or not key.startswith(allowed)
+    )
     mismatched = sorted(str(key) for key in report["mismatched_keys"])
     if missing or mismatched:
         faults = ", ".join((missing + mismatched)[:5])
@@ -167,7 +176,7 @@ def _place(model: PreTrainedModel, device: torch.device | None) -> PreTrainedMod
 
 
 @contextmanager
-def _without_load_report() -> Iterator[None]:
+def without_load_report() -> Iterator[None]:
     """The deeper layers are left out on purpose: no table of unexpected keys."""
     before = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from transformers import AutoProcessor, LlavaProcessor, PretrainedConfig, ProcessorMixin
+from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
 
 from prism_tune.config import ModelConfig
 from prism_tune.errors import UserError
@@ -35,14 +35,17 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
     if isinstance(processor, LlavaProcessor):
-        _complete_llava(processor, load_model_config(config))
+        _complete_llava(processor, config)
         if config.image_aspect_ratio == "pad":
             _pad_to_square(processor)
     return processor
 
 
-def _complete_llava(processor: LlavaProcessor, model_config: PretrainedConfig) -> None:
+def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
     """Fill what old checkpoints leave out, and the image-token count depends on."""
+    if processor.patch_size is not None and processor.vision_feature_select_strategy is not None:
+        return  # an adapter's directory has a complete processor, but no config of the model
+    model_config = load_model_config(config)
     if processor.patch_size is None:
         processor.patch_size = model_config.vision_config.patch_size
     if processor.vision_feature_select_strategy is None:

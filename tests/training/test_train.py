@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import load_tuned
+from prism_tune.models.export import export
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model
 from prism_tune.run_dir import read_json
@@ -52,7 +53,7 @@ def plain_reload(config, directory):
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full", "projector"])
-def test_a_tuned_checkpoint_is_self_contained(make_run, tuning):
+def test_a_tuned_checkpoint_is_self_contained(make_run, tmp_path, tuning):
     config, run = make_run(tuning=tuning, hf={"max_steps": 3})
     train(config, run)
     tuned = load_tuned(config, run.checkpoint, dtype=torch.float32, device=CPU)
@@ -60,6 +61,9 @@ def test_a_tuned_checkpoint_is_self_contained(make_run, tuning):
     reloaded = plain_reload(config, run.checkpoint)
     torch.testing.assert_close(logits(tuned), logits(reloaded), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits(tuned), logits(base), atol=1e-3)
+    export(run.root, tmp_path / "exported")
+    exported = plain_reload(config, tmp_path / "exported")
+    torch.testing.assert_close(logits(exported), logits(reloaded), rtol=1e-4, atol=1e-4)
 
     frozen = {"lora": ["vision_tower"], "full": ["vision_tower"]}
     for part in frozen.get(tuning, ["vision_tower", "language_model"]):

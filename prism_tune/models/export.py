@@ -1,0 +1,144 @@
+"""Any checkpoint in, a clean Hugging Face directory out, verified by its logits.
+
+A LoRA checkpoint is merged into its base model, full weights are written in the published layout,
+and a checkpoint of the original LLaVA code is converted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from prism_tune.config import DType, ModelConfig, load_config
+from prism_tune.errors import UserError
+from prism_tune.models.checkpoint import ADAPTER_CONFIG, CONFIG_NAME
+from prism_tune.models.convert_original import convert_original, is_original
+from prism_tune.models.load import load_model
+from prism_tune.models.processor import load_processor
+from prism_tune.models.write import require_vacant, sample_logits, write_verified
+from prism_tune.run_dir import RunDir, read_json
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the checkpoint cannot say itself.
+
+    Attributes:
+        dtype: of the written weights. `auto` never rounds: full weights keep theirs, a merged model
+            is float32.
+        base_model: in place of the base model that an adapter names; for a pretrained projector of
+            the original layout, the language model it was trained with.
+        vision_tower: in place of the one that a checkpoint of the original layout names.
+    """
+
+    dtype: DType = "auto"
+    base_model: str | None = None
+    vision_tower: str | None = None
+
+
+def export(source: Path, destination: Path, options: ExportOptions = ExportOptions()) -> None:
+    """Write a clean directory that plain transformers loads.
+
+    Args:
+        source: a run folder (its final checkpoint is taken), a checkpoint, or a directory in the
+            original LLaVA layout.
+        destination: a new directory.
+        options: see there.
+
+    Raises:
+        UserError: not a checkpoint, its base model is missing, the destination is taken, or the
+            written model's logits are not those of the checkpoint.
+    """
+    require_vacant(destination)
+    checkpoint = _find_checkpoint(source)
+    expected = None
+    model: PreTrainedModel
+    if is_original(checkpoint):
+        model, processor = convert_original(
+            checkpoint, vision_tower=options.vision_tower, language_model=options.base_model
+        )
+        dtype = model.dtype
+    elif (checkpoint / ADAPTER_CONFIG).exists():
+        adapted, processor = _load_adapted(checkpoint, options.base_model)
+        expected = sample_logits(adapted, processor)
+        model = adapted.merge_and_unload(safe_merge=True)
+        dtype = torch.float32
+    else:
+        model, processor = _load_full(checkpoint)
+        dtype = _stored_dtype(checkpoint)
+    if options.dtype != "auto":
+        dtype = getattr(torch, options.dtype)
+    write_verified(model, processor, destination, dtype=dtype, expected_BLV=expected)
+
+
+def check_dtype(name: str) -> DType:
+    """A dtype by name.
+
+    Raises:
+        UserError: none of ours.
+    """
+    if name not in get_args(DType):
+        raise UserError(f"--dtype {name}: expected one of {', '.join(get_args(DType))}")
+    return cast(DType, name)
+
+
+def _find_checkpoint(source: Path) -> Path:
+    final = RunDir(source).checkpoint
+    if final.is_dir():
+        return final
+    if any((source / name).exists() for name in ("config.json", ADAPTER_CONFIG)):
+        return source
+    raise UserError(
+        f"{source}: expected a run folder with a finished training (training/final/), or a "
+        f"directory with config.json or {ADAPTER_CONFIG}"
+    )
+
+
+def _load_adapted(checkpoint: Path, base_model: str | None) -> tuple[Any, Any]:
+    """The adapter over its base model, in float32 and not merged."""
+    config = _base_config(checkpoint)
+    if base_model is not None:
+        config = config.model_copy(update={"path": base_model, "revision": None})
+    base = load_model(config, dtype=torch.float32)
+    return PeftModel.from_pretrained(base, str(checkpoint)).eval(), _load_processor(
+        checkpoint, config
+    )
+
+
+def _base_config(checkpoint: Path) -> ModelConfig:
+    """From our own config beside the adapter, else from the adapter's."""
+    if (checkpoint / CONFIG_NAME).exists():
+        return load_config(checkpoint / CONFIG_NAME).model
+    named = read_json(checkpoint / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not named:
+        raise UserError(f"{checkpoint}: the adapter names no base model; give --base-model")
+    return ModelConfig(path=named)
+
+
+def _load_full(checkpoint: Path) -> tuple[PreTrainedModel, Any]:
+    config = ModelConfig(path=str(checkpoint), image_aspect_ratio="processor")
+    return load_model(config, dtype=torch.float32), load_processor(config)
+
+
+def _load_processor(checkpoint: Path, base: ModelConfig) -> Any:
+    """The checkpoint's own processor where it has one, as ours do; else the base model's."""
+    if not (checkpoint / "processor_config.json").exists():
+        return load_processor(base)
+    return load_processor(ModelConfig(path=str(checkpoint), image_aspect_ratio="processor"))
+
+
+def _stored_dtype(checkpoint: Path) -> torch.dtype:
+    """The smallest type that holds every stored weight exactly."""
+    stored = set()
+    for path in checkpoint.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as tensors:
+            stored |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    if stored == {"BF16"}:
+        return torch.bfloat16
+    return torch.float16 if stored == {"F16"} else torch.float32

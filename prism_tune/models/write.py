@@ -1,0 +1,156 @@
+"""Writing a clean Hugging Face directory, and proof that it holds the model that was meant.
+
+In: a model and its processor. Out: config, safetensors, tokenizer, processor and chat template, in
+a directory that appears only after its logits were compared.
+
+Shape legend: B inputs, L tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prism_tune.config import ModelConfig
+from prism_tune.errors import UserError
+from prism_tune.models.load import load_model
+from prism_tune.models.processor import load_processor
+from prism_tune.models.read_parts import cast_parameters, set_dtype
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-3
+"""Largest difference of two logits, in standard deviations of all of them. Merging LoRA in float32
+moves them by some 1e-5, a lost weight or one in the wrong place by more than 0.1."""
+
+_QUESTION = "What is shown here?"
+
+
+def require_vacant(directory: Path) -> None:
+    """Check that nothing would be overwritten.
+
+    Raises:
+        UserError: the path is a file, or a directory with something in it.
+    """
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
+        raise UserError(f"{directory}: is there already; name a new directory with --to")
+
+
+def write_verified(
+    model: PreTrainedModel,
+    processor: Any,
+    directory: Path,
+    *,
+    dtype: torch.dtype,
+    expected_BLV: Tensor | None = None,
+) -> None:
+    """Write a model, read it back as its users will, and compare the logits of both in float32.
+
+    Args:
+        model: taken over: afterwards it is rounded to `dtype`.
+        processor: written beside it, and used to make the input.
+        directory: where to; must be vacant.
+        dtype: of the written weights. Where it rounds, what was written is compared with the
+            rounded model, and how far rounding moved the logits is logged.
+        expected_BLV: float32 logits of `sample_logits` that the model has to have before rounding;
+            None where the model itself is the reference.
+
+    Raises:
+        UserError: the model's logits are not those expected, or the directory's not the model's;
+            nothing is left behind then.
+    """
+    require_vacant(directory)
+    logits_BLV = sample_logits(model, processor)
+    if expected_BLV is None:
+        expected_BLV = logits_BLV
+    _require_equal(logits_BLV, expected_BLV, "the merged model")
+    partial = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _verify_written(model, processor, partial, dtype, expected_BLV)
+        if directory.is_dir():
+            directory.rmdir()
+        os.replace(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    logger.info("%s: written in %s and verified", directory, str(dtype).removeprefix("torch."))
+
+
+@torch.no_grad()
+def sample_logits(model: PreTrainedModel, processor: Any) -> Tensor:
+    """The model's logits, in float32, on a drawn image and a question as the processor reads them.
+
+    Returns:
+        B x L x V, with B = 1.
+    """
+    inputs = processor(
+        images=[_draw_image()],
+        text=[f"{processor.image_token}\n{_QUESTION}"],
+        return_tensors="pt",
+    )
+    dtype = model.dtype
+    model.eval()
+    cast_parameters(model, torch.float32)
+    logits_BLV: Tensor = model(**inputs.to(model.device)).logits.float().cpu()
+    cast_parameters(model, dtype)
+    return logits_BLV
+
+
+def _verify_written(
+    model: PreTrainedModel,
+    processor: Any,
+    partial: Path,
+    dtype: torch.dtype,
+    expected_BLV: Tensor,
+) -> None:
+    set_dtype(model, dtype)
+    model.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    rounded_BLV = sample_logits(model, processor)
+    moved = _difference(rounded_BLV, expected_BLV)
+    if moved > _TOLERANCE:
+        logger.warning(
+            "%s: rounding to %s moves logits by up to %.2g standard deviations",
+            partial.stem,
+            dtype,
+            moved,
+        )
+    reread = ModelConfig(path=str(partial), image_aspect_ratio="processor")
+    written = load_model(reread, dtype=torch.float32)
+    _require_equal(
+        sample_logits(written, load_processor(reread)), rounded_BLV, "what was written, read back"
+    )
+
+
+def _require_equal(logits_BLV: Tensor, expected_BLV: Tensor, name: str) -> None:
+    if logits_BLV.shape == expected_BLV.shape:
+        difference = _difference(logits_BLV, expected_BLV)
+        if difference <= _TOLERANCE:
+            return
+        how = f"logits differ by {difference:.2g} of their standard deviation"
+    else:
+        how = f"logits have the shape {tuple(logits_BLV.shape)}, not {tuple(expected_BLV.shape)}"
+    raise UserError(f"{name} is not the model that was meant: {how}; nothing was written")
+
+
+def _difference(first: Tensor, second: Tensor) -> float:
+    """Of the most different logit; NaN (of a broken model) counts as infinitely far."""
+    difference = float((first - second).abs().max() / second.std())
+    return difference if np.isfinite(difference) else float("inf")
+
+
+def _draw_image() -> Image.Image:
+    """A picture without symmetry: a gradient in each colour and a dark rectangle."""
+    rows, columns = np.mgrid[0:96, 0:128]
+    pixels = np.stack([columns * 2, rows * 2, (rows + columns) % 256], axis=-1).astype(np.uint8)
+    pixels[20:50, 30:90] = (20, 40, 60)
+    return Image.fromarray(pixels)
