@@ -73,7 +73,7 @@ class SelectionConfig(Section):
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] = "low"
-    features: Literal["visual", "joint"] = "visual"
+    features: Literal["visual", "joint", "pair"] = "visual"
     layer: Index = 1
     pooling: Literal["mean", "last"] = "mean"
     tokens_per_batch: Count = 16384

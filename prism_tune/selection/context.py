@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,18 @@ class ScoredRecords:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A selection method. `selection.keep: low` keeps the lowest scores."""
+    """A selection method. `selection.keep: low` keeps the lowest scores.
+
+    `features`: what it needs whatever `selection.features` says; None where that decides.
+    """
 
     score: Callable[[ScoringContext], ScoredRecords]
     needs_features: bool
+    features: Literal["pair"] | None = None
+
+    def complete(self, config: Config) -> Config:
+        """The config with the features that the method needs."""
+        if self.features is None:
+            return config
+        selection = config.selection.model_copy(update={"features": self.features})
+        return config.model_copy(update={"selection": selection})

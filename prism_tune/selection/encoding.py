@@ -27,13 +27,15 @@ _PREFETCHED = 8  # units per worker
 class Encoded:
     """One unit's inputs (token inputs of shape L) and which positions are pooled.
 
-    An unusable image leaves `inputs` empty and says why in `fault` (reason, detail).
+    `instruction_L`: positions pooled by themselves, for "pair" features. An unusable image leaves
+    `inputs` empty and says why in `fault` (reason, detail).
     """
 
     inputs: dict[str, torch.Tensor]
     pooled_L: torch.Tensor
     num_images: int = 0
     fault: tuple[str, str] | None = None
+    instruction_L: torch.Tensor | None = None
 
 
 class UnitDataset(Dataset[Encoded]):
@@ -77,14 +79,14 @@ class UnitDataset(Dataset[Encoded]):
 
 def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:
     """Run the model's own processor on one prompt with its images."""
-    joint = bool(prompt.instruction_spans)
+    with_text = bool(prompt.instruction_spans)
     offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
     outputs = processor(
         images=list(images),
         text=[prompt.text],
         add_special_tokens=adds_special_tokens(prompt.text, processor.tokenizer),
         return_tensors="pt",
-        **(offsets if joint else {}),
+        **(offsets if with_text else {}),
     )
     inputs = {
         key: value[0] if key in TOKEN_KEYS else value
@@ -92,12 +94,15 @@ def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:
         if isinstance(value, torch.Tensor) and key != "offset_mapping"
     }
     pooled_L = inputs["input_ids"] == image_token_id(processor)
-    if joint:
+    instruction_L = torch.zeros_like(pooled_L)
+    if with_text:
         rendered = Rendered(prompt.text, prompt.instruction_spans)
         spans = expand_spans(rendered, outputs.get("text_replacement_offsets"), len(images))
         places = outputs["offset_mapping"][0].tolist()
-        pooled_L |= mask_labels(inputs["input_ids"], places, spans) != IGNORED_LABEL
-    return Encoded(inputs, pooled_L, len(images))
+        instruction_L = mask_labels(inputs["input_ids"], places, spans) != IGNORED_LABEL
+    if prompt.apart:
+        return Encoded(inputs, pooled_L, len(images), instruction_L=instruction_L)
+    return Encoded(inputs, pooled_L | instruction_L, len(images))
 
 
 def load_units(dataset: UnitDataset, num_workers: int) -> DataLoader[Encoded]:

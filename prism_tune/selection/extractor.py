@@ -41,9 +41,10 @@ class Extractor:
         layers: which hidden states; 0 is the input of the first layer.
         pooling: "mean" over the pooled positions, or the "last" of them.
         tokens_per_batch: padded tokens of a batch; halved for good when memory runs out.
+        apart: units have instruction positions, which are pooled apart ("pair" features).
 
     Attributes:
-        width: D, the decoder's.
+        width: D of a feature: the decoder's, or twice that where two are side by side.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Extractor:
         layers: Sequence[int],
         pooling: Pooling,
         tokens_per_batch: int,
+        *,
+        apart: bool = False,
     ) -> None:
         self._model = model
         self._parts = parts(model)
@@ -61,7 +64,8 @@ class Extractor:
         self._collate = Collator(processor, model.dtype)
         self.tokens_per_batch = tokens_per_batch
         self.dtype = model.dtype
-        self.width = int(model.config.get_text_config().hidden_size)
+        self._apart = apart
+        self.width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
         found = self._parts
         self._decoder_size = _num_parameters(found.language_model.layers)
         self._vision_size = _num_parameters(found.vision_tower) + _num_parameters(found.projector)
@@ -109,12 +113,12 @@ class Extractor:
         inputs = self._collate([unit.inputs for unit in batch])
         if bool(inputs["attention_mask"].all()):
             del inputs["attention_mask"]  # no padding: plain causal attention, the fast kernel
-        pooled_BL = pad_sequence([unit.pooled_L for unit in batch], batch_first=True)
-        pooled_BL = pooled_BL.to(device, non_blocking=True)
+        masks = [mask_BL.to(device, non_blocking=True) for mask_BL in self._masks(batch)]
         result: Pooled = {}
 
         def keep(layer: int, hidden_BLD: torch.Tensor) -> None:
-            result[layer] = pool_positions(hidden_BLD, pooled_BL, self._pooling)
+            parts = [pool_positions(hidden_BLD, mask_BL, self._pooling) for mask_BL in masks]
+            result[layer] = torch.cat(parts, dim=1)
 
         with self._capture(keep):
             self._model(
@@ -122,6 +126,13 @@ class Extractor:
                 use_cache=False,
             )
         return result
+
+    def _masks(self, batch: Sequence[Encoded]) -> list[torch.Tensor]:
+        """Which positions are pooled, (B, L): one mask, or image and instruction positions."""
+        masks = [[unit.pooled_L for unit in batch]]
+        if self._apart:
+            masks.append([unit.instruction_L for unit in batch if unit.instruction_L is not None])
+        return [pad_sequence(mask, batch_first=True) for mask in masks]
 
     def _capture(self, keep: Callable[[int, torch.Tensor], None]) -> ExitStack:
         """Hooks on the input of deeper layers, and on the (possibly removed) final norm."""
@@ -157,7 +168,14 @@ def load_extractor(
     def load() -> Extractor:
         model = load_shallow(config.model, max(layers), dtype=dtype, device=device)
         selection = config.selection
-        return Extractor(model, processor, layers, selection.pooling, selection.tokens_per_batch)
+        return Extractor(
+            model,
+            processor,
+            layers,
+            selection.pooling,
+            selection.tokens_per_batch,
+            apart=selection.features == "pair",
+        )
 
     return load
 
@@ -165,11 +183,15 @@ def load_extractor(
 def pool_positions(
     hidden_BLD: torch.Tensor, pooled_BL: torch.Tensor, pooling: Pooling
 ) -> torch.Tensor:
-    """The float32 mean over the marked positions of each row, or the last of them: (B, D)."""
+    """The float32 mean over the marked positions of each row, or the last of them: (B, D).
+
+    A row without marked position is NaN.
+    """
     if pooling == "last":
         positions_L = torch.arange(pooled_BL.shape[1], device=pooled_BL.device)
         last_B = (pooled_BL * positions_L).argmax(dim=1)
-        return hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B].float()
+        last_BD = hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B].float()
+        return torch.where(pooled_BL.any(dim=1, keepdim=True), last_BD, torch.nan)
     weights_BL = pooled_BL.float()
     sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
     return sums_BD / weights_BL.sum(dim=1, keepdim=True)

@@ -221,8 +221,8 @@ class _Extraction:
         return self.store.read_prompt_kind()
 
     def _choose_prompts(self) -> PromptKind:
-        if self.config.selection.features == "joint":
-            return "joint"
+        if self.config.selection.features != "visual":
+            return self.config.selection.features
         template = self.config.model.template
         candidates = np.flatnonzero(~self.pool.is_text_only_N).tolist()
         exact = prefix_is_exact(

@@ -6,6 +6,7 @@ A record goes in; its prompt (and which characters are instruction) comes out.
   depend on what follows; records with the same image and the same prefix share one feature.
 - "whole": the conversation, for models where that does not hold.
 - "joint": up to the end of the last question; the questions' tokens are pooled too.
+- "pair": the same prompt; the questions' tokens are pooled apart from the image tokens.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ from prism_tune.data.records import Pool
 from prism_tune.run_dir import fingerprint
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record
 
-PromptKind = Literal["prefix", "whole", "joint"]
+PromptKind = Literal["prefix", "whole", "joint", "pair"]
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt's text; `instruction_spans` are the questions' [start, end) characters."""
+    """A prompt's text; `instruction_spans` are the questions' [start, end) characters.
+
+    `apart`: their tokens are pooled by themselves, not together with the image tokens.
+    """
 
     text: str
     instruction_spans: tuple[Span, ...] = ()
+    apart: bool = False
 
 
 def build_prompt(record: Record, kind: PromptKind, template: Template, processor: Any) -> Prompt:
@@ -53,7 +58,8 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
     if kind == "whole":
         return Prompt(text)
     spans = _find_questions(record, rendered, token)
-    return Prompt(text[: max(images_end, *(end for _, end in spans), 0)], spans)
+    end = max([images_end, *(end for _, end in spans)])
+    return Prompt(text[:end], spans, apart=kind == "pair")
 
 
 def digest_prompts(

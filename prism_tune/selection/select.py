@@ -35,6 +35,7 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
             a budget that cannot be met.
     """
     scorer = find_scorer(config.selection.scorer)
+    config = scorer.complete(config)
     stage = Stage(run.selection)
     with process_group():
         pool = main_first(lambda: open_pool(config.data))

@@ -197,7 +197,7 @@ def test_length_counts_answer_tokens(workplace):
 
 
 def test_unknown_scorer_names_the_known(workplace):
-    with pytest.raises(ConfigError, match="prism, random, length"):
+    with pytest.raises(ConfigError, match="prism, alignment, random, length"):
         workplace.select(selection__scorer="prysm")
 
 

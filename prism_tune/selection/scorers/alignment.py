@@ -1,0 +1,50 @@
+"""Alignment: how much an instruction's shallow feature is like its image's.
+
+Reading of the abstract of https://arxiv.org/abs/2502.12119 (version 1), "intrinsic modality
+alignment between visual encodings and language instructions", ranked task by task (`scope:
+per_source`). The paper gives no formula; this one is ours.
+Equation: A_i = Pearson(V_i, T_i) over the D values of the two, V the pooled image tokens and T the
+pooled question tokens of the hidden state at layer k. Keep the lowest, unless `selection.keep`
+says otherwise.
+Cost: k decoder layers and the vision tower once per *record* (it needs the question), and two
+features of every record on disk.
+
+Shape legend: U feature rows, B rows of a block, D feature width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.row_blocks import RowBlocks, default_block_rows, map_spans
+
+
+def score(context: ScoringContext) -> ScoredRecords:
+    """Correlation of every record; 0 where there is none (no question text, a constant feature)."""
+    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
+        return ScoredRecords(np.zeros(0), {})
+    values_M = correlate_pairs(context.features_UD)[context.row_M]
+    undefined_M = ~np.isfinite(values_M)
+    values_M[undefined_M] = 0.0
+    return ScoredRecords(values_M, {"num_without_correlation": int(undefined_M.sum())})
+
+
+def correlate_pairs(features_UD: RowBlocks) -> NDArray[np.float64]:
+    """Pearson correlation of the two halves of every row, in float64; NaN where undefined."""
+    num_rows, width = features_UD.shape
+    block_rows = default_block_rows(width, np.dtype(np.float64))
+
+    def visit(blocks: list[tuple[int, int]]) -> NDArray[np.float64]:
+        return np.concatenate([_correlate(features_UD[a:b]) for a, b in blocks])
+
+    return np.concatenate(list(map_spans(visit, num_rows, block_rows)))
+
+
+def _correlate(rows_BD: NDArray[np.floating]) -> NDArray[np.float64]:
+    halves = np.split(np.asarray(rows_BD, dtype=np.float64), 2, axis=1)
+    visual, text = (half - half.mean(axis=1, keepdims=True) for half in halves)
+    norms_B = np.linalg.norm(visual, axis=1) * np.linalg.norm(text, axis=1)
+    dots_B = np.einsum("bd,bd->b", visual, text)
+    return np.divide(dots_B, norms_B, out=np.full(len(dots_B), np.nan), where=norms_B > 0)
