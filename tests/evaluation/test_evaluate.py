@@ -149,8 +149,10 @@ def test_predictions_are_llavas_answer_file_in_question_order(setting, benchmark
 def test_batch_size_does_not_change_answers(setting):
     setting.evaluate(batch_size=1)
     one_by_one = [line["text"] for line in setting.lines()]
+    metrics = setting.results()["metrics"]
     setting.evaluate(batch_size=8)
     assert [line["text"] for line in setting.lines()] == one_by_one
+    assert setting.results()["metrics"] == metrics
 
 
 def test_results_say_how_they_were_made(setting):
