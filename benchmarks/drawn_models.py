@@ -1,0 +1,120 @@
+"""What the extraction benchmarks run on: a random LLaVA of any size, and pools of JPEG files.
+
+The tokenizer is the tests' (`tests/tiny.py`): byte pairs, every text round-trips.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import orjson
+import torch
+from PIL import Image
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.models.llava import LlavaProcessor
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from tiny import CHAT_TEMPLATE, build_tokenizer
+
+PATCH_PIXELS = 14
+
+
+def save_llava(
+    folder: Path, *, num_layers: int, width: int, vision_layers: int, image_pixels: int
+) -> Path:
+    """A LLaVA-1.5 with random weights, its tokenizer and its processor."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=384,
+        intermediate_size=1536,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=6,
+        image_size=image_pixels,
+        patch_size=PATCH_PIXELS,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=8 * width // 3,
+        num_hidden_layers=num_layers,
+        num_attention_heads=max(1, width // 64),
+        num_key_value_heads=max(1, width // 64),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(image_pixels // PATCH_PIXELS) ** 2,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    LlavaProcessor(
+        image_processor=LlavaImageProcessorPil(
+            do_pad=True,
+            size={"shortest_edge": image_pixels},
+            crop_size={"height": image_pixels, "width": image_pixels},
+        ),
+        tokenizer=tokenizer,
+        patch_size=PATCH_PIXELS,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
+
+
+def draw_pool(
+    folder: Path, *, num_records: int, num_images: int, size: tuple[int, int], text_only: float = 0
+) -> Path:
+    """`pool.json` over `num_images` distinct JPEG files in `images/`, some records without image.
+
+    Args:
+        folder: where.
+        num_records: image records take the images in turn.
+        num_images: distinct files.
+        size: (width, height) in pixels.
+        text_only: the share of records without image.
+    """
+    images = folder / "images"
+    images.mkdir(parents=True)
+    for part in range(0, num_images, 1000):
+        (images / f"{part // 1000:04d}").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(num_images):
+        coarse = random.integers(0, 255, (4, 5, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        picture.save(images / name_image(number), quality=85)
+    path = folder / "pool.json"
+    with path.open("wb") as file:
+        for number in range(num_records):
+            record = _make_record(number, num_images, random.random() < text_only)
+            file.write((b"[" if number == 0 else b",\n") + orjson.dumps(record))
+        file.write(b"]")
+    return path
+
+
+def name_image(number: int) -> str:
+    """Folders of 1,000 files each, as no file system likes 300,000 in one."""
+    return f"{number // 1000:04d}/{number}.jpg"
+
+
+def _make_record(number: int, num_images: int, is_text_only: bool) -> dict[str, object]:
+    question = f"What does picture {number} show, and where? " + "Look closely. " * (number % 5)
+    placeholder = "" if is_text_only else "<image>\n"
+    record: dict[str, object] = {
+        "id": str(number),
+        "source": "text" if is_text_only else f"source_{number % 6}",
+        "conversations": [
+            {"from": "human", "value": placeholder + question},
+            {"from": "gpt", "value": f"A smooth pattern, number {number}, all over it."},
+        ],
+    }
+    if not is_text_only:
+        record["image"] = name_image(number % num_images)
+    return record
