@@ -17,10 +17,9 @@ from typing import Any
 import orjson
 
 from prism_tune.distributed import rank, world_size
-from prism_tune.errors import UserError
 from prism_tune.evaluation.predictions import (
     append_predictions,
-    parse_prediction,
+    salvage_predictions,
     write_predictions,
 )
 from prism_tune.run_dir import read_json, write_json
@@ -76,7 +75,7 @@ class AnswerStore:
 
     def read(self) -> dict[str, Prediction]:
         """Every stored answer, of all processes, by its `answer_id`."""
-        found = [answer for path in self._files() for answer in _read_lines(path.read_bytes())[0]]
+        found = [answer for path in self._files() for answer in salvage_predictions(path)[0]]
         return {answer.answer_id: answer for answer in found}
 
     def append(self, answers: Iterable[Prediction]) -> None:
@@ -110,22 +109,7 @@ class AnswerStore:
 
 def _mend(path: Path) -> None:
     """Drop a last line torn by a kill, and other broken ones; their questions are asked again."""
-    answers, num_broken = _read_lines(path.read_bytes())
+    answers, num_broken = salvage_predictions(path)
     if num_broken:
         logger.info("%s: %d broken line(s) dropped, answered again", path, num_broken)
         write_predictions(path, answers)
-
-
-def _read_lines(content: bytes) -> tuple[list[Prediction], int]:
-    lines = [line for line in content.split(b"\n") if line.strip()]
-    parsed = [_parse_line(line) for line in lines]
-    answers = [answer for answer in parsed if answer is not None]
-    torn = bool(content) and not content.endswith(b"\n")
-    return answers, max(len(lines) - len(answers), int(torn))
-
-
-def _parse_line(line: bytes) -> Prediction | None:
-    try:
-        return parse_prediction(orjson.loads(line), "")
-    except (orjson.JSONDecodeError, UserError):
-        return None

@@ -17,6 +17,7 @@ from prism_tune.distributed import barrier, is_main
 from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language_tasks import list_tasks
 from prism_tune.evaluation.plan import Plan, find_checkpoint, plan_benchmark
+from prism_tune.evaluation.score import format_metric
 from prism_tune.evaluation.session import Session
 from prism_tune.log import console
 from prism_tune.process_group import process_group
@@ -78,14 +79,12 @@ def _list_rows(result: dict[str, Any], controls: Sequence[str]) -> list[list[str
     asked = _controls(result)
     beside = {f"{name}_{control}" for name in metrics for control in asked}
     names = [name for name in metrics if name not in beside]
-    rows = [
-        [
-            "",
-            name,
-            *(_format(metrics.get(key)) for key in (name, *(f"{name}_{c}" for c in controls))),
-        ]
-        for name in names[:_NUM_SHOWN]
-    ]
+    rows = []
+    for name in names[:_NUM_SHOWN]:
+        values = [metrics.get(key) for key in (name, *(f"{name}_{c}" for c in controls))]
+        benchmark = result["benchmark"]
+        shown = ["" if value is None else format_metric(benchmark, value) for value in values]
+        rows.append(["", name, *shown])
     rows[0][0] = f"{result['benchmark']} ({result['num_examples']})"
     if len(names) > _NUM_SHOWN:
         rows.append(["", f"... {len(names) - _NUM_SHOWN} more in results.json"])
@@ -95,7 +94,3 @@ def _list_rows(result: dict[str, Any], controls: Sequence[str]) -> list[list[str
 def _controls(result: dict[str, Any]) -> list[str]:
     controls: list[str] = result["provenance"].get("controls", [])
     return controls
-
-
-def _format(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"

@@ -18,7 +18,7 @@ import orjson
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import read_json_lines, require_keys
 from prism_tune.run_dir import write_atomic
-from prism_tune.schema import Prediction, Question
+from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 _NUM_NAMED = 5
 
@@ -28,6 +28,7 @@ class Joined:
     """Answers by question key. `notes` names what could not be joined."""
 
     answers: Mapping[str, Prediction]
+    num_questions: int
     num_missing: int
     notes: tuple[str, ...]
 
@@ -35,6 +36,36 @@ class Joined:
         """The answer to a question; None where there is none."""
         answer = self.answers.get(key)
         return None if answer is None else answer.text
+
+    def make_result(
+        self,
+        benchmark: str,
+        profile: str,
+        metrics: Mapping[str, float],
+        credits: Mapping[str, float],
+        notes: Sequence[str],
+        **provenance: Any,
+    ) -> BenchmarkResult:
+        """The benchmark's result over these answers; empty notes are left out.
+
+        Args:
+            benchmark: its name.
+            profile: whose rules were applied.
+            metrics: under their official names.
+            credits: per question, in [0, 1].
+            notes: everything to be said about the number.
+            provenance: `scale` (what 1 stands for), `data_version`, and the benchmark's own.
+        """
+        return BenchmarkResult(
+            benchmark=benchmark,
+            metrics=metrics,
+            num_examples=self.num_questions,
+            num_missing=self.num_missing,
+            profile=profile,
+            provenance={"data_version": f"{self.num_questions} questions", **provenance},
+            per_question=credits,
+            notes=tuple(note for note in notes if note),
+        )
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -47,6 +78,19 @@ def read_predictions(path: Path) -> list[Prediction]:
     if not records:
         raise UserError(f"{path}: no answers in it")
     return [parse_prediction(record, where) for where, record in records]
+
+
+def salvage_predictions(path: Path) -> tuple[list[Prediction], int]:
+    """Every readable line of an answer file that may have been torn, and how many are not.
+
+    A last line without its line break counts as torn even where it can be read.
+    """
+    content = path.read_bytes()
+    lines = [line for line in content.split(b"\n") if line.strip()]
+    parsed = [_parse_line(line) for line in lines]
+    answers = [answer for answer in parsed if answer is not None]
+    is_torn = bool(content) and not content.endswith(b"\n")
+    return answers, max(len(lines) - len(answers), int(is_torn))
 
 
 def parse_prediction(record: Mapping[str, Any], where: str) -> Prediction:
@@ -144,7 +188,7 @@ def join_predictions(
         name_keys(sorted(set(unknown)), "{} unknown question id(s), left out"),
     ]
     num_missing = len(missing) + len(conflicting)
-    return Joined(answers, num_missing, tuple(note for note in notes if note))
+    return Joined(answers, len(questions), num_missing, tuple(note for note in notes if note))
 
 
 def name_keys(keys: Sequence[str], what: str) -> str:
@@ -190,3 +234,10 @@ def _unique_keys(
             raise UserError(f"the annotations hold question {key!r} twice; expected unique ids")
         known[key] = question
     return known
+
+
+def _parse_line(line: bytes) -> Prediction | None:
+    try:
+        return parse_prediction(orjson.loads(line), "")
+    except (orjson.JSONDecodeError, UserError):
+        return None

@@ -99,13 +99,17 @@ def print_result(result: BenchmarkResult) -> None:
     title = f"{result.benchmark} ({result.profile})"
     table = Table("metric", title=title, caption=f"{result.num_examples} questions")
     table.add_column("value", justify="right")
-    is_fraction = result.benchmark == "mmmu"  # the only official script that prints fractions
     for name, value in result.metrics.items():
-        table.add_row(name, f"{value:.3f}" if is_fraction else f"{value:.2f}")
+        table.add_row(name, format_metric(result.benchmark, value))
     console = Console()
     console.print(table)
     for note in result.notes:
         console.print(f"- {note}", markup=False, highlight=False)
+
+
+def format_metric(benchmark: str, value: float) -> str:
+    """A metric as its official script shows it: MMMU's prints fractions, the others percentages."""
+    return f"{value:.3f}" if benchmark == "mmmu" else f"{value:.2f}"
 
 
 def check_profile(name: str) -> Profile:

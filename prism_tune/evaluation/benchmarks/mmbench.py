@@ -97,15 +97,10 @@ def score_answers(
         "" if known else "no references in these annotations (test split): no score",
     ]
     hits = _hit_groups(rows)
-    return BenchmarkResult(
-        benchmark="mmbench",
-        metrics=_compute_metrics(known, rows, hits) if known else {},
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={"scale": 100, "data_version": version},
-        per_question={str(index): hit for index, hit in hits.items()},
-        notes=tuple(note for note in notes if note),
+    metrics = _compute_metrics(known, rows, hits) if known else {}
+    credits = {str(index): hit for index, hit in hits.items()}
+    return joined.make_result(
+        "mmbench", profile, metrics, credits, notes, scale=100, data_version=version
     )
 
 

@@ -120,16 +120,8 @@ def score_answers(
         name: sum(scores[category] for category in members if category in scores)
         for name, members in (("perception", PERCEPTION), ("cognition", COGNITION))
     }
-    return BenchmarkResult(
-        benchmark="mme",
-        metrics={**sums, **scores},
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={"scale": 1, "data_version": f"{len(questions)} questions"},
-        per_question=credits,
-        notes=(*_describe_data(questions, scores), *joined.notes),
-    )
+    notes = (*_describe_data(questions, scores), *joined.notes)
+    return joined.make_result("mme", profile, {**sums, **scores}, credits, notes, scale=1)
 
 
 def write_submission(

@@ -137,20 +137,12 @@ def score_answers(
         notes.append(f"{num_drawn} answer(s) without a letter, drawn at random per question")
     if any(verdict.compared for verdict in verdicts.values()):
         notes.append("options unknown: multiple-choice answers are compared as they stand")
-    return BenchmarkResult(
-        benchmark="mmmu",
-        metrics={
-            "accuracy": _round(credits.values()),
-            "accuracy_expected": round(expected, 3),
-            **_group_metrics(credits),
-        },
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={"scale": 1, "data_version": f"{len(questions)} questions"},
-        per_question=credits,
-        notes=tuple(notes),
-    )
+    metrics = {
+        "accuracy": _round(credits.values()),
+        "accuracy_expected": round(expected, 3),
+        **_group_metrics(credits),
+    }
+    return joined.make_result("mmmu", profile, metrics, credits, notes, scale=1)
 
 
 def _judge(question: Question, answer: Prediction | None, profile: Profile) -> Verdict:

@@ -133,20 +133,8 @@ def score_answers(
         notes += [note for note in [name_keys(ungraded, "{} question(s) without a grade")] if note]
         if not questions[0].metadata["capabilities"]:
             notes.append("no mm-vet.json: no scores by capability")
-    return BenchmarkResult(
-        benchmark="mmvet",
-        metrics=metrics,
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={
-            "scale": 100,
-            "data_version": f"{len(questions)} questions",
-            "judge": judge,
-            "score_per_run": runs,
-        },
-        per_question=credits,
-        notes=tuple(notes),
+    return joined.make_result(
+        "mmvet", profile, metrics, credits, notes, scale=100, judge=judge, score_per_run=runs
     )
 
 

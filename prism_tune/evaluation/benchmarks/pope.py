@@ -119,18 +119,16 @@ def score_answers(
         if outcomes:
             metrics |= _split_metrics(split, count_yes_no(outcomes), outcomes, profile, notes)
     version, version_note = _describe_version(questions)
-    return BenchmarkResult(
-        benchmark="pope",
-        metrics={name: _mean_over_splits(metrics, name) for name in ("f1", "accuracy")} | metrics,
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={"scale": 100, "data_version": version},
-        per_question={
-            id_key(question): float(parsed[id_key(question)] == question.reference)
-            for question in questions
-        },
-        notes=(version_note, *notes),
+    means = {name: _mean_over_splits(metrics, name) for name in ("f1", "accuracy")}
+    credits = {id_key(q): float(parsed[id_key(q)] == q.reference) for q in questions}
+    return joined.make_result(
+        "pope",
+        profile,
+        means | metrics,
+        credits,
+        (version_note, *notes),
+        scale=100,
+        data_version=version,
     )
 
 

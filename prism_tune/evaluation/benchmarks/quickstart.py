@@ -67,16 +67,8 @@ def score_answers(
         text = joined.text(id_key(question))
         right = text is not None and parse_answer(text) == parse_answer(question.reference)
         credits[id_key(question)] = float(right)
-    return BenchmarkResult(
-        benchmark="quickstart",
-        metrics=_compute_metrics(questions, credits),
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={"scale": 100, "data_version": f"{len(questions)} questions"},
-        per_question=credits,
-        notes=joined.notes,
-    )
+    metrics = _compute_metrics(questions, credits)
+    return joined.make_result("quickstart", profile, metrics, credits, joined.notes, scale=100)
 
 
 def _compute_metrics(

@@ -112,22 +112,14 @@ def score_answers(
         notes.append(f"{num_failed} answer(s) without a letter the parser knows, counted as wrong")
     if len(questions) != _NUM_QUESTIONS:
         notes.insert(0, f"{len(questions):,} questions; the test split has {_NUM_QUESTIONS:,}")
-    return BenchmarkResult(
-        benchmark="scienceqa",
-        metrics={
-            "accuracy": percent(credits.values()),
-            **({"accuracy_image": percent(with_image)} if with_image else {}),
-            **{f"accuracy_{subject}": percent(values) for subject, values in subjects.items()},
-        },
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={
-            "scale": 100,
-            "data_version": f"{len(questions)} questions, {len(with_image)} with image",
-        },
-        per_question=credits,
-        notes=tuple(notes),
+    metrics = {
+        "accuracy": percent(credits.values()),
+        **({"accuracy_image": percent(with_image)} if with_image else {}),
+        **{f"accuracy_{subject}": percent(values) for subject, values in subjects.items()},
+    }
+    version = f"{len(questions)} questions, {len(with_image)} with image"
+    return joined.make_result(
+        "scienceqa", profile, metrics, credits, notes, scale=100, data_version=version
     )
 
 

@@ -123,16 +123,7 @@ def score_answers(
     answers = [normalize_vizwiz(answer.text) for answer in joined.answers.values()]
     if metrics:
         metrics["unanswerable_rate"] = percent(float(a == "unanswerable") for a in answers)
-    return BenchmarkResult(
-        benchmark="vizwiz",
-        metrics=metrics,
-        num_examples=len(questions),
-        num_missing=joined.num_missing,
-        profile=profile,
-        provenance={"scale": 100, "data_version": f"{len(questions)} questions"},
-        per_question=credits,
-        notes=tuple(notes),
-    )
+    return joined.make_result("vizwiz", profile, metrics, credits, notes, scale=100)
 
 
 def write_submission(
