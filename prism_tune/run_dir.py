@@ -66,8 +66,9 @@ class RunDir:
 
     @property
     def subset(self) -> Path:
-        """The kept records, in the format of the pool."""
-        return self.selection / "subset.json"
+        """The kept records, in the format of the pool: JSON (lines), or parquet."""
+        tabular = self.selection / "subset.parquet"
+        return tabular if tabular.exists() else self.selection / "subset.json"
 
     @property
     def training(self) -> Path:

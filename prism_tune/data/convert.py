@@ -14,9 +14,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from prism_tune.data.adapt import (
     name_source,
     read_id,
 )
-from prism_tune.data.formats import Format, detect_format, read_records
+from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
+from prism_tune.data.formats import Format, ReadRecord, detect_format, read_records
 from prism_tune.data.policy import BadRecordError
 from prism_tune.run_dir import fingerprint, write_json
 from prism_tune.schema import Skipped
@@ -65,14 +66,34 @@ def convert_pool(config: DataConfig) -> Path:
     Raises:
         UserError: the file cannot be read.
     """
-    source = Path(config.records)
-    file_format = detect_format(source)
     columns = build_columns(config)
-    folder = cache_root() / _fingerprint_source(source, config)
+    source = _open_source(config.records)
+    folder = cache_root() / fingerprint(
+        [_VERSION, source.state, config.columns, config.source, config.source_names]
+    )
     with _locked(folder):
         if not folder.exists():
-            _convert(source, file_format, columns, config, folder)
+            _convert(source, columns, config, folder)
     return folder
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where records come from; `state` stands for the content."""
+
+    name: str
+    format: Format
+    state: list[Any]
+    read: Callable[[], Iterator[ReadRecord]]
+
+
+def _open_source(records: str) -> _Source:
+    if is_dataset(records):
+        dataset = open_dataset(records)
+        return _Source(records, "dataset", list_files(dataset), lambda: read_rows(dataset))
+    path = Path(records)
+    file_format = detect_format(path)
+    return _Source(records, file_format, _read_state(path), lambda: read_records(path, file_format))
 
 
 def cache_root() -> Path:
@@ -84,14 +105,14 @@ def cache_root() -> Path:
     return Path(cache) / "pools"
 
 
-def _fingerprint_source(source: Path, config: DataConfig) -> str:
+def _read_state(source: Path) -> list[Any]:
+    """Name, size, modification time, and a hash of the first and last MiB."""
     stat = source.stat()
     with source.open("rb") as file:
         head = file.read(_SAMPLED_BYTES)
         file.seek(max(0, stat.st_size - _SAMPLED_BYTES))
         sampled = hashlib.sha256(head + file.read()).hexdigest()
-    file_state = [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sampled]
-    return fingerprint([_VERSION, *file_state, config.columns, config.source, config.source_names])
+    return [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sampled]
 
 
 @contextmanager
@@ -102,21 +123,19 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _convert(
-    source: Path, file_format: Format, columns: Columns, config: DataConfig, folder: Path
-) -> None:
-    logger.info("pool: converting %s (once)", source)
+def _convert(source: _Source, columns: Columns, config: DataConfig, folder: Path) -> None:
+    logger.info("pool: converting %s (once)", source.name)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     arrow = str(temporary / "records.arrow")
     try:
         builder = _Builder(columns, config)
         with pa.OSFile(arrow, "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-            for position, (raw, value) in enumerate(read_records(source, file_format)):
+            for position, (raw, value) in enumerate(source.read()):
                 builder.add(position, raw, value)
                 if builder.num_waiting == _BATCH_RECORDS:
                     writer.write_batch(builder.take_batch())
             writer.write_batch(builder.take_batch())
-        write_json(temporary / "pool.json", {"format": file_format, **builder.describe()})
+        write_json(temporary / "pool.json", {"format": source.format, **builder.describe()})
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

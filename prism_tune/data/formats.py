@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from prism_tune.errors import UserError
 
-Format = Literal["json", "jsonl", "parquet"]
+Format = Literal["json", "jsonl", "parquet", "dataset"]
 ReadRecord = tuple[bytes, Any]
 
 _CHUNK_CHARACTERS = 1 << 24

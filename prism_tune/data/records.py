@@ -1,7 +1,7 @@
 """The pool: LLaVA-style records in a file of any size, opened memory-mapped.
 
-In: a JSON list, JSON lines or parquet file (`data.records`) and the folder its image paths are
-relative to. Out: lazily parsed `Record`s, and subsets in the format the pool came in.
+In: a JSON list, JSON lines or parquet file, or a dataset (`data.records`), and the folder its image
+paths are relative to. Out: lazily parsed `Record`s, and subsets in the format the pool came in.
 
 Shape legend: N records of the pool.
 """
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from prism_tune.config import DataConfig
 from prism_tune.data.adapt import adapt_record, build_columns
+from prism_tune.data.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.convert import convert_pool
 from prism_tune.data.formats import Format, format_records, take_parquet
 from prism_tune.data.images import ImageError, resolve_image
@@ -165,6 +166,8 @@ class Pool:
 def write_subset(pool: Pool, indices: Sequence[int], path: Path) -> str:
     """Write some records to a file of the format the pool came in, byte for byte as they were.
 
+    A dataset's rows become a parquet file.
+
     Args:
         pool: where the records come from.
         indices: which, in the order they are to be written.
@@ -173,7 +176,9 @@ def write_subset(pool: Pool, indices: Sequence[int], path: Path) -> str:
     Returns:
         The SHA-256 of the file.
     """
-    if pool.format == "parquet":
+    if pool.format == "dataset":
+        content = take_rows(open_dataset(str(pool.path)), pool.positions(indices))
+    elif pool.format == "parquet":
         content = take_parquet(pool.path, pool.positions(indices))
     else:
         content = format_records([pool.raw_bytes(index) for index in indices], pool.format)

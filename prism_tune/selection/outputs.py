@@ -33,7 +33,7 @@ def write_outputs(
         What the stage records of its outputs: the subset's SHA-256 and the counts.
     """
     write_scores(run.selection / "scores.parquet", pool, ranking)
-    subset_sha256 = write_subset(pool, np.flatnonzero(ranking.selected_N).tolist(), run.subset)
+    subset_sha256 = _replace_subset(run, pool, np.flatnonzero(ranking.selected_N).tolist())
     per_source = count_sources(pool, ranking.selected_N)
     outputs = {
         "subset_sha256": subset_sha256,
@@ -53,6 +53,15 @@ def write_outputs(
     write_json(run.selection / "manifest.json", manifest)
     print_sources(per_source, config.selection, run.subset)
     return outputs
+
+
+def _replace_subset(run: RunDir, pool: Pool, kept: list[int]) -> str:
+    """Write the subset, and remove one that an earlier pool left in the other format."""
+    names = ("subset.parquet", "subset.json")
+    new, old = names if pool.format in ("parquet", "dataset") else names[::-1]
+    digest = write_subset(pool, kept, run.selection / new)
+    (run.selection / old).unlink(missing_ok=True)
+    return digest
 
 
 def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:

@@ -8,12 +8,15 @@ import os
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from prism_tune.data import image_inspections
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.selection import extractor, features
+from prism_tune.selection import select as select_module
 from prism_tune.timings import read_timings, stage_total
 
 
@@ -275,3 +278,16 @@ def test_two_processes_select_the_same_subset(workplace):
     assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"]
     assert together.manifest["timings"]["num_images"] == 16
     assert read_timings(together.run)[0]["num_devices"] == 2
+
+
+def test_subset_of_a_parquet_pool_is_a_parquet_file(workplace):
+    before = workplace.select(name="run", selection__scorer="random")
+    path = workplace.pool.with_suffix(".parquet")
+    pq.write_table(pa.Table.from_pylist(workplace.records()), path)
+    run = workplace.run_dir()
+    config = workplace.config(data__records=path, selection__scorer="random")
+    select_module.select(config, run)
+    assert run.subset.name == "subset.parquet"
+    kept = [row["id"] for row in pq.read_table(run.subset).to_pylist()]
+    assert kept == [record["id"] for record in before.subset]
+    assert not (run.selection / "subset.json").exists()

@@ -1,0 +1,97 @@
+"""Pools out of `datasets`: what save_to_disk wrote, folders of files, and what is refused."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, DatasetDict, Image
+
+from prism_tune.config import DataConfig
+from prism_tune.data.arrow_datasets import is_dataset
+from prism_tune.data.records import open_pool, write_subset
+from prism_tune.errors import UserError
+
+
+def make(number):
+    turns = [
+        {"role": "user", "content": f"<image>\nwhat is {number}?"},
+        {"role": "assistant", "content": f"a number, {number}"},
+    ]
+    return {"key": number, "file": f"coco/{number}.jpg", "talk": turns, "weight": number / 4}
+
+
+ROWS = [make(number) for number in range(5)]
+COLUMNS = {"id": "key", "image": "file", "conversations": "talk"}
+
+
+def save_to_disk(folder):
+    Dataset.from_list(ROWS).save_to_disk(folder)
+
+
+def save_parquet(folder):
+    folder.mkdir()
+    for part, rows in enumerate((ROWS[:2], ROWS[2:])):
+        Dataset.from_list(rows).to_parquet(folder / f"part-{part}.parquet")
+
+
+def save_split(folder):
+    DatasetDict({"train": Dataset.from_list(ROWS)}).save_to_disk(folder.parent / "splits")
+    (folder.parent / "splits" / "train").rename(folder)
+
+
+@pytest.mark.parametrize("save", [save_to_disk, save_parquet, save_split])
+def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    save(tmp_path / "pool")
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool"), columns=COLUMNS))
+    assert pool.format == "dataset"
+    assert pool.ids == ["0", "1", "2", "3", "4"]
+    assert pool.sources == ["coco"] * 5
+    assert pool[3].images == ("coco/3.jpg",)
+    assert [turn.text for turn in pool[3].turns] == ["<image>\nwhat is 3?", "a number, 3"]
+    write_subset(pool, [1, 3], tmp_path / "subset.parquet")
+    assert pq.read_table(tmp_path / "subset.parquet").to_pylist() == [ROWS[1], ROWS[3]]
+    again = DataConfig(records=str(tmp_path / "subset.parquet"), columns=COLUMNS)
+    assert open_pool(again).uids == [pool.uids[1], pool.uids[3]]
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ("liuhaotian/LLaVA-Instruct-150K", True),
+        ("owner/name:validation", True),
+        ("data/missing.json", False),
+        ("data/missing.parquet", False),
+        ("/absolute/path/pool", False),
+        ("missing", False),
+    ],
+)
+def test_hub_ids_are_told_from_files(records, expected):
+    assert is_dataset(records) is expected
+
+
+def test_a_hub_id_is_loaded_with_its_split(monkeypatch):
+    asked = []
+
+    def load_dataset(name, *, split):
+        asked.append((name, split))
+        raise FileNotFoundError("no network")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    for records in ("owner/name", "owner/name:validation"):
+        with pytest.raises(UserError, match=rf"'{records}' is neither a file nor a dataset"):
+            open_pool(DataConfig(records=records))
+    assert asked == [("owner/name", "train"), ("owner/name", "validation")]
+
+
+def test_several_splits_and_images_as_bytes_are_refused(tmp_path):
+    DatasetDict({"train": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
+    with pytest.raises(UserError, match=r"several splits; name one: .*splits/train"):
+        open_pool(DataConfig(records=str(tmp_path / "splits")))
+    rows = [{**ROWS[0], "file": None}]
+    Dataset.from_list(rows).cast_column("file", Image()).save_to_disk(tmp_path / "bytes")
+    with pytest.raises(UserError, match="column `file` holds bytes"):
+        open_pool(DataConfig(records=str(tmp_path / "bytes")))
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="a folder without parquet or Arrow files"):
+        open_pool(DataConfig(records=str(tmp_path / "nothing")))
