@@ -48,6 +48,8 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
     data = training_data(config, run)
     whole_pool = config.training.records == "pool"
     training = config.training.model_dump(mode="json")
+    if training["batching"] != "token_budget":
+        del training["tokens_per_batch"]
     hf = training.pop("hf")
     training["hf"] = {key: value for key, value in hf.items() if key not in _WITHOUT_EFFECT}
     return {

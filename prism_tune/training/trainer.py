@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, modeling_utils
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -22,6 +22,7 @@ from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import complete_checkpoint
 from prism_tune.models.tuning import parameter_groups
+from prism_tune.training.batches import token_budget_loader
 from prism_tune.training.checkpoints import drop_oldest, mark_complete
 from prism_tune.training.meter import Meter
 from prism_tune.training.progress import LOG_NAME, JsonLog, ProgressLine
@@ -67,8 +68,21 @@ class TuningTrainer(Trainer):
             dataset.has_image_N,
             self.args.train_batch_size,
             self.args.world_size,
-            self._config.seed if self.args.data_seed is None else self.args.data_seed,
+            self._data_seed,
         )
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches by number of records as Trainer makes them, or ours by number of tokens."""
+        if self._config.training.batching != "token_budget":
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            return loader
+        return token_budget_loader(
+            self.train_dataset, self.data_collator, self.args, self._config, seed=self._data_seed
+        )
+
+    @property
+    def _data_seed(self) -> int:
+        return self._config.seed if self.args.data_seed is None else self.args.data_seed
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser of `training.hf.optim` over groups with a learning rate per part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 import torch
 
 from prism_tune.config import ModelConfig
@@ -83,3 +84,45 @@ def test_a_constant_loss_is_pointed_out_once(caplog):
     assert "the loss has been exactly 1.5 for 20 log lines: nothing is learnt" in caplog.text
     TuningTrainer._watch(watched, 1.5)
     assert len(caplog.messages) == 1
+
+
+def test_token_budget_batches_fill_every_step_and_resume_exactly(make_run, monkeypatch):
+    from prism_tune.data.collator import Collator
+    from prism_tune.training.progress import read_log
+    from prism_tune.training.train import train
+
+    shapes = []
+    collate = Collator.__call__
+
+    def record_shape(self, examples):
+        batch = collate(self, examples)
+        shapes.append(tuple(batch["input_ids"].shape))
+        return batch
+
+    monkeypatch.setattr(Collator, "__call__", record_shape)
+    options = {"batching": "token_budget", "tokens_per_batch": 1000}
+    hf = {"max_steps": -1, "num_train_epochs": 2, "save_steps": 3}
+    config, whole = make_run("whole", **options, hf=hf)
+    train(config, whole)
+    losses = [line["loss"] for line in read_log(whole.training / "log.jsonl")]
+    assert sum(rows for rows, _ in shapes) == 2 * 26  # two epochs over the pool's 26 records
+    assert all(rows * tokens <= 1000 for rows, tokens in shapes)
+    assert len(shapes) == len(losses) == 12
+
+    class Killed(BaseException):
+        pass
+
+    log = TuningTrainer.log
+
+    def log_then_stop(self, logs, start_time=None):
+        log(self, logs, start_time)
+        if self.state.global_step == 8:
+            raise Killed
+
+    config, parted = make_run("parted", **options, hf=hf)
+    with monkeypatch.context() as patch:
+        patch.setattr(TuningTrainer, "log", log_then_stop)
+        with pytest.raises(Killed):
+            train(config, parted)
+    train(config, parted)
+    assert [line["loss"] for line in read_log(parted.training / "log.jsonl")] == losses
