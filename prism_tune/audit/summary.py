@@ -20,9 +20,6 @@ from prism_tune.data.records import Pool
 from prism_tune.data.screening import Findings
 from prism_tune.schema import Skipped
 
-UNKNOWN_SOURCE = "(unreadable)"
-"""Of a record whose fields could not be read."""
-
 _SHORTEST_EDGE = 64
 _VERDICTS = ("fail", "skip", "keep")
 
@@ -42,7 +39,10 @@ class Finding:
 def list_findings(pool: Pool, findings: Findings) -> list[Finding]:
     """All of them: records that cannot be read first, then in the order of the pool."""
     unreadable = [
-        Finding(-number, item, UNKNOWN_SOURCE) for number, item in enumerate(pool.skipped, start=1)
+        Finding(-number, item, source)
+        for number, (item, source) in enumerate(
+            zip(pool.skipped, pool.skipped_sources, strict=True), start=1
+        )
     ]
     return unreadable + [
         Finding(index, item, pool.sources[index])
@@ -78,9 +78,7 @@ def summarise_sources(
         verdict = decide(finding.item.reason, policy)
         known = worst.get(finding.record, (finding.source, "keep"))[1]
         worst[finding.record] = (finding.source, min(verdict, known, key=_VERDICTS.index))
-    records = Counter(pool.sources)
-    if pool.skipped:
-        records[UNKNOWN_SOURCE] = len(pool.skipped)
+    records = Counter([*pool.sources, *pool.skipped_sources])
     counts = Counter(worst.values())
     return {
         source: {"records": num, **{v: counts[source, v] for v in _VERDICTS}}

@@ -19,6 +19,9 @@ from prism_tune.schema import IMAGE_PLACEHOLDER, Role, Turn
 Column = Literal["id", "source", "image", "conversations", "role", "text"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
+UNREADABLE = "(unreadable)"
+"""In place of a source."""
+
 _KEYS: dict[Column, tuple[str, ...]] = {
     "id": ("id",),
     "source": ("source",),
@@ -106,6 +109,18 @@ def name_source(adapted: Adapted, config: DataConfig) -> str:
     if not source:
         source = _image_folder(adapted.images[0]) if adapted.images else "text"
     return config.source_names.get(source, source)
+
+
+def guess_source(raw: Any, columns: Columns, config: DataConfig) -> str:
+    """The source of a record that cannot be used; "(unreadable)" where that cannot be read."""
+    try:
+        images = _read_images(raw, columns) if isinstance(raw, dict) else None
+    except BadRecordError:
+        images = None
+    if images is None:
+        return UNREADABLE
+    source = columns.find("source", raw)
+    return name_source(Adapted("", "" if source is None else str(source), images, ()), config)
 
 
 def _image_folder(image: str) -> str:

@@ -29,6 +29,7 @@ from prism_tune.data.adapt import (
     Columns,
     adapt_record,
     build_columns,
+    guess_source,
     name_source,
     read_id,
 )
@@ -53,7 +54,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 2
+_VERSION = 3
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -149,6 +150,7 @@ class _Builder:
         self._config = config
         self._rows: list[dict[str, Any]] = []
         self._skipped: list[Skipped] = []
+        self._skipped_sources: list[str] = []
         self._num_seen: Counter[bytes] = Counter()
         self._num_rows = 0
         self._duplicates: list[int] = []
@@ -166,6 +168,7 @@ class _Builder:
             uid = hashlib.blake2b(raw, digest_size=16).hexdigest()
             detail = f"record {position} (id {name!r}): {error.detail}"
             self._skipped.append(Skipped(uid, name, error.reason, detail))
+            self._skipped_sources.append(guess_source(value, self._columns, self._config))
             return
         source = name_source(adapted, self._config)
         for part in (raw, source.encode()):
@@ -191,6 +194,7 @@ class _Builder:
         return {
             "fingerprint": self._content.hexdigest(),
             "skipped": [asdict(item) for item in self._skipped],
+            "skipped_sources": self._skipped_sources,
             "duplicates": self._duplicates,
         }
 

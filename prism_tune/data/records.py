@@ -51,6 +51,7 @@ class Pool:
 
     Attributes:
         skipped: the records left out because their policy is "skip", with reasons.
+        skipped_sources: the source of each of these.
         fingerprint: a hash of the usable records' content and sources.
         duplicates: indices of records that repeat the images and turns of an earlier one.
     """
@@ -63,6 +64,7 @@ class Pool:
         self.fingerprint: str = described["fingerprint"]
         self.skipped = tuple(Skipped(**item) for item in described["skipped"])
         apply_policy(config.records, self.skipped, config.policy)
+        self.skipped_sources: list[str] = described["skipped_sources"]
         self.duplicates: list[int] = described["duplicates"]
         self.format: Format = described["format"]
         self._columns = build_columns(config)

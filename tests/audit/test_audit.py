@@ -119,8 +119,9 @@ def test_every_reason_is_found_once_counted_and_listed(open_config, tmp_path, ca
     assert summary["num_records"] == 26 + 23
     assert summary["num_usable"] == 26 + 4 + 2  # as drawn, suspicious, the twin and the cut one
     assert summary["per_source"]["shape"] == {"records": 16, "fail": 0, "skip": 0, "keep": 0}
-    assert summary["per_source"]["made"] == {"records": 15, "fail": 9, "skip": 0, "keep": 4}
-    assert summary["per_source"]["(unreadable)"]["fail"] == 8
+    assert summary["per_source"]["made"] == {"records": 21, "fail": 15, "skip": 0, "keep": 4}
+    assert summary["per_source"]["images"]["fail"] == 1  # has neither source nor folder
+    assert summary["per_source"]["(unreadable)"]["fail"] == 1
     assert summary["lengths"]["num_cut"] == 1
     assert summary["lengths"]["num_unusable"] == 2
     printed = capsys.readouterr().out
