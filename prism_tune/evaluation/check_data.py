@@ -1,15 +1,13 @@
-"""Whether the data a config names are there: pool, model and every benchmark.
+"""Whether the data a config names are there: the pool and every benchmark's.
 
-In: a config. Out: a table on the console, a line for each: there, or what is missing and how to
-get it. Nothing is downloaded and no model is loaded.
+In: a config. Out: a line for each on the console: there, or what is missing and how to get it.
+Nothing is downloaded and no model is loaded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.table import Table
 
 from prism_tune.config import Config
 from prism_tune.errors import UserError
@@ -32,17 +30,15 @@ class Finding:
 def check_data(config: Config) -> bool:
     """Print what is there and what is missing; True when nothing is missing."""
     findings = find_all(config)
-    table = Table("what", "where", "", title=f"Data of {config.name}")
     for finding in findings:
-        table.add_row(
-            finding.name, finding.path, ("" if finding.is_there else "MISSING: ") + finding.detail
-        )
-    console.print(table)
+        state = "there  " if finding.is_there else "MISSING"
+        line = f"{state}  {finding.name} ({finding.path}): {finding.detail}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return all(finding.is_there for finding in findings)
 
 
 def find_all(config: Config) -> list[Finding]:
-    """Pool, model and benchmarks, in this order."""
+    """Pool and benchmarks, in this order."""
     benchmarks = dict.fromkeys((*config.evaluation.benchmarks, *config.evaluation.data))
     return [
         _check_path("data.records", config.data.records, "the pool; data/README.md has its layout"),
@@ -67,10 +63,7 @@ def _check_benchmark(config: Config, name: str) -> Finding:
             return Finding(name, path, True, _check_language(name, path))
         loaded = load_questions(config, name)
     except UserError as error:
-        fetch = (
-            f"; `prism-tune data {name} --to {_folder_of(path)}`" if name in DATA_SOURCES else ""
-        )
-        return Finding(name, path, False, f"{error}{fetch}")
+        return Finding(name, path, False, f"{error}{_advise(name, path)}")
     counts = f"{len(loaded.asked):,} questions, {len(loaded.image_sizes):,} images"
     return Finding(name, path, True, counts)
 
@@ -84,5 +77,9 @@ def _check_language(name: str, path: str) -> str:
     return ", ".join(f"{split}: {len(found)} file(s)" for split, found in files.items())
 
 
-def _folder_of(path: str) -> str:
-    return str(Path(path).parent if Path(path).suffix else path) or "FOLDER"
+def _advise(name: str, path: str) -> str:
+    """The command that fetches it: into the annotations' folder, or the one a release lies in."""
+    if name not in DATA_SOURCES or not path:
+        return ""
+    is_inside = Path(path).suffix or DATA_SOURCES[name].hub is None
+    return f"; `prism-tune data {name} --to {Path(path).parent if is_inside else path}`"

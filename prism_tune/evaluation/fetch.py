@@ -64,7 +64,7 @@ def _find_source(name: str) -> DataSource:
 
 def _fetch(name: str, hub: HubData, folder: Path) -> None:
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     record_path = folder / SOURCE_NAME
     try:
@@ -73,7 +73,7 @@ def _fetch(name: str, hub: HubData, folder: Path) -> None:
             for split in hub.splits:
                 _fetch_split(hub, configuration, split, folder, record)
                 write_json(record_path, record)
-    except (HfHubHTTPError, OfflineModeIsEnabled, DatasetNotFoundError, OSError) as error:
+    except (HfHubHTTPError, DatasetNotFoundError, OSError) as error:
         raise UserError(
             f"{name}: {hub.hub_id} cannot be fetched from the hub "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Check the network and "
@@ -90,9 +90,12 @@ def _open_record(path: Path, hub: HubData) -> dict[str, Any]:
         if record.get("hub_id") != hub.hub_id:
             raise UserError(f"{path}: of {record.get('hub_id')}; give --to another folder")
         return record
-    from huggingface_hub import HfApi
+    from huggingface_hub import snapshot_download
 
-    return {"hub_id": hub.hub_id, "revision": HfApi().dataset_info(hub.hub_id).sha, "files": {}}
+    # The folder is named after the revision. Unlike `dataset_info` this turns every failure of the
+    # network, whatever library raises it, into one of the hub's own errors.
+    card = snapshot_download(hub.hub_id, repo_type="dataset", allow_patterns=["README.md"])
+    return {"hub_id": hub.hub_id, "revision": Path(card).name, "files": {}}
 
 
 def _fetch_split(

@@ -8,22 +8,24 @@ The key is read from OPENAI_API_KEY; it goes into the request's header and nowhe
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import time
 from collections.abc import Callable
+from email.message import Message
+from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
-
-import httpx
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.grades import Grade
 from prism_tune.evaluation.judge_prompt import ASK_AGAIN
 
 logger = logging.getLogger(__name__)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it names every request
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_NEW_TOKENS = 3
@@ -32,7 +34,15 @@ _NUM_TRIES = 6
 _LONGEST_PAUSE_SECONDS = 60.0
 _TIMEOUT_SECONDS = 120.0
 _TRY_AGAIN = (408, 409, 429)
+_REFUSED = (401, 403)
 _NUM_SHOWN = 200
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A redirect is an error: the key must not follow it to another host."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
 
 
 class ApiJudge:
@@ -59,8 +69,7 @@ class ApiJudge:
         self._key = os.environ.get(KEY_VARIABLE, "")
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._pause = pause
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._client = httpx.Client(headers=headers, timeout=_TIMEOUT_SECONDS)
+        self._opener = build_opener(_NoRedirect)
 
     def grade(self, prompt: str) -> Grade:
         """One graded answer.
@@ -99,16 +108,14 @@ class ApiJudge:
         for number in range(_NUM_TRIES):
             pause_seconds = float(2**number)
             try:
-                response = self._client.post(self._url, json=body)
-            except httpx.TransportError as error:
-                reason = f"{type(error).__name__}: {error}"
-            else:
-                if response.status_code == httpx.codes.OK:
-                    return self._read(response)
-                reason = self._describe(response)
-                if response.status_code not in _TRY_AGAIN and response.status_code < 500:
-                    raise UserError(reason)
-                pause_seconds = max(pause_seconds, _read_pause(response))
+                return self._read(self._send(body))
+            except HTTPError as error:
+                reason = self._describe(error)
+                if error.code not in _TRY_AGAIN and error.code < 500:
+                    raise UserError(reason) from error
+                pause_seconds = max(pause_seconds, _read_pause(error.headers))
+            except (OSError, HTTPException) as error:
+                reason = self._redact(f"{self._url}: {error}")
             if number + 1 < _NUM_TRIES:
                 logger.info("judge: %s; asked again in %.0f s", reason, pause_seconds)
                 self._pause(pause_seconds)
@@ -116,19 +123,28 @@ class ApiJudge:
             f"{reason}, {_NUM_TRIES} times; the same command goes on where this stopped"
         )
 
-    def _read(self, response: httpx.Response) -> Any:
+    def _send(self, body: dict[str, Any]) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        request = Request(self._url, json.dumps(body).encode(), headers)
+        with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            content: bytes = response.read()
+        return content
+
+    def _read(self, content: bytes) -> Any:
         try:
-            return response.json()
+            return json.loads(content)
         except ValueError as error:
-            found = self._redact(response.text)
+            found = self._redact(content.decode(errors="replace"))
             raise UserError(f"{self._url}: expected JSON, found {found}") from error
 
-    def _describe(self, response: httpx.Response) -> str:
-        status = response.status_code
-        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+    def _describe(self, error: HTTPError) -> str:
+        if error.code in _REFUSED:
             state = "was refused" if self._key else "is not set"
-            return f"{self._url}: status {status}; the key in {KEY_VARIABLE} {state}"
-        return f"{self._url}: status {status}: {self._redact(response.text)}"
+            return f"{self._url}: status {error.code}; the key in {KEY_VARIABLE} {state}"
+        content = error.read().decode(errors="replace")
+        return f"{self._url}: status {error.code}: {self._redact(content)}"
 
     def _redact(self, text: str) -> str:
         hidden = text.replace(self._key, "***") if self._key else text
@@ -144,7 +160,7 @@ def parse_score(content: str) -> float | None:
     return score if math.isfinite(score) and 0 <= score <= 1 else None
 
 
-def _read_pause(response: httpx.Response) -> float:
+def _read_pause(headers: Message) -> float:
     """What the server asks to wait, in seconds, within reason."""
-    asked = response.headers.get("retry-after", "")
+    asked = headers.get("retry-after", "")
     return min(float(asked), _LONGEST_PAUSE_SECONDS) if asked.isdecimal() else 0.0

@@ -25,8 +25,9 @@ class Hub:
         self.asked = []
         self.fail_after = None
 
-    def dataset_info(self, hub_id):
-        return type("Info", (), {"sha": "abc123"})()
+    def snapshot_download(self, hub_id, *, repo_type, allow_patterns):
+        assert (repo_type, allow_patterns) == ("dataset", ["README.md"])
+        return "/cache/snapshots/abc123"
 
     def load_dataset(self, hub_id, configuration, *, split, revision):
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
@@ -46,7 +47,7 @@ class Hub:
 def hub(monkeypatch):
     served = Hub()
     monkeypatch.setattr(datasets, "load_dataset", served.load_dataset)
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: served)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", served.snapshot_download)
     return served
 
 
@@ -87,6 +88,13 @@ def test_each_subject_of_mmmu_is_a_file(hub, tmp_path):
     assert len(list(tmp_path.glob("validation-*.parquet"))) == 30
     subjects = {name for members in DOMAINS.values() for name in members.split()}
     assert set(DATA_SOURCES["mmmu"].hub.configurations) == subjects
+
+
+def test_without_network_the_message_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"lmms-lab/POPE cannot be fetched from the hub \(") as told:
+        fetch.fetch_benchmark("pope", tmp_path)
+    assert "cocodataset.org" in str(told.value)
+    assert "copy" in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["mme", "mmvet"])
