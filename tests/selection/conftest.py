@@ -45,6 +45,12 @@ class Workplace:
     def run_dir(self, **overrides):
         return RunDir(self.root / "runs" / self.config(**overrides).name)
 
+    def use_pool(self, pool):
+        """Another pool that `draw_pool` has drawn."""
+        text = self.config_file.read_text().replace(str(self.pool.parent), str(pool.parent))
+        self.config_file.write_text(text)
+        self.pool, self.images = pool, pool.parent / "images"
+
     def records(self):
         return json.loads(self.pool.read_text())
 

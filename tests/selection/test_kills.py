@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 
-import pytest
 from tiny import draw_pool
 
 # Imports once, then forks a process for every attempt: starting Python anew would take minutes.
@@ -51,23 +50,12 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture
-def large_pool(workplace):
-    """80 images, so that ten attempts find something left to do."""
-    pool = draw_pool(workplace.root / "large", num_images=80)
-    workplace.config_file.write_text(
-        workplace.config_file.read_text().replace(
-            str(workplace.pool.parent), str(workplace.root / "large")
-        )
-    )
-    return pool
-
-
 def digest_files(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("shard-*")}
 
 
-def test_ten_kills_end_in_the_identical_subset(workplace, large_pool):
+def test_ten_kills_end_in_the_identical_subset(workplace):
+    workplace.use_pool(draw_pool(workplace.root / "large", num_images=80))
     run, whole = workplace.run_dir(), workplace.run_dir(name="whole")
     script = [sys.executable, "-c", KILL_TEN_TIMES, str(workplace.config_file), str(run.features)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

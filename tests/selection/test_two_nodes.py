@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tiny import draw_pool
+
 from prism_tune.timings import read_timings
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "two_nodes.sh"
@@ -17,12 +19,14 @@ def list_namespaces():
     return set(folder.iterdir()) if folder.exists() else set()
 
 
-def test_two_nodes_select_what_one_process_selects(workplace):
+def test_two_nodes_of_two_processes_select_what_one_process_selects(workplace):
+    """1,100 images are three shards, so that three of the four processes have work."""
+    workplace.use_pool(draw_pool(workplace.root / "large", num_images=1100))
     alone = workplace.select()
     before = list_namespaces()
     done = subprocess.run(
         ["bash", str(SCRIPT), "select", str(workplace.config_file), "name=two"],
-        env={**os.environ, "PRISM_TUNE_VENV": sys.prefix},
+        env={**os.environ, "PRISM_TUNE_VENV": sys.prefix, "NPROC": "2"},
         capture_output=True,
         text=True,
         check=False,
@@ -30,10 +34,10 @@ def test_two_nodes_select_what_one_process_selects(workplace):
     assert done.returncode == 0, done.stderr[-3000:]
     together = workplace.read(workplace.run_dir(name="two"))
     assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"]
-    assert [e["num_devices"] for e in read_timings(together.run)] == [2]
+    assert together.manifest["timings"]["num_images"] == 1100
+    assert [e["num_devices"] for e in read_timings(together.run)] == [4]
     log = together.run.log.read_text()
-    assert "[rank 0]" in log
-    assert "[rank 1]" in log
+    assert all(f"[rank {rank}]" in log for rank in range(4))
     assert list_namespaces() <= before
 
 
