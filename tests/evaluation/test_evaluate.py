@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from official_files import NUM, write_official
 from tiny import draw_image
 
 from prism_tune.config import Config, ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import session
+from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.generate import GreedyDecoder
 from prism_tune.models.load import load_model
@@ -409,6 +411,28 @@ def test_missing_images_are_listed_before_any_answer(setting, asked, tmp_path):
         "set it to the folder they are relative to"
     )
     assert asked == []
+
+
+def test_official_files_are_asked_scored_and_submitted(setting, tmp_path):
+    """MME and VizWiz as they are released: questions to results and submission files."""
+    data = {}
+    for name in ("mme", "vizwiz"):
+        (tmp_path / name).mkdir()
+        annotations, _ = write_official(name, tmp_path / name)
+        images = tmp_path / name if name == "mme" else tmp_path / "vizwiz"
+        data[name] = {"annotations": str(annotations), "image_dir": str(images)}
+        for question in BENCHMARKS[name].load_questions(annotations, "llava15"):
+            image = images / question.images[0]
+            draw_image(image, len(image.name))
+    setting.evaluate(benchmarks=("mme", "vizwiz"), data=data, batch_size=18)
+    assert setting.results("mme")["metrics"].keys() >= {"perception", "cognition", "OCR"}
+    assert setting.results("vizwiz")["num_missing"] == 0
+    assert (setting.run.benchmark("mme") / "mme/OCR.txt").read_text().count("\n") == NUM
+    upload = setting.run.benchmark("vizwiz") / "vizwiz_upload.json"
+    assert len(json.loads(upload.read_text())) == NUM
+    provenance = setting.results("mme")["provenance"]
+    described = "template dtype batch_size max_new_tokens decoding data packages evaluator profile"
+    assert set(described.split()) <= provenance.keys()
 
 
 def test_annotations_that_only_score_are_not_asked(setting, tmp_path):

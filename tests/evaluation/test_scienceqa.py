@@ -85,3 +85,17 @@ def test_missing_files_and_keys_are_named(folder):
     (folder / "pid_splits.json").unlink()
     with pytest.raises(UserError, match=r"pid_splits.json missing"):
         BENCHMARK.load_questions(folder, "llava15")
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "message"),
+    [
+        (list("uvwxyz"), 0, "6 choices; expected at most 5"),
+        (["x", "y"], 2, "answer: expected the index of a choice, found 2"),
+    ],
+)
+def test_no_choice_is_left_out(folder, choices, answer, message):
+    (folder / "problems.json").write_text(json.dumps({"4": problem("Pick.", choices, answer)}))
+    (folder / "pid_splits.json").write_text('{"test": ["4"]}')
+    with pytest.raises(UserError, match=f"problem 4: {message}"):
+        BENCHMARK.load_questions(folder, "llava15")

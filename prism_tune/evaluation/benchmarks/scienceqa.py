@@ -136,7 +136,9 @@ def _load_parquet(path: Path) -> list[Question]:
 
 def _make_question(pid: str, problem: Mapping[str, Any], image: str | None, where: str) -> Question:
     choices, answer = problem["choices"], problem["answer"]
-    if not isinstance(answer, int) or not 0 <= answer < min(len(choices), len(LETTERS)):
+    if len(choices) > len(LETTERS):
+        raise UserError(f"{where}: {len(choices)} choices; expected at most {len(LETTERS)}")
+    if not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise UserError(f"{where}: answer: expected the index of a choice, found {answer!r}")
     context = f"Context: {problem['hint']}\n" if problem["hint"] else ""
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
