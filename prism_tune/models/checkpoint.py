@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from prism_tune.config import Config, render_config
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG
-from prism_tune.models.load import load_model
+from prism_tune.models.load import cast_parameters, load_model
 from prism_tune.run_dir import write_atomic
 
 CONFIG_NAME = "prism_tune.yaml"
@@ -51,7 +51,8 @@ def load_tuned(
     base = load_model(config.model, dtype=dtype, device=device)
     adapted = PeftModel.from_pretrained(base, str(checkpoint))
     merged: Any = adapted.merge_and_unload(safe_merge=True)
-    tuned_model: PreTrainedModel = merged.to(dtype=dtype).eval()
+    cast_parameters(merged, dtype)
+    tuned_model: PreTrainedModel = merged.eval()
     return tuned_model
 
 

@@ -150,6 +150,16 @@ def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
         raise UserError(_unreachable(config)) from error
 
 
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the weights and nothing else.
+
+    `Module.to` would round the buffers as well: rotary frequencies in bfloat16 are other
+    positions (by more than a radian beyond 1,000 tokens) than those the model was tuned with.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
 def _require_complete(
     config: ModelConfig, report: dict[str, Any], *, allowed: str | None = None
 ) -> None:

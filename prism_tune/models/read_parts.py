@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import VisionTower
-from prism_tune.models.load import without_load_report
+from prism_tune.models.load import cast_parameters, without_load_report
 
 
 def load_vision_tower(path: str) -> VisionTower:
@@ -99,16 +98,6 @@ def read_complete(
         )
     evaluated: PreTrainedModel = model.eval()
     return evaluated.requires_grad_(True)
-
-
-def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the weights and nothing else.
-
-    `Module.to` would round the buffers as well: rotary frequencies in bfloat16 are other
-    positions, and `from_pretrained` computes them in float32 again.
-    """
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
 
 
 def set_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:

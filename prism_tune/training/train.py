@@ -30,6 +30,7 @@ from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.launch import training_group
 from prism_tune.training.meter import build_meter, metered
 from prism_tune.training.progress import LOG_NAME, read_log
+from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
 from prism_tune.training.trainer import TuningTrainer
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         arguments = training_arguments(config, run, device=device, dtype=dtype)
 
         processor = load_processor(config.model)
-        examples = build_examples(config, run, processor)
+        sourced = SourcedExamples(build_examples(config, run, processor))
 
         base = load_for_tuning(config.model, config.training, dtype=dtype, device=device)
         set_seed(arguments.seed)  # only now: loading draws differently under ZeRO-3
@@ -78,8 +79,9 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
             meter=build_meter(timer, model),
             model=model,
             args=arguments,
-            train_dataset=examples,
-            data_collator=Collator(processor),
+            sources=sourced.names,
+            train_dataset=sourced,
+            data_collator=SourcedCollator(Collator(processor)),
             processing_class=processor,
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -89,7 +91,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
             steps = read_log(run.training / LOG_NAME)
             stage.finish(
                 inputs,
-                num_records=len(examples),
+                num_records=len(sourced),
                 num_steps=trainer.state.global_step,
                 final_loss=steps[-1]["loss"],
                 checkpoint=str(run.checkpoint),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from prism_tune.training.batches import token_budget_loader
 from prism_tune.training.checkpoints import drop_oldest, mark_complete
 from prism_tune.training.meter import Meter
 from prism_tune.training.progress import LOG_NAME, JsonLog, ProgressLine
+from prism_tune.training.source_losses import SourceLosses, take_sources
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +41,23 @@ class TuningTrainer(Trainer):
         config: the experiment.
         fingerprint: of everything the stage reads; written into each checkpoint.
         meter: counts what is trained on.
+        sources: names of the sources whose losses are logged apart; the batches carry numbers.
         options: of `transformers.Trainer`.
     """
 
-    def __init__(self, config: Config, *, fingerprint: str, meter: Meter, **options: Any) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        fingerprint: str,
+        meter: Meter,
+        sources: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
         self._config = config
         self._fingerprint = fingerprint
         self._meter = meter
+        self._source_losses = SourceLosses(sources)
         self._recent_losses: list[float] = []
         super().__init__(**options)
         self.remove_callback(PrinterCallback)
@@ -111,9 +123,15 @@ class TuningTrainer(Trainer):
         over a 49K vocabulary costs as much as a third of SmolLM2-135M.
         """
         self._meter.add_batch(inputs)
-        if self._selects_logits():
-            inputs = {**inputs, **select_labelled(inputs["labels"])}
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        sources_B = take_sources(inputs)
+        if not self._selects_logits():
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        selected = select_labelled(inputs["labels"])
+        result: Any = super().compute_loss(model, {**inputs, **selected}, True, num_items_in_batch)
+        if sources_B is not None:
+            keep_BL, labels_K = selected["logits_to_keep"], selected["shift_labels"]
+            self._source_losses.add(sources_B, keep_BL, labels_K, result[1]["logits"])
+        return result if return_outputs else result[0]
 
     def _selects_logits(self) -> bool:
         # Older transformers cannot select per row; liger fuses the head with the loss.
@@ -124,6 +142,7 @@ class TuningTrainer(Trainer):
         if "loss" in logs:
             self._watch(logs["loss"])
             logs.update(self._meter.read(self.accelerator))
+            logs.update(self._source_losses.read(self.accelerator))
         super().log(logs, start_time)
 
     def _watch(self, loss: float) -> None:

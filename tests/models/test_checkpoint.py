@@ -56,6 +56,15 @@ def test_an_adapter_loads_merged_with_the_same_logits(adapter, tiny_llava_dir):
         torch.testing.assert_close(model(**BATCH).logits, logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_merged_adapter_keeps_exact_positions_in_bfloat16(adapter, tiny_llava_dir):
+    """Rounding the rotary frequencies would move every position but the first few."""
+    model = load_tuned(config_of(tiny_llava_dir), adapter[0], dtype=torch.bfloat16, device=CPU)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    exact = dict(base_of(tiny_llava_dir).named_buffers())
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, exact[name]), name
+
+
 def test_plain_peft_loads_the_adapter(adapter, tiny_llava_dir):
     directory, logits, *_ = adapter
     model = PeftModel.from_pretrained(base_of(tiny_llava_dir), directory)

@@ -126,3 +126,33 @@ def test_token_budget_batches_fill_every_step_and_resume_exactly(make_run, monke
             train(config, parted)
     train(config, parted)
     assert [line["loss"] for line in read_log(parted.training / "log.jsonl")] == losses
+
+
+def test_the_loss_of_each_source_is_logged(make_run):
+    from prism_tune.training.progress import read_log
+    from prism_tune.training.train import train
+
+    hf = {"per_device_train_batch_size": 26, "max_steps": 2, "save_strategy": "no"}
+    config, run = make_run(batching="random", hf=hf, lora={"r": 4, "lora_dropout": 0.0})
+    train(config, run)
+    line, _ = read_log(run.training / "log.jsonl")
+    by_source = {key: value for key, value in line.items() if key.startswith("loss/")}
+    assert set(by_source) == {"loss/shape", "loss/colour", "loss/text"}
+    assert min(by_source.values()) < line["loss"] < max(by_source.values())
+
+
+def test_losses_are_summed_over_the_labels_of_each_source():
+    from accelerate import Accelerator
+
+    from prism_tune.training.source_losses import SourceLosses
+
+    losses = SourceLosses(["a", "b", "unseen"])
+    keep_BL = torch.tensor([[True, True, False], [False, True, False], [True, False, False]])
+    logits_KV = torch.tensor([[0.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
+    numbers_B = torch.tensor([0, 1, 0])
+    losses.add(numbers_B, keep_BL, torch.tensor([0, 1, 0, 1]), logits_KV)
+    # ln 2, ln(1 + 1/e) and ln 2 of source a; ln(1 + 1/e^2) of source b.
+    expected = {"loss/a": 0.5665, "loss/b": 0.1269}
+    accelerator = Accelerator(cpu=True)
+    assert losses.read(accelerator) == expected
+    assert losses.read(accelerator) == {}
