@@ -44,6 +44,7 @@ setup(
         "jinja2>=3.1",
         "plotly>=5.22",
         "openpyxl>=3.1",
+        "faiss-cpu>=1.9",
     ],
     extras_require={
         "quickstart": QUICKSTART,

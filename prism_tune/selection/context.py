@@ -46,14 +46,22 @@ class Scorer:
     """A selection method. `selection.keep: low` keeps the lowest scores.
 
     `features`: what it needs whatever `selection.features` says; None where that decides.
+    `check` refuses a config whose options do not fit, before anything is computed.
     """
 
     score: Callable[[ScoringContext], ScoredRecords]
     needs_features: bool
     features: Literal["pair"] | None = None
+    check: Callable[[Config], object] | None = None
 
     def complete(self, config: Config) -> Config:
-        """The config with the features that the method needs."""
+        """The config with the features that the method needs.
+
+        Raises:
+            ConfigError: options that do not fit the method.
+        """
+        if self.check is not None:
+            self.check(config)
         if self.features is None:
             return config
         selection = config.selection.model_copy(update={"features": self.features})

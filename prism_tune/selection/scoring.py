@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
 from prism_tune.selection.row_blocks import RowBlocks, default_block_rows, map_spans
+from prism_tune.selection.row_pairs import IntArray, RowPairs, pair_rows
 
 logger = logging.getLogger(__name__)
 
 Centering = Literal["corpus", "pearson", "none"]
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _CHUNK = 128  # single-precision dot products are summed in double precision every so many terms
 _MAX_SPREAD = 16  # how many groups' segments a block is made to hold
@@ -100,7 +100,7 @@ def score_redundancy(
         UserError: as in `redundancy_scores`.
     """
     _check(features_UD, groups_N, inverse_N)
-    pairs = _pair_up(features_UD.shape[0], groups_N, inverse_N)
+    pairs = pair_rows(features_UD.shape[0], groups_N, inverse_N)
     scan = _Scan(features_UD, pairs, centering, block_rows)
     scan.measure_centres()
     directions_GD = scan.sum_directions()
@@ -113,42 +113,11 @@ def score_redundancy(
     )
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """The distinct (feature row, group) pairs in the order of the rows, with how often each occurs.
-
-    Worked example: records with rows [0, 1, 1] and groups [a, a, b] make the pairs (0, a), (1, a),
-    (1, b); row 1 is centred once for a and once for b.
-    """
-
-    row_P: IntArray
-    group_P: IntArray
-    count_P: IntArray
-    size_G: IntArray
-    of_record_N: IntArray | None
-
-
-def _pair_up(
-    num_rows: int, groups_N: NDArray[Any] | None, inverse_N: NDArray[Any] | None
-) -> _Pairs:
-    num_records = num_rows if inverse_N is None else len(inverse_N)
-    codes_N = np.zeros(num_records, dtype=np.int64)
-    if groups_N is not None:
-        codes_N = np.unique(np.asarray(groups_N), return_inverse=True)[1].astype(np.int64)
-    size_G = np.bincount(codes_N)
-    if inverse_N is None:
-        ones = np.ones(num_records, dtype=np.int64)
-        return _Pairs(np.arange(num_records), codes_N, ones, size_G, None)
-    keys_N = np.asarray(inverse_N, dtype=np.int64) * len(size_G) + codes_N
-    keys_P, of_record_N, count_P = np.unique(keys_N, return_inverse=True, return_counts=True)
-    return _Pairs(keys_P // len(size_G), keys_P % len(size_G), count_P, size_G, of_record_N)
-
-
 class _Scan:
     """The two or three passes over the feature rows. All sums are float64."""
 
     def __init__(
-        self, features_UD: RowBlocks, pairs: _Pairs, centering: Centering, block_rows: int | None
+        self, features_UD: RowBlocks, pairs: RowPairs, centering: Centering, block_rows: int | None
     ) -> None:
         wide = features_UD.dtype.itemsize > 2
         self.compute_dtype: np.dtype[np.floating] = np.dtype(np.float64 if wide else np.float32)

@@ -1,0 +1,134 @@
+"""Kernel PRISM: PRISM's identity with an RBF kernel, kept by an exponential race.
+
+Ours; there is no paper. It takes up https://arxiv.org/abs/2502.12119 (PRISM), whose R_i is the mean
+*linear* kernel with the other records, hence a cut along one direction, and random Fourier features
+(Rahimi and Recht, 2007, https://papers.nips.cc/paper/3182).
+Equation: with z the centred, PCA-reduced, normalised feature of a record and
+k(x, y) = exp(-|x - y|^2 / 2h) ~ f(x).f(y), f(x) = sqrt(2/D) [cos(W x), sin(W x)], W ~ N(0, 1/h),
+
+    R_i = (f_i . sum_j f_j - |f_i|^2) / (N - 1)  ~  the kernel density at i without i itself.
+
+A record is kept when its key -log(u_i) R_i^alpha is among the smallest, u_i uniform from a hash of
+uid and seed: the exponential race of rates R_i^-alpha, so a dense region is thinned and not emptied
+(alpha 1 flattens the density, 0 is Random, inf keeps the lowest densities, without chance). The
+key depends on the record and R alone: the subset owes nothing to the pool's order or to shards,
+and budgets are nested. The score is log(-log u_i) + alpha log R_i, the key's logarithm.
+Floor: the approximation can make R_i zero or negative where nothing is near; it counts as 0.001
+there (alpha inf takes R as it is). The manifest says how often.
+Cost: forward (PRISM's), then O(N d^2) for the components of d-wide features (`reduction.py`) and
+O(N D) for the densities.
+
+Shape legend: N records, P pairs of a feature row and a group, K components, M frequencies.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from prism_tune.config import Config, Count
+from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.kernel_density import choose_bandwidth, draw_frequencies, mean_kernel
+from prism_tune.selection.options import ScorerOptions, read_options
+from prism_tune.selection.reduction import reduce_features
+from prism_tune.selection.row_pairs import RowPairs, pair_rows
+from prism_tune.selection.subset import hash_uids
+
+MIN_DENSITY = 1e-3
+"""The floor of R in the race."""
+
+_SAMPLE_ROWS = 1000
+
+
+class KernelPrismOptions(ScorerOptions):
+    """`selection.options` of kernel_prism.
+
+    `bandwidth` is h, a *squared* length; "median" is a tenth of the median squared distance,
+    "nearest" the median squared distance to the nearest neighbour, both among up to 1,000 distinct
+    features. `num_features` is 2 M.
+    """
+
+    bandwidth: Annotated[float, Field(gt=0, strict=True)] | Literal["median", "nearest"] = Field(
+        default=0.1, description="a positive number, median or nearest"
+    )
+    num_features: Annotated[int, Field(gt=0, strict=True)] = Field(
+        default=1024, description="a positive even number"
+    )
+    num_components: Count = 64
+    whitening: bool = False
+    alpha: Annotated[float, Field(ge=0)] = Field(default=1.0, description="a number from 0, or inf")
+
+    @field_validator("num_features")
+    @classmethod
+    def _is_even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("a positive even number")
+        return value
+
+
+def check(config: Config) -> KernelPrismOptions:
+    """The options.
+
+    Raises:
+        ConfigError: naming the option that does not fit.
+    """
+    return read_options(config, KernelPrismOptions)
+
+
+def score(context: ScoringContext) -> ScoredRecords:
+    """The logarithm of every record's race key; R itself where alpha is inf."""
+    options = check(context.config)
+    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
+        return ScoredRecords(np.zeros(0), {})
+    pairs = pair_rows(context.features_UD.shape[0], context.groups_M, context.row_M)
+    reduced = reduce_features(
+        context.features_UD,
+        pairs,
+        num_components=options.num_components,
+        whitening=options.whitening,
+    )
+    uids = context.pool.uids
+    hashes_M = hash_uids([uids[i] for i in context.records_M.tolist()], context.config.seed)
+    bandwidth = options.bandwidth
+    if isinstance(bandwidth, str):
+        sample_SK = reduced.values_PK[_sample_pairs(pairs, hashes_M)]
+        bandwidth = choose_bandwidth(sample_SK, bandwidth)
+    frequencies_KM = draw_frequencies(
+        reduced.basis_DK, options.num_features // 2, bandwidth, context.config.seed
+    )
+    densities_P = np.zeros(len(pairs.row_P))
+    for members in pairs.members():
+        values_PK, counts_P = reduced.values_PK[members], pairs.count_P[members]
+        densities_P[members] = mean_kernel(values_PK, counts_P, frequencies_KM)
+    densities_M = pairs.spread(densities_P)
+    diagnostics = {
+        **reduced.diagnostics,
+        "bandwidth": bandwidth,
+        "mean_density": float(densities_M.mean()),
+        "num_floored": int((densities_M < MIN_DENSITY).sum()),
+    }
+    return ScoredRecords(race(densities_M, hashes_M, options.alpha), diagnostics)
+
+
+def race(
+    densities_M: NDArray[np.float64], hashes_M: NDArray[np.uint64], alpha: float
+) -> NDArray[np.float64]:
+    """Logarithms of the keys -log(u) R^alpha, u from 64-bit hashes; R where alpha is inf."""
+    if np.isinf(alpha):
+        return densities_M
+    # The upper 52 bits and a half: what a float64 holds exactly, so that u is never 0 or 1.
+    uniform_M = ((hashes_M >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
+    exponential_M = -np.log(uniform_M)
+    return np.log(exponential_M) + alpha * np.log(np.maximum(densities_M, MIN_DENSITY))
+
+
+def _sample_pairs(pairs: RowPairs, hashes_M: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Pairs of distinct rows, those of the records with the smallest hashes."""
+    of_record_M = pairs.of_record_N
+    assert of_record_M is not None
+    drawn = of_record_M[np.argsort(hashes_M, kind="stable")]
+    _, first = np.unique(pairs.row_P[drawn], return_index=True)
+    return drawn[np.sort(first)[:_SAMPLE_ROWS]]

@@ -1,0 +1,135 @@
+"""SemDeDup: within-cluster near-duplicates.
+
+Paper: Abbas et al., "SemDeDup: Data-efficient learning at web-scale through semantic
+deduplication", https://arxiv.org/abs/2303.09540, section 3.
+Equation: k-means of the unit features z; in each cluster, from the record farthest from the
+centroid inwards, m_i = max z_i.z_j over the records j before i. The paper drops i where
+m_i > 1 - epsilon. Score = m_i (-1 for the first): keeping the lowest is the paper's rule at the
+epsilon that meets the budget, which is how it sets epsilon.
+Option `threshold` t fixes 1 - epsilon instead: records with m_i <= t come first, in random order
+(a hash of uid and seed: score u_i - 1 in [-1, 0)), then duplicates by m_i (score m_i + 1).
+Ours: features are PRISM's, centred and PCA-reduced; the number of clusters (the root of the number
+of distinct features, over all groups); inside each source with `scope: per_source`; records that
+share a feature are duplicates of the first of them (m = 1).
+Cost: forward (PRISM's), then k-means O(iterations N clusters K) and O(N K) times the mean cluster
+size.
+
+Shape legend: M records, P pairs of a feature row and a group, B pairs of a group, C clusters,
+K components.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from prism_tune.config import Config, Count
+from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.options import ScorerOptions, read_options
+from prism_tune.selection.pick_order import first_records
+from prism_tune.selection.reduction import reduce_features
+from prism_tune.selection.row_pairs import pair_rows
+from prism_tune.selection.subset import hash_uids
+
+FloatArray = NDArray[np.float64]
+
+_ITERATIONS = 20
+_BLOCK_ROWS = 1024
+
+
+class SemDeDupOptions(ScorerOptions):
+    """`selection.options` of semdedup; null: all components, root-N clusters, no threshold."""
+
+    num_components: Count | None = Field(default=64, description="a positive number, or null")
+    num_clusters: Count | None = Field(default=None, description="a positive number, or null")
+    threshold: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        default=None, description="a cosine from -1 to 1, or null"
+    )
+
+
+def check(config: Config) -> SemDeDupOptions:
+    """The options.
+
+    Raises:
+        ConfigError: naming the option that does not fit.
+    """
+    return read_options(config, SemDeDupOptions)
+
+
+def score(context: ScoringContext) -> ScoredRecords:
+    """The largest cosine of every record to one that its cluster keeps before it."""
+    options = check(context.config)
+    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
+        return ScoredRecords(np.zeros(0), {})
+    pairs = pair_rows(context.features_UD.shape[0], context.groups_M, context.row_M)
+    reduced = reduce_features(context.features_UD, pairs, num_components=options.num_components)
+    all_uids = context.pool.uids
+    uids = [all_uids[i] for i in context.records_M.tolist()]
+    hashes_M = hash_uids(uids)
+    first_P = first_records(pairs, hashes_M)
+    num_clusters = options.num_clusters or round(len(first_P) ** 0.5)
+    similar_M = np.ones(len(uids))
+    for members in pairs.members():
+        at = members[np.argsort(hashes_M[first_P[members]], kind="stable")]
+        share = max(1, round(num_clusters * len(at) / len(first_P)))
+        rows_BK = reduced.values_PK[at]
+        clusters_B, inward_B = cluster(rows_BK, share, context.config.seed)
+        similar_M[first_P[at]] = find_duplicates(rows_BK, clusters_B, inward_B)
+    diagnostics = {**reduced.diagnostics, "num_clusters": num_clusters}
+    if options.threshold is None:
+        return ScoredRecords(similar_M, diagnostics)
+    duplicate_M = similar_M > options.threshold
+    random_M = hash_uids(uids, context.config.seed).astype(np.float64) / 2.0**64
+    values_M = np.where(duplicate_M, similar_M + 1.0, random_M - 1.0)
+    diagnostics["num_duplicates"] = int(duplicate_M.sum())
+    return ScoredRecords(values_M, diagnostics)
+
+
+def cluster(
+    rows_BK: FloatArray, num_clusters: int, seed: int
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Each row's cluster, and its cosine to that cluster's centroid, by spherical k-means."""
+    import faiss  # here: loaded only where it is used
+
+    if rows_BK.shape[1] == 0:  # all features are equal; faiss would abort the process
+        return np.zeros(len(rows_BK), dtype=np.int64), np.zeros(len(rows_BK))
+    num_clusters = min(num_clusters, len(rows_BK))
+    rows32_BK = np.ascontiguousarray(rows_BK, dtype=np.float32)
+    kmeans = faiss.Kmeans(
+        rows_BK.shape[1],
+        num_clusters,
+        niter=_ITERATIONS,
+        seed=seed % 2**31,
+        spherical=True,
+        min_points_per_centroid=1,
+    )
+    kmeans.train(rows32_BK)
+    cosines_B1, clusters_B1 = kmeans.index.search(rows32_BK, 1)
+    return clusters_B1[:, 0].astype(np.int64), cosines_B1[:, 0].astype(np.float64)
+
+
+def find_duplicates(
+    rows_BK: FloatArray, clusters_B: NDArray[np.int64], inward_B: FloatArray
+) -> FloatArray:
+    """The largest cosine of each row to a row before it in its cluster; -1 for the first.
+
+    Args:
+        rows_BK: rows of norm 1 (or 0).
+        clusters_B: the cluster of each.
+        inward_B: its cosine to the centroid; the lowest comes first.
+    """
+    similar_B = np.full(len(rows_BK), -1.0)
+    order_B = np.lexsort((inward_B, clusters_B))
+    starts = np.flatnonzero(np.diff(clusters_B[order_B])) + 1
+    for members in np.split(order_B, starts):
+        for start in range(0, len(members), _BLOCK_ROWS):
+            block = members[start : start + _BLOCK_ROWS]
+            before = members[: start + len(block)]
+            cosines = rows_BK[block] @ rows_BK[before].T
+            later = np.arange(len(before)) >= np.arange(start, start + len(block))[:, None]
+            cosines[later] = -1.0
+            similar_B[block] = cosines.max(axis=1).clip(-1.0, 1.0)
+    return similar_B

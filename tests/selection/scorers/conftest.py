@@ -1,0 +1,89 @@
+"""Scoring contexts over made-up features: no model, no images, no files."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from prism_tune.config import Config
+from prism_tune.selection.context import ScoringContext
+from prism_tune.selection.scorers import SCORERS
+from prism_tune.selection.subset import cut_subset
+
+
+class Table:
+    """Records with features: `score(...)` gives scores by uid, `select(...)` the kept uids."""
+
+    def __init__(self, features_UD, row_N=None, uids=None, sources=None):
+        self.features_UD = np.asarray(features_UD)
+        self.row_N = np.arange(len(self.features_UD)) if row_N is None else np.asarray(row_N)
+        self.uids = uids or [f"uid-{n}" for n in range(len(self.row_N))]
+        self.sources = sources
+
+    def shuffled(self, seed):
+        """The same records, in another order, over rows in another order."""
+        rng = np.random.default_rng(seed)
+        record_order = rng.permutation(len(self.row_N))
+        row_order = rng.permutation(len(self.features_UD))
+        return Table(
+            self.features_UD[row_order],
+            np.argsort(row_order)[self.row_N[record_order]],
+            [self.uids[n] for n in record_order],
+            self.sources and [self.sources[n] for n in record_order],
+        )
+
+    def run(self, scorer, *, seed=0, budget=0.3, keep="low", **options):
+        selection = {"scorer": scorer, "budget": budget, "keep": keep, "options": options}
+        config = Config.model_validate(
+            {
+                "name": "run",
+                "model": {"path": "none"},
+                "data": {"records": "none.json"},
+                "selection": selection,
+                "seed": seed,
+            }
+        )
+        context = ScoringContext(
+            config=SCORERS[scorer].complete(config),
+            pool=SimpleNamespace(uids=self.uids),
+            records_M=np.arange(len(self.row_N)),
+            groups_M=None if self.sources is None else np.array(self.sources),
+            features_UD=self.features_UD,
+            row_M=self.row_N,
+        )
+        return SCORERS[scorer].score(context)
+
+    def score(self, scorer, **settings):
+        values = self.run(scorer, **settings).values_M
+        return dict(zip(self.uids, values.tolist(), strict=True))
+
+    def select(self, scorer, *, budget=0.3, **settings):
+        cut = cut_subset(
+            self.run(scorer, budget=budget, **settings).values_M,
+            uids=self.uids,
+            is_text_only_N=np.zeros(len(self.uids), dtype=bool),
+            budget=budget,
+            keep="low",
+            groups_N=None if self.sources is None else np.array(self.sources),
+        )
+        return {self.uids[n] for n in np.flatnonzero(cut.selected_N)}
+
+
+@pytest.fixture
+def make_table():
+    return Table
+
+
+@pytest.fixture
+def clustered():
+    """120 records in 3 dense and unequal clusters and a thin halo, 2 sources, shared images."""
+    rng = np.random.default_rng(7)
+    centres = np.repeat(rng.normal(size=(3, 12)) * 3, (40, 20, 10), axis=0)
+    rows = np.concatenate(
+        [centres + 0.2 * rng.normal(size=centres.shape), rng.normal(size=(20, 12))]
+    )
+    row_N = np.concatenate([np.arange(90), rng.integers(0, 90, 30)])
+    sources = ["a" if n % 3 else "b" for n in range(120)]
+    return Table(rows.astype(np.float32), row_N, sources=sources)

@@ -1,0 +1,76 @@
+"""What every selector on features promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prism_tune.errors import ConfigError, UserError
+
+ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup"]
+SEEDED = ["kernel_prism", "kcenter", "kmeanspp"]
+PICKING = ["kcenter", "kmeanspp"]
+
+
+@pytest.fixture(params=["global", "per_source"])
+def table(request, clustered):
+    if request.param == "global":
+        clustered.sources = None
+    return clustered
+
+
+@pytest.mark.parametrize("scorer", ON_FEATURES)
+def test_the_subset_owes_nothing_to_the_pools_order(scorer, table):
+    assert table.shuffled(1).select(scorer) == table.select(scorer) == table.select(scorer)
+
+
+@pytest.mark.parametrize("scorer", ON_FEATURES)
+def test_a_smaller_budget_is_nested_in_a_larger_one(scorer, table):
+    subsets = [table.select(scorer, budget=budget) for budget in (0.1, 0.3, 0.9)]
+    assert [len(subset) for subset in subsets] == [12, 36, 108]
+    assert subsets[0] < subsets[1] < subsets[2]
+
+
+@pytest.mark.parametrize("scorer", SEEDED)
+def test_the_seed_decides(scorer, table):
+    assert table.select(scorer, seed=1) != table.select(scorer, seed=2)
+
+
+@pytest.mark.parametrize("scorer", ON_FEATURES)
+def test_equal_features_do_not_become_nan(scorer, make_table):
+    scores = make_table(np.ones((6, 3))).score(scorer, budget=0.5)
+    assert np.isfinite(list(scores.values())).all()
+
+
+@pytest.mark.parametrize("scorer", ON_FEATURES)
+def test_a_feature_that_is_not_finite_is_counted_and_spoils_no_other(scorer, make_table):
+    rows = np.random.default_rng(0).normal(size=(20, 4))
+    rows[3, 1] = np.nan
+    scored = make_table(rows, np.append(np.arange(20), 3)).run(scorer)
+    assert scored.diagnostics["num_non_finite"] == 2
+    assert np.isfinite(scored.values_M).all()
+
+
+@pytest.mark.parametrize("scorer", ON_FEATURES)
+def test_a_record_alone_in_its_source(scorer, make_table):
+    rows = np.random.default_rng(0).normal(size=(9, 4))
+    table = make_table(rows, sources=["a"] * 8 + ["b"])
+    assert len(table.select(scorer, budget=5)) == 5
+
+
+@pytest.mark.parametrize("scorer", ON_FEATURES)
+def test_an_unknown_option_names_the_nearest(scorer, clustered):
+    with pytest.raises(ConfigError, match="did you mean `num_components`"):
+        clustered.run(scorer, num_component=3)
+
+
+@pytest.mark.parametrize("scorer", PICKING)
+def test_an_order_of_picking_has_no_high_end(scorer, clustered):
+    with pytest.raises(ConfigError, match="'high' has no meaning for k"):
+        clustered.run(scorer, keep="high")
+
+
+@pytest.mark.parametrize("scorer", ON_FEATURES)
+def test_no_finite_feature_is_an_error(scorer, make_table):
+    with pytest.raises(UserError, match="no record has a finite feature"):
+        make_table(np.full((4, 2), np.inf)).run(scorer)
