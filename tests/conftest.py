@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No timed tests: an example may take its time on a busy machine.
+settings.register_profile("prism_tune", deadline=None)
+settings.load_profile("prism_tune")
 
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
