@@ -41,7 +41,7 @@ def test_densities_are_exact_in_their_features():
 
 
 def test_score_by_hand_without_chance(make_table):
-    """Two pairs at right angles to nothing: opposite unit vectors, squared distance 4."""
+    """Two pairs of equal records, opposite each other: squared distance 4."""
     table = make_table([[1.0], [1.0], [-1.0], [-1.0]])
     scores = table.score("kernel_prism", alpha="inf", bandwidth=1.0, num_features=40_000)
     # (1 + 2 exp(-4/2)) / 3
