@@ -59,7 +59,6 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         metered(run, key, device, restart=force) as timer,
     ):
         checkpoint = _open_stage(stage, run, key, force=force)
-
         dtype = compute_dtype(config, device)
         arguments = training_arguments(config, run, device=device, dtype=dtype)
 
