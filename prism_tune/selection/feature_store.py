@@ -6,8 +6,7 @@ features/shard-<hash>.safetensors   layer_<k>: float32 (rows, D); metadata: keys
 ```
 A shard is written atomically when it is finished, and named after the keys of its rows. So a
 killed run resumes at the last finished shard, and a pool that grew finds every row it has.
-
-Shape legend: U rows of all shards, D feature width.
+`feature_shards.py` reads them.
 """
 
 from __future__ import annotations
@@ -16,40 +15,22 @@ import json
 import os
 import shutil
 import tempfile
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
-from itertools import accumulate
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from prism_tune.errors import UserError
+from prism_tune.feature_shards import Shard, list_shards, read_shard
 from prism_tune.run_dir import fingerprint, read_json, write_json
 from prism_tune.selection.prompts import PromptKind
 
 UNITS_PER_SHARD = 512
 """What a kill can lose, and what one process takes at a time."""
-
-_OPEN_SHARDS = 64
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A finished shard: its file, the keys of its rows, keys without feature, and counts.
-
-    `failed` maps a key to (reason, detail); its row is NaN. `counts`: images, tokens, flops.
-    """
-
-    path: Path
-    keys: tuple[str, ...]
-    failed: Mapping[str, Sequence[str]]
-    counts: Mapping[str, float]
 
 
 class FeatureStore:
@@ -112,7 +93,7 @@ class FeatureStore:
         Raises:
             UserError: a file that is not a shard of this store.
         """
-        return [self._read_shard(path) for path in sorted(self.folder.glob("shard-*.safetensors"))]
+        return [self._read_shard(path) for path in list_shards(self.folder)]
 
     def plan(self, keys: Sequence[str]) -> list[tuple[str, ...]]:
         """The shards still to be computed for `keys`, which must be sorted.
@@ -148,56 +129,10 @@ class FeatureStore:
             shutil.rmtree(path)
 
     def _read_shard(self, path: Path) -> Shard:
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path}: not a feature shard ({error}); delete it and rerun"
-            ) from error
-        if metadata.get("fingerprint") != self.fingerprint:
+        shard = read_shard(path)
+        if shard.fingerprint != self.fingerprint:
             raise UserError(
                 f"{path}: computed with other settings than {self.manifest} says; features are "
                 "never mixed: delete this file, or rerun with --force to compute all anew"
             )
-        content = json.loads(metadata["content"])
-        return Shard(path, tuple(content["keys"]), content["failed"], content["counts"])
-
-
-class StoredFeatures:
-    """The rows of all shards as one matrix that is read block by block (a `RowBlocks`).
-
-    Args:
-        shards: finished shards, at least one.
-        layer: whose hidden state.
-    """
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, shards: Sequence[Shard], layer: int) -> None:
-        self._shards = shards
-        self._name = f"layer_{layer}"
-        self._ends = list(accumulate(len(shard.keys) for shard in shards))
-        self._open = lru_cache(maxsize=_OPEN_SHARDS)(partial(safe_open, framework="np"))
-        width = self._open(shards[0].path).get_slice(self._name).get_shape()[1]
-        self.shape = (self._ends[-1], int(width))
-
-    @cached_property
-    def keys(self) -> list[str]:
-        """The key of every row."""
-        return [key for shard in self._shards for key in shard.keys]
-
-    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        """A block of rows."""
-        start, stop, _ = rows.indices(self.shape[0])
-        parts = []
-        number = bisect_right(self._ends, start)
-        while start < stop:
-            offset = self._ends[number] - len(self._shards[number].keys)
-            end = min(stop, self._ends[number])
-            values = self._open(self._shards[number].path).get_slice(self._name)
-            parts.append(values[start - offset : end - offset])
-            start, number = end, number + 1
-        if len(parts) == 1:
-            return np.asarray(parts[0])
-        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), dtype=np.float32)
+        return shard

@@ -21,6 +21,7 @@ from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.distributed import rank, world_size
 from prism_tune.errors import ConfigError
+from prism_tune.feature_shards import StoredFeatures
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.process_group import from_main, gather, main_first
@@ -28,7 +29,7 @@ from prism_tune.run_dir import RunDir, fingerprint_model
 from prism_tune.schema import Skipped
 from prism_tune.selection.encoding import UnitDataset, load_units
 from prism_tune.selection.extractor import load_extractor
-from prism_tune.selection.feature_store import FeatureStore, StoredFeatures
+from prism_tune.selection.feature_store import FeatureStore
 from prism_tune.selection.image_hashes import hash_images
 from prism_tune.selection.prefix_check import prefix_is_exact
 from prism_tune.selection.progress import UnitProgress
@@ -51,6 +52,11 @@ class FeatureTable:
     row_N: NDArray[np.int64]
     skipped: tuple[Skipped, ...]
     description: dict[str, Any]
+
+    def keys(self) -> list[str | None]:
+        """The store's key of each record's row."""
+        keys = [] if self.values_UD is None else self.values_UD.keys
+        return [keys[row] if row >= 0 else None for row in self.row_N.tolist()]
 
 
 def extract_features(

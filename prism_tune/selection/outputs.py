@@ -65,9 +65,10 @@ def _replace_subset(run: RunDir, pool: Pool, kept: list[int]) -> str:
 
 
 def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
-    """One row per record of the pool: uid, id, source, score, rank, selected, reason.
+    """One row per record of the pool: uid, id, source, score, rank, selected, reason, feature.
 
-    Score and rank are null where a record is not ranked (text-only, skipped).
+    Score and rank are null where a record is not ranked (text-only, skipped); feature is the key of
+    its row in the feature store, null where it has none.
     """
     unranked_N = ranking.rank_N == 0
     columns = {
@@ -78,6 +79,7 @@ def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
         "rank": pa.array(ranking.rank_N, mask=unranked_N),
         "selected": pa.array(ranking.selected_N),
         "reason": pa.array(ranking.reasons),
+        "feature": pa.array(ranking.feature_keys, pa.string()),
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)

@@ -24,13 +24,15 @@ class Ranking:
     """The verdict on every record of the pool, in the pool's order.
 
     `scores_N` is NaN and `rank_N` 0 where a record is not ranked; `reasons` are "selected",
-    "below_cut", "text_only" (kept), or why the record was skipped.
+    "below_cut", "text_only" (kept), or why the record was skipped. `feature_keys` name the rows of
+    the feature store; None where a record has none.
     """
 
     scores_N: NDArray[np.float64]
     rank_N: NDArray[np.int64]
     selected_N: NDArray[np.bool_]
     reasons: list[str]
+    feature_keys: list[str | None]
     skipped: tuple[Skipped, ...]
     description: dict[str, Any]
 
@@ -76,4 +78,6 @@ def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -
     for place, reason in zip(usable.tolist(), cut.reasons, strict=True):
         reasons[place] = reason
     description = {**scored.diagnostics, "features": table.description}
-    return Ranking(scores_N, rank_N, selected_N, reasons, table.skipped, description)
+    return Ranking(
+        scores_N, rank_N, selected_N, reasons, table.keys(), table.skipped, description
+    )

@@ -1,0 +1,244 @@
+"""One run as the report sees it: its files, read when they are asked for, with no model and no torch.
+
+Reads config.yaml, timings.json, selection/ (manifest.json, scores.parquet, features/),
+training/log.jsonl, evaluation/*/results.json, tables/*.json and every stage.json. A stage that has
+not run is None or empty, never an error.
+
+Shape legend: N records of the pool, U feature rows, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from prism_tune.config import Config, load_config
+from prism_tune.data.records import Pool, open_pool
+from prism_tune.errors import UserError
+from prism_tune.feature_shards import StoredFeatures, list_shards, read_shard
+from prism_tune.run_dir import RunDir, Stage, read_json
+from prism_tune.schema import BenchmarkResult
+from prism_tune.timings import read_timings
+
+_COLUMNS = ("uid", "id", "source", "score", "rank", "selected", "reason")
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column of few distinct strings: `names[codes_N[n]]`."""
+
+    names: tuple[str, ...]
+    codes_N: NDArray[np.int32]
+
+    def __getitem__(self, row: int) -> str:
+        return self.names[self.codes_N[row]]
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Where the column says `name`, (N,)."""
+        if name not in self.names:
+            return np.zeros(len(self.codes_N), dtype=bool)
+        return self.codes_N == self.names.index(name)
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """`scores.parquet`: row n is record n of the pool.
+
+    `score_N` is NaN and `rank_N` 0 where a record is not ranked (text-only, skipped).
+    """
+
+    uids: pa.ChunkedArray
+    ids: pa.ChunkedArray
+    sources: Categories
+    reasons: Categories
+    score_N: NDArray[np.float64]
+    rank_N: NDArray[np.int64]
+    selected_N: NDArray[np.bool_]
+    feature_keys: pa.ChunkedArray | None
+
+    def __len__(self) -> int:
+        return len(self.selected_N)
+
+    @property
+    def is_ranked_N(self) -> NDArray[np.bool_]:
+        """Which records have a score."""
+        return np.isfinite(self.score_N)
+
+    def uid(self, row: int) -> str:
+        """The uid of a row."""
+        value: str = self.uids[row].as_py()
+        return value
+
+
+@dataclass(frozen=True)
+class RecordFeatures:
+    """Features of the run's layer; `row_N` is each record's row of `values_UD`, -1 for none."""
+
+    values_UD: StoredFeatures
+    row_N: NDArray[np.int64]
+
+    def read(self, records: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The features of some records that have one, (len(records), D), in their order."""
+        rows, back = np.unique(self.row_N[records], return_inverse=True)
+        found = np.empty((len(rows), self.values_UD.shape[1]), dtype=np.float32)
+        for start, stop in _runs(rows):
+            found[start:stop] = self.values_UD[int(rows[start]) : int(rows[stop - 1]) + 1]
+        return found[back]
+
+
+class ReportRun:
+    """A run folder, read lazily.
+
+    Args:
+        run: the folder.
+
+    Raises:
+        UserError: it is no run folder.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        if not run.config.exists():
+            raise UserError(
+                f"{run.config}: no such file, so {run.root} is not a run folder; "
+                "`prism-tune select CONFIG` makes one"
+            )
+        self.run = run
+        self.name = run.root.resolve().name
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved config."""
+        return load_config(self.run.config)
+
+    @cached_property
+    def timings(self) -> list[dict[str, Any]]:
+        """Every attempt of every stage."""
+        return read_timings(self.run)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any] | None:
+        """What the selection says of itself; None unless it finished."""
+        path = self.run.selection / "manifest.json"
+        if not path.exists() or not Stage(self.run.selection).path.exists():
+            return None
+        manifest: dict[str, Any] = read_json(path)
+        return manifest
+
+    @cached_property
+    def records(self) -> RecordTable | None:
+        """Score and verdict of every record; None unless the selection finished."""
+        path = self.run.selection / "scores.parquet"
+        if self.manifest is None or not path.exists():
+            return None
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{path}: cannot be read as parquet: {error}") from error
+        missing = [name for name in _COLUMNS if name not in table.column_names]
+        if missing:
+            raise UserError(
+                f"{path}: no column {', '.join(missing)}; "
+                f"write it anew with `prism-tune select {self.run.config} --force`"
+            )
+        return RecordTable(
+            uids=table["uid"],
+            ids=table["id"],
+            sources=_categories(table["source"]),
+            reasons=_categories(table["reason"]),
+            score_N=table["score"].cast(pa.float64()).fill_null(np.nan).to_numpy(),
+            rank_N=table["rank"].fill_null(0).to_numpy(),
+            selected_N=table["selected"].to_numpy(),
+            feature_keys=table["feature"] if "feature" in table.column_names else None,
+        )
+
+    @cached_property
+    def features(self) -> RecordFeatures | None:
+        """The features behind the scores; None where the scorer needs none or they are gone."""
+        paths = list_shards(self.run.features)
+        if self.records is None or self.records.feature_keys is None or not paths:
+            return None
+        values_UD = StoredFeatures([read_shard(path) for path in paths], self.layer)
+        place = pc.index_in(self.records.feature_keys, value_set=pa.array(values_UD.keys))
+        row_N = place.fill_null(-1).to_numpy().astype(np.int64)
+        return RecordFeatures(values_UD, row_N) if (row_N >= 0).any() else None
+
+    @property
+    def layer(self) -> int:
+        """The hidden state whose features were scored."""
+        return self.config.selection.layer
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The records' texts and image paths; row n is row n of `records`.
+
+        Raises:
+            UserError: the pool's file is gone, or is not the one that was scored.
+        """
+        pool = open_pool(self.config.data)
+        scored = (self.manifest or {}).get("pool_fingerprint")
+        if scored is not None and pool.fingerprint != scored:
+            raise UserError(
+                f"{self.config.data.records}: has changed since it was scored; "
+                f"run `prism-tune select {self.run.config}` again"
+            )
+        return pool
+
+    @cached_property
+    def training_log(self) -> list[dict[str, Any]]:
+        """The logged steps; a last line that a kill cut short is left out."""
+        path = self.run.training / "log.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_bytes().splitlines(keepends=True)
+        return [orjson.loads(line) for line in lines if line.endswith(b"\n")]
+
+    @cached_property
+    def results(self) -> dict[str, BenchmarkResult]:
+        """Benchmark -> result."""
+        known = {field.name for field in dataclass_fields(BenchmarkResult)}
+        found = {}
+        for path in sorted((self.run.root / "evaluation").glob("*/results.json")):
+            content = read_json(path)
+            found[path.parent.name] = BenchmarkResult(
+                **{key: value for key, value in content.items() if key in known}
+            )
+        return found
+
+    @cached_property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Name -> table (title, rows, notes) that `prism-tune tables` wrote."""
+        return {path.stem: read_json(path) for path in sorted(self.run.tables.glob("*.json"))}
+
+    def stage(self, name: str) -> Mapping[str, Any] | None:
+        """The record of a finished stage ("selection", "training"); None unless it finished."""
+        stage = Stage(self.run.root / name)
+        return read_json(stage.path) if stage.path.exists() else None
+
+
+def _categories(column: pa.ChunkedArray) -> Categories:
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    names = encoded.dictionary.to_pylist()
+    order = sorted(range(len(names)), key=lambda code: str(names[code]))
+    place = np.empty(len(names), dtype=np.int32)
+    place[order] = np.arange(len(names), dtype=np.int32)
+    codes_N = place[encoded.indices.to_numpy()] if names else np.zeros(0, dtype=np.int32)
+    return Categories(tuple(str(names[code]) for code in order), codes_N)
+
+
+def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of sorted rows that follow on one another."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    stretches = np.split(np.arange(len(rows)), cuts)
+    return [(int(part[0]), int(part[-1]) + 1) for part in stretches if len(part)]

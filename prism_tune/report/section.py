@@ -1,0 +1,68 @@
+"""What the page is put together from: sections, and the folder that their files go to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page.
+
+    Attributes:
+        id: the anchor, and the name of its data.
+        title: the heading.
+        template: a file in `templates/`; it sees `values` as `v`, everything escaped.
+        values: what the template shows.
+        scripts: files that the page loads for it, relative to the page, in this order.
+    """
+
+    id: str
+    title: str
+    template: str
+    values: Mapping[str, Any]
+    scripts: tuple[str, ...] = ()
+
+
+class PageFolder:
+    """The folder of a page that is being built: `index.html`, `assets/`, `data/`, `thumbs/`.
+
+    The page is opened from disk, where a script may not fetch anything. So data are scripts too:
+    `data/<name>.js` puts its value into `PRISM.data["<name>"]`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add_data(self, name: str, value: Any) -> str:
+        """Write `data/<name>.js`; the path that `Section.scripts` takes.
+
+        NaN and infinity become null; numpy arrays and scalars are accepted.
+        """
+        content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+        return self._write(f"data/{name}.js", b'PRISM.data["%s"] = %s;\n' % (name.encode(), content))
+
+    def add_template(self, name: str) -> str:
+        """Copy a script or style sheet of `templates/` to `assets/`; its path."""
+        return self.add_file(TEMPLATES / name, name)
+
+    def add_file(self, source: Path, name: str) -> str:
+        """Copy any file to `assets/`; its path."""
+        target = self.root / "assets" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        return f"assets/{name}"
+
+    def _write(self, path: str, content: bytes) -> str:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        return path
