@@ -12,7 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "prism_tune"
 FLOORS = (
-    {"errors", "schema", "distributed", "config", "config_errors", "log", "__init__"},
+    {"errors", "schema", "distributed", "config", "config_errors", "log"}
+    | {"resampling", "__init__"},
     {"run_dir", "stages", "timings", "process_group", "feature_shards"},
     {"data", "models"},
     {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart"},

@@ -70,7 +70,7 @@ def build_table(
     baseline: str | None,
     output_format: OutputFormat = "md",
 ) -> str:
-    """Build a table of runs, and write it to each run's `tables/<table>.<suffix>`.
+    """Build a table of runs, and write it to each run's `tables/<table>.<suffix>` (and `.json`).
 
     Args:
         table: a key of `TABLES`.
@@ -96,8 +96,10 @@ def build_table(
     else:
         built = _build_paper(kind, columns)
     text = render(built, output_format)
+    written = {SUFFIXES[output_format]: text, SUFFIXES["json"]: render(built, "json")}
     for run in loaded:
-        _write(RunDir(run.root).tables / f"{table}{SUFFIXES[output_format]}", text)
+        for suffix, content in written.items():
+            _write(RunDir(run.root).tables / f"{table}{suffix}", content)
     return text
 
 

@@ -13,17 +13,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.tables.columns import Column, ColumnSet, column_scores
-from prism_tune.tables.relative import (
+from prism_tune.resampling import (
     NUM_RESAMPLES,
     FloatArray,
+    percentile_interval,
+    resample_means,
+)
+from prism_tune.tables.columns import Column, ColumnSet, column_scores
+from prism_tune.tables.relative import (
     Relative,
     leave_one_out,
     mean_and_sd,
-    percentile_interval,
     relative_samples,
     relative_score,
-    resample_means,
 )
 from prism_tune.tables.rows import Row
 

@@ -193,6 +193,8 @@ def test_each_model_has_its_own_baseline_in_the_models_table(four_runs):
 def test_the_table_is_kept_in_every_run(four_runs, output_format, suffix):
     text = build_table("main", four_runs, baseline=None, output_format=output_format)
     assert all((run / "tables" / f"main.{suffix}").read_text() == text for run in four_runs)
+    as_json = build_table("main", four_runs, baseline=None, output_format="json")
+    assert all((run / "tables" / "main.json").read_text() == as_json for run in four_runs)
 
 
 def test_json_is_readable(four_runs):

@@ -4,15 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_tune.errors import UserError
+from prism_tune.resampling import resample_means
 from prism_tune.schema import BenchmarkResult
 from prism_tune.tables.relative import (
     check_comparable,
     leave_one_out,
     mean_and_sd,
-    percentile_interval,
     relative_samples,
     relative_score,
-    resample_means,
 )
 
 _scores = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.1, 1000), min_size=1, max_size=6)
@@ -71,14 +70,6 @@ def test_one_benchmark_cannot_be_left_out():
     assert leave_one_out({"P": 1.0}, {"P": 1.0}, {"P": "pope"}) == {}
 
 
-def test_the_bootstrap_has_the_variance_of_a_mean():
-    credits_RQ = np.array([[1.0] * 300 + [0.0] * 100])
-    means_B = resample_means(credits_RQ, np.ones((1, 400), bool))[:, 0, 0]
-    assert means_B.shape == (2000,)
-    assert means_B.mean() == pytest.approx(75, abs=0.2)
-    assert means_B.std() == pytest.approx(100 * (0.75 * 0.25 / 400) ** 0.5, rel=0.05)
-
-
 def test_rows_and_columns_are_resampled_together():
     """Row 1 answers exactly as row 0: their ratio never moves; columns use their questions only."""
     credits_RQ = np.array([[1.0, 0, 1, 1, 0, 1] * 20] * 2)
@@ -86,21 +77,6 @@ def test_rows_and_columns_are_resampled_together():
     samples_BRC = resample_means(credits_RQ, masks_CQ)
     assert (relative_samples(samples_BRC, 1, 0) == 100).all()
     assert not np.allclose(samples_BRC[:, 0, 0], samples_BRC[:, 0, 1])
-
-
-def test_the_bootstrap_is_the_same_every_time_and_in_any_block(monkeypatch):
-    credits_RQ = np.random.default_rng(1).random((2, 50))
-    masks_CQ = np.ones((1, 50), bool)
-    whole = resample_means(credits_RQ, masks_CQ)
-    assert (whole == resample_means(credits_RQ, masks_CQ)).all()
-    monkeypatch.setattr("prism_tune.tables.relative._QUESTION_BLOCK", 50 * 700)
-    np.testing.assert_allclose(resample_means(credits_RQ, masks_CQ), whole)
-
-
-def test_the_interval_is_the_central_95_percent():
-    assert percentile_interval(np.arange(1001.0)) == pytest.approx((25, 975))
-    assert percentile_interval(np.array([1.0, np.nan])) is None
-    assert percentile_interval(np.array([1.0, np.inf])) is None
 
 
 def test_sd_is_over_n_minus_one_and_needs_two_values():
