@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +13,9 @@ from typing import Any
 import orjson
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+_INERT = {b"<": b"\\u003c", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
+"""What could end a script or a line of one; inside of JSON strings only."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,17 @@ class PageFolder:
         NaN and infinity become null; numpy arrays and scalars are accepted.
         """
         content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-        return self._write(f"data/{name}.js", b'PRISM.data["%s"] = %s;\n' % (name.encode(), content))
+        for mark, escape in _INERT.items():
+            content = content.replace(mark, escape)
+        return self._write_value(name, content)
+
+    def add_packed(self, name: str, content: bytes) -> str:
+        """Write `data/<name>.js` whose value is the base64 text of the gzipped content.
+
+        For what is large, or made of text that a script should never hold as it is.
+        """
+        packed = base64.b64encode(gzip.compress(content, compresslevel=4, mtime=0))
+        return self._write_value(name, b'"%s"' % packed)
 
     def add_template(self, name: str) -> str:
         """Copy a script or style sheet of `templates/` to `assets/`; its path."""
@@ -60,6 +75,9 @@ class PageFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         return f"assets/{name}"
+
+    def _write_value(self, name: str, value: bytes) -> str:
+        return self._write(f"data/{name}.js", b'PRISM.data["%s"] = %s;\n' % (name.encode(), value))
 
     def _write(self, path: str, content: bytes) -> str:
         target = self.root / path
