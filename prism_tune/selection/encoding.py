@@ -105,7 +105,7 @@ def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:
     return Encoded(inputs, pooled_L | instruction_L, len(images))
 
 
-def load_units(dataset: UnitDataset, num_workers: int) -> DataLoader[Encoded]:
+def load_units(dataset: Dataset[Encoded], num_workers: int) -> DataLoader[Encoded]:
     """Encoded units in order, prepared by `num_workers` processes (0: in this one)."""
     return DataLoader(
         dataset,

@@ -8,31 +8,31 @@ Shape legend: B units, L tokens, D width.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prism_tune.config import Config
 from prism_tune.data.collator import Collator
-from prism_tune.errors import UserError
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_shallow
+from prism_tune.selection.batch_runner import (
+    BatchRunner,
+    Pooled,
+    count_parameters,
+    count_patches,
+)
 from prism_tune.selection.encoding import Encoded
 
-logger = logging.getLogger(__name__)
-
 Pooling = Literal["mean", "last"]
-Pooled = dict[int, torch.Tensor]
 
 
-class Extractor:
+class Extractor(BatchRunner):
     """Runs a shallow model on batches of units.
 
     Args:
@@ -41,10 +41,8 @@ class Extractor:
         layers: which hidden states; 0 is the input of the first layer.
         pooling: "mean" over the pooled positions, or the "last" of them.
         tokens_per_batch: padded tokens of a batch; halved for good when memory runs out.
-        apart: units have instruction positions, which are pooled apart ("pair" features).
-
-    Attributes:
-        width: D of a feature: the decoder's, or twice that where two are side by side.
+        apart: units have instruction positions, which are pooled apart ("pair" features): a
+            feature is then twice as wide as the decoder.
     """
 
     def __init__(
@@ -57,54 +55,22 @@ class Extractor:
         *,
         apart: bool = False,
     ) -> None:
+        width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
+        super().__init__(layers, width, tokens_per_batch)
         self._model = model
         self._parts = parts(model)
-        self.layers = tuple(layers)
         self._pooling = pooling
         self._collate = Collator(processor, model.dtype)
-        self.tokens_per_batch = tokens_per_batch
         self.dtype = model.dtype
         self._apart = apart
-        self.width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
         found = self._parts
-        self._decoder_size = _num_parameters(found.language_model.layers)
-        self._vision_size = _num_parameters(found.vision_tower) + _num_parameters(found.projector)
-
-    def fits(self, batch: Sequence[Encoded]) -> bool:
-        """Whether a batch, padded, keeps to `tokens_per_batch`; one unit always does."""
-        longest = max(len(unit.pooled_L) for unit in batch)
-        return len(batch) == 1 or longest * len(batch) <= self.tokens_per_batch
-
-    def pool(self, batch: Sequence[Encoded]) -> Pooled:
-        """Pooled hidden states, float32 (B, D) per layer, on the model's device.
-
-        Raises:
-            UserError: one unit alone does not fit into the device's memory.
-        """
-        try:
-            return self._forward(batch)
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                num_tokens = len(batch[0].pooled_L)
-                raise UserError(
-                    f"out of memory with one record of {num_tokens} tokens; choose a smaller "
-                    "selection.layer, selection.dtype=bfloat16 or a larger device"
-                ) from error
-        torch.cuda.empty_cache()
-        self.tokens_per_batch = max(1, self.tokens_per_batch // 2)
-        logger.warning(
-            "out of memory with %d units: going on with selection.tokens_per_batch=%d",
-            len(batch),
-            self.tokens_per_batch,
-        )
-        half = len(batch) // 2
-        first, second = self.pool(batch[:half]), self.pool(batch[half:])
-        return {layer: torch.cat([first[layer], second[layer]]) for layer in self.layers}
+        self._decoder_size = count_parameters(found.language_model.layers)
+        self._vision_size = count_parameters(found.vision_tower) + count_parameters(found.projector)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """2 x parameters x tokens, of the decoder layers and of the vision side."""
         num_tokens = sum(len(unit.pooled_L) for unit in batch)
-        num_patches = sum(_num_patches(unit, self._model) for unit in batch)
+        num_patches = sum(count_patches(unit, self._model) for unit in batch)
         return 2.0 * (self._decoder_size * num_tokens + self._vision_size * num_patches)
 
     @torch.inference_mode()
@@ -195,18 +161,3 @@ def pool_positions(
     weights_BL = pooled_BL.float()
     sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
     return sums_BD / weights_BL.sum(dim=1, keepdim=True)
-
-
-def _num_parameters(module: nn.Module | torch.Tensor) -> int:
-    assert isinstance(module, nn.Module)
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _num_patches(unit: Encoded, model: PreTrainedModel) -> float:
-    """Vision tokens of a unit: pixels by patch area; flattened patches count themselves."""
-    pixels = unit.inputs["pixel_values"]
-    patch = getattr(model.config.vision_config, "patch_size", None)
-    if pixels.dim() <= 2 or patch is None:
-        return float(len(pixels))
-    height, width = (patch, patch) if isinstance(patch, int) else patch
-    return pixels.numel() / (3 * height * width)

@@ -9,7 +9,7 @@ Shape legend: N records, U feature rows, D width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,22 +19,21 @@ from numpy.typing import NDArray
 from prism_tune.config import Config
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
-from prism_tune.distributed import rank, world_size
 from prism_tune.errors import ConfigError
 from prism_tune.feature_shards import StoredFeatures
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
-from prism_tune.process_group import from_main, gather, main_first
+from prism_tune.process_group import from_main, main_first
 from prism_tune.run_dir import RunDir, fingerprint_model
 from prism_tune.schema import Skipped
-from prism_tune.selection.encoding import UnitDataset, load_units
+from prism_tune.selection.encoding import UnitDataset
 from prism_tune.selection.extractor import load_extractor
 from prism_tune.selection.feature_store import FeatureStore
 from prism_tune.selection.image_hashes import hash_images
 from prism_tune.selection.prefix_check import prefix_is_exact
-from prism_tune.selection.progress import UnitProgress
 from prism_tune.selection.prompts import PromptKind, digest_prompts
-from prism_tune.selection.shard_builder import Counts, ShardBuilder
+from prism_tune.selection.shard_builder import Counts
+from prism_tune.selection.store_filling import Computation, fill_store
 from prism_tune.selection.units import Units, find_units, skip_failed
 
 logger = logging.getLogger(__name__)
@@ -84,18 +83,8 @@ def extract_features(
     extraction = _Extraction(config, run, pool)
     kind = extraction.prepare_store(force)
     units = extraction.find_units(kind, left_out)
-    planned = from_main(lambda: extraction.store.plan(units.keys))
-    num_planned = sum(len(keys) for keys in planned)
-    num_records = int((units.unit_N >= 0).sum())
-    logger.info(
-        "features: %d image records have %d distinct inputs (%s prompts); %d to compute",
-        *(num_records, len(units.keys), kind, num_planned),
-    )
-    own = extraction.compute(units, kind, planned[rank() :: world_size()], on_shard)
-    for number, counts in enumerate(gather(own)):
-        if number != rank():
-            on_shard(counts)
-    return extraction.build_table(units, kind, num_planned)
+    num_computed = extraction.compute(units, kind, on_shard)
+    return extraction.build_table(units, kind, num_computed)
 
 
 def without_features(
@@ -171,32 +160,29 @@ class _Extraction:
         apply_policy(str(self.pool.path), units.skipped, self.config.data.policy)
         return units
 
-    def compute(
-        self,
-        units: Units,
-        kind: PromptKind,
-        shards: Sequence[tuple[str, ...]],
-        on_shard: Callable[[Counts], None],
-    ) -> Counts:
-        """Compute and write the given shards, one after the other; their total counts."""
-        total: Counts = {}
-        if not shards:
-            return total
+    def compute(self, units: Units, kind: PromptKind, on_shard: Callable[[Counts], None]) -> int:
+        """Compute the features that the store does not have; returns how many."""
         record_of = dict(zip(units.keys, units.records, strict=True))
-        records = [record_of[key] for keys in shards for key in keys]
         template = self.config.model.template
-        dataset = UnitDataset(self.pool, records, kind, template, self.processor)
-        extractor = self._load_extractor()
-        stream = iter(load_units(dataset, self.config.data.num_workers))
-        with UnitProgress(len(records)) as progress:
-            for keys in shards:
-                builder = ShardBuilder(extractor, progress.advance)
-                for key in keys:
-                    builder.add(key, next(stream))
-                self.store.write_shard(keys, builder.finish(), builder.failed, builder.counts)
-                on_shard(builder.counts)
-                total = {k: total.get(k, 0) + n for k, n in builder.counts.items()}
-        return total
+        computation = Computation(
+            title="features",
+            load_runner=self._load_extractor,
+            encode=lambda keys: UnitDataset(
+                self.pool, [record_of[key] for key in keys], kind, template, self.processor
+            ),
+            num_workers=self.config.data.num_workers,
+        )
+        num_records = int((units.unit_N >= 0).sum())
+        return fill_store(
+            self.store,
+            units.keys,
+            computation,
+            on_shard,
+            lambda num_missing: logger.info(
+                "features: %d image records have %d distinct inputs (%s prompts); %d to compute",
+                *(num_records, len(units.keys), kind, num_missing),
+            ),
+        )
 
     def build_table(self, units: Units, kind: PromptKind, num_computed: int) -> FeatureTable:
         """The rows of all processes' shards, and which record has which."""

@@ -1,4 +1,4 @@
-"""The extraction's progress bar: done, total, images per second, time left; main process only."""
+"""The extraction's progress bar: done, total, number per second, time left; main process only."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from prism_tune.distributed import is_main
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} images/s" if speed else "", style="progress.data.speed")
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
 
 class UnitProgress:
-    """A bar over `total` units; use as a context manager."""
+    """A bar over `total` units of what `title` says; use as a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, title: str) -> None:
         self._progress = Progress(
-            TextColumn("features"),
+            TextColumn(title),
             BarColumn(),
             MofNCompleteColumn(),
             _Speed(),
@@ -38,7 +38,7 @@ class UnitProgress:
             console=Console(stderr=True),
             disable=not is_main(),
         )
-        self._task = self._progress.add_task("features", total=total)
+        self._task = self._progress.add_task(title, total=total)
 
     def __enter__(self) -> UnitProgress:
         self._progress.start()
