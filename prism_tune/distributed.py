@@ -6,6 +6,12 @@ Reads environment variables only; torch is imported where it is used.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+PATIENCE = timedelta(hours=12)
+"""One process may prepare or finish its share hours before another (decoding a pool's images)."""
 
 
 def rank() -> int:
@@ -29,10 +35,18 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Wait for every process; nothing to wait for outside a process group."""
+    """Wait for every process, however long; nothing to wait for outside a process group."""
     if world_size() == 1:
         return
     import torch.distributed
 
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+        torch.distributed.barrier(_patient_group(torch.distributed.group.WORLD))
+
+
+@lru_cache(maxsize=1)
+def _patient_group(world: Any) -> Any:
+    """A group beside the default one (`world`), which gives up after minutes to notice hangs."""
+    import torch.distributed
+
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)

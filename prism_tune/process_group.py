@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed
 
-from prism_tune.distributed import barrier, is_main, world_size
-
-_TIMEOUT = timedelta(hours=12)
-"""One process may finish its share hours before another."""
+from prism_tune.distributed import PATIENCE, barrier, is_main, world_size
 
 Value = TypeVar("Value")
 
@@ -26,7 +22,7 @@ def process_group() -> Iterator[None]:
     if world_size() == 1 or torch.distributed.is_initialized():
         yield
         return
-    torch.distributed.init_process_group("gloo", timeout=_TIMEOUT)
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield
     finally:

@@ -1,14 +1,14 @@
 """Checkpoints: what makes one self-contained, proof that it holds what was trained, reloading.
 
 Layout (plain transformers and peft read it): adapter and projector, or full weights; processor and
-chat template; `prism_tune.yaml`, the resolved config.
+chat template; `prism_tune.yaml`, the resolved config; `provenance.json`, what it was trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,16 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from prism_tune import __version__
 from prism_tune.config import Config, render_config
+from prism_tune.distributed import is_main
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG
 from prism_tune.models.load import cast_parameters, load_model
-from prism_tune.run_dir import write_atomic
+from prism_tune.run_dir import fingerprint, write_atomic, write_json
 
 CONFIG_NAME = "prism_tune.yaml"
+PROVENANCE_NAME = "provenance.json"
 
 
 def load_tuned(
@@ -56,42 +59,51 @@ def load_tuned(
     return tuned_model
 
 
-def complete_checkpoint(directory: Path, config: Config) -> None:
-    """Add our config to what transformers wrote, and take out its pickled arguments."""
+def complete_checkpoint(directory: Path, config: Config, inputs: Mapping[str, Any]) -> None:
+    """Add what transformers does not write, and take out its pickled arguments.
+
+    Args:
+        directory: the checkpoint.
+        config: of the run.
+        inputs: everything the weights depend on; `records` is the fingerprint of the data.
+    """
     write_atomic(directory / CONFIG_NAME, render_config(config))
+    provenance = {
+        "prism_tune": __version__,
+        "data_fingerprint": inputs["records"],
+        "fingerprint": fingerprint(inputs),
+        "inputs": inputs,
+    }
+    write_json(directory / PROVENANCE_NAME, provenance)
     (directory / "training_args.bin").unlink(missing_ok=True)
 
 
 def digest_trained(model: nn.Module) -> dict[str, str]:
     """A digest of shape, dtype and bytes of each trained parameter, by name.
 
-    Parameters that ZeRO-3 has partitioned are gathered one at a time: call on every rank.
+    Parameters that ZeRO-3 has partitioned are gathered one at a time: call on every rank. Only the
+    main process gets digests, the others an empty dict.
     """
     digests = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             with _gathered(parameter):
-                digests[name] = _digest(parameter.detach())
+                if is_main():
+                    digests[name] = _digest(parameter.detach())
     return digests
 
 
-def verify_saved(directory: Path, *, initial: dict[str, str], trained: dict[str, str]) -> None:
-    """Prove that a checkpoint holds what was trained, and that training changed it.
+def verify_saved(directory: Path, trained: Mapping[str, str]) -> None:
+    """Prove that a checkpoint holds what was trained.
 
     Args:
         directory: the checkpoint.
-        initial: `digest_trained` before training.
         trained: `digest_trained` of the model that was saved.
 
     Raises:
-        UserError: an empty or non-finite tensor, a trained parameter that is not in the files as
-            it is in memory, or nothing that differs from the initial weights.
+        UserError: an empty or non-finite tensor, or a trained parameter that is not in the files
+            as it is in memory.
     """
-    if initial == trained:
-        raise UserError(
-            f"{directory}: no trained parameter differs from its initial value; "
-            "check the learning rate and the number of steps"
-        )
     saved = Counter(_digest(tensor) for tensor in _checked_tensors(directory))
     lost = Counter(trained.values()) - saved
     if lost:

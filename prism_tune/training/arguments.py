@@ -5,7 +5,6 @@ Defaults are LLaVA-1.5's (docs/training.md); `training.hf` is passed verbatim an
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from prism_tune.errors import ConfigError
 from prism_tune.models.load import resolve_dtype
 from prism_tune.models.tuning import require_known
 from prism_tune.run_dir import RunDir, read_json
+from prism_tune.training.tracking import set_environment
 
 _LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "projector": 1e-3}
 _FIXED = {
@@ -54,11 +54,13 @@ def training_arguments(
         remove_unused_columns=False,
         **_checkpointing(given),
     )
-    _track(config, run)
     try:
-        return TrainingArguments(**options)
+        arguments = TrainingArguments(**options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"training.hf: {error}") from error
+    if "wandb" in (arguments.report_to or ()):
+        set_environment(config, run)
+    return arguments
 
 
 def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
@@ -152,13 +154,3 @@ def _check_keys(given: dict[str, Any]) -> None:
     for key, reason in _FIXED.items():
         if key in given:
             raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
-
-
-def _track(config: Config, run: RunDir) -> None:
-    if not config.tracking.wandb:
-        return
-    os.environ.setdefault("WANDB_MODE", "offline")
-    os.environ.setdefault("WANDB_DIR", str(run.training))
-    os.environ["WANDB_PROJECT"] = config.tracking.project
-    if config.tracking.entity is not None:
-        os.environ["WANDB_ENTITY"] = config.tracking.entity

@@ -1,26 +1,83 @@
-"""Which checkpoint to resume from, and clearing those of other inputs.
+"""Checkpoints of a run: completing and verifying them, and which one to go on from.
 
-A checkpoint counts once its marker is written, after everything else: a killed save never does.
+In: what Trainer saved. Out: self-contained directories; those of other inputs are removed. A
+checkpoint counts once its marker is written, after everything else: a killed save never does.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from prism_tune.distributed import world_size
+from torch import nn
+
+from prism_tune.config import Config
+from prism_tune.distributed import is_main, world_size
 from prism_tune.errors import UserError
-from prism_tune.run_dir import RunDir, read_json, write_json
+from prism_tune.models.checkpoint import complete_checkpoint, digest_trained, verify_saved
+from prism_tune.run_dir import RunDir, fingerprint, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 _MARKER = "complete.json"
 
 
-def mark_complete(directory: Path, fingerprint: str) -> None:
-    """Declare a checkpoint complete; the last thing written into it."""
-    write_json(directory / _MARKER, {"fingerprint": fingerprint, "num_processes": world_size()})
+class CheckpointWriter:
+    """Makes what Trainer saves self-contained, verifies it, and declares it complete.
+
+    Args:
+        config: of the run.
+        inputs: everything the weights depend on (`inputs.stage_inputs`).
+        initial: `digest_trained` before training.
+    """
+
+    def __init__(
+        self, config: Config, inputs: Mapping[str, Any], initial: Mapping[str, str]
+    ) -> None:
+        self._config = config
+        self._inputs = inputs
+        self._initial = initial
+
+    def complete(self, directory: Path) -> None:
+        """Add what transformers does not write; on the process that saves."""
+        complete_checkpoint(directory, self._config, self._inputs)
+
+    def finish(self, directory: Path, model: nn.Module) -> None:
+        """Verify a checkpoint to go on from, and mark it; the last thing written into it.
+
+        Called on every rank. The first steps of a warm-up may leave everything as it was.
+
+        Raises:
+            UserError: it does not hold what was trained.
+        """
+        if not self._verify(directory, model):
+            logger.warning("%s: nothing differs from the initial weights yet", directory)
+        if is_main():
+            marker = {"fingerprint": fingerprint(self._inputs), "num_processes": world_size()}
+            write_json(directory / _MARKER, marker)
+
+    def verify_final(self, directory: Path, model: nn.Module) -> None:
+        """Verify the tuned model, and that training has changed it; called on every rank.
+
+        Raises:
+            UserError: it does not hold what was trained, or nothing was learnt.
+        """
+        if not self._verify(directory, model):
+            raise UserError(
+                f"{directory}: no trained parameter differs from its initial value; "
+                "check the learning rate and the number of steps"
+            )
+
+    def _verify(self, directory: Path, model: nn.Module) -> bool:
+        """Whether anything differs from the initial weights; True away from the main process."""
+        trained = digest_trained(model)
+        if not is_main():
+            return True
+        verify_saved(directory, trained)
+        return trained != self._initial
 
 
 def drop_oldest(root: Path, limit: int | None) -> None:
@@ -30,8 +87,8 @@ def drop_oldest(root: Path, limit: int | None) -> None:
             shutil.rmtree(directory)
 
 
-def find_checkpoint(run: RunDir, fingerprint: str) -> Path | None:
-    """The newest complete checkpoint that was trained from the same inputs.
+def find_checkpoint(run: RunDir, key: str) -> Path | None:
+    """The newest complete checkpoint that was trained from the same inputs (`key`).
 
     Raises:
         UserError: it was written by another number of processes, whose batches and optimiser
@@ -42,7 +99,7 @@ def find_checkpoint(run: RunDir, fingerprint: str) -> Path | None:
         if not marker.exists():
             continue
         record = read_json(marker)
-        if record["fingerprint"] != fingerprint:
+        if record["fingerprint"] != key:
             continue
         if record["num_processes"] != world_size():
             raise UserError(

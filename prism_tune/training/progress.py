@@ -51,8 +51,18 @@ class JsonLog(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The last step is always logged (and metered), whatever `logging_steps` is."""
-        if state.global_step >= state.max_steps:
+        """Whatever `logging_steps` is, the last step is logged and metered, and each that is saved.
+
+        Trainer forgets what it has summed up since the last line when it goes on from a checkpoint.
+        """
+        if state.global_step >= state.max_steps or control.should_save:
+            control.should_log = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """With `save_strategy: epoch` that is where a checkpoint is written."""
+        if control.should_save:
             control.should_log = True
 
     def on_log(

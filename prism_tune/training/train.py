@@ -17,20 +17,25 @@ from transformers.utils import logging as hf_logging
 from prism_tune.config import Config
 from prism_tune.data.collator import Collator
 from prism_tune.distributed import barrier, is_main
-from prism_tune.models.checkpoint import digest_trained, verify_saved
+from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.load import pick_device
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import load_for_tuning, prepare_tuning
 from prism_tune.run_dir import RunDir, Stage, fingerprint
 from prism_tune.stages import must_run
 from prism_tune.training.arguments import compute_dtype, training_arguments
-from prism_tune.training.checkpoints import clear_checkpoints, find_checkpoint
+from prism_tune.training.checkpoints import (
+    CheckpointWriter,
+    clear_checkpoints,
+    find_checkpoint,
+)
 from prism_tune.training.examples import build_examples
 from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.launch import training_group
 from prism_tune.training.meter import build_meter, metered
 from prism_tune.training.progress import LOG_NAME, read_log
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
+from prism_tune.training.tracking import DescribeRun
 from prism_tune.training.trainer import TuningTrainer
 
 logger = logging.getLogger(__name__)
@@ -70,11 +75,11 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         # DeepSpeed keeps float32 masters of its own.
         weights_dtype = dtype if with_deepspeed else torch.float32
         model = prepare_tuning(base, config.training, weights_dtype=weights_dtype)
-        initial = digest_trained(model)
+        checkpoints = CheckpointWriter(config, inputs, initial=digest_trained(model))
 
         trainer = TuningTrainer(
             config,
-            fingerprint=key,
+            checkpoints=checkpoints,
             meter=build_meter(timer, model),
             model=model,
             args=arguments,
@@ -82,10 +87,11 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
             train_dataset=sourced,
             data_collator=SourcedCollator(Collator(processor)),
             processing_class=processor,
+            callbacks=[DescribeRun(config, inputs)],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-        _save_final(trainer, run, initial)
+        _save_final(trainer, run, checkpoints)
         if is_main():
             steps = read_log(run.training / LOG_NAME)
             stage.finish(
@@ -111,7 +117,7 @@ def _open_stage(stage: Stage, run: RunDir, key: str, *, force: bool) -> Path | N
     return checkpoint
 
 
-def _save_final(trainer: TuningTrainer, run: RunDir, initial: dict[str, str]) -> None:
+def _save_final(trainer: TuningTrainer, run: RunDir, checkpoints: CheckpointWriter) -> None:
     """Write the tuned model, prove that it is what was trained, then give it its name."""
     partial = run.checkpoint.with_name("final.partial")
     if is_main():
@@ -119,8 +125,7 @@ def _save_final(trainer: TuningTrainer, run: RunDir, initial: dict[str, str]) ->
     barrier()
     trainer.save_model(str(partial))
     assert trainer.model is not None
-    trained = digest_trained(trainer.model)
+    checkpoints.verify_final(partial, trainer.model)
     if is_main():
-        verify_saved(partial, initial=initial, trained=trained)
         os.replace(partial, run.checkpoint)
     barrier()

@@ -21,10 +21,9 @@ from prism_tune.config import Config
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.errors import UserError
-from prism_tune.models.checkpoint import complete_checkpoint
 from prism_tune.models.tuning import parameter_groups
 from prism_tune.training.batches import token_budget_loader
-from prism_tune.training.checkpoints import drop_oldest, mark_complete
+from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
 from prism_tune.training.meter import Meter
 from prism_tune.training.progress import LOG_NAME, JsonLog, ProgressLine
 from prism_tune.training.source_losses import SourceLosses, take_sources
@@ -39,7 +38,7 @@ class TuningTrainer(Trainer):
 
     Args:
         config: the experiment.
-        fingerprint: of everything the stage reads; written into each checkpoint.
+        checkpoints: completes and verifies what is saved.
         meter: counts what is trained on.
         sources: names of the sources whose losses are logged apart; the batches carry numbers.
         options: of `transformers.Trainer`.
@@ -49,13 +48,13 @@ class TuningTrainer(Trainer):
         self,
         config: Config,
         *,
-        fingerprint: str,
+        checkpoints: CheckpointWriter,
         meter: Meter,
         sources: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self._config = config
-        self._fingerprint = fingerprint
+        self._checkpoints = checkpoints
         self._meter = meter
         self._source_losses = SourceLosses(sources)
         self._recent_losses: list[float] = []
@@ -181,7 +180,7 @@ class TuningTrainer(Trainer):
     ) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            complete_checkpoint(Path(output_dir or self._directory), self._config)
+            self._checkpoints.complete(Path(output_dir or self._directory))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Older checkpoints go only after the new one is complete, also with a limit of 1."""
@@ -189,9 +188,10 @@ class TuningTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
+        assert self.model is not None
+        latest = self._directory / f"checkpoint-{self.state.global_step}"
+        self._checkpoints.finish(latest, self.model)
         if self.is_world_process_zero():
-            latest = self._directory / f"checkpoint-{self.state.global_step}"
-            mark_complete(latest, self._fingerprint)
             drop_oldest(self._directory, limit)
 
 

@@ -219,10 +219,26 @@ def test_the_log_and_the_timings_tell_the_speed(make_run):
 
 
 def test_the_last_step_is_logged_and_metered_whatever_the_interval(make_run):
-    config, run = make_run(hf={"max_steps": 3, "logging_steps": 10})
+    config, run = make_run(hf={"max_steps": 3, "logging_steps": 10, "save_strategy": "no"})
     train(config, run)
     assert [line["step"] for line in read_log(run.training / "log.jsonl")] == [3]
     assert read_timings(run)[0]["counts"]["records"] == 6
+
+
+@pytest.mark.parametrize("saving", [{"save_steps": 3}, {"save_strategy": "epoch"}])
+def test_log_lines_over_several_steps_are_the_same_after_a_kill(make_run, monkeypatch, saving):
+    """Each checkpoint ends a line, as what was summed up for the next one is not in it."""
+    hf = {"per_device_train_batch_size": 9, "max_steps": 8, "logging_steps": 4, **saving}
+    config, whole = make_run("whole", hf=hf)
+    train(config, whole)
+    config, parted = make_run("parted", hf=hf)
+    with monkeypatch.context() as patch:
+        killed = interrupt(patch, at_step=4)
+        with pytest.raises(killed):
+            train(config, parted)
+    train(config, parted)
+    assert [line["step"] for line in read_log(whole.training / "log.jsonl")] == [3, 4, 6, 8]
+    assert losses(parted) == losses(whole)
 
 
 def test_one_deepspeed_process_equals_plain_training(make_run, deepspeed_file):
