@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
@@ -71,6 +72,7 @@ class GreedyDecoder:
         self._stop_ids = _find_stop_ids(model, processor.tokenizer, end_token)
         self._batch_size = batch_size
         self._num_workers = num_workers
+        model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
         # `generate` fills what a call leaves open from here: a checkpoint's own repetition penalty
         # or temperature must not reach a greedy protocol.
         pad_id = processor.tokenizer.pad_token_id
@@ -231,6 +233,15 @@ def _find_stop_ids(model: PreTrainedModel, tokenizer: Any, end_token: str | None
     if not found:
         raise UserError("the tokenizer has no end-of-sequence token: an answer would never end")
     return found
+
+
+def _make_contiguous(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The last positions' hidden states as a tensor of their own.
+
+    As a strided view (B, 1, width) of all positions, torch multiplies them on a CPU by B copies of
+    the head's weights: with SmolLM2's vocabulary that was more than half of the prefill.
+    """
+    return tuple(states.contiguous() for states in inputs)
 
 
 def _identity(value: Any) -> Any:
