@@ -1,7 +1,7 @@
-"""Inspections of all images of a pool: in parallel, each file decoded once and remembered.
+"""Inspections of many images (a pool's, a benchmark's): in parallel, each file decoded once.
 
-A pool goes in; the findings of every image name come out. What was inspected before is kept in the
-cache folder for every run on the same images, as long as size and modification time are the same.
+A folder and names go in; the findings of every image come out. What was inspected before is kept in
+the cache folder for every run on the same images, as long as size and modification time are equal.
 """
 
 from __future__ import annotations
@@ -39,20 +39,22 @@ _SCHEMA = pa.schema(
 )
 
 
-def inspect_images(pool: Pool, *, num_workers: int) -> dict[str, tuple[Finding, ...]]:
-    """Findings of every image the pool names that has any.
+def inspect_images(
+    image_dir: Path, names: Sequence[str], *, num_workers: int
+) -> dict[str, tuple[Finding, ...]]:
+    """Findings of every named image that has any.
 
     Args:
-        pool: the records.
+        image_dir: what the names are relative to.
+        names: each once.
         num_workers: 0 works in this process; otherwise one process per core is started where
             there is much to do.
     """
-    names = pool.unique_images()
-    cache = _cache_file(pool)
+    cache = _cache_file(image_dir)
     known = _read_cache(cache)
-    current = {name: known[name] for name in names if _is_current(pool.image_dir, name, known)}
+    current = {name: known[name] for name in names if _is_current(image_dir, name, known)}
     todo = [name for name in names if name not in current]
-    for part in _inspect_in_parts(pool.image_dir, todo, num_workers):
+    for part in _inspect_in_parts(image_dir, todo, num_workers):
         known |= {inspection.name: inspection for inspection in part}
         current |= {inspection.name: inspection for inspection in part}
         _write_cache(cache, known)
@@ -104,8 +106,8 @@ def _is_current(image_dir: Path, name: str, known: dict[str, Inspection]) -> boo
     return known[name].state == read_state(image_dir, name)
 
 
-def _cache_file(pool: Pool) -> Path:
-    key = fingerprint([_VERSION, str(pool.image_dir.resolve())])
+def _cache_file(image_dir: Path) -> Path:
+    key = fingerprint([_VERSION, str(image_dir.resolve())])
     return cache_root() / f"images-{key[:16]}.parquet"
 
 

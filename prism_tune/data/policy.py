@@ -82,13 +82,16 @@ def decide(reason: str, policy: Mapping[str, str]) -> str:
     return policy.get(reason, "keep" if reason in USABLE else "fail")
 
 
-def apply_policy(where: str, bad: Sequence[Skipped], policy: Mapping[str, str]) -> None:
+def apply_policy(
+    where: str, bad: Sequence[Skipped], policy: Mapping[str, str], noun: str = "record"
+) -> None:
     """Refuse, together, the bad records whose policy is "fail"; let the others pass.
 
     Args:
         where: the file, for the message.
         bad: every record left out, with its reason.
         policy: reason -> "fail", "skip" or "keep".
+        noun: what is bad, for the message.
 
     Raises:
         UserError: listing the number and the first of the records whose policy is "fail".
@@ -96,11 +99,11 @@ def apply_policy(where: str, bad: Sequence[Skipped], policy: Mapping[str, str]) 
     failing = [item for item in bad if decide(item.reason, policy) == "fail"]
     if not failing:
         return
-    noun = "record" if len(failing) == 1 else "records"
-    lines = [f"{where}: {len(failing)} bad {noun}"]
+    lines = [f"{where}: {len(failing)} bad {noun if len(failing) == 1 else noun + 's'}"]
     lines += [f"  {item.reason}: {item.detail}" for item in failing[:_NUM_LISTED]]
     if len(failing) > _NUM_LISTED:
-        lines.append(f"  ... and {len(failing) - _NUM_LISTED} more; `prism-tune audit` lists all")
+        full = "; `prism-tune audit` lists all" if noun == "record" else ""
+        lines.append(f"  ... and {len(failing) - _NUM_LISTED} more{full}")
     reasons = sorted({item.reason for item in failing})
     keys = " ".join(f"data.policy.{reason}=skip" for reason in reasons)
     lines.append(f"Mend them in the file, or leave them out with {keys}")

@@ -43,7 +43,7 @@ class Verdict:
 
 def screen_records(pool: Pool, config: DataConfig) -> Findings:
     """Duplicates, and everything odd about the images; each image file is decoded at most once."""
-    faults = inspect_images(pool, num_workers=config.num_workers)
+    faults = inspect_images(pool.image_dir, pool.unique_images(), num_workers=config.num_workers)
     found: dict[int, list[Skipped]] = {}
     for index in pool.duplicates:
         found.setdefault(index, []).append(

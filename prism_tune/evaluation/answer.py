@@ -75,11 +75,12 @@ class Round:
 
     @cached_property
     def asked(self) -> list[Asked]:
-        """Every question, in the benchmark's order."""
-        questions = list(self.plan.questions)
+        """Every question that is asked, in the benchmark's order."""
+        questions = self.plan.answerable
         if self.control:
             questions = apply_control(self.control, questions, seed=self.seed)
-        paths = locate_images(self.plan.image_sizes, self.plan.image_dir, self.plan.image_cache)
+        images = {image for question in questions for image in question.images}
+        paths = locate_images(images, self.plan.image_dir, self.plan.image_cache)
         return [self._ask(question, paths) for question in questions]
 
     def _ask(self, question: Question, paths: Mapping[str, Path]) -> Asked:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.config import Config
+from prism_tune.data.arrow_datasets import is_dataset
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES
 from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
@@ -41,7 +42,7 @@ def find_all(config: Config) -> list[Finding]:
     """Pool and benchmarks, in this order."""
     benchmarks = dict.fromkeys((*config.evaluation.benchmarks, *config.evaluation.data))
     return [
-        _check_path("data.records", config.data.records, "the pool; data/README.md has its layout"),
+        _check_pool(config.data.records),
         *(
             [_check_path("data.image_dir", config.data.image_dir, "the pool's images")]
             if config.data.image_dir
@@ -49,6 +50,14 @@ def find_all(config: Config) -> list[Finding]:
         ),
         *(_check_benchmark(config, name) for name in benchmarks),
     ]
+
+
+def _check_pool(records: str) -> Finding:
+    """A file or folder; or a hub id, unless its first part is a folder here (a mistyped path)."""
+    path = Path(records)
+    if not path.exists() and is_dataset(records) and not path.parent.exists():
+        return Finding("data.records", records, True, "a hub id: fetched when it is first read")
+    return _check_path("data.records", records, "the pool; data/README.md has its layout")
 
 
 def _check_path(name: str, path: str, what: str) -> Finding:
@@ -65,6 +74,8 @@ def _check_benchmark(config: Config, name: str) -> Finding:
     except UserError as error:
         return Finding(name, path, False, f"{error}{_advise(name, path)}")
     counts = f"{len(loaded.asked):,} questions, {len(loaded.image_sizes):,} images"
+    if loaded.faults:
+        counts += f", {len(loaded.faults):,} not there, which data.policy skips"
     return Finding(name, path, True, counts)
 
 

@@ -8,19 +8,22 @@ file where there is one; a table on the console.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from prism_tune.config import Config
+from prism_tune.data.policy import check_policy
 from prism_tune.distributed import barrier, is_main
 from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language_tasks import list_tasks
 from prism_tune.evaluation.plan import Plan, find_checkpoint, plan_benchmark
 from prism_tune.evaluation.score import format_metric
+from prism_tune.evaluation.screening import screen_questions
 from prism_tune.evaluation.session import Session
 from prism_tune.log import console
-from prism_tune.process_group import process_group
+from prism_tune.process_group import from_main, process_group
 from prism_tune.run_dir import RunDir, read_json
 from prism_tune.stages import must_run
 
@@ -33,10 +36,15 @@ _NUM_SHOWN = 12
 def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     """Answer and score every benchmark of the config that is not finished.
 
+    The images of all of them are looked at before the first question is asked, and
+    `data.policy` says what becomes of a question whose image cannot be used.
+
     Raises:
         ConfigError: a benchmark without data, or a template that cannot carry a question.
-        UserError: unknown benchmark, missing training, annotations or images.
+        UserError: unknown benchmark, missing training or annotations, unusable images whose
+            policy is "fail".
     """
+    check_policy(config.data.policy)
     checkpoint, checkpoint_fingerprint = find_checkpoint(config, run)
     plans = [
         _plan(config, run, name, checkpoint_fingerprint) for name in config.evaluation.benchmarks
@@ -46,7 +54,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         session = Session(config, run, checkpoint)
         with process_group():
             barrier()  # nobody reopens a stage that another process still has to look at
-            for plan in due:
+            for plan in [_screen(config, plan) for plan in due]:
                 session.run(plan, force=force)
     if is_main() and plans:
         console.print(_tabulate([read_json(plan.folder / "results.json") for plan in plans]))
@@ -59,6 +67,12 @@ def _plan(config: Config, run: RunDir, name: str, checkpoint: str) -> Plan | Lan
     from prism_tune.evaluation.language import plan_language
 
     return plan_language(config, run, name, checkpoint)
+
+
+def _screen(config: Config, plan: Plan | LanguagePlan) -> Plan | LanguagePlan:
+    if not isinstance(plan, Plan):
+        return plan
+    return replace(plan, skipped=from_main(lambda: screen_questions(plan, config.data)))
 
 
 def _tabulate(results: Sequence[dict[str, Any]]) -> Table:
@@ -85,7 +99,9 @@ def _list_rows(result: dict[str, Any], controls: Sequence[str]) -> list[list[str
         benchmark = result["benchmark"]
         shown = ["" if value is None else format_metric(benchmark, value) for value in values]
         rows.append(["", name, *shown])
-    rows[0][0] = f"{result['benchmark']} ({result['num_examples']})"
+    num_skipped = sum(result["provenance"].get("num_skipped", {}).values())
+    skipped = f", {num_skipped} skipped" if num_skipped else ""
+    rows[0][0] = f"{result['benchmark']} ({result['num_examples']}{skipped})"
     if len(names) > _NUM_SHOWN:
         rows.append(["", f"... {len(names) - _NUM_SHOWN} more in results.json"])
     return rows

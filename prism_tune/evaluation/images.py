@@ -8,6 +8,7 @@ In: references as they stand in `Question.images`: a path relative to the benchm
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,50 +16,53 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from prism_tune.data.images import resolve_image
+from prism_tune.data.image_inspection import Finding
+from prism_tune.data.images import ImageError, resolve_image
 from prism_tune.errors import UserError
 from prism_tune.run_dir import read_json, write_atomic, write_json
 
 _PARQUET = "parquet:"
 _DATA_URI = "data:"
 _INDEX = "index.json"
-_NUM_LISTED = 5
 
 
-def measure_images(references: Iterable[str], image_dir: Path, where: str) -> dict[str, int]:
-    """Check that every image is there, and measure it (the file it is in) in bytes.
+def measure_images(
+    references: Iterable[str], image_dir: Path
+) -> tuple[dict[str, int], dict[str, Finding]]:
+    """The size in bytes of every image (of the file it is in), and what is wrong with the others.
 
     Args:
         references: as they stand in the questions.
         image_dir: what paths are relative to.
-        where: the config key of `image_dir`, for the message.
-
-    Raises:
-        UserError: listing the missing images.
     """
-    ordered = sorted(set(references))
-    sizes = {reference: _measure(reference, image_dir) for reference in ordered}
-    missing = [reference for reference, size in sizes.items() if size is None]
-    if missing:
-        listed = ", ".join(missing[:_NUM_LISTED])
-        more = f" and {len(missing) - _NUM_LISTED} more" if len(missing) > _NUM_LISTED else ""
-        raise UserError(
-            f"{where}: {len(missing)} of {len(ordered)} images are not in {image_dir}: "
-            f"{listed}{more}; set it to the folder they are relative to"
-        )
-    return {reference: size for reference, size in sizes.items() if size is not None}
+    sizes, faults = {}, {}
+    for reference in sorted(set(references)):
+        try:
+            sizes[reference] = _measure(reference, image_dir)
+        except ImageError as error:
+            faults[reference] = (error.reason, str(error))
+    return sizes, faults
 
 
-def extract_images(references: Iterable[str], folder: Path) -> None:
-    """Write embedded images as files named by their content, with an index. Main process only."""
-    index = {}
-    for reference, content in _read_embedded([r for r in references if _is_embedded(r)]):
+def extract_images(references: Iterable[str], folder: Path) -> dict[str, Finding]:
+    """Write embedded images as files named by their content, with an index. Main process only.
+
+    Returns:
+        What is wrong with those that hold no image at all.
+    """
+    index: dict[str, str] = {}
+    faults: dict[str, Finding] = {}
+    for reference, content in _read_embedded([r for r in references if is_embedded(r)]):
+        if content is None:
+            faults[reference] = ("image_missing", f"{name_image(reference)}: no image bytes in it")
+            continue
         path = folder / hashlib.sha256(content).hexdigest()[:32]
         if not path.exists():
             write_atomic(path, content)
         index[hash_reference(reference)] = path.name
     if index:
         write_json(folder / _INDEX, index)
+    return faults
 
 
 def locate_images(references: Iterable[str], image_dir: Path, folder: Path) -> dict[str, Path]:
@@ -68,10 +72,10 @@ def locate_images(references: Iterable[str], image_dir: Path, folder: Path) -> d
         UserError: a path that leads out of `image_dir`.
     """
     wanted = list(references)
-    index = read_json(folder / _INDEX) if any(map(_is_embedded, wanted)) else {}
+    index = read_json(folder / _INDEX) if any(map(is_embedded, wanted)) else {}
     return {
         reference: folder / index[hash_reference(reference)]
-        if _is_embedded(reference)
+        if is_embedded(reference)
         else resolve_image(image_dir, reference)
         for reference in wanted
     }
@@ -82,25 +86,33 @@ def hash_reference(reference: str) -> str:
     return hashlib.sha256(reference.encode()).hexdigest()[:32]
 
 
-def _is_embedded(reference: str) -> bool:
+def is_embedded(reference: str) -> bool:
+    """Whether the image is inside a parquet or TSV file."""
     return reference.startswith((_PARQUET, _DATA_URI))
 
 
-def _measure(reference: str, image_dir: Path) -> int | None:
+def name_image(reference: str) -> str:
+    """A reference for messages: a base64 image is cut short."""
+    return f"{reference[:40]}..." if reference.startswith(_DATA_URI) else reference
+
+
+def _measure(reference: str, image_dir: Path) -> int:
     if reference.startswith(_DATA_URI):
         return len(reference)
     if reference.startswith(_PARQUET):
         path = _parse_parquet(reference)[0]
     else:
         path = resolve_image(image_dir, reference)
-    return path.stat().st_size if path.is_file() else None
+    if not path.is_file():
+        raise ImageError("image_missing", f"{path}: no such image file")
+    return path.stat().st_size
 
 
-def _read_embedded(references: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+def _read_embedded(references: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
     rows: defaultdict[tuple[Path, str], dict[int, str]] = defaultdict(dict)
     for reference in references:
         if reference.startswith(_DATA_URI):
-            yield reference, base64.b64decode(reference.partition(",")[2])
+            yield reference, _decode_base64(reference.partition(",")[2])
         else:
             path, row, column = _parse_parquet(reference)
             rows[path, column][row] = reference
@@ -116,9 +128,16 @@ def _iterate_column(path: Path, column: str) -> Iterator[object]:
         yield from batch.column(0).to_pylist()
 
 
-def _read_bytes(image: object, reference: str) -> bytes:
+def _decode_base64(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text) or None
+    except binascii.Error:
+        return None
+
+
+def _read_bytes(image: object, reference: str) -> bytes | None:
     content = image.get("bytes") if isinstance(image, dict) else image
-    if not isinstance(content, bytes):
+    if content is not None and not isinstance(content, bytes):
         raise UserError(
             f"{reference}: expected an image as bytes (the schema of `datasets`: bytes and path), "
             f"found {type(content).__name__}"

@@ -6,18 +6,30 @@ its result depends on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prism_tune.config import BenchmarkData, Config
+from prism_tune.data.image_inspection import Finding
+from prism_tune.data.policy import REASONS, USABLE, decide
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.images import measure_images
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.models.adapters import name_base
 from prism_tune.run_dir import RunDir, Stage, fingerprint, fingerprint_model
-from prism_tune.schema import Question
+from prism_tune.schema import Question, Skipped
+
+IMAGE_FAULTS = tuple(
+    reason
+    for reason in REASONS
+    if reason.startswith("image_") and reason != "image_count" and reason not in USABLE
+)
+"""What makes a question's image unusable; what is merely odd is asked, as the protocol has it."""
+
+_NUM_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,8 @@ class Plan:
         benchmark: its protocol.
         questions: the first `limit` ones.
         image_dir: what their images are relative to.
-        image_sizes: of each image of these questions, in bytes.
+        image_sizes: of each image of these questions that is there, in bytes.
+        skipped: by their place in `questions`, those whose image cannot be used.
         data_checksum: of all questions and their references.
         folder: where answers and results go.
         inputs: everything the result depends on, by the name shown when it changed.
@@ -41,6 +54,12 @@ class Plan:
     data_checksum: str
     folder: Path
     inputs: dict[str, Any]
+    skipped: Mapping[int, Skipped] = field(default_factory=dict)
+
+    @property
+    def answerable(self) -> list[Question]:
+        """The questions that are put to the model."""
+        return [q for number, q in enumerate(self.questions) if number not in self.skipped]
 
     @property
     def stage(self) -> Stage:
@@ -77,7 +96,7 @@ def find_checkpoint(config: Config, run: RunDir) -> tuple[Path | None, str]:
 
 
 def plan_benchmark(config: Config, run: RunDir, name: str, checkpoint_fingerprint: str) -> Plan:
-    """Load a benchmark's questions and check their images.
+    """Load a benchmark's questions and check that their images are there.
 
     Raises:
         UserError: no such benchmark, no `evaluation.data` for it, bad annotations, annotations
@@ -97,6 +116,7 @@ def plan_benchmark(config: Config, run: RunDir, name: str, checkpoint_fingerprin
             "checkpoint": checkpoint_fingerprint,
             "data": checksum,
             "images": fingerprint(loaded.image_sizes),
+            "data.policy": {r: decide(r, config.data.policy) for r in IMAGE_FAULTS},
             "limit": config.evaluation.data[name].limit,
             "profile": profile,
             "max_new_tokens": benchmark.max_new_tokens[profile],
@@ -112,17 +132,21 @@ def plan_benchmark(config: Config, run: RunDir, name: str, checkpoint_fingerprin
 
 @dataclass(frozen=True)
 class LoadedQuestions:
-    """A benchmark's questions, those that are asked, and their images' folder and sizes."""
+    """A benchmark's questions, those up to `limit`, and their images' folder and sizes.
+
+    `faults`: the images that are not there, which `data.policy` lets be skipped.
+    """
 
     benchmark: Benchmark
     questions: list[Question]
     asked: tuple[Question, ...]
     image_dir: Path
     image_sizes: dict[str, int]
+    faults: dict[str, Finding]
 
 
 def load_questions(config: Config, name: str) -> LoadedQuestions:
-    """The questions of a benchmark of the config, with existing images.
+    """The questions of a benchmark of the config, and which of their images are there.
 
     Raises:
         UserError: as `plan_benchmark`.
@@ -140,8 +164,18 @@ def load_questions(config: Config, name: str) -> LoadedQuestions:
     image_dir = Path(data.image_dir) if data.image_dir else _folder_of(annotations)
     asked = tuple(questions[: data.limit])
     references = [image for question in asked for image in question.images]
-    sizes = measure_images(references, image_dir, f"evaluation.data.{name}.image_dir")
-    return LoadedQuestions(benchmark, questions, asked, image_dir, sizes)
+    sizes, faults = measure_images(references, image_dir)
+    policy = config.data.policy
+    refused = [image for image, (reason, _) in faults.items() if decide(reason, policy) == "fail"]
+    if refused:
+        listed = ", ".join(refused[:_NUM_LISTED])
+        more = f" and {len(refused) - _NUM_LISTED} more" if len(refused) > _NUM_LISTED else ""
+        num_images = len(sizes) + len(faults)
+        raise UserError(
+            f"evaluation.data.{name}.image_dir: {len(refused)} of {num_images} images are not in "
+            f"{image_dir}: {listed}{more}; set it to the folder they are relative to"
+        )
+    return LoadedQuestions(benchmark, questions, asked, image_dir, sizes, faults)
 
 
 def find_data(config: Config, name: str) -> BenchmarkData:

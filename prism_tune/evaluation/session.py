@@ -25,9 +25,9 @@ from prism_tune.errors import ConfigError
 from prism_tune.evaluation.answer import Round, answer_round
 from prism_tune.evaluation.controls import add_control_metrics
 from prism_tune.evaluation.generate import GreedyDecoder
-from prism_tune.evaluation.images import extract_images
 from prism_tune.evaluation.plan import Plan
 from prism_tune.evaluation.score import result_to_json
+from prism_tune.evaluation.screening import list_skipped, note_skipped
 from prism_tune.models.adapters import name_base
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.load import pick_device, resolve_dtype
@@ -96,11 +96,9 @@ class Session:
         """A benchmark with its controls; the result on the main process."""
         controls = self._config.evaluation.controls
         rounds = [self._make_round(plan, control) for control in (None, *controls)]
-        if is_main():
-            extract_images(plan.image_sizes, plan.image_cache)
-            if force:
-                for asked_round in rounds:
-                    asked_round.store.clear()
+        if is_main() and force:
+            for asked_round in rounds:
+                asked_round.store.clear()
         barrier()
         answers = [answer_round(item, self._load_decoder, timer) for item in rounds]
         if not is_main():
@@ -152,8 +150,14 @@ class Session:
         return render_prompt(text, num_images > 0, template, self._processor, num_images)
 
     def _describe_answers(self, plan: Plan, control: Control | None = None) -> dict[str, Any]:
-        """What an answer depends on; not `limit`, which only adds questions."""
-        left_out = {"limit", "images", "controls", *({"seed"} if control != "shuffled" else ())}
+        """What an answer depends on; not `limit` and policy, which only add questions."""
+        left_out = {
+            "limit",
+            "images",
+            "data.policy",
+            "controls",
+            *({"seed"} if control != "shuffled" else ()),
+        }
         kept = {key: value for key, value in plan.inputs.items() if key not in left_out}
         return {**kept, "dtype": str(self._dtype).removeprefix("torch.")}
 
@@ -182,13 +186,14 @@ class Session:
         for control, result in zip(self._config.evaluation.controls, results[1:], strict=True):
             metrics = add_control_metrics(metrics, control, result.metrics)
         provenance = {**results[0].provenance, **self._describe_run(plan)}
-        notes = (*results[0].notes, *_describe_cut_off(answers[0]))
+        notes = (*note_skipped(plan), *results[0].notes, *_describe_cut_off(answers[0]))
         return replace(results[0], metrics=metrics, provenance=provenance, notes=notes)
 
     def _describe_run(self, plan: Plan) -> dict[str, Any]:
         return {
             **self._describe_answers(plan),
             **self._describe_machine(),
+            **list_skipped(plan),
             "decoding": {"do_sample": False, "num_beams": 1},
             "annotations": self._config.evaluation.data[plan.benchmark.name].annotations,
             "limit": plan.inputs["limit"],

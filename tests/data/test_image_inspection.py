@@ -73,7 +73,7 @@ def open_images(tmp_path, names, num_workers=0):
     records = [{"image": name, "conversations": turns} for name in names]
     (tmp_path / "pool.json").write_text(json.dumps(records))
     pool = open_pool(DataConfig(records=str(tmp_path / "pool.json")))
-    return inspect_images(pool, num_workers=num_workers)
+    return inspect_images(pool.image_dir, pool.unique_images(), num_workers=num_workers)
 
 
 def test_only_what_changed_is_decoded_again(tmp_path, monkeypatch):

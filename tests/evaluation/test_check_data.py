@@ -54,6 +54,22 @@ def test_missing_images_are_named(config_path):
     assert "1 of 1 images are not in" in findings["quickstart"].detail
 
 
+@pytest.mark.parametrize(
+    ("records", "is_there", "detail"),
+    [
+        ("liuhaotian/LLaVA-Instruct-150K", True, "a hub id: fetched when it is first read"),
+        ("owner/name:validation", True, "a hub id: fetched when it is first read"),
+        ("images/pool", False, "the pool; data/README.md has its layout"),
+        ("owner/pool.json", False, "the pool; data/README.md has its layout"),
+    ],
+)
+def test_a_hub_id_is_not_a_missing_file(config_path, monkeypatch, records, is_there, detail):
+    monkeypatch.chdir(config_path.parent)  # where there is a folder `images`
+    config = load_config(config_path, [f"data.records={records}"])
+    (found,) = [finding for finding in find_all(config) if finding.name == "data.records"]
+    assert (found.is_there, found.detail) == (is_there, detail)
+
+
 def test_the_exit_code_says_whether_all_is_there(config_path):
     run = CliRunner().invoke(app, ["data", "check", str(config_path)])
     assert run.exit_code == 1
