@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from prism_tune.config import load_config, render_config
 from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.selection.scorers import SCORERS
 
 ROOT = Path(__file__).parent.parent
@@ -57,14 +58,23 @@ def test_peft_accepts_what_is_passed_through(path):
 def test_names_only_what_exists(path):
     config = load_config(path)
     assert config.selection.scorer in SCORERS
-    assert set(config.evaluation.benchmarks) <= BENCHMARKS.keys() & config.evaluation.data.keys()
+    known = BENCHMARKS.keys() | LANGUAGE_BENCHMARKS.keys()
+    assert set(config.evaluation.benchmarks) <= known & config.evaluation.data.keys()
     if config.training.deepspeed is not None:
         assert (ROOT / config.training.deepspeed).is_file()
 
 
 @each(EXPERIMENTS)
 def test_is_named_after_its_file(path):
-    assert load_config(path).name == path.stem  # two presets must not share a run folder
+    assert load_config(path).name == path.stem
+
+
+def test_presets_share_a_run_folder_only_to_ask_the_same_model_more():
+    recipes: dict[str, set[str]] = {}
+    for path in EXPERIMENTS:
+        tuned = load_config(path).model_dump_json(exclude={"evaluation"})
+        recipes.setdefault(path.stem, set()).add(tuned)
+    assert [name for name, distinct in recipes.items() if len(distinct) > 1] == []
 
 
 @each(BASES)
