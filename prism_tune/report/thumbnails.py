@@ -1,0 +1,112 @@
+"""Small pictures of records: image files in, WebP files of at most 192 pixels a side out.
+
+An image that cannot be shown becomes a picture that says why. Nothing outside the image folder is
+opened, and nothing large is inflated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from prism_tune.data.images import ImageError, opened_image, resolve_image
+from prism_tune.data.records import Pool
+from prism_tune.report.run_files import ReportRun
+
+SIDE_PIXELS = 192
+
+_MAX_DECODED_PIXELS = 25_000_000  # at most 100 MB a process; a JPEG is decoded smaller than it is
+_QUALITY = 72
+_MAX_PROCESSES = 4
+_FEWEST_FOR_PROCESSES = 400  # below, starting them takes longer than the work
+_NAMES_PER_TASK = 16
+
+
+def write_thumbnails(run: ReportRun, rows: Iterable[int], folder: Path) -> dict[str, str]:
+    """Write the first image of each record to `thumbs/`, once where records share it.
+
+    Args:
+        run: one with scores; its pool and image folder.
+        rows: records of the pool; one without image gets no thumbnail.
+        folder: of the page.
+
+    Returns:
+        uid -> path relative to the page.
+    """
+    name_of = {row: names[0] for row in rows if (names := run.pool.images(row))}
+    path_of: dict[str, str] = {}
+    (folder / "thumbs").mkdir(parents=True, exist_ok=True)
+    todo = []
+    for name in dict.fromkeys(name_of.values()):
+        path_of[name] = f"thumbs/{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}.webp"
+        if not (folder / path_of[name]).exists():
+            todo.append(name)
+    for name, (content, reason) in zip(todo, _draw_all(run.pool.image_dir, todo), strict=True):
+        if reason:
+            path_of[name] = f"thumbs/{reason}.webp"
+        (folder / path_of[name]).write_bytes(content)
+    assert run.records is not None
+    return {run.records.uid(row): path_of[name] for row, name in name_of.items()}
+
+
+def draw_thumbnail(pool: Pool, row: int) -> bytes | None:
+    """The WebP of a record's first image, or of the reason why there is none; None: text-only."""
+    names = pool.images(row)
+    return _draw(pool.image_dir, names[0])[0] if names else None
+
+
+def _draw_all(image_dir: Path, names: Sequence[str]) -> Iterator[tuple[bytes, str]]:
+    draw = partial(_draw, image_dir)
+    if len(names) < _FEWEST_FOR_PROCESSES:
+        yield from map(draw, names)
+        return
+    # Spawned, not forked: this process runs threads.
+    num_processes = min(os.cpu_count() or 1, _MAX_PROCESSES)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context) as processes:
+        yield from processes.map(draw, names, chunksize=_NAMES_PER_TASK)
+
+
+def _draw(image_dir: Path, name: str) -> tuple[bytes, str]:
+    """A picture, and why it does not show the image ("" where it does)."""
+    try:
+        return _encode(_shrink(resolve_image(image_dir, name))), ""
+    except ImageError as error:
+        return _draw_text(error.reason.replace("_", " ")), error.reason
+    except (OSError, RuntimeError):  # a name that is too long; a loop of links before Python 3.13
+        return _draw_text("image unreadable"), "image_unreadable"
+
+
+def _shrink(path: Path) -> Image.Image:
+    if path.exists() and not path.is_file():  # a pipe would keep us waiting
+        raise ImageError("image_unreadable", f"{path}: not a file")
+    with opened_image(path) as image:
+        image.draft("RGB", (2 * SIDE_PIXELS, 2 * SIDE_PIXELS))
+        if image.width * image.height > _MAX_DECODED_PIXELS:
+            size = f"{image.width} x {image.height}"
+            raise ImageError("image_bomb", f"{path}: {size} pixels are too many for a thumbnail")
+        small = image.convert("RGB")
+        small.thumbnail((SIDE_PIXELS, SIDE_PIXELS), reducing_gap=2.0)
+        return ImageOps.exif_transpose(small)
+
+
+def _draw_text(text: str) -> bytes:
+    image = Image.new("RGB", (SIDE_PIXELS, SIDE_PIXELS * 3 // 4), "#e6e9ee")
+    font = ImageFont.load_default(16)
+    centre = (image.width / 2, image.height / 2)
+    ImageDraw.Draw(image).text(centre, text, fill="#3c444d", font=font, anchor="mm")
+    return _encode(image)
+
+
+def _encode(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY, method=2)
+    return buffer.getvalue()
