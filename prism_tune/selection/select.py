@@ -6,6 +6,8 @@ Reads `data.records` and, where the scorer needs features, the images and the mo
 
 from __future__ import annotations
 
+import time
+
 from prism_tune.config import Config
 from prism_tune.data.records import open_pool
 from prism_tune.data.screening import screen_pool
@@ -50,7 +52,9 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
             main_first(stage.reopen)
             extract = extract_features if scorer.needs_features else without_features
             left_out = verdict.skipped
+            started = time.perf_counter()
             table = extract(config, run, pool, left_out, on_shard=meter.count, force=force)
+            meter.count({"feature_seconds": time.perf_counter() - started})
             if is_main():
                 ranking = rank_pool(config, pool, table, scorer)
                 meter.count({"records": len(pool)})
