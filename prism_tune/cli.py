@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from prism_tune.cli_compare import compare
 from prism_tune.cli_models import assemble, export
+from prism_tune.cli_report import report
 
 if TYPE_CHECKING:
     from prism_tune.config import Config
@@ -229,8 +231,10 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+app.command()(compare)
 app.command()(export)
 app.command()(assemble)
+app.command()(report)
 
 
 def main() -> None:

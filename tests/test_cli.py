@@ -56,7 +56,8 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
     loaded = set(shown.stdout.split())
     assert loaded & {"torch", "transformers", "deepspeed", "datasets", "numpy", "pyarrow"} == set()
     own = {name for name in loaded if name.partition(".")[0] == "prism_tune"}
-    assert own == {"prism_tune", "prism_tune.cli", "prism_tune.cli_models"}
+    modules = {"prism_tune.cli", "prism_tune.cli_models", "prism_tune.cli_report"}
+    assert own == {"prism_tune", *modules}
 
 
 def test_done_is_0(folder):

@@ -13,11 +13,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "prism_tune"
 FLOORS = (
     {"errors", "schema", "distributed", "config", "config_errors", "log"}
-    | {"resampling", "__init__"},
+    | {"resampling", "provenance", "energy", "__init__"},
     {"run_dir", "stages", "timings", "process_group", "feature_shards"},
     {"data", "models"},
-    {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart"},
-    {"cli", "cli_models", "doctor", "__main__"},
+    {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart", "compare"},
+    {"cli", "cli_compare", "cli_models", "cli_report", "doctor", "__main__"},
 )
 APART = (FLOORS[2], FLOORS[3])  # rooms on these floors do not know their neighbours
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -1,4 +1,4 @@
-"""One run as the report sees it: its files, read when they are asked for, with no model and no torch.
+"""One run as the report sees it: its files, read when they are asked for; no model, no torch.
 
 Reads config.yaml, timings.json, selection/ (manifest.json, scores.parquet, features/),
 training/log.jsonl, evaluation/*/results.json, tables/*.json and every stage.json. A stage that has

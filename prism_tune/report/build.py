@@ -1,0 +1,67 @@
+"""`prism-tune report`: run folders in, one folder with a page that opens from disk out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from prism_tune.errors import UserError
+from prism_tune.report.feature_sample import Projection
+from prism_tune.report.page import write_page
+from prism_tune.report.run_files import ReportRun
+from prism_tune.report.section import PageFolder
+from prism_tune.report.sections import compare, geometry, overview, scores, training
+from prism_tune.run_dir import RunDir
+
+
+def build_report(
+    runs: Sequence[RunDir], output: Path | None = None, *, projection: Projection = "pca"
+) -> Path:
+    """Write the report of the first run; the others stand beside it in the comparison.
+
+    Args:
+        runs: at least one.
+        output: the folder; None: `report/` in the first run. Replaced as a whole, when it is done.
+        projection: of the 2-D map.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: not a run folder, unreadable files, or an output folder that is no report.
+    """
+    run, *others = [ReportRun(of_run) for of_run in runs]
+    target = output or run.run.root / "report"
+    _check_target(target)
+    page = PageFolder(target.with_name(f"{target.name}.partial"))
+    shutil.rmtree(page.root, ignore_errors=True)
+    page.root.mkdir(parents=True)
+    sections = [
+        overview.build(run),
+        geometry.build(run, page, projection),
+        scores.build(run, page),
+        compare.build([run, *others], page),
+        training.build(run, page),
+    ]
+    write_page(run.name, sections, page)
+    _swap(page.root, target)
+    return target / "index.html"
+
+
+def _check_target(target: Path) -> None:
+    """Only what looks like a report is ever replaced."""
+    if target.exists() and not (target / "assets" / "report.js").exists():
+        if target.is_dir() and not any(target.iterdir()):
+            return
+        raise UserError(f"{target}: exists and is not a report; name another folder with --output")
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put the finished folder in the place of the old one."""
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""The shape of the feature cloud, from an even sample of records.
+
+Features of records go in; pairwise cosines before and after re-centring, singular values and a 2-D
+map come out. All by the R x R Gram matrix, so the width of the features does not matter.
+
+Shape legend: R sampled records, D feature width, B bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.errors import ConfigError
+from prism_tune.report.run_files import ReportRun
+
+Projection = Literal["pca", "umap"]
+FloatArray = NDArray[np.float64]
+
+MAX_RECORDS = 2000
+_NUM_BINS = 120
+
+
+@dataclass(frozen=True)
+class FeatureSample:
+    """Evenly spaced records of the pool, of those with a finite feature.
+
+    `records` are rows of the pool; `num_available` is how many there were to choose from.
+    """
+
+    records: NDArray[np.int64]
+    values_RD: FloatArray
+    num_available: int
+
+    @cached_property
+    def centred_RD(self) -> FloatArray:
+        """The features minus their mean."""
+        centred_RD: FloatArray = self.values_RD - self.values_RD.mean(axis=0)
+        return centred_RD
+
+    @cached_property
+    def _centred_eigen(self) -> tuple[FloatArray, FloatArray]:
+        """Eigenvalues of the centred Gram matrix, largest first, and its eigenvectors."""
+        values_R, vectors_RR = np.linalg.eigh(self.centred_RD @ self.centred_RD.T)
+        return values_R[::-1].clip(min=0), vectors_RR[:, ::-1]
+
+    def variance_shares(self, *, centred: bool) -> FloatArray:
+        """Squared singular values as shares of their sum, largest first."""
+        if centred:
+            values_R = self._centred_eigen[0]
+        else:
+            gram_RR = self.values_RD @ self.values_RD.T
+            values_R = np.linalg.eigvalsh(gram_RR)[::-1].clip(min=0)
+        total = values_R.sum()
+        return values_R / total if total > 0 else values_R
+
+    def project(self, projection: Projection, seed: int) -> FloatArray:
+        """Two coordinates of each record, (R, 2)."""
+        return self._project_umap(seed) if projection == "umap" else self._project_pca()
+
+    def _project_pca(self) -> FloatArray:
+        values_R, vectors_RR = self._centred_eigen
+        points = vectors_RR[:, :2] * np.sqrt(values_R[:2])
+        signs = np.sign(points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])])
+        points = points * np.where(signs == 0, 1, signs)
+        return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+
+    def _project_umap(self, seed: int) -> FloatArray:
+        try:
+            from umap import UMAP
+        except ImportError as error:
+            raise ConfigError(
+                "--map umap: umap-learn is missing: pip install umap-learn"
+            ) from error
+        points: FloatArray = UMAP(random_state=seed, metric="cosine").fit_transform(self.centred_RD)
+        return points
+
+
+def draw_sample(run: ReportRun, max_records: int = MAX_RECORDS) -> FeatureSample | None:
+    """Every k-th record that has a feature, so that every part of the pool has its share.
+
+    None where the run has no features, or fewer than three records with a finite one.
+    """
+    if run.features is None:
+        return None
+    available = np.flatnonzero(run.features.row_N >= 0)
+    places = np.linspace(0, len(available) - 1, min(max_records, len(available)))
+    records = available[np.unique(places.round().astype(np.int64))]
+    values_RD = run.features.read(records).astype(np.float64)
+    finite_R = np.isfinite(values_RD).all(axis=1)
+    if finite_R.sum() < 3:
+        return None
+    return FeatureSample(records[finite_R], values_RD[finite_R], len(available))
+
+
+def cosine_histogram(values_RD: FloatArray) -> tuple[FloatArray, NDArray[np.int64], float]:
+    """Edges of B equal bins from -1 to 1, the pairs in each, and the mean cosine of all pairs.
+
+    A zero vector has cosine 0 with every other.
+    """
+    norms_R = np.linalg.norm(values_RD, axis=1, keepdims=True)
+    units_RD = np.divide(values_RD, norms_R, out=np.zeros_like(values_RD), where=norms_R > 0)
+    cosines_RR = units_RD @ units_RD.T
+    cosines = cosines_RR[np.triu_indices(len(cosines_RR), k=1)].clip(-1, 1)
+    edges = np.linspace(-1, 1, _NUM_BINS + 1)
+    counts_B, _ = np.histogram(cosines, bins=edges)
+    return edges, counts_B, float(cosines.mean())
+
+
+def effective_rank(shares_R: FloatArray) -> float:
+    """The exponential of the entropy of the variance shares: k equal directions give k."""
+    present = shares_R[shares_R > 0]
+    return float(np.exp(-(present * np.log(present)).sum()))

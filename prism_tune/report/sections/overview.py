@@ -1,0 +1,114 @@
+"""Overview: what was run on what, what it kept and cost, and the verdict in plain words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prism_tune.config import render_config
+from prism_tune.report.formats import MISSING, count, large, percent, seconds
+from prism_tune.report.run_files import ReportRun
+from prism_tune.report.section import Section
+from prism_tune.report.verdict import describe_run, stage_seconds, table_row
+
+_STAGE_HEADER = ("Stage", "State", "Device", "Attempts", "Wall", "Device time", "Images", "FLOPs")
+
+
+def build(run: ReportRun) -> Section:
+    """The section; it has no data files."""
+    lead, *details = describe_run(run)
+    values = {
+        "lead": lead,
+        "details": details,
+        "tiles": _tiles(run),
+        "facts": _facts(run),
+        "stage_header": _STAGE_HEADER,
+        "stages": _stages(run),
+        "fingerprints": _fingerprints(run),
+        "skipped": (run.manifest or {}).get("num_skipped", {}),
+        "config": render_config(run.config),
+    }
+    return Section("overview", "Overview", "overview.html", values)
+
+
+def _tiles(run: ReportRun) -> list[dict[str, str]]:
+    tiles = []
+    manifest = run.manifest
+    if manifest is not None:
+        share = percent(manifest["num_selected"] / max(manifest["num_pool"], 1))
+        note = f"of {count(manifest['num_pool'])} records, {share}"
+        tiles.append(_tile("Kept", count(manifest["num_selected"]), note))
+    for label, stage in (("Selecting", "selection"), ("Tuning", "training")):
+        tiles.append(_tile(label, seconds(stage_seconds(run, stage)), _device(run, stage)))
+    row = table_row(run) or {}
+    for label, heading, note in (
+        ("C", "C", "cost against tuning on the whole pool; below 1 pays"),
+        ("Rel.", "Rel.", "performance in % of the table's baseline"),
+    ):
+        tiles.append(_tile(label, row.get(heading, {}).get("text", MISSING), note))
+    return tiles
+
+
+def _tile(label: str, value: str, note: str) -> dict[str, str]:
+    return {"label": label, "value": value, "note": note}
+
+
+def _device(run: ReportRun, stage: str) -> str:
+    entries = [entry for entry in run.timings if entry["stage"] == stage]
+    if not entries:
+        return "has not run"
+    number, device = entries[-1]["num_devices"], entries[-1]["device"]
+    return f"device time, {number} x {device}" if number > 1 else f"device time, {device}"
+
+
+def _facts(run: ReportRun) -> list[tuple[str, str]]:
+    config = run.config
+    selection = config.selection
+    budget = selection.budget
+    asked = percent(budget) if isinstance(budget, float) else f"{count(budget)} records"
+    return [
+        ("Model", config.model.path),
+        ("Pool", config.data.records),
+        ("Selector", f"{selection.scorer}, keeps the {selection.keep} scores"),
+        ("Budget", f"{asked} of the image records, cut {selection.scope.replace('_', ' ')}"),
+        ("Features", f"{selection.features}, layer {selection.layer}, {selection.pooling} pooled"),
+        ("Centring", selection.centering),
+        ("Tuning", f"{config.training.tuning} on the {config.training.records}"),
+        ("Seed", str(config.seed)),
+    ]
+
+
+def _stages(run: ReportRun) -> list[tuple[str, ...]]:
+    names = dict.fromkeys(entry["stage"] for entry in run.timings)
+    return [_stage_row(name, [e for e in run.timings if e["stage"] == name]) for name in names]
+
+
+def _stage_row(name: str, entries: list[dict[str, Any]]) -> tuple[str, ...]:
+    def total(key: str) -> float | None:
+        found = [entry["counts"][key] for entry in entries if key in entry["counts"]]
+        return sum(found) if found else None
+
+    last = entries[-1]
+    return (
+        name,
+        "finished" if any(entry["finished"] for entry in entries) else "not finished",
+        f"{last['num_devices']} x {last['device']}",
+        count(len(entries)),
+        seconds(sum(entry["wall_seconds"] for entry in entries)),
+        seconds(sum(entry["device_seconds"] for entry in entries)),
+        count(total("images")),
+        large(total("flops")),
+    )
+
+
+def _fingerprints(run: ReportRun) -> list[tuple[str, str]]:
+    manifest = run.manifest or {}
+    selection = run.stage("selection") or {}
+    found = {
+        "Pool": manifest.get("pool_fingerprint"),
+        "Subset (SHA-256)": manifest.get("subset_sha256"),
+        "Features": (manifest.get("features") or {}).get("fingerprint"),
+        "Model": selection.get("inputs", {}).get("model"),
+        "Selection": selection.get("fingerprint"),
+        "Training": (run.stage("training") or {}).get("fingerprint"),
+    }
+    return [(name, value) for name, value in found.items() if value]

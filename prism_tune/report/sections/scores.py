@@ -1,0 +1,229 @@
+"""Scores: their distribution with the cut, and what each source keeps.
+
+Shape legend: N records of the pool, K records of one source, B bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.report import paper_pool
+from prism_tune.report.figures import (
+    Figure,
+    Variant,
+    bar_size,
+    figure,
+    named_axis,
+    single,
+    variant,
+    vertical_line,
+)
+from prism_tune.report.formats import MISSING, count, number, percent
+from prism_tune.report.run_files import RecordTable, ReportRun
+from prism_tune.report.section import PageFolder, Section
+from prism_tune.report.sources import Keep, SourceSummary, find_cuts, summarise_sources
+
+_NUM_BINS = 60
+_MAX_SOURCES = 30
+
+
+def build(run: ReportRun, page: PageFolder) -> Section:
+    """The section, and its plots in `data/scores.js`."""
+    records = run.records
+    if records is None:
+        return Section("scores", "Scores", "scores.html", {"ready": False})
+    selection = run.config.selection
+    sources = summarise_sources(records, selection.keep)
+    shown = sources[:_MAX_SOURCES]
+    is_paper_pool = paper_pool.is_llava_665k(len(records), records.sources.names)
+    figures = {"sources": _source_bars(shown, is_paper_pool)}
+    ranked = [source for source in shown if source.quantiles]
+    if ranked:
+        cut_as_one = selection.scope == "global" or len(ranked) == 1
+        figures["distribution"] = _distributions(records, ranked, selection.keep, cut_as_one)
+        figures["spread"] = _spread(ranked, selection.keep)
+    values = {
+        "ready": True,
+        "scorer": selection.scorer,
+        "keep": selection.keep,
+        "scope": selection.scope,
+        "variants": [
+            ("all", "all sources"),
+            *((str(place), source.name) for place, source in enumerate(ranked)),
+        ],
+        "has_scores": bool(ranked),
+        "sizes": {"sources": bar_size(len(shown)), "spread": bar_size(len(ranked))},
+        "num_hidden": len(sources) - len(shown),
+        "header": _header(is_paper_pool),
+        "rows": [_source_row(source, is_paper_pool) for source in sources],
+        "paper": _paper_note(records) if is_paper_pool else "",
+    }
+    script = page.add_data("scores", {"figures": figures})
+    return Section("scores", "Scores", "scores.html", values, (script,))
+
+
+def _distributions(
+    records: RecordTable, ranked: Sequence[SourceSummary], keep: Keep, cut_as_one: bool
+) -> Figure:
+    """One histogram of all sources ("all"), and one of each (its number)."""
+    ranked_N = records.is_ranked_N
+    variants = {"all": _histogram(records, ranked_N, keep if cut_as_one else None)}
+    for number_of_source, source in enumerate(ranked):
+        of_source_N = ranked_N & records.sources.mask(source.name)
+        variants[str(number_of_source)] = _histogram(records, of_source_N, keep)
+    return figure(variants)
+
+
+def _histogram(records: RecordTable, rows_N: NDArray[np.bool_], keep: Keep | None) -> Variant:
+    """Kept and dropped records stacked; with the cut, where they were cut as one group."""
+    scores_K, selected_K = records.score_N[rows_N], records.selected_N[rows_N]
+    edges = np.histogram_bin_edges(scores_K, bins=_NUM_BINS)
+    centres, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
+    traces = []
+    for name, colour, part in (("kept", "$kept", selected_K), ("dropped", "$dropped", ~selected_K)):
+        counts_B, _ = np.histogram(scores_K[part], bins=edges)
+        traces.append(
+            {
+                "type": "bar",
+                "name": name,
+                "x": centres,
+                "y": counts_B,
+                "width": width,
+                "marker": {"color": colour},
+                "hovertemplate": "score %{x:.4g}<br>%{y:,} records",
+            }
+        )
+    cuts = find_cuts(scores_K, selected_K, keep) if keep else ()
+    layout = {
+        "barmode": "stack",
+        "bargap": 0,
+        "xaxis": {"title": {"text": "score"}},
+        "yaxis": {"title": {"text": "records"}},
+        "shapes": [vertical_line(cut) for cut in cuts],
+    }
+    return variant(traces, layout)
+
+
+def _source_bars(sources: Sequence[SourceSummary], is_paper_pool: bool) -> Figure:
+    """Kept and dropped records of each source, stacked."""
+    places = list(range(len(sources)))
+    shares = [percent(source.num_kept / source.num_records) for source in sources]
+    kept = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "kept",
+        "y": places,
+        "x": [source.num_kept for source in sources],
+        "text": shares,
+        "textposition": "auto",
+        "insidetextanchor": "start",
+        "marker": {"color": "$kept"},
+        "hovertemplate": "%{x:,} kept, %{text}<extra></extra>",
+    }
+    dropped = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "dropped",
+        "y": places,
+        "x": [source.num_dropped for source in sources],
+        "marker": {"color": "$dropped"},
+        "hovertemplate": "%{x:,} dropped<extra></extra>",
+    }
+    traces = [kept, dropped, *([_paper_marks(sources)] if is_paper_pool else [])]
+    layout = {
+        "barmode": "stack",
+        "bargap": 0.35,
+        "xaxis": {"title": {"text": "records"}},
+        "yaxis": named_axis([source.name for source in sources]),
+    }
+    return single(traces, layout)
+
+
+def _paper_marks(sources: Sequence[SourceSummary]) -> dict[str, Any]:
+    """How many records of a source the paper's subset keeps, where that is known."""
+    known = [
+        (place, share * source.num_records)
+        for place, source in enumerate(sources)
+        if (share := paper_pool.published_share(source.name)) is not None
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "kept by the paper",
+        "y": [place for place, _ in known],
+        "x": [kept for _, kept in known],
+        "marker": {
+            "symbol": "diamond",
+            "size": 11,
+            "color": "$c1",
+            "line": {"color": "$ink", "width": 1},
+        },
+        "hovertemplate": "paper: %{x:,.0f} kept<extra></extra>",
+    }
+
+
+def _spread(ranked: Sequence[SourceSummary], keep: Keep) -> Figure:
+    """A box of the scores of each source, and its cut."""
+    columns = list(zip(*(source.quantiles for source in ranked), strict=True))
+    boxes = {
+        "type": "box",
+        "orientation": "h",
+        "name": "scores (5 to 95 %)",
+        "y": list(range(len(ranked))),
+        "lowerfence": columns[0],
+        "q1": columns[1],
+        "median": columns[2],
+        "q3": columns[3],
+        "upperfence": columns[4],
+        "line": {"color": "$c7", "width": 1.5},
+        "hoverinfo": "x",
+    }
+    cuts = [(place, cut) for place, source in enumerate(ranked) for cut in source.cuts]
+    marks = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"cut ({keep} kept)",
+        "y": [place for place, _ in cuts],
+        "x": [cut for _, cut in cuts],
+        "marker": {"symbol": "line-ns", "size": 22, "line": {"color": "$cut", "width": 3}},
+        "hovertemplate": "cut at %{x:.4g}<extra></extra>",
+    }
+    layout = {
+        "xaxis": {"title": {"text": "score"}},
+        "yaxis": named_axis([source.name for source in ranked]),
+    }
+    return single([boxes, marks], layout)
+
+
+def _header(is_paper_pool: bool) -> tuple[str, ...]:
+    paper = ("Paper",) if is_paper_pool else ()
+    return ("Source", "Records", "Kept", "Dropped", "Share", *paper, "Text only", "Median", "Cut")
+
+
+def _source_row(source: SourceSummary, is_paper_pool: bool) -> tuple[str, ...]:
+    paper = (percent(paper_pool.published_share(source.name)),) if is_paper_pool else ()
+    return (
+        source.name,
+        count(source.num_records),
+        count(source.num_kept),
+        count(source.num_dropped),
+        percent(source.num_kept / source.num_records),
+        *paper,
+        count(source.num_text_only),
+        number(source.quantiles[2], 4) if source.quantiles else MISSING,
+        " and ".join(number(cut, 4) for cut in source.cuts) or MISSING,
+    )
+
+
+def _paper_note(records: RecordTable) -> str:
+    kept = int(records.selected_N.sum())
+    return (
+        f"This pool is LLaVA-665K. The paper's released subset keeps "
+        f"{count(paper_pool.NUM_KEPT)} of {count(paper_pool.NUM_RECORDS)} records "
+        f"({percent(paper_pool.NUM_KEPT / paper_pool.NUM_RECORDS)}), and exactly a third of VG, "
+        f"VQAv2 and OCR-VQA; this run keeps {count(kept)} ({percent(kept / len(records))})."
+    )
