@@ -1,0 +1,128 @@
+"""Neighbours against their definition, and what is said of records that share an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from prism_tune.config import SelectionConfig
+from prism_tune.report import neighbours
+from prism_tune.report.neighbours import Neighbour, find_neighbours
+from prism_tune.report.run_files import Categories, RecordFeatures, RecordTable
+
+
+class Matrix:
+    """Rows as the store gives them."""
+
+    def __init__(self, values_UD):
+        self._values_UD = np.asarray(values_UD, dtype=np.float32)
+        self.shape = self._values_UD.shape
+
+    def __getitem__(self, rows):
+        return self._values_UD[rows]
+
+
+def records_of(kept, sources=None, ranked=None):
+    number = len(kept)
+    sources = np.asarray(sources if sources is not None else [0] * number, dtype=np.int32)
+    names = tuple(f"source {code}" for code in range(sources.max() + 1))
+    score_N = np.zeros(number)
+    if ranked is not None:
+        score_N[~np.asarray(ranked)] = np.nan
+    ids = pa.chunked_array([[f"{row:032x}" for row in range(number)]])
+    reasons = Categories(("selected",), np.zeros(number, dtype=np.int32))
+    return RecordTable(
+        ids, ids, Categories(names, sources), reasons, score_N, np.ones(number, dtype=np.int64),
+        np.asarray(kept, dtype=bool), None,
+    )  # fmt: skip
+
+
+def find(values_UD, row_N, records, rows, **selection):
+    features = RecordFeatures(Matrix(values_UD), np.asarray(row_N, dtype=np.int64))
+    return find_neighbours(records, features, SelectionConfig(**selection), rows)
+
+
+def test_by_hand_without_centring():
+    """(1, 0): cosines 0.8 with (4, 3), 0 with (0, 1), -1 with (-2, 0)."""
+    records = records_of([True, False, True, True])
+    found = find(
+        [[1, 0], [4, 3], [0, 1], [-2, 0]], range(4), records, [0], centering="none", scope="global"
+    )
+    assert [(n.row, n.num_sharing) for n in found[0].nearest] == [(1, 1), (2, 1), (3, 1)]
+    assert [n.cosine for n in found[0].nearest] == pytest.approx([0.8, 0.0, -1.0])
+    assert [n.row for n in found[0].nearest_kept] == [2, 3]
+    assert found[0].same_image == ()
+
+
+@pytest.mark.parametrize("centering", ["corpus", "pearson", "none"])
+@pytest.mark.parametrize("scope", ["global", "per_source"])
+def test_by_definition(centering, scope, monkeypatch):
+    """Every record against the N x N matrix of cosines; a narrow cone, blocks of seven rows."""
+    drawn = np.random.default_rng(0)
+    values_UD = drawn.normal(size=(40, 12)) + 20 * drawn.normal(size=12)
+    row_N = np.concatenate([np.arange(40), drawn.integers(0, 40, 30)])
+    sources = drawn.integers(0, 3, 70)
+    kept = drawn.random(70) < 0.4
+    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 7 * 12 * 4)
+    found = find(
+        values_UD, row_N, records_of(kept, sources), range(70), centering=centering, scope=scope
+    )
+    groups = sources if scope == "per_source" else np.zeros(70, int)
+    for row in range(70):
+        group = np.flatnonzero(groups == groups[row])
+        x = values_UD[row_N[group]]
+        if centering == "corpus":
+            x = x - x.mean(axis=0)
+        elif centering == "pearson":
+            x = x - x.mean(axis=1, keepdims=True)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        cosines = dict(zip(group.tolist(), (x @ x[group == row][0]).tolist(), strict=True))
+        others = [other for other in group.tolist() if row_N[other] != row_N[row]]
+        for nearest, among in (
+            (found[row].nearest, others),
+            (found[row].nearest_kept, [other for other in others if kept[other]]),
+        ):
+            distinct = {row_N[other]: cosines[other] for other in among}
+            expected = sorted(distinct.values(), reverse=True)[:4]
+            assert [n.cosine for n in nearest] == pytest.approx(expected, abs=2e-5)
+            for n in nearest:
+                assert n.cosine == pytest.approx(cosines[n.row], abs=2e-5)
+                assert n.num_sharing == sum(
+                    row_N[other] == row_N[n.row] for other in group.tolist()
+                )
+        assert all(kept[n.row] for n in found[row].nearest_kept)
+        twins = [other for other in range(70) if row_N[other] == row_N[row] and other != row]
+        assert found[row].num_same_image == len(twins)
+        assert set(found[row].same_image) <= set(twins)
+
+
+def test_records_of_one_image_are_named_as_such_and_not_as_neighbours():
+    """Rows 0, 2, 3 share an image; 3 is of another source, and kept."""
+    records = records_of([False, True, False, True], sources=[0, 0, 0, 1])
+    found = find([[1, 0], [0, 1]], [0, 1, 0, 0], records, [0, 1], centering="none")
+    assert set(found[0].same_image) == {2, 3}
+    assert found[0].num_same_image == 2
+    assert [n.row for n in found[0].nearest] == [1]
+    assert found[1].nearest == (Neighbour(row=0, cosine=0.0, num_sharing=2),)
+    assert found[1].nearest_kept == ()
+
+
+def test_a_kept_record_stands_for_its_image():
+    records = records_of([False, False, True])
+    found = find([[1, 0], [1, 1]], [0, 1, 1], records, [0], centering="none")
+    assert [n.row for n in found[0].nearest] == [2]
+
+
+def test_records_without_feature_or_score_have_no_neighbours_and_are_none():
+    records = records_of([True] * 4, ranked=[True, True, False, True])
+    found = find([[1, 0], [0, 1], [1, 1]], [0, 1, 2, -1], records, range(4), centering="none")
+    assert found.keys() == {0, 1}
+    assert [n.row for n in found[0].nearest] == [1]
+
+
+def test_a_feature_that_is_the_centre_or_not_finite_has_no_direction():
+    values_UD = [[1, 1], [3, 1], [-1, 1], [np.nan, 0]]
+    found = find(values_UD, range(4), records_of([True] * 4), range(4), centering="corpus")
+    assert found[0].nearest == found[3].nearest == ()
+    assert [(n.row, n.cosine) for n in found[1].nearest] == [(0, 0.0), (2, -1.0)]
