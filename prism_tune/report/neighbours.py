@@ -200,8 +200,8 @@ class _Search:
             means_B1 = rows_BD.mean(axis=1, keepdims=True)
             noise = unit * np.sqrt(rows_BD.shape[1]) * np.abs(means_B1)
             rows_BD = rows_BD - means_B1
-        norms_B1 = np.linalg.norm(rows_BD, axis=1, keepdims=True)
-        norms_B1 = np.where(norms_B1 > noise, norms_B1, np.inf)
+        norms_B1: Rows = np.linalg.norm(rows_BD, axis=1, keepdims=True)
+        norms_B1[norms_B1 <= noise] = np.inf
         return rows_BD / norms_B1
 
     def _segments(self) -> Iterator[tuple[int, IntArray, Rows]]:
@@ -213,7 +213,7 @@ class _Search:
             if first == last:
                 continue
             block = values_UD[start : start + block_rows]
-            finite = np.isfinite(block).all(axis=1)
+            finite = np.asarray(np.isfinite(block).all(axis=1))
             at_P = np.arange(first, last)[finite[self._pairs.row_P[first:last] - start]]
             for group in np.intersect1d(self._pairs.group_P[at_P], self._groups).tolist():
                 at_B = at_P[self._pairs.group_P[at_P] == group]
