@@ -1,9 +1,10 @@
 """Examples of `TuningDataset` -> one batch with the model's own keys.
 
-Token inputs are padded on the right; image inputs are concatenated. A batch without image gets one
-dummy image, so that every process runs the vision tower and the projector in every step.
+Token inputs are padded on the right, or laid end to end in one row; image inputs are concatenated.
+A batch without image gets one dummy image, so that every process runs the vision tower and the
+projector in every step.
 
-Shape legend: B examples, L tokens of the longest.
+Shape legend: B examples (1 packed row), L tokens of the longest (of the row).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _DUMMY_SIZE = (64, 64)
 
 
 class Collator:
-    """Makes batches; picklable, for worker processes.
+    """Makes padded batches; picklable, for worker processes.
 
     Why the dummy: where one process of several has a batch of text only, its projector receives no
     gradient and the collective operations of DDP and ZeRO no longer match, which hangs or crashes.
@@ -100,6 +101,46 @@ class Collator:
         dummy["attention_mask"] = torch.zeros_like(dummy["input_ids"])
         dummy["labels"] = torch.full_like(dummy["input_ids"], IGNORED_LABEL)
         return dummy
+
+
+class PackingCollator(Collator):
+    """Lays the examples end to end in one row, without padding; the images follow in order.
+
+    A record's positions begin at 0, which is how a model with `attention_mask=None` tells where one
+    ends and the next begins (`models.packing`). Its first token has no label: nothing of the record
+    is there to predict it from. The dummy of a row of text only is a record of its own at the end;
+    `attention_mask` is 0 there, for those who count tokens.
+    """
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """One row.
+
+        Returns:
+            `input_ids`, `attention_mask`, `labels`, `position_ids` (1, L), and the image inputs.
+        """
+        if not any("pixel_values" in example for example in examples):
+            examples = [*examples, self._dummy]
+        return {**self._join_tokens(examples), **self._join_images(examples)}
+
+    def _join_tokens(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        lengths = [len(example["input_ids"]) for example in examples]
+        row = {
+            key: torch.cat([example[key] for example in examples])[None]
+            for key in TOKEN_KEYS
+            if key in examples[0]
+        }
+        positions = torch.cat([torch.arange(length) for length in lengths])[None]
+        labels = row["labels"].masked_fill(positions == 0, IGNORED_LABEL)
+        return {**row, "labels": labels, "position_ids": positions}
+
+
+def first_tokens(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Where records begin, B x L: in column 0, or where a packed row's positions begin anew."""
+    ids_BL = batch["input_ids"]
+    positions_BL = batch.get("position_ids")
+    if positions_BL is None:
+        positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand(ids_BL.shape)
+    return positions_BL == 0
 
 
 def _pad(values: torch.Tensor, length: int, value: int) -> torch.Tensor:

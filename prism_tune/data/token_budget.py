@@ -66,11 +66,7 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         self._seed = seed
         self._epoch = 0
         random = np.random.default_rng(seed)
-        batches: list[NDArray[np.int64]] = []
-        for modality in (True, False):
-            numbers = random.permutation(np.flatnonzero(has_image_N == modality))
-            ordered = numbers[np.argsort(-lengths_N[numbers], kind="stable")]
-            batches += _fill(ordered, lengths_N, tokens_per_batch)
+        batches = self._compose(lengths_N, has_image_N, tokens_per_batch, random)
         _halve_largest(batches, world_size)
         self._steps = [batches[n : n + world_size] for n in range(0, len(batches), world_size)]
 
@@ -87,6 +83,21 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         random = np.random.default_rng([self._seed, self._epoch])
         for number in random.permutation(len(self._steps)):
             yield self._steps[number][self._rank].tolist()
+
+    def _compose(
+        self,
+        lengths_N: NDArray[np.integer],
+        has_image_N: NDArray[np.bool_],
+        tokens_per_batch: int,
+        random: np.random.Generator,
+    ) -> list[NDArray[np.int64]]:
+        """Every record in one batch, neighbours alike."""
+        batches: list[NDArray[np.int64]] = []
+        for modality in (True, False):
+            numbers = random.permutation(np.flatnonzero(has_image_N == modality))
+            ordered = numbers[np.argsort(-lengths_N[numbers], kind="stable")]
+            batches += _fill(ordered, lengths_N, tokens_per_batch)
+        return batches
 
 
 def _fill(

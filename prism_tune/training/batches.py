@@ -1,7 +1,7 @@
-"""The loader of token-budget batches: a dataset in, this process's batches out.
+"""Batches by number of tokens: a dataset in, this process's batches out.
 
-Accelerate deals batches of a fixed number of records only; these are dealt by their own sampler, so
-that its loader is a plain one of torch.
+Accelerate deals batches of a fixed number of records only; these are dealt by their own samplers,
+so that their loader is a plain one of torch.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from prism_tune.config import Config
+from prism_tune.data.collator import Collator, PackingCollator
+from prism_tune.data.packing import PackedBatchSampler
 from prism_tune.data.token_budget import TokenBudgetBatchSampler
 
+_SAMPLERS = {"token_budget": TokenBudgetBatchSampler, "packed": PackedBatchSampler}
 
-class TokenBudgetLoader(DataLoader[Any]):
+
+class TokenLoader(DataLoader[Any]):
     """A plain loader that passes the epoch on to its batch sampler."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -26,24 +31,35 @@ class TokenBudgetLoader(DataLoader[Any]):
         sampler.set_epoch(epoch)
 
 
-def token_budget_loader(
+def counts_tokens(config: Config) -> bool:
+    """Whether a batch is a number of tokens rather than of records."""
+    return config.training.batching in _SAMPLERS
+
+
+def build_collator(config: Config, processor: Any, dtype: torch.dtype = torch.float32) -> Collator:
+    """Examples to a padded batch, or to one packed row."""
+    packs = config.training.batching == "packed"
+    return (PackingCollator if packs else Collator)(processor, dtype)
+
+
+def token_loader(
     dataset: Any,
     collate: Callable[..., Any],
     arguments: TrainingArguments,
     config: Config,
     *,
     seed: int,
-) -> TokenBudgetLoader:
+) -> TokenLoader:
     """Batches of at most `training.tokens_per_batch` tokens for this process.
 
     Args:
         dataset: a `TuningDataset`.
         collate: examples to a batch.
         arguments: for the options of the loader and this process's rank.
-        config: the experiment.
+        config: the experiment; its batching is one that counts tokens.
         seed: of the order.
     """
-    sampler = TokenBudgetBatchSampler(
+    sampler = _SAMPLERS[config.training.batching](
         np.minimum(dataset.lengths_N, config.data.max_length),
         dataset.has_image_N,
         config.training.tokens_per_batch,
@@ -51,7 +67,7 @@ def token_budget_loader(
         world_size=arguments.world_size,
         seed=seed,
     )
-    return TokenBudgetLoader(
+    return TokenLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,

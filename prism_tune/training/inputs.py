@@ -9,6 +9,7 @@ from prism_tune.config import Config, DataConfig
 from prism_tune.data.records import open_pool
 from prism_tune.run_dir import RunDir, Stage, fingerprint_file, fingerprint_model
 from prism_tune.training.arguments import deepspeed_options
+from prism_tune.training.batches import counts_tokens
 
 # Options of TrainingArguments that change what is written down, not what is learnt.
 _WITHOUT_EFFECT = (
@@ -48,7 +49,7 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
     data = training_data(config, run)
     whole_pool = config.training.records == "pool"
     training = config.training.model_dump(mode="json")
-    if training["batching"] != "token_budget":
+    if not counts_tokens(config):
         del training["tokens_per_batch"]
     hf = training.pop("hf")
     training["hf"] = {key: value for key, value in hf.items() if key not in _WITHOUT_EFFECT}

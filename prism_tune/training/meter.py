@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from prism_tune.data.collator import first_tokens
 from prism_tune.distributed import is_main, world_size
 from prism_tune.models.families import Parts
 from prism_tune.models.tuning import TunedModel, tuned_parts
@@ -71,10 +72,10 @@ class Meter:
         """Count a batch (B x L); padding and dummy images, both masked, are not counted."""
         mask_BL = inputs["attention_mask"].bool()
         image_BL = (inputs["input_ids"] == self._image_token_id) & mask_BL
+        begins_BL = first_tokens(inputs) & mask_BL
         starts_BL = image_BL.clone()
-        starts_BL[:, 1:] &= ~image_BL[:, :-1]
-        records = torch.tensor(len(mask_BL), device=mask_BL.device)
-        counted = torch.stack([mask_BL.sum(), starts_BL.sum(), records])
+        starts_BL[:, 1:] &= ~image_BL[:, :-1] | begins_BL[:, 1:]
+        counted = torch.stack([mask_BL.sum(), starts_BL.sum(), begins_BL.sum()])
         self._local = self._local.to(counted.device) + counted
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """The loss of each source of the pool, for the log: examples that know their source, and sums.
 
-In: batches that carry the number of each record's source, and the logits at the labels. Out: the
+In: batches that carry the number of each record's source, and the losses at the labels. Out: the
 mean loss per labelled token and source since the last log line, over all processes.
 
-Shape legend: B records of a batch, L tokens, K positions with a label, V vocabulary.
+Shape legend: B rows of a batch, L tokens, S records of a batch, K tokens with a label.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset
 
+from prism_tune.data.collator import first_tokens
 from prism_tune.data.dataset import TuningDataset
 
 _KEY = "source_numbers"
@@ -44,16 +44,16 @@ class SourcedExamples(Dataset[dict[str, Tensor]]):
 
 
 class SourcedCollator:
-    """Any collator; the sources' numbers pass beside it, as a vector of B."""
+    """Any collator; the sources' numbers pass beside it, as a vector of S."""
 
     def __init__(self, collate: Callable[[Sequence[dict[str, Tensor]]], dict[str, Tensor]]) -> None:
         self._collate = collate
 
     def __call__(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The batch."""
-        numbers_B = torch.stack([example[_KEY] for example in examples])
+        numbers_S = torch.stack([example[_KEY] for example in examples])
         bare = [{k: v for k, v in example.items() if k != _KEY} for example in examples]
-        return {**self._collate(bare), _KEY: numbers_B}
+        return {**self._collate(bare), _KEY: numbers_S}
 
 
 class SourceLosses:
@@ -63,20 +63,8 @@ class SourceLosses:
         self._names = list(names)
         self._sums = torch.zeros(2, len(names), dtype=torch.float64)
 
-    @torch.no_grad()
-    def add(self, numbers_B: Tensor, keep_BL: Tensor, labels_K: Tensor, logits_KV: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            numbers_B: source of each record.
-            keep_BL: the positions that predict a label.
-            labels_K: those labels.
-            logits_KV: the logits at these positions.
-        """
-        losses_K = functional.cross_entropy(
-            logits_KV.reshape(len(labels_K), -1).float(), labels_K, reduction="none"
-        )
-        sources_K = numbers_B[:, None].expand(keep_BL.shape)[keep_BL]
+    def add(self, sources_K: Tensor, losses_K: Tensor) -> None:
+        """Count a batch: the number of the source and the loss of each labelled token."""
         self._sums = self._sums.to(losses_K.device)
         self._sums[0].index_add_(0, sources_K, losses_K.double())
         self._sums[1].index_add_(0, sources_K, torch.ones_like(losses_K, dtype=torch.float64))
@@ -93,6 +81,15 @@ class SourceLosses:
 
 
 def take_sources(inputs: dict[str, Any]) -> Tensor | None:
-    """Remove the sources' numbers from a batch, so that the model does not see them."""
-    numbers_B: Tensor | None = inputs.pop(_KEY, None)
-    return numbers_B
+    """Remove the records' sources from a batch, so that the model does not see them.
+
+    Returns:
+        The number of each token's source, B x L; None where the batch does not know.
+    """
+    numbers_S: Tensor | None = inputs.pop(_KEY, None)
+    if numbers_S is None:
+        return None
+    begins_BL = first_tokens(inputs)
+    records_BL = (begins_BL.flatten().cumsum(0) - 1).view(begins_BL.shape)
+    # The dummy image of a packed row is a record more; it has no label, so any source will do.
+    return numbers_S[records_BL.clamp(max=len(numbers_S) - 1)]

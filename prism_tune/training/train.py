@@ -15,7 +15,6 @@ from transformers import set_seed
 from transformers.utils import logging as hf_logging
 
 from prism_tune.config import Config
-from prism_tune.data.collator import Collator
 from prism_tune.distributed import barrier, is_main
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.load import pick_device
@@ -24,6 +23,7 @@ from prism_tune.models.tuning import load_for_tuning, prepare_tuning
 from prism_tune.run_dir import RunDir, Stage, fingerprint
 from prism_tune.stages import must_run
 from prism_tune.training.arguments import compute_dtype, training_arguments
+from prism_tune.training.batches import build_collator
 from prism_tune.training.checkpoints import (
     CheckpointWriter,
     clear_checkpoints,
@@ -85,7 +85,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
             args=arguments,
             sources=sourced.names,
             train_dataset=sourced,
-            data_collator=SourcedCollator(Collator(processor)),
+            data_collator=SourcedCollator(build_collator(config, processor)),
             processing_class=processor,
             callbacks=[DescribeRun(config, inputs)],
         )

@@ -13,16 +13,18 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer, modeling_utils
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config import Config
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.errors import UserError
+from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups
-from prism_tune.training.batches import token_budget_loader
+from prism_tune.training.batches import counts_tokens, token_loader
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
 from prism_tune.training.meter import Meter
 from prism_tune.training.progress import LOG_NAME, JsonLog, ProgressLine
@@ -58,7 +60,10 @@ class TuningTrainer(Trainer):
         self._meter = meter
         self._source_losses = SourceLosses(sources)
         self._recent_losses: list[float] = []
-        super().__init__(**options)
+        packs = config.training.batching == "packed"
+        self._packing = Packing(options["model"]) if packs else None
+        fuses_loss = options["args"].use_liger_kernel  # with the head, inside the model
+        super().__init__(compute_loss_func=None if fuses_loss else self._label_loss, **options)
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ProgressLine())
@@ -84,10 +89,10 @@ class TuningTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by number of records as Trainer makes them, or ours by number of tokens."""
-        if self._config.training.batching != "token_budget":
+        if not counts_tokens(self._config):
             loader: DataLoader[Any] = super().get_train_dataloader()
             return loader
-        return token_budget_loader(
+        return token_loader(
             self.train_dataset, self.data_collator, self.args, self._config, seed=self._data_seed
         )
 
@@ -116,25 +121,43 @@ class TuningTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The model's own loss, with logits computed only where there is a label.
+        """The mean over the labels of the whole step, with logits only where there is a label.
 
         The same value and gradients as over all positions: the others carry no loss. The head
         over a 49K vocabulary costs as much as a third of SmolLM2-135M.
         """
         self._meter.add_batch(inputs)
-        sources_B = take_sources(inputs)
-        if not self._selects_logits():
+        sources_BL = take_sources(inputs)
+        if self._packing is not None:
+            inputs = self._packing.arguments(inputs)
+        if self.compute_loss_func is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        selected = select_labelled(inputs["labels"])
-        result: Any = super().compute_loss(model, {**inputs, **selected}, True, num_items_in_batch)
-        if sources_B is not None:
-            keep_BL, labels_K = selected["logits_to_keep"], selected["shift_labels"]
-            self._source_losses.add(sources_B, keep_BL, labels_K, result[1]["logits"])
+        keep_BL, labels_K = select_labelled(inputs["labels"])
+        selected = {**inputs, "logits_to_keep": keep_BL, "labels": labels_K}
+        result: Any = super().compute_loss(model, selected, True, num_items_in_batch)
+        if sources_BL is not None:
+            self._source_losses.add(sources_BL[keep_BL], self._losses_K)
         return result if return_outputs else result[0]
 
-    def _selects_logits(self) -> bool:
-        # Older transformers cannot select per row; liger fuses the head with the loss.
-        return hasattr(modeling_utils, "slice_logits_to_keep") and not self.args.use_liger_kernel
+    def _label_loss(
+        self,
+        outputs: Any,
+        labels_K: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Summed over this batch, divided by the labels of all batches and processes of the step.
+
+        Families differ in whether they divide so themselves; here all do.
+        """
+        losses_K = functional.cross_entropy(
+            outputs["logits"].float(),
+            labels_K,
+            reduction="none",
+            label_smoothing=self.args.label_smoothing_factor,
+        )
+        self._losses_K = losses_K.detach()
+        num_labels = len(labels_K) if num_items_in_batch is None else num_items_in_batch
+        return losses_K.sum() / num_labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add tokens/s and images/s, meter them, and watch the loss; called on every rank."""
@@ -195,12 +218,8 @@ class TuningTrainer(Trainer):
             drop_oldest(self._directory, limit)
 
 
-def select_labelled(labels_BL: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Which positions predict a label, and those labels, as arguments of a HF model's `forward`.
-
-    Returns:
-        `logits_to_keep`: boolean, B x L; `shift_labels`: K labels, in the same order.
-    """
-    next_BL = torch.nn.functional.pad(labels_BL, (0, 1), value=IGNORED_LABEL)[:, 1:]
+def select_labelled(labels_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which positions predict a label (boolean, B x L), and those K labels in the same order."""
+    next_BL = functional.pad(labels_BL, (0, 1), value=IGNORED_LABEL)[:, 1:]
     keep_BL = next_BL != IGNORED_LABEL
-    return {"logits_to_keep": keep_BL, "shift_labels": next_BL[keep_BL]}
+    return keep_BL, next_BL[keep_BL]

@@ -54,7 +54,8 @@ def test_a_lora_step_trains_the_decoder_and_the_projector_alone(tuned):
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     loss = model(**batch).loss
-    selected = model(**batch, **select_labelled(batch["labels"])).loss  # as the trainer does
+    keep, labels = select_labelled(batch["labels"])  # as the trainer does
+    selected = model(**batch, logits_to_keep=keep, shift_labels=labels).loss
     torch.testing.assert_close(selected, loss)
     selected.backward()
     optimizer.step()
