@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").r
 
 QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
 EVAL = ["lm-eval>=0.4.13"]
+ENERGY = ["nvidia-ml-py>=12"]  # what the GPUs used, in timings.json
 DEV = ["hypothesis>=6.100", "mypy>=1.10", "ninja", "pre-commit>=3.7", "pytest>=8", "ruff>=0.6"]
 
 setup(
@@ -49,6 +50,7 @@ setup(
     extras_require={
         "quickstart": QUICKSTART,
         "eval": EVAL,
+        "energy": ENERGY,
         "dev": DEV + QUICKSTART,
     },
     entry_points={"console_scripts": ["prism-tune = prism_tune.cli:main"]},

@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 from prism_tune.errors import UserError
+from prism_tune.provenance import describe_software
 
 _SAMPLED_BYTES = 1 << 20
 
@@ -177,13 +178,14 @@ class Stage:
         return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
     def finish(self, inputs: Mapping[str, Any], **outputs: Any) -> None:
-        """Record that the stage finished with these inputs; the last thing a stage does."""
+        """Record that the stage finished with these inputs, and by which code; its last act."""
         write_json(
             self.path,
             {
                 "fingerprint": fingerprint(_canonical(inputs)),
                 "inputs": {key: _canonical(value) for key, value in inputs.items()},
                 "outputs": outputs,
+                "software": describe_software(),
             },
         )
 

@@ -1,17 +1,21 @@
 """What each stage took, in `runs/<name>/timings.json`, summed over resumed attempts.
 
 One entry per attempt: {stage, fingerprint, device, num_devices, start, end, finished,
-wall_seconds, device_seconds, counts}. The entry is rewritten at every `tick`, so that an attempt
-that was killed still counts. Attempts of an older fingerprint of the stage are dropped.
+wall_seconds, device_seconds, energy_joules, counts}; counts are flops (an estimate from the model's
+architecture), tokens, images and records or questions; energy is null where there is no counter.
+The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Attempts of
+an older fingerprint of the stage are dropped.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
+from prism_tune.energy import EnergyMeter
 from prism_tune.run_dir import RunDir, read_json, write_json
 
 
@@ -20,7 +24,7 @@ class StageTimer:
 
     Args:
         run: the run whose `timings.json` is written.
-        stage: "selection", "training" or "evaluation/<benchmark>".
+        stage: "audit", "selection", "training" or "evaluation/<benchmark>".
         fingerprint: what the stage reads (see `run_dir.fingerprint`).
         device: the device's name, for example "cpu" or "NVIDIA H100".
         num_devices: processes that work at the same time.
@@ -50,6 +54,7 @@ class StageTimer:
             "finished": False,
             "wall_seconds": 0.0,
             "device_seconds": 0.0,
+            "energy_joules": None,
             "counts": {},
         }
 
@@ -57,6 +62,8 @@ class StageTimer:
         entries = [e for e in read_timings(self._run) if not self._supersedes(e)]
         self._before = entries
         self._begin = time.perf_counter()
+        on_cpu = self._entry["device"] == "cpu"
+        self._energy = None if on_cpu else EnergyMeter(self._entry["num_devices"])
         self._save()
         return self
 
@@ -87,6 +94,7 @@ class StageTimer:
             end=_now(),
             wall_seconds=round(wall, 3),
             device_seconds=round(wall * self._entry["num_devices"], 3),
+            energy_joules=self._energy.joules() if self._energy else None,
         )
         write_json(self._run.timings, [*self._before, self._entry])
 
@@ -100,9 +108,24 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
 
 
 def stage_total(run: RunDir, stage: str, quantity: str = "device_seconds") -> float | None:
-    """Sum of `quantity` over the attempts of a stage; None when the stage never ran."""
-    values = [entry[quantity] for entry in read_timings(run) if entry["stage"] == stage]
-    return sum(values) if values else None
+    """Sum of `quantity` over the attempts of a stage.
+
+    None when the stage never ran, or one of its attempts has no such number.
+    """
+    return sum_attempts([e for e in read_timings(run) if e["stage"] == stage], quantity)
+
+
+def sum_attempts(entries: Sequence[Mapping[str, Any]], quantity: str) -> float | None:
+    """Sum of a quantity or a count (`flops`, `tokens`, ...) over attempts.
+
+    None where there is none, or an attempt's quantity is not known; an attempt that was killed
+    before its first count has gone through nothing.
+    """
+    if any(quantity in entry["counts"] for entry in entries):
+        return float(sum(entry["counts"].get(quantity, 0) for entry in entries))
+    values = [entry.get(quantity) for entry in entries]
+    known = [float(value) for value in values if value is not None]
+    return sum(known) if values and len(known) == len(values) else None
 
 
 def _now() -> str:

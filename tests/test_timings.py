@@ -6,7 +6,7 @@ import pytest
 
 from prism_tune import timings
 from prism_tune.run_dir import RunDir
-from prism_tune.timings import StageTimer, read_timings, stage_total
+from prism_tune.timings import StageTimer, read_timings, stage_total, sum_attempts
 
 
 class Clock:
@@ -101,3 +101,16 @@ def test_a_restart_forgets_earlier_attempts_of_its_stage_only(run, clock):
         clock.seconds += 3
     assert stage_total(run, "training") == 3.0
     assert stage_total(run, "selection") == 2.0
+
+
+def test_counts_are_summed_over_attempts_and_an_unknown_quantity_is_none(run, clock):
+    with timer(run) as first:
+        first.tick(flops=3e12, images=2)
+    with timer(run):
+        pass  # killed before it counted anything, for all the sum knows
+    with timer(run) as last:
+        last.tick(flops=1e12)
+    assert stage_total(run, "training", "flops") == 4e12
+    assert stage_total(run, "training", "images") == 2
+    assert stage_total(run, "training", "tokens") is None
+    assert sum_attempts([], "device_seconds") is None

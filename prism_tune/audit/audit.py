@@ -38,6 +38,7 @@ from prism_tune.run_dir import (
     write_json,
 )
 from prism_tune.stages import must_run
+from prism_tune.timings import StageTimer
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,11 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
     inputs = _stage_inputs(config, pool)
     if must_run("audit", stage, inputs, force=force):
         stage.reopen()
-        summary = _examine(config, run, pool)
+        with StageTimer(
+            run, "audit", fingerprint=fingerprint(inputs), device="cpu", restart=force
+        ) as timer:
+            summary = _examine(config, run, pool)
+            timer.tick(records=summary["num_records"], images=summary["num_images"])
         write_json(run.audit / "audit.json", summary)
         stage.finish(inputs, ok=summary["ok"])
     summary = read_json(run.audit / "audit.json")

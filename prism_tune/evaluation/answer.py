@@ -22,7 +22,9 @@ from prism_tune.evaluation.answer_store import AnswerStore
 from prism_tune.evaluation.controls import apply_control
 from prism_tune.evaluation.generate import Answer, GreedyDecoder, Request
 from prism_tune.evaluation.images import locate_images
+from prism_tune.evaluation.meter import Counts, add_counts
 from prism_tune.evaluation.plan import Plan
+from prism_tune.process_group import gather
 from prism_tune.run_dir import fingerprint
 from prism_tune.schema import Prediction, Question
 from prism_tune.timings import StageTimer
@@ -101,7 +103,8 @@ def answer_round(
     Args:
         asked_round: the questions.
         load_decoder: called only when something is left to answer.
-        timer: counts questions and new tokens; None on all processes but the main one.
+        timer: counts questions, images, tokens and FLOPs of all processes; None on all but the
+            main one.
 
     Returns:
         One prediction per question, in their order; on other processes than the main one nothing.
@@ -117,25 +120,28 @@ def answer_round(
         logger.info("%s: %d answers are there already", store.path, num_known)
     barrier()
     share = pending[rank() :: world_size()]
+    own: Counts = {}
     if share:
         logger.info("%s: %d questions to answer", asked_round.title, len(share))
-        _answer_share(asked_round, share, load_decoder(), timer)
-    barrier()
+        own = _answer_share(asked_round, share, load_decoder(), timer)
+    per_process = gather(own)  # everybody has answered
     if not is_main():
         return []
-    predictions = store.merge([asked.answer_id for asked in asked_round.asked])
     if timer:
-        _count_others(timer, predictions, pending, share)
-    return predictions
+        for counts in per_process[1:]:  # its own are counted already
+            timer.tick(**counts)
+    return store.merge([asked.answer_id for asked in asked_round.asked])
 
 
 def _answer_share(
     asked_round: Round, share: list[Asked], decoder: GreedyDecoder, timer: StageTimer | None
-) -> None:
+) -> Counts:
+    """Answer and store this process's questions; returns what that has gone through."""
     waiting: defaultdict[Request, list[Asked]] = defaultdict(list)
     for asked in share:
         waiting[asked.request].append(asked)
     max_new_tokens = asked_round.inputs["max_new_tokens"]
+    total: Counts = {}
     with _progress() as progress:
         bar = progress.add_task(
             f"{asked_round.plan.title} {asked_round.control or ''}", total=len(share)
@@ -148,8 +154,11 @@ def _answer_share(
             ]
             asked_round.store.append(batch)
             progress.advance(bar, len(batch))
+            counts = {"questions": len(batch), **decoder.meter.take()}
+            total = add_counts(total, counts)
             if timer:
-                timer.tick(questions=len(batch), new_tokens=_sum_new_tokens(batch))
+                timer.tick(**counts)
+    return total
 
 
 def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
@@ -161,19 +170,6 @@ def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
         model_id=model_id,
         metadata={"num_new_tokens": answer.num_new_tokens, "finished": answer.finished},
     )
-
-
-def _count_others(
-    timer: StageTimer, predictions: list[Prediction], pending: list[Asked], share: list[Asked]
-) -> None:
-    """Add what the other processes answered, which this one's ticks have not seen."""
-    others = {asked.answer_id for asked in pending} - {asked.answer_id for asked in share}
-    answered = [answer for answer in predictions if answer.answer_id in others]
-    timer.tick(questions=len(answered), new_tokens=_sum_new_tokens(answered))
-
-
-def _sum_new_tokens(predictions: list[Prediction]) -> int:
-    return sum(prediction.metadata["num_new_tokens"] for prediction in predictions)
 
 
 def _progress() -> Progress:

@@ -24,6 +24,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from prism_tune.data.conversation import adds_special_tokens
 from prism_tune.data.images import open_image
 from prism_tune.errors import UserError
+from prism_tune.evaluation.meter import ForwardMeter
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,9 @@ class GreedyDecoder:
         end_token: the template's, besides the model's and the tokenizer's own.
         batch_size: requests at a time; halved when a CUDA device runs out of memory.
         num_workers: processes that open and resize images ahead.
+
+    Attributes:
+        meter: counts what is answered.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class GreedyDecoder:
         self._stop_ids = _find_stop_ids(model, processor.tokenizer, end_token)
         self._batch_size = batch_size
         self._num_workers = num_workers
+        self.meter = ForwardMeter(model)
         model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
         # `generate` fills what a call leaves open from here: a checkpoint's own repetition penalty
         # or temperature must not reach a greedy protocol.
@@ -145,6 +150,11 @@ class GreedyDecoder:
         if len(batch) <= self._batch_size:
             try:
                 answers = self._generate(inputs, max_new_tokens)
+                self.meter.add(
+                    inputs,
+                    num_images=sum(len(request.images) for request in batch),
+                    num_new_tokens=sum(answer.num_new_tokens for answer in answers),
+                )
                 return dict(zip(batch, answers, strict=True))
             except torch.OutOfMemoryError as error:
                 self._halve_batch_size(len(batch), error)

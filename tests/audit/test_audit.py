@@ -18,6 +18,7 @@ from prism_tune.audit.hints import HINTS
 from prism_tune.config import load_config
 from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.run_dir import RunDir, read_json
+from prism_tune.timings import read_timings
 
 
 @pytest.fixture
@@ -141,6 +142,16 @@ def test_a_sound_pool_is_ready(open_config, capsys):
     assert sum(row["records"] for row in lengths["histogram"]) == 26
     assert lengths["longest"] <= lengths["histogram"][-1]["up_to"]
     assert "26 of 26 records can be used" in capsys.readouterr().out
+
+
+def test_the_audit_is_metered_and_names_its_code(open_config):
+    config, run = open_config()
+    audit(config, run)
+    summary = read_json(run.audit / "audit.json")
+    (entry,) = read_timings(run)
+    assert (entry["stage"], entry["finished"]) == ("audit", True)
+    assert entry["counts"] == {"records": summary["num_records"], "images": 16}
+    assert "git_commit" in read_json(run.audit / "stage.json")["software"]
 
 
 def test_lengths_are_those_the_model_will_see(open_config):

@@ -24,6 +24,7 @@ from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.generate import GreedyDecoder
 from prism_tune.models.load import load_model
+from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import prepare_tuning
 from prism_tune.run_dir import RunDir, Stage
 from prism_tune.timings import read_timings
@@ -188,12 +189,30 @@ def test_answers_cut_at_the_limit_are_noted(setting):
     assert f"{len(cut)} answer(s) were cut off at max_new_tokens" in setting.results()["notes"]
 
 
-def test_questions_and_new_tokens_are_metered(setting):
+def test_questions_images_tokens_and_flops_are_metered(setting, asked):
+    """By the definition, from the model's parameters; every image is 4 tokens."""
+    config = setting.config()
     setting.evaluate()
     (entry,) = read_timings(setting.run)
-    num_tokens = sum(line["metadata"]["num_new_tokens"] for line in setting.lines())
     assert (entry["stage"], entry["finished"]) == ("evaluation/quickstart", True)
-    assert entry["counts"] == {"questions": 12, "new_tokens": num_tokens}
+    model = load_model(config.model, dtype=torch.float32)
+    processor = load_processor(config.model)
+    requests = set(asked)
+    prompts = [processor.tokenizer(request.prompt).input_ids for request in requests]
+    num_images = sum(len(request.images) for request in requests)
+    num_new = sum(line["metadata"]["num_new_tokens"] for line in setting.lines())
+    num_tokens = sum(map(len, prompts)) + (4 - 1) * num_images + num_new
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    vision = sum(n for name, n in sizes.items() if "vision_tower" in name or "projector" in name)
+    decoder = sum(n for name, n in sizes.items() if "layers" in name and "vision" not in name)
+    norm, head = sizes["model.language_model.norm.weight"], sizes["lm_head.weight"]
+    flops = 2 * ((decoder + norm) * num_tokens + head * num_new + vision * 4 * num_images)
+    assert entry["counts"] == {
+        "questions": 12,
+        "images": num_images,
+        "tokens": num_tokens,
+        "flops": flops,
+    }
 
 
 def test_finished_benchmark_is_skipped_without_a_model(setting, monkeypatch):
