@@ -72,7 +72,7 @@ class SelectionConfig(Section):
     )
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
-    keep: Literal["low", "middle", "high"] = "low"
+    keep: Literal["low", "middle", "high"] | None = None
     features: Literal["visual", "joint", "pair"] = "visual"
     layer: Index = 1
     pooling: Literal["mean", "last"] = "mean"
@@ -117,6 +117,28 @@ class EvaluationConfig(Section):
     dtype: DType = "auto"
 
 
+class CompareConfig(Section):
+    """`prism-tune compare`: selectors side by side (docs/comparison.md).
+
+    A selector is a scorer's name, or a mapping of `scorer`, the `selection` keys that differ, and
+    a `name`. `metrics` are `<benchmark>.<metric>` of results.json; performance is their mean.
+    `planted` names a JSON file of records known to be redundant: {id: {kind, of}}.
+    """
+
+    selectors: tuple[str | dict[str, Any], ...] = Field(
+        min_length=1, description="a list of scorers, or of mappings with `scorer`"
+    )
+    budgets: tuple[Fraction | Count, ...] = Field(
+        default=(0.30,), min_length=1, description="a list of fractions in (0, 1] or counts"
+    )
+    seeds: tuple[Index, ...] = Field(default=(0,), min_length=1)
+    metrics: tuple[str, ...] = Field(min_length=1)
+    baseline: str = "random"
+    whole_pool: bool = False
+    planted: str | None = None
+    num_processes: Count = 1
+
+
 class TrackingConfig(Section):
     """Weights & Biases; offline unless WANDB_MODE says otherwise."""
 
@@ -141,6 +163,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    compare: CompareConfig | None = None
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:

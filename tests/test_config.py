@@ -39,7 +39,7 @@ def test_defaults_are_the_papers(write):
     selection = config.selection
     assert (selection.scorer, selection.budget, selection.layer) == ("prism", 0.30, 1)
     assert (selection.centering, selection.scope) == ("corpus", "per_source")
-    assert (selection.keep, selection.pooling, selection.features) == ("low", "mean", "visual")
+    assert (selection.keep, selection.pooling, selection.features) == (None, "mean", "visual")
     assert config.training.tuning == "lora"
     assert config.training.freeze == ("vision_tower",)
     assert config.tracking.wandb is False

@@ -80,7 +80,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         """
         index = self.indices[number]
         try:
-            return self._encode(index)
+            return self.encode(index)
         except (BadRecordError, ImageError) as error:
             raise UserError(f"{self.pool.describe(index)}: {error}") from error
 
@@ -98,7 +98,13 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             logger.info("%d records are longer than %d tokens: cut", num_cut, self.max_length)
         return lengths_N
 
-    def _encode(self, index: int) -> dict[str, torch.Tensor]:
+    def encode(self, index: int) -> dict[str, torch.Tensor]:
+        """As `__getitem__`, for a record of the pool by its index.
+
+        Raises:
+            BadRecordError: too long to be cut, or without label.
+            ImageError: an image is unusable.
+        """
         record = self.pool[index]
         rendered = render(record.turns, self.template, self.processor)
         images = [open_image(path) for path in self.pool.image_paths(index)]
@@ -146,7 +152,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         for number in numbers:
             index = self.indices[number]
             try:
-                self._encode(index)
+                self.encode(index)
             except (BadRecordError, ImageError) as error:
                 detail = f"{self.pool.describe(index)}: {error}"
                 names = (self.pool.uids[index], self.pool.ids[index])

@@ -1,28 +1,33 @@
-"""What a scorer is given.
+"""What a scorer is given, and what the stage knows of it.
 
 Shape legend: M records to be scored (image records without the skipped ones), U feature rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config import Config
+from prism_tune.config import Config, Section
 from prism_tune.data.records import Pool
+from prism_tune.errors import ConfigError
+from prism_tune.selection.evidence import Evidence
+from prism_tune.selection.options import NoOptions, read_options
 from prism_tune.selection.row_blocks import RowBlocks
+from prism_tune.selection.row_pairs import RowPairs, pair_rows
+from prism_tune.selection.subset import Keep
 
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """The records to be scored, and their features where the scorer needs them.
+    """The records to be scored, and what their scorer's evidence says of them.
 
     `groups_M` labels the records to be scored and cut together; None for `scope: global`.
-    `row_M` is each record's row of `features_UD`.
+    `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name.
     """
 
     config: Config
@@ -31,6 +36,19 @@ class ScoringContext:
     groups_M: NDArray[Any] | None
     features_UD: RowBlocks | None = None
     row_M: NDArray[np.int64] | None = None
+    measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def uids(self) -> list[str]:
+        """The uid of each record to be scored."""
+        uids = self.pool.uids
+        return [uids[i] for i in self.records_M.tolist()]
+
+    def features(self) -> tuple[RowBlocks, RowPairs] | None:
+        """The rows, and which records share them; None where there is nothing to score."""
+        if self.features_UD is None or self.row_M is None or len(self.row_M) == 0:
+            return None
+        return self.features_UD, pair_rows(self.features_UD.shape[0], self.groups_M, self.row_M)
 
 
 @dataclass(frozen=True)
@@ -41,28 +59,47 @@ class ScoredRecords:
     diagnostics: dict[str, Any]
 
 
+NOTHING_SCORED = ScoredRecords(np.zeros(0), {})
+"""Of a pool without usable image record."""
+
+
 @dataclass(frozen=True)
 class Scorer:
-    """A selection method. `selection.keep: low` keeps the lowest scores.
+    """A selection method.
 
-    `features`: what it needs whatever `selection.features` says; None where that decides.
-    `check` refuses a config whose options do not fit, before anything is computed.
+    Attributes:
+        score: the scores of the records.
+        evidence: what has to be computed first.
+        options: the class of its `selection.options`.
+        keep: which scores the method itself keeps; `selection.keep` says otherwise.
+        keeps_one_end: it picks records one by one, so that no other end has a meaning.
+        adapt: the config with what the method needs of it.
     """
 
     score: Callable[[ScoringContext], ScoredRecords]
-    needs_features: bool
-    features: Literal["pair"] | None = None
-    check: Callable[[Config], object] | None = None
+    evidence: Evidence
+    options: type[Section] = NoOptions
+    keep: Keep = "low"
+    keeps_one_end: bool = False
+    adapt: Callable[[Config], Config] = lambda config: config
 
     def complete(self, config: Config) -> Config:
-        """The config with the features that the method needs.
+        """The config with what it leaves to the method.
 
         Raises:
-            ConfigError: options that do not fit the method.
+            ConfigError: an option or `selection.keep` that does not fit the method.
         """
-        if self.check is not None:
-            self.check(config)
-        if self.features is None:
-            return config
-        selection = config.selection.model_copy(update={"features": self.features})
-        return config.model_copy(update={"selection": selection})
+        read_options(config, self.options)
+        asked = config.selection.keep
+        if self.keeps_one_end and asked not in (None, self.keep):
+            raise ConfigError(
+                f"selection.keep: {asked!r} has no meaning for {config.selection.scorer}, which "
+                "picks records one by one; leave it out"
+            )
+        return self.adapt(change_selection(config, keep=asked or self.keep))
+
+
+def change_selection(config: Config, **changes: Any) -> Config:
+    """The config with other values in its selection section."""
+    selection = config.selection.model_copy(update=changes)
+    return config.model_copy(update={"selection": selection})

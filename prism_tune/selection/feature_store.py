@@ -12,6 +12,7 @@ killed run resumes at the last finished shard, and a pool that grew finds every 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -28,6 +29,8 @@ from prism_tune.errors import UserError
 from prism_tune.feature_shards import Shard, list_shards, read_shard
 from prism_tune.run_dir import fingerprint, read_json, write_json
 from prism_tune.selection.prompts import PromptKind
+
+logger = logging.getLogger(__name__)
 
 UNITS_PER_SHARD = 512
 """What a kill can lose, and what one process takes at a time."""
@@ -75,6 +78,21 @@ class FeatureStore:
             return None
         kind: PromptKind = read_json(self.manifest)["prompt"]
         return kind
+
+    def open(self, title: str, *, force: bool) -> PromptKind | None:
+        """Make what is on disk fit; how its prompts were made, or None where it has to begin.
+
+        Args:
+            title: what is stored, for the log.
+            force: forget everything.
+        """
+        self.remove_partial()
+        changed = self.changed_inputs()
+        if changed or force:
+            reason = f"changed: {', '.join(changed)}" if changed else "--force"
+            logger.info("%s: all computed anew (%s)", title, reason)
+            self.clear()
+        return self.read_prompt_kind()
 
     def begin(self, prompt_kind: PromptKind) -> None:
         """Write the manifest; the first thing done to an empty store."""

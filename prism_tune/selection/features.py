@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config import Config
-from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
 from prism_tune.feature_shards import StoredFeatures
@@ -29,12 +28,12 @@ from prism_tune.schema import Skipped
 from prism_tune.selection.encoding import UnitDataset
 from prism_tune.selection.extractor import load_extractor
 from prism_tune.selection.feature_store import FeatureStore
-from prism_tune.selection.image_hashes import hash_images
+from prism_tune.selection.pool_units import find_pool_units, locate_rows
 from prism_tune.selection.prefix_check import prefix_is_exact
-from prism_tune.selection.prompts import PromptKind, digest_prompts
+from prism_tune.selection.prompts import PromptKind
 from prism_tune.selection.shard_builder import Counts
 from prism_tune.selection.store_filling import Computation, fill_store
-from prism_tune.selection.units import Units, find_units, skip_failed
+from prism_tune.selection.units import Units
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +43,14 @@ class FeatureTable:
     """Every record's feature: row `row_N[n]` of `values_UD`; row -1 has none.
 
     `values_UD` is None for a pool without usable image record; `skipped` are the records left out,
-    with reasons.
+    with reasons. `measured`: numbers of every record (N,) by name, NaN where it has none.
     """
 
     values_UD: StoredFeatures | None
     row_N: NDArray[np.int64]
     skipped: tuple[Skipped, ...]
     description: dict[str, Any]
+    measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def keys(self) -> list[str | None]:
         """The store's key of each record's row."""
@@ -82,7 +82,7 @@ def extract_features(
     """
     extraction = _Extraction(config, run, pool)
     kind = extraction.prepare_store(force)
-    units = extraction.find_units(kind, left_out)
+    units = find_pool_units(config, pool, kind, extraction.processor, run.features, left_out)
     num_computed = extraction.compute(units, kind, on_shard)
     return extraction.build_table(units, kind, num_computed)
 
@@ -136,29 +136,18 @@ class _Extraction:
         self.dtype = resolve_dtype(config.selection.dtype, self.device)
         self.layers = feature_layers(config)
         self.store = FeatureStore(run.features, feature_inputs(config), self.layers)
-        self.images = hash_images(pool, run.features / "image_hashes.parquet")
         self._load_extractor = load_extractor(
             config, self.layers, self.processor, self.dtype, self.device
         )
 
     def prepare_store(self, force: bool) -> PromptKind:
         """Make the store on disk fit, and decide how much of a record the model has to read."""
-        stored: PromptKind | None = from_main(lambda: self._open_store(force))
+        stored = from_main(lambda: self.store.open("features", force=force))
         if stored is not None:
             return stored
         kind = from_main(self._choose_prompts)
         main_first(lambda: self.store.begin(kind))
         return kind
-
-    def find_units(self, kind: PromptKind, left_out: Mapping[int, Skipped]) -> Units:
-        """The distinct units of the records whose images are there."""
-        template, folder = self.config.model.template, self.store.folder
-        digests_N = main_first(
-            lambda: digest_prompts(self.pool, kind, template, self.processor, folder)
-        )
-        units = find_units(self.pool, digests_N, self.images, left_out)
-        apply_policy(str(self.pool.path), units.skipped, self.config.data.policy)
-        return units
 
     def compute(self, units: Units, kind: PromptKind, on_shard: Callable[[Counts], None]) -> int:
         """Compute the features that the store does not have; returns how many."""
@@ -187,12 +176,8 @@ class _Extraction:
     def build_table(self, units: Units, kind: PromptKind, num_computed: int) -> FeatureTable:
         """The rows of all processes' shards, and which record has which."""
         shards = self.store.shards()
-        failed = {key: fault for shard in shards for key, fault in shard.failed.items()}
-        units = skip_failed(self.pool, units, failed)
-        apply_policy(str(self.pool.path), units.skipped, self.config.data.policy)
+        units, row_N = locate_rows(self.config, self.pool, units, shards)
         values_UD = StoredFeatures(shards, self.config.selection.layer) if shards else None
-        row_of = {key: row for row, key in enumerate(values_UD.keys)} if values_UD else {}
-        rows = np.array([row_of[key] for key in units.keys] + [-1], dtype=np.int64)
         description = {
             "num_units": len(units.keys),
             "num_computed": num_computed,
@@ -201,16 +186,7 @@ class _Extraction:
             "layers": list(self.layers),
             "fingerprint": self.store.fingerprint,
         }
-        return FeatureTable(values_UD, rows[units.unit_N], units.skipped, description)
-
-    def _open_store(self, force: bool) -> PromptKind | None:
-        self.store.remove_partial()
-        changed = self.store.changed_inputs()
-        if changed or force:
-            reason = f"changed: {', '.join(changed)}" if changed else "--force"
-            logger.info("features: all computed anew (%s)", reason)
-            self.store.clear()
-        return self.store.read_prompt_kind()
+        return FeatureTable(values_UD, row_N, units.skipped, description)
 
     def _choose_prompts(self) -> PromptKind:
         if self.config.selection.features != "visual":

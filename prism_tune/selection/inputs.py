@@ -10,7 +10,6 @@ from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
 from prism_tune.run_dir import fingerprint, fingerprint_model
 from prism_tune.selection.context import Scorer
-from prism_tune.selection.features import feature_inputs, feature_layers
 from prism_tune.selection.scorers import SCORERS
 
 _WITHOUT_EFFECT = {"tokens_per_batch"}
@@ -35,6 +34,7 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
         "model": fingerprint_model(config.model.path, config.model.revision),
         **{f"model.{key}": value for key, value in _reading_model(config).items()},
         "data.policy": config.data.policy,
+        "data.max_length": config.data.max_length,
         **{f"selection.{key}": value for key, value in selection.items()},
         "seed": config.seed,
     }
@@ -43,12 +43,12 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
 def meter_fingerprint(config: Config, scorer: Scorer, inputs: Mapping[str, Any]) -> str:
     """What the metered time belongs to.
 
-    For scorers with features this is what the *features* depend on: a rescoring that uses them
-    again adds its seconds to theirs, instead of passing for a selection of a few seconds.
+    Where a model computes evidence (features, losses) this is what the *evidence* depends on: a
+    rescoring that uses it again adds its seconds to its time, instead of passing for a selection of
+    a few seconds.
     """
-    if not scorer.needs_features:
-        return fingerprint(inputs)
-    return fingerprint([feature_inputs(config), feature_layers(config)])
+    evidence_inputs = scorer.evidence.inputs
+    return fingerprint(inputs if evidence_inputs is None else evidence_inputs(config))
 
 
 def _reading_model(config: Config) -> dict[str, Any]:

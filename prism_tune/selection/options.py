@@ -11,6 +11,10 @@ from prism_tune.config_errors import describe_errors
 from prism_tune.errors import ConfigError
 
 
+class NoOptions(Section):
+    """`selection.options` of methods that have no settings."""
+
+
 class ScorerOptions(Section):
     """What every scorer on features takes; a scorer's options are a subclass.
 
@@ -20,7 +24,7 @@ class ScorerOptions(Section):
     layers: Any = None
 
 
-Options = TypeVar("Options", bound=ScorerOptions)
+Options = TypeVar("Options", bound=Section)
 
 
 def read_options(config: Config, schema: type[Options]) -> Options:
@@ -34,16 +38,3 @@ def read_options(config: Config, schema: type[Options]) -> Options:
     except ValidationError as error:
         where = f"selection.options of {config.selection.scorer}"
         raise ConfigError(describe_errors(error, where, schema)) from error
-
-
-def require_keep_low(config: Config) -> None:
-    """For methods that pick one record after the other: their order has no middle or high end.
-
-    Raises:
-        ConfigError: `selection.keep` is not "low".
-    """
-    if config.selection.keep != "low":
-        raise ConfigError(
-            f"selection.keep: {config.selection.keep!r} has no meaning for "
-            f"{config.selection.scorer}, which picks records one by one; use low (the default)"
-        )

@@ -42,6 +42,7 @@ def write_outputs(
     }
     manifest = {
         "scorer": config.selection.scorer,
+        "keep": config.selection.keep,
         **outputs,
         "num_text_only": int(pool.is_text_only_N.sum()),
         "per_source": per_source,

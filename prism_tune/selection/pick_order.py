@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.config import Config, Count
-from prism_tune.selection.context import ScoredRecords, ScoringContext
-from prism_tune.selection.options import ScorerOptions, read_options, require_keep_low
+from prism_tune.config import Count
+from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.reduction import reduce_features
-from prism_tune.selection.row_pairs import RowPairs, pair_rows
+from prism_tune.selection.row_pairs import RowPairs
 from prism_tune.selection.subset import hash_uids, num_kept
 
 FloatArray = NDArray[np.float64]
@@ -40,25 +40,15 @@ class PickOptions(ScorerOptions):
     num_components: Count | None = Field(default=64, description="a positive number, or null")
 
 
-def check(config: Config) -> PickOptions:
-    """The options.
-
-    Raises:
-        ConfigError: an option that does not fit, or `selection.keep` other than low.
-    """
-    require_keep_low(config)
-    return read_options(config, PickOptions)
-
-
 def score_picks(context: ScoringContext, choose_next: ChooseNext) -> ScoredRecords:
     """The place of every picked record, from 0, inside its group; the rest share the next one."""
-    options = check(context.config)
-    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return ScoredRecords(np.zeros(0), {})
-    pairs = pair_rows(context.features_UD.shape[0], context.groups_M, context.row_M)
-    reduced = reduce_features(context.features_UD, pairs, num_components=options.num_components)
-    all_uids = context.pool.uids
-    uids = [all_uids[i] for i in context.records_M.tolist()]
+    options = read_options(context.config, PickOptions)
+    found = context.features()
+    if found is None:
+        return NOTHING_SCORED
+    features_UD, pairs = found
+    reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
+    uids = context.uids
     first_P = first_records(pairs, hash_uids(uids))
     wanted_G = most_taken(
         pairs.size_G, num_kept(context.config.selection.budget, len(context.records_M))

@@ -7,6 +7,7 @@ A record goes in; its prompt (and which characters are instruction) comes out.
 - "whole": the conversation, for models where that does not hold.
 - "joint": up to the end of the last question; the questions' tokens are pooled too.
 - "pair": the same prompt; the questions' tokens are pooled apart from the image tokens.
+- "answers": the conversation, with the answers' places (see `record_encoding.py`).
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from prism_tune.data.records import Pool
 from prism_tune.run_dir import fingerprint
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record
 
-PromptKind = Literal["prefix", "whole", "joint", "pair"]
+PromptKind = Literal["prefix", "whole", "joint", "pair", "answers"]
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt's text; `instruction_spans` are the questions' [start, end) characters.
+    """A prompt's text, and [start, end) characters in it: the questions' ("answers": the answers').
 
     `apart`: their tokens are pooled by themselves, not together with the image tokens.
     """
@@ -57,6 +58,8 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
         return Prompt(text[:images_end])
     if kind == "whole":
         return Prompt(text)
+    if kind == "answers":
+        return Prompt(text, rendered.answer_spans)
     spans = _find_questions(record, rendered, token)
     end = max([images_end, *(end for _, end in spans)])
     return Prompt(text[:end], spans, apart=kind == "pair")
@@ -76,7 +79,8 @@ def digest_prompts(
     digests = np.zeros(len(pool), dtype="S32")
     for index in np.flatnonzero(~pool.is_text_only_N).tolist():
         prompt = build_prompt(pool[index], kind, template, processor)
-        digests[index] = hashlib.blake2b(prompt.text.encode(), digest_size=16).hexdigest()
+        content = f"{prompt.instruction_spans}{prompt.text}" if kind == "answers" else prompt.text
+        digests[index] = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part.npy")
     np.save(partial, digests)

@@ -57,8 +57,11 @@ def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -
             groups_M=sources_N[records_M] if by_source else None,
             features_UD=table.values_UD,
             row_M=table.row_N[records_M],
+            measured={name: values_N[records_M] for name, values_N in table.measured.items()},
         )
     )
+    keep = config.selection.keep
+    assert keep is not None  # the scorer has completed the config
     scores_N = np.full(len(pool), np.nan)
     scores_N[records_M] = scored.values_M
     usable = np.flatnonzero(~skipped_N)
@@ -67,7 +70,7 @@ def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -
         uids=[pool.uids[i] for i in usable.tolist()],
         is_text_only_N=text_only_N[usable],
         budget=config.selection.budget,
-        keep=config.selection.keep,
+        keep=keep,
         groups_N=sources_N[usable] if by_source else None,
     )
     rank_N = np.zeros(len(pool), dtype=np.int64)
@@ -78,6 +81,4 @@ def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -
     for place, reason in zip(usable.tolist(), cut.reasons, strict=True):
         reasons[place] = reason
     description = {**scored.diagnostics, "features": table.description}
-    return Ranking(
-        scores_N, rank_N, selected_N, reasons, table.keys(), table.skipped, description
-    )
+    return Ranking(scores_N, rank_N, selected_N, reasons, table.keys(), table.skipped, description)

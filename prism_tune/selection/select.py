@@ -15,7 +15,6 @@ from prism_tune.distributed import barrier, is_main
 from prism_tune.models.processor import load_processor
 from prism_tune.process_group import from_main, main_first, process_group
 from prism_tune.run_dir import RunDir, Stage
-from prism_tune.selection.features import extract_features, without_features
 from prism_tune.selection.inputs import find_scorer, meter_fingerprint, stage_inputs
 from prism_tune.selection.meter import meter_selection
 from prism_tune.selection.outputs import write_outputs
@@ -50,10 +49,10 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         metered = meter_fingerprint(config, scorer, inputs)
         with meter_selection(run, metered, force=force) as meter:
             main_first(stage.reopen)
-            extract = extract_features if scorer.needs_features else without_features
-            left_out = verdict.skipped
             started = time.perf_counter()
-            table = extract(config, run, pool, left_out, on_shard=meter.count, force=force)
+            table = scorer.evidence.extract(
+                config, run, pool, verdict.skipped, on_shard=meter.count, force=force
+            )
             meter.count({"feature_seconds": time.perf_counter() - started})
             if is_main():
                 ranking = rank_pool(config, pool, table, scorer)

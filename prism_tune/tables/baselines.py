@@ -67,7 +67,7 @@ def _is_reference(row: Row) -> bool:
     return (
         row.first.is_selected
         and selection.scorer == "prism"
-        and selection.keep == "low"
+        and selection.keep in (None, "low")
         and selection.pooling == "mean"
         and selection.centering == "corpus"
     )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from prism_tune.data import image_inspections
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.selection import extractor, features
+from prism_tune.selection import extractor, pool_units
 from prism_tune.selection import select as select_module
 from prism_tune.timings import read_timings, stage_total
 
@@ -98,7 +98,7 @@ def test_batch_size_does_not_change_the_subset(workplace):
 def test_finished_stage_is_skipped(workplace, no_model, monkeypatch):
     workplace.select()
     no_model()
-    monkeypatch.setattr(features, "hash_images", None)
+    monkeypatch.setattr(pool_units, "hash_images", None)
     workplace.select()
 
 

@@ -1,27 +1,35 @@
 """Selection methods by name: one file each, and one line here."""
 
-from prism_tune.selection import pick_order
 from prism_tune.selection.context import Scorer
+from prism_tune.selection.evidence import FEATURES, LOSSES, NOTHING
+from prism_tune.selection.options import ScorerOptions
+from prism_tune.selection.pick_order import PickOptions
 from prism_tune.selection.scorers import (
     alignment,
+    el2n,
+    grand,
     kcenter,
     kernel_prism,
     kmeanspp,
     length,
     leverage,
+    perplexity,
     prism,
     random,
     semdedup,
 )
 
 SCORERS: dict[str, Scorer] = {
-    "prism": Scorer(prism.score, needs_features=True),
-    "alignment": Scorer(alignment.score, needs_features=True, features="pair"),
-    "random": Scorer(random.score, needs_features=False),
-    "length": Scorer(length.score, needs_features=False),
-    "kernel_prism": Scorer(kernel_prism.score, needs_features=True, check=kernel_prism.check),
-    "leverage": Scorer(leverage.score, needs_features=True, check=leverage.check),
-    "kcenter": Scorer(kcenter.score, needs_features=True, check=pick_order.check),
-    "kmeanspp": Scorer(kmeanspp.score, needs_features=True, check=pick_order.check),
-    "semdedup": Scorer(semdedup.score, needs_features=True, check=semdedup.check),
+    "prism": Scorer(prism.score, FEATURES, ScorerOptions),
+    "alignment": Scorer(alignment.score, FEATURES, ScorerOptions, adapt=alignment.adapt),
+    "random": Scorer(random.score, NOTHING),
+    "length": Scorer(length.score, NOTHING, keep="high"),
+    "perplexity": Scorer(perplexity.score, LOSSES, keep="middle"),
+    "el2n": Scorer(el2n.score, LOSSES, keep="high"),
+    "grand": Scorer(grand.score, grand.EVIDENCE, grand.GrandOptions, keep="high"),
+    "kernel_prism": Scorer(kernel_prism.score, FEATURES, kernel_prism.KernelPrismOptions),
+    "leverage": Scorer(leverage.score, FEATURES, leverage.LeverageOptions, keep="high"),
+    "kcenter": Scorer(kcenter.score, FEATURES, PickOptions, keeps_one_end=True),
+    "kmeanspp": Scorer(kmeanspp.score, FEATURES, PickOptions, keeps_one_end=True),
+    "semdedup": Scorer(semdedup.score, FEATURES, semdedup.SemDeDupOptions),
 }

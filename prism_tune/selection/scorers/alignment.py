@@ -17,14 +17,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.config import Config
+from prism_tune.selection.context import (
+    NOTHING_SCORED,
+    ScoredRecords,
+    ScoringContext,
+    change_selection,
+)
 from prism_tune.selection.row_blocks import RowBlocks, default_block_rows, map_spans
+
+
+def adapt(config: Config) -> Config:
+    """The config with the two features of every record apart."""
+    return change_selection(config, features="pair")
 
 
 def score(context: ScoringContext) -> ScoredRecords:
     """Correlation of every record; 0 where there is none (no question text, a constant feature)."""
     if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return ScoredRecords(np.zeros(0), {})
+        return NOTHING_SCORED
     values_M = correlate_pairs(context.features_UD)[context.row_M]
     undefined_M = ~np.isfinite(values_M)
     values_M[undefined_M] = 0.0

@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from prism_tune.config import Config, Count
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.config import Count
+from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
 from prism_tune.selection.kernel_density import choose_bandwidth, draw_frequencies, mean_kernel
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.reduction import reduce_features
-from prism_tune.selection.row_pairs import RowPairs, pair_rows
+from prism_tune.selection.row_pairs import RowPairs
 from prism_tune.selection.subset import hash_uids
 
 MIN_DENSITY = 1e-3
@@ -69,29 +69,20 @@ class KernelPrismOptions(ScorerOptions):
         return value
 
 
-def check(config: Config) -> KernelPrismOptions:
-    """The options.
-
-    Raises:
-        ConfigError: naming the option that does not fit.
-    """
-    return read_options(config, KernelPrismOptions)
-
-
 def score(context: ScoringContext) -> ScoredRecords:
     """The logarithm of every record's race key; R itself where alpha is inf."""
-    options = check(context.config)
-    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return ScoredRecords(np.zeros(0), {})
-    pairs = pair_rows(context.features_UD.shape[0], context.groups_M, context.row_M)
+    options = read_options(context.config, KernelPrismOptions)
+    found = context.features()
+    if found is None:
+        return NOTHING_SCORED
+    features_UD, pairs = found
     reduced = reduce_features(
-        context.features_UD,
+        features_UD,
         pairs,
         num_components=options.num_components,
         whitening=options.whitening,
     )
-    uids = context.pool.uids
-    hashes_M = hash_uids([uids[i] for i in context.records_M.tolist()], context.config.seed)
+    hashes_M = hash_uids(context.uids, context.config.seed)
     bandwidth = options.bandwidth
     if isinstance(bandwidth, str):
         sample_SK = reduced.values_PK[_sample_pairs(pairs, hashes_M)]

@@ -1,8 +1,7 @@
 """Length: how much there is to learn to say.
 
-Reference: the Length row of https://arxiv.org/abs/2502.12119, table 1 (which keeps the longest:
-`selection.keep: high`).
-Equation: score = number of tokens of the record's answers.
+Reference: the Length row of https://arxiv.org/abs/2502.12119, table 1.
+Equation: score = number of tokens of the record's answers. Keep the highest.
 Cost: tokenising the answers.
 """
 
@@ -17,7 +16,7 @@ _RECORDS_PER_CALL = 1024
 
 
 def score(context: ScoringContext) -> ScoredRecords:
-    """Answer tokens of every record; low means short."""
+    """Answer tokens of every record."""
     tokenizer = load_processor(context.config.model).tokenizer
     lengths_M = np.zeros(len(context.records_M))
     for start in range(0, len(lengths_M), _RECORDS_PER_CALL):

@@ -4,8 +4,7 @@ Reference: row leverage scores, as in Mahoney, "Randomized Algorithms for Matric
 https://arxiv.org/abs/1104.5557, section 4.
 Equation: h_i = x_i^T (X^T X + r t I)^-1 x_i, x the centred features in their leading K principal
 components (with r = 0 the squared norm of row i of the top K left singular vectors), t the mean
-eigenvalue of X^T X, r the option `ridge`. The score is -h, so that `keep: low` keeps the highest
-leverage.
+eigenvalue of X^T X, r the option `ridge`. Keep the highest.
 Ours: features are PRISM's, not normalised; K and the ridge; the components are the pool's, the
 covariance each source's own with `scope: per_source` (a source with at most K records has leverage
 1 - 1/n throughout, and a hash decides).
@@ -22,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.config import Config, Count
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.config import Count
+from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.reduction import reduce_features
-from prism_tune.selection.row_pairs import pair_rows
 
 _RELATIVE_RANK = 1e-10
 
@@ -38,30 +36,22 @@ class LeverageOptions(ScorerOptions):
     ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
-def check(config: Config) -> LeverageOptions:
-    """The options.
-
-    Raises:
-        ConfigError: naming the option that does not fit.
-    """
-    return read_options(config, LeverageOptions)
-
-
 def score(context: ScoringContext) -> ScoredRecords:
-    """Minus the leverage of every record in its group; 0 where a feature is not finite."""
-    options = check(context.config)
-    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return ScoredRecords(np.zeros(0), {})
-    pairs = pair_rows(context.features_UD.shape[0], context.groups_M, context.row_M)
+    """The leverage of every record in its group; 0 where a feature is not finite."""
+    options = read_options(context.config, LeverageOptions)
+    found = context.features()
+    if found is None:
+        return NOTHING_SCORED
+    features_UD, pairs = found
     reduced = reduce_features(
-        context.features_UD, pairs, num_components=options.num_components, normalise=False
+        features_UD, pairs, num_components=options.num_components, normalise=False
     )
     leverage_P = np.zeros(len(pairs.row_P))
     for members in pairs.members():
         leverage_P[members] = measure_leverage(
             reduced.values_PK[members], pairs.count_P[members], options.ridge
         )
-    return ScoredRecords(-pairs.spread(leverage_P), reduced.diagnostics)
+    return ScoredRecords(pairs.spread(leverage_P), reduced.diagnostics)
 
 
 def measure_leverage(

@@ -10,17 +10,15 @@ Known limit: the cut runs along one direction; there is no diversity term (see `
 
 from __future__ import annotations
 
-import numpy as np
-
 from prism_tune.selection.anisotropy import measure_anisotropy
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
 from prism_tune.selection.scoring import score_redundancy
 
 
 def score(context: ScoringContext) -> ScoredRecords:
     """Redundancy R of every record; low means unlike the rest of its group."""
     if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return ScoredRecords(np.zeros(0), {})
+        return NOTHING_SCORED
     redundancy = score_redundancy(
         context.features_UD,
         centering=context.config.selection.centering,

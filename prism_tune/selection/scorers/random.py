@@ -17,7 +17,6 @@ from prism_tune.selection.subset import hash_uids
 
 def score(context: ScoringContext) -> ScoredRecords:
     """A uniform number per record, from its uid and the config's `seed`."""
-    uids = context.pool.uids
-    hashes_M = hash_uids([uids[i] for i in context.records_M.tolist()], context.config.seed)
+    hashes_M = hash_uids(context.uids, context.config.seed)
     # The upper 53 bits: what a float64 holds exactly, so that no score rounds up to 1.
     return ScoredRecords((hashes_M >> np.uint64(11)).astype(np.float64) / 2.0**53, {})

@@ -26,12 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.config import Config, Count
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.config import Count
+from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.pick_order import first_records
 from prism_tune.selection.reduction import reduce_features
-from prism_tune.selection.row_pairs import pair_rows
 from prism_tune.selection.subset import hash_uids
 
 FloatArray = NDArray[np.float64]
@@ -50,25 +49,15 @@ class SemDeDupOptions(ScorerOptions):
     )
 
 
-def check(config: Config) -> SemDeDupOptions:
-    """The options.
-
-    Raises:
-        ConfigError: naming the option that does not fit.
-    """
-    return read_options(config, SemDeDupOptions)
-
-
 def score(context: ScoringContext) -> ScoredRecords:
     """The largest cosine of every record to one that its cluster keeps before it."""
-    options = check(context.config)
-    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return ScoredRecords(np.zeros(0), {})
-    pairs = pair_rows(context.features_UD.shape[0], context.groups_M, context.row_M)
-    reduced = reduce_features(context.features_UD, pairs, num_components=options.num_components)
-    all_uids = context.pool.uids
-    uids = [all_uids[i] for i in context.records_M.tolist()]
-    hashes_M = hash_uids(uids)
+    options = read_options(context.config, SemDeDupOptions)
+    found = context.features()
+    if found is None:
+        return NOTHING_SCORED
+    features_UD, pairs = found
+    reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
+    uids, hashes_M = context.uids, hash_uids(context.uids)
     first_P = first_records(pairs, hashes_M)
     num_clusters = options.num_clusters or round(len(first_P) ** 0.5)
     similar_M = np.ones(len(uids))

@@ -34,7 +34,7 @@ class Table:
             self.sources and [self.sources[n] for n in record_order],
         )
 
-    def run(self, scorer, *, seed=0, budget=0.3, keep="low", **options):
+    def run(self, scorer, *, seed=0, budget=0.3, keep=None, **options):
         selection = {"scorer": scorer, "budget": budget, "keep": keep, "options": options}
         config = Config.model_validate(
             {
@@ -65,7 +65,7 @@ class Table:
             uids=self.uids,
             is_text_only_N=np.zeros(len(self.uids), dtype=bool),
             budget=budget,
-            keep="low",
+            keep=SCORERS[scorer].keep,
             groups_N=None if self.sources is None else np.array(self.sources),
         )
         return {self.uids[n] for n in np.flatnonzero(cut.selected_N)}

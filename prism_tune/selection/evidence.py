@@ -1,0 +1,72 @@
+"""What a method reads of the records before it scores them, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from prism_tune.config import Config
+from prism_tune.data.records import Pool
+from prism_tune.run_dir import RunDir
+from prism_tune.schema import Skipped
+from prism_tune.selection.answer_losses import COLUMNS, AnswerLosses
+from prism_tune.selection.features import (
+    FeatureTable,
+    extract_features,
+    feature_inputs,
+    feature_layers,
+    without_features,
+)
+from prism_tune.selection.measures import Measure, measure_records
+from prism_tune.selection.shard_builder import Counts
+
+
+class Extract(Protocol):
+    """Computes what the run folder does not have; every launched process calls it."""
+
+    def __call__(
+        self,
+        config: Config,
+        run: RunDir,
+        pool: Pool,
+        left_out: Mapping[int, Skipped],
+        *,
+        on_shard: Callable[[Counts], None],
+        force: bool,
+    ) -> FeatureTable:
+        """The table of every record's features and measured numbers."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One kind of it.
+
+    `inputs`: what the evidence depends on, so that the time of a rescoring adds up with that of
+    the evidence it used; None where nothing is computed.
+    """
+
+    extract: Extract
+    inputs: Callable[[Config], Any] | None = None
+
+
+def measured_evidence(measure: Measure) -> Evidence:
+    """Of numbers that a whole model gives of every record."""
+    return Evidence(partial(measure_records, measure), measure.inputs)
+
+
+ANSWER_LOSSES = Measure(
+    "answer_losses",
+    COLUMNS,
+    lambda config, model, processor: AnswerLosses(
+        model, processor, len(COLUMNS), config.selection.tokens_per_batch
+    ),
+)
+"""Read by perplexity, el2n and d2: who has computed one has all."""
+
+NOTHING = Evidence(without_features)
+FEATURES = Evidence(
+    extract_features, lambda config: [feature_inputs(config), list(feature_layers(config))]
+)
+LOSSES = measured_evidence(ANSWER_LOSSES)

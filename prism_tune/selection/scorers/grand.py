@@ -1,0 +1,53 @@
+"""GraNd: how far a record alone would move the target model.
+
+Paper: Paul, Ganguli and Dziugaite, "Deep Learning on a Data Diet", https://arxiv.org/abs/2107.07075,
+definition 2.1.
+Equation: score = |gradient of L_i with respect to w|_2, L_i = 1/T sum_t -log p(y_t) over the T
+answer tokens of record i. Keep the highest.
+Ours: w is a chosen part of the parameters (option `parameters`, names in the decoder with `*`;
+every parameter of its last two layers unless set), the gradient is exact for these; the target
+model before instruction tuning instead of several models at initialisation.
+Cost: backward (the whole model forward once per distinct record, the layers at the top back).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from prism_tune.config import Config, Section
+from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.evidence import measured_evidence
+from prism_tune.selection.gradient_norms import GradientNorms
+from prism_tune.selection.measures import Measure
+from prism_tune.selection.options import read_options
+
+
+class GrandOptions(Section):
+    """`selection.options` of grand; null: every parameter of the last two decoder layers."""
+
+    parameters: tuple[str, ...] | None = Field(
+        default=None, description="a list of parameter names, in which * stands for anything"
+    )
+
+
+def _build_runner(config: Config, model: PreTrainedModel, processor: Any) -> GradientNorms:
+    patterns = read_options(config, GrandOptions).parameters
+    return GradientNorms(model, processor, config.selection.tokens_per_batch, patterns)
+
+
+EVIDENCE = measured_evidence(
+    Measure(
+        "gradient_norms",
+        ("norm",),
+        _build_runner,
+        lambda config: {"parameters": read_options(config, GrandOptions).parameters},
+    )
+)
+
+
+def score(context: ScoringContext) -> ScoredRecords:
+    """The gradient norm of every record's loss."""
+    return ScoredRecords(context.measured["norm"], {})
