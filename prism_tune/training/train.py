@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.launch import training_group
 from prism_tune.training.meter import build_meter, metered
 from prism_tune.training.progress import LOG_NAME, read_log
+from prism_tune.training.resume import AllStepsDone, StopAfterLastStep
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
 from prism_tune.training.tracking import DescribeRun
 from prism_tune.training.trainer import TuningTrainer
@@ -87,9 +89,10 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
             train_dataset=sourced,
             data_collator=SourcedCollator(build_collator(config, processor)),
             processing_class=processor,
-            callbacks=[DescribeRun(config, inputs)],
+            callbacks=[DescribeRun(config, inputs), StopAfterLastStep()],
         )
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with suppress(AllStepsDone):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
         _save_final(trainer, run, checkpoints)
         if is_main():
