@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -29,6 +29,8 @@ from prism_tune.feature_shards import StoredFeatures, list_shards, read_shard
 from prism_tune.run_dir import RunDir, Stage, read_json
 from prism_tune.schema import BenchmarkResult
 from prism_tune.timings import read_timings
+
+Keep = Literal["low", "middle", "high"]
 
 _COLUMNS = ("uid", "id", "source", "score", "rank", "selected", "reason")
 
@@ -171,6 +173,13 @@ class ReportRun:
         place = pc.index_in(self.records.feature_keys, value_set=pa.array(values_UD.keys))
         row_N = place.fill_null(-1).to_numpy().astype(np.int64)
         return RecordFeatures(values_UD, row_N) if (row_N >= 0).any() else None
+
+    @property
+    def keep(self) -> Keep:
+        """Which scores the selection kept: the config's choice, or the method's own."""
+        inputs = (self.stage("selection") or {}).get("inputs", {})
+        keep: Keep = self.config.selection.keep or inputs.get("selection.keep") or "low"
+        return keep
 
     @property
     def layer(self) -> int:

@@ -6,14 +6,12 @@ Shape legend: N records of the pool, K records of one source.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.report.run_files import RecordTable
+from prism_tune.report.run_files import Keep, RecordTable
 
-Keep = Literal["low", "middle", "high"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 

@@ -52,7 +52,7 @@ def build(run: ReportRun, page: PageFolder, projection: Projection = "pca") -> S
         "projection": projection,
         "colourings": _COLOURINGS,
         "sampled": _describe_sample(sample),
-        "header": ("", "Raw", "Re-centred"),
+        "header": ("Measure", "Raw", "Re-centred"),
         "rows": _numbers({name: found[2] for name, found in cosines.items()}, shares),
         "exact": _exact(run),
     }

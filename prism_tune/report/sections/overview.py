@@ -68,7 +68,7 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
     return [
         ("Model", config.model.path),
         ("Pool", config.data.records),
-        ("Selector", f"{selection.scorer}, keeps the {selection.keep} scores"),
+        ("Selector", f"{selection.scorer}, keeps the {run.keep} scores"),
         ("Budget", f"{asked} of the image records, cut {selection.scope.replace('_', ' ')}"),
         ("Features", f"{selection.features}, layer {selection.layer}, {selection.pooling} pooled"),
         ("Centring", selection.centering),

@@ -23,9 +23,9 @@ from prism_tune.report.figures import (
     vertical_line,
 )
 from prism_tune.report.formats import MISSING, count, number, percent
-from prism_tune.report.run_files import RecordTable, ReportRun
+from prism_tune.report.run_files import Keep, RecordTable, ReportRun
 from prism_tune.report.section import PageFolder, Section
-from prism_tune.report.sources import Keep, SourceSummary, find_cuts, summarise_sources
+from prism_tune.report.sources import SourceSummary, find_cuts, summarise_sources
 
 _NUM_BINS = 60
 _MAX_SOURCES = 30
@@ -37,19 +37,19 @@ def build(run: ReportRun, page: PageFolder) -> Section:
     if records is None:
         return Section("scores", "Scores", "scores.html", {"ready": False})
     selection = run.config.selection
-    sources = summarise_sources(records, selection.keep)
+    sources = summarise_sources(records, run.keep)
     shown = sources[:_MAX_SOURCES]
     is_paper_pool = paper_pool.is_llava_665k(len(records), records.sources.names)
     figures = {"sources": _source_bars(shown, is_paper_pool)}
     ranked = [source for source in shown if source.quantiles]
     if ranked:
         cut_as_one = selection.scope == "global" or len(ranked) == 1
-        figures["distribution"] = _distributions(records, ranked, selection.keep, cut_as_one)
-        figures["spread"] = _spread(ranked, selection.keep)
+        figures["distribution"] = _distributions(records, ranked, run.keep, cut_as_one)
+        figures["spread"] = _spread(ranked, run.keep)
     values = {
         "ready": True,
         "scorer": selection.scorer,
-        "keep": selection.keep,
+        "keep": run.keep,
         "scope": selection.scope,
         "variants": [
             ("all", "all sources"),

@@ -120,7 +120,8 @@ def _speed_plot(log: Sequence[dict[str, Any]]) -> Figure:
         "side": "right",
         "rangemode": "tozero",
         "showgrid": False,
-        "exponentformat": "power",
+        "tickformat": ".0e",
+        "nticks": 5,
     }
     return single([speed, {**rate, "yaxis": "y2"}], layout)
 
@@ -183,7 +184,7 @@ def _result_plot(judged: Sequence[tuple[str, Metric]]) -> Figure:
         "showlegend": False,
     }
     layout = {
-        "xaxis": {"title": {"text": "percent"}, "range": [0, 100]},
+        "xaxis": {"title": {"text": "percent"}, "range": [0, 101]},
         "yaxis": named_axis(names, showgrid=True),
     }
     return single([trace], layout)

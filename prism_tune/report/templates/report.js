@@ -132,15 +132,18 @@ const PRISM = { data: {} };
 
   // --- navigation ----------------------------------------------------------------------------
   function watchSections() {
+    const nav = document.querySelector(".bar nav");
     const links = new Map(
-      [...document.querySelectorAll(".bar nav a")].map((link) => [link.hash.slice(1), link]),
+      [...nav.querySelectorAll("a")].map((link) => [link.hash.slice(1), link]),
     );
     const seen = new IntersectionObserver(
       (entries) => {
         for (const { isIntersecting, target } of entries) {
           if (!isIntersecting) continue;
           for (const link of links.values()) link.removeAttribute("aria-current");
-          links.get(target.id)?.setAttribute("aria-current", "true");
+          const link = links.get(target.id);
+          link.setAttribute("aria-current", "true");
+          nav.scrollLeft = link.offsetLeft - nav.clientWidth / 3;
         }
       },
       { rootMargin: "-20% 0px -70% 0px" },

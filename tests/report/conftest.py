@@ -1,0 +1,105 @@
+"""A tiny run brought from the pool to the table by the real verbs, its report, and a browser."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from report_pages import prism_tune, write_hostile_pool, write_questions
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def runs(tiny_llava_dir, tmp_path_factory) -> Path:
+    """`tiny` (PRISM: selected, tuned, evaluated, tabled) and `tiny-random` (selected)."""
+    folder = tmp_path_factory.mktemp("report")
+    pool = write_hostile_pool(folder / "pool")
+    config = {
+        "name": "tiny",
+        "output_dir": str(folder / "runs"),
+        "model": {"path": str(tiny_llava_dir), "dtype": "float32", "template": "chatml"},
+        "data": {
+            "records": str(pool),
+            "image_dir": str(pool.parent / "images"),
+            "num_workers": 0,
+        },
+        "selection": {"budget": 0.5, "dtype": "float32"},
+        "training": {
+            "lora": {"r": 4, "lora_alpha": 8},
+            "deepspeed": None,
+            "hf": {
+                "max_steps": 4,
+                "per_device_train_batch_size": 4,
+                "learning_rate": 1e-2,
+                "logging_steps": 1,
+                "use_cpu": True,
+            },
+        },
+        "evaluation": {
+            "benchmarks": ["quickstart"],
+            "data": {"quickstart": write_questions(folder)},
+            "controls": ["blind"],
+            "dtype": "float32",
+        },
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    for verb in ("select", "train", "evaluate"):
+        prism_tune(verb, str(path))
+    prism_tune("select", str(path), "name=tiny-random", "selection.scorer=random")
+    prism_tune("tables", "main", "--runs", str(folder / "runs" / "tiny"))
+    return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def report(runs) -> Path:
+    """The folder of the report of `tiny`, with `tiny-random` beside it."""
+    prism_tune("report", str(runs / "tiny"), "--compare", str(runs / "tiny-random"))
+    return runs / "tiny" / "report"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, from wherever the system has it."""
+    from playwright.sync_api import sync_playwright
+
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    assert found, "these tests drive a real browser: apt-get install chromium (Debian, Ubuntu)"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """`open_page(folder, width=..., theme=...)` -> the page, opened from disk.
+
+    At the end nothing may have been complained about, and nothing asked for outside the folder.
+    """
+    contexts, faults = [], []
+
+    def open_page(folder: Path, *, width: int = 1280, theme: str = "light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        inside = folder.resolve().as_uri() + "/"
+        page.on("console", lambda m: m.type in ("error", "warning") and faults.append(m.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "request",
+            lambda r: r.url.startswith((inside, "data:", "blob:")) or faults.append(r.url),
+        )
+        page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}"))
+        page.goto(f"{inside}index.html")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []

@@ -1,0 +1,152 @@
+"""The page in a real browser: opened from disk, used by mouse and keyboard, read in both themes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from report_pages import HOSTILE_SOURCE, draw_plots
+
+SECTIONS = ("overview", "geometry", "scores", "compare", "training")
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+PHONE, DESKTOP = 390, 1280
+AXE = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "preload": False,  # it would fetch the style sheets, which the page's policy forbids
+}
+
+
+def test_every_section_is_there_and_its_plots_are_drawn(report, open_page):
+    page = open_page(report)
+    headings = page.locator("main > section > h2").all_inner_texts()
+    assert [
+        section.get_attribute("id") for section in page.locator("main > section").all()
+    ] == list(SECTIONS)
+    assert len(headings) == len(SECTIONS)
+    counts = {section: draw_plots(page, section) for section in SECTIONS}
+    assert (counts["geometry"], counts["scores"], counts["compare"]) == (3, 3, 2)
+    assert counts["training"] == 4
+
+
+def test_nothing_is_wider_than_a_phone(report, open_page):
+    page = open_page(report, width=PHONE)
+    for section in SECTIONS:
+        draw_plots(page, section)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE
+
+
+def test_nothing_moves_while_plots_are_drawn(report, open_page):
+    page = open_page(report)
+    before = page.evaluate("document.documentElement.scrollHeight")
+    for section in SECTIONS:
+        draw_plots(page, section)
+    shift = page.evaluate(
+        """() => new Promise(done => new PerformanceObserver(list => done(
+             list.getEntries().reduce((sum, entry) => sum + entry.value, 0)))
+             .observe({type: 'layout-shift', buffered: true}) || setTimeout(() => done(0), 200))"""
+    )
+    assert page.evaluate("document.documentElement.scrollHeight") == before
+    assert shift < 0.01
+
+
+def test_the_theme_follows_the_system_and_the_button(report, open_page):
+    page = open_page(report, theme="dark")
+    draw_plots(page, "scores")
+    theme = page.locator("html")
+    ink = "document.querySelector('#scores [data-plot] .xtick text').style.fill"
+    assert theme.get_attribute("data-theme") == "dark"
+    dark_ink = page.evaluate(ink)
+    button = page.get_by_role("button", name="Dark theme")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.focus()
+    page.keyboard.press("Enter")
+    assert theme.get_attribute("data-theme") == "light"
+    assert button.get_attribute("aria-pressed") == "false"
+    page.wait_for_function(f"before => {ink} !== before", arg=dark_ink)
+    page.reload()
+    assert theme.get_attribute("data-theme") == "light"  # the choice is kept
+
+
+def test_the_distribution_of_one_source_is_chosen_by_keyboard(report, open_page):
+    page = open_page(report)
+    draw_plots(page, "scores")
+    plot = page.locator("[data-plot='scores.distribution']")
+    assert plot.get_attribute("data-drawn") == "all"
+    page.get_by_label("Show").focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function(
+        "document.querySelector(\"[data-plot='scores.distribution']\").dataset.drawn === '0'"
+    )
+    assert plot.locator(".shapelayer path").count() == 1  # a source is cut at one score
+
+
+def test_the_map_changes_colours_and_shows_the_record_under_the_pointer(report, open_page):
+    page = open_page(report)
+    draw_plots(page, "geometry")
+    plot = page.locator("[data-plot='geometry.map']")
+    names = plot.locator(".legendtext").all_text_contents()
+    assert {"shape", "colour"} <= set(names)
+    page.get_by_role("radio", name="kept").check()
+    page.wait_for_function(
+        "document.querySelector(\"[data-plot='geometry.map']\").dataset.drawn === 'kept'"
+    )
+    assert plot.locator(".legendtext").all_text_contents() == ["dropped", "kept"]
+    plot.scroll_into_view_if_needed()
+    card = page.locator(".hover-card")
+    assert not card.is_visible()
+    plot.locator(".points path").first.hover(force=True)
+    card.wait_for(state="visible")
+    assert re.search(r"score -?[\d.e-]+\s*dropped|kept", card.inner_text())
+    assert card.locator("img").evaluate("image => image.naturalWidth") > 0
+
+
+def test_hostile_names_are_text(report, open_page):
+    page = open_page(report)
+    for section in SECTIONS:
+        draw_plots(page, section)
+    assert page.title() == "tiny · prism_tune report"
+    cells = page.locator("#scores tbody th").all_inner_texts()
+    assert HOSTILE_SOURCE in cells
+    assert HOSTILE_SOURCE in page.locator("#scores option").all_inner_texts()
+    ticks = page.locator("[data-plot='scores.sources'] .ytick text").all_text_contents()
+    assert any(tick.startswith("<b>bold</b>") for tick in ticks)
+
+
+def test_sections_are_reached_by_keyboard(report, open_page):
+    page = open_page(report)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
+    links = page.locator("header nav a")
+    links.nth(SECTIONS.index("scores")).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#scores').getBoundingClientRect().top < 120")
+    assert page.url.endswith("#scores")
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_accessible_in_both_themes(report, open_page, width):
+    page = open_page(report, width=width)
+    for details in page.locator("details").all():
+        details.evaluate("element => { element.open = true }")
+    for section in SECTIONS:
+        draw_plots(page, section)
+    in_light = Axe().run(page, options=AXE)
+    page.get_by_role("button", name="Dark theme").click()
+    in_dark = Axe().run(page, options=AXE)
+    assert in_light.violations_count == 0, in_light.generate_report()
+    assert in_dark.violations_count == 0, in_dark.generate_report()
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_screenshots_are_kept(report, open_page, width):
+    """For people: CI keeps the folder."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page = open_page(report, width=width)
+    page.add_style_tag(content=".bar { position: static !important }")
+    for section in SECTIONS:
+        draw_plots(page, section)
+        path = SCREENSHOTS / f"{section}-{width}.png"
+        page.locator(f"#{section}").screenshot(path=path)
+        assert path.stat().st_size > 5000
