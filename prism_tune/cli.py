@@ -15,6 +15,7 @@ import typer
 from prism_tune.cli_compare import compare
 from prism_tune.cli_models import assemble, export
 from prism_tune.cli_report import report
+from prism_tune.cli_tables import subset_app, tables
 
 if TYPE_CHECKING:
     from prism_tune.config import Config
@@ -195,34 +196,6 @@ def show(
 
 
 @app.command()
-def tables(
-    table: Annotated[
-        str,
-        typer.Argument(
-            metavar="TABLE", help="main, cost, ablation, models, visionflan or language."
-        ),
-    ],
-    more_runs: Annotated[
-        Optional[list[Path]],  # noqa: UP045 - typer reads this at run time on Python 3.10
-        typer.Argument(metavar="[RUN]...", help="More run folders: --runs runs/a runs/b"),
-    ] = None,
-    runs: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--runs", help="Run folders; without any, the paper's rows alone."),
-    ] = None,
-    baseline: Annotated[str, typer.Option(help="Run that Rel. = 100 refers to.")] = "",
-    output_format: Annotated[str, typer.Option("--format", help="md, latex, csv or json.")] = "md",
-) -> None:
-    """Print runs side by side, with Rel. and the selection cost."""
-    from prism_tune.tables.build import build_table
-    from prism_tune.tables.render import check_format
-
-    chosen = check_format(output_format)
-    folders = [*(runs or []), *(more_runs or [])]
-    typer.echo(build_table(table, folders, baseline=baseline or None, output_format=chosen))
-
-
-@app.command()
 def doctor() -> None:
     """Check versions, devices, disk and launchers; say what is missing and how to mend it."""
     from prism_tune.doctor import diagnose
@@ -235,6 +208,8 @@ app.command()(compare)
 app.command()(export)
 app.command()(assemble)
 app.command()(report)
+app.command()(tables)
+app.add_typer(subset_app, name="subset")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ FLOORS = (
     {"run_dir", "stages", "timings", "process_group", "feature_shards"},
     {"data", "models"},
     {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart", "compare"},
-    {"cli", "cli_compare", "cli_models", "cli_report", "doctor", "__main__"},
+    {"cli", "cli_compare", "cli_models", "cli_tables", "cli_report", "doctor", "__main__"},
 )
 APART = (FLOORS[2], FLOORS[3])  # rooms on these floors do not know their neighbours
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -15,7 +15,8 @@ from prism_tune.config import load_config
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 VERBS = {command.name or command.callback.__name__ for command in app.registered_commands}
-VERBS |= {group.name for group in app.registered_groups}
+GROUPS = {group.name for group in app.registered_groups}
+VERBS |= GROUPS
 
 
 def shell_lines(page: Path) -> list[str]:
@@ -44,7 +45,8 @@ def test_verbs_and_options_exist(page, line):
         return
     verb, rest = found.groups()
     assert verb in VERBS
-    text = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
+    asked = [verb, "--help"] if verb not in GROUPS else [verb, rest.split()[0], "--help"]
+    text = CliRunner().invoke(app, asked, env={"COLUMNS": "200"}).output
     for option in re.findall(r"(?<=\s)--[a-z][a-z-]+", rest.split("#")[0]):
         assert option in text
 

@@ -178,11 +178,15 @@ def write_subset(pool: Pool, indices: Sequence[int], path: Path) -> str:
     Returns:
         The SHA-256 of the file.
     """
-    if pool.format == "dataset":
-        content = take_rows(open_dataset(str(pool.path)), pool.positions(indices))
-    elif pool.format == "parquet":
-        content = take_parquet(pool.path, pool.positions(indices))
-    else:
-        content = format_records([pool.raw_bytes(index) for index in indices], pool.format)
+    content = format_subset(pool, indices)
     write_atomic(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def format_subset(pool: Pool, indices: Sequence[int]) -> bytes:
+    """The content of such a file."""
+    if pool.format == "dataset":
+        return take_rows(open_dataset(str(pool.path)), pool.positions(indices))
+    if pool.format == "parquet":
+        return take_parquet(pool.path, pool.positions(indices))
+    return format_records([pool.raw_bytes(index) for index in indices], pool.format)

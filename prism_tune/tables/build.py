@@ -13,12 +13,15 @@ from prism_tune.tables import paper
 from prism_tune.tables.baselines import BaselineRule, choose_baseline, same_model
 from prism_tune.tables.columns import COLUMN_SETS, ColumnSet
 from prism_tune.tables.compare import Comparison
+from prism_tune.tables.cost import find_full
 from prism_tune.tables.cost_table import build_cost_table
+from prism_tune.tables.explain import explain_cell
 from prism_tune.tables.notes import (
     describe_columns,
     measurement_notes,
     relative_notes,
     spread_notes,
+    stale_notes,
     time_notes,
     verdicts,
 )
@@ -27,7 +30,13 @@ from prism_tune.tables.relative import check_comparable
 from prism_tune.tables.render import SUFFIXES, OutputFormat, Table, render
 from prism_tune.tables.rows import Row, group_rows
 from prism_tune.tables.runs import TableRun, load_runs
-from prism_tune.tables.scores import cost_ratio, paper_cells, score_cells, score_header
+from prism_tune.tables.scores import (
+    BaselineOf,
+    cost_ratio,
+    paper_cells,
+    score_cells,
+    score_header,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +72,15 @@ TABLES = {
 }
 
 
+@dataclass(frozen=True)
+class Composed:
+    """A table, and the rows behind it."""
+
+    table: Table
+    comparison: Comparison
+    baseline_of: BaselineOf
+
+
 def build_table(
     table: str,
     runs: Sequence[Path],
@@ -82,6 +100,44 @@ def build_table(
         ConfigError: no such table.
         UserError: unreadable or incomplete run folders, or runs that cannot be compared.
     """
+    composed = compose_table(table, runs, baseline)
+    text = render(composed.table, output_format)
+    written = {
+        SUFFIXES[output_format]: text,
+        SUFFIXES["json"]: render(composed.table, "json"),
+    }
+    for row in composed.comparison.rows:
+        for run in row.runs:
+            for suffix, content in written.items():
+                _write(RunDir(run.root).tables / f"{table}{suffix}", content)
+    return text
+
+
+def explain_table_cell(
+    table: str,
+    runs: Sequence[Path],
+    cell: str,
+    *,
+    baseline: str | None,
+    output_format: OutputFormat = "md",
+) -> str:
+    """What a cell of that table comes from (see `explain.py`); nothing is written.
+
+    Raises:
+        ConfigError, UserError: as `build_table`; no such cell.
+    """
+    composed = compose_table(table, runs, baseline)
+    return explain_cell(
+        cell, composed.table, composed.comparison, composed.baseline_of, output_format
+    )
+
+
+def compose_table(table: str, runs: Sequence[Path], baseline: str | None) -> Composed:
+    """The table without its text.
+
+    Raises:
+        ConfigError, UserError: as `build_table`.
+    """
     if table not in TABLES:
         raise ConfigError(f"tables: no table {table!r}; there are {', '.join(TABLES)}")
     kind = TABLES[table]
@@ -91,16 +147,23 @@ def build_table(
     comparison = Comparison(tuple(group_rows(loaded)), columns)
     if table == "cost":
         built = _build_cost(comparison, rule)
-    elif loaded:
-        built = _build_scores(kind, comparison, rule, baseline)
-    else:
-        built = _build_paper(kind, columns)
-    text = render(built, output_format)
-    written = {SUFFIXES[output_format]: text, SUFFIXES["json"]: render(built, "json")}
-    for run in loaded:
-        for suffix, content in written.items():
-            _write(RunDir(run.root).tables / f"{table}{suffix}", content)
-    return text
+        return Composed(built, comparison, lambda row: find_full(row, comparison.rows))
+    if not loaded:
+        return Composed(_build_paper(kind, columns), comparison, lambda _: None)
+    per_model = kind.baseline == "per model" and baseline is None
+    common = choose_baseline(comparison.rows, baseline, kind.baseline)
+
+    def baseline_of(row: Row) -> Row | None:
+        if not per_model:
+            return common
+        same = same_model(row, comparison.rows)
+        return next((other for other in same if other.first.is_full), None)
+
+    chosen = "whole pool of the same model"
+    if not per_model:
+        chosen = _describe_baseline(common, baseline, kind.baseline)
+    built = _build_scores(kind, comparison, rule, baseline_of, chosen)
+    return Composed(built, comparison, baseline_of)
 
 
 def _choose_columns(kind: TableKind, runs: Sequence[TableRun]) -> tuple[ColumnSet, str]:
@@ -125,22 +188,11 @@ def _check_runs(runs: Sequence[TableRun], columns: ColumnSet) -> None:
     )
 
 
-def _build_scores(kind: TableKind, comparison: Comparison, rule: str, named: str | None) -> Table:
+def _build_scores(
+    kind: TableKind, comparison: Comparison, rule: str, baseline_of: BaselineOf, chosen: str
+) -> Table:
     rows = comparison.rows
-    per_model = kind.baseline == "per model" and named is None
-    common = choose_baseline(rows, named, kind.baseline)
-
-    def baseline_of(row: Row) -> Row | None:
-        if not per_model:
-            return common
-        return next((other for other in same_model(row, rows) if other.first.is_full), None)
-
     printed = None if comparison.columns.name == "quickstart" else kind.printed
-    chosen = (
-        "whole pool of the same model"
-        if per_model
-        else _describe_baseline(common, named, kind.baseline)
-    )
     ours = [score_cells(comparison, row, baseline_of, printed) for row in rows]
     columns = comparison.columns.columns
     theirs = [paper_cells(row, printed, columns) for row in printed.rows] if printed else []
@@ -150,6 +202,7 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, named: str
         rows=(*ours, *theirs),
         notes=(
             *verdicts(comparison, baseline_of),
+            *stale_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
             *measurement_notes(comparison),

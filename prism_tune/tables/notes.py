@@ -9,6 +9,7 @@ from prism_tune.tables.baselines import random_beside
 from prism_tune.tables.compare import Comparison, Difference
 from prism_tune.tables.rows import Row
 from prism_tune.tables.scores import BaselineOf
+from prism_tune.tables.trace import find_stale
 
 _SETTINGS = ("template", "image_aspect_ratio", "dtype", "batch_size", "device", "evaluator")
 """Provenance that may move a few answers without making scores incomparable: said, not refused."""
@@ -89,6 +90,16 @@ def spread_notes(comparison: Comparison) -> list[str]:
             "n/a where a resample leaves nothing to divide by."
         )
     return notes
+
+
+def stale_notes(comparison: Comparison) -> list[str]:
+    """Runs of which a stage was repeated, and those behind it were not."""
+    return [
+        f"STALE {run.name}: {found}; run that stage again."
+        for row in comparison.rows
+        for run in row.runs
+        for found in find_stale(run)
+    ]
 
 
 def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[str]:

@@ -56,9 +56,14 @@ def group_rows(runs: Sequence[TableRun]) -> list[Row]:
 
 
 def _shared_config(run: TableRun) -> dict[str, Any]:
-    """What has to agree within a row: all that the row's kind depends on, but name and seed."""
+    """What has to agree within a row: all that the row's kind depends on, but name and seed.
+
+    Not which benchmarks were asked last: their results are compared one by one.
+    """
     config = run.config.model_dump(mode="json")
-    ignored = {"name", "seed", "output_dir", "compare_random", "tracking"}
+    ignored = {"name", "seed", "output_dir", "compare_random", "compare", "tracking"}
+    for key in ("benchmarks", "data"):
+        del config["evaluation"][key]
     if not run.is_selected:
         ignored |= {"selection"}
     if run.is_untuned:

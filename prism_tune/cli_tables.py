@@ -1,0 +1,80 @@
+"""The verbs around tables: tables, and subset export | verify. Parsing only, as in `cli.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+subset_app = typer.Typer(help="Share a subset as hashes, and verify it.", no_args_is_help=True)
+
+
+def tables(
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE", help="main, cost, ablation, models, visionflan or language."
+        ),
+    ],
+    more_runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        typer.Argument(metavar="[RUN]...", help="More run folders: --runs runs/a runs/b"),
+    ] = None,
+    runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--runs", help="Run folders; without any, the paper's rows alone."),
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="Run that Rel. = 100 refers to.")] = "",
+    output_format: Annotated[str, typer.Option("--format", help="md, latex, csv or json.")] = "md",
+    explain: Annotated[
+        str, typer.Option(metavar="ROW:COLUMN", help="Print what this cell comes from instead.")
+    ] = "",
+) -> None:
+    """Print runs side by side, with Rel. and the selection cost."""
+    from prism_tune.tables.build import build_table, explain_table_cell
+    from prism_tune.tables.render import check_format
+
+    chosen = check_format(output_format)
+    folders = [*(runs or []), *(more_runs or [])]
+    named = baseline or None
+    if explain:
+        text = explain_table_cell(table, folders, explain, baseline=named, output_format=chosen)
+    else:
+        text = build_table(table, folders, baseline=named, output_format=chosen)
+    typer.echo(text)
+
+
+@subset_app.command("export")
+def export_subset(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that has selected.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to share.")],
+) -> None:
+    """Write a run's subset as hashes and ids: megabytes instead of gigabytes."""
+    from prism_tune.data.shared_subset import export_subset as run_export
+    from prism_tune.log import setup_logging
+    from prism_tune.run_dir import RunDir
+
+    setup_logging()
+    run_export(RunDir(run), to)
+
+
+@subset_app.command("verify")
+def verify_subset(
+    shared: Annotated[Path, typer.Argument(metavar="FILE", help="What `subset export` wrote.")],
+    records: Annotated[str, typer.Option(help="Your copy of the pool, as `data.records`.")],
+    to: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--to", help="Write the subset here, for example subset.json."),
+    ] = None,
+) -> None:
+    """Make a shared subset from your copy of its pool; exit code 1 unless it is as published."""
+    from prism_tune.data.shared_subset import verify_subset as run_verify
+    from prism_tune.log import setup_logging
+
+    setup_logging()
+    verification = run_verify(shared, records, to)
+    for line in verification.describe():
+        typer.echo(line)
+    if not verification.is_identical:
+        raise typer.Exit(1)

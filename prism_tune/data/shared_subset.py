@@ -1,0 +1,183 @@
+"""A subset small enough to share: which records of a pool, by the hashes of their content.
+
+In: a finished run, out: one compressed file (parquet) with a hash for each record of the pool, in
+the pool's order, and whether it was kept; the ids of those kept. In: that file and somebody else's
+copy of the pool, in any order; out: what is missing, changed or extra there, and the same subset.
+
+8 of a uid's 16 bytes are shared (all where two records agree in these). A uid is of images' names
+and turns: image files are not compared, `prism-tune audit` looks at those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prism_tune import __version__
+from prism_tune.config import DataConfig, load_config
+from prism_tune.data.records import format_subset, open_pool
+from prism_tune.errors import UserError
+from prism_tune.run_dir import RunDir, Stage, read_json, write_atomic
+
+logger = logging.getLogger(__name__)
+
+_KEY = b"prism_tune.subset"
+_SHORT_BYTES = 8
+_NUM_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a copy of the pool makes of a shared subset; records by their ids.
+
+    Attributes:
+        missing: kept records that are not in the copy.
+        changed: of kept records in the copy, those with the same id and other content.
+        extra: records of the copy that the published pool has not.
+        sha256: of the subset made from the copy; None where it cannot be made.
+        published_sha256: of the published subset.
+        num_kept: its records.
+    """
+
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    extra: tuple[str, ...]
+    sha256: str | None
+    published_sha256: str
+    num_kept: int
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether the subset is the published one, byte for byte."""
+        return self.sha256 == self.published_sha256
+
+    def describe(self) -> list[str]:
+        """What was found, in lines."""
+        lines = [
+            f"{len(ids):,} records {what}: {_list_ids(ids)}"
+            for what, ids in (
+                ("are missing", self.missing),
+                ("have changed (same id, other images or turns)", self.changed),
+                ("are extra, which changes nothing", self.extra),
+            )
+            if ids
+        ]
+        if self.sha256 is None:
+            return [*lines, "the subset cannot be made from this copy"]
+        if self.is_identical:
+            return [*lines, f"{self.num_kept:,} records, SHA-256 {self.sha256}: as published"]
+        return [
+            *lines,
+            f"{self.num_kept:,} records with the published images and turns, but SHA-256 "
+            f"{self.sha256} instead of {self.published_sha256}: other fields, the formatting or "
+            "the file format differ",
+        ]
+
+
+def export_subset(run: RunDir, to: Path) -> None:
+    """Write a run's subset to a file that can be shared.
+
+    Raises:
+        UserError: the run has not selected.
+    """
+    Stage(run.selection).require("select")
+    config = load_config(run.config)
+    manifest = read_json(run.selection / "manifest.json")
+    scores = pq.read_table(run.selection / "scores.parquet", columns=["uid", "id", "selected"])
+    kept = scores.column("selected").to_pylist()
+    ids = scores.column("id").to_pylist()
+    hashes = _shorten([bytes.fromhex(uid) for uid in scores.column("uid").to_pylist()])
+    header = {
+        "prism_tune": __version__,
+        "run": config.name,
+        "subset_sha256": manifest["subset_sha256"],
+        "pool_fingerprint": manifest["pool_fingerprint"],
+        "num_pool": len(kept),
+        "num_selected": sum(kept),
+        "data": {"columns": config.data.columns, "policy": config.data.policy},
+        "selection": config.selection.model_dump(mode="json"),
+        "seed": config.seed,
+        "model": config.model.path,
+    }
+    table = pa.table(
+        {
+            "hash": pa.array(hashes, pa.binary(len(hashes[0]))),
+            "kept": pa.array(kept),
+            "id": pa.array(
+                [name if chosen else None for name, chosen in zip(ids, kept, strict=True)]
+            ),
+        }
+    ).replace_schema_metadata({_KEY: orjson.dumps(header)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=19)
+    write_atomic(to, sink.getvalue().to_pybytes())
+    logger.info("%s: %d of %d records, %.1f MB", to, sum(kept), len(kept), to.stat().st_size / 1e6)
+
+
+def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
+    """Find a shared subset in a copy of its pool, and write it where `to` says.
+
+    The records stand in the published order, whatever the copy's.
+
+    Args:
+        shared: what `export_subset` wrote.
+        records: the copy, as `data.records` names it.
+        to: the subset's file; nothing is written where records are missing.
+
+    Raises:
+        UserError: `shared` is no such file, or the copy cannot be read.
+    """
+    table, header = _read_shared(shared)
+    hashes = table.column("hash").to_pylist()
+    pool = open_pool(DataConfig(records=records, **header["data"]))
+    place_of = {bytes.fromhex(uid)[: len(hashes[0])]: n for n, uid in enumerate(pool.uids)}
+    extra = [place_of[own] for own in place_of.keys() - set(hashes)]
+    kept = table.filter(table.column("kept"))
+    wanted = list(zip(kept.column("hash").to_pylist(), kept.column("id").to_pylist(), strict=True))
+    absent = [name for own, name in wanted if own not in place_of]
+    strange = {pool.ids[n] for n in extra}
+    sha256 = None
+    if not absent:
+        content = format_subset(pool, [place_of[own] for own, _ in wanted])
+        sha256 = hashlib.sha256(content).hexdigest()
+        if to is not None:
+            write_atomic(to, content)
+    changed = set(absent) & strange
+    return Verification(
+        missing=tuple(name for name in absent if name not in changed),
+        changed=tuple(name for name in absent if name in changed),
+        extra=tuple(pool.ids[n] for n in sorted(extra) if pool.ids[n] not in changed),
+        sha256=sha256,
+        published_sha256=header["subset_sha256"],
+        num_kept=len(wanted),
+    )
+
+
+def _shorten(uids: Sequence[bytes]) -> list[bytes]:
+    short = [uid[:_SHORT_BYTES] for uid in uids]
+    return short if len(set(short)) == len(short) else list(uids)
+
+
+def _read_shared(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read as a shared subset: {error}") from error
+    metadata = table.schema.metadata or {}
+    if _KEY not in metadata:
+        raise UserError(f"{path}: no shared subset; `prism-tune subset export RUN` writes one")
+    header: dict[str, Any] = orjson.loads(metadata[_KEY])
+    return table, header
+
+
+def _list_ids(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _NUM_LISTED:,} more" if len(ids) > _NUM_LISTED else ""
+    return ", ".join(ids[:_NUM_LISTED]) + more

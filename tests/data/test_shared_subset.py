@@ -1,0 +1,177 @@
+"""A subset as hashes: made again from another copy of the pool, whatever its order."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from prism_tune.cli import app
+from prism_tune.config import Config, render_config
+from prism_tune.data import shared_subset
+from prism_tune.data.shared_subset import export_subset, verify_subset
+from prism_tune.errors import UserError
+from prism_tune.run_dir import RunDir, fingerprint_file, write_atomic
+from prism_tune.selection.select import select
+
+
+@pytest.fixture(scope="module")
+def run(tiny_llava_dir, drawn_pool, tmp_path_factory):
+    """A finished selection: 14 of 26 records, of which two repeat an id."""
+    root = tmp_path_factory.mktemp("published")
+    shutil.copytree(drawn_pool.parent / "images", root / "images")
+    records = json.loads(drawn_pool.read_text())
+    records[1]["id"] = records[0]["id"]
+    records.append(records[3])  # an exact duplicate is a record of its own
+    (root / "pool.json").write_text(json.dumps(records))
+    config = Config.model_validate(
+        {
+            "name": "published",
+            "output_dir": str(root),
+            "model": {"path": str(tiny_llava_dir)},
+            "data": {
+                "records": str(root / "pool.json"),
+                "image_dir": str(root / "images"),
+                "num_workers": 0,
+            },
+            "selection": {"scorer": "random", "budget": 0.5},
+        }
+    )
+    run = RunDir(root / "published")
+    write_atomic(run.config, render_config(config))
+    select(config, run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def shared(run):
+    path = run.root / "shared.parquet"
+    export_subset(run, path)
+    return path
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """Writes somebody else's copy: the pool's records after a change."""
+
+    def write(change=lambda records: None) -> str:
+        records = json.loads((run.root.parent / "pool.json").read_text())
+        change(records)
+        path = tmp_path / "copy.json"
+        path.write_text(json.dumps(records))
+        return str(path)
+
+    return write
+
+
+def kept_ids(run: RunDir) -> list[str]:
+    return [record["id"] for record in json.loads(run.subset.read_text())]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_from_a_shuffled_copy_comes_the_published_file(run, shared, copy, tmp_path, seed):
+    made = tmp_path / "subset.json"
+    found = verify_subset(shared, copy(random.Random(seed).shuffle), made)
+    assert made.read_bytes() == run.subset.read_bytes()
+    assert found.is_identical
+    assert (found.missing, found.changed, found.extra) == ((), (), ())
+    assert found.sha256 == fingerprint_file(run.subset)
+
+
+def test_missing_changed_and_extra_records_are_named(run, shared, copy, tmp_path):
+    gone, altered = kept_ids(run)[2:4]
+
+    def change(records):
+        records[:] = [record for record in records if record["id"] != gone]
+        for record in records:
+            if record["id"] == altered:
+                record["conversations"][1]["value"] = "something else"
+        records.append({**records[0], "id": "new", "image": "5.png"})
+
+    made = tmp_path / "subset.json"
+    found = verify_subset(shared, copy(change), made)
+    assert found.missing == (gone,)
+    assert found.changed == (altered,)
+    assert found.extra == ("new",)
+    assert found.sha256 is None
+    assert not found.is_identical
+    assert not made.exists()
+    assert found.describe() == [
+        f"1 records are missing: {gone}",
+        f"1 records have changed (same id, other images or turns): {altered}",
+        "1 records are extra, which changes nothing: new",
+        "the subset cannot be made from this copy",
+    ]
+
+
+def test_records_that_were_not_kept_do_not_matter(run, shared, copy):
+    kept = set(kept_ids(run))
+
+    def drop_the_others(records):
+        records[:] = [record for record in records if record["id"] in kept]
+
+    assert verify_subset(shared, copy(drop_the_others), None).is_identical
+
+
+def test_other_fields_leave_the_records_and_change_the_bytes(shared, copy, tmp_path):
+    def add_a_field(records):
+        for record in records:
+            record["model"] = "gpt"
+
+    made = tmp_path / "subset.json"
+    found = verify_subset(shared, copy(add_a_field), made)
+    assert not found.is_identical
+    assert found.missing == found.changed == found.extra == ()
+    assert fingerprint_file(made) == found.sha256
+    assert "other fields, the formatting or the file format differ" in found.describe()[0]
+
+
+def test_what_is_shared_is_small_and_holds_no_text(run, shared):
+    table = pq.read_table(shared)
+    assert table.schema.names == ["hash", "kept", "id"]
+    assert table.schema.field("hash").type == pa.binary(8)
+    others = table.filter(pa.compute.invert(table.column("kept")))
+    assert others.column("id").null_count == len(others) == len(table) - len(kept_ids(run))
+
+
+def test_hashes_that_agree_in_their_first_half_are_shared_whole(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_subset, "_SHORT_BYTES", 0)  # as if all of them agreed
+    path = tmp_path / "shared.parquet"
+    export_subset(run, path)
+    assert pq.read_table(path).schema.field("hash").type == pa.binary(16)
+    assert verify_subset(path, str(run.root.parent / "pool.json"), None).is_identical
+
+
+def test_refusals(run, shared, tmp_path):
+    with pytest.raises(UserError, match="first run `prism-tune select"):
+        export_subset(RunDir(tmp_path / "nothing"), tmp_path / "x")
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"a": [1]}), other)
+    with pytest.raises(UserError, match=r"other\.parquet: no shared subset"):
+        verify_subset(other, "pool.json", None)
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(UserError, match="cannot be read as a shared subset"):
+        verify_subset(tmp_path / "text", "pool.json", None)
+    with pytest.raises(UserError, match="absent"):
+        verify_subset(tmp_path / "absent", "pool.json", None)
+
+
+def test_command_line(run, copy, tmp_path):
+    def call(*arguments: str | Path):
+        return CliRunner().invoke(app, ["subset", *map(str, arguments)])
+
+    shared, made = tmp_path / "shared.parquet", tmp_path / "subset.json"
+    assert call("export", run.root, "--to", shared).exit_code == 0
+    verified = call("verify", shared, "--records", copy(), "--to", made)
+    assert verified.exit_code == 0
+    assert f"SHA-256 {fingerprint_file(run.subset)}: as published" in verified.output
+    assert made.read_bytes() == run.subset.read_bytes()
+    refused = call("verify", shared, "--records", copy(lambda records: records.clear()))
+    assert refused.exit_code == 1
+    assert "records are missing" in refused.output
