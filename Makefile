@@ -13,6 +13,7 @@ setup:
 	@bash scripts/setup.sh dev,eval
 
 test: setup
+	@bash scripts/browser.sh || true
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest $(ARGS)
 
 lint: setup

@@ -11,7 +11,16 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").r
 QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
 EVAL = ["lm-eval>=0.4.13"]
 ENERGY = ["nvidia-ml-py>=12"]  # what the GPUs used, in timings.json
-DEV = ["hypothesis>=6.100", "mypy>=1.10", "ninja", "pre-commit>=3.7", "pytest>=8", "ruff>=0.6"]
+DEV = [
+    "axe-playwright-python>=0.1.4",  # carries axe-core
+    "hypothesis>=6.100",
+    "mypy>=1.10",
+    "ninja",
+    "playwright>=1.45",
+    "pre-commit>=3.7",
+    "pytest>=8",
+    "ruff>=0.6",
+]
 
 setup(
     name="prism_tune",
