@@ -11,7 +11,7 @@ from prism_tune.report.feature_sample import Projection
 from prism_tune.report.page import write_page
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import PageFolder
-from prism_tune.report.sections import compare, geometry, overview, scores, training
+from prism_tune.report.sections import compare, gallery, geometry, overview, scores, training
 from prism_tune.run_dir import RunDir
 
 
@@ -41,6 +41,7 @@ def build_report(
         overview.build(run),
         geometry.build(run, page, projection),
         scores.build(run, page),
+        gallery.build(run, page),
         compare.build([run, *others], page),
         training.build(run, page),
     ]

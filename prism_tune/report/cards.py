@@ -1,0 +1,73 @@
+"""What the gallery says of a record, and the files that hold it for every record of the pool.
+
+Records go in; short lists of text come out: [uid, id, images, turns, number of turns], a turn being
+[role, text]. A text that was cut ends with "…".
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any
+
+import orjson
+
+from prism_tune.data.records import Pool
+from prism_tune.report.section import PageFolder
+from prism_tune.schema import Record
+
+Card = list[Any]
+
+CHUNK_RECORDS = 10_000
+CHUNK_TURNS, CHUNK_CHARACTERS = 2, 240
+"""How much of a record the page can search."""
+
+PREPARED_TURNS, PREPARED_CHARACTERS = 6, 1200
+
+_MAX_PROCESSES = 4
+
+
+def describe_record(
+    record: Record, max_turns: int = CHUNK_TURNS, max_characters: int = CHUNK_CHARACTERS
+) -> Card:
+    """The card of a record."""
+    turns = [[turn.role, shorten(turn.text, max_characters)] for turn in record.turns[:max_turns]]
+    return [record.uid, record.id, record.images, turns, len(record.turns)]
+
+
+def shorten(text: str, max_characters: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1].rstrip()}…"
+
+
+def write_chunks(pool: Pool, page: PageFolder) -> int:
+    """Write every record's card to `data/gallery-<number>.js`, `CHUNK_RECORDS` in each.
+
+    Returns:
+        The number of chunks.
+    """
+    starts = range(0, len(pool), CHUNK_RECORDS)
+    for _ in _map_chunks(partial(_write_chunk, pool, page), starts):
+        pass
+    return len(starts)
+
+
+def _map_chunks(write: partial[None], starts: range) -> Iterator[None]:
+    if len(starts) == 1:
+        yield from map(write, starts)
+        return
+    # Spawned, not forked: this process runs threads. A task opens the pool for itself, and what it
+    # has read of the mapped file counts as its memory no longer than it lasts.
+    num_processes = min(os.cpu_count() or 1, _MAX_PROCESSES, len(starts))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context) as processes:
+        yield from processes.map(write, starts)
+
+
+def _write_chunk(pool: Pool, page: PageFolder, start: int) -> None:
+    rows = range(start, min(start + CHUNK_RECORDS, len(pool)))
+    cards = [describe_record(pool[row]) for row in rows]
+    page.add_packed(f"gallery-{start // CHUNK_RECORDS}", orjson.dumps(cards))
