@@ -7,7 +7,7 @@ import torch
 from tiny import build_processor, build_tokenizer
 from transformers import AutoModelForImageTextToText
 
-from prism_tune.data.collator import Collator
+from prism_tune.data.collator import Collator, PackingCollator, first_tokens
 
 IMAGE = 3
 
@@ -118,3 +118,35 @@ def test_tiles_are_padded_to_the_most(processor):
 def test_it_travels_to_worker_processes(processor):
     batch = pickle.loads(pickle.dumps(Collator(processor)))([example([7])])
     assert batch["input_ids"].tolist() == [[7, 3, 3, 3, 3]]
+
+
+def test_a_packed_row_literally(processor):
+    batch = PackingCollator(processor)(
+        [
+            example([7, IMAGE, IMAGE, IMAGE, IMAGE, 8], images=pixels(1)),
+            example([9, 10, 11], 3),
+            example([IMAGE] * 4 + [12], images=pixels(2)),
+        ]
+    )
+    assert batch["input_ids"].tolist() == [[7, 3, 3, 3, 3, 8, 9, 10, 11, 3, 3, 3, 3, 12]]
+    assert batch["attention_mask"].tolist() == [[1] * 14]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 0, 1, 2, 0, 1, 2, 3, 4]]
+    # 9 begins a record: the end of the one before it must not learn to predict it.
+    assert batch["labels"].tolist() == [[-100] * 5 + [8, -100, 10, 11] + [-100] * 4 + [12]]
+    assert batch["pixel_values"].dtype == torch.float32
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [1, 2]
+    assert first_tokens(batch).nonzero()[:, 1].tolist() == [0, 6, 9]
+
+
+def test_the_dummy_of_a_packed_row_of_text_is_a_record_of_its_own(processor):
+    batch = PackingCollator(processor)([example([7, 8, 9]), example([12, 13])])
+    assert batch["input_ids"].tolist() == [[7, 8, 9, 12, 13, 3, 3, 3, 3]]
+    assert batch["attention_mask"].tolist() == [[1] * 5 + [0] * 4]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 3]]
+    assert batch["labels"].tolist() == [[-100, -100, 9, -100, 13] + [-100] * 4]
+    assert batch["pixel_values"].shape == (1, 3, 28, 28)
+
+
+def test_records_of_a_padded_batch_begin_in_the_first_column(processor):
+    batch = Collator(processor)([example([7, 8, 9]), example([12, 13])])
+    assert first_tokens(batch).nonzero().tolist() == [[0, 0], [1, 0]]

@@ -45,7 +45,8 @@ def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(3):
         draw_image(folder / f"{number}.png", number)
-    return [Image.open(folder / f"{number}.png").convert("RGB") for number in range(3)]
+    # Large enough for rows and columns of image tokens where a family counts these apart.
+    return [Image.open(folder / f"{n}.png").convert("RGB").resize((112, 84)) for n in range(3)]
 
 
 def mixed(processor, pictures):

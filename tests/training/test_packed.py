@@ -1,0 +1,144 @@
+"""Training on packed rows against training on the same records in padded batches."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from ranks import Ranks
+from safetensors.torch import load_file
+
+from prism_tune.data.collator import PackingCollator
+from prism_tune.data.packing import PackedBatchSampler
+from prism_tune.errors import ConfigError
+from prism_tune.timings import read_timings
+from prism_tune.training import batches
+from prism_tune.training.progress import read_log
+from prism_tune.training.train import train
+
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+EPOCHS = {"max_steps": -1, "num_train_epochs": 2, "save_strategy": "no"}
+
+
+def losses(run):
+    return [line["loss"] for line in read_log(run.training / "log.jsonl")]
+
+
+def weights(run):
+    return {
+        name: tensor
+        for path in run.checkpoint.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
+@pytest.mark.parametrize(("tuning", "attention"), [("lora", "sdpa"), ("full", "eager")])
+def test_rows_train_what_padded_batches_of_the_same_records_do(
+    make_run, monkeypatch, tuning, attention
+):
+    """Two rows a step, of unequal numbers of labels: each label token weighs the same."""
+    options = {
+        "tuning": tuning,
+        "lora": LORA,
+        "tokens_per_batch": 500,
+        "model": {"attn_implementation": attention},
+        "hf": {**EPOCHS, "gradient_accumulation_steps": 2},
+    }
+    config, packed = make_run("packed", batching="packed", **options)
+    train(config, packed)
+    with monkeypatch.context() as patch:
+        patch.setitem(batches._SAMPLERS, "token_budget", PackedBatchSampler)
+        config, padded = make_run("padded", batching="token_budget", **options)
+        train(config, padded)
+    assert len(losses(packed)) >= 8
+    assert losses(packed) == pytest.approx(losses(padded), rel=1e-4)
+    expected, got = weights(padded), weights(packed)
+    assert got.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-2, atol=2e-4)
+    counts = [read_timings(run)[0]["counts"] for run in (packed, padded)]
+    assert counts[0] == counts[1]  # records, images and tokens, as the meter counted them
+    assert counts[0]["records"] == 2 * 26
+
+
+def test_an_epoch_takes_every_record_once_in_rows_within_the_budget(make_run, monkeypatch):
+    rows = []
+    collate = PackingCollator.__call__
+
+    def note(self, examples):
+        rows.append([(e["input_ids"].tolist(), len(e.get("pixel_values", ()))) for e in examples])
+        batch = collate(self, examples)
+        assert batch["input_ids"].shape[0] == 1
+        return batch
+
+    monkeypatch.setattr(PackingCollator, "__call__", note)
+    config, run = make_run(batching="packed", tokens_per_batch=700, hf=EPOCHS)
+    train(config, run)
+    assert len(rows) == len(losses(run))
+    assert max(sum(len(ids) for ids, _ in row) for row in rows) <= 700
+    assert any(len({images for _, images in row}) == 2 for row in rows)  # text beside images
+    half = len(rows) // 2
+    epochs = [[record for row in part for record in row] for part in (rows[:half], rows[half:])]
+    assert sorted(epochs[0]) == sorted(epochs[1])
+    assert len(epochs[0]) == 26
+
+
+def two_rows(directory, images):
+    """A record with an image and a longer one of text: of two processes one never has an image."""
+    answer = "yes, because " + "so it goes and " * 20
+    records = [
+        {"id": "image", "image": "3.png", "conversations": [("what is it? " * 9, "a square")]},
+        {"id": "text", "conversations": [("is it even?", answer)]},
+    ]
+    for record in records:
+        ((question, reply),) = record["conversations"]
+        question = f"<image>\n{question}" if "image" in record else question
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": reply}]
+        record.update(source=record["id"], conversations=turns)
+    path = directory / "two.json"
+    path.write_text(json.dumps(records))
+    return path
+
+
+@pytest.mark.parametrize("stage", [None, 2, 3])
+def test_a_row_on_each_of_two_processes_equals_two_rows_on_one(
+    make_run, deepspeed_file, drawn_pool, tmp_path, stage
+):
+    options = {
+        "file": two_rows(tmp_path, drawn_pool.parent / "images"),
+        "batching": "packed",
+        "tokens_per_batch": 256,
+        "tuning": "full",
+    }
+    hf = {**EPOCHS, "num_train_epochs": 4}
+    config, one = make_run("one", **options, hf={**hf, "gradient_accumulation_steps": 2})
+    train(config, one)
+    deepspeed = None if stage is None else deepspeed_file(stage)
+    _, two = make_run("two", **options, hf=hf, deepspeed=deepspeed)
+    arguments = ["train", str(two.root / "experiment.yaml")]
+    Ranks(arguments, tmp_path / "output.txt", num_processes=2).succeed()
+    assert len(losses(two)) == 4
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+
+
+def test_families_that_average_over_a_batch_still_weigh_every_label_alike(make_run, monkeypatch):
+    """Qwen2.5-VL says of itself that it does not divide by the labels of the whole step."""
+    from transformers import LlavaForConditionalGeneration
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "accepts_loss_kwargs", False, raising=False)
+    options = {"batching": "random", "lora": LORA}
+    hf = {"max_steps": 4, "save_strategy": "no"}
+    config, whole = make_run("whole", **options, hf={**hf, "per_device_train_batch_size": 4})
+    train(config, whole)
+    config, parts = make_run("parts", **options, hf={**hf, "gradient_accumulation_steps": 2})
+    train(config, parts)
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_a_model_that_cannot_be_packed_is_refused_before_the_first_step(make_run, monkeypatch):
+    monkeypatch.setattr("prism_tune.models.packing.PACKED_FAMILIES", ("llava_next",))
+    config, run = make_run(batching="packed")
+    with pytest.raises(ConfigError, match=r"packed is not possible for the family 'llava'"):
+        train(config, run)
+    assert not (run.training / "log.jsonl").exists()
