@@ -12,11 +12,13 @@ from prism_tune.data.records import Pool
 from prism_tune.run_dir import RunDir
 from prism_tune.schema import Skipped
 from prism_tune.selection.answer_losses import COLUMNS, AnswerLosses
+from prism_tune.selection.feature_store import FeatureStore
 from prism_tune.selection.features import (
     FeatureTable,
     extract_features,
     feature_inputs,
     feature_layers,
+    feature_store,
     without_features,
 )
 from prism_tune.selection.measures import Measure, measure_records
@@ -44,16 +46,26 @@ class Evidence:
     """One kind of it.
 
     `inputs`: what the evidence depends on, so that the time of a rescoring adds up with that of
-    the evidence it used; None where nothing is computed.
+    the evidence it used; None where nothing is computed. `store`: where it is kept.
     """
 
     extract: Extract
     inputs: Callable[[Config], Any] | None = None
+    store: Callable[[Config, RunDir], FeatureStore] | None = None
+
+    def refuse_other(self, config: Config, run: RunDir) -> None:
+        """Refuse a store of other settings before anything is computed or forgotten.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        if self.store is not None:
+            self.store(config, run).refuse_other()
 
 
 def measured_evidence(measure: Measure) -> Evidence:
     """Of numbers that a whole model gives of every record."""
-    return Evidence(partial(measure_records, measure), measure.inputs)
+    return Evidence(partial(measure_records, measure), measure.inputs, measure.store)
 
 
 ANSWER_LOSSES = Measure(
@@ -67,6 +79,8 @@ ANSWER_LOSSES = Measure(
 
 NOTHING = Evidence(without_features)
 FEATURES = Evidence(
-    extract_features, lambda config: [feature_inputs(config), list(feature_layers(config))]
+    extract_features,
+    lambda config: [feature_inputs(config), list(feature_layers(config))],
+    feature_store,
 )
 LOSSES = measured_evidence(ANSWER_LOSSES)

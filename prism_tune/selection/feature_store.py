@@ -41,14 +41,22 @@ class FeatureStore:
 
     Args:
         folder: `runs/<name>/selection/features`.
-        inputs: everything a feature depends on, by the name shown when it changed.
+        inputs: everything a feature depends on, by the name shown when it differs.
         layers: the hidden states wanted; a store that has more will do.
+        about: what a reader of the manifest wants to know besides; never compared.
     """
 
-    def __init__(self, folder: Path, inputs: Mapping[str, Any], layers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Mapping[str, Any],
+        layers: Sequence[int],
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.inputs = dict(inputs)
         self.layers = tuple(layers)
+        self.about = dict(about or {})
 
     @property
     def manifest(self) -> Path:
@@ -60,17 +68,35 @@ class FeatureStore:
         """Stands for the inputs, and is written into every shard."""
         return fingerprint(self.inputs)
 
-    def changed_inputs(self) -> list[str]:
+    def differences(self) -> list[str]:
         """What differs from the store on disk; empty when it fits, or when there is none."""
         if not self.manifest.exists():
             return []
         stored = read_json(self.manifest)
         before = stored["inputs"]
-        keys = before.keys() | self.inputs.keys()
-        changed = sorted(key for key in keys if before.get(key) != self.inputs.get(key))
+        differing = sorted(
+            key
+            for key in before.keys() | self.inputs.keys()
+            if before.get(key) != self.inputs.get(key)
+        )
+        found = [_describe(key, before.get(key), self.inputs.get(key)) for key in differing]
         if not set(self.layers) <= set(stored["layers"]):
-            changed.append("selection.layer")
-        return changed
+            found.append(_describe("selection.layer", stored["layers"], list(self.layers)))
+        return found
+
+    def refuse_other(self) -> None:
+        """Refuse to go on where there are features that were computed with other settings.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        differences = self.differences()
+        if differences and list_shards(self.folder):
+            raise UserError(
+                f"{self.folder}: what is stored there was computed with other settings: "
+                f"{', '.join(differences)}. Features are never mixed: choose another `name` for "
+                "this run, or rerun with --force to compute all anew"
+            )
 
     def read_prompt_kind(self) -> PromptKind | None:
         """How the store's prompts were made; None before the first run."""
@@ -85,19 +111,23 @@ class FeatureStore:
         Args:
             title: what is stored, for the log.
             force: forget everything.
+
+        Raises:
+            UserError: the store holds something else; not with `force`.
         """
         self.remove_partial()
-        changed = self.changed_inputs()
-        if changed or force:
-            reason = f"changed: {', '.join(changed)}" if changed else "--force"
-            logger.info("%s: all computed anew (%s)", title, reason)
+        if force:
+            logger.info("%s: all computed anew (--force)", title)
+            self.clear()
+        self.refuse_other()
+        if self.differences():  # a run that finished no shard left its manifest
             self.clear()
         return self.read_prompt_kind()
 
     def begin(self, prompt_kind: PromptKind) -> None:
         """Write the manifest; the first thing done to an empty store."""
         content = {"inputs": self.inputs, "layers": self.layers, "prompt": prompt_kind}
-        write_json(self.manifest, content)
+        write_json(self.manifest, {**content, **self.about})
 
     def clear(self) -> None:
         """Delete every feature (hashes of images and prompts stay)."""
@@ -154,3 +184,10 @@ class FeatureStore:
                 "never mixed: delete this file, or rerun with --force to compute all anew"
             )
         return shard
+
+
+def _describe(key: str, before: Any, now: Any) -> str:
+    """A setting and both its values, unless these are hashes."""
+    if key == "model":
+        return "model"
+    return f"{key} ({before} there, {now} asked)"

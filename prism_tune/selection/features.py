@@ -8,6 +8,7 @@ Shape legend: N records, U feature rows, D width.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,16 @@ def feature_inputs(config: Config) -> dict[str, Any]:
     }
 
 
+def feature_store(config: Config, run: RunDir) -> FeatureStore:
+    """The run's store of what the config asks for."""
+    about = {
+        "model.path": config.model.path,
+        "model.revision": config.model.revision,
+        "image_hashes": "image_hashes.parquet",
+    }
+    return FeatureStore(run.features, feature_inputs(config), feature_layers(config), about)
+
+
 def feature_layers(config: Config) -> tuple[int, ...]:
     """The layers computed in one pass: `selection.layer` and `selection.options.layers`.
 
@@ -135,7 +146,9 @@ class _Extraction:
         self.device = pick_device()
         self.dtype = resolve_dtype(config.selection.dtype, self.device)
         self.layers = feature_layers(config)
-        self.store = FeatureStore(run.features, feature_inputs(config), self.layers)
+        self.store = feature_store(config, run)
+        image_processor: Any = self.processor.image_processor
+        self.store.about["preprocessing"] = json.loads(image_processor.to_json_string())
         self._load_extractor = load_extractor(
             config, self.layers, self.processor, self.dtype, self.device
         )

@@ -51,6 +51,10 @@ class Measure:
     build_runner: Callable[[Config, PreTrainedModel, Any], BatchRunner]
     options: Callable[[Config], Mapping[str, Any]] = lambda config: {}
 
+    def store(self, config: Config, run: RunDir) -> FeatureStore:
+        """The run's store of these numbers."""
+        return FeatureStore(run.selection / self.name, self.inputs(config), (OUTPUT,))
+
     def inputs(self, config: Config) -> dict[str, Any]:
         """Everything a record's numbers depend on besides its content, by name."""
         dtype = resolve_dtype(config.selection.dtype, pick_device())
@@ -92,7 +96,7 @@ def measure_records(
             record.
     """
     title = measure.name.replace("_", " ")
-    store = FeatureStore(run.selection / measure.name, measure.inputs(config), (OUTPUT,))
+    store = measure.store(config, run)
     if from_main(lambda: store.open(title, force=force)) is None:
         main_first(lambda: store.begin("answers"))
     processor = load_processor(config.model)

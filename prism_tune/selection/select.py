@@ -33,7 +33,7 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
 
     Raises:
         UserError: unknown scorer, unreadable pool or model, broken records whose policy is "fail",
-            a budget that cannot be met.
+            a budget that cannot be met, features of other settings in the run folder.
     """
     scorer = find_scorer(config.selection.scorer)
     config = scorer.complete(config)
@@ -44,6 +44,8 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         inputs = stage_inputs(config, pool)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
+        if not force:
+            scorer.evidence.refuse_other(config, run)
         processor = load_processor(config.model)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
         metered = meter_fingerprint(config, scorer, inputs)

@@ -59,7 +59,7 @@ def test_scores_are_those_of_the_full_model(workplace):
 
 def test_rescoring_with_prism_extracts_its_own_features(workplace):
     workplace.select(selection__scorer="alignment")
-    result = workplace.select(selection__scorer="prism")
+    result = workplace.select(force=True, selection__scorer="prism")
     assert result.manifest["features"]["num_units"] == 16
     assert result.scores == workplace.select(name="fresh").scores
 

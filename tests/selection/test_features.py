@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -13,6 +16,7 @@ from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.models.processor import load_processor
+from prism_tune.run_dir import read_json
 from prism_tune.selection import extractor as extractor_module
 from prism_tune.selection import feature_store
 from prism_tune.selection.encoding import encode
@@ -294,20 +298,62 @@ def test_changed_image_file_is_computed_anew(workplace):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"selection__pooling": "last"}, {"selection__dtype": "bfloat16"}, {"selection__layer": 2}],
+    ("change", "difference"),
+    [
+        ({"selection__pooling": "last"}, r"selection\.pooling \(mean there, last asked\)"),
+        ({"selection__dtype": "bfloat16"}, r"selection\.dtype \(float32 there, bfloat16 asked\)"),
+        ({"selection__layer": 2}, r"selection\.layer \(\[1\] there, \[2\] asked\)"),
+    ],
 )
-def test_other_settings_compute_everything_anew(workplace, change):
+def test_features_of_other_settings_are_refused_by_name_and_kept(workplace, change, difference):
     before = extract(workplace).values_UD[slice(0, 16)]
-    table = extract(workplace, **change)
-    assert table.description["num_computed"] == 16
-    assert np.abs(table.values_UD[slice(0, 16)] - before).max() > 1e-4
+    with pytest.raises(UserError, match=difference):
+        extract(workplace, **change)
+    again = extract(workplace)
+    assert again.description["num_computed"] == 0
+    np.testing.assert_array_equal(again.values_UD[slice(0, 16)], before)
+    forced = extract(workplace, force=True, **change)
+    assert forced.description["num_computed"] == 16
+    assert np.abs(forced.values_UD[slice(0, 16)] - before).max() > 1e-4
 
 
-def test_other_image_preprocessing_computes_everything_anew(workplace):
+def test_other_image_preprocessing_is_refused(workplace):
     extract(workplace)
-    table = extract(workplace, model__image_aspect_ratio="processor")
-    assert table.description["num_computed"] == 16
+    with pytest.raises(UserError, match=r"image_aspect_ratio \(pad there, processor asked\)"):
+        extract(workplace, model__image_aspect_ratio="processor")
+
+
+def test_another_model_is_refused(workplace, tiny_llava_dir, tmp_path):
+    extract(workplace)
+    other = shutil.copytree(tiny_llava_dir, tmp_path / "other")
+    assert extract(workplace, model__path=other).description["num_computed"] == 0  # only moved
+    (other / "generation_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"other settings: model\. Features are never mixed"):
+        extract(workplace, model__path=other)
+
+
+def test_a_run_that_finished_no_shard_leaves_nothing_to_refuse(workplace, monkeypatch):
+    monkeypatch.setattr(feature_store.FeatureStore, "write_shard", None)
+    with pytest.raises(TypeError):
+        extract(workplace)
+    monkeypatch.undo()
+    assert extract(workplace, selection__dtype="bfloat16").description["num_computed"] == 16
+
+
+def test_the_manifest_says_what_the_features_are(workplace):
+    extract(workplace)
+    manifest = read_json(workplace.run_dir().features / "manifest.json")
+    config = workplace.config()
+    assert manifest["inputs"].keys() == {
+        *("model", "model.image_aspect_ratio", "model.attn_implementation"),
+        *("selection.features", "selection.pooling", "selection.dtype"),
+    }
+    assert (manifest["layers"], manifest["prompt"]) == ([1], "prefix")
+    assert (manifest["model.path"], manifest["model.revision"]) == (config.model.path, None)
+    assert manifest["preprocessing"]["crop_size"] == {"height": 28, "width": 28}
+    assert manifest["preprocessing"]["do_pad"] is True
+    hashes = pq.read_table(workplace.run_dir().features / manifest["image_hashes"]).to_pylist()
+    assert {row["name"] for row in hashes} == {f"{number}.png" for number in range(16)}
 
 
 def test_shard_of_another_store_is_never_mixed_in(workplace):

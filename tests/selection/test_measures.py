@@ -12,6 +12,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.selection import feature_store, measures, whole_model
+from prism_tune.selection.gradient_norms import GradientNorms
 
 SCORERS = ["perplexity", "el2n", "grand"]
 
@@ -74,9 +75,9 @@ def test_scores_are_those_of_the_definition(workplace, number, scorer):
 
 
 def test_named_parameters_decide_the_gradient(workplace):
-    """Norms, linear layers below the last ones, and a part of a layer."""
-    names = ("norm.weight", "layers.1.mlp.up_proj.weight", "layers.0.input_layernorm.weight")
-    options = "{parameters: [norm.*, layers.1.mlp.up_proj.weight, layers.0.input_layernorm.*]}"
+    """A norm, one linear layer below the last ones, and the embeddings."""
+    names = ("norm.weight", "layers.1.mlp.up_proj.weight", "embed_tokens.weight")
+    options = "{parameters: [norm.*, layers.1.mlp.up_proj.*, embed_tokens.*]}"
     result = workplace.select(selection__scorer="grand", selection__options=options)
     expected = {uid: norm for uid, (_, _, norm) in by_definition(workplace, names).items()}
     assert scores_of(result) == pytest.approx(expected, rel=1e-4)
@@ -100,7 +101,9 @@ def test_answers_are_cut_where_training_cuts_them(workplace):
     scores = scores_of(workplace.select(selection__scorer="perplexity", **limit))
     expected = {uid: values[0] for uid, values in by_definition(workplace, **limit).items()}
     assert scores == pytest.approx(expected, rel=1e-4)
-    longer = scores_of(workplace.select(selection__scorer="perplexity", data__max_length=220))
+    longer = scores_of(
+        workplace.select(force=True, selection__scorer="perplexity", data__max_length=220)
+    )
     assert longer["shape-0"] != scores["shape-0"]
     assert longer["shape-1"] == pytest.approx(scores["shape-1"], rel=1e-6)
 
@@ -172,7 +175,9 @@ def test_a_pool_that_grew_computes_what_is_new(workplace):
 
 def test_another_template_is_another_loss(workplace):
     first = workplace.select(selection__scorer="perplexity")
-    other = workplace.select(selection__scorer="perplexity", model__template="chatml")
+    other = workplace.select(
+        name="chatml", selection__scorer="perplexity", model__template="chatml"
+    )
     assert other.manifest["features"]["answer_losses"]["num_computed"] == 24
     assert scores_of(other) != pytest.approx(scores_of(first), rel=1e-3)
 
@@ -198,7 +203,6 @@ def test_unusable_records_obey_the_policy(workplace):
     ("options", "message"),
     [
         ("{parameters: [layers.9.*]}", r"'layers\.9\.\*' fits no parameter"),
-        ("{parameters: [embed_tokens.weight]}", "does not get a batch of records"),
         ("{parameter: x}", "unknown key `parameter`; did you mean `parameters`"),
         ("{parameters: 3}", "expected a list of parameter names"),
     ],
@@ -206,3 +210,11 @@ def test_unusable_records_obey_the_policy(workplace):
 def test_parameters_that_do_not_fit_are_refused(workplace, options, message):
     with pytest.raises((ConfigError, UserError), match=message):
         workplace.select(selection__scorer="grand", selection__options=options)
+
+
+def test_a_parameter_that_the_output_layer_shares_is_refused(workplace):
+    config = workplace.config()
+    model = load_model(config.model, dtype=torch.float32)
+    model.lm_head.weight = model.model.language_model.embed_tokens.weight
+    with pytest.raises(UserError, match=r"gradient of 'embed_tokens\.weight' cannot"):
+        GradientNorms(model, load_processor(config.model), 100, ["embed_tokens.*"])

@@ -119,6 +119,16 @@ def test_rescoring_does_not_touch_the_model(workplace, no_model, change):
     assert second.manifest["features"]["num_computed"] == 0
 
 
+def test_refused_features_cost_the_finished_selection_nothing(workplace, no_model):
+    first = workplace.select()
+    no_model()
+    with pytest.raises(UserError, match=r"selection\.layer \(\[1\] there, \[2\] asked\)"):
+        workplace.select(selection__layer=2)
+    assert len(read_timings(first.run)) == 1
+    again = workplace.select()  # finished with the same inputs
+    assert again.manifest == first.manifest
+
+
 def test_time_of_the_features_is_kept_when_rescoring(workplace):
     first = workplace.select()
     seconds = stage_total(first.run, "selection")
