@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.errors import UserError
 from prism_tune.report.feature_sample import (
     FeatureSample,
     FloatArray,
@@ -217,7 +218,10 @@ def _describe_points(
     run: ReportRun, records: RecordTable, rows: NDArray[np.int64], page: PageFolder
 ) -> list[dict[str, Any]]:
     """What the hover card says of each sampled record."""
-    thumbs = write_thumbnails(run, rows.tolist(), page.root)
+    try:
+        thumbs = write_thumbnails(run, rows.tolist(), page.root)
+    except UserError:  # the gallery says that the pool cannot be opened, and why
+        thumbs = {}
     return [
         {
             "uid": (uid := records.uid(row)),

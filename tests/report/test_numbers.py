@@ -1,0 +1,140 @@
+"""The numbers behind the plots, against hand-computed cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prism_tune.report.feature_sample import FeatureSample, cosine_histogram, effective_rank
+from prism_tune.report.formats import count, large, percent, plot_text, seconds
+from prism_tune.report.metrics import list_metrics
+from prism_tune.report.paper_pool import is_llava_665k, published_share
+from prism_tune.report.sources import find_cuts
+from prism_tune.schema import BenchmarkResult
+
+FOLDERS = ("coco", "gqa", "ocr_vqa", "textvqa", "vg")
+
+
+def sample(values):
+    rows = np.array(values, dtype=np.float64)
+    return FeatureSample(np.arange(len(rows)), rows, len(rows))
+
+
+def test_cosines_are_of_all_pairs_and_a_zero_vector_has_none():
+    """Pairs: (a, b) 0, (a, c) -1, (b, c) 0, and three with the zero vector."""
+    edges, counts_B, mean = cosine_histogram(np.array([[2.0, 0], [0, 3], [-1, 0], [0, 0]]))
+    assert counts_B.sum() == 6
+    assert (counts_B[0], counts_B[len(counts_B) // 2]) == (1, 5)
+    assert (edges[0], edges[-1]) == (-1, 1)
+    assert mean == pytest.approx(-1 / 6)
+
+
+def test_the_spectrum_before_and_after_centring():
+    """Three rows on a line through (10, 0): all of the centred length is along y."""
+    cone = sample([[10.0, -1], [10, 0], [10, 1]])
+    raw, centred = cone.variance_shares(centred=False), cone.variance_shares(centred=True)
+    np.testing.assert_allclose(raw[:2], [300 / 302, 2 / 302], atol=1e-12)
+    np.testing.assert_allclose(centred, [1, 0, 0], atol=1e-12)
+    assert effective_rank(centred) == pytest.approx(1)
+    assert effective_rank(np.array([0.25] * 4)) == pytest.approx(4)
+
+
+def test_the_map_keeps_the_distances_of_flat_features():
+    values = np.array([[0.0, 0, 5], [3, 0, 5], [0, 4, 5]])
+    points = sample(values).project("pca", seed=0)
+    assert points.shape == (3, 2)
+    distances = [np.linalg.norm(points[a] - points[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    np.testing.assert_allclose(distances, [3, 4, 5])
+
+
+def test_features_without_any_variance_lie_on_one_point():
+    points = sample([[1.0, 1]] * 4).project("pca", seed=0)
+    np.testing.assert_allclose(points, np.zeros((4, 2)), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("keep", "selected", "cuts"),
+    [
+        ("low", [1, 1, 0, 0], (2.5,)),
+        ("high", [0, 0, 1, 1], (2.5,)),
+        ("middle", [0, 1, 1, 0], (2.0, 3.0)),
+        ("low", [1, 1, 1, 1], ()),
+        ("low", [0, 0, 0, 0], ()),
+    ],
+)
+def test_the_cut_lies_between_kept_and_dropped(keep, selected, cuts):
+    scores_K = np.array([1.0, 2, 3, 4])
+    assert find_cuts(scores_K, np.array(selected, dtype=bool), keep) == cuts
+
+
+def result(metrics, per_question, **provenance):
+    return BenchmarkResult(
+        benchmark="b",
+        metrics=metrics,
+        num_examples=len(per_question),
+        num_missing=0,
+        profile="llava15",
+        provenance=provenance,
+        per_question=per_question,
+    )
+
+
+def test_a_metric_has_an_interval_where_it_is_the_mean_of_its_questions():
+    """60 of 100 open questions, 30 of 100 yes/no: a binomial has sd 4.9 and 4.6 points."""
+    credits = {f"open-{k}": float(k < 60) for k in range(100)}
+    credits |= {f"yes_no-{k}": float(k < 30) for k in range(100)}
+    metrics = {"accuracy_open": 60.0, "accuracy_yes_no": 30.0, "accuracy": 45.0, "total": 90.0}
+    found = {metric.name: metric for metric in list_metrics(result(metrics, credits))}
+    low, high = found["accuracy_open"].interval
+    assert (low, high) == pytest.approx((60 - 9.6, 60 + 9.6), abs=1.5)
+    low, high = found["accuracy"].interval
+    assert (low, high) == pytest.approx((45 - 6.9, 45 + 6.9), abs=1.5)
+    assert found["total"].interval is None
+
+
+def test_a_metric_that_is_no_mean_of_its_questions_has_no_interval():
+    credits = {str(k): 1.0 for k in range(10)}
+    (metric,) = list_metrics(result({"accuracy": 70.0}, credits))
+    assert metric.interval is None
+
+
+def test_fractions_keep_their_scale_and_controls_stand_beside_their_metric():
+    credits = {str(k): float(k < 4) for k in range(8)}
+    metrics = {"accuracy": 0.5, "accuracy_blind": 0.25}
+    (metric,) = list_metrics(result(metrics, credits, controls=["blind"]))
+    assert metric.scale == 1
+    assert 0 < metric.interval[0] < 0.5 < metric.interval[1] < 1
+    assert metric.controls == {"blind": 0.25}
+
+
+def test_llava_665k_is_known_by_its_size_and_its_folders():
+    assert is_llava_665k(665_298, FOLDERS)
+    assert is_llava_665k(660_000, ("COCO", "GQA", "OCR-VQA"))
+    assert not is_llava_665k(665_298, ("a", "b", "c"))
+    assert not is_llava_665k(186_000, FOLDERS)
+    assert [published_share(name) for name in ("vg", "OCR-VQA", "VQAv2", "gqa")] == [
+        1 / 3,
+        1 / 3,
+        1 / 3,
+        None,
+    ]
+
+
+def test_numbers_read_well():
+    assert (count(1234567), count(None), percent(0.3005), large(1.2345e15)) == (
+        "1,234,567",
+        "n/a",
+        "30.0 %",
+        "1.23e+15",
+    )
+    assert [seconds(s) for s in (9.04, 59.96, 371, 11105)] == [
+        "9.0 s",
+        "1 min 0 s",
+        "6 min 11 s",
+        "3 h 5 min",
+    ]
+
+
+def test_text_in_a_plot_is_text():
+    assert plot_text("<b>&amp;") == "&lt;b&gt;&amp;amp;"
+    assert len(plot_text("x" * 100)) == 32
