@@ -1,4 +1,4 @@
-"""Checkpoints as others load them: plain transformers and peft, where prism_tune cannot be imported.
+"""Checkpoints as others load them: plain transformers and peft, where prism_tune cannot be had.
 
     python tests/plain_reload.py LOGITS.safetensors CHECKPOINT...
 
@@ -11,13 +11,13 @@ import json
 import sys
 from pathlib import Path
 
-sys.modules["prism_tune"] = None  # type: ignore[assignment] - importing it is an ImportError now
-
 import torch
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+sys.modules["prism_tune"] = None  # type: ignore[assignment] - importing it is an ImportError now
 
 
 def load(directory: Path) -> torch.nn.Module:
