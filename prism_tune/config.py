@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
 from prism_tune.config_errors import complete_key, describe_errors
@@ -78,7 +78,7 @@ class SelectionConfig(Section):
     pooling: Literal["mean", "last"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], BeforeValidator(lambda given: given or {})] = {}
 
 
 class TrainingConfig(Section):

@@ -124,7 +124,7 @@ rows=(--runs "$runs/$name-untuned")
 
 if [ "$compare_random" = true ]; then
   tune_and_evaluate "Random subset" "as many records drawn at random: what a selector has to beat" \
-    "seconds: no model" "name=$name-random" selection.scorer=random
+    "seconds: no model" "name=$name-random" selection.scorer=random selection.options=null
   rows+=(--runs "$runs/$name-random" --baseline "$name-random")
 fi
 

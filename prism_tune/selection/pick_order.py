@@ -12,7 +12,8 @@ G groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,24 @@ def score_picks(context: ScoringContext, choose_next: ChooseNext) -> ScoredRecor
     wanted_G = most_taken(
         pairs.size_G, num_kept(context.config.selection.budget, len(context.records_M))
     )
-    values_M = np.full(len(uids), np.inf)
+    chosen = []
     for members, wanted in zip(pairs.members(), wanted_G.tolist(), strict=True):
         at = members[np.argsort(hash_uids([uids[i] for i in first_P[members].tolist()]))]
         rng = np.random.default_rng(context.config.seed)
         picks = pick(reduced.values_PK[at], pairs.count_P[at], wanted, choose_next, rng)
-        values_M[first_P[at[picks]]] = np.arange(len(picks))
-    num_picked = int(np.isfinite(values_M).sum())
-    values_M[~np.isfinite(values_M)] = num_picked
-    return ScoredRecords(values_M, {**reduced.diagnostics, "num_picked": num_picked})
+        chosen.append(first_P[at[picks]])
+    return rank_picks(len(uids), chosen, reduced.diagnostics)
+
+
+def rank_picks(
+    num_records: int, picks: Sequence[IntArray], diagnostics: Mapping[str, Any]
+) -> ScoredRecords:
+    """Places as scores: each group's picked records in their order, then all others together."""
+    num_picked = sum(len(chosen) for chosen in picks)
+    values_M = np.full(num_records, float(num_picked))
+    for chosen in picks:
+        values_M[chosen] = np.arange(len(chosen))
+    return ScoredRecords(values_M, {**diagnostics, "num_picked": num_picked})
 
 
 def pick(

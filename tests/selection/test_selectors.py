@@ -6,7 +6,7 @@ import pytest
 
 from prism_tune.errors import ConfigError
 
-ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup"]
+ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup", "d2"]
 
 
 def test_selectors_share_one_feature_cache(workplace):

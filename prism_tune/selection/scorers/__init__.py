@@ -2,10 +2,13 @@
 
 from prism_tune.selection.context import Scorer
 from prism_tune.selection.evidence import FEATURES, LOSSES, NOTHING
+from prism_tune.selection.image_text import EncoderOptions
 from prism_tune.selection.options import ScorerOptions
 from prism_tune.selection.pick_order import PickOptions
 from prism_tune.selection.scorers import (
     alignment,
+    clip_score,
+    d2,
     el2n,
     grand,
     kcenter,
@@ -27,7 +30,14 @@ SCORERS: dict[str, Scorer] = {
     "perplexity": Scorer(perplexity.score, LOSSES, keep="middle"),
     "el2n": Scorer(el2n.score, LOSSES, keep="high"),
     "grand": Scorer(grand.score, grand.EVIDENCE, grand.GrandOptions, keep="high"),
-    "kernel_prism": Scorer(kernel_prism.score, FEATURES, kernel_prism.KernelPrismOptions),
+    "clip_score": Scorer(clip_score.score, clip_score.EVIDENCE, EncoderOptions, keep="high"),
+    "d2": Scorer(d2.score, d2.EVIDENCE, d2.D2Options, keeps_one_end=True),
+    "kernel_prism": Scorer(
+        kernel_prism.score,
+        FEATURES,
+        kernel_prism.KernelPrismOptions,
+        adapt=kernel_prism.adapt,
+    ),
     "leverage": Scorer(leverage.score, FEATURES, leverage.LeverageOptions, keep="high"),
     "kcenter": Scorer(kcenter.score, FEATURES, PickOptions, keeps_one_end=True),
     "kmeanspp": Scorer(kmeanspp.score, FEATURES, PickOptions, keeps_one_end=True),

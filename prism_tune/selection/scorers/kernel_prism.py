@@ -13,27 +13,39 @@ uid and seed: the exponential race of rates R_i^-alpha, so a dense region is thi
 (alpha 1 flattens the density, 0 is Random, inf keeps the lowest densities, without chance). The
 key depends on the record and R alone: the subset owes nothing to the pool's order or to shards,
 and budgets are nested. The score is log(-log u_i) + alpha log R_i, the key's logarithm.
+Option `tie_break: instruction`: the records of one image share R, and chance alone would decide
+between them. Their draws u are dealt out instead by T_i, the same density of their *question*
+features: the largest u goes to the most unusual question. Which images are kept, and how many
+records of each, stays as the race has it.
 Floor: the approximation can make R_i zero or negative where nothing is near; it counts as 0.001
 there (alpha inf takes R as it is). The manifest says how often.
-Cost: forward (PRISM's), then O(N d^2) for the components of d-wide features (`reduction.py`) and
-O(N D) for the densities.
+Cost: forward (PRISM's; with `tie_break` per record, not per image), then O(N d^2) for the
+components of d-wide features (`reduction.py`) and O(N D) for the densities.
 
 Shape legend: N records, P pairs of a feature row and a group, K components, M frequencies.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from prism_tune.config import Count
-from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.config import Config, Count
+from prism_tune.errors import ConfigError
+from prism_tune.selection.columns import Columns
+from prism_tune.selection.context import (
+    NOTHING_SCORED,
+    ScoredRecords,
+    ScoringContext,
+    change_selection,
+)
 from prism_tune.selection.kernel_density import choose_bandwidth, draw_frequencies, mean_kernel
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.reduction import reduce_features
+from prism_tune.selection.row_blocks import RowBlocks
 from prism_tune.selection.row_pairs import RowPairs
 from prism_tune.selection.subset import hash_uids
 
@@ -59,6 +71,7 @@ class KernelPrismOptions(ScorerOptions):
     )
     num_components: Count = 64
     whitening: bool = False
+    tie_break: Literal["none", "instruction"] = "none"
     alpha: Annotated[float, Field(ge=0)] = Field(default=1.0, description="a number from 0, or inf")
 
     @field_validator("num_features")
@@ -69,6 +82,23 @@ class KernelPrismOptions(ScorerOptions):
         return value
 
 
+def adapt(config: Config) -> Config:
+    """The config with the question's feature beside the image's, where ties are broken by it.
+
+    Raises:
+        ConfigError: no draws are made that could break a tie.
+    """
+    options = read_options(config, KernelPrismOptions)
+    if options.tie_break == "none":
+        return config
+    if np.isinf(options.alpha):
+        raise ConfigError(
+            "selection.options of kernel_prism: `tie_break` deals out the race's draws, and with "
+            "`alpha` inf there is no race; choose a number for alpha"
+        )
+    return change_selection(config, features="pair")
+
+
 def score(context: ScoringContext) -> ScoredRecords:
     """The logarithm of every record's race key; R itself where alpha is inf."""
     options = read_options(context.config, KernelPrismOptions)
@@ -76,13 +106,61 @@ def score(context: ScoringContext) -> ScoredRecords:
     if found is None:
         return NOTHING_SCORED
     features_UD, pairs = found
+    hashes_M = hash_uids(context.uids, context.config.seed)
+    if options.tie_break == "none":
+        densities_M, diagnostics = _measure_density(features_UD, pairs, hashes_M, context, options)
+        return ScoredRecords(race(densities_M, hashes_M, options.alpha), diagnostics)
+    visual_UD, words_UD = Columns.halves(features_UD)
+    densities_M, diagnostics = _measure_density(visual_UD, pairs, hashes_M, context, options)
+    terms_M, _ = _measure_density(words_UD, pairs, hashes_M, context, options)
+    images_M = _number_images(context)
+    # Equal but for rounding: the features of one image come out of prompts of several lengths.
+    densities_M = (np.bincount(images_M, densities_M) / np.bincount(images_M))[images_M]
+    draws_M = deal_draws(hashes_M, images_M, terms_M)
+    return ScoredRecords(race(densities_M, draws_M, options.alpha), diagnostics)
+
+
+def deal_draws(
+    hashes_M: NDArray[np.uint64], images_M: NDArray[np.int64], terms_M: NDArray[np.float64]
+) -> NDArray[np.uint64]:
+    """The same draws in other hands: an image's largest goes to its record of lowest term.
+
+    Of equal terms, the record that had the larger draw keeps it.
+    """
+    largest_first = ~hashes_M
+    dealt_M = np.empty_like(hashes_M)
+    by_term = np.lexsort((largest_first, terms_M, images_M))
+    dealt_M[by_term] = hashes_M[np.lexsort((largest_first, images_M))]
+    return dealt_M
+
+
+def _number_images(context: ScoringContext) -> NDArray[np.int64]:
+    """The same number for records of one group with the same images."""
+    names = [context.pool.images(index) for index in context.records_M.tolist()]
+    groups = [""] * len(names) if context.groups_M is None else context.groups_M.tolist()
+    numbers: dict[Any, int] = {}
+    return np.array(
+        [
+            numbers.setdefault((group, *images), len(numbers))
+            for group, images in zip(groups, names, strict=True)
+        ]
+    )
+
+
+def _measure_density(
+    features_UD: RowBlocks,
+    pairs: RowPairs,
+    hashes_M: NDArray[np.uint64],
+    context: ScoringContext,
+    options: KernelPrismOptions,
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """R of every record in its group, and what the manifest says of it."""
     reduced = reduce_features(
         features_UD,
         pairs,
         num_components=options.num_components,
         whitening=options.whitening,
     )
-    hashes_M = hash_uids(context.uids, context.config.seed)
     bandwidth = options.bandwidth
     if isinstance(bandwidth, str):
         sample_SK = reduced.values_PK[_sample_pairs(pairs, hashes_M)]
@@ -101,7 +179,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         "mean_density": float(densities_M.mean()),
         "num_floored": int((densities_M < MIN_DENSITY).sum()),
     }
-    return ScoredRecords(race(densities_M, hashes_M, options.alpha), diagnostics)
+    return densities_M, diagnostics
 
 
 def race(

@@ -16,11 +16,12 @@ from prism_tune.selection.subset import cut_subset
 class Table:
     """Records with features: `score(...)` gives scores by uid, `select(...)` the kept uids."""
 
-    def __init__(self, features_UD, row_N=None, uids=None, sources=None):
+    def __init__(self, features_UD, row_N=None, uids=None, sources=None, images=None):
         self.features_UD = np.asarray(features_UD)
         self.row_N = np.arange(len(self.features_UD)) if row_N is None else np.asarray(row_N)
         self.uids = uids or [f"uid-{n}" for n in range(len(self.row_N))]
         self.sources = sources
+        self.images = self.row_N if images is None else images
 
     def shuffled(self, seed):
         """The same records, in another order, over rows in another order."""
@@ -32,6 +33,7 @@ class Table:
             np.argsort(row_order)[self.row_N[record_order]],
             [self.uids[n] for n in record_order],
             self.sources and [self.sources[n] for n in record_order],
+            np.asarray(self.images)[record_order],
         )
 
     def run(self, scorer, *, seed=0, budget=0.3, keep=None, **options):
@@ -47,7 +49,7 @@ class Table:
         )
         context = ScoringContext(
             config=SCORERS[scorer].complete(config),
-            pool=SimpleNamespace(uids=self.uids),
+            pool=SimpleNamespace(uids=self.uids, images=lambda n: (f"{self.images[n]}.png",)),
             records_M=np.arange(len(self.row_N)),
             groups_M=None if self.sources is None else np.array(self.sources),
             features_UD=self.features_UD,

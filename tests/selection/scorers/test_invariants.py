@@ -7,9 +7,9 @@ import pytest
 
 from prism_tune.errors import ConfigError, UserError
 
-ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup"]
+ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup", "d2"]
 SEEDED = ["kernel_prism", "kcenter", "kmeanspp"]
-PICKING = ["kcenter", "kmeanspp"]
+PICKING = ["kcenter", "kmeanspp", "d2"]
 
 
 @pytest.fixture(params=["global", "per_source"])
@@ -66,7 +66,7 @@ def test_an_unknown_option_names_the_nearest(scorer, clustered):
 
 @pytest.mark.parametrize("scorer", PICKING)
 def test_an_order_of_picking_has_no_high_end(scorer, clustered):
-    with pytest.raises(ConfigError, match="'high' has no meaning for k"):
+    with pytest.raises(ConfigError, match=r"'high' has no meaning for [kd]"):
         clustered.run(scorer, keep="high")
 
 

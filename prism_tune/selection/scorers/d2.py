@@ -1,0 +1,130 @@
+"""D2 Pruning: difficulty and diversity, by messages on a graph of nearest neighbours.
+
+Paper: Maharana, Yadav and Bansal, "D2 Pruning: Message Passing for Balancing Diversity and
+Difficulty in Data Pruning", https://arxiv.org/abs/2310.07931, section 3.
+Equation: forward x_i = s_i + sum_{j in N(i)} exp(-g_f |z_i - z_j|^2) s_j, s the difficulty; then,
+again and again, k = argmax x is kept and x_j falls by exp(-g_r |z_k - z_j|^2) x_k for j in N(k).
+The score is the place in the order of keeping.
+Options: `num_neighbors`, `gamma_forward` g_f, `gamma_reverse` g_r, `num_components`, `difficulty`.
+Ours: features z are PRISM's, centred, PCA-reduced and normalised; s is scaled to [0, 1] inside the
+group and is, by default, minus PRISM's redundancy ("perplexity" and "el2n" are the scorers of these
+names: the paper takes scores of training dynamics); the graph holds all records of a group, also
+those that share a feature, and an edge holds in both directions; of equal values a hash of the uid
+decides; inside each source with `scope: per_source`.
+Cost: forward (PRISM's; with a difficulty of the whole model its forward pass too), then O(N^2 K) in
+faiss for K components and O(N Q log N) for Q neighbours.
+
+Shape legend: M records, B records of a group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from prism_tune.config import Config, Count
+from prism_tune.data.records import Pool
+from prism_tune.run_dir import RunDir
+from prism_tune.schema import Skipped
+from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.selection.evidence import FEATURES, LOSSES, Evidence
+from prism_tune.selection.features import FeatureTable
+from prism_tune.selection.neighbour_graph import connect_nearest
+from prism_tune.selection.options import read_options
+from prism_tune.selection.pick_order import PickOptions, most_taken, rank_picks
+from prism_tune.selection.reduction import reduce_features
+from prism_tune.selection.row_pairs import RowPairs
+from prism_tune.selection.scorers import prism
+from prism_tune.selection.shard_builder import Counts
+from prism_tune.selection.subset import hash_uids, num_kept
+
+Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_COLUMNS = {"perplexity": "nll", "el2n": "el2n"}
+
+
+class D2Options(PickOptions):
+    """`selection.options` of d2."""
+
+    difficulty: Literal["redundancy", "perplexity", "el2n"] = "redundancy"
+    num_neighbors: Count = 10
+    gamma_forward: Gamma = 1.0
+    gamma_reverse: Gamma = 1.0
+
+
+def _extract(
+    config: Config,
+    run: RunDir,
+    pool: Pool,
+    left_out: Mapping[int, Skipped],
+    *,
+    on_shard: Callable[[Counts], None],
+    force: bool,
+) -> FeatureTable:
+    """The features, and the losses where these are the difficulty."""
+    table = FEATURES.extract(config, run, pool, left_out, on_shard=on_shard, force=force)
+    if read_options(config, D2Options).difficulty not in _COLUMNS:
+        return table
+    by_uid = {item.uid: item for item in table.skipped}
+    skipped = {i: by_uid[uid] for i, uid in enumerate(pool.uids) if uid in by_uid}
+    losses = LOSSES.extract(config, run, pool, skipped, on_shard=on_shard, force=force)
+    return dataclasses.replace(
+        table,
+        skipped=losses.skipped,
+        description={**table.description, **losses.description},
+        measured=losses.measured,
+    )
+
+
+def _depends_on(config: Config) -> list[Any]:
+    kinds = [FEATURES]
+    if read_options(config, D2Options).difficulty in _COLUMNS:
+        kinds.append(LOSSES)
+    return [kind.inputs(config) for kind in kinds if kind.inputs is not None]
+
+
+EVIDENCE = Evidence(_extract, _depends_on)
+
+
+def score(context: ScoringContext) -> ScoredRecords:
+    """The place of every kept record, from 0, inside its group; the rest share the next one."""
+    options = read_options(context.config, D2Options)
+    found = context.features()
+    if found is None:
+        return NOTHING_SCORED
+    features_UD, pairs = found
+    reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
+    difficulty_M = _measure_difficulty(context, options)
+    hashes_M = hash_uids(context.uids)
+    num_wanted = num_kept(context.config.selection.budget, len(hashes_M))
+    wanted_G = most_taken(pairs.size_G, num_wanted)
+    picks = []
+    for members, wanted in zip(_records_by_group(pairs), wanted_G.tolist(), strict=True):
+        at = members[np.argsort(hashes_M[members], kind="stable")]
+        graph = connect_nearest(pairs.spread(reduced.values_PK)[at], options.num_neighbors)
+        values_B = graph.pass_forward(_scale(difficulty_M[at]), options.gamma_forward)
+        picks.append(at[graph.pick_in_reverse(values_B, options.gamma_reverse, wanted)])
+    return rank_picks(len(hashes_M), picks, reduced.diagnostics)
+
+
+def _measure_difficulty(context: ScoringContext, options: D2Options) -> NDArray[np.float64]:
+    if options.difficulty in _COLUMNS:
+        return context.measured[_COLUMNS[options.difficulty]]
+    return -prism.score(context).values_M
+
+
+def _scale(values_B: NDArray[np.float64]) -> NDArray[np.float64]:
+    """To [0, 1]; all 0 where they are equal."""
+    lowest, highest = values_B.min(), values_B.max()
+    return (values_B - lowest) / (highest - lowest if highest > lowest else 1.0)
+
+
+def _records_by_group(pairs: RowPairs) -> list[NDArray[np.int64]]:
+    group_M = pairs.spread(pairs.group_P)
+    order_M = np.argsort(group_M, kind="stable")
+    return np.split(order_M, np.cumsum(pairs.size_G)[:-1])
