@@ -177,8 +177,7 @@ class ReportRun:
     @property
     def keep(self) -> Keep:
         """Which scores the selection kept: the config's choice, or the method's own."""
-        inputs = (self.stage("selection") or {}).get("inputs", {})
-        keep: Keep = self.config.selection.keep or inputs.get("selection.keep") or "low"
+        keep: Keep = self.config.selection.keep or (self.manifest or {}).get("keep") or "low"
         return keep
 
     @property
