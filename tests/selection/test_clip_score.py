@@ -5,60 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image
-from tiny import build_tokenizer
-from transformers import (
-    AutoModel,
-    AutoProcessor,
-    CLIPConfig,
-    CLIPModel,
-    CLIPProcessor,
-    SiglipConfig,
-    SiglipModel,
-    SiglipProcessor,
-)
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from tiny_encoders import TEXT_LENGTH, save_encoder
+from transformers import AutoModel, AutoProcessor
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.selection import dual_encoder
-
-TEXT_LENGTH = {"clip": 24, "siglip": 16}
-
-
-def save_encoder(family, folder):
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    tower = {
-        "hidden_size": 24,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    text = {
-        **tower,
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": TEXT_LENGTH[family],
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {**tower, "image_size": 28, "patch_size": 14}
-    if family == "clip":
-        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
-        model = CLIPModel(config)
-        images = CLIPImageProcessorPil(
-            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
-        )
-        processor = CLIPProcessor(images, tokenizer)
-    else:
-        model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
-        images = SiglipImageProcessorPil(size={"height": 28, "width": 28})
-        processor = SiglipProcessor(images, tokenizer)
-    for parameter in model.parameters():
-        parameter.data *= 3  # random weights of the usual size tell no two texts apart
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(params=["clip", "siglip"])

@@ -1,0 +1,67 @@
+"""Two processes select what one does, for every method that runs a model of its own.
+
+One launch serves all methods: starting Python with torch takes longer than the tiny models do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tiny_encoders import save_encoder
+
+SELECT_ALL = """
+import sys
+from prism_tune.config import load_config
+from prism_tune.process_group import process_group
+from prism_tune.run_dir import RunDir
+from prism_tune.selection import feature_store
+from prism_tune.selection.select import select
+from pathlib import Path
+
+feature_store.UNITS_PER_SHARD = 5  # several for every process
+with process_group():
+    for name, *overrides in (line.split("|") for line in sys.argv[2:]):
+        config = load_config(sys.argv[1], overrides)
+        select(config, RunDir(Path(config.output_dir) / config.name))
+"""
+
+
+def test_two_processes_select_what_one_process_selects(workplace):
+    encoder = save_encoder("clip", workplace.root / "clip")
+    methods = {
+        "perplexity": {"selection__keep": "low"},
+        "el2n": {},
+        "grand": {},
+        "clip_score": {"selection__options": f"{{model: {encoder}}}"},
+        "d2": {"selection__options": "{difficulty: el2n}"},
+        "kernel_prism": {"selection__options": "{tie_break: instruction}"},
+    }
+    lines = [
+        "|".join(
+            [
+                name,
+                f"name=together-{name}",
+                f"selection.scorer={name}",
+                *(f"{key.replace('__', '.')}={value}" for key, value in more.items()),
+            ]
+        )
+        for name, more in methods.items()
+    ]
+    script = workplace.root / "select_all.py"
+    script.write_text(SELECT_ALL)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    done = subprocess.run(
+        [sys.executable, *launch, str(script), str(workplace.config_file), *lines],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, more in methods.items():
+        alone = workplace.select(name=f"alone-{name}", selection__scorer=name, **more)
+        together = workplace.read(workplace.run_dir(name=f"together-{name}"))
+        assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"], name
+        assert together.manifest["timings"]["num_images"] == alone.manifest["timings"]["num_images"]
