@@ -12,7 +12,7 @@ from prism_tune import __version__
 from prism_tune.report.formats import FILTERS
 from prism_tune.report.section import TEMPLATES, PageFolder, Section
 
-_POLICY = "; ".join(
+POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -38,7 +38,7 @@ def write_page(title: str, sections: Sequence[Section], page: PageFolder) -> Non
     html = environment.get_template("base.html").render(
         title=title,
         sections=sections,
-        policy=_POLICY,
+        policy=POLICY,
         styles=[page.add_template("report.css")],
         theme_script=page.add_template("theme.js"),
         scripts=[

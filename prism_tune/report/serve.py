@@ -1,0 +1,220 @@
+"""A written report over HTTP, for this machine's browser, with thumbnails of every record.
+
+The page's folder goes out as it lies on disk, read-only; `thumbs/<uid>.webp` is drawn from the
+pool's image folder when it is asked for. A request never names a path of the image folder, only a
+uid, and nothing outside the page's folder is sent. Foreign names in `Host` are refused, since a web
+page could have its own name point here (DNS rebinding), and so is what other sites' pages embed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket
+import socketserver
+from functools import lru_cache
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import pyarrow.compute as pc
+
+from prism_tune.errors import UserError
+from prism_tune.log import console
+from prism_tune.report.page import POLICY
+from prism_tune.report.run_files import ReportRun
+from prism_tune.report.thumbnails import draw_thumbnail
+from prism_tune.run_dir import RunDir
+
+logger = logging.getLogger(__name__)
+
+_FOLDERS = ("assets", "data", "thumbs")
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".webp": "image/webp",
+}
+_THUMBNAIL = re.compile(r"/thumbs/([0-9a-f]{32})\.webp")
+_HEADERS = {
+    "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+_REMEMBERED_THUMBNAILS = 2048  # of some 5 kB
+
+
+class Answer(NamedTuple):
+    """What is sent: a body and its type."""
+
+    content_type: str
+    body: bytes
+
+
+def serve_report(run: RunDir, folder: Path, *, host: str, port: int) -> None:
+    """Serve a report until the user interrupts.
+
+    Args:
+        run: whose pool thumbnails are drawn from.
+        folder: of the page.
+        host: address to listen on; one that is not this machine's own lets others see the pool.
+        port: 0 for any free one.
+
+    Raises:
+        UserError: the address cannot be listened on.
+    """
+    with ReportServer(ReportRun(run), folder, host, port) as server:
+        console.print(f"{server.url}  (Ctrl-C ends it)", soft_wrap=True)
+        if not server.is_private:
+            logger.warning("%s: whoever reaches this address can see the pool's records", host)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("ended")
+
+
+class ReportServer(ThreadingHTTPServer):
+    """Listens from its construction on; see `serve_report`."""
+
+    daemon_threads = True
+
+    def __init__(self, run: ReportRun, folder: Path, host: str, port: int) -> None:
+        self.folder = folder.resolve()
+        self.host = host
+        self._run = run
+        self._lock = Lock()
+        self._draw = lru_cache(maxsize=_REMEMBERED_THUMBNAILS)(self._draw_thumbnail)
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            self.address_family = family
+            super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {host} port {port}: {error}; `--port 0` takes any free port"
+            ) from error
+
+    def server_bind(self) -> None:
+        """Bind, without asking a name server for the machine's name."""
+        socketserver.TCPServer.server_bind(self)
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        address, port = self.server_address[:2]
+        return (
+            f"http://[{address!s}]:{port}/"
+            if ":" in str(address)
+            else f"http://{address!s}:{port}/"
+        )
+
+    @property
+    def is_private(self) -> bool:
+        """Only this machine can reach it."""
+        return ipaddress.ip_address(str(self.server_address[0])).is_loopback
+
+    def knows_host(self, name: str) -> bool:
+        """Whether a request may call this server so: by number, as localhost, or as `--host` does.
+
+        The port does not matter: it may be forwarded from another one.
+        """
+        bare = name.rpartition(":")[0] if re.search(r":\d*$", name) else name
+        if bare.lower() in ("localhost", self.host.lower()):
+            return True
+        try:
+            ipaddress.ip_address(bare.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
+
+    def answer(self, path: str) -> Answer | None:
+        """What a decoded path stands for; None for nothing."""
+        if path == "/data/served.js":
+            return Answer(_TYPES[".js"], b'PRISM.data["served"] = true;\n')
+        if thumbnail := _THUMBNAIL.fullmatch(path):
+            with self._lock:  # one at a time: a decoded image is large
+                body = self._draw(thumbnail[1])
+            return None if body is None else Answer(_TYPES[".webp"], body)
+        file = self._find_file("/index.html" if path == "/" else path)
+        return None if file is None else Answer(_TYPES[file.suffix], file.read_bytes())
+
+    def _find_file(self, path: str) -> Path | None:
+        root, *parts = path.split("/")
+        if root or not parts or (parts[0] not in _FOLDERS and parts != ["index.html"]):
+            return None
+        if any(part.startswith(".") or {*part} & {"\\", "\0"} for part in parts):
+            return None
+        file = self.folder.joinpath(*parts).resolve()
+        if not file.is_relative_to(self.folder) or file.suffix not in _TYPES:
+            return None
+        return file if file.is_file() else None
+
+    def _draw_thumbnail(self, uid: str) -> bytes | None:
+        if self._run.records is None:
+            return None
+        row = pc.index(self._run.records.uids, uid).as_py()
+        try:
+            return draw_thumbnail(self._run.pool, row) if row >= 0 else None
+        except UserError as error:
+            logger.warning("%s", error)
+            return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """GET and HEAD; the base class refuses everything else."""
+
+    server: ReportServer
+    protocol_version = "HTTP/1.1"
+    timeout = 30  # of seconds that a client may keep a thread waiting
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(code)d %(message)s\n"
+
+    def do_GET(self) -> None:
+        """Send a file of the page, or a thumbnail."""
+        if not self._is_welcome():
+            self.send_error(HTTPStatus.FORBIDDEN)
+            return
+        try:
+            answer = self.server.answer(unquote(urlsplit(self.path).path, errors="strict"))
+        except (ValueError, OSError):  # no URL, no text, a name that is too long
+            answer = None
+        if answer is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    do_HEAD = do_GET
+
+    def end_headers(self) -> None:
+        """Every answer says how little a browser may do with it."""
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def version_string(self) -> str:
+        """Of the server, without Python's."""
+        return "prism_tune"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are no news."""
+        logger.debug(format, *args)
+
+    def _is_welcome(self) -> bool:
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 or not self.server.knows_host(hosts[0]):
+            return False
+        embedded = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+        return not embedded or self.headers.get("Sec-Fetch-Mode") == "navigate"
