@@ -15,7 +15,7 @@ import typer
 from prism_tune.cli_compare import compare
 from prism_tune.cli_models import assemble, export
 from prism_tune.cli_report import report
-from prism_tune.cli_tables import subset_app, tables
+from prism_tune.cli_tables import plan, subset_app, tables
 
 if TYPE_CHECKING:
     from prism_tune.config import Config
@@ -208,6 +208,7 @@ app.command()(compare)
 app.command()(export)
 app.command()(assemble)
 app.command()(report)
+app.command()(plan)
 app.command()(tables)
 app.add_typer(subset_app, name="subset")
 

@@ -146,8 +146,7 @@ def test_the_main_job_with_a_random_subset_and_overrides(sandbox):
         f"audit CONFIG {overrides} name=trial",
         f"evaluate CONFIG {overrides} name=trial-untuned training.tuning=none",
         *(
-            f"{verb} CONFIG {overrides} name=trial-random selection.scorer=random "
-            "selection.options=null"
+            f"{verb} CONFIG {overrides} name=trial-random selection.scorer=random"
             for verb in ("select", "train", "evaluate")
         ),
         *(f"{verb} CONFIG {overrides} name=trial" for verb in ("select", "train", "evaluate")),
