@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job, told step by step: audit -> select -> tune -> evaluate -> table.
+# The main job, told step by step: audit -> select -> tune -> evaluate -> table -> report.
 #
 #   bash scripts/select_and_finetune.sh [CONFIG] [key=value ...]
 #
@@ -121,11 +121,13 @@ step "Evaluate: untuned" "what the model can do before tuning, the floor of the 
   "minutes per benchmark: one generated answer per question"
 launch evaluate "name=$name-untuned" training.tuning=none
 rows=(--runs "$runs/$name-untuned")
+beside=(--compare "$runs/$name-untuned")
 
 if [ "$compare_random" = true ]; then
   tune_and_evaluate "Random subset" "as many records drawn at random: what a selector has to beat" \
     "seconds: no model" "name=$name-random" selection.scorer=random selection.options=null
   rows+=(--runs "$runs/$name-random" --baseline "$name-random")
+  beside+=(--compare "$runs/$name-random")
 fi
 
 tune_and_evaluate "$name" "the records that the scorer '$scorer' keeps" \
@@ -134,4 +136,8 @@ rows+=(--runs "$runs/$name")
 
 step "Table" "the runs side by side, with what selecting and tuning cost" "seconds"
 run "$venv/bin/python" -m prism_tune tables main "${rows[@]}"
-printf '\nRun folder: %s\n' "$runs/$name"
+
+step "Report" "a page to look at: what was kept, what was dropped, and why" \
+  "seconds; up to two minutes for a pool of 665,000 records"
+run "$venv/bin/python" -m prism_tune report "$runs/$name" "${beside[@]}"
+printf '\nReport:     %s\nRun folder: %s\n' "$runs/$name/report/index.html" "$runs/$name"

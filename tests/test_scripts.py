@@ -130,8 +130,11 @@ def test_the_main_job_from_the_embedded_default(sandbox):
         "train CONFIG name=quickstart",
         "evaluate CONFIG name=quickstart",
         "tables main --runs runs/quickstart-untuned --runs runs/quickstart",
+        "report runs/quickstart --compare runs/quickstart-untuned",
     ]
-    assert done.stdout.endswith("Run folder: runs/quickstart\n")
+    assert done.stdout.endswith(
+        "Report:     runs/quickstart/report/index.html\nRun folder: runs/quickstart\n"
+    )
     assert "why:" in done.stdout
     assert "cost:" in done.stdout
 
@@ -146,12 +149,14 @@ def test_the_main_job_with_a_random_subset_and_overrides(sandbox):
         f"audit CONFIG {overrides} name=trial",
         f"evaluate CONFIG {overrides} name=trial-untuned training.tuning=none",
         *(
-            f"{verb} CONFIG {overrides} name=trial-random selection.scorer=random"
+            f"{verb} CONFIG {overrides} name=trial-random selection.scorer=random "
+            "selection.options=null"
             for verb in ("select", "train", "evaluate")
         ),
         *(f"{verb} CONFIG {overrides} name=trial" for verb in ("select", "train", "evaluate")),
         "tables main --runs out/trial-untuned --runs out/trial-random --baseline trial-random "
         "--runs out/trial",
+        "report out/trial --compare out/trial-untuned --compare out/trial-random",
     ]
 
 
@@ -175,6 +180,7 @@ def test_the_main_job_on_somebodys_own_config_from_their_own_folder(sandbox, tmp
         f"{torchrun_calls} train {folder}/mine.yaml seed=1 name=mine",
         f"{torchrun_calls} evaluate {folder}/mine.yaml seed=1 name=mine",
         "tables main --runs runs/mine-untuned --runs runs/mine",
+        "report runs/mine --compare runs/mine-untuned",
     ]
 
 
@@ -237,6 +243,7 @@ def test_the_slurm_job_launches_every_stage_on_every_node(sandbox):
         f"{torchrun} train CONFIG name=trial",
         f"{torchrun} evaluate CONFIG name=trial",
         f"{python} tables main --runs runs/trial-untuned --runs runs/trial",
+        f"{python} report runs/trial --compare runs/trial-untuned",
     ]
     lost = sandbox.run("slurm/select_and_finetune.sbatch", "x.yaml", SLURM_SUBMIT_DIR="/tmp")
     assert lost.returncode == 2
