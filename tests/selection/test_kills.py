@@ -1,14 +1,18 @@
-"""kill -9 at ten random moments of extraction: real processes, the identical subset."""
+"""kill -9 in the middle of extraction: real processes, the identical subset."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 
+from safetensors.numpy import load_file
 from tiny import draw_pool
+
+from prism_tune.selection import feature_store
 
 # Imports once, then forks a process for every attempt: starting Python anew would take minutes.
 KILL_TEN_TIMES = """
@@ -50,8 +54,26 @@ print(json.dumps(found))
 """
 
 
+# What torchrun starts: each process leaves its id where the test finds it.
+ONE_RANK = """
+import os, sys
+from pathlib import Path
+from prism_tune.selection import feature_store
+from prism_tune.cli import main
+
+feature_store.UNITS_PER_SHARD = 2
+(Path(sys.argv[1]) / os.environ["RANK"]).write_text(str(os.getpid()))
+sys.argv = ["prism-tune", "select", *sys.argv[2:]]
+main()
+"""
+
+
 def digest_files(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("shard-*")}
+
+
+def read_rows(folder):
+    return {p.name: load_file(p)["layer_1"].tobytes() for p in folder.glob("shard-*")}
 
 
 def test_ten_kills_end_in_the_identical_subset(workplace):
@@ -71,3 +93,31 @@ def test_ten_kills_end_in_the_identical_subset(workplace):
     assert killed.manifest["subset_sha256"] == untouched.manifest["subset_sha256"]
     assert killed.scores == untouched.scores
     assert list(run.features.glob(".partial-*")) == []
+
+
+def test_a_dead_rank_loses_only_its_unfinished_shard(workplace, monkeypatch):
+    """Rank 1 of two is killed; the launcher ends; a rerun by one process keeps what is there."""
+    workplace.use_pool(draw_pool(workplace.root / "large", num_images=80))
+    run = workplace.run_dir()
+    script = workplace.root / "one_rank.py"
+    script.write_text(ONE_RANK)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script))
+    launcher = subprocess.Popen(
+        [sys.executable, *launch, str(workplace.root), str(workplace.config_file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    while len(digest_files(run.features)) < 4:
+        assert launcher.poll() is None, "ended by itself"
+    os.kill(int((workplace.root / "1").read_text()), signal.SIGKILL)
+    assert launcher.wait() != 0
+    left = digest_files(run.features)  # a file's header differs from process to process
+    assert 4 <= len(left) < 40
+    assert not (run.selection / "stage.json").exists()
+
+    monkeypatch.setattr(feature_store, "UNITS_PER_SHARD", 2)
+    rerun, whole = workplace.select(), workplace.select(name="whole")
+    assert rerun.manifest["features"]["num_computed"] == 80 - 2 * len(left)
+    assert left.items() <= digest_files(run.features).items()
+    assert read_rows(run.features) == read_rows(whole.run.features)
+    assert rerun.manifest["subset_sha256"] == whole.manifest["subset_sha256"]

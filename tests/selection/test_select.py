@@ -59,6 +59,18 @@ def test_outputs(workplace, capsys):
     assert "53.8%" in printed
 
 
+def test_the_manifest_says_what_the_selection_cost(workplace):
+    manifest = workplace.select().manifest
+    cost = manifest["timings"]
+    assert (cost["num_attempts"], cost["num_images"]) == (1, 16)
+    assert cost["device_seconds"] == cost["wall_seconds"] > 0  # one process
+    assert cost["images_per_second"] == pytest.approx(16 / cost["wall_seconds"], rel=1e-2)
+    assert cost["flops_estimate"] > 2 * cost["num_tokens"] > 0
+    assert len(manifest["pool_fingerprint"]) == 32
+    assert len(manifest["features"]["fingerprint"]) == 64
+    assert manifest["anisotropy"].keys() >= {"mean_cosine_raw", "mean_cosine_centred"}
+
+
 def test_scores_name_rank_and_reason_of_every_record(workplace):
     scores = workplace.select().scores
     assert [row["id"] for row in scores] == [record["id"] for record in workplace.records()]
