@@ -91,13 +91,13 @@ def adapt_record(raw: Any, columns: Columns) -> Adapted:
     turns = _read_turns(raw, columns)
     _check_turns(turns, len(images))
     source = columns.find("source", raw)
-    return Adapted(read_id(raw, columns), "" if source is None else str(source), images, turns)
+    return Adapted(read_id(raw, columns), _read_label(source), images, turns)
 
 
 def read_id(raw: Any, columns: Columns) -> str:
     """The record's own id as text; "" where it has none."""
     value = columns.find("id", raw) if isinstance(raw, dict) else None
-    return "" if value is None else str(value)
+    return _read_label(value)
 
 
 def name_source(adapted: Adapted, config: DataConfig) -> str:
@@ -120,7 +120,12 @@ def guess_source(raw: Any, columns: Columns, config: DataConfig) -> str:
     if images is None:
         return UNREADABLE
     source = columns.find("source", raw)
-    return name_source(Adapted("", "" if source is None else str(source), images, ()), config)
+    return name_source(Adapted("", _read_label(source), images, ()), config)
+
+
+def _read_label(value: Any) -> str:
+    """A value as text; a lone surrogate, which no file can hold, as its escape."""
+    return "" if value is None else str(value).encode(errors="backslashreplace").decode()
 
 
 def _image_folder(image: str) -> str:

@@ -326,3 +326,20 @@ def test_round_trip_is_lossless(records, name):
         assert [again.raw(i) for i in range(len(again))] == records
         assert again.uids == pool.uids
         assert [again[i] for i in range(len(again))] == [pool[i] for i in range(len(pool))]
+
+
+def test_a_lone_surrogate_in_an_id_or_source_is_shown_as_its_escape(tmp_path):
+    """No file can hold it; in a turn or an image name the record is bad."""
+    records = [
+        {
+            "id": "a\ud800",
+            "source": "b\udfff",
+            "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+        },
+        {"id": "c\ud800", "conversations": []},
+    ]
+    path = tmp_path / "pool.json"
+    path.write_text(json.dumps(records))
+    pool = open_pool(DataConfig(records=str(path), policy={"no_conversations": "skip"}))
+    assert (pool.ids, pool.sources) == (["a\\ud800"], ["b\\udfff"])
+    assert [item.id for item in pool.skipped] == ["c\\ud800"]
