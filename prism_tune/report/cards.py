@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any
@@ -49,25 +49,28 @@ def write_chunks(pool: Pool, page: PageFolder) -> int:
     Returns:
         The number of chunks.
     """
-    starts = range(0, len(pool), CHUNK_RECORDS)
-    for _ in _map_chunks(partial(_write_chunk, pool, page), starts):
+    number = len(pool)
+    starts = range(0, number, CHUNK_RECORDS)
+    chunks = [range(start, min(start + CHUNK_RECORDS, number)) for start in starts]
+    for _ in _map(partial(_write_chunk, pool, page), range(len(chunks)), chunks):
         pass
-    return len(starts)
+    return len(chunks)
 
 
-def _map_chunks(write: partial[None], starts: range) -> Iterator[None]:
-    if len(starts) == 1:
-        yield from map(write, starts)
+def _map(
+    write: Callable[[int, range], None], numbers: range, chunks: Sequence[range]
+) -> Iterator[None]:
+    if len(chunks) == 1:
+        yield from map(write, numbers, chunks)
         return
     # Spawned, not forked: this process runs threads. A task opens the pool for itself, and what it
     # has read of the mapped file counts as its memory no longer than it lasts.
-    num_processes = min(os.cpu_count() or 1, _MAX_PROCESSES, len(starts))
+    num_processes = min(os.cpu_count() or 1, _MAX_PROCESSES, len(chunks))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, mp_context=context) as processes:
-        yield from processes.map(write, starts)
+        yield from processes.map(write, numbers, chunks)
 
 
-def _write_chunk(pool: Pool, page: PageFolder, start: int) -> None:
-    rows = range(start, min(start + CHUNK_RECORDS, len(pool)))
+def _write_chunk(pool: Pool, page: PageFolder, number: int, rows: range) -> None:
     cards = [describe_record(pool[row]) for row in rows]
-    page.add_packed(f"gallery-{start // CHUNK_RECORDS}", orjson.dumps(cards))
+    page.add_packed(f"gallery-{number}", orjson.dumps(cards))
