@@ -54,10 +54,12 @@ def read_metrics(run: Path) -> dict[str, float]:
     return metrics
 
 
-def test_the_table_and_the_run_folder_are_printed_last(shrunk_job):
+def test_the_table_the_report_and_the_run_folder_are_printed_last(shrunk_job):
     runs, output = shrunk_job
     lines = [line for line in output.splitlines() if line.strip()]
-    assert lines[-1] == f"Run folder: {runs / 'quickstart'}"
+    page = runs / "quickstart" / "report" / "index.html"
+    assert lines[-2:] == [f"Report:     {page}", f"Run folder: {runs / 'quickstart'}"]
+    assert "1,970 of 6,566 records" in page.read_text()
     rows = [line for line in lines if line.startswith("|")]
     assert any("PRISM" in row for row in rows)
     assert any("untuned" in row for row in rows)
