@@ -1,4 +1,4 @@
-"""Pools that `datasets` reads: a hub id, a folder of `save_to_disk`, or one of parquet/Arrow files.
+"""Pools that `datasets` reads: a hub id, an Arrow file, a folder of these or of `save_to_disk`.
 
 In: `data.records` as one of these. Out: rows, and a chosen part of them as a parquet file.
 """
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:(?P<split>[\w.-]+))?$")
-_FILE_SUFFIXES = {".json", ".jsonl", ".parquet", ".pq"}
+_FILE_SUFFIXES = {".json", ".jsonl", ".parquet", ".pq", ".arrow"}
 
 
 def is_dataset(records: str) -> bool:
-    """Whether `data.records` is a folder, or may be a hub id (`owner/name`, `owner/name:split`)."""
+    """Whether `data.records` is a folder or an Arrow file, or may be a hub id.
+
+    A hub id is `owner/name` or `owner/name:split`.
+    """
     path = Path(records)
     if path.exists():
-        return path.is_dir()
+        return path.is_dir() or path.suffix == ".arrow"
     return path.suffix not in _FILE_SUFFIXES and _HUB_ID.match(records) is not None
 
 
@@ -42,7 +45,7 @@ def open_dataset(records: str) -> Dataset:
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     try:
-        dataset = _load_folder(Path(records)) if Path(records).is_dir() else _load_hub(records)
+        dataset = _load_local(Path(records)) if Path(records).exists() else _load_hub(records)
     except (DatasetGenerationError, DatasetNotFoundError, OSError, ValueError) as error:
         raise UserError(
             f"data.records: {records!r} is neither a file nor a dataset that can be read: "
@@ -76,9 +79,11 @@ def take_rows(dataset: Dataset, positions: Sequence[int]) -> bytes:
     return buffer.getvalue()
 
 
-def _load_folder(folder: Path) -> Any:
+def _load_local(folder: Path) -> Any:
     from datasets import load_dataset, load_from_disk
 
+    if folder.is_file():
+        return load_dataset("arrow", data_files=[str(folder)], split="train")
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
         return load_from_disk(str(folder))
     for kind, pattern in (("parquet", "*.parquet"), ("arrow", "*.arrow")):

@@ -39,11 +39,24 @@ def save_split(folder):
     (folder.parent / "splits" / "train").rename(folder)
 
 
-@pytest.mark.parametrize("save", [save_to_disk, save_parquet, save_split])
-def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, monkeypatch):
+def save_arrow_file(path):
+    Dataset.from_list(ROWS).save_to_disk(path.parent / "saved")
+    next((path.parent / "saved").glob("*.arrow")).rename(path)
+
+
+@pytest.mark.parametrize(
+    ("save", "name"),
+    [
+        (save_to_disk, "pool"),
+        (save_parquet, "pool"),
+        (save_split, "pool"),
+        (save_arrow_file, "pool.arrow"),
+    ],
+)
+def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, name, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    save(tmp_path / "pool")
-    pool = open_pool(DataConfig(records=str(tmp_path / "pool"), columns=COLUMNS))
+    save(tmp_path / name)
+    pool = open_pool(DataConfig(records=str(tmp_path / name), columns=COLUMNS))
     assert pool.format == "dataset"
     assert pool.ids == ["0", "1", "2", "3", "4"]
     assert pool.sources == ["coco"] * 5
@@ -62,6 +75,7 @@ def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, monke
         ("owner/name:validation", True),
         ("data/missing.json", False),
         ("data/missing.parquet", False),
+        ("data/missing.arrow", False),
         ("/absolute/path/pool", False),
         ("missing", False),
     ],
