@@ -155,6 +155,7 @@ class Config(Section):
         description="a folder name of letters, digits and `._-` that begins with neither of these",
     )
     seed: Index = 0
+    model_name: str | None = Field(default=None, description="what tables call the model")
     output_dir: str = "runs"
     compare_random: bool = False
     model: ModelConfig
