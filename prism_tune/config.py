@@ -75,7 +75,7 @@ class SelectionConfig(Section):
     keep: Literal["low", "middle", "high"] | None = None
     features: Literal["visual", "joint", "pair"] = "visual"
     layer: Index = 1
-    pooling: Literal["mean", "last"] = "mean"
+    pooling: Literal["mean", "last", "attention"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
     options: Annotated[dict[str, Any], BeforeValidator(lambda given: given or {})] = {}

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from prism_tune.config import Config
 from prism_tune.data.collator import Collator
+from prism_tune.errors import ConfigError
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_shallow
 from prism_tune.selection.batch_runner import (
@@ -29,7 +30,7 @@ from prism_tune.selection.batch_runner import (
 )
 from prism_tune.selection.encoding import Encoded
 
-Pooling = Literal["mean", "last"]
+Pooling = Literal["mean", "last", "attention"]
 
 
 class Extractor(BatchRunner):
@@ -39,7 +40,9 @@ class Extractor(BatchRunner):
         model: as `load_shallow` gives it; it holds `max(layers)` decoder layers.
         processor: the model's.
         layers: which hidden states; 0 is the input of the first layer.
-        pooling: "mean" over the pooled positions, or the "last" of them.
+        pooling: "mean" over the pooled positions, the "last" of them, or their mean weighted by
+            the "attention" that the last of them pays each; that takes a model with the attention
+            implementation "eager", and no layer 0.
         tokens_per_batch: padded tokens of a batch; halved for good when memory runs out.
         apart: units have instruction positions, which are pooled apart ("pair" features): a
             feature is then twice as wide as the decoder.
@@ -81,12 +84,17 @@ class Extractor(BatchRunner):
             del inputs["attention_mask"]  # no padding: plain causal attention, the fast kernel
         masks = [mask_BL.to(device, non_blocking=True) for mask_BL in self._masks(batch)]
         result: Pooled = {}
+        attention: dict[int, torch.Tensor] = {}
 
         def keep(layer: int, hidden_BLD: torch.Tensor) -> None:
-            parts = [pool_positions(hidden_BLD, mask_BL, self._pooling) for mask_BL in masks]
-            result[layer] = torch.cat(parts, dim=1)
+            if self._pooling == "attention":
+                paid_BLL = attention.pop(layer)
+                pooled = [pool_attended(hidden_BLD, mask_BL, paid_BLL) for mask_BL in masks]
+            else:
+                pooled = [pool_positions(hidden_BLD, mask_BL, self._pooling) for mask_BL in masks]
+            result[layer] = torch.cat(pooled, dim=1)
 
-        with self._capture(keep):
+        with self._capture(keep), self._capture_attention(attention):
             self._model(
                 **{key: value.to(device, non_blocking=True) for key, value in inputs.items()},
                 use_cache=False,
@@ -120,6 +128,19 @@ class Extractor(BatchRunner):
             hooks.callback(handle.remove)
         return hooks
 
+    def _capture_attention(self, attention: dict[int, torch.Tensor]) -> ExitStack:
+        """Hooks that keep the attention (B, L, L), mean over the heads, that led to each layer."""
+        hooks = ExitStack()
+        decoder: Any = self._parts.language_model
+        for layer in self.layers if self._pooling == "attention" else ():
+
+            def keep(_: Any, inputs: Any, output: Any, layer: int = layer) -> None:
+                attention[layer] = output[1].float().mean(dim=1)
+
+            handle = decoder.layers[layer - 1].self_attn.register_forward_hook(keep)
+            hooks.callback(handle.remove)
+        return hooks
+
 
 def load_extractor(
     config: Config,
@@ -128,12 +149,20 @@ def load_extractor(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Callable[[], Extractor]:
-    """A function that loads the shallow model when it is first called, and not again."""
+    """A function that loads the shallow model when it is first called, and not again.
+
+    Raises:
+        ConfigError: attention is asked of the embeddings, which pay none.
+    """
+    selection, source = config.selection, config.model
+    if selection.pooling == "attention":
+        if 0 in layers:
+            raise ConfigError("selection.pooling: attention needs layers from 1; layer 0 pays none")
+        source = source.model_copy(update={"attn_implementation": "eager"})
 
     @cache
     def load() -> Extractor:
-        model = load_shallow(config.model, max(layers), dtype=dtype, device=device)
-        selection = config.selection
+        model = load_shallow(source, max(layers), dtype=dtype, device=device)
         return Extractor(
             model,
             processor,
@@ -147,17 +176,34 @@ def load_extractor(
 
 
 def pool_positions(
-    hidden_BLD: torch.Tensor, pooled_BL: torch.Tensor, pooling: Pooling
+    hidden_BLD: torch.Tensor, pooled_BL: torch.Tensor, pooling: Literal["mean", "last"]
 ) -> torch.Tensor:
     """The float32 mean over the marked positions of each row, or the last of them: (B, D).
 
     A row without marked position is NaN.
     """
     if pooling == "last":
-        positions_L = torch.arange(pooled_BL.shape[1], device=pooled_BL.device)
-        last_B = (pooled_BL * positions_L).argmax(dim=1)
-        last_BD = hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B].float()
+        last_BD = hidden_BLD[_last_marked(pooled_BL)].float()
         return torch.where(pooled_BL.any(dim=1, keepdim=True), last_BD, torch.nan)
     weights_BL = pooled_BL.float()
     sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
     return sums_BD / weights_BL.sum(dim=1, keepdim=True)
+
+
+def pool_attended(
+    hidden_BLD: torch.Tensor, pooled_BL: torch.Tensor, attention_BLL: torch.Tensor
+) -> torch.Tensor:
+    """The mean over the marked positions, weighted by what the last of them pays each: (B, D).
+
+    A row without marked position is NaN.
+    """
+    weights_BL = attention_BLL[_last_marked(pooled_BL)] * pooled_BL
+    sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
+    return sums_BD / weights_BL.sum(dim=1, keepdim=True)
+
+
+def _last_marked(pooled_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The index (row, position) of the last marked position of every row."""
+    positions_L = torch.arange(pooled_BL.shape[1], device=pooled_BL.device)
+    last_B = (pooled_BL * positions_L).argmax(dim=1)
+    return torch.arange(len(last_B), device=last_B.device), last_B

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prism_tune.errors import ConfigError
+from prism_tune.selection.scorers import SCORERS
 
 ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup", "d2"]
 
@@ -21,6 +22,29 @@ def test_selectors_share_one_feature_cache(workplace):
         assert len(chosen) == sum(1 for row in result.scores if row["rank"]) // 2
         kept.add(tuple(chosen))
     assert len(kept) > 1
+
+
+@pytest.mark.parametrize("scorer", ["random", "length", "prism", "alignment", "perplexity", "el2n"])
+def test_methods_without_settings_refuse_any(scorer, workplace):
+    with pytest.raises(ConfigError, match=f"options of {scorer}: unknown key `alpha`"):
+        workplace.select(selection__scorer=scorer, selection__options="{alpha: 2}")
+
+
+def test_options_of_a_base_config_can_be_taken_back(workplace):
+    text = workplace.config_file.read_text()
+    workplace.config_file.write_text(
+        text.replace("budget: 0.5}", "budget: 0.5, scorer: kernel_prism, options: {alpha: 2.0}}")
+    )
+    assert workplace.select().manifest["scorer"] == "kernel_prism"
+    result = workplace.select(selection__scorer="random", selection__options="null")
+    assert result.manifest["scorer"] == "random"
+
+
+def test_every_method_has_an_end_of_its_own():
+    """Which scores are kept where `selection.keep` is left out."""
+    high = {name for name, scorer in SCORERS.items() if scorer.keep == "high"}
+    assert high == {"length", "el2n", "grand", "clip_score", "leverage"}
+    assert {name for name, scorer in SCORERS.items() if scorer.keep == "middle"} == {"perplexity"}
 
 
 def test_a_wrong_option_is_refused_before_anything_is_computed(workplace):

@@ -39,7 +39,7 @@ from prism_tune.selection.options import read_options
 from prism_tune.selection.pick_order import PickOptions, most_taken, rank_picks
 from prism_tune.selection.reduction import reduce_features
 from prism_tune.selection.row_pairs import RowPairs
-from prism_tune.selection.scorers import prism
+from prism_tune.selection.scorers.prism import score as score_redundancy
 from prism_tune.selection.shard_builder import Counts
 from prism_tune.selection.subset import hash_uids, num_kept
 
@@ -115,7 +115,7 @@ def score(context: ScoringContext) -> ScoredRecords:
 def _measure_difficulty(context: ScoringContext, options: D2Options) -> NDArray[np.float64]:
     if options.difficulty in _COLUMNS:
         return context.measured[_COLUMNS[options.difficulty]]
-    return -prism.score(context).values_M
+    return -score_redundancy(context).values_M
 
 
 def _scale(values_B: NDArray[np.float64]) -> NDArray[np.float64]:
