@@ -1,6 +1,7 @@
 """What the extraction benchmarks run on: a random LLaVA of any size, and pools of JPEG files.
 
-The tokenizer is the tests' (`tests/tiny.py`): byte pairs, every text round-trips.
+The tokenizer is the tests' (`tests/tiny.py`), trained on what the prompts say, so that they have
+about as many tokens as with a real one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny import CHAT_TEMPLATE, build_tokenizer
 
+from prism_tune.data.conversation import SYSTEM
+
 PATCH_PIXELS = 14
+_GRAIN = 24  # a 640 x 480 file of about 100 KB
+QUESTION = "What does picture {} show, and where? "
+ANSWER = "A smooth pattern, number {}, all over it."
 
 
 def save_llava(
@@ -27,7 +33,8 @@ def save_llava(
 ) -> Path:
     """A LLaVA-1.5 with random weights, its tokenizer and its processor."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer()
+    words = [SYSTEM, QUESTION.format(""), ANSWER.format(""), "USER: ASSISTANT: Look closely. "]
+    tokenizer = build_tokenizer(words * 4, vocab_size=1000)
     vision = CLIPVisionConfig(
         hidden_size=384,
         intermediate_size=1536,
@@ -74,6 +81,8 @@ def draw_pool(
 ) -> Path:
     """`pool.json` over `num_images` distinct JPEG files in `images/`, some records without image.
 
+    The images are smooth colours under a grain, so that they take as long to decode as photographs.
+
     Args:
         folder: where.
         num_records: image records take the images in turn.
@@ -88,7 +97,9 @@ def draw_pool(
     random = np.random.default_rng(0)
     for number in range(num_images):
         coarse = random.integers(0, 255, (4, 5, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        smooth = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        grain = random.integers(-_GRAIN, _GRAIN, (size[1], size[0], 3), dtype=np.int16)
+        picture = Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
         picture.save(images / name_image(number), quality=85)
     path = folder / "pool.json"
     with path.open("wb") as file:
@@ -105,14 +116,14 @@ def name_image(number: int) -> str:
 
 
 def _make_record(number: int, num_images: int, is_text_only: bool) -> dict[str, object]:
-    question = f"What does picture {number} show, and where? " + "Look closely. " * (number % 5)
+    question = QUESTION.format(number) + "Look closely. " * (number % 5)
     placeholder = "" if is_text_only else "<image>\n"
     record: dict[str, object] = {
         "id": str(number),
         "source": "text" if is_text_only else f"source_{number % 6}",
         "conversations": [
             {"from": "human", "value": placeholder + question},
-            {"from": "gpt", "value": f"A smooth pattern, number {number}, all over it."},
+            {"from": "gpt", "value": ANSWER.format(number)},
         ],
     }
     if not is_text_only:

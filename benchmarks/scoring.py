@@ -2,22 +2,30 @@
 
     python benchmarks/scoring.py                       # 624,610 x 4,096 float16: 5.1 GB on disk
     python benchmarks/scoring.py --rows 20000          # a quick look
-    python benchmarks/scoring.py --corrcoef 5000 10000 20000
+    python benchmarks/scoring.py --only-corrcoef
 
 Prints two tables. (1) A float16 memory map of random features: seconds to sum it once with numpy
 (warm), seconds for `redundancy_scores`, their ratio (goal: at most 4), and the
 growth of anonymous memory while scoring (goal: at most 1 GiB). (2) `np.corrcoef` with the row means
-of its N x N matrix against `redundancy_scores(centering="pearson")`, which gives the same numbers.
+of its N x N matrix against `redundancy_scores(centering="pearson")`, which gives the same numbers:
+CPU seconds of one thread each, and how they grow with N (the exponent between two rows).
+
+One thread, because NumPy's X @ X.T dies of a segmentation fault inside OpenBLAS with two threads at
+N = 20,000 (numpy issue 19685); with one it runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported; the scores use no BLAS
 
 import numpy as np
 
@@ -25,6 +33,9 @@ from prism_tune.selection.scoring import redundancy_scores
 
 _BLOCK_ROWS = 4096
 _POLL_SECONDS = 0.02
+_SIZES = (2_500, 5_000, 10_000, 20_000)  # each twice the one before
+
+Value = TypeVar("Value")
 
 
 def main() -> None:
@@ -34,14 +45,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--groups", type=int, default=10, help="sources, for scope per_source")
     parser.add_argument("--repeats", type=int, default=3, help="the best counts")
-    parser.add_argument("--corrcoef", type=int, nargs="*", default=[5_000, 10_000, 20_000])
+    parser.add_argument("--only-corrcoef", action="store_true", help="table 2 alone")
     parser.add_argument("--folder", type=Path, default=None, help="where the file is drawn")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        measure_streaming(
-            Path(folder), arguments.rows, arguments.width, arguments.groups, arguments.repeats
-        )
-    measure_corrcoef(arguments.corrcoef, arguments.width)
+    if not arguments.only_corrcoef:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            measure_streaming(
+                Path(folder), arguments.rows, arguments.width, arguments.groups, arguments.repeats
+            )
+    measure_corrcoef(arguments.width)
 
 
 def measure_streaming(
@@ -67,21 +79,26 @@ def measure_streaming(
         print(f"| {name} | {seconds:.2f} | {seconds / sum_seconds:.1f} | {peak / 2**20:.0f} |")
 
 
-def measure_corrcoef(sizes: list[int], width: int) -> None:
+def measure_corrcoef(width: int) -> None:
     """Table 2."""
-    if not sizes:
-        return
-    print(f"\nwidth {width:,}, float32\n")
-    print("| N | np.corrcoef, s | redundancy_scores, s | faster | largest difference |")
-    print("|---:|---:|---:|---:|---:|")
-    for num_rows in sizes:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the scores take a thread per core
+    print(f"\nwidth {width:,}, float32, one thread each, CPU seconds\n")
+    print("| N | np.corrcoef | grows | redundancy_scores | grows | faster | largest difference |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    before = None
+    for num_rows in _SIZES:
         features = np.random.default_rng(0).standard_normal((num_rows, width), dtype=np.float32)
-        slow, expected = timed_value(lambda rows=features: correlate_all(rows))
-        fast, scores = timed_value(
-            lambda rows=features: redundancy_scores(rows, centering="pearson")
-        )
+        slow, expected = cpu_timed(lambda rows=features: correlate_all(rows))
+        fast, scores = cpu_timed(lambda rows=features: redundancy_scores(rows, centering="pearson"))
+        took = np.array([slow, fast])
+        grows = ["", ""] if before is None else [f"N^{n:.1f}" for n in np.log2(took / before)]
+        before = took
         difference = np.abs(scores - expected).max()
-        print(f"| {num_rows:,} | {slow:.2f} | {fast:.2f} | {slow / fast:.0f}x | {difference:.0e} |")
+        print(
+            f"| {num_rows:,} | {slow:.2f} | {grows[0]} | {fast:.2f} | {grows[1]} | "
+            f"{slow / fast:.0f}x | {difference:.0e} |",
+            flush=True,
+        )
 
 
 def correlate_all(features: np.ndarray) -> np.ndarray:
@@ -119,11 +136,18 @@ def timed(run: Callable[[], object]) -> tuple[float, int]:
     return seconds, peak[0] - before
 
 
-def timed_value(run: Callable[[], object]) -> tuple[float, object]:
+def timed_value(run: Callable[[], Value]) -> tuple[float, Value]:
     """Seconds and the value."""
     start = time.perf_counter()
     value = run()
     return time.perf_counter() - start, value
+
+
+def cpu_timed(run: Callable[[], Value]) -> tuple[float, Value]:
+    """CPU seconds of this process, and the value."""
+    start = time.process_time()
+    value = run()
+    return time.process_time() - start, value
 
 
 def read_anonymous_bytes() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<image>", "<|im_start|>", "<|im_end|>"]
 COLOURS = ["red", "green", "blue", "yellow"]
 SHAPES = ["circle", "square"]
+CORPUS = 4 * [f"what shape is the {c} {s}? is it a {s}? yes no" for c in COLOURS for s in SHAPES]
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
@@ -30,19 +32,20 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of 320 entries; every text round-trips."""
+def build_tokenizer(
+    corpus: Iterable[str] = CORPUS, vocab_size: int = 320
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; every text round-trips."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320,
+        vocab_size=vocab_size,
         special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    corpus = [f"what shape is the {c} {s}? is it a {s}? yes no" for c in COLOURS for s in SHAPES]
-    tokenizer.train_from_iterator(corpus * 4, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
