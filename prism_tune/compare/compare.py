@@ -1,0 +1,129 @@
+"""The comparison: a config with a `compare` section in, selectors side by side out.
+
+Every cell is an ordinary run (select, train, evaluate). Stage rooms do not know each other, so the
+verbs come from the command line, and what they leave in the run folders is read back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prism_tune.compare.cells import Cell, plan_cells, require_section, share_cell
+from prism_tune.compare.render import render_comparison
+from prism_tune.compare.table import build_comparison
+from prism_tune.compare.workers import RunVerb, Task, Workers
+from prism_tune.config import Config, render_config
+from prism_tune.distributed import world_size
+from prism_tune.errors import UserError
+from prism_tune.log import console
+from prism_tune.run_dir import RunDir, write_atomic, write_json
+
+logger = logging.getLogger(__name__)
+
+FeatureKey = Callable[[Config], str | None]
+"""Stands for the features that a config's selection reads; None where it reads none."""
+
+
+def compare(
+    config: Config,
+    run: RunDir,
+    *,
+    run_verb: RunVerb,
+    feature_key: FeatureKey,
+    command: str,
+    only_table: bool = False,
+) -> bool:
+    """Run the cells that have not finished, and write comparison.md and comparison.json.
+
+    A failed cell is tried again; a finished one is run only if its config or files changed.
+
+    Args:
+        config: the experiment, with a `compare` section.
+        run: whose folder holds the cells.
+        run_verb: runs `select`, `train` or `evaluate`.
+        feature_key: equal for selections that may share their features.
+        command: that goes on with this comparison, for the reader of the table.
+        only_table: run nothing, and tabulate what has finished.
+
+    Returns:
+        Whether no cell has failed.
+
+    Raises:
+        ConfigError: a `compare` section that cannot be used.
+        UserError: launched with several processes, or a finished cell that cannot be read.
+    """
+    if world_size() > 1:
+        raise UserError(
+            "compare takes no launcher: it starts its own processes (compare.num_processes). Cells "
+            "are ordinary runs, and those brought to their end by torchrun count as well"
+        )
+    cells = plan_cells(config, run)
+    for cell in cells:
+        write_atomic(cell.run.config, render_config(cell.config))
+    if not only_table:
+        _run_pending(cells, run, run_verb, feature_key, require_section(config).num_processes)
+    found = build_comparison(config, cells)
+    return _publish(found, run, command)
+
+
+def _run_pending(
+    cells: Sequence[Cell],
+    run: RunDir,
+    run_verb: RunVerb,
+    feature_key: FeatureKey,
+    num_processes: int,
+) -> None:
+    """First the features that several cells read, then the cells."""
+    pending = [cell for cell in cells if cell.state() != "finished"]
+    logger.info("compare: %d cells, %d to run", len(cells), len(pending))
+    if not pending:
+        return
+    keys = [feature_key(c.config) if "select" in c.verbs else None for c in pending]
+    sharers = {key: c for key, c in zip(keys[::-1], pending[::-1], strict=True) if key is not None}
+    shared = {key: share_cell(cell, run, key) for key, cell in sharers.items()}
+    with Workers(run_verb, num_processes) as workers:
+        workers.run([Task(cell) for cell in shared.values()], _Progress(len(shared)).report)
+        ready = {key: cell.run for key, cell in shared.items() if cell.state() == "finished"}
+        tasks = [
+            Task(cell, ready.get(key) if key else None)
+            for cell, key in zip(pending, keys, strict=True)
+        ]
+        workers.run(tasks, _Progress(len(tasks)).report)
+
+
+class _Progress:
+    """Writes down and says how each task ended."""
+
+    def __init__(self, num_tasks: int) -> None:
+        self._num_tasks = num_tasks
+        self._num_done = 0
+        self._begin = time.perf_counter()
+
+    def report(self, task: Task, error: str | None) -> None:
+        self._num_done += 1
+        task.cell.finish(error)
+        elapsed = time.perf_counter() - self._begin
+        logger.info(
+            "compare: %d/%d %s %s (%.0f s each, %.0f min to go)%s",
+            self._num_done,
+            self._num_tasks,
+            task.cell.config.name,
+            "finished" if error is None else "failed",
+            elapsed / self._num_done,
+            elapsed / self._num_done * (self._num_tasks - self._num_done) / 60,
+            "" if error is None else f": {error}",
+        )
+
+
+def _publish(found: dict[str, Any], run: RunDir, command: str) -> bool:
+    markdown = render_comparison(found, command)
+    path: Path = run.root / "comparison.md"
+    write_json(run.root / "comparison.json", found)
+    write_atomic(path, markdown)
+    console.print(markdown, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"comparison: {path}", soft_wrap=True)
+    return not any(row["failures"] for row in found["rows"])

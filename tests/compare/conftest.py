@@ -1,0 +1,29 @@
+"""A comparison at its smallest: a tiny model, 16 drawn images, verbs that are the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from compare_config import draw_questions, tiny_config
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory) -> dict[str, str]:
+    return draw_questions(tmp_path_factory.mktemp("held_out"))
+
+
+@pytest.fixture
+def write_config(tiny_llava_dir, drawn_pool, questions, tmp_path):
+    """Writes comparison.yaml with this `compare` section; returns its path."""
+
+    def write(compare: dict[str, Any], **sections: Any) -> Path:
+        config = tiny_config(tmp_path, tiny_llava_dir, drawn_pool, questions)
+        config["compare"] = {"metrics": ["quickstart.accuracy"], **compare}
+        path = tmp_path / "comparison.yaml"
+        path.write_text(yaml.safe_dump({**config, **sections}))
+        return path
+
+    return write

@@ -1,0 +1,103 @@
+"""Which runs a comparison consists of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from prism_tune.compare.cells import plan_cells
+from prism_tune.config import load_config, render_config
+from prism_tune.errors import ConfigError
+from prism_tune.run_dir import RunDir
+
+TWO = {"selectors": ["random", "prism"], "budgets": [0.25, 4], "seeds": [0, 1]}
+
+
+def plan(path, *overrides):
+    config = load_config(path, overrides)
+    return plan_cells(config, RunDir(path.parent / "runs/tiny"))
+
+
+def test_cells_come_seed_by_seed_with_the_whole_pool_last(write_config):
+    cells = plan(write_config({**TWO, "whole_pool": True}))
+    assert [cell.config.name for cell in cells] == [
+        "random-0.25-seed0",
+        "prism-0.25-seed0",
+        "random-4-seed0",
+        "prism-4-seed0",
+        "whole_pool-seed0",
+        "random-0.25-seed1",
+        "prism-0.25-seed1",
+        "random-4-seed1",
+        "prism-4-seed1",
+        "whole_pool-seed1",
+    ]
+    assert [cell.verbs[0] for cell in cells[3:5]] == ["select", "train"]
+
+
+def test_a_cell_is_the_config_with_its_own_selection_seed_and_folder(write_config, tmp_path):
+    path = write_config(
+        {
+            "selectors": [
+                "random",
+                {"name": "sharp", "scorer": "kernel_prism", "options": {"alpha": 2.0}},
+                {"scorer": "length", "keep": "high"},
+            ],
+            "seeds": [7],
+        },
+        selection={"scorer": "leverage", "options": {"ridge": 0.1}, "layer": 3, "scope": "global"},
+    )
+    base = load_config(path)
+    random, sharp, length = (cell.config for cell in plan(path))
+    assert (sharp.selection.scorer, sharp.selection.options) == ("kernel_prism", {"alpha": 2.0})
+    assert (length.selection.scorer, length.selection.keep) == ("length", "high")
+    assert length.selection.options == {}  # leverage's are not for others
+    assert {c.selection.layer for c in (random, sharp, length)} == {3}
+    assert {c.selection.scope for c in (random, sharp, length)} == {"global"}
+    assert {c.selection.budget for c in (random, sharp, length)} == {0.30}
+    assert (sharp.seed, sharp.compare, sharp.training) == (7, None, base.training)
+    saved = tmp_path / "cell.yaml"
+    saved.write_text(render_config(sharp))
+    assert load_config(saved) == sharp  # so that every verb takes it
+
+
+def test_an_outcome_holds_until_the_config_or_a_file_changes(write_config, questions, tmp_path):
+    annotations = tmp_path / "test.json"
+    annotations.write_text('[{"question_id": 1}]')
+    data = {"quickstart": {**questions, "annotations": str(annotations)}}
+    path = write_config(TWO, evaluation={"benchmarks": ["quickstart"], "data": data})
+    plan(path)[0].finish(None)
+    plan(path)[1].finish("out of luck")
+    assert [cell.state() for cell in plan(path)[:3]] == ["finished", "failed", None]
+    assert plan(path)[1].error() == "out of luck"
+    assert plan(path, "compare.seeds=[0]", "compare.budgets=[0.25]")[0].state() == "finished"
+    assert plan(path, "training.lora.r=8")[0].state() is None
+    annotations.write_text(json.dumps([{"question_id": 2}]))
+    assert plan(path)[0].state() is None
+
+
+@pytest.mark.parametrize(
+    ("compare", "message"),
+    [
+        ({**TWO, "baseline": "length"}, "compare.baseline: 'length' is none of"),
+        ({**TWO, "selectors": ["random", "random"]}, "compare.selectors: two are the same"),
+        ({**TWO, "seeds": [3, 3]}, "compare.seeds: two are the same"),
+        ({**TWO, "budgets": [0.3, 0.3]}, "compare.budgets: two are the same"),
+        ({**TWO, "selectors": ["random", {"keep": "high"}]}, "compare.selectors[1]: expected"),
+        (
+            {**TWO, "selectors": ["random", {"scorer": "prism", "laier": 2}]},
+            "compare.selectors[1]: unknown key `laier`; did you mean `layer`",
+        ),
+    ],
+)
+def test_mistakes_are_named(write_config, compare, message):
+    with pytest.raises(ConfigError) as error:
+        plan(write_config(compare))
+    assert message in str(error.value)
+
+
+def test_a_config_without_the_section_is_refused(write_config):
+    config = load_config(write_config(TWO)).model_copy(update={"compare": None})
+    with pytest.raises(ConfigError, match="compare: no such section"):
+        plan_cells(config, RunDir("runs/tiny"))

@@ -1,0 +1,206 @@
+"""`prism-tune compare` at its smallest: eight selectors, killed on the way and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from compare_config import tiny_config
+
+from prism_tune.cli_compare import run_verb
+from prism_tune.config import load_config
+from prism_tune.run_dir import RunDir
+
+ROOT = Path(__file__).parents[2]
+SELECTORS = [
+    "random",
+    {"scorer": "length", "keep": "high"},
+    "prism",
+    "kernel_prism",
+    {"name": "sharp", "scorer": "kernel_prism", "options": {"alpha": 3.0}},
+    "leverage",
+    "kmeanspp",
+    {"name": "broken", "scorer": "prism", "layer": 99},
+]
+
+
+def command(path: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prism_tune", "compare", str(path), *arguments]
+
+
+def compare(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(path, *arguments), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def write_comparison(folder: Path, model: Path, pool: Path, questions: dict[str, str]) -> Path:
+    planted = folder / "planted.json"
+    planted.write_text(json.dumps({"shape-1": {"kind": "copy", "of": "shape-0"}}))
+    config = tiny_config(folder, model, pool, questions)
+    config["compare"] = {
+        "selectors": SELECTORS,
+        "budgets": [0.5],
+        "seeds": [0, 1],
+        "metrics": ["quickstart.accuracy"],
+        "whole_pool": True,
+        "planted": str(planted),
+    }
+    path = folder / "comparison.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def cell_files(runs: Path) -> dict[Path, int]:
+    """The state file of every finished stage of every cell, and when it was written."""
+    return {p: p.stat().st_mtime_ns for p in runs.glob("tiny/cells/*/*/**/stage.json")}
+
+
+def kill_after_first_cell(path: Path) -> None:
+    """Start the comparison and kill it, with all its processes, when one cell has finished."""
+    runs = path.parent / "runs"
+    with subprocess.Popen(
+        command(path),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as started:
+        while started.poll() is None and not list(runs.glob("tiny/cells/*/cell.json")):
+            time.sleep(0.1)
+        assert started.poll() is None, started.communicate()[0]
+        os.killpg(started.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_llava_dir, drawn_pool, questions, tmp_path_factory):
+    """Killed after the first cell, then run to its end: (config, files at the kill, the result)."""
+    folder = tmp_path_factory.mktemp("compare")
+    path = write_comparison(folder, tiny_llava_dir, drawn_pool, questions)
+    kill_after_first_cell(path)
+    at_kill = cell_files(folder / "runs")
+    return path, at_kill, compare(path)
+
+
+@pytest.fixture(scope="module")
+def found(finished):
+    path, _, done = finished
+    assert done.returncode == 1, done.stderr  # a row has failed
+    return json.loads((path.parent / "runs/tiny/comparison.json").read_text())
+
+
+def rows(found, budget):
+    return {row["selector"]: row for row in found["rows"] if row["budget"] == budget}
+
+
+def test_every_selector_has_a_row_and_the_broken_one_says_why(found):
+    at_half = rows(found, 0.5)
+    assert list(at_half) == [
+        *("random", "length", "prism", "kernel_prism", "sharp", "leverage", "kmeanspp", "broken")
+    ]
+    assert [name for name, row in at_half.items() if row["failures"]] == ["broken"]
+    assert "layer" in at_half["broken"]["failures"]["0"]
+    assert at_half["broken"]["performance"] is None
+    assert all(row["seeds_finished"] == [0, 1] for n, row in at_half.items() if n != "broken")
+
+
+def test_what_was_finished_at_the_kill_is_not_run_again(finished):
+    path, at_kill, _ = finished
+    assert at_kill
+    now = cell_files(path.parent / "runs")
+    assert {file: now[file] for file in at_kill} == at_kill
+    assert len(now) > len(at_kill)
+
+
+def test_a_third_call_runs_the_failed_cells_alone(finished):
+    path, _, _ = finished
+    before = cell_files(path.parent / "runs")
+    again = compare(path)
+    assert again.returncode == 1
+    assert "18 cells, 2 to run" in again.stderr
+    assert cell_files(path.parent / "runs") == before
+
+
+def test_a_cell_is_an_ordinary_run(finished, tmp_path):
+    """The same files as the three verbs make, to the byte where they hold no time."""
+    path, _, _ = finished
+    cell = path.parent / "runs/tiny/cells/prism-0.5-seed1"
+    alone = RunDir(tmp_path / "alone")
+    config = load_config(cell / "config.yaml", [f"output_dir={tmp_path}", "name=alone"])
+    for verb in ("select", "train"):
+        run_verb(verb, config, alone)
+    for file in ("selection/subset.json", "training/final/adapter_model.safetensors"):
+        assert (cell / file).read_bytes() == (alone.root / file).read_bytes()
+
+
+def test_features_are_computed_once_and_charged_to_each(finished, found):
+    path, _, _ = finished
+    shards = list((path.parent / "runs/tiny/shared").glob("*/selection/features/shard-*"))
+    readers = sorted((path.parent / "runs/tiny/cells").glob("*/selection/features/shard-*"))
+    assert len(shards) == 1
+    assert len(readers) == 10  # five selectors on features, two seeds
+    assert {file.stat().st_ino for file in readers} == {shards[0].stat().st_ino}
+    (entry,) = json.loads((shards[0].parents[2] / "timings.json").read_text())
+    charged = entry["counts"]["feature_seconds"]
+    at_half = rows(found, 0.5)
+    assert at_half["prism"]["select_seconds"] > charged
+    assert at_half["random"]["select_seconds"] < at_half["prism"]["select_seconds"]
+
+
+def test_subsets_are_described(found):
+    at_half = rows(found, 0.5)
+    sources = {"shape": 8 / 14, "colour": 4 / 14, "text": 2 / 14}
+    assert at_half["prism"]["sources"] == pytest.approx(sources)
+    overlap = found["overlap"]["0.5"]
+    assert overlap["prism"]["prism"] == 1
+    assert overlap["prism"]["random"] == overlap["random"]["prism"] < 1
+    assert overlap["broken"]["random"] is None
+    assert at_half["random"]["removed"].keys() == {"copy"}
+
+
+def test_performance_differences_and_cost_are_those_of_the_cells(finished, found):
+    path, _, _ = finished
+    cells = path.parent / "runs/tiny/cells"
+
+    def accuracies(name):
+        files = [cells / f"{name}-seed{s}/evaluation/quickstart/results.json" for s in (0, 1)]
+        return [json.loads(file.read_text())["metrics"]["accuracy"] for file in files]
+
+    for name, row in rows(found, 0.5).items():
+        if name == "broken":
+            continue
+        own, random = accuracies(f"{name}-0.5"), accuracies("random-0.5")
+        assert row["performance"]["mean"] == pytest.approx(sum(own) / 2)
+        if name == "random":
+            assert row["difference"] is None
+            continue
+        gaps = [a - b for a, b in zip(own, random, strict=True)]
+        assert row["difference"]["mean"] == pytest.approx(sum(gaps) / 2)
+        half = 12.706 * abs(gaps[0] - gaps[1]) / 2
+        assert row["difference"]["high"] == pytest.approx(sum(gaps) / 2 + half)
+    assert found["rows"][-1]["selector"] == "whole_pool"
+
+
+def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):
+    path, _, done = finished
+    written = (path.parent / "runs/tiny/comparison.md").read_text()
+    assert written in done.stdout
+    again = compare(path, "--only-table")
+    assert written in again.stdout
+    assert "to run" not in again.stderr
+    for line in ("| broken", "failed: broken, Budget 50 %, seed 0:", "16 of 18 cells"):
+        assert line in written
+
+
+def test_a_scorer_that_does_not_exist_is_refused_at_once(finished):
+    path, _, _ = finished
+    wrong = compare(path, "compare.selectors=[random,prisma]", "name=wrong")
+    assert wrong.returncode == 2
+    assert "unknown scorer 'prisma'" in wrong.stderr

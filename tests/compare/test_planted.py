@@ -1,0 +1,62 @@
+"""Shares of planted redundancy, counted by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from prism_tune.compare.planted import read_planted, removed_shares, repeated_share
+from prism_tune.compare.results import Kept, jaccard
+from prism_tune.errors import UserError
+
+
+def keep(ids: str, selected: str) -> Kept:
+    names = np.array(list(ids), dtype=object)
+    mask = np.array([name in selected for name in ids])
+    return Kept(mask, names, names, np.array(["s"] * len(ids), dtype=object))
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """b and c repeat a, e repeats d, f is one of too many of its class."""
+    content = {
+        "b": {"kind": "exact", "of": "a"},
+        "c": {"kind": "crop", "of": "a"},
+        "e": {"kind": "exact", "of": "d"},
+        "f": {"kind": "over", "of": None},
+    }
+    path = tmp_path / "planted.json"
+    path.write_text(json.dumps(content))
+    return read_planted(path)
+
+
+def test_removed_is_what_is_not_kept_of_each_kind(planted):
+    assert removed_shares(keep("abcdef", "abd"), planted) == {"crop": 1, "exact": 0.5, "over": 1}
+    assert removed_shares(keep("abcdef", "cef"), planted) == {"crop": 0, "exact": 0.5, "over": 0}
+
+
+def test_repeated_counts_all_but_one_of_each_original(planted):
+    assert repeated_share(keep("abcdef", "abcd"), planted) == 0.5  # a once, d once, of four
+    assert repeated_share(keep("abcdef", "bc"), planted) == 0.5  # copies without their original
+    assert repeated_share(keep("abcdef", "cdf"), planted) == 0
+    assert repeated_share(keep("abcdef", ""), planted) == 0
+
+
+def test_a_planted_record_that_the_pool_lacks_is_named(planted):
+    with pytest.raises(UserError, match="'f' is not the id of a record"):
+        removed_shares(keep("abcde", "a"), planted)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "planted.json"
+    path.write_text('{"a": {"of": null}}')
+    with pytest.raises(UserError, match="expected an object of record ids"):
+        read_planted(path)
+
+
+def test_jaccard():
+    assert jaccard(keep("abcd", "abc"), keep("abcd", "bcd")) == 0.5
+    assert jaccard(keep("abcd", "ab"), keep("abcd", "cd")) == 0
+    assert jaccard(keep("abcd", ""), keep("abcd", "")) == 0
