@@ -41,12 +41,18 @@ def barrier() -> None:
     import torch.distributed
 
     if torch.distributed.is_initialized():
-        torch.distributed.barrier(_patient_group(torch.distributed.group.WORLD))
+        torch.distributed.barrier(patient_group())
+
+
+def patient_group() -> Any:
+    """A group beside the default one, which gives up after minutes so that hangs are noticed."""
+    import torch.distributed
+
+    return _group_beside(torch.distributed.group.WORLD)
 
 
 @lru_cache(maxsize=1)
-def _patient_group(world: Any) -> Any:
-    """A group beside the default one (`world`), which gives up after minutes to notice hangs."""
+def _group_beside(world: Any) -> Any:
     import torch.distributed
 
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)

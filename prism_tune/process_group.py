@@ -1,4 +1,4 @@
-"""What the processes of a launched selection or evaluation tell each other; one has nothing to say.
+"""What the launched processes of a stage tell each other; one alone has nothing to say.
 
 Only small control messages travel (gloo, also beside GPUs): features and answers go through files.
 """
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch.distributed
 
-from prism_tune.distributed import PATIENCE, barrier, is_main, world_size
+from prism_tune.distributed import PATIENCE, barrier, is_main, patient_group, world_size
 
 Value = TypeVar("Value")
 
@@ -44,7 +44,7 @@ def from_main(compute: Callable[[], Value]) -> Value:
     if world_size() == 1:
         return compute()
     box = [compute() if is_main() else None]
-    torch.distributed.broadcast_object_list(box, src=0)
+    torch.distributed.broadcast_object_list(box, src=0, group=patient_group())
     return box[0]  # type: ignore[return-value]
 
 

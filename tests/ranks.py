@@ -11,10 +11,16 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
+
+from prism_tune.cli import main
+from prism_tune.distributed import barrier, rank
 
 HANGS_AFTER_SECONDS = 300
 PRELOADED = ["deepspeed", "prism_tune.cli", "prism_tune.training.train"]
@@ -49,6 +55,7 @@ class Ranks:
         num_processes: how many.
         output: file for what they print.
         kill: point and step at which the main process kills itself (see `kill_at`).
+        program: what reads these arguments.
     """
 
     def __init__(
@@ -58,15 +65,16 @@ class Ranks:
         *,
         num_processes: int = 1,
         kill: tuple[str, int] | None = None,
+        program: Callable[[], None] = main,
     ) -> None:
         self.output = output
         output.write_bytes(b"")
         environments = [{}] if num_processes == 1 else rank_variables(num_processes)
         self._processes = [
             _server().Process(
-                target=_run, args=(arguments, environment, str(output), kill if rank == 0 else None)
+                target=_run, args=(arguments, environment, str(output), kill, program)
             )
-            for rank, environment in enumerate(environments)
+            for environment in environments
         ]
         for process in self._processes:
             process.start()
@@ -126,7 +134,11 @@ def rank_variables(num_processes: int) -> list[dict[str, str]]:
 
 
 def _run(
-    arguments: list[str], environment: dict[str, str], output: str, kill: tuple[str, int] | None
+    arguments: list[str],
+    environment: dict[str, str],
+    output: str,
+    kill: tuple[str, int] | None,
+    program: Callable[[], None],
 ) -> None:
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -134,13 +146,22 @@ def _run(
     os.environ.update(environment)
     import torch
 
-    from prism_tune.cli import main
-
     torch.set_num_threads(1)
-    if kill is not None:
+    if kill is not None and environment.get("RANK", "0") == "0":
         kill_at(*kill)
     sys.argv = ["prism-tune", *arguments]
-    main()
+    program()
+
+
+def meet_late() -> None:
+    """Join a group that gives up after a second, and let the others wait for three."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=1))
+    if rank() == 1:
+        time.sleep(3)
+    barrier()
+    distributed.destroy_process_group()
 
 
 def kill_at(point: str, step: int) -> None:

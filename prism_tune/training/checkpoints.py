@@ -18,6 +18,7 @@ from prism_tune.config import Config
 from prism_tune.distributed import is_main, world_size
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import complete_checkpoint, digest_trained, verify_saved
+from prism_tune.process_group import from_main
 from prism_tune.run_dir import RunDir, fingerprint, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class CheckpointWriter:
         Raises:
             UserError: it does not hold what was trained.
         """
-        if not self._verify(directory, model):
+        if not self._verify(directory, model) and is_main():
             logger.warning("%s: nothing differs from the initial weights yet", directory)
         if is_main():
             marker = {"fingerprint": fingerprint(self._inputs), "num_processes": world_size()}
@@ -72,12 +73,20 @@ class CheckpointWriter:
             )
 
     def _verify(self, directory: Path, model: nn.Module) -> bool:
-        """Whether anything differs from the initial weights; True away from the main process."""
+        """Whether anything differs from the initial weights; all ranks agree, also on an error."""
         trained = digest_trained(model)
-        if not is_main():
-            return True
-        verify_saved(directory, trained)
-        return trained != self._initial
+
+        def judge() -> tuple[str, bool]:
+            try:
+                verify_saved(directory, trained)
+            except UserError as error:
+                return str(error), False
+            return "", trained != self._initial
+
+        problem, differs = from_main(judge)
+        if problem:
+            raise UserError(problem)
+        return differs
 
 
 def drop_oldest(root: Path, limit: int | None) -> None:

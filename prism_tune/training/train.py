@@ -20,7 +20,7 @@ from prism_tune.distributed import barrier, is_main
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.load import pick_device
 from prism_tune.models.processor import load_processor
-from prism_tune.models.tuning import load_for_tuning, prepare_tuning
+from prism_tune.models.tuning import TunedModel, load_for_tuning, prepare_tuning
 from prism_tune.run_dir import RunDir, Stage, fingerprint
 from prism_tune.stages import must_run
 from prism_tune.training.arguments import compute_dtype, training_arguments
@@ -72,11 +72,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         processor = load_processor(config.model)
         sourced = SourcedExamples(build_examples(config, run, processor))
 
-        base = load_for_tuning(config.model, config.training, dtype=dtype, device=device)
-        set_seed(arguments.seed)  # only now: loading draws differently under ZeRO-3
-        # DeepSpeed keeps float32 masters of its own.
-        weights_dtype = dtype if with_deepspeed else torch.float32
-        model = prepare_tuning(base, config.training, weights_dtype=weights_dtype)
+        model = _load_model(config, arguments.seed, dtype, device)
         checkpoints = CheckpointWriter(config, inputs, initial=digest_trained(model))
 
         trainer = TuningTrainer(
@@ -118,6 +114,15 @@ def _open_stage(stage: Stage, run: RunDir, key: str, *, force: bool) -> Path | N
     if checkpoint is not None:
         logger.info("training: goes on from %s", checkpoint)
     return checkpoint
+
+
+def _load_model(config: Config, seed: int, dtype: torch.dtype, device: torch.device) -> TunedModel:
+    """The model ready for tuning, seeded so that everything drawn from here on is repeatable."""
+    base = load_for_tuning(config.model, config.training, dtype=dtype, device=device)
+    set_seed(seed)  # only now: loading draws differently under ZeRO-3
+    # DeepSpeed keeps float32 masters of its own.
+    weights_dtype = torch.float32 if config.training.deepspeed is None else dtype
+    return prepare_tuning(base, config.training, weights_dtype=weights_dtype)
 
 
 def _save_final(trainer: TuningTrainer, run: RunDir, checkpoints: CheckpointWriter) -> None:

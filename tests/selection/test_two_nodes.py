@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 from tiny import draw_pool
+from two_nodes import SCRIPT, list_namespaces, run_on_two_nodes
 
 from prism_tune.timings import read_timings
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "two_nodes.sh"
-
-
-def list_namespaces():
-    folder = Path("/run/netns")  # where `ip netns` keeps them
-    return set(folder.iterdir()) if folder.exists() else set()
 
 
 def test_two_nodes_of_two_processes_select_what_one_process_selects(workplace):
@@ -24,14 +15,7 @@ def test_two_nodes_of_two_processes_select_what_one_process_selects(workplace):
     workplace.use_pool(draw_pool(workplace.root / "large", num_images=1100))
     alone = workplace.select()
     before = list_namespaces()
-    done = subprocess.run(
-        ["bash", str(SCRIPT), "select", str(workplace.config_file), "name=two"],
-        env={**os.environ, "PRISM_TUNE_VENV": sys.prefix, "NPROC": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_two_nodes("select", str(workplace.config_file), "name=two", num_processes=2)
     together = workplace.read(workplace.run_dir(name="two"))
     assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"]
     assert together.manifest["timings"]["num_images"] == 1100

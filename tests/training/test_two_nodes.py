@@ -1,0 +1,34 @@
+"""Training over a network, by each launcher: two namespaces of this machine joined by one cable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training_runs import losses, weights
+from two_nodes import list_namespaces, run_on_two_nodes
+
+from prism_tune.timings import read_timings
+from prism_tune.training.train import train
+
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "deepspeed"), [("torchrun", None), ("deepspeed", "configs/deepspeed/zero2.json")]
+)
+def test_two_nodes_train_what_one_process_trains(make_run, mixed_pool, launcher, deepspeed):
+    options = {"file": mixed_pool, "batching": "random", "lora": LORA}
+    config, alone = make_run("alone", **options, hf={"max_steps": 2})
+    train(config, alone)
+
+    hf = {"max_steps": 2, "per_device_train_batch_size": 1}
+    _, together = make_run("together", **options, deepspeed=deepspeed, hf=hf)
+    before = list_namespaces()
+    run_on_two_nodes("train", str(together.root / "experiment.yaml"), launcher=launcher)
+    assert list_namespaces() <= before
+    assert [attempt["num_devices"] for attempt in read_timings(together)] == [2]
+    assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
+    expected, got = weights(alone.checkpoint), weights(together.checkpoint)
+    assert got.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-3, atol=1e-4)
