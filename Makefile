@@ -1,5 +1,6 @@
 # make test: set up what is needed and run the tests (ARGS="-k config" narrows them down).
 # make lint: style and types.
+# make golden: write the golden losses anew, after a change that is meant to change them.
 
 PRISM_TUNE_VENV ?= .venv
 export PRISM_TUNE_VENV
@@ -7,7 +8,7 @@ PYTHON = $(PRISM_TUNE_VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := test
-.PHONY: setup test lint format clean
+.PHONY: setup test lint golden format clean
 
 setup:
 	@bash scripts/setup.sh dev,eval
@@ -20,6 +21,9 @@ lint: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+golden: setup
+	PRISM_TUNE_GOLDEN=write OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest tests/training/test_train.py -k golden
 
 format: setup
 	$(PYTHON) -m ruff check --fix .

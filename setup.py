@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").r
 QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
 EVAL = ["lm-eval>=0.4.13"]
 ENERGY = ["nvidia-ml-py>=12"]  # what the GPUs used, in timings.json
+BENCH = ["trl>=1.16"]  # what benchmarks/training.py is measured against
 DEV = [
     "axe-playwright-python>=0.1.4",  # carries axe-core
     "hypothesis>=6.100",
@@ -60,6 +61,7 @@ setup(
         "quickstart": QUICKSTART,
         "eval": EVAL,
         "energy": ENERGY,
+        "bench": BENCH,
         "dev": DEV + QUICKSTART,
     },
     entry_points={"console_scripts": ["prism-tune = prism_tune.cli:main"]},
