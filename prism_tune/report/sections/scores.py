@@ -121,6 +121,7 @@ def _source_bars(sources: Sequence[SourceSummary], is_paper_pool: bool) -> Figur
         "text": shares,
         "textposition": "auto",
         "insidetextanchor": "start",
+        "insidetextfont": {"color": "$surface"},
         "marker": {"color": "$kept"},
         "hovertemplate": "%{x:,} kept, %{text}<extra></extra>",
     }
