@@ -29,27 +29,39 @@ ANSWER = "A smooth pattern, number {}, all over it."
 
 
 def save_llava(
-    folder: Path, *, num_layers: int, width: int, vision_layers: int, image_pixels: int
+    folder: Path,
+    *,
+    num_layers: int,
+    width: int,
+    vision_layers: int,
+    image_pixels: int,
+    vision_width: int = 384,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """A LLaVA-1.5 with random weights, its tokenizer and its processor."""
+    """A LLaVA-1.5 with random weights, its tokenizer and its processor.
+
+    Heads are 64 wide, or 128 from a width of 4,096 on; feed-forward layers 4 times as wide as the
+    vision tower and 8/3 times as wide as the decoder.
+    """
     torch.manual_seed(0)
     words = [SYSTEM, QUESTION.format(""), ANSWER.format(""), "USER: ASSISTANT: Look closely. "]
     tokenizer = build_tokenizer(words * 4, vocab_size=1000)
     vision = CLIPVisionConfig(
-        hidden_size=384,
-        intermediate_size=1536,
+        hidden_size=vision_width,
+        intermediate_size=4 * vision_width,
         num_hidden_layers=vision_layers,
-        num_attention_heads=6,
+        num_attention_heads=vision_width // 64,
         image_size=image_pixels,
         patch_size=PATCH_PIXELS,
     )
+    num_heads = max(1, width // (128 if width >= 4096 else 64))
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=8 * width // 3,
         num_hidden_layers=num_layers,
-        num_attention_heads=max(1, width // 64),
-        num_key_value_heads=max(1, width // 64),
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -60,7 +72,9 @@ def save_llava(
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(image_pixels // PATCH_PIXELS) ** 2,
     )
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlavaForConditionalGeneration._from_config(config, dtype=dtype)
+    model.save_pretrained(folder)
     LlavaProcessor(
         image_processor=LlavaImageProcessorPil(
             do_pad=True,
