@@ -88,7 +88,7 @@ def draw_run(folder: Path, arguments: argparse.Namespace) -> None:
     run.config.write_bytes(config_file.read_bytes())
     pool = open_pool(config.data)
     keys = write_features(run, arguments.images, arguments.width)
-    write_outputs(config, run, pool, rank_at_random(pool, keys), {})
+    write_outputs(config, run, pool, rank_at_random(pool, keys), {}, np.zeros(len(pool), int))
     write_training(run)
     Stage(run.selection).finish({"selection.keep": "low"})
 

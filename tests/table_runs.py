@@ -69,13 +69,16 @@ class RunWriter:
         hf: dict | None = None,
         selection: dict | None = None,
         timings: list[dict] | None = None,
+        manifest: dict | None = None,
+        model_name: str | None = None,
     ) -> Path:
         run = RunDir(self.folder / name)
         config = Config.model_validate(
             {
                 "name": name,
                 "seed": seed,
-                "model": {"path": "m"},
+                "model_name": model_name,
+                "model": {"path": model_name or "m"},
                 "data": {"records": "pool.json"},
                 "selection": {"scorer": scorer, "budget": 0.25, **(selection or {})},
                 "training": {"tuning": tuning, "records": records, "hf": hf or {}},
@@ -87,7 +90,7 @@ class RunWriter:
         if is_subset:
             write_json(
                 run.selection / "manifest.json",
-                {"num_pool": 4000, "num_selected": 1000, "scorer": scorer},
+                {"num_pool": 4000, "num_selected": 1000, "scorer": scorer, **(manifest or {})},
             )
             entries.insert(0, timing("selection", select_seconds))
         if tuning != "none":

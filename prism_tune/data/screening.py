@@ -9,7 +9,7 @@ Shape legend: N records of the pool.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,14 @@ Findings = dict[int, tuple[Skipped, ...]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the policy makes of a pool's findings: the first skipping reason of a record counts."""
+    """What the policy makes of a pool's findings: the first skipping reason of a record counts.
+
+    `num_tokens_N`: of each record, cut to `data.max_length`, image tokens included; 0 for the
+    skipped ones. None where lengths were not looked at.
+    """
 
     skipped: dict[int, Skipped]
+    num_tokens_N: NDArray[np.int64] | None = None
 
     def usable(self, num_records: int) -> list[int]:
         """The indices of the other records."""
@@ -115,8 +120,13 @@ def screen_pool(pool: Pool, config: Config, processor: Any) -> Verdict:
     policy = config.data.policy
     findings = screen_records(pool, config.data)
     verdict = judge(pool, findings, policy)
-    _, too_long = screen_lengths(pool, verdict.usable(len(pool)), config, processor)
-    return judge(pool, merge(findings, too_long), policy)
+    usable = verdict.usable(len(pool))
+    lengths, too_long = screen_lengths(pool, usable, config, processor)
+    verdict = judge(pool, merge(findings, too_long), policy)
+    num_tokens_N = np.zeros(len(pool), dtype=np.int64)
+    num_tokens_N[usable] = np.minimum(lengths, config.data.max_length)
+    num_tokens_N[list(verdict.skipped)] = 0
+    return replace(verdict, num_tokens_N=num_tokens_N)
 
 
 def is_unusable(items: Sequence[Skipped]) -> bool:

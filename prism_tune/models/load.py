@@ -127,6 +127,11 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
         raise UserError(_unreachable(config)) from error
 
 
+def count_layers(config: ModelConfig) -> int:
+    """The decoder layers of the whole model."""
+    return int(load_model_config(config).get_text_config().num_hidden_layers)
+
+
 def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
     """The local directory of the weights; downloads from the hub only what is needed.
 

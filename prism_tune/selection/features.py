@@ -21,7 +21,7 @@ from prism_tune.config import Config
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
 from prism_tune.feature_shards import StoredFeatures
-from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.load import count_layers, pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.process_group import from_main, main_first
 from prism_tune.run_dir import RunDir, fingerprint_model
@@ -32,6 +32,7 @@ from prism_tune.selection.feature_store import FeatureStore
 from prism_tune.selection.pool_units import find_pool_units, locate_rows
 from prism_tune.selection.prefix_check import prefix_is_exact
 from prism_tune.selection.prompts import PromptKind
+from prism_tune.selection.request import Request
 from prism_tune.selection.shard_builder import Counts
 from prism_tune.selection.store_filling import Computation, fill_store
 from prism_tune.selection.units import Units
@@ -59,46 +60,24 @@ class FeatureTable:
         return [keys[row] if row >= 0 else None for row in self.row_N.tolist()]
 
 
-def extract_features(
-    config: Config,
-    run: RunDir,
-    pool: Pool,
-    left_out: Mapping[int, Skipped],
-    *,
-    on_shard: Callable[[Counts], None],
-    force: bool = False,
-) -> FeatureTable:
+def extract_features(request: Request) -> FeatureTable:
     """Compute what the run's feature store does not have yet.
-
-    Args:
-        config: the model, data and selection sections are read.
-        run: whose store is filled.
-        pool: the records.
-        left_out: by index, the records that are skipped already, with reasons.
-        on_shard: called with the counts of each shard that this process finished.
-        force: compute everything anew.
 
     Raises:
         UserError: a broken image whose policy is "fail"; out of memory with one record.
     """
-    extraction = _Extraction(config, run, pool)
-    kind = extraction.prepare_store(force)
-    units = find_pool_units(config, pool, kind, extraction.processor, run.features, left_out)
-    num_computed = extraction.compute(units, kind, on_shard)
+    config, pool, cache = request.config, request.pool, request.run.features
+    extraction = _Extraction(config, request.run, pool)
+    kind = extraction.prepare_store(request.force)
+    units = find_pool_units(config, pool, kind, extraction.processor, cache, request.left_out)
+    num_computed = extraction.compute(units, kind, request.on_shard)
     return extraction.build_table(units, kind, num_computed)
 
 
-def without_features(
-    config: Config,
-    run: RunDir,
-    pool: Pool,
-    left_out: Mapping[int, Skipped],
-    *,
-    on_shard: Callable[[Counts], None],
-    force: bool,
-) -> FeatureTable:
+def without_features(request: Request) -> FeatureTable:
     """The table for scorers that need no features: nothing is computed."""
-    return FeatureTable(None, np.full(len(pool), -1), tuple(left_out.values()), {})
+    nothing_N = np.full(len(request.pool), -1)
+    return FeatureTable(None, nothing_N, tuple(request.left_out.values()), {})
 
 
 def feature_inputs(config: Config) -> dict[str, Any]:
@@ -197,6 +176,7 @@ class _Extraction:
             "prompt": kind,
             "dtype": str(self.dtype).removeprefix("torch."),
             "layers": list(self.layers),
+            "num_model_layers": count_layers(self.config.model),
             "fingerprint": self.store.fingerprint,
         }
         return FeatureTable(values_UD, row_N, units.skipped, description)

@@ -25,9 +25,23 @@ from prism_tune.selection.ranking import Ranking
 
 
 def write_outputs(
-    config: Config, run: RunDir, pool: Pool, ranking: Ranking, timings: dict[str, Any]
+    config: Config,
+    run: RunDir,
+    pool: Pool,
+    ranking: Ranking,
+    timings: dict[str, Any],
+    num_tokens_N: NDArray[np.int64],
 ) -> dict[str, Any]:
     """Write everything and print the table.
+
+    Args:
+        config: the experiment.
+        run: its folder.
+        pool: all records.
+        ranking: the verdict on each.
+        timings: what the selection has taken.
+        num_tokens_N: of each record, as it will be tuned on; they tell what tuning on the whole
+            pool would take.
 
     Returns:
         What the stage records of its outputs: the subset's SHA-256 and the counts.
@@ -45,6 +59,10 @@ def write_outputs(
         "keep": config.selection.keep,
         **outputs,
         "num_text_only": int(pool.is_text_only_N.sum()),
+        "num_tokens": {
+            "pool": int(num_tokens_N.sum()),
+            "selected": int(num_tokens_N[ranking.selected_N].sum()),
+        },
         "per_source": per_source,
         **describe_skipped([*pool.skipped, *ranking.skipped]),
         "pool_fingerprint": pool.fingerprint,

@@ -19,6 +19,7 @@ from prism_tune.selection.inputs import find_scorer, meter_fingerprint, stage_in
 from prism_tune.selection.meter import meter_selection
 from prism_tune.selection.outputs import write_outputs
 from prism_tune.selection.ranking import rank_pool
+from prism_tune.selection.request import Request
 from prism_tune.selection.subset import num_kept
 from prism_tune.stages import must_run
 
@@ -52,13 +53,14 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         with meter_selection(run, metered, force=force) as meter:
             main_first(stage.reopen)
             started = time.perf_counter()
-            table = scorer.evidence.extract(
-                config, run, pool, verdict.skipped, on_shard=meter.count, force=force
-            )
+            request = Request(config, run, pool, verdict.skipped, meter.count, force)
+            table = scorer.evidence.extract(request)
             meter.count({"feature_seconds": time.perf_counter() - started})
             if is_main():
                 ranking = rank_pool(config, pool, table, scorer)
                 meter.count({"records": len(pool)})
-                outputs = write_outputs(config, run, pool, ranking, meter.read())
+                assert verdict.num_tokens_N is not None
+                timings = meter.read()
+                outputs = write_outputs(config, run, pool, ranking, timings, verdict.num_tokens_N)
                 stage.finish(inputs, **outputs)
         barrier()

@@ -14,8 +14,10 @@ from typing import Literal
 from prism_tune.tables.relative import mean_and_sd
 from prism_tune.tables.rows import Row
 from prism_tune.tables.runs import TableRun
+from prism_tune.timings import sum_attempts
 
 StageName = Literal["selection", "training"]
+_HF_EPOCHS = 3  # of TrainingArguments, where the config names no number
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,24 @@ class FullTuning:
     how: str
 
 
-def stage_seconds(run: TableRun, stage: StageName) -> float | None:
-    """Device-seconds of a stage over all its attempts; None where it never finished."""
+def stage_sum(run: TableRun, stage: StageName, quantity: str = "device_seconds") -> float | None:
+    """A quantity of a stage over all its attempts; None where it never finished or lacks it."""
     entries = [entry for entry in run.timings if entry["stage"] == stage]
     if not any(entry["finished"] for entry in entries):
         return None
-    return sum(float(entry["device_seconds"]) for entry in entries)
+    return sum_attempts(entries, quantity)
+
+
+def row_mean(row: Row, stage: StageName, quantity: str = "device_seconds") -> float | None:
+    """Mean of `stage_sum` over the row's runs; None where one of them lacks it."""
+    values = [stage_sum(run, stage, quantity) for run in row.runs]
+    present = [value for value in values if value is not None]
+    return mean_and_sd(present)[0] if len(present) == len(values) else None
 
 
 def row_seconds(row: Row, stage: StageName) -> float | None:
-    """Mean over the row's runs; None where one of them was not metered."""
-    values = [stage_seconds(run, stage) for run in row.runs]
-    present = [value for value in values if value is not None]
-    return mean_and_sd(present)[0] if len(present) == len(values) else None
+    """Device-seconds, mean over the row's runs; None where one of them was not metered."""
+    return row_mean(row, stage)
 
 
 def spans_devices(rows: Sequence[Row]) -> bool:
@@ -60,7 +67,7 @@ def device_names(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row tuned on the whole pool with the same model and tuning as `row`."""
+    """The row tuned on the whole of the same pool, with the same model and tuning as `row`."""
     own = row.first.config
     return next(
         (
@@ -68,6 +75,7 @@ def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
             for other in rows
             if other.first.is_full
             and other.first.config.model == own.model
+            and other.first.config.data.records == own.data.records
             and other.first.config.training.tuning == own.training.tuning
         ),
         None,
@@ -80,23 +88,29 @@ def full_tuning(row: Row, rows: Sequence[Row]) -> FullTuning | None:
     measured = row_seconds(full, "training") if full and not spans_devices((row, full)) else None
     if full is not None and measured is not None:
         return FullTuning(measured, True, f"measured on {full.names}")
-    subset_seconds = row_seconds(row, "training")
-    manifest = row.first.manifest
-    if subset_seconds is None or manifest is None:
+    return _extrapolate(row)
+
+
+def _extrapolate(row: Row) -> FullTuning | None:
+    """The pool's tokens at the measured tokens/s; where steps are fixed, the same steps.
+
+    Without counts of tokens, by records: a selector that keeps short records then looks cheaper.
+    """
+    seconds, tokens = row_seconds(row, "training"), row_mean(row, "training", "tokens")
+    manifest, hf = row.first.manifest, row.first.config.training.hf
+    if seconds is None or manifest is None:
         return None
-    return _extrapolate(subset_seconds, row.first)
-
-
-def _extrapolate(subset_seconds: float, run: TableRun) -> FullTuning:
-    """Seconds per record x size of the pool; where steps are fixed, the same steps."""
-    assert run.manifest is not None
-    num_pool, num_selected = int(run.manifest["num_pool"]), int(run.manifest["num_selected"])
-    if int(run.config.training.hf.get("max_steps", -1)) > 0:
-        return FullTuning(subset_seconds, False, "extrapolated: the same max_steps")
-    seconds = subset_seconds / num_selected * num_pool
-    return FullTuning(
-        seconds, False, f"extrapolated: seconds per record x {num_pool:,} records of the pool"
-    )
+    if int(hf.get("max_steps", -1)) > 0:
+        return FullTuning(seconds, False, "extrapolated: the same max_steps")
+    num_pool_tokens = manifest.get("num_tokens", {}).get("pool")
+    if tokens and num_pool_tokens:
+        epochs = float(hf.get("num_train_epochs", _HF_EPOCHS))
+        rate = tokens / seconds
+        how = f"{num_pool_tokens:,} tokens of the pool at the measured {rate:,.0f} tokens/s"
+        return FullTuning(epochs * num_pool_tokens / rate, False, f"extrapolated: {how}")
+    num_pool, num_selected = int(manifest["num_pool"]), int(manifest["num_selected"])
+    how = f"seconds per record x {num_pool:,} records of the pool"
+    return FullTuning(seconds / num_selected * num_pool, False, f"extrapolated: {how}")
 
 
 def selection_cost(

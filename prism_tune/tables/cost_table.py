@@ -12,6 +12,7 @@ from prism_tune.tables.cost import (
     device_names,
     find_full,
     full_tuning,
+    row_mean,
     row_seconds,
     spans_devices,
 )
@@ -21,8 +22,9 @@ from prism_tune.tables.scores import cost_ratio
 
 _HEADER = (
     "Method", "Run", "T_select", "T_tune(sub)", "T_tune(full)", "select / full, %",
-    "total / full", "P", "C", "break-even T_select",
+    "total / full", "P", "C", "break-even T_select", "FLOPs select", "FLOPs tune", "energy",
 )  # fmt: skip
+_JOULES_PER_KWH = 3.6e6
 
 
 def build_cost_table(comparison: Comparison, column_note: str) -> Table:
@@ -38,6 +40,8 @@ def build_cost_table(comparison: Comparison, column_note: str) -> Table:
             "T_tune(sub). P = Rel. / 100 against the run on the whole pool; C = total / full / P.",
             "break-even T_select: the selection time at which C equals Random's; negative where "
             "not even a free selection pays.",
+            "FLOPs: estimated from the model's architecture and the metered tokens and images. "
+            "Energy: of the GPUs, selecting and tuning; n/a where NVML gives none.",
             *_full_notes(selected, comparison.rows),
             *_reference_notes(comparison, selected),
         ),
@@ -64,6 +68,9 @@ def _cost_cells(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
         number_cell(None if performance is None else performance / 100, digits=3),
         number_cell(cost_ratio(comparison, row), digits=2),
         _break_even_cell(comparison, row),
+        _flops_cell(row_mean(row, "selection", "flops")),
+        _flops_cell(row_mean(row, "training", "flops")),
+        _energy_cell(row),
     )
 
 
@@ -72,6 +79,19 @@ def _full_cell(whole: FullTuning | None) -> Cell:
         return Cell(MISSING)
     cell = duration_cell(whole.seconds)
     return cell if whole.measured else Cell(f"{cell.text} (extrapolated)", cell.value)
+
+
+def _flops_cell(flops: float | None) -> Cell:
+    return Cell(MISSING) if flops is None else Cell(f"{flops:.2e}", flops)
+
+
+def _energy_cell(row: Row) -> Cell:
+    """Of selecting and tuning together."""
+    joules = [row_mean(row, stage, "energy_joules") for stage in ("selection", "training")]
+    known = [value for value in joules if value is not None]
+    if len(known) < len(joules):
+        return Cell(MISSING)
+    return Cell(f"{sum(known) / _JOULES_PER_KWH:.3g} kWh", sum(known))
 
 
 def _break_even_cell(comparison: Comparison, row: Row) -> Cell:

@@ -79,7 +79,12 @@ def _position(run: TableRun) -> int:
     return 1 if run.config.selection.scorer == "random" else 2
 
 
-def _label(run: TableRun) -> str:
+def _label(run: TableRun, *, with_model: bool) -> str:
+    model = run.config.model_name
+    return f"{model}: {_describe(run)}" if with_model and model else _describe(run)
+
+
+def _describe(run: TableRun) -> str:
     if run.is_untuned:
         return "untuned"
     tuning = run.config.training.tuning
@@ -94,7 +99,8 @@ def _label(run: TableRun) -> str:
 
 def _distinct_labels(runs: Sequence[TableRun]) -> list[str]:
     """Rows that would read alike also say where their configs differ: `[layer=3]`."""
-    labels = [_label(run) for run in runs]
+    several_models = len({run.config.model_name for run in runs}) > 1
+    labels = [_label(run, with_model=several_models) for run in runs]
     return [
         label
         + _differences(run, [r for r, other in zip(runs, labels, strict=True) if other == label])

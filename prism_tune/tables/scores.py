@@ -17,6 +17,10 @@ from prism_tune.tables.paper import PaperRow, PaperTable
 from prism_tune.tables.relative import mean_and_sd, relative_score
 from prism_tune.tables.render import INAPPLICABLE, MISSING, Cell, duration_cell, number_cell
 from prism_tune.tables.rows import Row
+from prism_tune.tables.runs import TableRun
+
+_SHALLOW, _DEEP = 1 / 4, 3 / 4
+"""Shares of a model's layers; the paper says shallow, middle and deep, and no numbers."""
 
 BaselineOf = Callable[[Row], Row | None]
 
@@ -122,25 +126,51 @@ def _interval_cell(comparison: Comparison, row: Row, baseline: Row | None) -> Ce
 def _paper_cells(
     comparison: Comparison, row: Row, baseline: Row | None, paper: PaperTable
 ) -> tuple[Cell, Cell]:
-    """Our Rel. minus the paper's, and the Rel. it prints for the same method."""
-    printed = paper.row(_paper_key(row))
+    """Our Rel. minus the paper's, and the Rel. it prints for the same method.
+
+    The paper's is recomputed from its cells; where it prints no cells, it is the printed one.
+    """
+    printed = paper.row(_paper_key(row, paper))
     if printed is None or baseline is None:
         return Cell(MISSING), Cell(MISSING)
     ours = comparison.relative(row, baseline).value
     theirs = paper_relative(printed, paper, comparison.columns.columns)
+    if theirs is None and not printed.cells:
+        theirs = printed.printed_rel
     if ours is None or theirs is None:
         return Cell(MISSING), number_cell(printed.printed_rel)
     return number_cell(ours - theirs, sign=True), number_cell(printed.printed_rel)
 
 
-def _paper_key(row: Row) -> str:
+def _paper_key(row: Row, paper: PaperTable) -> str:
     """Which printed row ours stands beside."""
-    if not row.first.is_selected:
-        return "full" if row.first.is_full else "untuned"
-    selection = row.first.config.selection
-    if selection.keep != "low":
+    run = row.first
+    if not run.is_selected:
+        return "full" if run.is_full else "untuned"
+    if run.config.selection.scorer != "prism":
+        return run.config.selection.scorer
+    variant = _find_variant(run)
+    if variant:
+        return variant
+    model = run.config.model_name
+    return model if model and paper.row(model) else "prism"
+
+
+def _find_variant(run: TableRun) -> str:
+    """How a PRISM run departs from the paper's own setting; empty where it does not."""
+    selection = run.config.selection
+    if selection.keep not in (None, "low"):
         return f"keep {selection.keep}"
-    return "pooling last" if selection.pooling == "last" else selection.scorer
+    if selection.pooling != "mean":
+        return f"pooling {selection.pooling}"
+    if selection.centering != "corpus":
+        return f"centering {selection.centering}"
+    if selection.features != "visual":
+        return f"features {selection.features}"
+    depth = (run.manifest or {}).get("features", {}).get("num_model_layers")
+    if depth is None or selection.layer <= _SHALLOW * depth:
+        return ""
+    return "layer deep" if selection.layer > _DEEP * depth else "layer middle"
 
 
 def _kept_cell(row: Row) -> Cell:

@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 
 from prism_tune.data import image_inspections
+from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.models.processor import load_processor
 from prism_tune.selection import extractor, pool_units
 from prism_tune.selection import select as select_module
 from prism_tune.timings import read_timings, stage_total
@@ -69,6 +72,17 @@ def test_the_manifest_says_what_the_selection_cost(workplace):
     assert len(manifest["pool_fingerprint"]) == 32
     assert len(manifest["features"]["fingerprint"]) == 64
     assert manifest["anisotropy"].keys() >= {"mean_cosine_raw", "mean_cosine_centred"}
+
+
+def test_the_manifest_says_what_tuning_on_the_whole_pool_would_take(workplace):
+    """Tokens as the model will see them, and layers of the model that is not loaded whole."""
+    result, config = workplace.select(), workplace.config()
+    pool = open_pool(config.data)
+    processor = load_processor(config.model)
+    lengths = estimate_lengths(pool, range(len(pool)), processor, config.model.template)
+    kept = [length for uid, length in zip(pool.uids, lengths, strict=True) if uid in uids(result)]
+    assert result.manifest["num_tokens"] == {"pool": sum(lengths), "selected": sum(kept)}
+    assert result.manifest["features"]["num_model_layers"] == 4
 
 
 def test_scores_name_rank_and_reason_of_every_record(workplace):

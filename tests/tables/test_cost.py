@@ -46,6 +46,49 @@ def test_without_a_full_run_its_time_is_extrapolated_and_c_is_not_guessed(runs):
     assert (row["P"], row["C"], row["break-even T_select"]) == ("n/a", "n/a", "n/a")
 
 
+def _metered(seconds, **counts):
+    return [timing("selection", 3.0), timing("training", seconds, counts=counts)]
+
+
+def test_full_tuning_is_extrapolated_from_the_measured_tokens_per_second(runs):
+    """The kept records are short ones: a quarter of the records, a tenth of the tokens."""
+    run = runs.write(
+        "prism",
+        [quickstart_result(15, 20)],
+        hf={"num_train_epochs": 2},
+        timings=_metered(100.0, tokens=2 * 5_000),
+        manifest={"num_tokens": {"pool": 50_000, "selected": 5_000}},
+    )
+    assert float(_cost([run])["prism"]["T_tune(full)"]) == pytest.approx(1000)
+    text = build_table("cost", [run], baseline=None)
+    assert "extrapolated: 50,000 tokens of the pool at the measured 100 tokens/s" in text
+
+
+def test_flops_and_energy_are_summed_over_attempts_and_averaged_over_seeds(runs):
+    def attempts(scale):
+        return [
+            timing("selection", 3.0, counts={"flops": 1e12}, energy_joules=3.6e5),
+            timing("training", 10.0, counts={}, energy_joules=0.0, finished=False),
+            timing("training", 70.0, counts={"flops": scale * 4e12}, energy_joules=7.2e5),
+            timing("training", 70.0, counts={"flops": scale * 2e12}, energy_joules=3.6e5 * scale),
+        ]
+
+    paths = [
+        runs.write(f"p{n}", [quickstart_result(15, 20)], seed=n, timings=attempts(n + 1))
+        for n in range(2)
+    ]
+    row = _cost(paths)["p0, p1"]
+    assert float(row["FLOPs select"]) == 1e12
+    assert float(row["FLOPs tune"]) == pytest.approx(9e12)
+    assert float(row["energy"]) == pytest.approx(3.6e5 + 7.2e5 + 1.5 * 3.6e5)
+    assert "0.45 kWh" in build_table("cost", paths, baseline=None)
+
+
+def test_energy_that_was_not_measured_is_not_0(four_runs):
+    assert _cost(four_runs)["prism"]["energy"] == "n/a"
+    assert _cost(four_runs)["prism"]["FLOPs tune"] == "n/a"
+
+
 def test_fixed_steps_cost_the_same_on_the_whole_pool(runs):
     run = runs.write("prism", [quickstart_result(15, 20)], hf={"max_steps": 110})
     assert float(_cost([run])["prism"]["T_tune(full)"]) == 100
