@@ -45,6 +45,7 @@ from prism_tune.run_dir import RunDir
 from prism_tune.selection.encoding import Encoded, encode
 from prism_tune.selection.features import FeatureTable, extract_features
 from prism_tune.selection.prompts import PromptKind, build_prompt
+from prism_tune.selection.request import Request
 
 Value = TypeVar("Value")
 Seconds = NDArray[np.float64]
@@ -138,7 +139,7 @@ def with_batch_size(config: Config, pool: Pool, batch_size: int) -> Config:
 def extract(config: Config, pool: Pool) -> FeatureTable:
     """What `prism-tune select` does before it scores."""
     run = RunDir(Path(config.output_dir) / config.name)
-    return extract_features(config, run, pool, {}, on_shard=lambda counts: None)
+    return extract_features(Request(config, run, pool, {}, on_shard=lambda counts: None))
 
 
 @torch.inference_mode()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from prism_tune.data.collator import Collator
 from prism_tune.errors import UserError
+from prism_tune.models.families import parts
 from prism_tune.selection.encoding import Encoded
 
 logger = logging.getLogger(__name__)
@@ -78,6 +81,49 @@ class BatchRunner(ABC):
     @abstractmethod
     def _forward(self, batch: Sequence[Encoded]) -> Pooled:
         """The rows, or `torch.OutOfMemoryError`."""
+
+
+class ModelRunner(BatchRunner):
+    """A multimodal model (the whole of it, or its first layers) on batches.
+
+    Args:
+        model: with its parts where `models/families.py` says.
+        processor: the model's.
+        layers: which rows.
+        width: D of a row.
+        tokens_per_batch: padded tokens of a batch.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        layers: Sequence[int],
+        width: int,
+        tokens_per_batch: int,
+    ) -> None:
+        super().__init__(layers, width, tokens_per_batch)
+        self._model = model
+        self.dtype = model.dtype
+        self._parts = parts(model)
+        self._collate = Collator(processor, model.dtype)
+        found = self._parts
+        self._decoder_size = count_parameters(found.language_model.layers)
+        self._vision_size = count_parameters(found.vision_tower) + count_parameters(found.projector)
+
+    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
+        """2 x parameters x tokens, of the decoder layers and of the vision side."""
+        num_tokens = sum(len(unit.pooled_L) for unit in batch)
+        num_patches = sum(count_patches(unit, self._model) for unit in batch)
+        return 2.0 * (self._decoder_size * num_tokens + self._vision_size * num_patches)
+
+    def _place(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """The collated batch on the model's device, without a mask where nothing is padded."""
+        inputs = self._collate([unit.inputs for unit in batch])
+        if bool(inputs["attention_mask"].all()):
+            del inputs["attention_mask"]  # plain causal attention, the fast kernel
+        device = self._model.device
+        return {key: value.to(device, non_blocking=True) for key, value in inputs.items()}
 
 
 def count_parameters(module: nn.Module | torch.Tensor) -> int:

@@ -44,11 +44,16 @@ class ScoringContext:
         uids = self.pool.uids
         return [uids[i] for i in self.records_M.tolist()]
 
-    def features(self) -> tuple[RowBlocks, RowPairs] | None:
-        """The rows, and which records share them; None where there is nothing to score."""
-        if self.features_UD is None or self.row_M is None or len(self.row_M) == 0:
-            return None
-        return self.features_UD, pair_rows(self.features_UD.shape[0], self.groups_M, self.row_M)
+    def rows(self) -> tuple[RowBlocks, NDArray[np.int64]]:
+        """The features of a method that reads some, and each record's row."""
+        assert self.features_UD is not None
+        assert self.row_M is not None
+        return self.features_UD, self.row_M
+
+    def paired_rows(self) -> tuple[RowBlocks, RowPairs]:
+        """The features, and which records share a row and a group."""
+        features_UD, row_M = self.rows()
+        return features_UD, pair_rows(features_UD.shape[0], self.groups_M, row_M)
 
 
 @dataclass(frozen=True)
@@ -59,16 +64,12 @@ class ScoredRecords:
     diagnostics: dict[str, Any]
 
 
-NOTHING_SCORED = ScoredRecords(np.zeros(0), {})
-"""Of a pool without usable image record."""
-
-
 @dataclass(frozen=True)
 class Scorer:
     """A selection method.
 
     Attributes:
-        score: the scores of the records.
+        score: the scores of the records, of which there is at least one.
         evidence: what has to be computed first.
         options: the class of its `selection.options`.
         keep: which scores the method itself keeps; `selection.keep` says otherwise.

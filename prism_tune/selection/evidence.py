@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from prism_tune.config import Config
-from prism_tune.data.records import Pool
 from prism_tune.run_dir import RunDir
-from prism_tune.schema import Skipped
 from prism_tune.selection.answer_losses import COLUMNS, AnswerLosses
 from prism_tune.selection.feature_store import FeatureStore
 from prism_tune.selection.features import (
@@ -22,34 +20,19 @@ from prism_tune.selection.features import (
     without_features,
 )
 from prism_tune.selection.measures import Measure, measure_records
-from prism_tune.selection.shard_builder import Counts
-
-
-class Extract(Protocol):
-    """Computes what the run folder does not have; every launched process calls it."""
-
-    def __call__(
-        self,
-        config: Config,
-        run: RunDir,
-        pool: Pool,
-        left_out: Mapping[int, Skipped],
-        *,
-        on_shard: Callable[[Counts], None],
-        force: bool,
-    ) -> FeatureTable:
-        """The table of every record's features and measured numbers."""
+from prism_tune.selection.request import Request
 
 
 @dataclass(frozen=True)
 class Evidence:
     """One kind of it.
 
+    `extract` computes what the run folder does not have; every launched process calls it.
     `inputs`: what the evidence depends on, so that the time of a rescoring adds up with that of
     the evidence it used; None where nothing is computed. `store`: where it is kept.
     """
 
-    extract: Extract
+    extract: Callable[[Request], FeatureTable]
     inputs: Callable[[Config], Any] | None = None
     store: Callable[[Config, RunDir], FeatureStore] | None = None
 

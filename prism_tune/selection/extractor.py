@@ -18,22 +18,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prism_tune.config import Config
-from prism_tune.data.collator import Collator
 from prism_tune.errors import ConfigError
-from prism_tune.models.families import parts
 from prism_tune.models.load import load_shallow
-from prism_tune.selection.batch_runner import (
-    BatchRunner,
-    Pooled,
-    count_parameters,
-    count_patches,
-)
+from prism_tune.selection.batch_runner import ModelRunner, Pooled
 from prism_tune.selection.encoding import Encoded
 
 Pooling = Literal["mean", "last", "attention"]
 
 
-class Extractor(BatchRunner):
+class Extractor(ModelRunner):
     """Runs a shallow model on batches of units.
 
     Args:
@@ -59,29 +52,14 @@ class Extractor(BatchRunner):
         apart: bool = False,
     ) -> None:
         width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
-        super().__init__(layers, width, tokens_per_batch)
-        self._model = model
-        self._parts = parts(model)
+        super().__init__(model, processor, layers, width, tokens_per_batch)
         self._pooling = pooling
-        self._collate = Collator(processor, model.dtype)
-        self.dtype = model.dtype
         self._apart = apart
-        found = self._parts
-        self._decoder_size = count_parameters(found.language_model.layers)
-        self._vision_size = count_parameters(found.vision_tower) + count_parameters(found.projector)
-
-    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
-        """2 x parameters x tokens, of the decoder layers and of the vision side."""
-        num_tokens = sum(len(unit.pooled_L) for unit in batch)
-        num_patches = sum(count_patches(unit, self._model) for unit in batch)
-        return 2.0 * (self._decoder_size * num_tokens + self._vision_size * num_patches)
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[Encoded]) -> Pooled:
         device = self._model.device
-        inputs = self._collate([unit.inputs for unit in batch])
-        if bool(inputs["attention_mask"].all()):
-            del inputs["attention_mask"]  # no padding: plain causal attention, the fast kernel
+        inputs = self._place(batch)
         masks = [mask_BL.to(device, non_blocking=True) for mask_BL in self._masks(batch)]
         result: Pooled = {}
         attention: dict[int, torch.Tensor] = {}
@@ -95,10 +73,7 @@ class Extractor(BatchRunner):
             result[layer] = torch.cat(pooled, dim=1)
 
         with self._capture(keep), self._capture_attention(attention):
-            self._model(
-                **{key: value.to(device, non_blocking=True) for key, value in inputs.items()},
-                use_cache=False,
-            )
+            self._model(**inputs, use_cache=False)
         return result
 
     def _masks(self, batch: Sequence[Encoded]) -> list[torch.Tensor]:

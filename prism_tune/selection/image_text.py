@@ -27,7 +27,7 @@ from prism_tune.distributed import is_main
 from prism_tune.feature_shards import StoredFeatures
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.process_group import from_main, main_first
-from prism_tune.run_dir import RunDir, fingerprint_model
+from prism_tune.run_dir import fingerprint_model
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
 from prism_tune.selection.batch_runner import OUTPUT
 from prism_tune.selection.dual_encoder import (
@@ -41,9 +41,10 @@ from prism_tune.selection.feature_store import FeatureStore
 from prism_tune.selection.features import FeatureTable
 from prism_tune.selection.image_hashes import ImageHashes, hash_images
 from prism_tune.selection.options import read_options
+from prism_tune.selection.request import Request
 from prism_tune.selection.shard_builder import Counts
 from prism_tune.selection.store_filling import Computation, fill_store
-from prism_tune.selection.units import skip_record
+from prism_tune.selection.units import skip_record, usable_images
 
 logger = logging.getLogger(__name__)
 
@@ -78,26 +79,19 @@ def embedding_inputs(config: Config) -> dict[str, Any]:
     }
 
 
-def compare_images_and_texts(
-    config: Config,
-    run: RunDir,
-    pool: Pool,
-    left_out: Mapping[int, Skipped],
-    *,
-    on_shard: Callable[[Counts], None],
-    force: bool,
-) -> FeatureTable:
+def compare_images_and_texts(request: Request) -> FeatureTable:
     """The "cosine" of every record; embeddings that the run has are used again.
 
     Raises:
         UserError: no such encoder; a broken image whose policy is "fail".
     """
+    config, run, pool = request.config, request.run, request.pool
     options = read_options(config, EncoderOptions)
     device = pick_device()
     dtype = resolve_dtype(config.selection.dtype, device)
     encoder = DualEncoder(options.model, options.revision, dtype, device)
     images = hash_images(pool, run.features / "image_hashes.parquet")
-    pairs = _pair_up(pool, images, left_out)
+    pairs = _pair_up(pool, images, request.left_out)
     apply_policy(str(pool.path), pairs.skipped, config.data.policy)
     budget = config.selection.tokens_per_batch
     computations = {
@@ -117,12 +111,12 @@ def compare_images_and_texts(
             order=lambda key: len(record_text(pool[pairs.texts[key]])),
         ),
     }
-    stores = {name: _open_store(name, config, run, force=force) for name in computations}
+    stores = {name: _open_store(name, request) for name in computations}
     keys = {"image_embeddings": sorted(pairs.paths), "text_embeddings": sorted(pairs.texts)}
     description = {
         name: {
             "num_units": len(keys[name]),
-            "num_computed": _fill(stores[name], keys[name], computation, on_shard),
+            "num_computed": _fill(stores[name], keys[name], computation, request.on_shard),
             "fingerprint": stores[name].fingerprint,
         }
         for name, computation in computations.items()
@@ -146,24 +140,16 @@ def record_text(record: Record) -> str:
 
 
 def _pair_up(pool: Pool, images: ImageHashes, left_out: Mapping[int, Skipped]) -> _Pairs:
-    pairs = _Pairs({}, {}, {}, {}, ())
-    skipped = list(left_out.values())
-    for index in np.flatnonzero(~pool.is_text_only_N).tolist():
-        if index in left_out:
-            continue
-        names = pool.images(index)
-        bad = next((name for name in names if name in images.faults), None)
-        if bad is not None:
-            skipped.append(skip_record(pool, index, *images.faults[bad]))
-            continue
+    images_of, skipped = usable_images(pool, images, left_out)
+    pairs = _Pairs({}, images_of, {}, {}, skipped)
+    for index, hashes in images_of.items():
         text = record_text(pool[index])
         key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         pairs.text_of[index] = key
         pairs.texts.setdefault(key, index)
-        pairs.images_of[index] = [images.hashes[name] for name in names]
-        for name, path in zip(pairs.images_of[index], pool.image_paths(index), strict=True):
+        for name, path in zip(hashes, pool.image_paths(index), strict=True):
             pairs.paths.setdefault(name, path)
-    return _Pairs(pairs.text_of, pairs.images_of, pairs.texts, pairs.paths, tuple(skipped))
+    return pairs
 
 
 def _skip_unreadable(pool: Pool, pairs: _Pairs, store: FeatureStore) -> _Pairs:
@@ -179,9 +165,10 @@ def _skip_unreadable(pool: Pool, pairs: _Pairs, store: FeatureStore) -> _Pairs:
     return _Pairs(pairs.text_of, images_of, pairs.texts, pairs.paths, (*pairs.skipped, *skipped))
 
 
-def _open_store(name: str, config: Config, run: RunDir, *, force: bool) -> FeatureStore:
-    store = FeatureStore(run.selection / name, embedding_inputs(config), (OUTPUT,))
-    if from_main(lambda: store.open(name.replace("_", " "), force=force)) is None:
+def _open_store(name: str, request: Request) -> FeatureStore:
+    folder = request.run.selection / name
+    store = FeatureStore(folder, embedding_inputs(request.config), (OUTPUT,))
+    if from_main(lambda: store.open(name.replace("_", " "), force=request.force)) is None:
         main_first(lambda: store.begin("whole"))
     return store
 

@@ -26,13 +26,12 @@ from prism_tune.models.load import load_model, pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.process_group import from_main, main_first
 from prism_tune.run_dir import RunDir, fingerprint_model
-from prism_tune.schema import Skipped
 from prism_tune.selection.batch_runner import OUTPUT, BatchRunner
 from prism_tune.selection.feature_store import FeatureStore
 from prism_tune.selection.features import FeatureTable
 from prism_tune.selection.pool_units import find_pool_units, locate_rows
 from prism_tune.selection.record_encoding import RecordDataset
-from prism_tune.selection.shard_builder import Counts
+from prism_tune.selection.request import Request
 from prism_tune.selection.store_filling import Computation, fill_store
 
 logger = logging.getLogger(__name__)
@@ -70,42 +69,25 @@ class Measure:
         }
 
 
-def measure_records(
-    measure: Measure,
-    config: Config,
-    run: RunDir,
-    pool: Pool,
-    left_out: Mapping[int, Skipped],
-    *,
-    on_shard: Callable[[Counts], None],
-    force: bool,
-) -> FeatureTable:
+def measure_records(measure: Measure, request: Request) -> FeatureTable:
     """Compute what the measure's store does not have; every record's numbers by column.
-
-    Args:
-        measure: what is computed.
-        config: the model, data and selection sections are read.
-        run: whose store is filled.
-        pool: the records.
-        left_out: by index, the records that are skipped already, with reasons.
-        on_shard: called with the counts of each finished shard.
-        force: compute everything anew.
 
     Raises:
         UserError: a record that cannot be used and whose policy is "fail"; out of memory with one
             record.
     """
+    config, run, pool = request.config, request.run, request.pool
     title = measure.name.replace("_", " ")
     store = measure.store(config, run)
-    if from_main(lambda: store.open(title, force=force)) is None:
+    if from_main(lambda: store.open(title, force=request.force)) is None:
         main_first(lambda: store.begin("answers"))
     processor = load_processor(config.model)
-    units = find_pool_units(config, pool, "answers", processor, run.features, left_out)
+    units = find_pool_units(config, pool, "answers", processor, run.features, request.left_out)
     num_computed = fill_store(
         store,
         units.keys,
         _computation(measure, config, pool, dict(zip(units.keys, units.records, strict=True))),
-        on_shard,
+        request.on_shard,
         lambda num_missing: logger.info(
             "%s: %d distinct records; %d to compute", title, len(units.keys), num_missing
         ),

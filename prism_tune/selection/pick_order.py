@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config import Count
-from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.selection.context import ScoredRecords, ScoringContext
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.reduction import reduce_features
 from prism_tune.selection.row_pairs import RowPairs
@@ -44,10 +44,7 @@ class PickOptions(ScorerOptions):
 def score_picks(context: ScoringContext, choose_next: ChooseNext) -> ScoredRecords:
     """The place of every picked record, from 0, inside its group; the rest share the next one."""
     options = read_options(context.config, PickOptions)
-    found = context.features()
-    if found is None:
-        return NOTHING_SCORED
-    features_UD, pairs = found
+    features_UD, pairs = context.paired_rows()
     reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
     uids = context.uids
     first_P = first_records(pairs, hash_uids(uids))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prism_tune.config import Config
 from prism_tune.data.records import Pool
 from prism_tune.schema import Skipped
-from prism_tune.selection.context import Scorer, ScoringContext
+from prism_tune.selection.context import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.features import FeatureTable
 from prism_tune.selection.subset import cut_subset
 
@@ -49,17 +49,16 @@ def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -
     sources_N = np.array(pool.sources)
     by_source = config.selection.scope == "per_source"
     records_M = np.flatnonzero(~text_only_N & ~skipped_N)
-    scored = scorer.score(
-        ScoringContext(
-            config=config,
-            pool=pool,
-            records_M=records_M,
-            groups_M=sources_N[records_M] if by_source else None,
-            features_UD=table.values_UD,
-            row_M=table.row_N[records_M],
-            measured={name: values_N[records_M] for name, values_N in table.measured.items()},
-        )
+    context = ScoringContext(
+        config=config,
+        pool=pool,
+        records_M=records_M,
+        groups_M=sources_N[records_M] if by_source else None,
+        features_UD=table.values_UD,
+        row_M=table.row_N[records_M],
+        measured={name: values_N[records_M] for name, values_N in table.measured.items()},
     )
+    scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
     keep = config.selection.keep
     assert keep is not None  # the scorer has completed the config
     scores_N = np.full(len(pool), np.nan)

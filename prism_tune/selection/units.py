@@ -47,27 +47,41 @@ def find_units(
         images: hashes of their images.
         left_out: by index, the records that are skipped already, with reasons.
     """
+    hashes_of, skipped = usable_images(pool, images, left_out)
+    keys = {index: _key(hashes, digests_N[index]) for index, hashes in hashes_of.items()}
     first: dict[str, int] = {}
-    keys: dict[int, str] = {}
+    for index, key in keys.items():
+        first.setdefault(key, index)
+    ordered = sorted(first)
+    place = {key: number for number, key in enumerate(ordered)}
+    unit_N = np.full(len(pool), -1, dtype=np.int64)
+    for index, key in keys.items():
+        unit_N[index] = place[key]
+    return Units(ordered, [first[key] for key in ordered], unit_N, skipped)
+
+
+def usable_images(
+    pool: Pool, images: ImageHashes, left_out: Mapping[int, Skipped]
+) -> tuple[dict[int, list[str]], tuple[Skipped, ...]]:
+    """The hashes of the images of each image record whose images are there; and the others.
+
+    Args:
+        pool: the records.
+        images: hashes of their images.
+        left_out: by index, the records that are skipped already, with reasons.
+    """
+    usable: dict[int, list[str]] = {}
     skipped = list(left_out.values())
     for index in np.flatnonzero(~pool.is_text_only_N).tolist():
         if index in left_out:
             continue
         names = pool.images(index)
         bad = next((name for name in names if name in images.faults), None)
-        if bad is not None:
-            reason, detail = images.faults[bad]
-            skipped.append(skip_record(pool, index, reason, detail))
-            continue
-        key = _key([images.hashes[name] for name in names], digests_N[index])
-        first.setdefault(key, index)
-        keys[index] = key
-    ordered = sorted(first)
-    place = {key: number for number, key in enumerate(ordered)}
-    unit_N = np.full(len(pool), -1, dtype=np.int64)
-    for index, key in keys.items():
-        unit_N[index] = place[key]
-    return Units(ordered, [first[key] for key in ordered], unit_N, tuple(skipped))
+        if bad is None:
+            usable[index] = [images.hashes[name] for name in names]
+        else:
+            skipped.append(skip_record(pool, index, *images.faults[bad]))
+    return usable, tuple(skipped)
 
 
 def skip_failed(pool: Pool, units: Units, failed: Mapping[str, Sequence[str]]) -> Units:

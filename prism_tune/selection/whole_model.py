@@ -16,15 +16,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.models.families import parts
-from prism_tune.selection.batch_runner import (
-    OUTPUT,
-    BatchRunner,
-    count_parameters,
-    count_patches,
-)
+from prism_tune.selection.batch_runner import OUTPUT, ModelRunner, count_parameters
 from prism_tune.selection.encoding import Encoded
 
 _LOGITS_BYTES = 256 << 20  # of one block in float32: 1,700 tokens of a vocabulary of 32,000
@@ -43,7 +36,7 @@ class Predictions:
         return torch.stack([part.mean() for part in values_P.split(self.counts_B)])
 
 
-class WholeModelRunner(BatchRunner):
+class WholeModelRunner(ModelRunner):
     """Runs a model with its head.
 
     Args:
@@ -56,38 +49,20 @@ class WholeModelRunner(BatchRunner):
     def __init__(
         self, model: PreTrainedModel, processor: Any, width: int, tokens_per_batch: int
     ) -> None:
-        super().__init__((OUTPUT,), width, tokens_per_batch)
-        self._model = model
-        self._parts = parts(model)
-        self._collate = Collator(processor, model.dtype)
+        super().__init__(model, processor, (OUTPUT,), width, tokens_per_batch)
         head = model.get_output_embeddings()
         assert isinstance(head, nn.Linear)
         self._head = head
-        found = self._parts
-        self._decoder_size = count_parameters(found.language_model.layers)
-        self._vision_size = count_parameters(found.vision_tower) + count_parameters(found.projector)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """2 x parameters x tokens, of the decoder, the vision side and the head."""
-        num_tokens = sum(len(unit.pooled_L) for unit in batch)
         num_predicted = sum(int(unit.pooled_L.sum()) for unit in batch)
-        num_patches = sum(count_patches(unit, self._model) for unit in batch)
-        return 2.0 * (
-            self._decoder_size * num_tokens
-            + self._vision_size * num_patches
-            + count_parameters(self._head) * num_predicted
-        )
+        return super().estimate_flops(batch) + 2.0 * count_parameters(self._head) * num_predicted
 
     def _predict(self, batch: Sequence[Encoded]) -> Predictions:
-        device = self._model.device
-        inputs = self._collate([unit.inputs for unit in batch])
-        targets_BL = inputs.pop("labels")[:, 1:].to(device)
-        if bool(inputs["attention_mask"].all()):
-            del inputs["attention_mask"]  # no padding: plain causal attention, the fast kernel
-        outputs: Any = self._parts.base(
-            **{key: value.to(device, non_blocking=True) for key, value in inputs.items()},
-            use_cache=False,
-        )
+        inputs = self._place(batch)
+        targets_BL = inputs.pop("labels")[:, 1:]
+        outputs: Any = self._parts.base(**inputs, use_cache=False)
         predicts_BL = targets_BL != IGNORED_LABEL
         return Predictions(
             hidden_PD=outputs.last_hidden_state[:, :-1][predicts_BL],

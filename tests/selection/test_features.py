@@ -24,18 +24,14 @@ from prism_tune.selection.extractor import Extractor, pool_positions
 from prism_tune.selection.features import extract_features
 from prism_tune.selection.prefix_check import prefix_is_exact
 from prism_tune.selection.prompts import build_prompt
+from prism_tune.selection.request import Request
 
 
 def extract(workplace, *, force=False, counts=None, **overrides):
     config = workplace.config(**overrides)
-    return extract_features(
-        config,
-        workplace.run_dir(**overrides),
-        open_pool(config.data),
-        {},
-        on_shard=(counts if counts is not None else []).append,
-        force=force,
-    )
+    run, pool = workplace.run_dir(**overrides), open_pool(config.data)
+    on_shard = (counts if counts is not None else []).append
+    return extract_features(Request(config, run, pool, {}, on_shard, force))
 
 
 def hidden_states_of_full_model(workplace, index, kind):
@@ -249,7 +245,7 @@ def test_killed_run_resumes_at_the_last_finished_shard(workplace, monkeypatch):
 
     config, run = workplace.config(), workplace.run_dir()
     with pytest.raises(KilledError):
-        extract_features(config, run, open_pool(config.data), {}, on_shard=kill_third)
+        extract_features(Request(config, run, open_pool(config.data), {}, kill_third))
     assert len(list(run.features.glob("shard-*"))) == 3
     counts = []
     resumed = extract(workplace, counts=counts)

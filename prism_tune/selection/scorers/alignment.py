@@ -18,12 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config import Config
-from prism_tune.selection.context import (
-    NOTHING_SCORED,
-    ScoredRecords,
-    ScoringContext,
-    change_selection,
-)
+from prism_tune.selection.context import ScoredRecords, ScoringContext, change_selection
 from prism_tune.selection.row_blocks import RowBlocks, default_block_rows, map_spans
 
 
@@ -34,9 +29,8 @@ def adapt(config: Config) -> Config:
 
 def score(context: ScoringContext) -> ScoredRecords:
     """Correlation of every record; 0 where there is none (no question text, a constant feature)."""
-    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return NOTHING_SCORED
-    values_M = correlate_pairs(context.features_UD)[context.row_M]
+    features_UD, row_M = context.rows()
+    values_M = correlate_pairs(features_UD)[row_M]
     undefined_M = ~np.isfinite(values_M)
     values_M[undefined_M] = 0.0
     return ScoredRecords(values_M, {"num_without_correlation": int(undefined_M.sum())})

@@ -20,7 +20,6 @@ Shape legend: M records, B records of a group.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -28,19 +27,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config import Config, Count
-from prism_tune.data.records import Pool
-from prism_tune.run_dir import RunDir
-from prism_tune.schema import Skipped
-from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.selection.context import ScoredRecords, ScoringContext
 from prism_tune.selection.evidence import FEATURES, LOSSES, Evidence
 from prism_tune.selection.features import FeatureTable
 from prism_tune.selection.neighbour_graph import connect_nearest
 from prism_tune.selection.options import read_options
 from prism_tune.selection.pick_order import PickOptions, most_taken, rank_picks
 from prism_tune.selection.reduction import reduce_features
+from prism_tune.selection.request import Request
 from prism_tune.selection.row_pairs import RowPairs
 from prism_tune.selection.scorers.prism import score as score_redundancy
-from prism_tune.selection.shard_builder import Counts
 from prism_tune.selection.subset import hash_uids, num_kept
 
 Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -57,22 +53,15 @@ class D2Options(PickOptions):
     gamma_reverse: Gamma = 1.0
 
 
-def _extract(
-    config: Config,
-    run: RunDir,
-    pool: Pool,
-    left_out: Mapping[int, Skipped],
-    *,
-    on_shard: Callable[[Counts], None],
-    force: bool,
-) -> FeatureTable:
+def _extract(request: Request) -> FeatureTable:
     """The features, and the losses where these are the difficulty."""
-    table = FEATURES.extract(config, run, pool, left_out, on_shard=on_shard, force=force)
-    if read_options(config, D2Options).difficulty not in _COLUMNS:
+    table = FEATURES.extract(request)
+    if read_options(request.config, D2Options).difficulty not in _COLUMNS:
         return table
     by_uid = {item.uid: item for item in table.skipped}
-    skipped = {i: by_uid[uid] for i, uid in enumerate(pool.uids) if uid in by_uid}
-    losses = LOSSES.extract(config, run, pool, skipped, on_shard=on_shard, force=force)
+    uids = request.pool.uids
+    skipped = {index: by_uid[uid] for index, uid in enumerate(uids) if uid in by_uid}
+    losses = LOSSES.extract(dataclasses.replace(request, left_out=skipped))
     return dataclasses.replace(
         table,
         skipped=losses.skipped,
@@ -94,10 +83,7 @@ EVIDENCE = Evidence(_extract, _depends_on)
 def score(context: ScoringContext) -> ScoredRecords:
     """The place of every kept record, from 0, inside its group; the rest share the next one."""
     options = read_options(context.config, D2Options)
-    found = context.features()
-    if found is None:
-        return NOTHING_SCORED
-    features_UD, pairs = found
+    features_UD, pairs = context.paired_rows()
     reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
     difficulty_M = _measure_difficulty(context, options)
     hashes_M = hash_uids(context.uids)

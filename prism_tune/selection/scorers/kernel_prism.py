@@ -36,12 +36,7 @@ from pydantic import Field, field_validator
 from prism_tune.config import Config, Count
 from prism_tune.errors import ConfigError
 from prism_tune.selection.columns import Columns
-from prism_tune.selection.context import (
-    NOTHING_SCORED,
-    ScoredRecords,
-    ScoringContext,
-    change_selection,
-)
+from prism_tune.selection.context import ScoredRecords, ScoringContext, change_selection
 from prism_tune.selection.kernel_density import choose_bandwidth, draw_frequencies, mean_kernel
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.reduction import reduce_features
@@ -102,10 +97,7 @@ def adapt(config: Config) -> Config:
 def score(context: ScoringContext) -> ScoredRecords:
     """The logarithm of every record's race key; R itself where alpha is inf."""
     options = read_options(context.config, KernelPrismOptions)
-    found = context.features()
-    if found is None:
-        return NOTHING_SCORED
-    features_UD, pairs = found
+    features_UD, pairs = context.paired_rows()
     hashes_M = hash_uids(context.uids, context.config.seed)
     if options.tie_break == "none":
         densities_M, diagnostics = _measure_density(features_UD, pairs, hashes_M, context, options)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config import Count
-from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.selection.context import ScoredRecords, ScoringContext
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.reduction import reduce_features
 
@@ -39,10 +39,7 @@ class LeverageOptions(ScorerOptions):
 def score(context: ScoringContext) -> ScoredRecords:
     """The leverage of every record in its group; 0 where a feature is not finite."""
     options = read_options(context.config, LeverageOptions)
-    found = context.features()
-    if found is None:
-        return NOTHING_SCORED
-    features_UD, pairs = found
+    features_UD, pairs = context.paired_rows()
     reduced = reduce_features(
         features_UD, pairs, num_components=options.num_components, normalise=False
     )

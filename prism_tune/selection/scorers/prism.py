@@ -11,23 +11,22 @@ Known limit: the cut runs along one direction; there is no diversity term (see `
 from __future__ import annotations
 
 from prism_tune.selection.anisotropy import measure_anisotropy
-from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.selection.context import ScoredRecords, ScoringContext
 from prism_tune.selection.scoring import score_redundancy
 
 
 def score(context: ScoringContext) -> ScoredRecords:
     """Redundancy R of every record; low means unlike the rest of its group."""
-    if context.features_UD is None or context.row_M is None or len(context.row_M) == 0:
-        return NOTHING_SCORED
+    features_UD, row_M = context.rows()
     redundancy = score_redundancy(
-        context.features_UD,
+        features_UD,
         centering=context.config.selection.centering,
         groups_N=context.groups_M,
-        inverse_N=context.row_M,
+        inverse_N=row_M,
     )
     diagnostics = {
         "num_zero_norm": redundancy.num_zero_norm,
         "num_non_finite": redundancy.num_non_finite,
-        "anisotropy": measure_anisotropy(context.features_UD, inverse_N=context.row_M),
+        "anisotropy": measure_anisotropy(features_UD, inverse_N=row_M),
     }
     return ScoredRecords(redundancy.values_N, diagnostics)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config import Count
-from prism_tune.selection.context import NOTHING_SCORED, ScoredRecords, ScoringContext
+from prism_tune.selection.context import ScoredRecords, ScoringContext
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.pick_order import first_records
 from prism_tune.selection.reduction import reduce_features
@@ -52,10 +52,7 @@ class SemDeDupOptions(ScorerOptions):
 def score(context: ScoringContext) -> ScoredRecords:
     """The largest cosine of every record to one that its cluster keeps before it."""
     options = read_options(context.config, SemDeDupOptions)
-    found = context.features()
-    if found is None:
-        return NOTHING_SCORED
-    features_UD, pairs = found
+    features_UD, pairs = context.paired_rows()
     reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
     uids, hashes_M = context.uids, hash_uids(context.uids)
     first_P = first_records(pairs, hashes_M)
