@@ -51,13 +51,15 @@ LLAMA = (LlamaForCausalLM, LlamaConfig)
 QWEN2 = (Qwen2ForCausalLM, Qwen2Config)
 PHI = (PhiForCausalLM, PhiConfig)
 LLAMA3_TOKENS = ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>")
+QWEN_TOKENS = ("<|im_start|>", "<|im_end|>")
+# The alignment, what is tuned from it, and the language model's architecture and special tokens.
 PRESETS = [
-    ("phi2_3b_align", "phi2_3b_full", PHI, ("<|endoftext|>",)),
-    ("qwen25_7b_base_align", "qwen25_7b_base_full", QWEN2, ("<|im_start|>", "<|im_end|>")),
-    ("qwen25_7b_instruct_align", "qwen25_7b_instruct_full", QWEN2, ("<|im_start|>", "<|im_end|>")),
-    ("llama3_8b_align", "llama3_8b_full", LLAMA, LLAMA3_TOKENS),
-    ("vicuna_7b_align", "llava15_7b_lora", LLAMA, ("</s>",)),
-    ("vicuna_13b_align", "llava15_13b_lora", LLAMA, ("</s>",)),
+    ("phi2_3b_align", ["phi2_3b_full"], PHI, ("<|endoftext|>",)),
+    ("qwen25_7b_base_align", ["qwen25_7b_base_full"], QWEN2, QWEN_TOKENS),
+    ("qwen25_7b_instruct_align", ["qwen25_7b_instruct_full"], QWEN2, QWEN_TOKENS),
+    ("llama3_8b_align", ["llama3_8b_full"], LLAMA, LLAMA3_TOKENS),
+    ("vicuna_7b_align", ["llava15_7b_lora", "llava15_7b_full"], LLAMA, ("</s>",)),
+    ("vicuna_13b_align", ["llava15_13b_lora", "llava15_13b_full"], LLAMA, ("</s>",)),
 ]
 
 
@@ -143,13 +145,13 @@ def adapted_modules(directory):
 
 
 @pytest.mark.parametrize(
-    ("align", "tune", "architecture", "tokens"), PRESETS, ids=[preset[0] for preset in PRESETS]
+    ("align", "tunings", "architecture", "tokens"), PRESETS, ids=[preset[0] for preset in PRESETS]
 )
-def test_assembled_aligned_and_tuned(tmp_path, drawn_pool, align, tune, architecture, tokens):
+def test_assembled_aligned_and_tuned(tmp_path, drawn_pool, align, tunings, architecture, tokens):
     torch.manual_seed(0)
     tower = write_tower(tmp_path / "clip")
     language_model = write_language_model(tmp_path / "lm", architecture, tokens)
-    template = load_config(EXPERIMENTS / f"{tune}.yaml").model.template
+    template = load_config(EXPERIMENTS / f"{tunings[0]}.yaml").model.template
     assembled = tmp_path / "assembled"
     fold = architecture is PHI
     assemble_checkpoint(
@@ -159,19 +161,26 @@ def test_assembled_aligned_and_tuned(tmp_path, drawn_pool, align, tune, architec
     _, aligned = run_preset(align, assembled, drawn_pool, tmp_path / "runs")
     assert changed_parts(assembled, aligned.checkpoint) == {"projector"}
 
-    config, tuned = run_preset(tune, aligned.checkpoint, drawn_pool, tmp_path / "runs")
-    if config.training.tuning == "lora":
-        names = adapted_modules(tuned.checkpoint)
-        assert any("language_model" in name and "lora_A" in name for name in names)
-        assert not any("vision_tower" in name for name in names)
-    else:
-        changed = changed_parts(aligned.checkpoint, tuned.checkpoint)
-        assert changed == {"projector", "language_model"}
+    for tune in tunings:
+        config, tuned = run_preset(tune, aligned.checkpoint, drawn_pool, tmp_path / "runs")
+        assert config.model.template == template
+        if config.training.tuning == "lora":
+            names = adapted_modules(tuned.checkpoint)
+            assert any("language_model" in name and "lora_A" in name for name in names)
+            assert not any("vision_tower" in name for name in names)
+        else:
+            changed = changed_parts(aligned.checkpoint, tuned.checkpoint)
+            assert changed == {"projector", "language_model"}
 
     processor = AutoProcessor.from_pretrained(aligned.checkpoint, backend="pil")
     turns = [Turn("human", "<image>\nwhat is it?"), Turn("gpt", "a circle")]
     turns += [Turn("human", "red?"), Turn("gpt", "no")]
     assert render(turns, "processor", processor).text == render(turns, template, processor).text
+
+
+def test_no_preset_is_left_out():
+    tested = {name for align, tunings, *_ in PRESETS for name in (align, *tunings)}
+    assert tested == {path.stem for path in EXPERIMENTS.glob("*.yaml")} - {"quickstart"}
 
 
 @pytest.mark.parametrize("architecture", [PHI, QWEN2], ids=["phi", "qwen2"])
