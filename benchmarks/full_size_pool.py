@@ -6,8 +6,8 @@
 
 300,000 distinct JPEG files of 32 x 24 pixels, 6 % of the records without image, a tiny random LLaVA
 (28-pixel images, 4 image tokens): the model costs next to nothing, so the figures are those of
-everything around it. Each step is a process of its own, as a user would run it; memory is the
-largest resident set of the process and of its largest child.
+everything around it. Each step is a process of its own, as a user would run it; CPU seconds are
+those of the process and its children, memory is the largest resident set of any of them.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def main() -> None:
         subprocess.run(draw, check=True)
         print(f"drawn in {time.perf_counter() - begin:.0f} s", flush=True)
         print(f"\n{arguments.records:,} records, {arguments.images:,} distinct JPEG files\n")
-        print("| step | seconds | MiB | exit code |")
-        print("|---|---:|---:|---:|", flush=True)
+        print("| step | seconds | CPU seconds | MiB | exit code |")
+        print("|---|---:|---:|---:|---:|", flush=True)
         environment = {**os.environ, "PRISM_TUNE_CACHE": str(folder / "cache")}
         cli = [sys.executable, "-m", "prism_tune"]
         measure("convert", [sys.executable, "-c", OPEN, config], environment)
@@ -99,7 +99,9 @@ def measure(step: str, command: list[str], environment: dict[str, str]) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begin
     code = os.waitstatus_to_exitcode(status)
-    print(f"| {step} | {seconds:.1f} | {peak_mebibytes(usage):,.0f} | {code} |", flush=True)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    memory = f"{peak_mebibytes(usage):,.0f}"
+    print(f"| {step} | {seconds:.1f} | {cpu_seconds:.1f} | {memory} | {code} |", flush=True)
     if code or command[1] == "-c":
         print("".join(lines[-5:]), flush=True, file=sys.stderr)
 
