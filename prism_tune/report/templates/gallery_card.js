@@ -64,7 +64,7 @@ PRISM.cards = (() => {
 
   function link(record, className, ...children) {
     const anchor = make("a", className, ...children);
-    anchor.href = `#${record.uid}`;
+    anchor.href = new URL(`#${record.uid}`, location.href).href;
     return anchor;
   }
 

@@ -1,0 +1,361 @@
+"""The gallery in a real browser: orders, filters, search, pages, neighbours, hostile records."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from threading import Thread
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
+from PIL import Image
+from report_pages import MARKUP
+
+from prism_tune.report import cards
+from prism_tune.report.build import build_report
+from prism_tune.report.neighbours import find_neighbours
+from prism_tune.report.run_files import ReportRun
+from prism_tune.report.sections import gallery
+from prism_tune.report.serve import ReportServer
+from prism_tune.report.views import find_cut, order_views, uid_numbers
+
+AXE = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "preload": False,
+}
+HOSTILE_TEXTS = (
+    f"</script>{MARKUP}",
+    "\"'`${document.title='hacked'}{{7*7}}\u2028document.title='hacked'//\u2029",
+    "\u202egnp.exe \u2066\u200f to the left",
+    "javascript:document.title='hacked'",
+    "W" * 3000,
+    "-->\x07\x1b[31m &lt;b&gt; <!-- ]]>",
+)
+HOSTILE_FILES = (
+    "'\"><img src=x onerror=document.title='hacked'>.png",
+    "\u202egnp.\u2028.png",
+    "a b%2e%2e#?&amp;.png",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The drawn run with its page, in chunks of 40 records, with 8 of its 90 prepared."""
+    run = write_drawn_run(tmp_path_factory.mktemp("gallery"))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (cards, gallery):
+            patch.setattr(module, "CHUNK_RECORDS", 40)
+        choose = gallery.choose_prepared
+        patch.setattr(gallery, "choose_prepared", lambda *given: choose(*given)[:8])
+        build_report([run])
+    return ReportRun(run)
+
+
+@pytest.fixture
+def page(run, open_page):
+    return at_gallery(open_page(run.run.root / "report"))
+
+
+def at_gallery(page):
+    page.locator("#gallery").scroll_into_view_if_needed()
+    wait_for(page, "Records 1 to")
+    return page
+
+
+def wait_for(page, text):
+    """Until the status line, which screen readers announce, holds the text."""
+    page.wait_for_function(
+        "text => document.querySelector('#gallery-status').textContent.includes(text)", arg=text
+    )
+
+
+def ids(page):
+    return page.locator("#gallery-list h3").all_inner_texts()
+
+
+def names(run, rows):
+    return [run.records.ids[int(row)].as_py() for row in rows]
+
+
+def unprepared_row(run):
+    """A record with an image that the page has neither a thumbnail nor neighbours of."""
+    text = (run.run.root / "report/data/gallery-prepared.js").read_text().partition(" = ")[2]
+    prepared = json.loads(gzip.decompress(base64.b64decode(json.loads(text.removesuffix(";\n")))))
+    known = prepared["cards"] | prepared["stubs"]
+    return next(row for row in range(NUM_RECORDS) if str(row) not in known and row % 10)
+
+
+def orders(run):
+    cut = find_cut(run.records, per_source=True)
+    return order_views(run.records, cut, uid_numbers(run.records))
+
+
+@pytest.mark.parametrize(
+    ("label", "view", "number"),
+    [
+        ("Most redundant", "high", 81),
+        ("Least redundant", "low", 81),
+        ("Around the cut", "cut", 81),
+        ("Random draw", "draw", 90),
+    ],
+)
+def test_the_page_orders_as_the_run_says(page, run, label, view, number):
+    page.get_by_role("radio", name=label).check()
+    wait_for(page, f"of {number}")
+    seen = []
+    for _ in range(3):
+        seen += ids(page)
+        page.get_by_role("button", name="Next").click()
+        wait_for(page, f"Records {len(seen) + 1} to")
+    assert seen == names(run, orders(run)[view][:36])
+
+
+def test_a_card_says_what_the_run_says(page, run):
+    row = int(orders(run)["high"][0])
+    card = page.locator("#gallery-list li").first
+    assert card.locator(".badge").inner_text() == "Dropped"
+    assert card.locator(".source").inner_text() == run.records.sources[row]
+    rank = run.records.rank_N[row]
+    assert card.locator(".standing").inner_text() == (
+        f"score 1, rank {rank} of 27 in its source; the first 13 are kept"
+    )
+    question = draw_records()[row]["conversations"][0]["value"].removeprefix("<image>\n")
+    assert card.locator("dd").first.inner_text() == question
+    assert card.locator("img").first.evaluate("image => image.naturalWidth") == 48
+
+
+def test_filters_by_source_and_verdict(page, run):
+    page.get_by_label("Source", exact=True).select_option("charts (30)")
+    page.get_by_label("Verdict").select_option(label="dropped (42)")
+    shown = [
+        row
+        for row in orders(run)["high"]
+        if run.records.sources[row] == "charts" and not run.records.selected_N[row]
+    ]
+    wait_for(page, f"Records 1 to 12 of {len(shown)}")
+    assert ids(page) == names(run, shown[:12])
+    assert set(page.locator("#gallery-list .source").all_inner_texts()) == {"charts"}
+    assert set(page.locator("#gallery-list .badge").all_inner_texts()) == {"Dropped"}
+
+
+def test_search_reads_every_chunk(page, run):
+    """Every seventh record is an otter; the pool's order, across three chunks."""
+    page.get_by_label("Find").fill("the OTTER number")
+    page.keyboard.press("Enter")
+    wait_for(page, "Found “the OTTER number”. Records 1 to 12 of 13")
+    assert ids(page) == [f"record-{number}" for number in range(3, 87, 7)]
+    page.get_by_label("Verdict").select_option("1")
+    kept = [row for row in range(3, NUM_RECORDS, 7) if run.records.selected_N[row]]
+    wait_for(page, f"of {len(kept)}")
+    assert ids(page) == names(run, kept)[:12]
+    page.get_by_label("Find").fill("no such words")
+    page.get_by_role("button", name="Search").click()
+    wait_for(page, "No records")
+    assert page.locator("#gallery-list li").count() == 0
+    page.get_by_role("radio", name="Least redundant").check()
+    wait_for(page, "Records 1 to 12")
+    assert page.get_by_label("Find").input_value() == ""
+
+
+@pytest.mark.parametrize("part", ["uid", "image", "id"])
+def test_search_by_uid_image_or_id(page, run, part):
+    text = {"uid": run.records.uid(88)[:20], "image": "28.png", "id": "CORD-88"}[part]
+    page.get_by_label("Find").fill(text)
+    page.keyboard.press("Enter")
+    wait_for(page, "Found")
+    found = {"image": ["record-28", "record-58", "record-88"]}.get(part, ["record-88"])
+    assert ids(page) == found
+
+
+def test_arrow_keys_turn_the_page_and_it_is_announced(page):
+    status = page.locator("#gallery-status")
+    assert status.get_attribute("aria-live") == "polite"
+    page.locator("#gallery-list").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    wait_for(page, "Records 13 to 24 of 81")
+    assert page.locator("#gallery-page").inner_text() == "Page 2 of 7"
+    page.locator("#gallery-list h3 a").first.focus()
+    page.keyboard.press("ArrowRight")
+    wait_for(page, "Records 25 to 36 of 81")
+    assert page.evaluate("() => document.activeElement.id") == "gallery-list"
+    page.keyboard.press("ArrowLeft")
+    wait_for(page, "Records 13 to 24 of 81")
+    page.get_by_label("Find").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("radio", name="Most redundant").focus()
+    page.keyboard.press("ArrowRight")  # the next radio, not the next page
+    wait_for(page, "Records 1 to 12 of 81")
+    assert page.get_by_role("radio", name="Least redundant").is_checked()
+
+
+def test_the_last_page_is_the_last(page):
+    for _ in range(6):
+        page.get_by_role("button", name="Next").click()
+    wait_for(page, "Records 73 to 81 of 81")
+    assert page.get_by_role("button", name="Next").is_disabled()
+    page.locator("#gallery-list").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#gallery-list li").count() == 9
+
+
+def test_a_record_and_its_neighbours_are_opened_by_keyboard(page, run):
+    row = int(orders(run)["high"][0])
+    expected = find_neighbours(run.records, run.features, run.config.selection, [row])[row]
+    page.locator("#gallery-list h3 a").first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name=f"{run.records.ids[row].as_py()}")
+    dialog.wait_for()
+    assert page.url.endswith(f"#{run.records.uid(row)}")
+    kept = dialog.locator("section").first
+    assert kept.locator("h4").inner_text() == "Closest kept records in its source, by cosine"
+    seen = [float(text.replace("\u2212", "-")) for text in kept.locator("strong").all_inner_texts()]
+    assert seen == pytest.approx([n.cosine for n in expected.nearest_kept], abs=0.0051)
+    assert dialog.locator("h4").last.inner_text() == "Same image: 2 other records of the pool"
+    neighbour = kept.locator("a").first
+    neighbour.focus()
+    page.keyboard.press("Enter")
+    name = names(run, [expected.nearest_kept[0].row])[0]
+    page.get_by_role("dialog", name=name).wait_for()
+    page.go_back()
+    page.get_by_role("dialog", name=names(run, [row])[0]).wait_for()
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => !document.querySelector('dialog').open")
+    assert page.url.endswith("#gallery")
+
+
+def test_links_to_records(page, run):
+    """Of one that is not prepared, and of one that is not there."""
+    row = unprepared_row(run)
+    index = page.url.partition("#")[0]
+    page.goto("about:blank")
+    page.goto(f"{index}#{run.records.uid(row)}")
+    dialog = page.get_by_role("dialog", name=names(run, [row])[0])
+    dialog.wait_for()
+    assert "Neighbours are worked out for the records that the views show first" in (
+        dialog.inner_text()
+    )
+    assert "2 more turns" in dialog.inner_text()
+    page.goto("about:blank")
+    page.goto(f"{index}#{'0' * 32}")
+    wait_for(page, "No record of this pool has the uid 0000")
+
+
+def test_the_theme_is_switched_under_the_gallery(page):
+    card = page.locator("#gallery-list li").first
+    colour = "element => getComputedStyle(element).backgroundColor"
+    before = card.evaluate(colour)
+    page.get_by_role("button", name="Dark theme").click()
+    assert card.evaluate(colour) != before
+    found = Axe().run(page, context="#gallery-list", options=AXE)
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_accessible_with_and_without_a_record_open(run, open_page, width, theme):
+    page = at_gallery(open_page(run.run.root / "report", width=width, theme=theme))
+    found = Axe().run(page, context="#gallery", options=AXE)
+    assert found.violations_count == 0, found.generate_report()
+    page.locator("#gallery-list h3 a").first.click()
+    page.locator("dialog[open]").wait_for()
+    found = Axe().run(page, context="dialog", options=AXE)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("() => document.documentElement.scrollWidth") == width
+    assert page.locator("dialog").evaluate("d => d.scrollWidth <= d.clientWidth")
+
+
+def test_nothing_moves_while_records_arrive(run, open_page):
+    page = open_page(run.run.root / "report")
+    height = "() => document.querySelector('#gallery').offsetHeight"
+    before = page.evaluate(height)
+    at_gallery(page)
+    page.locator("#gallery-list").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for(page, "Records 13 to")
+    assert page.evaluate(height) == before
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    records = draw_records(20)
+    for number, text in enumerate(HOSTILE_TEXTS):
+        file = HOSTILE_FILES[number % len(HOSTILE_FILES)]
+        turns = [("human", f"<image>\n{text}"), ("gpt", text)]
+        records.append(
+            {
+                "id": f"{text}\ud800",
+                "source": text,
+                "image": file,
+                "conversations": [{"from": role, "value": value} for role, value in turns],
+            }
+        )
+    run = write_drawn_run(folder, records)
+    for file in HOSTILE_FILES:
+        Image.new("RGB", (40, 30), "red").save(folder / "pool" / "images" / file)
+    build_report([run])
+    return ReportRun(run)
+
+
+def test_hostile_records_are_text(hostile, open_page):
+    page = at_gallery(open_page(hostile.run.root / "report"))
+    title = page.title()
+    page.get_by_role("radio", name="Random draw").check()
+    wait_for(page, "of 26")
+    for row in range(20, 26):
+        text = HOSTILE_TEXTS[row - 20]
+        page.evaluate("uid => { location.hash = uid }", hostile.records.uid(row))
+        page.wait_for_function(
+            "id => document.querySelector('#gallery-record-title').textContent === id",
+            arg=f"{text}\\ud800",
+        )
+        dialog = page.locator("dialog")
+        shown = dialog.locator(".turns dd").first.evaluate("element => element.textContent")
+        assert shown == cards.shorten(f"<image>\n{text}", cards.PREPARED_CHARACTERS)
+        file = HOSTILE_FILES[(row - 20) % 3]
+        assert file in dialog.locator(".facts").evaluate("element => element.textContent")
+        image = dialog.locator(".record-head img")
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 40
+        assert image.get_attribute("alt") == f"Image {file}"
+        assert dialog.evaluate("d => d.scrollWidth <= d.clientWidth")
+    page.keyboard.press("Escape")
+    page.get_by_label("Find").fill(MARKUP)
+    page.keyboard.press("Enter")
+    wait_for(page, f"Found “{MARKUP}”. Records 1 to 1 of 1")
+    assert page.locator("#gallery script, #gallery img[src='x'], #gallery b").count() == 0
+    assert page.title() == title
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 1280
+
+
+def test_a_writing_direction_ends_with_its_text(hostile, open_page):
+    """The override of a record's text does not turn the words behind it."""
+    page = at_gallery(open_page(hostile.run.root / "report"))
+    page.evaluate("uid => { location.hash = uid }", hostile.records.uid(22))
+    page.locator("dialog[open]").wait_for()
+    for element in page.locator("dialog bdi, dialog dd[dir], dialog h3").all():
+        assert element.evaluate("e => getComputedStyle(e).unicodeBidi") == "isolate"
+
+
+def test_served_every_record_has_a_thumbnail(run, browser):
+    """Of a record whose thumbnail the page on disk does not have."""
+    with ReportServer(run, run.run.root / "report", "127.0.0.1", 0) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        faults = []
+        page = browser.new_page()
+        page.on("console", lambda m: m.type in ("error", "warning") and faults.append(m.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(server.url)
+        at_gallery(page)
+        row = unprepared_row(run)
+        page.goto(f"{server.url}#{run.records.uid(row)}")
+        image = page.locator(".record-head img")
+        image.wait_for()
+        assert re.fullmatch(r"thumbs/[0-9a-f]{32}\.webp", image.get_attribute("src"))
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
+        page.close()
+        server.shutdown()
+    assert faults == []
