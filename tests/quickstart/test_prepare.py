@@ -197,3 +197,31 @@ def test_another_name_of_the_pool_is_refused(tmp_path):
     config = config_for(tmp_path, f"data.records={tmp_path / 'train.json'}")
     with pytest.raises(ConfigError, match=r"`data\.records`"):
         prepare(config, force=False)
+
+
+def test_the_comparison_has_a_second_pool_open_questions_and_a_shorter_model(tmp_path):
+    """The planted pool and its images agree, and the small model is a LLaVA like the other."""
+    root = tmp_path / "comparison"
+    config = config_for(root).model_copy(update={"name": "comparison"})
+    data = config.data.model_copy(update={"prepare": "comparison"})
+    prepare(config.model_copy(update={"data": data}), force=False)
+    images = {path.name for path in (root / "images").iterdir()}
+    for pool, count in (("pool.json", 1400), ("planted_pool.json", 1400)):
+        named = {record["image"] for record in read(root / pool)}
+        assert named <= images
+        assert len(named) == count
+    ids = {record["id"] for record in read(root / "planted_pool.json")}
+    planted = read(root / "planted.json")
+    assert planted.keys() <= ids
+    assert {item["of"] for item in planted.values()} - {None} <= ids - planted.keys()
+    answers = Counter(row["answer"] for row in read(root / "test.json"))
+    assert answers.total() == 9673 - 7136
+    assert not answers.keys() & {"yes", "no"}
+    model = AutoModelForImageTextToText.from_pretrained(root / "model")
+    assert model.config.text_config.num_hidden_layers == 6
+    assert model.config.vision_config.num_hidden_layers == 6
+    other = data.model_copy(update={"records": str(root / "planted_pool.json")})
+    prepare(config.model_copy(update={"data": other}), force=False)  # the same folder
+    wrong = data.model_copy(update={"records": str(root / "my_pool.json")})
+    with pytest.raises(ConfigError, match=r"pool\.json or .*planted_pool\.json"):
+        prepare(config.model_copy(update={"data": wrong}), force=False)
