@@ -5,6 +5,7 @@ Defaults are LLaVA-1.5's (docs/training.md); `training.hf` is passed verbatim an
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def training_arguments(
     """
     given = config.training.hf
     _check_keys(given)
+    _check_liger(config)
     options = {**_defaults(config), **given}
     options.update(
         output_dir=str(run.training),
@@ -147,6 +149,20 @@ def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
         if given.get(name) and f"{name}_kwargs" not in given:
             return {f"{name}_kwargs": {"use_reentrant": False}}
     return {}
+
+
+def _check_liger(config: Config) -> None:
+    if not config.training.hf.get("use_liger_kernel"):
+        return
+    if config.training.batching == "packed":
+        raise ConfigError(
+            "training.batching: packed and training.hf.use_liger_kernel exclude each other: "
+            "liger's forward does not pass on where records begin; choose one"
+        )
+    if importlib.util.find_spec("liger_kernel") is None:
+        raise ConfigError(
+            "training.hf.use_liger_kernel needs a GPU and liger-kernel: pip install liger-kernel"
+        )
 
 
 def _check_keys(given: dict[str, Any]) -> None:

@@ -65,11 +65,17 @@ def test_checkpointing_is_not_reentrant_unless_asked(make_run, name):
         ({"output_dir": "x"}, "output_dir cannot be set: the run folder"),
         ({"deepspeed": "x.json"}, "deepspeed cannot be set: use `training.deepspeed`"),
         ({"lr_scheduler_type": "wave"}, "training.hf: .*wave"),
+        ({"use_liger_kernel": True}, "needs a GPU and liger-kernel: pip install liger-kernel"),
     ],
 )
 def test_bad_options_are_config_errors(make_run, hf, message):
     with pytest.raises(ConfigError, match=message):
         arguments(make_run(hf=hf))
+
+
+def test_packed_rows_and_liger_exclude_each_other(make_run):
+    with pytest.raises(ConfigError, match=r"packed and training\.hf\.use_liger_kernel exclude"):
+        arguments(make_run(batching="packed", hf={"use_liger_kernel": True}))
 
 
 def test_wandb_is_offline_unless_the_environment_says_otherwise(make_run, monkeypatch):
