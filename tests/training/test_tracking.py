@@ -20,7 +20,7 @@ def server(monkeypatch):
         monkeypatch.delenv("WANDB_MODE")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_SILENT", "true")
-        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:%d" % listening.getsockname()[1])
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
         yield listening
     wandb.teardown()
 
