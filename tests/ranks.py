@@ -164,6 +164,20 @@ def meet_late() -> None:
     distributed.destroy_process_group()
 
 
+def hang_in_a_step() -> None:
+    """Open the group of a training that gives up after a second, and let one process be late."""
+    import torch
+
+    from prism_tune.config import TrainingConfig
+    from prism_tune.training.launch import training_group
+
+    training = TrainingConfig(deepspeed=None, hf={"ddp_timeout": 1})
+    with training_group(torch.device("cpu"), training):
+        if rank() == 1:
+            time.sleep(60)
+        torch.distributed.all_reduce(torch.ones(1))
+
+
 def kill_at(point: str, step: int) -> None:
     """Arrange for this process to get SIGKILL.
 

@@ -9,16 +9,23 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import distributed
 
+from prism_tune.config import TrainingConfig
 from prism_tune.distributed import world_size
+
+_TIMEOUT_SECONDS = 1800
 
 
 @contextmanager
-def training_group(device: torch.device, *, with_deepspeed: bool) -> Iterator[None]:
+def training_group(device: torch.device, training: TrainingConfig) -> Iterator[None]:
     """Open the process group that training needs and close it at the end.
+
+    Processes that wait for each other within a step longer than `training.hf.ddp_timeout` seconds
+    (half an hour unless set, as in transformers) end with an error.
 
     The environment is put back as it was: transformers and DeepSpeed write to it, and a later
     stage of the same process must not inherit that.
@@ -27,10 +34,11 @@ def training_group(device: torch.device, *, with_deepspeed: bool) -> Iterator[No
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        if with_deepspeed:
-            _init_deepspeed(device)
+        timeout = timedelta(seconds=training.hf.get("ddp_timeout", _TIMEOUT_SECONDS))
+        if training.deepspeed is not None:
+            _init_deepspeed(device, timeout)
         elif world_size() > 1:
-            distributed.init_process_group(_backend(device))
+            distributed.init_process_group(_backend(device), timeout=timeout)
         yield
     finally:
         if distributed.is_initialized():
@@ -39,7 +47,7 @@ def training_group(device: torch.device, *, with_deepspeed: bool) -> Iterator[No
         os.environ.update(environment)
 
 
-def _init_deepspeed(device: torch.device) -> None:
+def _init_deepspeed(device: torch.device, timeout: timedelta) -> None:
     if "RANK" not in os.environ:
         _pose_as_single_rank()
     if device.type == "cpu":
@@ -49,7 +57,7 @@ def _init_deepspeed(device: torch.device) -> None:
     if device.type == "cpu":
         # Its only use is a faster all-reduce within one machine; compiling it takes a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend=_backend(device))
+    deepspeed.init_distributed(dist_backend=_backend(device), timeout=timeout)
 
 
 def _pose_as_single_rank() -> None:

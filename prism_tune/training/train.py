@@ -59,10 +59,9 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         return
     hf_logging.disable_progress_bar()  # of loading and saving: they would cut through ours
     device = torch.device("cpu") if config.training.hf.get("use_cpu") else pick_device()
-    with_deepspeed = config.training.deepspeed is not None
     key = fingerprint(inputs)
     with (
-        training_group(device, with_deepspeed=with_deepspeed),
+        training_group(device, config.training),
         metered(run, key, device, restart=force) as timer,
     ):
         checkpoint = _open_stage(stage, run, key, force=force)

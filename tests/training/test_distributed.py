@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ranks import Ranks, meet_late
+from ranks import Ranks, hang_in_a_step, meet_late
 from training_runs import losses
 
 from prism_tune.training.train import train
@@ -38,3 +38,9 @@ def test_a_checkpoint_that_one_process_refuses_ends_the_others(make_run, mixed_p
 
 def test_waiting_for_a_late_process_outlasts_the_timeout_of_the_group(tmp_path):
     Ranks([], tmp_path / "output.txt", num_processes=2, program=meet_late).succeed()
+
+
+def test_a_hang_within_a_step_ends_after_ddp_timeout(tmp_path):
+    ranks = Ranks([], tmp_path / "output.txt", num_processes=2, program=hang_in_a_step)
+    assert 1 in ranks.wait()
+    assert "Timed out" in ranks.printed()
