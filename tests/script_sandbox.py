@@ -17,7 +17,8 @@ STAND_IN = """#!/usr/bin/env bash
 case "$*" in
   "-m pip install "*) echo "$*" >>"{log}"; exit "${{PIP_EXIT_CODE:-0}}" ;;
   *sysconfig*) echo "{site}" ;;
-  *" audit "* | *" select "* | *" train "* | *" evaluate "* | *" prepare "* | *" tables "* | *" report "*)
+  *" audit "* | *" select "* | *" train "* | *" evaluate "* | *" prepare "* | *" tables "* | \
+  *" report "*)
     echo "$*" >>"{log}"
     [[ "$*" != *"${{FAIL_AT:-nothing fails}}"* ]] || exit 1
     if [[ "$*" == *"${{FAIL_ONCE_AT:-nothing fails}}"* && ! -e "{log}.failed" ]]; then
