@@ -76,7 +76,9 @@ class FeatureSample:
             raise ConfigError(
                 "--map umap: umap-learn is missing: pip install umap-learn"
             ) from error
-        points: FloatArray = UMAP(random_state=seed, metric="cosine").fit_transform(self.centred_RD)
+        points: FloatArray = UMAP(random_state=seed, n_jobs=1, metric="cosine").fit_transform(
+            self.centred_RD
+        )
         return points
 
 

@@ -63,7 +63,7 @@ def test_features_without_any_variance_lie_on_one_point():
     ],
 )
 def test_the_cut_lies_between_kept_and_dropped(keep, selected, cuts):
-    scores_K = np.array([1.0, 2, 3, 4])
+    scores_K = np.array([1.0, 2, 3, 7])
     assert find_cuts(scores_K, np.array(selected, dtype=bool), keep) == cuts
 
 

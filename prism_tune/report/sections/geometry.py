@@ -56,6 +56,7 @@ def build(run: ReportRun, page: PageFolder, projection: Projection = "pca") -> S
         "header": ("Measure", "Raw", "Re-centred"),
         "rows": _numbers({name: found[2] for name, found in cosines.items()}, shares),
         "exact": _exact(run),
+        "own": _own_centring(run),
     }
     data = page.add_data("geometry", {"figures": figures, "points": points})
     return Section(
@@ -261,3 +262,15 @@ def _exact(run: ReportRun) -> str:
         f"{number(measured['mean_cosine_raw'])} raw, {number(measured['mean_cosine_centred'])} "
         "re-centred."
     )
+
+
+def _own_centring(run: ReportRun) -> str:
+    """Where the run's scores are centred in another way than the plots."""
+    selection = run.config.selection
+    if selection.centering != "corpus":
+        return f"This run's own scores are centred otherwise (centering: {selection.centering})."
+    if selection.scope == "per_source":
+        return (
+            "This run scores inside each source, with the source's own mean; the plots are of all."
+        )
+    return ""
