@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from prism_tune.distributed import is_main
 from prism_tune.feature_shards import StoredFeatures
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.process_group import from_main, main_first
-from prism_tune.run_dir import fingerprint_model
+from prism_tune.run_dir import RunDir, fingerprint_model
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
 from prism_tune.selection.batch_runner import OUTPUT
 from prism_tune.selection.dual_encoder import (
@@ -79,6 +80,11 @@ def embedding_inputs(config: Config) -> dict[str, Any]:
     }
 
 
+def embedding_store(config: Config, run: RunDir, name: str = "image_embeddings") -> FeatureStore:
+    """The run's store of embeddings of one kind."""
+    return FeatureStore(run.selection / name, embedding_inputs(config), (OUTPUT,))
+
+
 def compare_images_and_texts(request: Request) -> FeatureTable:
     """The "cosine" of every record; embeddings that the run has are used again.
 
@@ -93,25 +99,11 @@ def compare_images_and_texts(request: Request) -> FeatureTable:
     images = hash_images(pool, run.features / "image_hashes.parquet")
     pairs = _pair_up(pool, images, request.left_out)
     apply_policy(str(pool.path), pairs.skipped, config.data.policy)
-    budget = config.selection.tokens_per_batch
-    computations = {
-        "image_embeddings": Computation(
-            title="images",
-            load_runner=lambda: ImageEncoder(encoder, budget),
-            encode=lambda keys: ImageDataset([pairs.paths[key] for key in keys], encoder),
-            num_workers=config.data.num_workers,
-        ),
-        "text_embeddings": Computation(
-            title="texts",
-            load_runner=lambda: TextEncoder(encoder, budget),
-            encode=lambda keys: TextDataset(
-                [record_text(pool[pairs.texts[key]]) for key in keys], encoder
-            ),
-            num_workers=config.data.num_workers,
-            order=lambda key: len(record_text(pool[pairs.texts[key]])),
-        ),
-    }
-    stores = {name: _open_store(name, request) for name in computations}
+    computations = _plan(config, pool, pairs, encoder)
+    stores = {name: embedding_store(config, run, name) for name in computations}
+    for name, store in stores.items():
+        if from_main(partial(store.open, name.replace("_", " "), force=request.force)) is None:
+            main_first(partial(store.begin, "whole"))
     keys = {"image_embeddings": sorted(pairs.paths), "text_embeddings": sorted(pairs.texts)}
     description = {
         name: {
@@ -139,6 +131,30 @@ def record_text(record: Record) -> str:
     return " ".join(word for words in texts for word in words)
 
 
+def _plan(
+    config: Config, pool: Pool, pairs: _Pairs, encoder: DualEncoder
+) -> dict[str, Computation]:
+    """How each of the two stores is filled."""
+    budget = config.selection.tokens_per_batch
+    return {
+        "image_embeddings": Computation(
+            title="images",
+            load_runner=lambda: ImageEncoder(encoder, budget),
+            encode=lambda keys: ImageDataset([pairs.paths[key] for key in keys], encoder),
+            num_workers=config.data.num_workers,
+        ),
+        "text_embeddings": Computation(
+            title="texts",
+            load_runner=lambda: TextEncoder(encoder, budget),
+            encode=lambda keys: TextDataset(
+                [record_text(pool[pairs.texts[key]]) for key in keys], encoder
+            ),
+            num_workers=config.data.num_workers,
+            order=lambda key: len(record_text(pool[pairs.texts[key]])),
+        ),
+    }
+
+
 def _pair_up(pool: Pool, images: ImageHashes, left_out: Mapping[int, Skipped]) -> _Pairs:
     images_of, skipped = usable_images(pool, images, left_out)
     pairs = _Pairs({}, images_of, {}, {}, skipped)
@@ -163,14 +179,6 @@ def _skip_unreadable(pool: Pool, pairs: _Pairs, store: FeatureStore) -> _Pairs:
     skipped = [skip_record(pool, index, reason, detail) for index, (reason, detail) in bad.items()]
     images_of = {index: keys for index, keys in pairs.images_of.items() if index not in bad}
     return _Pairs(pairs.text_of, images_of, pairs.texts, pairs.paths, (*pairs.skipped, *skipped))
-
-
-def _open_store(name: str, request: Request) -> FeatureStore:
-    folder = request.run.selection / name
-    store = FeatureStore(folder, embedding_inputs(request.config), (OUTPUT,))
-    if from_main(lambda: store.open(name.replace("_", " "), force=request.force)) is None:
-        main_first(lambda: store.begin("whole"))
-    return store
 
 
 def _fill(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,11 @@ from prism_tune.config import ModelConfig
 from prism_tune.data.conversation import image_token
 from prism_tune.models.load import load_shallow
 from prism_tune.models.processor import load_processor
+from prism_tune.selection.answer_losses import AnswerLosses
+from prism_tune.selection.batch_runner import OUTPUT
 from prism_tune.selection.encoding import encode
 from prism_tune.selection.extractor import Extractor
+from prism_tune.selection.gradient_norms import GradientNorms
 from prism_tune.selection.prompts import Prompt
 
 SIZES = [(60, 40), (28, 28), (30, 90)]
@@ -88,3 +93,35 @@ def test_the_stage_runs_on_families_whose_processor_loads_here(family, workplace
     assert result.manifest["num_selected"] == 14
     assert result.manifest["features"]["prompt"] == "prefix"
     assert result.manifest["features"]["num_units"] == 16
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_losses_and_gradients_of_every_family_are_those_of_its_own_loss(family):
+    """In one batch, against one record at a time through the model with its labels."""
+    model, processor = build_family(family)
+    model.eval()
+    units = [with_labels(unit, 2 + n) for n, unit in enumerate(encode_images(processor))]
+    losses = AnswerLosses(model, processor, 3, 10_000).pool(units)[OUTPUT]
+    norms = GradientNorms(model, processor, 10_000, None).pool(units)[OUTPUT]
+    chosen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for unit, (nll, _, count), norm in zip(
+        units, losses.tolist(), norms[:, 0].tolist(), strict=True
+    ):
+        inputs = {
+            key: value[None] if value.shape == unit.pooled_L.shape else value
+            for key, value in unit.inputs.items()
+        }
+        loss = model(**inputs).loss
+        gradients = torch.autograd.grad(loss, chosen)
+        expected = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+        assert (nll, count) == pytest.approx((loss.item(), int(unit.pooled_L.sum())), rel=1e-4)
+        assert norm == pytest.approx(expected, rel=1e-3)
+
+
+def with_labels(unit, num_labels):
+    """The unit with its last tokens as the answer."""
+    labels = torch.full_like(unit.inputs["input_ids"], -100)
+    labels[-num_labels:] = unit.inputs["input_ids"][-num_labels:]
+    return dataclasses.replace(
+        unit, inputs={**unit.inputs, "labels": labels}, pooled_L=labels != -100
+    )

@@ -93,6 +93,25 @@ def test_batches_and_blocks_of_logits_change_nothing(workplace, scorer, monkeypa
     assert alone.manifest["subset_sha256"] == together.manifest["subset_sha256"]
 
 
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_logits_exist_at_answer_tokens_only_and_a_few_at_a_time(workplace, scorer, monkeypatch):
+    lengthen(workplace)
+    monkeypatch.setattr(whole_model, "_LOGITS_BYTES", 7 * 4 * 320)
+    rows = []
+
+    def load_and_watch(*arguments, **options):
+        model = load_model(*arguments, **options)
+        model.lm_head.register_forward_hook(lambda _, inputs, output: rows.append(len(output)))
+        return model
+
+    monkeypatch.setattr(measures, "load_model", load_and_watch)
+    workplace.select(selection__scorer=scorer)
+    assert max(rows) == 7
+    num_rows = sum(rows)
+    losses = workplace.select(selection__scorer="perplexity", name="losses")
+    assert num_rows == losses.manifest["num_answer_tokens"]
+
+
 def test_answers_are_cut_where_training_cuts_them(workplace):
     records = workplace.records()
     records[0]["conversations"][1]["value"] = "a long answer " * 40

@@ -14,9 +14,13 @@ from __future__ import annotations
 
 from prism_tune.selection.context import ScoredRecords, ScoringContext
 from prism_tune.selection.evidence import Evidence
-from prism_tune.selection.image_text import compare_images_and_texts, embedding_inputs
+from prism_tune.selection.image_text import (
+    compare_images_and_texts,
+    embedding_inputs,
+    embedding_store,
+)
 
-EVIDENCE = Evidence(compare_images_and_texts, embedding_inputs)
+EVIDENCE = Evidence(compare_images_and_texts, embedding_inputs, embedding_store)
 
 
 def score(context: ScoringContext) -> ScoredRecords:

@@ -77,7 +77,7 @@ def _depends_on(config: Config) -> list[Any]:
     return [kind.inputs(config) for kind in kinds if kind.inputs is not None]
 
 
-EVIDENCE = Evidence(_extract, _depends_on)
+EVIDENCE = Evidence(_extract, _depends_on, FEATURES.store)
 
 
 def score(context: ScoringContext) -> ScoredRecords:
