@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=8)
     parser.add_argument("--curve-updates", type=int, default=4)
     parser.add_argument("--records", type=int, default=500)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=16)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         pool = write_pool(Path(folder) / "pool", arguments.records)

@@ -37,7 +37,7 @@ MIX = {
     "refcoco": Source(0.073, 3, 4, 2),
     "vg": Source(0.130, 3, 4, 2),
     "llava instructions": Source(0.237, 1, 5, 35),
-    "sharegpt": Source(0.061, 2, 20, 90, has_image=False),
+    "sharegpt": Source(0.061, 3, 25, 90, has_image=False),  # split at 2,048 tokens: long ones
 }
 
 

@@ -154,3 +154,34 @@ def test_losses_are_summed_over_the_labels_of_each_source():
     accelerator = Accelerator(cpu=True)
     assert losses.read(accelerator) == expected
     assert losses.read(accelerator) == {}
+
+
+def test_losses_are_those_of_plain_transformers_on_the_same_batches(make_run):
+    """Two batches a step; the plain trainer computes all logits, and its model the loss."""
+    from transformers import Trainer
+
+    from prism_tune.data.collator import Collator
+    from prism_tune.models.processor import load_processor
+    from prism_tune.models.tuning import prepare_tuning
+    from prism_tune.training.arguments import training_arguments
+    from prism_tune.training.examples import build_examples
+    from prism_tune.training.progress import read_log
+    from prism_tune.training.train import train
+
+    hf = {"max_steps": 4, "save_strategy": "no", "gradient_accumulation_steps": 2}
+    config, run = make_run(tuning="full", batching="random", hf=hf)
+    train(config, run)
+    ours = [line["loss"] for line in read_log(run.training / "log.jsonl")]
+
+    cpu = torch.device("cpu")
+    processor = load_processor(config.model)
+    base = load_model(config.model, dtype=torch.float32)
+    plain = Trainer(
+        model=prepare_tuning(base, config.training, weights_dtype=torch.float32),
+        args=training_arguments(config, run, device=cpu, dtype=torch.float32),
+        train_dataset=build_examples(config, run, processor),
+        data_collator=Collator(processor),
+    )
+    plain.train()
+    theirs = [line["loss"] for line in plain.state.log_history if "loss" in line]
+    assert ours == pytest.approx(theirs, rel=1e-5)
