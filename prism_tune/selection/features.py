@@ -80,16 +80,23 @@ def without_features(request: Request) -> FeatureTable:
     return FeatureTable(None, nothing_N, tuple(request.left_out.values()), {})
 
 
-def feature_inputs(config: Config) -> dict[str, Any]:
-    """Everything a feature depends on besides images, prompt and layer, by name."""
+def model_inputs(config: Config) -> dict[str, Any]:
+    """Everything the model's states depend on besides what it reads, by name."""
     dtype = resolve_dtype(config.selection.dtype, pick_device())
     return {
         "model": fingerprint_model(config.model.path, config.model.revision),
         "model.image_aspect_ratio": config.model.image_aspect_ratio,
         "model.attn_implementation": config.model.attn_implementation,
+        "selection.dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def feature_inputs(config: Config) -> dict[str, Any]:
+    """Everything a feature depends on besides images, prompt and layer, by name."""
+    return {
+        **model_inputs(config),
         "selection.features": config.selection.features,
         "selection.pooling": config.selection.pooling,
-        "selection.dtype": str(dtype).removeprefix("torch."),
     }
 
 

@@ -25,10 +25,10 @@ from prism_tune.feature_shards import Shard, StoredFeatures
 from prism_tune.models.load import load_model, pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.process_group import from_main, main_first
-from prism_tune.run_dir import RunDir, fingerprint_model
+from prism_tune.run_dir import RunDir
 from prism_tune.selection.batch_runner import OUTPUT, BatchRunner
 from prism_tune.selection.feature_store import FeatureStore
-from prism_tune.selection.features import FeatureTable
+from prism_tune.selection.features import FeatureTable, model_inputs
 from prism_tune.selection.pool_units import find_pool_units, locate_rows
 from prism_tune.selection.record_encoding import RecordDataset
 from prism_tune.selection.request import Request
@@ -56,15 +56,11 @@ class Measure:
 
     def inputs(self, config: Config) -> dict[str, Any]:
         """Everything a record's numbers depend on besides its content, by name."""
-        dtype = resolve_dtype(config.selection.dtype, pick_device())
         return {
+            **model_inputs(config),
             "columns": list(self.columns),
-            "model": fingerprint_model(config.model.path, config.model.revision),
             "model.template": config.model.template,
-            "model.image_aspect_ratio": config.model.image_aspect_ratio,
-            "model.attn_implementation": config.model.attn_implementation,
             "data.max_length": config.data.max_length,
-            "selection.dtype": str(dtype).removeprefix("torch."),
             **self.options(config),
         }
 
