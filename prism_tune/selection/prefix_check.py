@@ -18,6 +18,7 @@ import torch
 from prism_tune.config import Template
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.records import Pool
+from prism_tune.selection.batch_runner import Pooled
 from prism_tune.selection.encoding import Encoded, encode
 from prism_tune.selection.extractor import Extractor
 from prism_tune.selection.prompts import build_prompt
@@ -45,8 +46,9 @@ def prefix_is_exact(
             encode(build_prompt(pool[index], kind, template, processor), images, processor)
             for kind in ("prefix", "whole")
         )
-        suffix = max(suffix, _difference(extractor, whole, _turn_suffix(whole)))
-        prefix = max(prefix, _difference(extractor, whole, short))
+        expected = extractor.pool([whole])
+        suffix = max(suffix, _difference(expected, extractor.pool([_turn_suffix(whole)])))
+        prefix = max(prefix, _difference(expected, extractor.pool([short])))
         num_checked += 1
     exact = suffix <= _SAME_SHAPE_TOLERANCE and prefix <= _PREFIX_TOLERANCE[extractor.dtype]
     logger.info(
@@ -62,8 +64,7 @@ def prefix_is_exact(
     return exact
 
 
-def _difference(extractor: Extractor, one: Encoded, other: Encoded) -> float:
-    ones, others = extractor.pool([one]), extractor.pool([other])
+def _difference(ones: Pooled, others: Pooled) -> float:
     return max(
         float((ones[layer] - others[layer]).norm() / ones[layer].norm().clamp_min(1e-30))
         for layer in ones
