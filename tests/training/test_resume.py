@@ -140,6 +140,8 @@ def test_full_tuning_on_mixed_records_has_the_losses_of_one_plain_process(
 def test_lora_with_dropout_has_the_losses_of_plain_processes(cells, zero, num_processes):
     cell, plain = cells("lora", zero, num_processes), cells("lora", "plain", num_processes)
     assert losses(cell.whole) == pytest.approx(losses(plain.whole), rel=1e-4)
+    expected, got = weights(plain.whole.checkpoint), weights(cell.whole.checkpoint)
+    assert {n: t.shape for n, t in got.items()} == {n: t.shape for n, t in expected.items()}
 
 
 def test_every_checkpoint_loads_where_prism_tune_is_not_installed(cells, model_dir, tmp_path):

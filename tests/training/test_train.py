@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -201,9 +202,11 @@ def test_a_nan_stops_the_run_with_one_clear_line(make_run):
         train(config, run)
 
 
-def test_the_log_and_the_timings_tell_the_speed(make_run):
+def test_the_progress_line_the_log_and_the_timings_tell_the_speed(make_run, capsys):
     config, run = make_run(hf={"max_steps": 2, "warmup_steps": 0, "lr_scheduler_type": "constant"})
     train(config, run)
+    line = r"2/2 \[\d\d:\d\d<\d\d:\d\d,.* loss=[\d.]+, tokens/s=[\d.e+]+, images/s=[\d.e+]+\]"
+    assert re.search(line, capsys.readouterr().err)
     for line in read_log(run.training / "log.jsonl"):
         assert line["tokens_per_second"] > 0
         assert line["learning_rate"] == 1e-3

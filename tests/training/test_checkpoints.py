@@ -1,0 +1,44 @@
+"""Every checkpoint is verified before it counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from training_runs import losses, weights
+
+from prism_tune.errors import UserError
+from prism_tune.training.checkpoints import CheckpointWriter
+from prism_tune.training.train import train
+
+
+def test_a_damaged_checkpoint_stops_the_run_and_is_not_gone_on_from(make_run, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="prism_tune")
+    config, run = make_run()
+    complete = CheckpointWriter.complete
+
+    def damage(self, directory):
+        complete(self, directory)
+        if directory.name == "checkpoint-4":
+            tensors = weights(directory)
+            name = next(iter(tensors))
+            broken = {**tensors, name: torch.full_like(tensors[name], float("nan"))}
+            save_file(broken, directory / "adapter_model.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointWriter, "complete", damage)
+        with pytest.raises(UserError, match=r"checkpoint-4/.*: not finite"):
+            train(config, run)
+    assert not (run.training / "checkpoint-4" / "complete.json").exists()
+    train(config, run)
+    assert f"training: goes on from {run.training / 'checkpoint-2'}" in caplog.messages
+    assert len(losses(run)) == 6
+
+
+def test_a_checkpoint_of_the_warm_up_may_hold_what_there_was_before(make_run, caplog):
+    hf = {"max_steps": 2, "save_steps": 1, "warmup_steps": 1, "save_total_limit": None}
+    config, run = make_run(hf=hf)
+    train(config, run)
+    unchanged = [message for message in caplog.messages if "nothing differs" in message]
+    first = run.training / "checkpoint-1"
+    assert unchanged == [f"{first}: nothing differs from the initial weights yet"]
