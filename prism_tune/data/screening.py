@@ -8,6 +8,7 @@ Shape legend: N records of the pool.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from prism_tune.data.image_inspections import inspect_images
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
-from prism_tune.run_dir import fingerprint, fingerprint_model
+from prism_tune.run_dir import fingerprint, fingerprint_model, write_atomic
 from prism_tune.schema import Skipped
 
 Findings = dict[int, tuple[Skipped, ...]]
@@ -142,10 +143,9 @@ def _cached_lengths(
     if path.exists():
         return np.asarray(np.load(path))
     lengths = estimate_lengths(pool, indices, processor, config.model.template)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part.npy")
-    np.save(partial, lengths)
-    partial.replace(path)
+    buffer = io.BytesIO()
+    np.save(buffer, lengths)
+    write_atomic(path, buffer.getvalue())
     return lengths
 
 

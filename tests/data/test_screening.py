@@ -1,0 +1,44 @@
+"""Screening by several runs at a time."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from prism_tune.config import load_config
+from prism_tune.data import screening
+from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.records import open_pool
+from prism_tune.models.processor import load_processor
+
+NUM_RUNS = 16
+
+
+def test_runs_over_one_pool_keep_its_lengths_at_the_same_moment(
+    tiny_llava_dir, drawn_pool, tmp_path, monkeypatch
+):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"{{name: a, model: {{path: {tiny_llava_dir}, template: chatml}}, data: {{records: "
+        f"{drawn_pool}, image_dir: {drawn_pool.parent / 'images'}}}}}"
+    )
+    monkeypatch.setenv("PRISM_TUNE_CACHE", str(tmp_path))
+    config = load_config(path)
+    pool, processor = open_pool(config.data), load_processor(config.model)
+    all_ready = threading.Barrier(NUM_RUNS)
+    lengths = estimate_lengths(pool, range(len(pool)), processor, config.model.template)
+
+    def estimate_and_wait(*arguments):
+        all_ready.wait(60)
+        return lengths
+
+    monkeypatch.setattr(screening, "estimate_lengths", estimate_and_wait)
+    with ThreadPoolExecutor(NUM_RUNS) as runs:
+        found = list(
+            runs.map(lambda _: screening.screen_pool(pool, config, processor), range(NUM_RUNS))
+        )
+    for verdict in found:
+        np.testing.assert_array_equal(verdict.num_tokens_N, lengths)
+    assert len(list(tmp_path.rglob("lengths-*"))) == 1
