@@ -200,7 +200,7 @@ def check_label_share(examples: Sequence[Mapping[str, torch.Tensor]]) -> float:
         UserError: under 5 % or over 99.5 % of the tokens are without label on average, which
             means that template and tokenizer, or template and records, do not fit.
     """
-    shares = [(e["labels"] == IGNORED_LABEL).float().mean().item() for e in examples]
+    shares = [(e["labels"] == IGNORED_LABEL).double().mean().item() for e in examples]
     mean = sum(shares) / len(shares)
     if not 0.05 <= mean <= 0.995:
         raise UserError(

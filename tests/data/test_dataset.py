@@ -189,3 +189,16 @@ def test_label_share_has_to_be_plausible():
         check_label_share([{"labels": torch.tensor([-100] * 8)}])
     with pytest.raises(UserError, match=r"0\.0% of the tokens carry no loss"):
         check_label_share([{"labels": torch.tensor([1, 2])}])
+
+
+@pytest.mark.parametrize(
+    ("num_masked", "num_labels", "is_plausible"),
+    [(1, 19, True), (1, 20, False), (199, 1, True), (200, 1, False)],
+)
+def test_label_share_is_plausible_from_5_to_99_5_percent(num_masked, num_labels, is_plausible):
+    example = {"labels": torch.tensor([-100] * num_masked + [5] * num_labels)}
+    if is_plausible:
+        assert check_label_share([example]) == pytest.approx(num_masked / (num_masked + num_labels))
+    else:
+        with pytest.raises(UserError, match=r"expected 5 % to 99\.5 %"):
+            check_label_share([example])

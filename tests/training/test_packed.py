@@ -14,6 +14,7 @@ from prism_tune.data.packing import PackedBatchSampler
 from prism_tune.errors import ConfigError
 from prism_tune.timings import read_timings
 from prism_tune.training import batches
+from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.progress import read_log
 from prism_tune.training.train import train
 
@@ -145,3 +146,12 @@ def test_a_model_that_cannot_be_packed_is_refused_before_the_first_step(make_run
     with pytest.raises(ConfigError, match=r"packed is not possible for the family 'llava'"):
         train(config, run)
     assert not (run.training / "log.jsonl").exists()
+
+
+def test_a_finished_run_minds_the_budget_only_where_batches_count_tokens(make_run):
+    for batching, minds in [("packed", True), ("token_budget", True), ("random", False)]:
+        inputs = [
+            stage_inputs(*make_run(batching=batching, tokens_per_batch=tokens))
+            for tokens in (500, 600)
+        ]
+        assert (inputs[0] != inputs[1]) is minds
