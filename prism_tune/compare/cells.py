@@ -40,7 +40,7 @@ WHOLE_POOL = "whole_pool"
 """The selector's name in cells that are tuned on everything."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One run of the comparison.
 

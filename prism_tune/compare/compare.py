@@ -77,21 +77,21 @@ def _run_pending(
     feature_key: FeatureKey,
     num_processes: int,
 ) -> None:
-    """First the features that several cells read, then the cells."""
+    """Before the first cell that needs them, features that several cells read; else in order."""
     pending = [cell for cell in cells if cell.state() != "finished"]
     logger.info("compare: %d cells, %d to run", len(cells), len(pending))
-    if not pending:
-        return
-    keys = [feature_key(c.config) if "select" in c.verbs else None for c in pending]
-    sharers = {key: c for key, c in zip(keys[::-1], pending[::-1], strict=True) if key is not None}
-    shared = {key: share_cell(cell, run, key) for key, cell in sharers.items()}
+    shared: dict[str, Cell] = {}
+    tasks = []
+    for cell in pending:
+        key = feature_key(cell.config) if "select" in cell.verbs else None
+        if key is None:
+            tasks.append(Task(cell))
+            continue
+        if key not in shared:
+            shared[key] = share_cell(cell, run, key)
+            tasks.append(Task(shared[key]))
+        tasks.append(Task(cell, shared[key]))
     with Workers(run_verb, num_processes) as workers:
-        workers.run([Task(cell) for cell in shared.values()], _Progress(len(shared)).report)
-        ready = {key: cell.run for key, cell in shared.items() if cell.state() == "finished"}
-        tasks = [
-            Task(cell, ready.get(key) if key else None)
-            for cell, key in zip(pending, keys, strict=True)
-        ]
         workers.run(tasks, _Progress(len(tasks)).report)
 
 

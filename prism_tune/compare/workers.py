@@ -11,7 +11,6 @@ import fcntl
 import multiprocessing
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,10 +31,10 @@ RunVerb = Callable[[Verb, Config, RunDir], None]
 
 @dataclass(frozen=True)
 class Task:
-    """A cell to be run, and the finished selection whose features it may read."""
+    """A cell to be run, and the selection to wait for, whose features it reads if that finished."""
 
     cell: Cell
-    features: RunDir | None = None
+    source: Cell | None = None
 
 
 class Workers:
@@ -65,16 +64,23 @@ class Workers:
             worker.stop()
 
     def run(self, tasks: Sequence[Task], on_done: Callable[[Task, str | None], None]) -> None:
-        """Run all tasks; `on_done` gets each when it ended, with its error or None."""
-        queue = deque(tasks)
-        while len(self._workers) < min(self._num_processes, len(queue)):
+        """Run all tasks; `on_done` gets each when it ended, with its error or None.
+
+        In their order, but a task whose source is still at work lets others go first. The cell of a
+        source has a task of its own, before those that wait for it.
+        """
+        waiting = list(tasks)
+        pending = {task.cell for task in tasks}
+        while len(self._workers) < min(self._num_processes, len(waiting)):
             self._workers.append(self._start(len(self._workers)))
         busy: dict[Connection, int] = {}
-        while queue or busy:
+        while waiting or busy:
             working = set(busy.values())
             for number, worker in enumerate(self._workers):
-                if queue and number not in working:
-                    worker.begin(queue.popleft())
+                task = next((t for t in waiting if t.source not in pending), None)
+                if task is not None and number not in working:
+                    waiting.remove(task)
+                    worker.begin(task)
                     busy[worker.connection] = number
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
@@ -84,6 +90,7 @@ class Workers:
                 if died:
                     self._workers[number] = self._start(number)
                 on_done(task, error)
+                pending.discard(task.cell)
 
     def _start(self, number: int) -> _Worker:
         return _Worker(self._run_verb, worker_environment(number, self._num_processes))
@@ -156,8 +163,8 @@ def _attempt(task: Task, run_verb: RunVerb) -> str | None:
     cell.run.root.mkdir(parents=True, exist_ok=True)
     with _output_to(cell.output), _locked(cell.run.root):
         try:
-            if task.features is not None and "select" in cell.verbs:
-                share_features(task.features, cell.run)
+            if task.source is not None and task.source.state() == "finished":
+                share_features(task.source.run, cell.run)
             for verb in cell.verbs:
                 run_verb(verb, cell.config, cell.run)
         except UserError as error:

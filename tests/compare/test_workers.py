@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import pytest
 
@@ -29,8 +30,13 @@ def act(verb, config, run):
     (run.root / verb).write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
 
 
-def put_features(verb, config, run):
-    (run.root / verb).write_text(str(sorted(p.name for p in run.features.iterdir())))
+def read_features(verb, config, run):
+    """Leaves features where the name says so, and says which ones it sees."""
+    if config.selection.scorer == "prism" and verb == "select":
+        time.sleep(0.5)  # the others have to wait for it
+        run.features.mkdir(parents=True)
+        (run.features / "manifest.json").write_text("{}")
+    (run.root / verb).write_text(str(sorted(p.name for p in run.selection.glob("*/*"))))
 
 
 @pytest.fixture
@@ -88,10 +94,34 @@ def test_devices_are_dealt_out_and_a_single_process_sees_all(monkeypatch):
     assert worker_environment(0, 1) == {}
 
 
-def test_a_cell_reads_the_features_it_is_given(cells, tmp_path):
-    source = RunDir(tmp_path / "shared")
-    source.features.mkdir(parents=True)
-    (source.features / "manifest.json").write_text("{}")
-    with Workers(put_features, num_processes=1) as workers:
-        workers.run([Task(cells[0], source)], lambda task, error: None)
-    assert (cells[0].run.root / "select").read_text() == "['manifest.json']"
+def test_cells_wait_for_the_features_they_read_and_the_others_go_first(cells):
+    by_name = {cell.selector: cell for cell in cells}
+    source = by_name["prism"]
+    tasks = [Task(source), *(Task(by_name[name], source) for name in ("leverage", "kcenter"))]
+    order = []
+
+    def finish(task, error):
+        task.cell.finish(error)
+        order.append(task.cell.selector)
+
+    with Workers(read_features, num_processes=2) as workers:
+        workers.run([*tasks, Task(by_name["random"])], finish)
+    assert order[:2] == ["random", "prism"]
+    assert set(order[2:]) == {"leverage", "kcenter"}
+    seen = {name: (cell.run.root / "select") for name, cell in by_name.items()}
+    assert seen["leverage"].read_text() == seen["kcenter"].read_text() == "['manifest.json']"
+    assert seen["random"].read_text() == "[]"
+
+
+def test_a_cell_whose_features_failed_computes_its_own(cells):
+    length = cells[1]
+    errors = {}
+
+    def finish(task, error):
+        task.cell.finish(error)
+        errors[task.cell.selector] = error
+
+    with Workers(act, num_processes=1) as workers:
+        workers.run([Task(length), Task(cells[0], length)], finish)
+    assert errors["length"] is not None
+    assert errors["random"] is None
