@@ -42,6 +42,7 @@ export PRISM_TUNE_VENV="$venv"
 # Waiting threads that spin instead of sleeping slow a shared machine down several times.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 cd "$root"
+trap 'exit 130' INT TERM # a run that was interrupted has not failed: it is not tried again
 
 # --- the launchers ------------------------------------------------------------------------------
 count_gpus() {

@@ -123,6 +123,16 @@ def test_a_pool_that_does_not_pass_the_audit_stops_the_job(sandbox):
     assert verbs(sandbox)[-1].startswith("audit ")
 
 
+def test_an_interrupted_job_stops_at_once(sandbox):
+    """Ctrl-C reaches the stage, which ends with a code of its own, and the script."""
+    torchrun = sandbox.venv / "bin/torchrun"
+    torchrun.write_text(f'#!/bin/bash\necho "$*" >>"{sandbox.log}"\nkill -INT $PPID\nexit 1\n')
+    torchrun.chmod(0o755)
+    done = reproduce(sandbox, "quickstart", LAUNCH="torchrun", NPROC="2", ROWS="*_prism")
+    assert done.returncode == 130
+    assert len(verbs(sandbox)) == 3  # prepare, audit, and the first stage once
+
+
 def test_several_processes(sandbox):
     torchrun = sandbox.venv / "bin/torchrun"
     torchrun.write_text(f'#!/bin/bash\necho "torchrun $*" >>"{sandbox.log}"\n')
