@@ -5,7 +5,7 @@ import sys
 
 import orjson
 import pytest
-from table_runs import quickstart_result
+from table_runs import llava_results, quickstart_result
 from typer.testing import CliRunner
 
 from prism_tune.cli import app
@@ -151,24 +151,9 @@ def test_intervals_cover_only_what_the_credits_explain(runs):
     assert "| 95 % CI (all only) |" in header
 
 
-def _llava_results(pope: float, mme: float, sqa: float) -> list[dict]:
-    def result(name, metrics):
-        return {
-            "benchmark": name, "metrics": metrics, "num_examples": 10, "num_missing": 0,
-            "profile": "llava15", "provenance": {}, "per_question": {}, "notes": [],
-        }  # fmt: skip
-
-    f1 = {f"f1_{split}": pope for split in ("popular", "random", "adversarial")}
-    return [
-        result("pope", f1),
-        result("mme", {"cognition": mme, "perception": 1500.0}),
-        result("scienceqa", {"accuracy": sqa, "accuracy_image": None}),
-    ]
-
-
 def test_real_benchmarks_stand_beside_the_papers_rows(runs):
-    prism = runs.write("prism", _llava_results(90.0, 330.0, 71.0))
-    full = runs.write("full", _llava_results(100.0, 300.0, 71.0), records="pool")
+    prism = runs.write("prism", llava_results(90.0, 330.0, 71.0))
+    full = runs.write("full", llava_results(100.0, 300.0, 71.0), records="pool")
     rows = _main([prism, full])
     ours = (90 * 3 + 110 + 100) / 5
     assert float(rows["prism"]["Rel."]) == pytest.approx(ours)
@@ -180,57 +165,6 @@ def test_real_benchmarks_stand_beside_the_papers_rows(runs):
     assert f"- Rel. of PRISM 25 % (lora) {without}" in text
     assert "- vizwiz: evaluated in none of the runs, n/a." in text
     assert text.count("| paper ") == 4
-
-
-def _ablation_results(pope: float, mme: float, sqa: float) -> list[dict]:
-    return _llava_results(pope, mme, sqa)[:2]
-
-
-@pytest.mark.parametrize(
-    ("selection", "printed"),
-    [
-        ({"layer": 16}, 97.9),
-        ({"layer": 32}, 97.2),
-        ({"keep": "high"}, 96.3),
-        ({"pooling": "last"}, 97.4),
-        ({"layer": 2}, 100.0),
-    ],
-)
-def test_a_variant_stands_beside_the_papers_row_of_its_kind(runs, selection, printed):
-    manifest = {"features": {"num_model_layers": 32}}
-    results = _ablation_results(90.0, 330.0, 71.0)
-    prism = runs.write("prism", results, manifest=manifest)
-    variant = runs.write("variant", results, manifest=manifest, selection=selection)
-    row = _main([prism, variant], table="ablation")["variant"]
-    assert float(row["Rel. printed"]) == printed
-
-
-def test_what_the_paper_has_no_row_for_stands_beside_none(runs):
-    results = _ablation_results(90.0, 330.0, 71.0)
-    prism = runs.write("prism", results)
-    raw = runs.write("raw", results, selection={"centering": "none"})
-    assert _main([prism, raw], table="ablation")["raw"]["Rel. printed"] == "n/a"
-
-
-def test_models_stand_beside_their_own_rows_by_the_name_in_the_config(runs):
-    """The paper prints no cells of the other models: the difference is to its printed Rel."""
-    rows = [
-        runs.write(
-            f"{name}-{kind}",
-            _llava_results(90.0 + bonus, 300.0, 71.0),
-            model_name=name,
-            records="pool" if kind == "full" else "subset",
-        )
-        for name in ("Phi2-3B", "Llama-3-8B")
-        for kind, bonus in (("full", 0), ("prism", 9))
-    ]
-    table = _main(rows, table="models")
-    ours = 100 * (3 * 1.1 + 2) / 5
-    assert float(table["Phi2-3B-prism"]["Rel."]) == pytest.approx(ours)
-    assert float(table["Phi2-3B-prism"]["Rel. printed"]) == 100.1
-    assert float(table["Phi2-3B-prism"]["Δ paper"]) == pytest.approx(ours - 100.1)
-    assert float(table["Llama-3-8B-prism"]["Δ paper"]) == pytest.approx(ours - 100.8)
-    assert table["Phi2-3B-prism"]["Method"] == "Phi2-3B: PRISM 25 % (lora)"
 
 
 def test_runs_that_were_asked_different_benchmarks_last_are_one_row(runs):
