@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from drawn_models import save_llava
 from training_mix import write_pool
-from training_sides import Workload, build_side, build_with_our_batches
+from training_sides import Workload, build_side, build_with_our_batches, count_padded_tokens
 from transformers import TrainerCallback
 
 EMBEDDED = "configs/experiments/quickstart.yaml"
@@ -127,8 +127,11 @@ def main() -> None:
                 tuning="full" if name == "mid-size" else "lora",
                 dtype="float32" if name == "mid-size" else "bfloat16",
             )
-            measured = {side: measure(build_side, side, workload) for side in arguments.sides}
-            print_speeds(name, workload, measured)
+            print(
+                f"\n{name}: {workload.tuning}, {workload.dtype}, batches of {workload.batch_size}"
+            )
+            print_padding(fork(count_padded_tokens, workload))
+            print_speeds(workload, arguments.sides)
             print_curves(workload.for_updates(arguments.curve_updates))
 
 
@@ -141,24 +144,34 @@ def _model(name: str, folder: Path) -> Path:
     return fork(save_llava, folder / "model", **size)
 
 
-def print_speeds(name: str, workload: Workload, measured: dict[str, Measured]) -> None:
-    """A row for each side; in brackets, how many times the baseline."""
-    print(f"\n{name}: {workload.tuning}, {workload.dtype}, {workload.updates - 1} updates")
-    print(f"{torch.get_num_threads()} threads\n")
+def print_padding(padded_tokens: dict[str, int]) -> None:
+    """Exact, over a whole epoch: what the model computes, padding included, beside the records."""
+    real = padded_tokens.pop("real")
+    print("\n| batches | tokens computed in an epoch | padding | fewer than random |")
+    print("|---|---:|---:|---:|")
+    for batching, padded in padded_tokens.items():
+        fewer = padded_tokens[BASELINE] / padded
+        print(f"| {batching} | {padded} | {1 - real / padded:.0%} | {fewer:.2f}x |")
+
+
+def print_speeds(workload: Workload, sides: list[str]) -> None:
+    """A row for each side as it is measured; in brackets, how many times the first."""
+    threads = torch.get_num_threads()
+    print(f"\nMeasured over {workload.updates - 1} updates, {threads} threads\n")
     columns = "records", "tokens", "padding", "seconds", "tokens/s", "tokens/CPU s", "peak MiB"
     print(f"| batches | {' | '.join(columns)} |")
-    print(f"|---|{'---:|' * len(columns)}")
-    baseline = measured.get(BASELINE)
-    for side, row in measured.items():
-        speeds = row.speeds()
-        known = [f"{speed:.0f}" for speed in speeds]
-        if baseline is not None:
-            ratios = zip(known, speeds, baseline.speeds(), strict=True)
-            known = [f"{text} ({speed / base:.2f}x)" for text, speed, base in ratios]
+    print(f"|---|{'---:|' * len(columns)}", flush=True)
+    first = None
+    for side in sides:
+        row = measure(build_side, side, workload)
+        first = row if first is None else first
+        pairs = zip(row.speeds(), first.speeds(), strict=True)
+        speeds = " | ".join(f"{speed:.0f} ({speed / base:.2f}x)" for speed, base in pairs)
         padding = row.padding / (row.padding + row.tokens)
         print(
             f"| {side} | {row.records} | {row.tokens} | {padding:.0%} | {row.seconds:.1f} "
-            f"| {' | '.join(known)} | {row.peak_mib:.0f} |"
+            f"| {speeds} | {row.peak_mib:.0f} |",
+            flush=True,
         )
 
 

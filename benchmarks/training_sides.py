@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from transformers import Trainer, TrainingArguments
@@ -15,6 +16,9 @@ from trl import SFTConfig, SFTTrainer
 from prism_tune.config import Config
 from prism_tune.data.collator import Collator
 from prism_tune.data.dataset import TuningDataset
+from prism_tune.data.records import open_pool
+from prism_tune.data.sampler import ModalityLengthSampler
+from prism_tune.data.token_budget import TokenBudgetBatchSampler
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import load_for_tuning, prepare_tuning
@@ -59,8 +63,7 @@ def build_side(side: str, workload: Workload, folder: Path) -> Trainer:
     config, processor, model, examples = _load(workload, folder)
     if side == "TRL SFTTrainer":
         return _trl_trainer(config, processor, model, examples, workload)
-    budget = workload.batch_size * int(examples.lengths_N.mean())
-    training = {"batching": side, "tokens_per_batch": max(budget, MAX_LENGTH)}
+    training = {"batching": side, "tokens_per_batch": tokens_per_batch(examples, workload)}
     config = config.model_copy(update={"training": config.training.model_copy(update=training)})
     sourced = SourcedExamples(examples)
     return TuningTrainer(
@@ -74,6 +77,34 @@ def build_side(side: str, workload: Workload, folder: Path) -> Trainer:
         data_collator=SourcedCollator(build_collator(config, processor)),
         processing_class=processor,
     )
+
+
+def count_padded_tokens(workload: Workload) -> dict[str, int]:
+    """Tokens of an epoch with padding, by way of batching, and the real ones."""
+    config = _config(workload, Path("unused"))
+    processor = load_processor(config.model)
+    pool = open_pool(config.data)
+    examples = TuningDataset(pool, range(len(pool)), processor, "chatml", MAX_LENGTH)
+    lengths_N, has_image_N = np.minimum(examples.lengths_N, MAX_LENGTH), examples.has_image_N
+    budget = tokens_per_batch(examples, workload)
+    random = np.random.default_rng(0).permutation(len(lengths_N))
+    grouped = np.array(list(ModalityLengthSampler(lengths_N, has_image_N, workload.batch_size)))
+    cuts = range(workload.batch_size, len(lengths_N), workload.batch_size)
+    batches = {
+        "random": np.split(random, cuts),
+        "modality_length": np.split(grouped, cuts),
+        "token_budget": list(TokenBudgetBatchSampler(lengths_N, has_image_N, budget)),
+    }
+    padded = {
+        name: sum(len(batch) * int(lengths_N[batch].max()) for batch in found)
+        for name, found in batches.items()
+    }
+    return {**padded, "packed": int(lengths_N.sum()), "real": int(lengths_N.sum())}
+
+
+def tokens_per_batch(examples: TuningDataset, workload: Workload) -> int:
+    """As many tokens as a batch of records has on average."""
+    return max(workload.batch_size * int(examples.lengths_N.mean()), MAX_LENGTH)
 
 
 def build_with_our_batches(name: str, workload: Workload, folder: Path) -> Trainer:
@@ -97,8 +128,8 @@ def build_with_our_batches(name: str, workload: Workload, folder: Path) -> Train
     )
 
 
-def _load(workload: Workload, folder: Path) -> tuple[Config, Any, Any, TuningDataset]:
-    config = Config.model_validate(
+def _config(workload: Workload, folder: Path) -> Config:
+    return Config.model_validate(
         {
             "name": "benchmark",
             "output_dir": str(folder),
@@ -118,6 +149,10 @@ def _load(workload: Workload, folder: Path) -> tuple[Config, Any, Any, TuningDat
             },
         }
     )
+
+
+def _load(workload: Workload, folder: Path) -> tuple[Config, Any, Any, TuningDataset]:
+    config = _config(workload, folder)
     device = pick_device()
     dtype = resolve_dtype(config.model.dtype, device)
     processor = load_processor(config.model)
