@@ -8,6 +8,7 @@ runs/<name>/
   training/    stage.json checkpoint-<step>/ final/ log.jsonl
   evaluation/<benchmark>/  stage.json predictions.jsonl results.json
   tables/
+  report/      index.html assets/ data/ thumbs/
 ```
 """
 
@@ -89,6 +90,11 @@ class RunDir:
     def tables(self) -> Path:
         """Rendered tables."""
         return self.root / "tables"
+
+    @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.root / "report"
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

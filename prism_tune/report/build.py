@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from prism_tune.errors import UserError
 from prism_tune.report.feature_sample import Projection
 from prism_tune.report.page import write_page
 from prism_tune.report.run_files import ReportRun
-from prism_tune.report.section import PageFolder
+from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections import compare, gallery, geometry, overview, scores, training
 from prism_tune.run_dir import RunDir
 
@@ -32,12 +32,24 @@ def build_report(
         UserError: not a run folder, unreadable files, or an output folder that is no report.
     """
     run, *others = [ReportRun(of_run) for of_run in runs]
-    target = output or run.run.root / "report"
+    target = output or run.run.report
     _check_target(target)
-    page = PageFolder(target.with_name(f"{target.name}.partial"))
-    shutil.rmtree(page.root, ignore_errors=True)
-    page.root.mkdir(parents=True)
-    sections = [
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        page = PageFolder(Path(scratch) / "new")
+        page.root.mkdir()
+        write_page(run.name, _build_sections(run, others, page, projection), page)
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        page.root.rename(target)
+    return target / "index.html"
+
+
+def _build_sections(
+    run: ReportRun, others: Sequence[ReportRun], page: PageFolder, projection: Projection
+) -> list[Section]:
+    """Top to bottom."""
+    return [
         overview.build(run),
         geometry.build(run, page, projection),
         scores.build(run, page),
@@ -45,9 +57,6 @@ def build_report(
         compare.build([run, *others], page),
         training.build(run, page),
     ]
-    write_page(run.name, sections, page)
-    _swap(page.root, target)
-    return target / "index.html"
 
 
 def _check_target(target: Path) -> None:
@@ -56,13 +65,3 @@ def _check_target(target: Path) -> None:
         if target.is_dir() and not any(target.iterdir()):
             return
         raise UserError(f"{target}: exists and is not a report; name another folder with --output")
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put the finished folder in the place of the old one."""
-    old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

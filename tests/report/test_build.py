@@ -49,7 +49,7 @@ def test_the_page_is_beside_the_run_and_holds_all_it_loads(report):
     assert {"assets/plotly.min.js", "data/scores.js"} <= set(files)
     assert [path for path in files if not (report / path).is_file()] == []
     assert "script-src 'self'" in html
-    assert [path.name for path in report.parent.glob("report*")] == ["report"]
+    assert [path.name for path in report.parent.glob("*report*")] == ["report"]
 
 
 def test_no_markup_of_a_record_is_in_the_page(report):
@@ -76,6 +76,10 @@ def test_a_report_is_replaced_as_a_whole_and_nothing_else_is(run, tmp_path):
     (page.parent / "stale.txt").touch()
     assert build_report([run]) == page
     assert not (page.parent / "stale.txt").exists()
+    old = run.root / "report.old"  # a folder of the user's own
+    old.mkdir()
+    build_report([run])
+    assert old.exists()
     thesis = tmp_path / "thesis"
     thesis.mkdir()
     (thesis / "chapter.tex").write_text("one")
@@ -91,6 +95,7 @@ def test_a_build_that_fails_leaves_the_old_report(run):
     with pytest.raises(UserError, match="cannot be read as parquet"):
         build_report([run])
     assert page.read_bytes() == before
+    assert list(run.root.glob(".report*")) == []
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
