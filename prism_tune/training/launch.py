@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -52,6 +53,8 @@ def _init_deepspeed(device: torch.device, timeout: timedelta) -> None:
         _pose_as_single_rank()
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+    # DeepSpeed calls these at every step, and each time would cut through the progress line.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     import deepspeed
 
     if device.type == "cpu":

@@ -46,6 +46,7 @@ class Cell:
     config: Config
     whole: RunDir
     parted: RunDir
+    printed: str
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def run_cell(whole, parted, *key):
     uninterrupted.succeed()
     assert not (parted[1].training / "stage.json").exists()
     launch(parted[1], num_processes, "resumed").succeed()
-    return Cell(whole[0], whole[1], parted[1])
+    return Cell(whole[0], whole[1], parted[1], uninterrupted.printed())
 
 
 @pytest.mark.parametrize("key", CELLS, ids=lambda key: "-".join(map(str, key)))
@@ -111,6 +112,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(cells, key):
     cell = cells(*key)
     _, step = KILLS[CELLS.index(key) % len(KILLS)]
     assert f"checkpoint-{step}\n" in cell.parted.log.read_text().replace(" ", "")
+    assert "is deprecated. Please use `torch.distributed" not in cell.printed
     assert len(losses(cell.whole)) == NUM_STEPS
     assert losses(cell.parted) == losses(cell.whole)
     expected, got = weights(cell.whole.checkpoint), weights(cell.parted.checkpoint)
