@@ -34,6 +34,11 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is not None and tokenizer.is_fast:
+        # The image processor's backend has gone to the tokenizer as well, and would be saved there:
+        # transformers then takes it for a slow one, and finds no answers in a chat template.
+        tokenizer.backend = tokenizer.init_kwargs["backend"] = "tokenizers"
     if isinstance(processor, LlavaProcessor):
         _complete_llava(processor, config)
         if config.image_aspect_ratio == "pad":

@@ -136,6 +136,13 @@ def test_processor_pads_to_square_when_asked(tiny_llava_dir, tmp_path):
     assert published.image_processor.do_pad is False
 
 
+def test_the_tokenizer_is_saved_as_what_it_is(tiny_llava_dir, tmp_path):
+    """Not with the image processor's backend, with which transformers takes it for a slow one."""
+    load_processor(ModelConfig(path=str(tiny_llava_dir))).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert saved["backend"] == "tokenizers"
+
+
 def test_checkpoint_of_the_fixture_is_plain_safetensors(tiny_llava_dir):
     with safe_open(tiny_llava_dir / "model.safetensors", "pt") as file:
         assert any("multi_modal_projector" in name for name in file.keys())  # noqa: SIM118
