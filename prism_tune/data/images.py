@@ -89,6 +89,7 @@ def image_hash(path: Path) -> str:
         ImageError: the file is missing or unreadable.
     """
     digest = hashlib.blake2b(digest_size=16)
+    _refuse_special(path)
     try:
         with path.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
@@ -108,6 +109,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         ImageError: missing, empty, not an image, a bomb; while decoding inside: truncated.
     """
     reason: Reason = "image_unreadable"
+    _refuse_special(path)
     try:
         with warnings.catch_warnings():
             # The warning at half the limit would be printed once per large, but sound, photograph.
@@ -131,6 +133,12 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         ValueError,
     ) as error:
         raise _name_fault(path, reason, error) from error
+
+
+def _refuse_special(path: Path) -> None:
+    """A pipe among the images would keep its reader waiting for ever."""
+    if path.exists() and not path.is_file():
+        raise ImageError("image_unreadable", f"{path}: not a file")
 
 
 def _name_fault(path: Path, reason: Reason, error: Exception) -> ImageError:

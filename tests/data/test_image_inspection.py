@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -37,6 +38,7 @@ FAULTY = {
     "sound.png": (save, ()),
     "photo.JPEG": (lambda path: save(path, format="JPEG"), ()),
     "no_suffix": (lambda path: save(path, format="PNG"), ()),
+    "pipe.png": (os.mkfifo, ("image_unreadable",)),  # reading it would never end
     "wide.png": (lambda path: save(path, (161, 8)), ("image_aspect_ratio",)),
     "widest.png": (lambda path: save(path, (160, 8)), ()),
     "wrong.jpg": (lambda path: save(path, format="PNG"), ("image_wrong_type",)),
