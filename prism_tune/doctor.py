@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ def check_packages() -> Iterator[Check]:
     for line in lines:
         requirement = Requirement(line)
         extra = _extra_of(requirement)
-        if extra == "dev":  # of no use to a user
+        if extra in ("dev", "bench"):  # of no use to a user
             continue
         yield _check_package(requirement, extra)
 
@@ -135,11 +136,8 @@ def check_tools() -> Iterator[Check]:
 
 def _extra_of(requirement: Requirement) -> str:
     """The extra that a requirement belongs to; empty for one that everybody needs."""
-    for name in ("dev", "quickstart", "eval"):
-        marker = requirement.marker
-        if marker and not marker.evaluate({"extra": ""}) and marker.evaluate({"extra": name}):
-            return name
-    return ""
+    found = re.search(r'extra == "(.+?)"', str(requirement.marker or ""))
+    return found[1] if found else ""
 
 
 def _check_package(requirement: Requirement, extra: str) -> Check:

@@ -58,8 +58,10 @@ def test_packages_are_judged_by_the_ranges_of_setup_py(versions):
 
 
 def test_development_packages_are_nobodys_concern(versions):
-    checks = versions(["pytest>=8; extra == 'dev'", "gguf; extra == 'quickstart'"], {})
-    assert list(checks) == ["gguf [quickstart]"]
+    wanted = {"pytest>=8": "dev", "trl": "bench", "gguf": "quickstart", "nvidia-ml-py": "energy"}
+    checks = versions([f"{name}; extra == '{extra}'" for name, extra in wanted.items()], {})
+    assert list(checks) == ["gguf [quickstart]", "nvidia-ml-py [energy]"]
+    assert {check.state for check in checks.values()} == {"optional"}
 
 
 def test_where_the_tests_run_everything_required_is_there(output, monkeypatch):

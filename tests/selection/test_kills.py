@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 from safetensors.numpy import load_file
 from tiny import draw_pool
 
@@ -73,7 +74,7 @@ def digest_files(folder):
 
 
 def read_rows(folder):
-    return {p.name: load_file(p)["layer_1"].tobytes() for p in folder.glob("shard-*")}
+    return {p.name: load_file(p)["layer_1"] for p in folder.glob("shard-*")}
 
 
 def test_ten_kills_end_in_the_identical_subset(workplace):
@@ -119,5 +120,8 @@ def test_a_dead_rank_loses_only_its_unfinished_shard(workplace, monkeypatch):
     rerun, whole = workplace.select(), workplace.select(name="whole")
     assert rerun.manifest["features"]["num_computed"] == 80 - 2 * len(left)
     assert left.items() <= digest_files(run.features).items()
-    assert read_rows(run.features) == read_rows(whole.run.features)
+    rows, expected = read_rows(run.features), read_rows(whole.run.features)
+    assert rows.keys() == expected.keys()
+    for name in rows:  # torch adds up in another order where a process has more threads
+        np.testing.assert_allclose(rows[name], expected[name], rtol=1e-4, atol=1e-5)
     assert rerun.manifest["subset_sha256"] == whole.manifest["subset_sha256"]
