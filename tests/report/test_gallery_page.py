@@ -72,6 +72,17 @@ def wait_for(page, text):
     )
 
 
+def test_a_thumbnail_is_shown_whole(page):
+    """Square images in wide frames: nothing of them is cut off."""
+    page.wait_for_function("document.querySelector('#gallery .thumb img')?.naturalWidth > 0")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('#gallery .card > .thumb img')]"
+        ".map((image) => [image.clientHeight, image.parentElement.clientHeight])"
+    )
+    assert heights
+    assert all(image <= frame for image, frame in heights)
+
+
 def ids(page):
     return page.locator("#gallery-list h3").all_inner_texts()
 
