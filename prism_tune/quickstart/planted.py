@@ -1,7 +1,7 @@
 """A pool whose redundancy is known: the quickstart's drawings, and copies planted among them.
 
 easy-VQA's questions and images go in; LLaVA records, the planted ones' kinds and the images' bytes
-come out. Of 1,400 images 560 are drawn fairly, 630 repeat 210 of these three times each, and 210
+come out. Of 700 images 280 are drawn fairly, 315 repeat 105 of these three times each, and 105
 are too many of one class:
 
 - exact: the same file under another name;
@@ -25,11 +25,11 @@ from prism_tune.quickstart.pool import DrawingQuestion, build_pool, classify_que
 Kind = Literal["exact", "recoded", "cropped"]
 KINDS: tuple[Kind, ...] = ("exact", "recoded", "cropped")
 
-NUM_ORIGINALS = 560
-NUM_COPIED = 70
+NUM_ORIGINALS = 280
+NUM_COPIED = 35
 """Originals that are copied, for each kind."""
 NUM_COPIES = 3
-NUM_OVER = 210
+NUM_OVER = 105
 OVER_COLOUR = "red"
 
 _QUALITIES = (85, 60, 35)
@@ -51,7 +51,7 @@ def plan_images(questions: Iterable[DrawingQuestion], pool_images: Sequence[int]
 
     Args:
         questions: all of the training set.
-        pool_images: those of the quickstart's pool, of which the originals are drawn.
+        pool_images: those of the comparison's pool, of which the originals are drawn.
     """
     rng = random.Random(_SEED)
     originals = rng.sample(sorted(pool_images), NUM_ORIGINALS)

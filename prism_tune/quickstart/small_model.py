@@ -1,8 +1,7 @@
 """The comparison's model: the quickstart's with fewer layers, so that many runs can be made.
 
 A converted language model and vision tower go in; the same with some of their layers come out. The
-language model is no longer one that speaks: tuning has to mend it, which it does within some
-steps, alike for every selector.
+language model is no longer one that speaks: `comparison_start.yaml` mends it, once for all cells.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from collections.abc import Sequence
 
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
-LANGUAGE_LAYERS = (0, 1, 2, 3, 28, 29)
-"""Of 30. The first read the prompt, the last two speak the head's language."""
+LANGUAGE_LAYERS = (0, 1, 29)
+"""Of 30. The first two read the prompt, the last one speaks the head's language."""
 
 _LAYER = re.compile(r"^(model\.layers\.)(\d+)\.")
 

@@ -23,7 +23,7 @@ def questions() -> list[DrawingQuestion]:
 
 @pytest.fixture(scope="module")
 def images(questions):
-    return plan_images(questions, range(1400))
+    return plan_images(questions, range(700))
 
 
 @pytest.fixture
@@ -39,28 +39,28 @@ def pixels(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=float)
 
 
-def test_the_images_are_those_of_a_pool_of_1400_and_the_same_at_every_call(questions, images):
+def test_the_images_are_those_of_a_pool_of_700_and_the_same_at_every_call(questions, images):
     copied = [image for group in images.copied.values() for image in group]
-    assert (len(images.originals), len(copied), len(images.over)) == (560, 210, 210)
-    assert len(images.originals) + 3 * len(copied) + len(images.over) == 1400
-    assert len(set(copied)) == 210
-    assert set(copied) <= set(images.originals) <= set(range(1400))
+    assert (len(images.originals), len(copied), len(images.over)) == (280, 105, 105)
+    assert len(images.originals) + 3 * len(copied) + len(images.over) == 700
+    assert len(set(copied)) == 105
+    assert set(copied) <= set(images.originals) <= set(range(700))
     assert not set(images.over) & set(images.originals)
     assert all(image % 2 for image in images.over)  # red, and not in the pool twice
-    assert plan_images(questions, range(1400)) == images
+    assert plan_images(questions, range(700)) == images
 
 
 def test_a_copied_record_says_the_same_about_another_file(questions, images):
     records, planted = build_planted_pool(questions, images)
     by_id = {record["id"]: record for record in records}
-    assert len(by_id) == len(records) == 2 * 1400
+    assert len(by_id) == len(records) == 2 * 700
     assert Counter(item["kind"] for item in planted.values()) == {
-        "exact": 420,
-        "recoded": 420,
-        "cropped": 420,
-        "over": 420,
+        "exact": 210,
+        "recoded": 210,
+        "cropped": 210,
+        "over": 210,
     }
-    assert len({record["image"] for record in records}) == 1400
+    assert len({record["image"] for record in records}) == 700
     for key, item in planted.items():
         if item["kind"] == "over":
             assert item["of"] is None

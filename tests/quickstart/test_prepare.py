@@ -206,10 +206,11 @@ def test_the_comparison_has_a_second_pool_open_questions_and_a_shorter_model(tmp
     data = config.data.model_copy(update={"prepare": "comparison"})
     prepare(config.model_copy(update={"data": data}), force=False)
     images = {path.name for path in (root / "images").iterdir()}
-    for pool, count in (("pool.json", 1400), ("planted_pool.json", 1400)):
-        named = {record["image"] for record in read(root / pool)}
-        assert named <= images
-        assert len(named) == count
+    counts = {"pool.json": 700, "planted_pool.json": 700, "start_pool.json": 300}
+    named = {pool: {record["image"] for record in read(root / pool)} for pool in counts}
+    assert {pool: len(names) for pool, names in named.items()} == counts
+    assert set.union(*named.values()) == images
+    assert not named["start_pool.json"] & (named["pool.json"] | named["planted_pool.json"])
     ids = {record["id"] for record in read(root / "planted_pool.json")}
     planted = read(root / "planted.json")
     assert planted.keys() <= ids
@@ -218,7 +219,7 @@ def test_the_comparison_has_a_second_pool_open_questions_and_a_shorter_model(tmp
     assert answers.total() == 9673 - 7136
     assert not answers.keys() & {"yes", "no"}
     model = AutoModelForImageTextToText.from_pretrained(root / "model")
-    assert model.config.text_config.num_hidden_layers == 6
+    assert model.config.text_config.num_hidden_layers == 3
     assert model.config.vision_config.num_hidden_layers == 6
     other = data.model_copy(update={"records": str(root / "planted_pool.json")})
     prepare(config.model_copy(update={"data": other}), force=False)  # the same folder
