@@ -75,6 +75,10 @@ class Pool:
         """Worker processes open the file themselves."""
         return Pool, self._opened_with
 
+    def reopen(self) -> Pool:
+        """The same pool, mapped anew: what was read of this one stays behind with it."""
+        return Pool(*self._opened_with)
+
     def __len__(self) -> int:
         return int(self._table.num_rows)
 

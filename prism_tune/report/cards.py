@@ -28,6 +28,7 @@ CHUNK_TURNS, CHUNK_CHARACTERS = 2, 240
 PREPARED_TURNS, PREPARED_CHARACTERS = 6, 1200
 
 _MAX_PROCESSES = 4
+_ROWS_PER_MAPPING = 500
 
 
 def describe_record(
@@ -41,6 +42,17 @@ def describe_record(
 def shorten(text: str, max_characters: int) -> str:
     """The text, or its beginning and an ellipsis."""
     return text if len(text) <= max_characters else f"{text[: max_characters - 1].rstrip()}…"
+
+
+def read_scattered(pool: Pool, rows: Sequence[int]) -> Iterator[tuple[int, Record]]:
+    """Records from all over the pool, by row.
+
+    Each touches some 200 KiB of the mapped file, which count as this process's memory until the
+    file is unmapped: thousands of records would make a gigabyte.
+    """
+    for start in range(0, len(rows), _ROWS_PER_MAPPING):
+        mapped = pool.reopen()
+        yield from ((row, mapped[row]) for row in rows[start : start + _ROWS_PER_MAPPING])
 
 
 def write_chunks(pool: Pool, page: PageFolder) -> int:

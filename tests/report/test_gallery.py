@@ -93,6 +93,15 @@ def test_a_card_holds_the_beginning_of_a_record():
     assert turns == [["human", "x" * 239 + "…"], ["gpt", "y"]]
 
 
+def test_scattered_records_come_in_order_over_several_mappings(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "_ROWS_PER_MAPPING", 3)
+    pool = ReportRun(write_drawn_run(tmp_path)).pool
+    rows = [7, 0, 5, 5, 9, 2, 1]
+    found = list(cards.read_scattered(pool, rows))
+    assert [row for row, _ in found] == rows
+    assert [record.uid for _, record in found] == [pool.uids[row] for row in rows]
+
+
 def test_texts_are_cut_between_characters():
     assert shorten("abc", 3) == "abc"
     assert shorten("ab cd", 4) == "ab…"

@@ -24,6 +24,7 @@ from prism_tune.report.cards import (
     PREPARED_CHARACTERS,
     PREPARED_TURNS,
     describe_record,
+    read_scattered,
     write_chunks,
 )
 from prism_tune.report.neighbours import Neighbours, find_neighbours
@@ -115,13 +116,13 @@ def _write_prepared(
     mentioned = sorted({row for found in neighbours.values() for row in _mentioned(found)} - shown)
     thumbs = write_thumbnails(run, [*rows, *mentioned], page.root)
     cards = {}
-    for row in rows:
-        card = describe_record(run.pool[row], PREPARED_TURNS, PREPARED_CHARACTERS)
+    for row, record in read_scattered(run.pool, rows):
+        card = describe_record(record, PREPARED_TURNS, PREPARED_CHARACTERS)
         found = neighbours.get(row)
         cards[str(row)] = [*card, thumbs.get(card[0]), found and asdict(found)]
     stubs = {}
-    for row in mentioned:
-        card = describe_record(run.pool[row])
+    for row, record in read_scattered(run.pool, mentioned):
+        card = describe_record(record)
         stubs[str(row)] = [*card, thumbs.get(card[0])]
     page.add_packed("gallery-prepared", orjson.dumps({"cards": cards, "stubs": stubs}))
 
