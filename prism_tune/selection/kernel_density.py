@@ -3,8 +3,8 @@
 Short rows go in; the mean RBF kernel of each with the others comes out, by the identity
 sum_{j != i} f_i.f_j = f_i . (sum_j f_j) - |f_i|^2, which is exact for the features f.
 
-Shape legend: N rows, B rows of a block, D feature width, K components, M frequencies, S sampled
-rows.
+Shape legend: N rows, B rows of a block, D feature width, K components, M frequencies, F = 2 M
+random features, S sampled rows.
 """
 
 from __future__ import annotations
@@ -53,6 +53,44 @@ def draw_frequencies(
     return directions_DK.T @ wide_DM / np.sqrt(bandwidth)
 
 
+class KernelFeatures:
+    """f(x) = [cos(W x), sin(W x)] / sqrt(M) of all rows, computed block by block when asked.
+
+    Args:
+        values_NK: the rows.
+        frequencies_KM: of the kernel.
+    """
+
+    def __init__(self, values_NK: FloatArray, frequencies_KM: FloatArray) -> None:
+        self._values_NK = values_NK
+        self._frequencies_KM = frequencies_KM
+        self._block_rows = default_block_rows(2 * frequencies_KM.shape[1], np.dtype(np.float64))
+
+    def __len__(self) -> int:
+        return len(self._values_NK)
+
+    def add_up(self, weights_N: NDArray[np.int64]) -> FloatArray:
+        """sum_j w_j f_j."""
+
+        def visit(blocks: list[tuple[int, int]]) -> FloatArray:
+            return np.sum([weights_N[a:b] @ self._block(a, b) for a, b in blocks], axis=0)
+
+        return np.sum(list(map_spans(visit, len(self._values_NK), self._block_rows)), axis=0)
+
+    def compare(self, sum_F: FloatArray) -> FloatArray:
+        """f_i . sum_F for every row."""
+
+        def visit(blocks: list[tuple[int, int]]) -> FloatArray:
+            return np.concatenate([self._block(a, b) @ sum_F for a, b in blocks])
+
+        return np.concatenate(list(map_spans(visit, len(self._values_NK), self._block_rows)))
+
+    def _block(self, start: int, stop: int) -> FloatArray:
+        phases_BM = self._values_NK[start:stop] @ self._frequencies_KM
+        scale = 1 / np.sqrt(self._frequencies_KM.shape[1])
+        return np.concatenate([np.cos(phases_BM), np.sin(phases_BM)], axis=1) * scale
+
+
 def mean_kernel(
     values_NK: FloatArray, counts_N: NDArray[np.int64], frequencies_KM: FloatArray
 ) -> FloatArray:
@@ -66,24 +104,6 @@ def mean_kernel(
     num_others = int(counts_N.sum()) - 1
     if num_others < 1:
         return np.zeros(len(values_NK))
-    num_rows, scale = len(values_NK), 1 / np.sqrt(frequencies_KM.shape[1])
-    block_rows = default_block_rows(2 * frequencies_KM.shape[1], np.dtype(np.float64))
-
-    def features(start: int, stop: int) -> FloatArray:
-        phases_BM = values_NK[start:stop] @ frequencies_KM
-        return np.concatenate([np.cos(phases_BM), np.sin(phases_BM)], axis=1) * scale
-
-    def add_up(blocks: list[tuple[int, int]]) -> FloatArray:
-        return np.sum([counts_N[a:b] @ features(a, b) for a, b in blocks], axis=0)
-
-    sum_F = np.sum(list(map_spans(add_up, num_rows, block_rows)), axis=0)
-
-    def compare(blocks: list[tuple[int, int]]) -> FloatArray:
-        parts = []
-        for start, stop in blocks:
-            block_BF = features(start, stop)
-            parts.append(block_BF @ sum_F - np.einsum("bf,bf->b", block_BF, block_BF))
-        return np.concatenate(parts)
-
-    sums_N = np.concatenate(list(map_spans(compare, num_rows, block_rows)))
-    return sums_N / num_others
+    features = KernelFeatures(values_NK, frequencies_KM)
+    # |f_i|^2 is 1: cos^2 + sin^2 over M frequencies.
+    return (features.compare(features.add_up(counts_N)) - 1) / num_others

@@ -7,7 +7,8 @@ import pytest
 from prism_tune.errors import ConfigError
 from prism_tune.selection.scorers import SCORERS
 
-ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup", "d2"]
+KERNELS = ["kernel_prism", "kernel_repulsion"]
+ON_FEATURES = [*KERNELS, "leverage", "kcenter", "kmeanspp", "semdedup", "d2"]
 
 
 def test_selectors_share_one_feature_cache(workplace):

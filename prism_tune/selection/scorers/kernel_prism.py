@@ -22,7 +22,7 @@ there (alpha inf takes R as it is). The manifest says how often.
 Cost: forward (PRISM's; with `tie_break` per record, not per image), then O(N d^2) for the
 components of d-wide features (`reduction.py`) and O(N D) for the densities.
 
-Shape legend: N records, P pairs of a feature row and a group, K components, M frequencies.
+Shape legend: M records to be scored, U feature rows.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from prism_tune.config import Config, Count
+from prism_tune.config import Config
 from prism_tune.errors import ConfigError
 from prism_tune.selection.columns import Columns
 from prism_tune.selection.context import ScoredRecords, ScoringContext, change_selection
-from prism_tune.selection.kernel_density import choose_bandwidth, draw_frequencies, mean_kernel
-from prism_tune.selection.options import ScorerOptions, read_options
-from prism_tune.selection.reduction import reduce_features
+from prism_tune.selection.kernel import KernelOptions, fit_kernel
+from prism_tune.selection.options import read_options
 from prism_tune.selection.row_blocks import RowBlocks
 from prism_tune.selection.row_pairs import RowPairs
 from prism_tune.selection.subset import hash_uids
@@ -47,34 +46,12 @@ from prism_tune.selection.subset import hash_uids
 MIN_DENSITY = 1e-3
 """The floor of R in the race."""
 
-_SAMPLE_ROWS = 1000
 
+class KernelPrismOptions(KernelOptions):
+    """`selection.options` of kernel_prism."""
 
-class KernelPrismOptions(ScorerOptions):
-    """`selection.options` of kernel_prism.
-
-    `bandwidth` is h, a *squared* length; "median" is a tenth of the median squared distance,
-    "nearest" the median squared distance to the nearest neighbour, both among up to 1,000 distinct
-    features. `num_features` is 2 M.
-    """
-
-    bandwidth: Annotated[float, Field(gt=0, strict=True)] | Literal["median", "nearest"] = Field(
-        default=0.1, description="a positive number, median or nearest"
-    )
-    num_features: Annotated[int, Field(gt=0, strict=True)] = Field(
-        default=1024, description="a positive even number"
-    )
-    num_components: Count = 64
-    whitening: bool = False
     tie_break: Literal["none", "instruction"] = "none"
     alpha: Annotated[float, Field(ge=0)] = Field(default=1.0, description="a number from 0, or inf")
-
-    @field_validator("num_features")
-    @classmethod
-    def _is_even(cls, value: int) -> int:
-        if value % 2:
-            raise ValueError("a positive even number")
-        return value
 
 
 def adapt(config: Config) -> Config:
@@ -147,27 +124,10 @@ def _measure_density(
     options: KernelPrismOptions,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """R of every record in its group, and what the manifest says of it."""
-    reduced = reduce_features(
-        features_UD,
-        pairs,
-        num_components=options.num_components,
-        whitening=options.whitening,
-    )
-    bandwidth = options.bandwidth
-    if isinstance(bandwidth, str):
-        sample_SK = reduced.values_PK[_sample_pairs(pairs, hashes_M)]
-        bandwidth = choose_bandwidth(sample_SK, bandwidth)
-    frequencies_KM = draw_frequencies(
-        reduced.basis_DK, options.num_features // 2, bandwidth, context.config.seed
-    )
-    densities_P = np.zeros(len(pairs.row_P))
-    for members in pairs.members():
-        values_PK, counts_P = reduced.values_PK[members], pairs.count_P[members]
-        densities_P[members] = mean_kernel(values_PK, counts_P, frequencies_KM)
-    densities_M = pairs.spread(densities_P)
+    kernel = fit_kernel(features_UD, pairs, hashes_M, options, context.config.seed)
+    densities_M = kernel.densities()
     diagnostics = {
-        **reduced.diagnostics,
-        "bandwidth": bandwidth,
+        **kernel.diagnostics,
         "mean_density": float(densities_M.mean()),
         "num_floored": int((densities_M < MIN_DENSITY).sum()),
     }
@@ -184,12 +144,3 @@ def race(
     uniform_M = ((hashes_M >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
     exponential_M = -np.log(uniform_M)
     return np.log(exponential_M) + alpha * np.log(np.maximum(densities_M, MIN_DENSITY))
-
-
-def _sample_pairs(pairs: RowPairs, hashes_M: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Pairs of distinct rows, those of the records with the smallest hashes."""
-    of_record_M = pairs.of_record_N
-    assert of_record_M is not None
-    drawn = of_record_M[np.argsort(hashes_M, kind="stable")]
-    _, first = np.unique(pairs.row_P[drawn], return_index=True)
-    return drawn[np.sort(first)[:_SAMPLE_ROWS]]

@@ -7,9 +7,10 @@ import pytest
 
 from prism_tune.errors import ConfigError, UserError
 
-ON_FEATURES = ["kernel_prism", "leverage", "kcenter", "kmeanspp", "semdedup", "d2"]
-SEEDED = ["kernel_prism", "kcenter", "kmeanspp"]
-PICKING = ["kcenter", "kmeanspp", "d2"]
+KERNELS = ["kernel_prism", "kernel_repulsion"]
+ON_FEATURES = [*KERNELS, "leverage", "kcenter", "kmeanspp", "semdedup", "d2"]
+SEEDED = [*KERNELS, "kcenter", "kmeanspp"]
+PICKING = ["kernel_repulsion", "kcenter", "kmeanspp", "d2"]
 
 
 @pytest.fixture(params=["global", "per_source"])
