@@ -9,11 +9,22 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prism_tune.config import Config, render_config
+from prism_tune.config import Config, load_config, render_config
 from prism_tune.run_dir import RunDir
 from prism_tune.training.progress import read_log
 
+EXPERIMENTS = Path(__file__).parents[1] / "configs" / "experiments"
 HF = {"per_device_train_batch_size": 2, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}
+
+
+def paper_presets() -> set[str]:
+    """Names of the presets on a user's own model and data: not the embedded default's."""
+    loaded = {path.stem: load_config(path) for path in EXPERIMENTS.glob("*.yaml")}
+    return {
+        name
+        for name, config in loaded.items()
+        if config.data.prepare is None and config.compare is None
+    }
 
 
 def write_run(

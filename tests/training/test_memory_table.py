@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-
-from prism_tune.config import load_config
+from training_runs import paper_presets
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(
@@ -34,5 +33,4 @@ def test_each_number_is_the_formulas(row):
 
 def test_every_preset_has_a_row():
     listed = {name for row in rows() for name in re.findall(r"`(\w+)`", row[0])}
-    presets = (ROOT / "configs" / "experiments").glob("*.yaml")
-    assert listed == {path.stem for path in presets if load_config(path).data.prepare is None}
+    assert listed == paper_presets()

@@ -6,11 +6,11 @@ The presets' own files are loaded; only paths, sizes and the device are overridd
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from tiny import build_tokenizer
+from training_runs import EXPERIMENTS, paper_presets
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -37,7 +37,6 @@ from prism_tune.schema import Turn
 from prism_tune.training.progress import read_log
 from prism_tune.training.train import train
 
-EXPERIMENTS = Path(__file__).parents[2] / "configs" / "experiments"
 TEXT = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -180,9 +179,7 @@ def test_assembled_aligned_and_tuned(tmp_path, drawn_pool, align, tunings, archi
 
 def test_no_preset_is_left_out():
     tested = {name for align, tunings, *_ in PRESETS for name in (align, *tunings)}
-    assert tested == {
-        path.stem for path in EXPERIMENTS.glob("*.yaml") if load_config(path).data.prepare is None
-    }
+    assert tested == paper_presets()
 
 
 @pytest.mark.parametrize("architecture", [PHI, QWEN2], ids=["phi", "qwen2"])
