@@ -74,7 +74,7 @@ def wait_for(page, text):
 
 def test_a_thumbnail_is_shown_whole(page):
     """Square images in wide frames: nothing of them is cut off."""
-    page.wait_for_function("document.querySelector('#gallery .thumb img')?.naturalWidth > 0")
+    page.wait_for_function("() => document.querySelector('#gallery .thumb img')?.naturalWidth > 0")
     heights = page.evaluate(
         "[...document.querySelectorAll('#gallery .card > .thumb img')]"
         ".map((image) => [image.clientHeight, image.parentElement.clientHeight])"

@@ -77,7 +77,7 @@ def test_the_distribution_of_one_source_is_chosen_by_keyboard(report, open_page)
     page.get_by_label("Show").focus()
     page.keyboard.press("ArrowDown")
     page.wait_for_function(
-        "document.querySelector(\"[data-plot='scores.distribution']\").dataset.drawn === '0'"
+        "() => document.querySelector(\"[data-plot='scores.distribution']\").dataset.drawn === '0'"
     )
     assert plot.locator(".shapelayer path").count() == 1  # a source is cut at one score
 
@@ -90,7 +90,7 @@ def test_the_map_changes_colours_and_shows_the_record_under_the_pointer(report, 
     assert {"shape", "colour"} <= set(names)
     page.get_by_role("radio", name="kept").check()
     page.wait_for_function(
-        "document.querySelector(\"[data-plot='geometry.map']\").dataset.drawn === 'kept'"
+        "() => document.querySelector(\"[data-plot='geometry.map']\").dataset.drawn === 'kept'"
     )
     assert plot.locator(".legendtext").all_text_contents() == ["dropped", "kept"]
     plot.scroll_into_view_if_needed()
@@ -121,7 +121,9 @@ def test_sections_are_reached_by_keyboard(report, open_page):
     links = page.locator("header nav a")
     links.nth(SECTIONS.index("scores")).focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#scores').getBoundingClientRect().top < 120")
+    page.wait_for_function(
+        "() => document.querySelector('#scores').getBoundingClientRect().top < 120"
+    )
     assert page.url.endswith("#scores")
 
 
