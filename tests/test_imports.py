@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "prism_tune"
 FLOORS = (
     {"errors", "schema", "distributed", "config", "config_errors", "log"}
-    | {"resampling", "provenance", "energy", "__init__"},
+    | {"resampling", "student_t", "provenance", "energy", "__init__"},
     {"run_dir", "stages", "timings", "process_group", "feature_shards"},
     {"data", "models"},
     {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart", "compare"},

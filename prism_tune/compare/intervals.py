@@ -7,13 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# The 97.5 % points of Student's t with 1, 2, ... 30 degrees of freedom.
-_T_975 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-_NORMAL_975 = statistics.NormalDist().inv_cdf(0.975)
+from prism_tune.student_t import student_t_975
 
 
 @dataclass(frozen=True)
@@ -59,11 +53,3 @@ def paired_difference(
         return PairedDifference(found.mean, None, None, 1)
     half = student_t_975(found.num_seeds - 1) * found.sd / math.sqrt(found.num_seeds)
     return PairedDifference(found.mean, found.mean - half, found.mean + half, found.num_seeds)
-
-
-def student_t_975(degrees: int) -> float:
-    """The 97.5 % point of Student's t; beyond 30 degrees of freedom by its expansion in 1/df."""
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    z = _NORMAL_975
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)

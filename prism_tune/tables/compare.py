@@ -5,7 +5,6 @@ Shape legend: B resamples, Q questions of a benchmark, R rows, C scored columns.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from prism_tune.resampling import (
     percentile_interval,
     resample_means,
 )
+from prism_tune.student_t import welch_half_width
 from prism_tune.tables.columns import Column, ColumnSet, column_scores
 from prism_tune.tables.relative import (
     Relative,
@@ -39,8 +39,8 @@ class Difference:
     """Rel. of a row minus Rel. of another.
 
     `interval` is the paired 95 % bootstrap interval over questions, of the columns that can be
-    resampled (None where there is none); `spread` two standard errors of the difference over seeds
-    (None with one seed).
+    resampled (None where there is none); `spread` half of the 95 % interval over seeds, by Welch's
+    t (None with one seed).
     """
 
     value: float
@@ -123,7 +123,7 @@ class Comparison:
         a, b = self.relative_sd(row, baseline), self.relative_sd(other, baseline)
         if a is None or b is None:
             return None
-        return 2 * math.sqrt(a * a / len(row.runs) + b * b / len(other.runs))
+        return welch_half_width(a, len(row.runs), b, len(other.runs))
 
     def _relative_samples(self, row: Row, baseline: Row) -> FloatArray | None:
         samples_BRC, resampled = self._samples

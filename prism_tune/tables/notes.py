@@ -165,7 +165,7 @@ def _evidence(difference: Difference, comparison: Comparison) -> str:
         over = "" if all_columns else f", over {', '.join(comparison.resampled)} only"
         parts.append(f"95 % interval over questions {low:+.1f} to {high:+.1f}{over}")
     if difference.spread is not None:
-        parts.append(f"2 standard errors over seeds {difference.spread:.1f}")
+        parts.append(f"over seeds ±{difference.spread:.1f}, Welch's t")
     else:
         parts.append("fewer than two seeds each, so the noise of tuning is not measured")
     return f"({'; '.join(parts)})."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prism_tune.compare.intervals import paired_difference, spread, student_t_975
+from prism_tune.compare.intervals import paired_difference, spread
 
 
 def test_the_spread_of_three_values():
@@ -28,12 +28,3 @@ def test_one_seed_has_no_interval_and_no_common_seed_no_difference():
     one = paired_difference({3: 5.0}, {3: 4.0})
     assert (one.mean, one.low, one.high) == (1.0, None, None)
     assert paired_difference({1: 5.0}, {2: 4.0}) is None
-
-
-@pytest.mark.parametrize(
-    ("degrees", "point"),
-    # Of the published tables of Student's t.
-    [(1, 12.706), (4, 2.776), (9, 2.262), (30, 2.042), (40, 2.021), (60, 2.000), (120, 1.980)],
-)
-def test_students_t(degrees, point):
-    assert student_t_975(degrees) == pytest.approx(point, abs=6e-4)

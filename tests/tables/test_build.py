@@ -114,7 +114,7 @@ def test_spread_over_seeds_can_make_a_difference_noise(runs):
     text = build_table("main", rows, baseline=None)
     verdict = next(line for line in text.splitlines() if line.startswith("- PRISM"))
     assert "within noise (95 % interval over questions +" in verdict
-    assert "2 standard errors over seeds" in verdict
+    assert "over seeds ±" in verdict
 
 
 def test_rows_that_would_read_alike_say_where_they_differ(runs):
