@@ -10,9 +10,12 @@ k(x, y) = exp(-|x - y|^2 / 2h) ~ f(x).f(y), f(x) = sqrt(2/D) [cos(W x), sin(W x)
 
 A record is kept when its key -log(u_i) R_i^alpha is among the smallest, u_i uniform from a hash of
 uid and seed: the exponential race of rates R_i^-alpha, so a dense region is thinned and not emptied
-(alpha 1 flattens the density, 0 is Random, inf keeps the lowest densities, without chance). The
-key depends on the record and R alone: the subset owes nothing to the pool's order or to shards,
-and budgets are nested. The score is log(-log u_i) + alpha log R_i, the key's logarithm.
+(alpha 1 flattens the density, inf keeps the lowest densities, without chance). 1 - u_i is the score
+of `random`: with alpha 0 the subset is Random's of the same seed, record for record, and with any
+other the two share what chance decides (common random numbers), so that their difference over a few
+seeds is told from less noise. The key depends on the record and R alone: the subset owes nothing to
+the pool's order or to shards, and budgets are nested. The score is log(-log u_i) + alpha log R_i,
+the key's logarithm.
 Option `tie_break: instruction`: the records of one image share R, and chance alone would decide
 between them. Their draws u are dealt out instead by T_i, the same density of their *question*
 features: the largest u goes to the most unusual question. Which images are kept, and how many
@@ -92,14 +95,13 @@ def score(context: ScoringContext) -> ScoredRecords:
 def deal_draws(
     hashes_M: NDArray[np.uint64], images_M: NDArray[np.int64], terms_M: NDArray[np.float64]
 ) -> NDArray[np.uint64]:
-    """The same draws in other hands: an image's largest goes to its record of lowest term.
+    """The same hashes in other hands: an image's smallest goes to its record of lowest term.
 
-    Of equal terms, the record that had the larger draw keeps it.
+    Of equal terms, the record that had the smaller hash keeps it. (A small hash is a large u.)
     """
-    largest_first = ~hashes_M
     dealt_M = np.empty_like(hashes_M)
-    by_term = np.lexsort((largest_first, terms_M, images_M))
-    dealt_M[by_term] = hashes_M[np.lexsort((largest_first, images_M))]
+    by_term = np.lexsort((hashes_M, terms_M, images_M))
+    dealt_M[by_term] = hashes_M[np.lexsort((hashes_M, images_M))]
     return dealt_M
 
 
@@ -137,10 +139,10 @@ def _measure_density(
 def race(
     densities_M: NDArray[np.float64], hashes_M: NDArray[np.uint64], alpha: float
 ) -> NDArray[np.float64]:
-    """Logarithms of the keys -log(u) R^alpha, u from 64-bit hashes; R where alpha is inf."""
+    """Logarithms of the keys -log(u) R^alpha, 1 - u from 64-bit hashes; R where alpha is inf."""
     if np.isinf(alpha):
         return densities_M
     # The upper 52 bits and a half: what a float64 holds exactly, so that u is never 0 or 1.
-    uniform_M = ((hashes_M >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
-    exponential_M = -np.log(uniform_M)
+    below_u_M = ((hashes_M >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
+    exponential_M = -np.log1p(-below_u_M)
     return np.log(exponential_M) + alpha * np.log(np.maximum(densities_M, MIN_DENSITY))

@@ -58,13 +58,20 @@ def test_eigenvectors_may_flip_and_turn():
 
 
 def test_race_by_hand():
-    hashes = np.array([1 << 63, 1 << 62], dtype=np.uint64)  # u = 1/2 and 1/4
+    hashes = np.array([1 << 63, 3 << 62], dtype=np.uint64)  # u = 1/2 and 1/4
     densities = np.array([0.5, 0.25])
     np.testing.assert_allclose(
         np.exp(race(densities, hashes, 1.0)), [0.5 * np.log(2), np.log(4) / 4]
     )
     np.testing.assert_allclose(np.exp(race(densities, hashes, 0.0)), [np.log(2), np.log(4)])
     assert race(densities, hashes, np.inf).tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_at_rate_zero_the_subset_is_that_of_random(clustered, seed):
+    by_chance = clustered.select("random", seed=seed)
+    assert clustered.select("kernel_prism", seed=seed, alpha=0.0) == by_chance
+    assert clustered.select("kernel_repulsion", seed=seed, alpha=0.0, beta=0.0) == by_chance
 
 
 def test_race_floors_densities_and_never_overflows():
@@ -151,9 +158,9 @@ def pair_table(make_table, rng, num_images=40, per_image=3):
 
 
 def test_draws_are_dealt_by_hand():
-    """Image 0 holds draws 5 and 9, image 1 only 7: the 9 goes to the lower term."""
+    """Image 0 holds hashes 5 and 9, image 1 only 7: the 5 goes to the lower term."""
     hashes = np.array([5, 7, 9], dtype=np.uint64)
-    images, terms = np.array([0, 1, 0]), np.array([0.1, 0.5, 0.2])
+    images, terms = np.array([0, 1, 0]), np.array([0.2, 0.5, 0.1])
     assert deal_draws(hashes, images, terms).tolist() == [9, 7, 5]
     assert deal_draws(hashes, images, np.zeros(3)).tolist() == [5, 7, 9]
 
