@@ -7,6 +7,7 @@ to `peft.LoraConfig`.
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,15 @@ Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _spell_infinity(given: Any) -> Any:
+    """`.inf` as the word `inf`, at any depth: JSON (manifests, fingerprints) has no such number."""
+    if isinstance(given, dict):
+        return {key: _spell_infinity(value) for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_spell_infinity(value) for value in given]
+    return str(given) if isinstance(given, float) and not isfinite(given) else given
 
 
 class Section(BaseModel):
@@ -79,7 +89,9 @@ class SelectionConfig(Section):
     pooling: Literal["mean", "last", "attention"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
-    options: Annotated[dict[str, Any], BeforeValidator(lambda given: given or {})] = {}
+    options: Annotated[
+        dict[str, Any], BeforeValidator(lambda given: _spell_infinity(given or {}))
+    ] = {}
 
 
 class TrainingConfig(Section):
@@ -126,8 +138,8 @@ class CompareConfig(Section):
     `planted` names a JSON file of records known to be redundant: {id: {kind, of}}.
     """
 
-    selectors: tuple[str | dict[str, Any], ...] = Field(
-        min_length=1, description="a list of scorers, or of mappings with `scorer`"
+    selectors: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_spell_infinity)] = (
+        Field(min_length=1, description="a list of scorers, or of mappings with `scorer`")
     )
     budgets: tuple[Fraction | Count, ...] = Field(
         default=(0.30,), min_length=1, description="a list of fractions in (0, 1] or counts"

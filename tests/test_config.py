@@ -178,6 +178,18 @@ def test_rendered_config_loads_back_equal(write, tmp_path):
     assert load_config(again) == config
 
 
+def test_infinity_survives_the_saved_config_as_its_word(write):
+    """JSON manifests and fingerprints know no infinity: `.inf` would be null in them."""
+    options = "{alpha: .inf}"
+    text = MINIMAL + f"selection: {{scorer: kernel_prism, options: {options}}}\n"
+    text += (
+        f"compare: {{selectors: [{{scorer: kernel_prism, options: {options}}}], metrics: [a.b]}}\n"
+    )
+    config = load_config(write(text))
+    assert config.selection.options == {"alpha": "inf"}
+    assert load_config(write(render_config(config), "again.yaml")) == config
+
+
 def test_single_values_of_the_config_are_printed_for_scripts(write):
     config = load_config(write(MINIMAL), ["training.hf.max_steps=3", "benchmarks=[pope]"])
     assert render_config(config, "name") == "trial"

@@ -75,7 +75,7 @@ def test_a_smaller_budget_is_the_beginning_of_a_larger(clustered):
     ("options", "message"),
     [
         ({"beta": -1}, "`beta` = -1: expected a number from 0"),
-        ({"alpha": float("inf")}, "`alpha` = inf: expected a number from 0"),
+        ({"alpha": float("inf")}, "`alpha` = 'inf': expected a number from 0"),
         ({"num_features": 7}, "`num_features` = 7: expected a positive even number"),
     ],
 )
