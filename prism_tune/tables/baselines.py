@@ -7,8 +7,10 @@ from typing import Literal
 
 from prism_tune.errors import UserError
 from prism_tune.tables.rows import Row
+from prism_tune.tables.variants import find_variant
 
 BaselineRule = Literal["whole pool", "per model", "prism"]
+_PAPER_BUDGET = 0.30
 
 
 def choose_baseline(rows: Sequence[Row], name: str | None, rule: BaselineRule) -> Row:
@@ -26,7 +28,7 @@ def choose_baseline(rows: Sequence[Row], name: str | None, rule: BaselineRule) -
     if name is not None:
         return _named(rows, name)
     candidates = [
-        *([row for row in rows if _is_reference(row)] if rule == "prism" else []),
+        *(_papers_own(rows) if rule == "prism" else []),
         *[row for row in rows if row.first.is_full],
         *[row for row in rows if row.is_random],
         *[row for row in rows if row.first.is_untuned],
@@ -62,12 +64,13 @@ def _named(rows: Sequence[Row], name: str) -> Row:
     raise UserError(f"--baseline {name}: not one of the given runs ({known})")
 
 
-def _is_reference(row: Row) -> bool:
-    selection = row.first.config.selection
-    return (
-        row.first.is_selected
-        and selection.scorer == "prism"
-        and selection.keep in (None, "low")
-        and selection.pooling == "mean"
-        and selection.centering == "corpus"
-    )
+def _papers_own(rows: Sequence[Row]) -> list[Row]:
+    """The PRISM rows of the paper's setting, those of its budget first."""
+    own = [
+        row
+        for row in rows
+        if row.first.is_selected
+        and row.first.config.selection.scorer == "prism"
+        and not find_variant(row.first)
+    ]
+    return sorted(own, key=lambda row: row.first.config.selection.budget != _PAPER_BUDGET)

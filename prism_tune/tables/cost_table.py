@@ -16,6 +16,7 @@ from prism_tune.tables.cost import (
     row_seconds,
     spans_devices,
 )
+from prism_tune.tables.notes import gather_rows
 from prism_tune.tables.render import MISSING, Cell, Table, duration_cell, number_cell
 from prism_tune.tables.rows import Row
 from prism_tune.tables.scores import cost_ratio
@@ -112,11 +113,10 @@ def _break_even_cell(comparison: Comparison, row: Row) -> Cell:
 
 
 def _full_notes(selected: Sequence[Row], rows: Sequence[Row]) -> list[str]:
-    notes = []
+    sources = {row.label: full_tuning(row, rows) for row in selected}
+    how = {label: whole.how for label, whole in sources.items() if whole is not None}
+    notes = [f"T_tune(full) of {labels}: {text}." for text, labels in gather_rows(how).items()]
     for row in selected:
-        whole = full_tuning(row, rows)
-        if whole is not None:
-            notes.append(f"T_tune(full) of {row.label}: {whole.how}.")
         names = device_names([row])
         if len(names) > 1:
             notes.append(f"{row.label}: metered on {' and '.join(names)}: times do not compare.")

@@ -62,20 +62,34 @@ def _setting_notes(benchmark: str, provenance: Mapping[str, Mapping[str, Any]]) 
 
 def relative_notes(comparison: Comparison, baseline_of: BaselineOf) -> list[str]:
     """Skipped columns, and Rel. leaving one benchmark out."""
-    notes = []
+    notes, skipped = [], {}
     for row in comparison.rows:
         baseline = baseline_of(row)
         if baseline is None or baseline is row:
             continue
-        relative = comparison.relative(row, baseline)
-        if relative.skipped:
-            reason = "n/a on one side, or 0 in the baseline"
-            notes.append(f"Rel. of {row.label} skips {', '.join(relative.skipped)} ({reason}).")
+        skipped[row.label] = ", ".join(comparison.relative(row, baseline).skipped)
         left_out = comparison.leave_one_out(row, baseline)
         if left_out:
             listed = ", ".join(f"{name} {value:.1f}" for name, value in left_out.items())
             notes.append(f"Rel. of {row.label} without one benchmark: {listed}.")
-    return notes
+    return [
+        *(
+            f"Rel. of {rows} skips {labels} (n/a on one side, or 0 in the baseline)."
+            for labels, rows in gather_rows(skipped).items()
+            if labels
+        ),
+        *notes,
+    ]
+
+
+def gather_rows(said: Mapping[str, str]) -> dict[str, str]:
+    """What is said of rows, by label -> the labels it holds of, listed: "all rows" for several."""
+    holders: dict[str, list[str]] = {}
+    for label, text in said.items():
+        holders.setdefault(text, []).append(label)
+    if len(said) > 1 and len(holders) == 1:
+        return dict.fromkeys(holders, "all rows")
+    return {text: ", ".join(labels) for text, labels in holders.items()}
 
 
 def spread_notes(comparison: Comparison) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +37,13 @@ class Row:
 
     @property
     def names(self) -> str:
-        """The runs behind the row."""
-        return ", ".join(run.name for run in self.runs)
+        """The runs behind the row; of such that differ in their number alone, as a shell has it."""
+        names = [run.name for run in self.runs]
+        stems = {name.rstrip("0123456789") for name in names}
+        if len(names) == 1 or len(stems) > 1 or stems & set(names):
+            return ", ".join(names)
+        (stem,) = stems
+        return f"{stem}{{{','.join(name[len(stem) :] for name in names)}}}"
 
     @property
     def is_random(self) -> bool:
@@ -98,23 +104,30 @@ def _describe(run: TableRun) -> str:
 
 
 def _distinct_labels(runs: Sequence[TableRun]) -> list[str]:
-    """Rows that would read alike also say where their configs differ: `[layer=3]`."""
+    """Rows that would read alike also say where they depart from most of them: `[layer=3]`."""
     several_models = len({run.config.model_name for run in runs}) > 1
     labels = [_label(run, with_model=several_models) for run in runs]
     return [
         label
-        + _differences(run, [r for r, other in zip(runs, labels, strict=True) if other == label])
+        + _departures(run, [r for r, other in zip(runs, labels, strict=True) if other == label])
         for run, label in zip(runs, labels, strict=True)
     ]
 
 
-def _differences(run: TableRun, alike: Sequence[TableRun]) -> str:
+def _departures(run: TableRun, alike: Sequence[TableRun]) -> str:
     flat = [_flatten(_shared_config(other)) for other in alike]
     own = _flatten(_shared_config(run))
     keys = dict.fromkeys(key for config in flat for key in config)
-    differing = [key for key in keys if len({str(config.get(key)) for config in flat}) > 1]
-    listed = ", ".join(f"{key.rpartition('.')[2]}={own.get(key)}" for key in differing)
+    usual = {key: _majority([str(config.get(key)) for config in flat]) for key in keys}
+    departing = [key for key in keys if str(own.get(key)) != usual[key]]
+    listed = ", ".join(f"{key.rpartition('.')[2]}={own.get(key)}" for key in departing)
     return f" [{listed}]" if listed else ""
+
+
+def _majority(values: Sequence[str]) -> str | None:
+    """The value of more than half."""
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,10 +17,7 @@ from prism_tune.tables.paper import PaperRow, PaperTable
 from prism_tune.tables.relative import mean_and_sd, relative_score
 from prism_tune.tables.render import INAPPLICABLE, MISSING, Cell, duration_cell, number_cell
 from prism_tune.tables.rows import Row
-from prism_tune.tables.runs import TableRun
-
-_SHALLOW, _DEEP = 1 / 4, 3 / 4
-"""Shares of a model's layers; the paper says shallow, middle and deep, and no numbers."""
+from prism_tune.tables.variants import find_variant
 
 BaselineOf = Callable[[Row], Row | None]
 
@@ -149,28 +146,11 @@ def _paper_key(row: Row, paper: PaperTable) -> str:
         return "full" if run.is_full else "untuned"
     if run.config.selection.scorer != "prism":
         return run.config.selection.scorer
-    variant = _find_variant(run)
+    variant = find_variant(run)
     if variant:
         return variant
     model = run.config.model_name
     return model if model and paper.row(model) else "prism"
-
-
-def _find_variant(run: TableRun) -> str:
-    """How a PRISM run departs from the paper's own setting; empty where it does not."""
-    selection = run.config.selection
-    if selection.keep not in (None, "low"):
-        return f"keep {selection.keep}"
-    if selection.pooling != "mean":
-        return f"pooling {selection.pooling}"
-    if selection.centering != "corpus":
-        return f"centering {selection.centering}"
-    if selection.features != "visual":
-        return f"features {selection.features}"
-    depth = (run.manifest or {}).get("features", {}).get("num_model_layers")
-    if depth is None or selection.layer <= _SHALLOW * depth:
-        return ""
-    return "layer deep" if selection.layer > _DEEP * depth else "layer middle"
 
 
 def _kept_cell(row: Row) -> Cell:

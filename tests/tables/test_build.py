@@ -99,7 +99,7 @@ def test_seeds_make_one_row_with_mean_and_sd(runs):
     text = build_table("main", [*prism, random], baseline=None)
     line = next(line for line in text.splitlines() if line.startswith("| PRISM"))
     assert [cell.strip() for cell in line.split("|")[2:6]] == [
-        "prism-0, prism-1, prism-2", "1,000 / 4,000", "75.0 ± 10.0", "100.0 ± 0.0",
+        "prism-{0,1,2}", "1,000 / 4,000", "75.0 ± 10.0", "100.0 ± 0.0",
     ]  # fmt: skip
     assert "±: standard deviation over the runs of a row, which differ only in seed." in text
 
@@ -123,6 +123,51 @@ def test_rows_that_would_read_alike_say_where_they_differ(runs):
     text = build_table("ablation", [first, third], baseline=None)
     assert "| PRISM 25 % (lora) [layer=1] | a " in text
     assert "| PRISM 25 % (lora) [layer=3] | b " in text
+
+
+def test_of_many_rows_only_the_departures_are_named(runs):
+    """Three PRISM rows: two depart from the usual, each in one value."""
+    usual = runs.write("usual", [quickstart_result(9, 9)])
+    deep = runs.write("deep", [quickstart_result(9, 9)], selection={"layer": 3})
+    last = runs.write("last", [quickstart_result(9, 9)], selection={"pooling": "last"})
+    text = build_table("ablation", [usual, deep, last], baseline=None)
+    for start in (
+        "| PRISM 25 % (lora)                | usual |",
+        "| PRISM 25 % (lora) [layer=3]      | deep  |",
+        "| PRISM 25 % (lora) [pooling=last] | last  |",
+    ):
+        assert start in text
+
+
+def test_runs_that_differ_in_their_number_are_named_as_a_shell_expands_them(runs):
+    paths = [runs.write(f"p-seed{n}", [quickstart_result(9, 9)], seed=n) for n in (3, 10)]
+    assert set(_main(paths)) == {"p-seed{3,10}"}
+    other = runs.write("q", [quickstart_result(9, 9)], seed=11)
+    assert set(_main([*paths, other])) == {"p-seed3, p-seed10, q"}
+
+
+@pytest.mark.parametrize("depth", [3, 32])
+def test_the_ablations_baseline_is_prism_as_in_the_paper(runs, depth):
+    """Not the first PRISM row, nor one of a larger budget, nor a layer that is not shallow."""
+    manifest = {"features": {"num_model_layers": depth}}
+    given = [{"layer": depth}, {"scope": "global"}, {"keep": "high"}, {}, {"budget": 0.30}]
+    paths = [
+        runs.write(f"run{n}", [quickstart_result(9, 9)], manifest=manifest, selection=selection)
+        for n, selection in enumerate(given)
+    ]
+    text = build_table("ablation", paths, baseline=None)
+    assert "- Baseline (Rel. = 100): PRISM 30 % (lora) (run4; chosen: PRISM as in the paper" in text
+    without = build_table("ablation", paths[:4], baseline=None)
+    assert "- Baseline (Rel. = 100): PRISM 25 % (lora) (run3; chosen" in without
+
+
+def test_what_holds_of_every_row_is_said_once(runs):
+    only_open = quickstart_result(9, 9)
+    del only_open["metrics"]["accuracy_yes_no"]
+    rows = [runs.write(s, [only_open], scorer=s) for s in ("random", "prism", "length")]
+    text = build_table("main", rows, baseline=None)
+    assert "- Rel. of all rows skips yes/no (n/a on one side, or 0 in the baseline)." in text
+    assert text.count("skips") == 1
 
 
 def test_mixed_profiles_are_refused_naming_the_runs(runs):
@@ -171,7 +216,7 @@ def test_runs_that_were_asked_different_benchmarks_last_are_one_row(runs):
     paths = [runs.write(f"p{seed}", [quickstart_result(9, 9)], seed=seed) for seed in range(2)]
     text = (paths[1] / "config.yaml").read_text()
     (paths[1] / "config.yaml").write_text(text.replace("benchmarks: []", "benchmarks: [mmlu]"))
-    assert set(_main(paths)) == {"p0, p1"}
+    assert set(_main(paths)) == {"p{0,1}"}
 
 
 def test_each_model_has_its_own_baseline_in_the_models_table(four_runs):
