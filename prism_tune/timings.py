@@ -4,7 +4,7 @@ One entry per attempt: {stage, fingerprint, device, num_devices, start, end, fin
 wall_seconds, device_seconds, energy_joules, counts}; counts are flops (an estimate from the model's
 architecture), tokens, images and records or questions; energy is null where there is no counter.
 The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Attempts of
-an older fingerprint of the stage are dropped.
+another fingerprint of the stage are dropped, or set aside as `<stage>/aside`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class StageTimer:
         device: the device's name, for example "cpu" or "NVIDIA H100".
         num_devices: processes that work at the same time.
         restart: forget earlier attempts of the stage, because nothing of theirs is used.
+        set_aside: keep attempts of other fingerprints, because what they made stays: they count
+            again when their fingerprint is back.
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class StageTimer:
         device: str,
         num_devices: int = 1,
         restart: bool = False,
+        set_aside: bool = False,
     ) -> None:
         self._run = run
         self._restart = restart
+        self._set_aside = set_aside
         self._begin = time.perf_counter()
         self._entry: dict[str, Any] = {
             "stage": stage,
@@ -59,8 +63,7 @@ class StageTimer:
         }
 
     def __enter__(self) -> StageTimer:
-        entries = [e for e in read_timings(self._run) if not self._supersedes(e)]
-        self._before = entries
+        self._before = self._earlier()
         self._begin = time.perf_counter()
         on_cpu = self._entry["device"] == "cpu"
         self._energy = None if on_cpu else EnergyMeter(self._entry["num_devices"])
@@ -83,10 +86,19 @@ class StageTimer:
             totals[name] = totals.get(name, 0) + value
         self._save()
 
-    def _supersedes(self, entry: dict[str, Any]) -> bool:
-        same_stage: bool = entry["stage"] == self._entry["stage"]
-        other_inputs: bool = entry["fingerprint"] != self._entry["fingerprint"]
-        return same_stage and (self._restart or other_inputs)
+    def _earlier(self) -> list[dict[str, Any]]:
+        """What `timings.json` keeps beside this attempt."""
+        stage, fingerprint = self._entry["stage"], self._entry["fingerprint"]
+        aside = f"{stage}/aside"
+        kept = []
+        for entry in read_timings(self._run):
+            if entry["stage"] not in (stage, aside):
+                kept.append(entry)
+            elif entry["fingerprint"] != fingerprint:
+                kept += [{**entry, "stage": aside}] if self._set_aside else []
+            elif not self._restart:
+                kept.append({**entry, "stage": stage})
+        return kept
 
     def _save(self) -> None:
         wall = time.perf_counter() - self._begin

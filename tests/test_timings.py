@@ -114,3 +114,15 @@ def test_counts_are_summed_over_attempts_and_an_unknown_quantity_is_none(run, cl
     assert stage_total(run, "training", "images") == 2
     assert stage_total(run, "training", "tokens") is None
     assert sum_attempts([], "device_seconds") is None
+
+
+def test_attempts_set_aside_count_again_when_their_inputs_are_back(run, clock):
+    for fingerprint, seconds in [("features", 10), ("losses", 70), ("features", 1)]:
+        with timer(run, "selection", fingerprint, set_aside=True):
+            clock.seconds += seconds
+    assert stage_total(run, "selection") == 11.0
+    assert stage_total(run, "selection/aside") == 70.0
+    with timer(run, "selection", "losses", restart=True, set_aside=True):
+        clock.seconds += 60
+    assert stage_total(run, "selection") == 60.0
+    assert stage_total(run, "selection/aside") == 11.0

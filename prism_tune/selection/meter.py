@@ -56,6 +56,9 @@ class SelectionMeter:
 def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[SelectionMeter]:
     """Meter one attempt; attempts with the same fingerprint add up.
 
+    Those with another wait aside: their evidence stays in the run, and a selection that comes back
+    to it is charged for it.
+
     Args:
         run: whose `timings.json` is written.
         fingerprint: what the time belongs to (see `inputs.meter_fingerprint`).
@@ -73,5 +76,6 @@ def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[S
         device=name,
         num_devices=world_size(),
         restart=force,
+        set_aside=True,
     ) as timer:
         yield SelectionMeter(run, timer)

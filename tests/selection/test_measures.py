@@ -237,3 +237,16 @@ def test_a_parameter_that_the_output_layer_shares_is_refused(workplace):
     model.lm_head.weight = model.model.language_model.embed_tokens.weight
     with pytest.raises(UserError, match=r"gradient of 'embed_tokens\.weight' cannot"):
         GradientNorms(model, load_processor(config.model), 100, ["embed_tokens.*"])
+
+
+@pytest.mark.parametrize("between", ["perplexity", "d2"])
+def test_a_selection_that_comes_back_to_its_features_is_charged_for_them(workplace, between):
+    """Two scorers in turn in one run folder: the features were computed once, and paid for."""
+    first = workplace.select().manifest["timings"]
+    other = workplace.select(selection__scorer=between).manifest["timings"]
+    again = workplace.select(selection__budget=0.25).manifest["timings"]
+    assert again["wall_seconds"] > first["wall_seconds"]
+    assert again["num_images"] == first["num_images"] == 16
+    if between == "d2":  # reads the same features
+        assert other["num_images"] == 16
+        assert other["wall_seconds"] > first["wall_seconds"]

@@ -74,7 +74,9 @@ def _depends_on(config: Config) -> list[Any]:
     kinds = [FEATURES]
     if read_options(config, D2Options).difficulty in _COLUMNS:
         kinds.append(LOSSES)
-    return [kind.inputs(config) for kind in kinds if kind.inputs is not None]
+    inputs = [kind.inputs(config) for kind in kinds if kind.inputs is not None]
+    # Features alone are those of prism: who has paid for them in this run has paid for both.
+    return inputs if len(inputs) > 1 else inputs[0]
 
 
 EVIDENCE = Evidence(_extract, _depends_on, FEATURES.store)
