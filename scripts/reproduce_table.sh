@@ -36,22 +36,11 @@ for argument in "$@"; do
 done
 if [ -z "$table" ]; then usage >&2 && exit 2; fi
 
-venv="${PRISM_TUNE_VENV:-$root/.venv}"
-case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
-export PRISM_TUNE_VENV="$venv"
-# Waiting threads that spin instead of sleeping slow a shared machine down several times.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
-cd "$root"
+# shellcheck source=scripts/stage_environment.sh
+. "$root/scripts/stage_environment.sh"
 trap 'exit 130' INT TERM # a run that was interrupted has not failed: it is not tried again
 
 # --- the launchers ------------------------------------------------------------------------------
-count_gpus() {
-  if command -v nvidia-smi >/dev/null 2>&1; then
-    "$venv/bin/python" -c 'import torch; print(max(1, torch.cuda.device_count()))'
-  else
-    echo 1
-  fi
-}
 alone() { # verb, argument ...
   if [ "$launcher" = slurm ]; then
     srun --nodes=1 --ntasks=1 "$venv/bin/python" -m prism_tune "$@"

@@ -30,12 +30,8 @@ case "${1:-}" in
 esac
 overrides=("$@")
 
-venv="${PRISM_TUNE_VENV:-$root/.venv}"
-case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
-export PRISM_TUNE_VENV="$venv"
-# Waiting threads that spin instead of sleeping slow a shared machine down several times.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
-cd "$root"
+# shellcheck source=scripts/stage_environment.sh
+. "$root/scripts/stage_environment.sh"
 config="${config#"$root"/}"
 
 # --- the narration ------------------------------------------------------------------------------
@@ -58,14 +54,6 @@ say_how_it_ended() {
 trap say_how_it_ended EXIT
 
 # --- the launchers ------------------------------------------------------------------------------
-count_gpus() {
-  if command -v nvidia-smi >/dev/null 2>&1; then
-    "$venv/bin/python" -c 'import torch; print(max(1, torch.cuda.device_count()))'
-  else
-    echo 1
-  fi
-}
-
 # A verb that uses the accelerators, on all of them; then the overrides of one row of the table.
 launch() { # verb, override ...
   local verb="$1" launcher=("$venv/bin/python" -m prism_tune)
