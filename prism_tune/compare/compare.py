@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune.compare.cells import Cell, plan_cells, require_section, share_cell
+from prism_tune.compare.figure import draw_comparison
 from prism_tune.compare.render import render_comparison
 from prism_tune.compare.table import build_comparison
 from prism_tune.compare.workers import RunVerb, Task, Workers
@@ -37,7 +38,7 @@ def compare(
     command: str,
     only_table: bool = False,
 ) -> bool:
-    """Run the cells that have not finished, and write comparison.md and comparison.json.
+    """Run the cells that have not finished, and write comparison.md, .json and .html.
 
     A failed cell is tried again; a finished one is run only if its config or files changed.
 
@@ -124,6 +125,8 @@ def _publish(found: dict[str, Any], run: RunDir, command: str) -> bool:
     path: Path = run.root / "comparison.md"
     write_json(run.root / "comparison.json", found)
     write_atomic(path, markdown)
+    figure = run.root / "comparison.html"
+    write_atomic(figure, draw_comparison(found))
     console.print(markdown, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"comparison: {path}", soft_wrap=True)
+    console.print(f"comparison: {path}\nfigure: {figure}", soft_wrap=True)
     return not any(row["failures"] for row in found["rows"])

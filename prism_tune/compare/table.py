@@ -76,6 +76,7 @@ def _build_row(
         "seeds_finished": sorted(outcomes),
         "failures": {str(c.seed): c.error() for c in cells if c.state() == "failed"},
         "performance": asdict(performance) if performance else None,
+        "performances": {str(seed): value for seed, value in sorted(own.items())},
         "metrics": _mean_of([outcome.metrics for outcome in outcomes.values()]),
         "difference": asdict(difference) if difference else None,
         "select_seconds": _mean([outcome.select_seconds for outcome in outcomes.values()]),

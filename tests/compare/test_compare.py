@@ -186,6 +186,8 @@ def test_performance_differences_and_cost_are_those_of_the_cells(finished, found
         half = 12.706 * abs(gaps[0] - gaps[1]) / 2
         assert row["difference"]["high"] == pytest.approx(sum(gaps) / 2 + half)
     assert found["rows"][-1]["selector"] == "whole_pool"
+    page = (path.parent / "runs/tiny/comparison.html").read_text()
+    assert all(name in page for name in ("kernel_prism", "sharp", "kmeanspp"))
 
 
 def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):

@@ -1,0 +1,117 @@
+"""A comparison to look at: every run a dot, every selector a line, beside the baseline.
+
+One panel per budget. A selector's diamond is its mean over seeds; its bar is as long as the 95 %
+interval of the paired difference, so that one that touches the dashed line has not been told apart
+from the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+Row = Mapping[str, Any]
+
+_DOT = {"color": "rgba(90, 110, 140, 0.45)", "size": 7}
+_MEAN = {"color": "#1b4b91", "size": 10, "symbol": "diamond"}
+_BASELINE = {"color": "#c2410c", "width": 1.5, "dash": "dash"}
+_WHOLE_POOL = {"color": "#4d7c0f", "width": 1.5, "dash": "dot"}
+_ROW_PIXELS, _FRAME_PIXELS = 26, 150
+
+
+def draw_comparison(found: Mapping[str, Any]) -> str:
+    """A page that needs nothing else.
+
+    Args:
+        found: what `build_comparison` returned.
+    """
+    page: str = build_figure(found).to_html(include_plotlyjs=True, full_html=True)
+    return page
+
+
+def build_figure(found: Mapping[str, Any]) -> go.Figure:
+    """The panels; the rows of each from the best mean down."""
+    measured = [row for row in found["rows"] if row["performance"] is not None]
+    budgets = list(dict.fromkeys(row["budget"] for row in measured if row["budget"] is not None))
+    whole = next((row for row in measured if row["budget"] is None), None)
+    titles = [_title(budget) for budget in budgets]
+    figure = make_subplots(
+        rows=1,
+        cols=max(1, len(budgets)),
+        subplot_titles=titles,
+        shared_xaxes="all",
+        horizontal_spacing=0.12,  # for the names of the next panel's rows
+    )
+    for column, budget in enumerate(budgets, start=1):
+        rows = [row for row in measured if row["budget"] == budget]
+        _draw_panel(figure, column, rows, found["baseline"], whole)
+    num_rows = max((sum(r["budget"] == budget for r in measured) for budget in budgets), default=0)
+    figure.update_layout(
+        template="plotly_white",
+        showlegend=False,
+        height=_FRAME_PIXELS + _ROW_PIXELS * num_rows,
+        title=_caption(found, whole),
+        title_font_size=13,
+        margin={"t": 90},
+    )
+    return figure
+
+
+def _draw_panel(
+    figure: go.Figure, column: int, rows: Sequence[Row], baseline: str, whole: Row | None
+) -> None:
+    ordered = sorted(rows, key=lambda row: row["performance"]["mean"])
+    names = [escape(row["selector"]) for row in ordered]
+    runs = [
+        (value, name, seed)
+        for row, name in zip(ordered, names, strict=True)
+        for seed, value in row["performances"].items()
+    ]
+    dots = go.Scatter(
+        x=[value for value, _, _ in runs],
+        y=[name for _, name, _ in runs],
+        text=[f"seed {seed}" for _, _, seed in runs],
+        mode="markers",
+        marker=_DOT,
+        hovertemplate="%{y}, %{text}: %{x:.1f}<extra></extra>",
+    )
+    means = go.Scatter(
+        x=[row["performance"]["mean"] for row in ordered],
+        y=names,
+        mode="markers",
+        marker=_MEAN,
+        error_x=_bars(ordered),
+        hovertemplate="%{y}: mean %{x:.1f}<extra></extra>",
+    )
+    for trace in (dots, means):
+        figure.add_trace(trace, row=1, col=column)
+    reference = next((row for row in rows if row["selector"] == baseline), None)
+    for row, line in ((reference, _BASELINE), (whole, _WHOLE_POOL)):
+        if row is not None:
+            figure.add_vline(x=row["performance"]["mean"], line=line, row=1, col=column)
+
+
+def _bars(rows: Sequence[Row]) -> dict[str, Any]:
+    """Half of each interval; none for the baseline, and with one seed."""
+    half = [
+        0.0 if d is None or d["low"] is None else d["mean"] - d["low"]
+        for d in (row["difference"] for row in rows)
+    ]
+    return {"type": "data", "array": half, "thickness": 1.5, "color": _MEAN["color"]}
+
+
+def _title(budget: float | int) -> str:
+    return f"{budget:,} records" if isinstance(budget, int) else f"{100 * budget:g} % of the pool"
+
+
+def _caption(found: Mapping[str, Any], whole: Row | None) -> str:
+    pool = "" if whole is None else "; dotted line: the whole pool"
+    return (
+        f"{escape(found['name'])}: {escape(', '.join(found['metrics']))}. Dots: runs; diamonds: "
+        f"means; dashed line: {escape(found['baseline'])}{pool}.<br>Bars: 95 % interval of the "
+        "paired difference; one that touches the dashed line has not been told apart from it."
+    )
