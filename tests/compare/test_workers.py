@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from prism_tune.cli_compare import run_verb
 from prism_tune.compare.cells import plan_cells
 from prism_tune.compare.workers import Task, Workers, worker_environment
 from prism_tune.config import load_config
@@ -125,3 +126,18 @@ def test_a_cell_whose_features_failed_computes_its_own(cells):
         workers.run([Task(length), Task(cells[0], length)], finish)
     assert errors["length"] is not None
     assert errors["random"] is None
+
+
+def test_deepspeed_trains_in_cell_after_cell_of_one_worker(write_config, tmp_path):
+    """Twice in one process it would miss the process groups of its first training."""
+    config = load_config(
+        write_config({"selectors": ["random", "length"]}),
+        ["training.deepspeed=configs/deepspeed/zero2.json"],
+    )
+    errors = {}
+    with Workers(run_verb, num_processes=1) as workers:
+        workers.run(
+            [Task(cell) for cell in plan_cells(config, RunDir(tmp_path / "runs/tiny"))],
+            lambda task, error: errors.update({task.cell.selector: error}),
+        )
+    assert errors == {"random": None, "length": None}
