@@ -119,7 +119,8 @@ def export_subset(run: RunDir, to: Path) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=19)
     write_atomic(to, sink.getvalue().to_pybytes())
-    logger.info("%s: %d of %d records, %.1f MB", to, sum(kept), len(kept), to.stat().st_size / 1e6)
+    counts = (to, sum(kept), len(kept), to.stat().st_size)
+    logger.info("%s: %d of %d records, %d bytes", *counts)
 
 
 def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
