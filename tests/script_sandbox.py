@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,9 @@ class Sandbox:
             capture_output=True,
             text=True,
             check=False,
+            # As at a terminal: tests in a shell's background inherit an interrupt that is ignored,
+            # and bash cannot trap such a one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     @property
