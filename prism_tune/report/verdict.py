@@ -12,7 +12,7 @@ from prism_tune.report.run_files import ReportRun
 
 _NARROW_CONE = 0.5
 _EVEN = 0.02  # sources whose kept shares differ by no more are said to be kept evenly
-_VERDICTS = (" against ", " beat ", " lost to ", ": no Random run")
+_VERDICTS = (" against ", " beat ", " lost to ", " is ahead of ", " is behind ", ": no Random run")
 
 
 def stage_seconds(run: ReportRun, stage: str) -> float | None:
@@ -26,7 +26,7 @@ def stage_seconds(run: ReportRun, stage: str) -> float | None:
 def table_row(run: ReportRun) -> Mapping[str, Mapping[str, Any]] | None:
     """The run's own row of its main table; None where no table was made."""
     for row in run.tables.get("main", {}).get("rows", []):
-        if run.name in row.get("Run", {}).get("text", "").split(", "):
+        if run.name in row.get("Run", {}).get("names", ()):
             own: Mapping[str, Mapping[str, Any]] = row
             return own
     return None

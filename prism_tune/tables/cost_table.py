@@ -60,7 +60,7 @@ def _cost_cells(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
     performance = None if full is None else comparison.relative(row, full).value
     return (
         Cell(row.label),
-        Cell(row.names),
+        Cell(row.names, names=tuple(run.name for run in row.runs)),
         duration_cell(select),
         duration_cell(tune),
         _full_cell(whole),

@@ -71,7 +71,7 @@ def _find_cell(name: str, table: Table) -> tuple[tuple[Cell, ...], str]:
     if column not in table.header:
         raise UserError(f"--explain {name}: no column {column!r}; there are {_join(table.header)}")
     for cells in table.rows:
-        if row_name == cells[0].text or row_name in cells[1].text.split(", "):
+        if row_name == cells[0].text or row_name in cells[1].names:
             return cells, column
     known = [cells[0].text for cells in table.rows]
     raise UserError(f"--explain {name}: no row {row_name!r}; there are {_join(known)}")

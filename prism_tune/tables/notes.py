@@ -167,7 +167,9 @@ def _verdict(row: Row, other: Row, difference: Difference | None, comparison: Co
             f"{row.label} against {other.label}: {difference.value:+.1f} points of Rel., "
             f"within noise {evidence}"
         )
-    verb = "beat" if difference.value > 0 else "lost to"
+    # One seed says which run did better, not which selector.
+    verbs = ("is ahead of", "is behind") if difference.spread is None else ("beat", "lost to")
+    verb = verbs[0] if difference.value > 0 else verbs[1]
     return f"{row.label} {verb} {other.label} by {points} {evidence}"
 
 

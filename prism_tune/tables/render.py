@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -22,13 +22,14 @@ INAPPLICABLE = "-"
 
 @dataclass(frozen=True)
 class Cell:
-    """What is printed, and for CSV and JSON the numbers behind it, unrounded."""
+    """What is printed; for CSV and JSON the unrounded numbers and run names behind it."""
 
     text: str
     value: float | None = None
     sd: float | None = None
     low: float | None = None
     high: float | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,15 @@ def _render_csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*table.header, *(f"{table.header[k]} {name}" for k, name in extras)])
     for row in table.rows:
-        values = [cell.text if cell.value is None else cell.value for cell in row]
+        values = [_csv_value(cell) for cell in row]
         writer.writerow([*values, *(_blank(getattr(row[k], name)) for k, name in extras)])
     return out.getvalue()
+
+
+def _csv_value(cell: Cell) -> float | str:
+    if cell.names:
+        return ", ".join(cell.names)
+    return cell.text if cell.value is None else cell.value
 
 
 def _blank(value: float | None) -> float | str:
@@ -183,6 +190,7 @@ def _render_json(table: Table) -> str:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
-def _cell_fields(cell: Cell) -> dict[str, str | float]:
-    numbers = {"value": cell.value, "sd": cell.sd, "low": cell.low, "high": cell.high}
-    return {"text": cell.text, **{k: v for k, v in numbers.items() if v is not None}}
+def _cell_fields(cell: Cell) -> dict[str, Any]:
+    behind = {"value": cell.value, "sd": cell.sd, "low": cell.low, "high": cell.high}
+    fields = {"text": cell.text, **{k: v for k, v in behind.items() if v is not None}}
+    return {**fields, "names": cell.names} if cell.names else fields

@@ -43,7 +43,7 @@ def score_cells(
     beside = _paper_cells(comparison, row, baseline, paper) if paper else ()
     return (
         Cell(row.label),
-        Cell(row.names),
+        Cell(row.names, names=tuple(run.name for run in row.runs)),
         _kept_cell(row),
         *scores,
         _relative_cell(comparison, row, baseline),

@@ -228,3 +228,11 @@ def test_the_verdict_is_in_plain_words(runs):
     assert "of device time" in text
     assert "Every source keeps about the same share of its image records (50.0 %)." in text
     assert "when the images are withheld" in text
+
+
+def test_the_verdict_is_found_where_several_seeds_share_a_row(runs, monkeypatch):
+    run = ReportRun(RunDir(runs / "tiny"))
+    row = {"Method": {"text": "PRISM"}, "Run": {"text": "t{1,2}", "names": ["tiny", "tiny-1"]}}
+    table = {"rows": [row], "notes": ["Kept: 2", "PRISM is ahead of Random by 3.0 points of Rel."]}
+    monkeypatch.setitem(run.tables, "main", table)
+    assert table["notes"][1] in describe_run(run)

@@ -77,7 +77,7 @@ def test_flops_and_energy_are_summed_over_attempts_and_averaged_over_seeds(runs)
         runs.write(f"p{n}", [quickstart_result(15, 20)], seed=n, timings=attempts(n + 1))
         for n in range(2)
     ]
-    row = _cost(paths)["p{0,1}"]
+    row = _cost(paths)["p0, p1"]
     assert float(row["FLOPs select"]) == 1e12
     assert float(row["FLOPs tune"]) == pytest.approx(9e12)
     assert float(row["energy"]) == pytest.approx(3.6e5 + 7.2e5 + 1.5 * 3.6e5)

@@ -159,3 +159,9 @@ def test_command_line(traced):
     assert done.exit_code == 0, done.output
     assert yaml.safe_load(done.stdout)["cell"]["printed"] == "75.0"
     assert not (traced[0] / "tables").exists()
+
+
+def test_a_row_of_several_seeds_is_named_by_any_of_its_runs(runs):
+    paths = [runs.write(f"p{n}", [quickstart_result(9, 9)], seed=n) for n in range(2)]
+    tree = explain(paths, "p1:open")
+    assert [run["folder"] for run in tree["runs"]] == [str(path) for path in paths]
