@@ -38,7 +38,7 @@ setup(
         "torch>=2.6,<2.14",
         "transformers>=5.23,<6",
         "accelerate>=1.10",
-        "deepspeed>=0.18",
+        "deepspeed>=0.19.8",  # the first that can train twice in one process
         "peft>=0.18",
         "datasets>=4",
         "safetensors>=0.5",

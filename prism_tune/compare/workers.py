@@ -1,8 +1,8 @@
 """Cells in processes of their own: a crash ends one cell, and libraries are loaded once per worker.
 
 A worker takes a task, runs its verbs one after the other, and answers with None or the error. Where
-it dies (out of memory, a defect in a library) the task has failed and another worker takes over; so
-it does where DeepSpeed has trained. What the verbs print goes to the cell's output.txt.
+it dies (out of memory, a defect in a library) the task has failed and another worker takes over.
+What the verbs print goes to the cell's output.txt.
 """
 
 from __future__ import annotations
@@ -87,22 +87,13 @@ class Workers:
                 number = busy.pop(connection)
                 worker = self._workers[number]
                 task, error, died = worker.end()
-                if waiting and (died or _uses_up_process(task.cell)):
-                    worker.stop()
+                if died:
                     self._workers[number] = self._start(number)
                 on_done(task, error)
                 pending.discard(task.cell)
 
     def _start(self, number: int) -> _Worker:
         return _Worker(self._run_verb, worker_environment(number, self._num_processes))
-
-
-def _uses_up_process(cell: Cell) -> bool:
-    """Whether no other cell can be run in the same process.
-
-    DeepSpeed keeps the process groups of its first training, which are gone in the second.
-    """
-    return "train" in cell.verbs and cell.config.training.deepspeed is not None
 
 
 def worker_environment(number: int, num_processes: int) -> dict[str, str]:

@@ -19,7 +19,7 @@ from prism_tune.tables.cost import (
 from prism_tune.tables.notes import gather_rows
 from prism_tune.tables.render import MISSING, Cell, Table, duration_cell, number_cell
 from prism_tune.tables.rows import Row
-from prism_tune.tables.scores import cost_ratio
+from prism_tune.tables.scores import cost_ratio, runs_cell
 
 _HEADER = (
     "Method", "Run", "T_select", "T_tune(sub)", "T_tune(full)", "select / full, %",
@@ -60,7 +60,7 @@ def _cost_cells(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
     performance = None if full is None else comparison.relative(row, full).value
     return (
         Cell(row.label),
-        Cell(row.names, names=tuple(run.name for run in row.runs)),
+        runs_cell(row),
         duration_cell(select),
         duration_cell(tune),
         _full_cell(whole),
@@ -114,7 +114,7 @@ def _break_even_cell(comparison: Comparison, row: Row) -> Cell:
 
 def _full_notes(selected: Sequence[Row], rows: Sequence[Row]) -> list[str]:
     sources = {row.label: full_tuning(row, rows) for row in selected}
-    how = {label: whole.how for label, whole in sources.items() if whole is not None}
+    how = {label: "" if whole is None else whole.how for label, whole in sources.items()}
     notes = [f"T_tune(full) of {labels}: {text}." for text, labels in gather_rows(how).items()]
     for row in selected:
         names = device_names([row])

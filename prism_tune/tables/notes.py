@@ -65,7 +65,10 @@ def relative_notes(comparison: Comparison, baseline_of: BaselineOf) -> list[str]
     notes, skipped = [], {}
     for row in comparison.rows:
         baseline = baseline_of(row)
-        if baseline is None or baseline is row:
+        if baseline is row:
+            continue
+        if baseline is None:
+            skipped[row.label] = ""
             continue
         skipped[row.label] = ", ".join(comparison.relative(row, baseline).skipped)
         left_out = comparison.leave_one_out(row, baseline)
@@ -76,20 +79,23 @@ def relative_notes(comparison: Comparison, baseline_of: BaselineOf) -> list[str]
         *(
             f"Rel. of {rows} skips {labels} (n/a on one side, or 0 in the baseline)."
             for labels, rows in gather_rows(skipped).items()
-            if labels
         ),
         *notes,
     ]
 
 
 def gather_rows(said: Mapping[str, str]) -> dict[str, str]:
-    """What is said of rows, by label -> the labels it holds of, listed: "all rows" for several."""
+    """What is said of rows -> the rows it holds of, listed, or "all rows".
+
+    Args:
+        said: by label; of a row with an empty text there is nothing to say.
+    """
     holders: dict[str, list[str]] = {}
     for label, text in said.items():
         holders.setdefault(text, []).append(label)
-    if len(said) > 1 and len(holders) == 1:
-        return dict.fromkeys(holders, "all rows")
-    return {text: ", ".join(labels) for text, labels in holders.items()}
+    listed = {text: ", ".join(labels) for text, labels in holders.items() if text}
+    holds_of_all = len(said) > 1 and len(holders) == 1
+    return dict.fromkeys(listed, "all rows") if holds_of_all else listed
 
 
 def spread_notes(comparison: Comparison) -> list[str]:

@@ -43,7 +43,7 @@ def score_cells(
     beside = _paper_cells(comparison, row, baseline, paper) if paper else ()
     return (
         Cell(row.label),
-        Cell(row.names, names=tuple(run.name for run in row.runs)),
+        runs_cell(row),
         _kept_cell(row),
         *scores,
         _relative_cell(comparison, row, baseline),
@@ -78,6 +78,11 @@ def paper_relative(row: PaperRow, table: PaperTable, columns: Sequence[Column]) 
         return None
     labels = [column.label for column in columns if not column.control]
     return relative_score(row.cells, {k: reference.cells.get(k) for k in labels}).value
+
+
+def runs_cell(row: Row) -> Cell:
+    """The runs behind a row."""
+    return Cell(row.names, names=tuple(run.name for run in row.runs))
 
 
 def cost_ratio(comparison: Comparison, row: Row) -> float | None:

@@ -42,7 +42,9 @@ def training_group(device: torch.device, training: TrainingConfig) -> Iterator[N
             distributed.init_process_group(_backend(device), timeout=timeout)
         yield
     finally:
-        if distributed.is_initialized():
+        if training.deepspeed is not None:
+            _close_deepspeed()
+        elif distributed.is_initialized():
             distributed.destroy_process_group()
         os.environ.clear()
         os.environ.update(environment)
@@ -61,6 +63,14 @@ def _init_deepspeed(device: torch.device, timeout: timedelta) -> None:
         # Its only use is a faster all-reduce within one machine; compiling it takes a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=_backend(device), timeout=timeout)
+
+
+def _close_deepspeed() -> None:
+    """Also forget the groups that DeepSpeed keeps: a second training would ask for them in vain."""
+    from deepspeed import comm
+
+    if comm.is_initialized():
+        comm.destroy_process_group()
 
 
 def _pose_as_single_rank() -> None:

@@ -7,6 +7,7 @@ from table_runs import quickstart_result, timing
 from prism_tune.errors import UserError
 from prism_tune.tables.build import build_table
 from prism_tune.tables.cost import break_even_seconds, selection_cost
+from prism_tune.tables.notes import gather_rows
 
 
 def _cost(runs, **options) -> dict[str, dict[str, str]]:
@@ -132,3 +133,14 @@ def test_a_cost_table_needs_a_subset(runs):
     full = runs.write("full", [quickstart_result(20, 20)], records="pool")
     with pytest.raises(UserError, match="none of the given runs was tuned on a subset"):
         build_table("cost", [full], baseline=None)
+
+
+def test_a_source_of_the_full_time_is_said_of_all_rows_only_where_all_have_it():
+    assert gather_rows({"A": "measured on full", "B": "measured on full"}) == {
+        "measured on full": "all rows"
+    }
+    assert gather_rows({"A": "measured on full", "B": "", "C": "measured on full"}) == {
+        "measured on full": "A, C"
+    }
+    assert gather_rows({"A": "measured on full"}) == {"measured on full": "A"}
+    assert gather_rows({"A": "", "B": ""}) == {}
