@@ -64,7 +64,7 @@ setup(
         "bench": BENCH,
         "dev": DEV + QUICKSTART,
     },
-    entry_points={"console_scripts": ["prism-tune = prism_tune.cli:main"]},
+    entry_points={"console_scripts": ["prism-tune = prism_tune.cli.app:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

@@ -18,7 +18,7 @@ from transformers.models.llava import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from tiny import CHAT_TEMPLATE, build_tokenizer
+from support.tiny import CHAT_TEMPLATE, build_tokenizer
 
 from prism_tune.data.conversation import SYSTEM
 

@@ -35,17 +35,17 @@ import torch
 from drawn_models import draw_pool, save_llava
 from numpy.typing import NDArray
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.data.images import open_image
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.models.processor import load_processor
-from prism_tune.run_dir import RunDir
-from prism_tune.selection.encoding import Encoded, encode
-from prism_tune.selection.features import FeatureTable, extract_features
-from prism_tune.selection.prompts import PromptKind, build_prompt
-from prism_tune.selection.request import Request
+from prism_tune.run.folder import RunDir
+from prism_tune.selection.evidence.encoding import Encoded, encode
+from prism_tune.selection.evidence.features import FeatureTable, extract_features
+from prism_tune.selection.evidence.prompts import PromptKind, build_prompt
+from prism_tune.selection.evidence.request import Request
 
 Value = TypeVar("Value")
 Seconds = NDArray[np.float64]

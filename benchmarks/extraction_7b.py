@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from drawn_models import draw_pool, save_llava
 
-from prism_tune.config import Config
-from prism_tune.run_dir import RunDir, read_json
+from prism_tune.config.sections import Config
+from prism_tune.run.folder import RunDir, read_json
 from prism_tune.selection.select import select
 
 TRUE = {"num_layers": 32, "width": 4096, "vision_layers": 24, "vision_width": 1024}

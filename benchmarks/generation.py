@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from prism_tune.config import Config, load_config
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
 from prism_tune.data.conversation import adds_special_tokens, end_token, render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.evaluation.benchmarks.pope import SUFFIX

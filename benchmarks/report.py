@@ -26,10 +26,11 @@ import orjson
 from full_size_pool import peak_mebibytes
 from PIL import Image
 
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 from prism_tune.data.records import Pool, open_pool
-from prism_tune.run_dir import RunDir, Stage, write_json
-from prism_tune.selection.feature_store import UNITS_PER_SHARD, FeatureStore
+from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.stage import Stage
+from prism_tune.selection.evidence.store import UNITS_PER_SHARD, FeatureStore
 from prism_tune.selection.outputs import write_outputs
 from prism_tune.selection.ranking import Ranking
 from prism_tune.selection.subset import cut_subset

@@ -29,7 +29,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported; the sco
 
 import numpy as np
 
-from prism_tune.selection.scoring import redundancy_scores
+from prism_tune.features.redundancy import redundancy_scores
 
 _BLOCK_ROWS = 4096
 _POLL_SECONDS = 0.02

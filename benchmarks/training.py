@@ -137,7 +137,7 @@ def main() -> None:
 
 def _model(name: str, folder: Path) -> Path:
     if name == "embedded":
-        from prism_tune.config import load_config
+        from prism_tune.config.load import load_config
 
         return Path(load_config(EMBEDDED).model.path)
     size = {"num_layers": 6, "width": 384, "vision_layers": 3, "image_pixels": 168}

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, Image, List, Value
 from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.records import open_pool
@@ -22,7 +22,7 @@ from prism_tune.data.token_budget import TokenBudgetBatchSampler
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import load_for_tuning, prepare_tuning
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
 from prism_tune.training.arguments import training_arguments
 from prism_tune.training.batches import build_collator
 from prism_tune.training.checkpoints import CheckpointWriter

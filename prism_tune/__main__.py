@@ -1,5 +1,5 @@
 """`python -m prism_tune` is the same as `prism-tune`."""
 
-from prism_tune.cli import main
+from prism_tune.cli.app import main
 
 main()

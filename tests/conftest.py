@@ -30,7 +30,7 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_llava_dir(tmp_path_factory) -> Path:
     """A directory with a tiny random LLaVA checkpoint, its tokenizer and its processor."""
-    from tiny import save_tiny_llava
+    from support.tiny import save_tiny_llava
 
     return save_tiny_llava(tmp_path_factory.mktemp("tiny_llava"))
 
@@ -38,6 +38,6 @@ def tiny_llava_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def drawn_pool(tmp_path_factory) -> Path:
     """`pool.json` over 16 drawn images in `images/` beside it."""
-    from tiny import draw_pool
+    from support.tiny import draw_pool
 
     return draw_pool(tmp_path_factory.mktemp("drawn_pool"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "configs/experiments").glob("*.yaml"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny import COLOURS, SHAPES, draw_image
+from support.tiny import COLOURS, SHAPES, draw_image
 
 ROOT = Path(__file__).parents[1]
 NUM_TEST_IMAGES = 4

@@ -12,14 +12,20 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "prism_tune"
 FLOORS = (
-    {"errors", "schema", "distributed", "config", "config_errors", "log"}
-    | {"resampling", "student_t", "provenance", "energy", "__init__"},
-    {"run_dir", "stages", "timings", "process_group", "feature_shards"},
+    {"__init__", "errors", "schema", "intervals", "processes", "chat_formats"},
+    {"config"},
+    {"run"},
+    {"features"},
     {"data", "models"},
-    {"audit", "selection", "training", "evaluation", "tables", "report", "quickstart", "compare"},
-    {"cli", "cli_compare", "cli_models", "cli_tables", "cli_report", "doctor", "__main__"},
+    {"audit", "selection", "training", "evaluation", "quickstart", "results"},
+    {"report"},
+    {"compare"},
+    {"cli", "__main__"},
 )
-APART = (FLOORS[2], FLOORS[3])  # rooms on these floors do not know their neighbours
+MOST_FILES = 24
+STAGES = {"audit", "selection", "training", "evaluation", "quickstart"}
+APART = ({"data", "models"}, STAGES | {"results"})  # these rooms do not know each other
+WITHOUT_STAGES = {"report", "compare"}  # above the stages, and meet them through files only
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
@@ -51,9 +57,9 @@ IMPORTS = {module: imported_modules(path) for module, path in MODULES.items()}
 
 def test_the_walk_sees_imports():
     """At the top, inside functions and under TYPE_CHECKING."""
-    assert "prism_tune.errors" in IMPORTS["prism_tune.config"]
-    assert "prism_tune.selection.select" in IMPORTS["prism_tune.cli"]
-    assert "prism_tune.config" in IMPORTS["prism_tune.cli"]
+    assert "prism_tune.errors" in IMPORTS["prism_tune.config.load"]
+    assert "prism_tune.selection.select" in IMPORTS["prism_tune.cli.app"]
+    assert "prism_tune.config.sections" in IMPORTS["prism_tune.cli.app"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -66,6 +72,38 @@ def test_imports_run_downward(module):
         if room != other:
             neighbours = any({room, other} <= floor for floor in APART)
             assert not neighbours, f"{module} imports from the room beside it: {target}"
+            through_files = room in WITHOUT_STAGES and other in STAGES
+            assert not through_files, (
+                f"{module} meets a stage otherwise than by its files: {target}"
+            )
+
+
+def sub_room_of(module: str) -> str:
+    """`prism_tune.selection.evidence.store` -> `selection.evidence`; a loose file is its own."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:2]) if parts else "__init__"
+
+
+def test_sub_rooms_have_floors():
+    """No circle of arrows between a room's sub-rooms and its loose files."""
+    arrows: dict[str, set[str]] = {}
+    for module, targets in IMPORTS.items():
+        here = sub_room_of(module)
+        arrows.setdefault(here, set()).update(sub_room_of(target) for target in targets)
+    graphlib.TopologicalSorter(
+        {here: {there for there in targets if there != here} for here, targets in arrows.items()}
+    ).prepare()
+
+
+def test_rooms_are_small():
+    """At most eight loose modules at the top, and so many files side by side."""
+    crowded = {
+        folder: len(list(folder.glob("*.py")))
+        for folder in [PACKAGE, *PACKAGE.rglob("*/")]
+        if folder.name not in {"scorers", "benchmarks"}
+    }
+    assert crowded.pop(PACKAGE) <= 8
+    assert {folder: number for folder, number in crowded.items() if number > MOST_FILES} == {}
 
 
 def test_no_module_leads_back_to_itself():
@@ -74,8 +112,8 @@ def test_no_module_leads_back_to_itself():
     ).prepare()
 
 
-def test_tables_and_report_never_load_torch():
-    rooms = [module for module in MODULES if room_of(module) in {"tables", "report"}]
+def test_results_and_report_never_load_torch():
+    rooms = [module for module in MODULES if room_of(module) in {"results", "report"}]
     assert rooms
     code = f"import sys, {', '.join(rooms)}\nsys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

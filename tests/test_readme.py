@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from prism_tune.cli import app
-from prism_tune.config import load_config
+from prism_tune.cli.app import app
+from prism_tune.config.load import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

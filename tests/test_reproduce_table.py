@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from script_sandbox import Sandbox
+from support.script_sandbox import Sandbox
 
-from prism_tune.config import load_config, render_config
-from prism_tune.run_dir import RunDir, Stage, write_atomic
+from prism_tune.config.load import load_config, render_config
+from prism_tune.run.folder import RunDir, write_atomic
+from prism_tune.run.stage import Stage
 
 TABLES = "quickstart_tables/quickstart"
 ONLY = {"ROWS": "*_prism *_random"}

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from script_sandbox import ROOT, Sandbox
+from support.script_sandbox import ROOT, Sandbox
 
 SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.*s*h")), ROOT / ".ci/run"]
 

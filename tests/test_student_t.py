@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prism_tune.student_t import student_t_975, welch_half_width
+from prism_tune.intervals import student_t_975, welch_half_width
 
 
 @pytest.mark.parametrize(

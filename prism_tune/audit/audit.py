@@ -22,23 +22,16 @@ from prism_tune.audit.summary import (
     summarise_reasons,
     summarise_sources,
 )
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.image_inspections import digest_states
 from prism_tune.data.policy import REASONS, check_policy
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import is_unusable, merge, screen_lengths, screen_records
 from prism_tune.models.processor import load_processor
-from prism_tune.run_dir import (
-    RunDir,
-    Stage,
-    fingerprint,
-    fingerprint_model,
-    read_json,
-    write_atomic,
-    write_json,
-)
-from prism_tune.stages import must_run
-from prism_tune.timings import StageTimer
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model
+from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
+from prism_tune.run.stage import Stage, must_run
+from prism_tune.run.timings import StageTimer
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from prism_tune.log import console
+from prism_tune.run.log import console
 
 _BAR_CHARACTERS = 30
 _NUM_SOURCES = 4

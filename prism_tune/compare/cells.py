@@ -20,17 +20,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from prism_tune.config import CompareConfig, Config, SelectionConfig
-from prism_tune.config_errors import describe_errors
+from prism_tune.config.errors import describe_errors
+from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
-from prism_tune.run_dir import (
-    RunDir,
-    fingerprint,
-    fingerprint_file,
-    fingerprint_model,
-    read_json,
-    write_json,
-)
+from prism_tune.run.fingerprints import fingerprint, fingerprint_file, fingerprint_model
+from prism_tune.run.folder import RunDir, read_json, write_json
 
 Verb = Literal["select", "train", "evaluate"]
 State = Literal["finished", "failed"]

@@ -17,11 +17,12 @@ from prism_tune.compare.figure import draw_comparison
 from prism_tune.compare.render import render_comparison
 from prism_tune.compare.table import build_comparison
 from prism_tune.compare.workers import RunVerb, Task, Workers
-from prism_tune.config import Config, render_config
-from prism_tune.distributed import world_size
+from prism_tune.config.load import render_config
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
-from prism_tune.log import console
-from prism_tune.run_dir import RunDir, write_atomic, write_json
+from prism_tune.processes import world_size
+from prism_tune.run.folder import RunDir, write_atomic, write_json
+from prism_tune.run.log import console
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from prism_tune.compare.results import Kept
 from prism_tune.errors import UserError
-from prism_tune.run_dir import read_json
+from prism_tune.run.folder import read_json
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from prism_tune.compare.cells import Cell
 from prism_tune.errors import ConfigError
-from prism_tune.run_dir import RunDir, read_json
-from prism_tune.timings import read_timings, stage_total
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.timings import read_timings, stage_total
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from prism_tune.run_dir import RunDir, write_json
-from prism_tune.timings import read_timings
+from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.timings import read_timings
 
 _STAGE = "selection"
 

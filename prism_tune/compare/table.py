@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune.compare.cells import WHOLE_POOL, Budget, Cell, require_section
-from prism_tune.compare.intervals import paired_difference, spread
 from prism_tune.compare.planted import Plant, read_planted, removed_shares, repeated_share
 from prism_tune.compare.results import Outcome, jaccard, read_outcome
-from prism_tune.config import CompareConfig, Config
+from prism_tune.config.sections import CompareConfig, Config
+from prism_tune.intervals import paired_difference, spread
 
 Row = dict[str, Any]
 Outcomes = Mapping[int, Outcome]

@@ -21,9 +21,9 @@ from types import TracebackType
 
 from prism_tune.compare.cells import Cell, Verb
 from prism_tune.compare.sharing import share_features
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
 
 RunVerb = Callable[[Verb, Config, RunDir], None]
 """Runs one verb; a function at the top of a module, so that a new process can import it."""

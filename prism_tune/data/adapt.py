@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
-from prism_tune.config import DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import ConfigError
 from prism_tune.schema import IMAGE_PLACEHOLDER, Role, Turn

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prism_tune.config import Template
+from prism_tune.config.sections import Template
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER, Turn
 

@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from prism_tune.config import DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import (
     Adapted,
     Columns,
@@ -36,7 +36,8 @@ from prism_tune.data.adapt import (
 from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
 from prism_tune.data.formats import Format, ReadRecord, detect_format, read_records
 from prism_tune.data.policy import BadRecordError
-from prism_tune.run_dir import fingerprint, write_json
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import write_json
 from prism_tune.schema import Skipped
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from prism_tune.config import Template
+from prism_tune.config.sections import Template
 from prism_tune.data.conversation import adds_special_tokens, check_end_token, render
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.labels import IGNORED_LABEL, expand_spans, mask_labels

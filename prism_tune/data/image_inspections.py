@@ -22,7 +22,8 @@ from prism_tune.data.convert import cache_root
 from prism_tune.data.image_inspection import Finding, Inspection, inspect_image, read_state
 from prism_tune.data.policy import REASONS
 from prism_tune.data.records import Pool
-from prism_tune.run_dir import fingerprint, write_atomic
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import write_atomic
 
 _FEWEST_FOR_PROCESSES = 512  # below, starting them takes longer than the work
 _NAMES_PER_TASK = 64

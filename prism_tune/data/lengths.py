@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prism_tune.config import Template
+from prism_tune.config.sections import Template
 from prism_tune.data.conversation import adds_special_tokens, image_token, render
 from prism_tune.data.images import read_size
 from prism_tune.data.records import Pool

@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from prism_tune.config import DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import adapt_record, build_columns
 from prism_tune.data.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.convert import convert_pool
 from prism_tune.data.formats import Format, format_records, take_parquet
 from prism_tune.data.images import ImageError, resolve_image
 from prism_tune.data.policy import apply_policy, check_policy
-from prism_tune.run_dir import read_json, write_atomic
+from prism_tune.run.folder import read_json, write_atomic
 from prism_tune.schema import Record, Skipped
 
 

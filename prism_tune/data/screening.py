@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config import Config, DataConfig
+from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.convert import cache_root
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.image_inspections import inspect_images
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
-from prism_tune.run_dir import fingerprint, fingerprint_model, write_atomic
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model
+from prism_tune.run.folder import write_atomic
 from prism_tune.schema import Skipped
 
 Findings = dict[int, tuple[Skipped, ...]]

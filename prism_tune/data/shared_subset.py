@@ -22,10 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune import __version__
-from prism_tune.config import DataConfig, load_config
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import format_subset, open_pool
 from prism_tune.errors import UserError
-from prism_tune.run_dir import RunDir, Stage, read_json, write_atomic
+from prism_tune.run.folder import RunDir, read_json, write_atomic
+from prism_tune.run.stage import Stage
 
 logger = logging.getLogger(__name__)
 

@@ -16,18 +16,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from prism_tune.config import Control
-from prism_tune.distributed import barrier, is_main, rank, world_size
+from prism_tune.config.sections import Control
 from prism_tune.evaluation.answer_store import AnswerStore
 from prism_tune.evaluation.controls import apply_control
 from prism_tune.evaluation.generate import Answer, GreedyDecoder, Request
 from prism_tune.evaluation.images import locate_images
 from prism_tune.evaluation.meter import Counts, add_counts
 from prism_tune.evaluation.plan import Plan
-from prism_tune.process_group import gather
-from prism_tune.run_dir import fingerprint
+from prism_tune.processes import barrier, gather, is_main, rank, world_size
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.timings import StageTimer
 from prism_tune.schema import Prediction, Question
-from prism_tune.timings import StageTimer
 
 logger = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import orjson
 
-from prism_tune.distributed import rank, world_size
 from prism_tune.evaluation.predictions import (
     append_predictions,
     salvage_predictions,
     write_predictions,
 )
-from prism_tune.run_dir import read_json, write_json
+from prism_tune.processes import rank, world_size
+from prism_tune.run.folder import read_json, write_json
 from prism_tune.schema import Prediction
 
 logger = logging.getLogger(__name__)

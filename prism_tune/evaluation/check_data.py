@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.arrow_datasets import is_dataset
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES
 from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.plan import find_data, load_questions
-from prism_tune.log import console
+from prism_tune.run.log import console
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _check_benchmark(config: Config, name: str) -> Finding:
 
 
 def _check_language(name: str, path: str) -> str:
-    from prism_tune.evaluation.language_tasks import find_split_files
+    from prism_tune.evaluation.language.tasks import find_split_files
 
     if not Path(path).is_dir():
         return "from the hub, when it runs"

@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from prism_tune.config import Control
+from prism_tune.config.sections import Control
 from prism_tune.errors import UserError
 from prism_tune.schema import Question
 

@@ -13,22 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.policy import check_policy
-from prism_tune.distributed import barrier, is_main
+from prism_tune.evaluation.language.tasks import list_tasks
 from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
-from prism_tune.evaluation.language_tasks import list_tasks
 from prism_tune.evaluation.plan import Plan, find_checkpoint, plan_benchmark
 from prism_tune.evaluation.score import format_metric
 from prism_tune.evaluation.screening import screen_questions
 from prism_tune.evaluation.session import Session
-from prism_tune.log import console
-from prism_tune.process_group import from_main, process_group
-from prism_tune.run_dir import RunDir, read_json
-from prism_tune.stages import must_run
+from prism_tune.processes import barrier, from_main, is_main, process_group
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.log import console
+from prism_tune.run.stage import must_run
 
 if TYPE_CHECKING:
-    from prism_tune.evaluation.language import LanguagePlan
+    from prism_tune.evaluation.language.run import LanguagePlan
 
 _NUM_SHOWN = 12
 
@@ -64,7 +63,7 @@ def _plan(config: Config, run: RunDir, name: str, checkpoint: str) -> Plan | Lan
     if name not in LANGUAGE_BENCHMARKS:
         return plan_benchmark(config, run, name, checkpoint)
     list_tasks(name)  # says what to install where lm-eval is missing
-    from prism_tune.evaluation.language import plan_language
+    from prism_tune.evaluation.language.run import plan_language
 
     return plan_language(config, run, name, checkpoint)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES, DataSource, HubData
-from prism_tune.run_dir import fingerprint_file, read_json, write_json
+from prism_tune.run.fingerprints import fingerprint_file
+from prism_tune.run.folder import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

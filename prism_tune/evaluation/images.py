@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from prism_tune.data.image_inspection import Finding
 from prism_tune.data.images import ImageError, resolve_image
 from prism_tune.errors import UserError
-from prism_tune.run_dir import read_json, write_atomic, write_json
+from prism_tune.run.folder import read_json, write_atomic, write_json
 
 _PARQUET = "parquet:"
 _DATA_URI = "data:"

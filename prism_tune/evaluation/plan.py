@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prism_tune.config import BenchmarkData, Config
+from prism_tune.config.sections import BenchmarkData, Config
 from prism_tune.data.image_inspection import Finding
 from prism_tune.data.policy import REASONS, USABLE, decide
 from prism_tune.errors import ConfigError, UserError
@@ -19,7 +19,9 @@ from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.images import measure_images
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.models.adapters import name_base
-from prism_tune.run_dir import RunDir, Stage, fingerprint, fingerprint_model
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 from prism_tune.schema import Question, Skipped
 
 IMAGE_FAULTS = tuple(

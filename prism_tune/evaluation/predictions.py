@@ -17,7 +17,7 @@ import orjson
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import read_json_lines, require_keys
-from prism_tune.run_dir import write_atomic
+from prism_tune.run.folder import write_atomic
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 _NUM_NAMED = 5

@@ -19,7 +19,8 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
-from prism_tune.run_dir import fingerprint, fingerprint_file, write_json
+from prism_tune.run.fingerprints import fingerprint, fingerprint_file
+from prism_tune.run.folder import write_json
 from prism_tune.schema import BenchmarkResult, Prediction
 
 _TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".tsv", ".parquet")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prism_tune.config import DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.image_inspection import Finding
 from prism_tune.data.image_inspections import inspect_images
 from prism_tune.data.policy import apply_policy

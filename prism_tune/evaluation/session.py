@@ -18,9 +18,8 @@ import torch
 from transformers import PreTrainedModel
 
 from prism_tune import __version__
-from prism_tune.config import Config, Control
+from prism_tune.config.sections import Config, Control
 from prism_tune.data.conversation import check_end_token, end_token, render_prompt
-from prism_tune.distributed import barrier, is_main, world_size
 from prism_tune.errors import ConfigError
 from prism_tune.evaluation.answer import Round, answer_round
 from prism_tune.evaluation.controls import add_control_metrics
@@ -32,12 +31,14 @@ from prism_tune.models.adapters import name_base
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
-from prism_tune.run_dir import RunDir, fingerprint, write_json
+from prism_tune.processes import barrier, is_main, world_size
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult, Prediction
-from prism_tune.timings import StageTimer
 
 if TYPE_CHECKING:
-    from prism_tune.evaluation.language import LanguagePlan
+    from prism_tune.evaluation.language.run import LanguagePlan
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class Session:
     def _run_language(
         self, plan: LanguagePlan, timer: StageTimer | None, *, force: bool
     ) -> BenchmarkResult | None:
-        from prism_tune.evaluation.language import answer_language
+        from prism_tune.evaluation.language.run import answer_language
 
         result = answer_language(plan, self._load_language_model, force=force)
         if result is None:

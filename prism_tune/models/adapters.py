@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prism_tune.config import ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.run_dir import read_json
+from prism_tune.run.folder import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -20,12 +20,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prism_tune import __version__
-from prism_tune.config import Config, render_config
-from prism_tune.distributed import is_main
+from prism_tune.config.load import render_config
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG
 from prism_tune.models.load import cast_parameters, load_model
-from prism_tune.run_dir import fingerprint, write_atomic, write_json
+from prism_tune.processes import is_main
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import write_atomic, write_json
 
 CONFIG_NAME = "prism_tune.yaml"
 PROVENANCE_NAME = "provenance.json"

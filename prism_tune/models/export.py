@@ -15,14 +15,15 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from prism_tune.config import DType, ModelConfig, load_config
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import ADAPTER_CONFIG, CONFIG_NAME
 from prism_tune.models.convert_original import convert_original, is_original
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.write import require_vacant, sample_logits, write_verified
-from prism_tune.run_dir import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_json
 
 
 @dataclass(frozen=True)

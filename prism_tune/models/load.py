@@ -28,10 +28,10 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from prism_tune.config import DType, ModelConfig
-from prism_tune.distributed import local_rank
+from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.families import parts
+from prism_tune.processes import local_rank
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")

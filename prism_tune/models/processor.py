@@ -6,7 +6,7 @@ import importlib.util
 
 from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
 
-from prism_tune.config import ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.load import load_model_config
 

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from prism_tune.config import ModelConfig, Part, TrainingConfig
+from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.families import Parts, family_of, part_of, parts
 from prism_tune.models.load import load_model, load_model_config, resolve_source

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prism_tune.config import ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.load import cast_parameters, load_model
 from prism_tune.models.processor import load_processor

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.errors import UserError
-from prism_tune.run_dir import fingerprint_file
+from prism_tune.run.fingerprints import fingerprint_file
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from prism_tune.config import Config, Preparation
+from prism_tune.config.sections import Config, Preparation
 from prism_tune.errors import ConfigError
 from prism_tune.quickstart.assets import (
     EASY_VQA,
@@ -52,7 +52,8 @@ from prism_tune.quickstart.pool import (
     draw_images,
     parse_questions,
 )
-from prism_tune.run_dir import fingerprint, fingerprint_file, read_json, write_json
+from prism_tune.run.fingerprints import fingerprint, fingerprint_file
+from prism_tune.run.folder import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from prism_tune.report.page import write_page
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections import compare, gallery, geometry, overview, scores, training
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
 
 
 def build_report(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.resampling import percentile_interval, resample_means
+from prism_tune.intervals import percentile_interval, resample_means
 from prism_tune.schema import BenchmarkResult
 
 _OVERALL = ("accuracy", "score", "overall")

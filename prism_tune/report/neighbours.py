@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config import SelectionConfig
+from prism_tune.config.sections import SelectionConfig
 from prism_tune.report.run_files import RecordFeatures, RecordTable
 
 IntArray = NDArray[np.int64]

@@ -22,13 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prism_tune.config import Config, load_config
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.feature_shards import StoredFeatures, list_shards, read_shard
-from prism_tune.run_dir import RunDir, Stage, read_json
+from prism_tune.features.shards import StoredFeatures, list_shards, read_shard
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.stage import Stage
+from prism_tune.run.timings import read_timings
 from prism_tune.schema import BenchmarkResult
-from prism_tune.timings import read_timings
 
 Keep = Literal["low", "middle", "high"]
 

@@ -24,11 +24,11 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.compute as pc
 
 from prism_tune.errors import UserError
-from prism_tune.log import console
 from prism_tune.report.page import POLICY
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.thumbnails import draw_thumbnail
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
+from prism_tune.run.log import console
 
 logger = logging.getLogger(__name__)
 

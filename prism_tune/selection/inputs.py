@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
-from prism_tune.run_dir import fingerprint, fingerprint_model
-from prism_tune.selection.context import Scorer
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.selection.scorers import SCORERS
+from prism_tune.selection.scorers.scorer import Scorer
 
 _WITHOUT_EFFECT = {"tokens_per_batch"}
 

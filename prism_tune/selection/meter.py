@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from prism_tune.distributed import is_main, world_size
 from prism_tune.models.load import pick_device
-from prism_tune.run_dir import RunDir
-from prism_tune.selection.shard_builder import Counts
-from prism_tune.timings import StageTimer, read_timings
+from prism_tune.processes import is_main, world_size
+from prism_tune.run.folder import RunDir
+from prism_tune.run.timings import StageTimer, read_timings
+from prism_tune.selection.evidence.shard_builder import Counts
 
 STAGE = "selection"
 

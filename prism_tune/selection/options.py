@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from prism_tune.config import Config, Section
-from prism_tune.config_errors import describe_errors
+from prism_tune.config.errors import describe_errors
+from prism_tune.config.sections import Config, Section
 from prism_tune.errors import ConfigError
 
 

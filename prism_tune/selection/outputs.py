@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
-from prism_tune.config import Config, SelectionConfig
+from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.data.records import Pool, write_subset
-from prism_tune.log import console
-from prism_tune.run_dir import RunDir, write_atomic, write_json
+from prism_tune.run.folder import RunDir, write_atomic, write_json
+from prism_tune.run.log import console
 from prism_tune.schema import Skipped
 from prism_tune.selection.ranking import Ranking
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.schema import Skipped
-from prism_tune.selection.context import ScoredRecords, Scorer, ScoringContext
-from prism_tune.selection.features import FeatureTable
+from prism_tune.selection.evidence.features import FeatureTable
+from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import cut_subset
 
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import time
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
 from prism_tune.data.screening import screen_pool
-from prism_tune.distributed import barrier, is_main
 from prism_tune.models.processor import load_processor
-from prism_tune.process_group import from_main, main_first, process_group
-from prism_tune.run_dir import RunDir, Stage
+from prism_tune.processes import barrier, from_main, is_main, main_first, process_group
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage, must_run
+from prism_tune.selection.evidence.request import Request
 from prism_tune.selection.inputs import find_scorer, meter_fingerprint, stage_inputs
 from prism_tune.selection.meter import meter_selection
 from prism_tune.selection.outputs import write_outputs
 from prism_tune.selection.ranking import rank_pool
-from prism_tune.selection.request import Request
 from prism_tune.selection.subset import num_kept
-from prism_tune.stages import must_run
 
 
 def select(config: Config, run: RunDir, *, force: bool = False) -> None:

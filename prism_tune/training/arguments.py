@@ -13,11 +13,11 @@ import torch
 from transformers import TrainingArguments
 
 import prism_tune
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
 from prism_tune.models.load import resolve_dtype
 from prism_tune.models.tuning import require_known
-from prism_tune.run_dir import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.tracking import set_environment
 
 _LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "projector": 1e-3}

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.data.packing import PackedBatchSampler
 from prism_tune.data.token_budget import TokenBudgetBatchSampler

@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import nn
 
-from prism_tune.config import Config
-from prism_tune.distributed import is_main, world_size
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import complete_checkpoint, digest_trained, verify_saved
-from prism_tune.process_group import from_main
-from prism_tune.run_dir import RunDir, fingerprint, read_json, write_json
+from prism_tune.processes import from_main, is_main, world_size
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import RunDir, read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -8,14 +8,13 @@ from dataclasses import asdict
 
 from transformers import ProcessorMixin
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.dataset import TuningDataset, check_label_share
 from prism_tune.data.records import open_pool
 from prism_tune.data.screening import judge, screen_records
-from prism_tune.distributed import is_main
 from prism_tune.errors import UserError
-from prism_tune.process_group import main_first
-from prism_tune.run_dir import RunDir, write_json
+from prism_tune.processes import is_main, main_first
+from prism_tune.run.folder import RunDir, write_json
 from prism_tune.training.inputs import training_data
 
 logger = logging.getLogger(__name__)

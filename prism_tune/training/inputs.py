@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prism_tune.config import Config, DataConfig
+from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.records import open_pool
-from prism_tune.run_dir import RunDir, Stage, fingerprint_file, fingerprint_model
+from prism_tune.run.fingerprints import fingerprint_file, fingerprint_model
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 from prism_tune.training.arguments import deepspeed_options
 from prism_tune.training.batches import counts_tokens
 

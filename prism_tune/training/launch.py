@@ -15,8 +15,8 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from prism_tune.config import TrainingConfig
-from prism_tune.distributed import world_size
+from prism_tune.config.sections import TrainingConfig
+from prism_tune.processes import world_size
 
 _TIMEOUT_SECONDS = 1800
 

@@ -17,11 +17,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from prism_tune.data.collator import first_tokens
-from prism_tune.distributed import is_main, world_size
 from prism_tune.models.families import Parts
 from prism_tune.models.tuning import TunedModel, tuned_parts
-from prism_tune.run_dir import RunDir
-from prism_tune.timings import StageTimer
+from prism_tune.processes import is_main, world_size
+from prism_tune.run.folder import RunDir
+from prism_tune.run.timings import StageTimer
 
 _COUNTED = ("tokens", "images", "records")
 

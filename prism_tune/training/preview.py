@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from rich.text import Text
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.dataset import TuningDataset, image_token_id
 from prism_tune.data.images import open_image
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.log import console
 from prism_tune.models.processor import load_processor
-from prism_tune.run_dir import RunDir, write_atomic
+from prism_tune.run.folder import RunDir, write_atomic
+from prism_tune.run.log import console
 
 _ANSWER_STYLE = "bold green"
 _IMAGE_STYLE = "magenta"

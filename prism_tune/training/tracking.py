@@ -12,8 +12,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prism_tune.config import Config
-from prism_tune.run_dir import RunDir, fingerprint
+from prism_tune.config.sections import Config
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import RunDir
 
 
 def set_environment(config: Config, run: RunDir) -> None:

@@ -15,16 +15,18 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as hf_logging
 
-from prism_tune.config import Config
-from prism_tune.distributed import barrier, is_main
+from prism_tune.config.sections import Config
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.load import pick_device
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import TunedModel, load_for_tuning, prepare_tuning
-from prism_tune.run_dir import RunDir, Stage, fingerprint
-from prism_tune.stages import must_run
+from prism_tune.processes import barrier, is_main
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage, must_run
 from prism_tune.training.arguments import compute_dtype, training_arguments
 from prism_tune.training.batches import build_collator
+from prism_tune.training.callbacks import LOG_NAME, read_log
 from prism_tune.training.checkpoints import (
     CheckpointWriter,
     clear_checkpoints,
@@ -34,7 +36,6 @@ from prism_tune.training.examples import build_examples
 from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.launch import training_group
 from prism_tune.training.meter import build_meter, metered
-from prism_tune.training.progress import LOG_NAME, read_log
 from prism_tune.training.resume import AllStepsDone, StopAfterLastStep
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
 from prism_tune.training.tracking import DescribeRun

@@ -18,16 +18,16 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.errors import UserError
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups
 from prism_tune.training.batches import counts_tokens, token_loader
+from prism_tune.training.callbacks import LOG_NAME, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
 from prism_tune.training.meter import Meter
-from prism_tune.training.progress import LOG_NAME, JsonLog, ProgressLine
 from prism_tune.training.source_losses import SourceLosses, take_sources
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from PIL import Image
 from prism_tune.audit import audit as audit_module
 from prism_tune.audit.audit import audit
 from prism_tune.audit.hints import HINTS
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 from prism_tune.data.policy import REASONS, USABLE
-from prism_tune.run_dir import RunDir, read_json
-from prism_tune.timings import read_timings
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.timings import read_timings
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from compare_config import draw_questions, tiny_config
+from support.compare_config import draw_questions, tiny_config
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from prism_tune.compare.cells import plan_cells
-from prism_tune.config import load_config, render_config
+from prism_tune.config.load import load_config, render_config
 from prism_tune.errors import ConfigError
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
 
 TWO = {"selectors": ["random", "prism"], "budgets": [0.25, 4], "seeds": [0, 1]}
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from compare_config import tiny_config
+from support.compare_config import tiny_config
 
-from prism_tune.cli_compare import run_verb
-from prism_tune.config import load_config
-from prism_tune.run_dir import RunDir
+from prism_tune.cli.compare import run_verb
+from prism_tune.config.load import load_config
+from prism_tune.run.folder import RunDir
 
 ROOT = Path(__file__).parents[2]
 SELECTORS = [

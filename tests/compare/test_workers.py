@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from prism_tune.cli_compare import run_verb
+from prism_tune.cli.compare import run_verb
 from prism_tune.compare.cells import plan_cells
 from prism_tune.compare.workers import Task, Workers, worker_environment
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 from prism_tune.errors import UserError
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
 
 SELECTORS = ["random", "length", "prism", "leverage", "kcenter"]
 

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from tiny import build_processor, build_tokenizer
+from support.tiny import build_processor, build_tokenizer
 from transformers import AutoModelForImageTextToText
 
 from prism_tune.data.collator import Collator, PackingCollator, first_tokens

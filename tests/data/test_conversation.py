@@ -147,7 +147,7 @@ def test_end_tokens():
 
 
 def test_template_has_to_fit_the_tokenizer():
-    from tiny import build_tokenizer
+    from support.tiny import build_tokenizer
 
     tokenizer = build_tokenizer()
     check_end_token("vicuna_v1", tokenizer)
@@ -157,7 +157,7 @@ def test_template_has_to_fit_the_tokenizer():
 
 
 def test_a_beginning_in_the_text_is_not_doubled():
-    from tiny import build_tokenizer
+    from support.tiny import build_tokenizer
 
     assert not adds_special_tokens("<s>hi", build_tokenizer())
     assert adds_special_tokens("hi", build_tokenizer())

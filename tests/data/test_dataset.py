@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from tiny import build_processor, build_tokenizer, draw_image
+from support.tiny import build_processor, build_tokenizer, draw_image
 
-from prism_tune.config import DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.conversation import Rendered
 from prism_tune.data.dataset import TuningDataset, check_label_share
 from prism_tune.data.labels import expand_spans, mask_labels

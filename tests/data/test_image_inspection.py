@@ -8,7 +8,7 @@ import os
 import pytest
 from PIL import Image
 
-from prism_tune.config import DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data import image_inspections
 from prism_tune.data.image_inspection import inspect_image
 from prism_tune.data.image_inspections import inspect_images

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_tune.config import DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.schema import Turn

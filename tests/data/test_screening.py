@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 from prism_tune.data import screening
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.records import open_pool

@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from prism_tune.cli import app
-from prism_tune.config import Config, render_config
+from prism_tune.cli.app import app
+from prism_tune.config.load import render_config
+from prism_tune.config.sections import Config
 from prism_tune.data import shared_subset
 from prism_tune.data.shared_subset import export_subset, verify_subset
 from prism_tune.errors import UserError
-from prism_tune.run_dir import RunDir, fingerprint_file, write_atomic
+from prism_tune.run.fingerprints import fingerprint_file
+from prism_tune.run.folder import RunDir, write_atomic
 from prism_tune.selection.select import select
 
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import yaml
-from tiny import draw_image
+from support.tiny import draw_image
 from typer.testing import CliRunner
 
-from prism_tune.cli import app
-from prism_tune.config import load_config
+from prism_tune.cli.app import app
+from prism_tune.config.load import load_config
 from prism_tune.evaluation.check_data import find_all
 
 

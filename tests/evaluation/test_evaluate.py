@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from official_files import NUM, write_official
-from tiny import draw_image
+from support.official_files import NUM, write_official
+from support.tiny import draw_image
 
-from prism_tune.config import Config, ModelConfig, TrainingConfig
+from prism_tune.config.sections import Config, ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import session
 from prism_tune.evaluation.benchmarks import BENCHMARKS
@@ -26,8 +26,9 @@ from prism_tune.evaluation.generate import GreedyDecoder
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import prepare_tuning
-from prism_tune.run_dir import RunDir, Stage
-from prism_tune.timings import read_timings
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
+from prism_tune.run.timings import read_timings
 
 NUM_IMAGES = 4
 TASKS = {

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prism_tune.evaluation.language_tasks import find_split_files
-from prism_tune.run_dir import read_json
+from prism_tune.evaluation.language.tasks import find_split_files
+from prism_tune.run.folder import read_json
 
 HUB_ID = "Rowan/hellaswag"
 REVISION = "5" * 40

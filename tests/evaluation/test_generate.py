@@ -6,11 +6,11 @@ import random
 
 import pytest
 import torch
-from tiny import draw_image
+from support.tiny import draw_image
 from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig
 
-from prism_tune.config import ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.errors import UserError

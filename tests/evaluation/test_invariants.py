@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from official_files import write_official
+from support.official_files import write_official
 
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.predictions import read_predictions, write_predictions

@@ -5,7 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from prism_tune.cli import app
+from prism_tune.cli.app import app
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.predictions import write_predictions

@@ -7,14 +7,14 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import draw_image
+from support.tiny import draw_image
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.check_data import find_all
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.generate import GreedyDecoder
-from prism_tune.run_dir import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_json
 
 NAMES = ("0.png", "1.png", "2.png", "3.png", "../4.png", "5.png")
 SKIPPED = ("image_missing", "image_truncated", "image_outside", "image_unreadable")

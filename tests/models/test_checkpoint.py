@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from prism_tune.config import Config, ModelConfig, TrainingConfig
+from prism_tune.config.sections import Config, ModelConfig, TrainingConfig
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import name_base
 from prism_tune.models.checkpoint import digest_trained, load_tuned, verify_saved

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraModel
 from PIL import Image
-from tiny import build_tokenizer
+from support.tiny import build_tokenizer
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -19,7 +19,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from prism_tune.config import ModelConfig, TrainingConfig
+from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.errors import UserError
 from prism_tune.models.export import ExportOptions, export
 from prism_tune.models.load import load_model

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_families import TINY_FAMILIES, text_inputs
+from support.tiny_families import TINY_FAMILIES, text_inputs
 
-from prism_tune.config import ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.families import FAMILIES, part_of, parts
 from prism_tune.models.load import load_model, load_shallow

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import draw_image
+from support.tiny import draw_image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from prism_tune.config import ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models import load
 from prism_tune.models.families import parts

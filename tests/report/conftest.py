@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_pages import prism_tune, write_hostile_pool, write_questions
+from support.report_pages import prism_tune, write_hostile_pool, write_questions
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from report_pages import HOSTILE_SOURCE
-from table_runs import RunWriter, quickstart_result
+from support.report_pages import HOSTILE_SOURCE
+from support.table_runs import RunWriter, quickstart_result
 
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
@@ -22,7 +22,7 @@ from prism_tune.report.overlap import measure_overlap
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.sources import summarise_sources
 from prism_tune.report.verdict import describe_run
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_no_markup_of_a_record_is_in_the_page(report):
 
 def test_it_is_built_without_torch(run, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from prism_tune.run_dir import RunDir;"
+        "import sys; from pathlib import Path; from prism_tune.run.folder import RunDir;"
         "from prism_tune.report.build import build_report;"
         "build_report([RunDir(Path(sys.argv[1]))], Path(sys.argv[2]));"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

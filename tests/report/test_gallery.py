@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
+from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
 
 from prism_tune.report import cards
 from prism_tune.report.cards import describe_record, shorten

@@ -10,9 +10,9 @@ from threading import Thread
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
 from PIL import Image
-from report_pages import MARKUP
+from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
+from support.report_pages import MARKUP
 
 from prism_tune.report import cards
 from prism_tune.report.build import build_report

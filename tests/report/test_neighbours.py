@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from prism_tune.config import SelectionConfig
+from prism_tune.config.sections import SelectionConfig
 from prism_tune.report import neighbours
 from prism_tune.report.neighbours import Neighbour, find_neighbours
 from prism_tune.report.run_files import Categories, RecordFeatures, RecordTable

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from report_pages import HOSTILE_SOURCE, draw_plots
+from support.report_pages import HOSTILE_SOURCE, draw_plots
 
 SECTIONS = ("overview", "geometry", "scores", "gallery", "compare", "training")
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"

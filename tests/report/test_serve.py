@@ -8,8 +8,8 @@ import socket
 from threading import Thread
 
 import pytest
-from drawn_runs import write_drawn_run
 from PIL import Image
+from support.drawn_runs import write_drawn_run
 
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report

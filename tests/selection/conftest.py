@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from prism_tune.config import load_config
-from prism_tune.run_dir import RunDir, read_json
+from prism_tune.config.load import load_config
+from prism_tune.run.folder import RunDir, read_json
 
 
 @pytest.fixture

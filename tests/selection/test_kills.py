@@ -11,17 +11,17 @@ import sys
 
 import numpy as np
 from safetensors.numpy import load_file
-from tiny import draw_pool
+from support.tiny import draw_pool
 
-from prism_tune.selection import feature_store
+from prism_tune.selection.evidence import store as feature_store
 
 # Imports once, then forks a process for every attempt: starting Python anew would take minutes.
 KILL_TEN_TIMES = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from prism_tune.selection import feature_store
+from prism_tune.selection.evidence import store as feature_store
 from prism_tune.selection.select import select
-from prism_tune.cli import main
+from prism_tune.cli.app import main
 
 feature_store.UNITS_PER_SHARD = 2
 config, features = sys.argv[1], Path(sys.argv[2])
@@ -59,8 +59,8 @@ print(json.dumps(found))
 ONE_RANK = """
 import os, sys
 from pathlib import Path
-from prism_tune.selection import feature_store
-from prism_tune.cli import main
+from prism_tune.selection.evidence import store as feature_store
+from prism_tune.cli.app import main
 
 feature_store.UNITS_PER_SHARD = 2
 (Path(sys.argv[1]) / os.environ["RANK"]).write_text(str(os.getpid()))

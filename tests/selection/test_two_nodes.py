@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 
-from tiny import draw_pool
-from two_nodes import SCRIPT, list_namespaces, run_on_two_nodes
+from support.tiny import draw_pool
+from support.two_nodes import SCRIPT, list_namespaces, run_on_two_nodes
 
-from prism_tune.timings import read_timings
+from prism_tune.run.timings import read_timings
 
 
 def test_two_nodes_of_two_processes_select_what_one_process_selects(workplace):

@@ -9,14 +9,14 @@ import os
 import subprocess
 import sys
 
-from tiny_encoders import save_encoder
+from support.tiny_encoders import save_encoder
 
 SELECT_ALL = """
 import sys
 from prism_tune.config import load_config
-from prism_tune.process_group import process_group
-from prism_tune.run_dir import RunDir
-from prism_tune.selection import feature_store
+from prism_tune.processes import process_group
+from prism_tune.run.folder import RunDir
+from prism_tune.selection.evidence import store as feature_store
 from prism_tune.selection.select import select
 from pathlib import Path
 

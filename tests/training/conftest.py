@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from training_runs import write_mixed_pool, write_run
+from support.training_runs import write_mixed_pool, write_run
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import save_file
-from training_runs import losses, weights
+from support.training_runs import losses, weights
 
 from prism_tune.errors import UserError
 from prism_tune.training.checkpoints import CheckpointWriter

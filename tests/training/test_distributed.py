@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ranks import Ranks, hang_in_a_step, meet_late
-from training_runs import losses
+from support.ranks import Ranks, hang_in_a_step, meet_late
+from support.training_runs import losses
 
 from prism_tune.training.train import train
 

@@ -11,10 +11,10 @@ import math
 import pytest
 import torch
 from PIL import Image
-from tiny import draw_image
-from tiny_processors import TINY_PROCESSORS, build_family
+from support.tiny import draw_image
+from support.tiny_processors import TINY_PROCESSORS, build_family
 
-from prism_tune.config import TrainingConfig
+from prism_tune.config.sections import TrainingConfig
 from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.models.tuning import parameter_part, prepare_tuning, tuned_parts

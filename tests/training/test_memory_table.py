@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from training_runs import paper_presets
+from support.training_runs import paper_presets
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(

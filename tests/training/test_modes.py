@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from prism_tune.models.checkpoint import load_tuned
-from prism_tune.training.progress import read_log
+from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
 
 STEPS = {"max_steps": 3, "save_strategy": "no", "warmup_steps": 0}

@@ -6,16 +6,16 @@ import json
 
 import pytest
 import torch
-from ranks import Ranks
 from safetensors.torch import load_file
+from support.ranks import Ranks
 
 from prism_tune.data.collator import PackingCollator
 from prism_tune.data.packing import PackedBatchSampler
 from prism_tune.errors import ConfigError
-from prism_tune.timings import read_timings
+from prism_tune.run.timings import read_timings
 from prism_tune.training import batches
+from prism_tune.training.callbacks import read_log
 from prism_tune.training.inputs import stage_inputs
-from prism_tune.training.progress import read_log
 from prism_tune.training.train import train
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}

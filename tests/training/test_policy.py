@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from prism_tune.errors import UserError
-from prism_tune.run_dir import read_json
+from prism_tune.run.folder import read_json
 from prism_tune.training.train import train
 
 

@@ -9,8 +9,8 @@ import math
 
 import pytest
 import torch
-from tiny import build_tokenizer
-from training_runs import EXPERIMENTS, paper_presets
+from support.tiny import build_tokenizer
+from support.training_runs import EXPERIMENTS, paper_presets
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -25,16 +25,17 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from prism_tune.config import ModelConfig, load_config
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render
 from prism_tune.models.assemble import Recipe
 from prism_tune.models.assemble_checkpoint import assemble_checkpoint
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.models.output_bias import fold_output_bias
-from prism_tune.run_dir import RunDir
+from prism_tune.run.folder import RunDir
 from prism_tune.schema import Turn
-from prism_tune.training.progress import read_log
+from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
 
 TEXT = {

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from prism_tune.config import Config
-from prism_tune.run_dir import RunDir
+from prism_tune.config.sections import Config
+from prism_tune.run.folder import RunDir
 from prism_tune.training.preview import preview
 
 

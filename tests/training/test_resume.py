@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import Ranks
 from safetensors.torch import load_file
-from tiny import save_tiny_llava
-from training_runs import losses, weights, write_mixed_pool, write_run
+from support.ranks import Ranks
+from support.tiny import save_tiny_llava
+from support.training_runs import losses, weights, write_mixed_pool, write_run
 
-from prism_tune.config import Config, load_config
-from prism_tune.run_dir import RunDir, read_json
-from prism_tune.training.progress import read_log
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.training.callbacks import read_log
 
 ZERO = {
     "plain": None,
@@ -36,7 +37,7 @@ NUM_STEPS = 6
 # finished, and with no step left.
 KILLS = [(("step", 3), 2), (("step", 5), 4), (("save", 4), 2), (("final", 6), 6)]
 CELLS = list(itertools.product(("full", "lora"), ZERO, (1, 2)))
-PLAIN_RELOAD = Path(__file__).parents[1] / "plain_reload.py"
+PLAIN_RELOAD = Path(__file__).parents[1] / "support" / "plain_reload.py"
 
 
 @dataclass(frozen=True)

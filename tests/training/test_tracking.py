@@ -6,9 +6,9 @@ import socket
 
 import pytest
 import wandb
-from training_runs import losses
+from support.training_runs import losses
 
-from prism_tune.run_dir import read_json
+from prism_tune.run.folder import read_json
 from prism_tune.training.train import train
 
 

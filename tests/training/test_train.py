@@ -18,9 +18,9 @@ from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.export import export
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model
-from prism_tune.run_dir import read_json
-from prism_tune.timings import read_timings
-from prism_tune.training.progress import read_log
+from prism_tune.run.folder import read_json
+from prism_tune.run.timings import read_timings
+from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from prism_tune.config import ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.models.load import load_model
 from prism_tune.training.trainer import TuningTrainer, select_labelled
 
@@ -88,7 +88,7 @@ def test_a_constant_loss_is_pointed_out_once(caplog):
 
 @pytest.mark.parametrize("batching", ["token_budget", "packed"])
 def test_batches_of_tokens_fill_every_step_and_resume_exactly(make_run, monkeypatch, batching):
-    from prism_tune.training.progress import read_log
+    from prism_tune.training.callbacks import read_log
     from prism_tune.training.source_losses import SourcedCollator
     from prism_tune.training.train import train
 
@@ -130,7 +130,7 @@ def test_batches_of_tokens_fill_every_step_and_resume_exactly(make_run, monkeypa
 
 
 def test_the_loss_of_each_source_is_logged(make_run):
-    from prism_tune.training.progress import read_log
+    from prism_tune.training.callbacks import read_log
     from prism_tune.training.train import train
 
     hf = {"per_device_train_batch_size": 26, "max_steps": 2, "save_strategy": "no"}
@@ -164,8 +164,8 @@ def test_losses_are_those_of_plain_transformers_on_the_same_batches(make_run):
     from prism_tune.models.processor import load_processor
     from prism_tune.models.tuning import prepare_tuning
     from prism_tune.training.arguments import training_arguments
+    from prism_tune.training.callbacks import read_log
     from prism_tune.training.examples import build_examples
-    from prism_tune.training.progress import read_log
     from prism_tune.training.train import train
 
     hf = {"max_steps": 4, "save_strategy": "no", "gradient_accumulation_steps": 2}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_runs import losses, weights
-from two_nodes import list_namespaces, run_on_two_nodes
+from support.training_runs import losses, weights
+from support.two_nodes import list_namespaces, run_on_two_nodes
 
-from prism_tune.timings import read_timings
+from prism_tune.run.timings import read_timings
 from prism_tune.training.train import train
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}

@@ -40,8 +40,8 @@ from prism_tune.evaluation.annotations import (
     require_keys,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.option_letter import find_letter, find_letter_lmms_eval
 from prism_tune.evaluation.metrics import group_credits, percent
-from prism_tune.evaluation.option_letter import find_letter, find_letter_lmms_eval
 from prism_tune.evaluation.predictions import (
     find_foreign_prompts,
     id_key,

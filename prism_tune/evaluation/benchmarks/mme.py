@@ -32,7 +32,7 @@ from prism_tune.evaluation.annotations import find_parquet, parquet_image, read_
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.metrics import mean
 from prism_tune.evaluation.predictions import Joined, join_predictions, read_predictions
-from prism_tune.run_dir import write_atomic
+from prism_tune.run.folder import write_atomic
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 SUFFIX = "\nAnswer the question using a single word or phrase."

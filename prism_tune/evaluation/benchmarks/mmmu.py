@@ -40,16 +40,16 @@ from prism_tune.evaluation.annotations import (
     require_keys,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
-from prism_tune.evaluation.metrics import group_credits, mean
-from prism_tune.evaluation.mmmu_answers import (
+from prism_tune.evaluation.benchmarks.mmmu_answers import (
     draw_choice,
     judge_open,
     parse_choice,
     parse_choice_lmms_eval,
     parse_open,
 )
+from prism_tune.evaluation.metrics import group_credits, mean
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
-from prism_tune.run_dir import read_json
+from prism_tune.run.folder import read_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 INSTRUCTION_CHOICE = "Answer with the option's letter from the given choices directly."

@@ -34,6 +34,7 @@ from prism_tune.evaluation.annotations import (
     require_keys,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c
 from prism_tune.evaluation.grades import Grades, is_grades, parse_grades
 from prism_tune.evaluation.metrics import mean
 from prism_tune.evaluation.predictions import (
@@ -43,8 +44,7 @@ from prism_tune.evaluation.predictions import (
     name_keys,
     read_predictions,
 )
-from prism_tune.evaluation.vqa_text import normalize_m4c
-from prism_tune.run_dir import read_json, write_json
+from prism_tune.run.folder import read_json, write_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")

@@ -38,7 +38,7 @@ from prism_tune.evaluation.annotations import (
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
-from prism_tune.run_dir import read_json
+from prism_tune.run.folder import read_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 SUFFIX = "\nAnswer with the option's letter from the given choices directly."

@@ -36,6 +36,7 @@ from prism_tune.evaluation.annotations import (
     require_keys,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c, normalize_vizwiz
 from prism_tune.evaluation.metrics import group_credits, mean, percent
 from prism_tune.evaluation.predictions import (
     Joined,
@@ -45,8 +46,7 @@ from prism_tune.evaluation.predictions import (
     name_keys,
     read_predictions,
 )
-from prism_tune.evaluation.vqa_text import normalize_m4c, normalize_vizwiz
-from prism_tune.run_dir import read_json, write_json
+from prism_tune.run.folder import read_json, write_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 SUFFIX = (

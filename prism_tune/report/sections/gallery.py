@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from prism_tune.config import SelectionConfig
+from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import UserError
 from prism_tune.report.cards import (
     CHUNK_CHARACTERS,

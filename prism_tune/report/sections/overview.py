@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prism_tune.config import render_config
+from prism_tune.config.load import render_config
 from prism_tune.report.formats import MISSING, count, large, percent, seconds
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import Section

@@ -1,10 +1,8 @@
 """Selection methods by name: one file each, and one line here."""
 
-from prism_tune.selection.context import Scorer
-from prism_tune.selection.evidence import FEATURES, LOSSES, NOTHING
-from prism_tune.selection.image_text import EncoderOptions
+from prism_tune.selection.evidence.image_text import EncoderOptions
+from prism_tune.selection.evidence.source import FEATURES, LOSSES, NOTHING
 from prism_tune.selection.options import ScorerOptions
-from prism_tune.selection.pick_order import PickOptions
 from prism_tune.selection.scorers import (
     alignment,
     clip_score,
@@ -22,6 +20,8 @@ from prism_tune.selection.scorers import (
     random,
     semdedup,
 )
+from prism_tune.selection.scorers.pick_order import PickOptions
+from prism_tune.selection.scorers.scorer import Scorer
 
 SCORERS: dict[str, Scorer] = {
     "prism": Scorer(prism.score, FEATURES, ScorerOptions),

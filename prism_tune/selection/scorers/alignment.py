@@ -17,9 +17,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config import Config
-from prism_tune.selection.context import ScoredRecords, ScoringContext, change_selection
-from prism_tune.selection.row_blocks import RowBlocks, default_block_rows, map_spans
+from prism_tune.config.sections import Config
+from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 
 
 def adapt(config: Config) -> Config:

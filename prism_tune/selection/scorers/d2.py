@@ -26,17 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.config import Config, Count
-from prism_tune.selection.context import ScoredRecords, ScoringContext
-from prism_tune.selection.evidence import FEATURES, LOSSES, Evidence
-from prism_tune.selection.features import FeatureTable
-from prism_tune.selection.neighbour_graph import connect_nearest
+from prism_tune.config.sections import Config, Count
+from prism_tune.features.neighbours import connect_nearest
+from prism_tune.features.reduction import reduce_features
+from prism_tune.features.row_pairs import RowPairs
+from prism_tune.selection.evidence.features import FeatureTable
+from prism_tune.selection.evidence.request import Request
+from prism_tune.selection.evidence.source import FEATURES, LOSSES, Evidence
 from prism_tune.selection.options import read_options
-from prism_tune.selection.pick_order import PickOptions, most_taken, rank_picks
-from prism_tune.selection.reduction import reduce_features
-from prism_tune.selection.request import Request
-from prism_tune.selection.row_pairs import RowPairs
+from prism_tune.selection.scorers.pick_order import PickOptions, most_taken, rank_picks
 from prism_tune.selection.scorers.prism import score as score_redundancy
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids, num_kept
 
 Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]

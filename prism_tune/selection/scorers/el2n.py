@@ -11,7 +11,7 @@ Cost: forward (the whole model, once per distinct record; shared with `perplexit
 
 from __future__ import annotations
 
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 
 def score(context: ScoringContext) -> ScoredRecords:

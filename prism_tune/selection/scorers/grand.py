@@ -17,12 +17,12 @@ from typing import Any
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from prism_tune.config import Config, Section
-from prism_tune.selection.context import ScoredRecords, ScoringContext
-from prism_tune.selection.evidence import measured_evidence
-from prism_tune.selection.gradient_norms import GradientNorms
-from prism_tune.selection.measures import Measure
+from prism_tune.config.sections import Config, Section
+from prism_tune.selection.evidence.gradients import GradientNorms
+from prism_tune.selection.evidence.measures import Measure
+from prism_tune.selection.evidence.source import measured_evidence
 from prism_tune.selection.options import read_options
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 
 class GrandOptions(Section):

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.selection.context import ScoredRecords, ScoringContext
-from prism_tune.selection.pick_order import score_picks
+from prism_tune.selection.scorers.pick_order import score_picks
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 
 def score(context: ScoringContext) -> ScoredRecords:

@@ -36,14 +36,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.config import Config
+from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
-from prism_tune.selection.columns import Columns
-from prism_tune.selection.context import ScoredRecords, ScoringContext, change_selection
-from prism_tune.selection.kernel import KernelOptions, fit_kernel
+from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.row_pairs import RowPairs
+from prism_tune.selection.evidence.columns import Columns
 from prism_tune.selection.options import read_options
-from prism_tune.selection.row_blocks import RowBlocks
-from prism_tune.selection.row_pairs import RowPairs
+from prism_tune.selection.scorers.kernel import KernelOptions, fit_kernel
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 from prism_tune.selection.subset import hash_uids
 
 MIN_DENSITY = 1e-3

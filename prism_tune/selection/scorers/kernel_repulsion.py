@@ -30,12 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.selection.context import ScoredRecords, ScoringContext
-from prism_tune.selection.kernel import KernelOptions, fit_kernel
 from prism_tune.selection.options import read_options
-from prism_tune.selection.pick_order import most_taken, rank_picks
-from prism_tune.selection.repulsion import pick_repelled
+from prism_tune.selection.scorers.kernel import KernelOptions, fit_kernel
 from prism_tune.selection.scorers.kernel_prism import race
+from prism_tune.selection.scorers.pick_order import most_taken, rank_picks
+from prism_tune.selection.scorers.repulsion import pick_repelled
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids, num_kept
 
 _FiniteRate = Annotated[float, Field(ge=0, allow_inf_nan=False)]

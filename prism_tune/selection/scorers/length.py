@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from prism_tune.models.processor import load_processor
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 _RECORDS_PER_CALL = 1024
 

@@ -10,9 +10,9 @@ Known limit: the cut runs along one direction; there is no diversity term (see `
 
 from __future__ import annotations
 
-from prism_tune.selection.anisotropy import measure_anisotropy
-from prism_tune.selection.context import ScoredRecords, ScoringContext
-from prism_tune.selection.scoring import score_redundancy
+from prism_tune.features.redundancy import score_redundancy
+from prism_tune.features.spectrum import measure_anisotropy
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 
 def score(context: ScoringContext) -> ScoredRecords:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
 
 

@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.config import Count
-from prism_tune.selection.context import ScoredRecords, ScoringContext
+from prism_tune.config.sections import Count
+from prism_tune.features.reduction import reduce_features
 from prism_tune.selection.options import ScorerOptions, read_options
-from prism_tune.selection.pick_order import first_records
-from prism_tune.selection.reduction import reduce_features
+from prism_tune.selection.scorers.pick_order import first_records
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
 
 FloatArray = NDArray[np.float64]

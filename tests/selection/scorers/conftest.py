@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from prism_tune.config import Config
-from prism_tune.selection.context import ScoringContext
+from prism_tune.config.sections import Config
 from prism_tune.selection.scorers import SCORERS
+from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import cut_subset
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prism_tune.errors import ConfigError
-from prism_tune.selection.neighbour_graph import connect_nearest
+from prism_tune.features.neighbours import connect_nearest
 
 
 def graph_by_definition(rows, num_neighbours):

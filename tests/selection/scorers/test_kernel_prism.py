@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from prism_tune.errors import ConfigError
-from prism_tune.selection.kernel_density import choose_bandwidth, draw_frequencies, mean_kernel
+from prism_tune.selection.scorers.kernel_density import (
+    choose_bandwidth,
+    draw_frequencies,
+    mean_kernel,
+)
 from prism_tune.selection.scorers.kernel_prism import deal_draws, race
 
 

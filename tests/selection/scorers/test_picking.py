@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prism_tune.selection.pick_order import most_taken, pick
 from prism_tune.selection.scorers.kcenter import choose_farthest
 from prism_tune.selection.scorers.kmeanspp import draw_far
+from prism_tune.selection.scorers.pick_order import most_taken, pick
 from prism_tune.selection.subset import cut_subset
 
 

@@ -1,0 +1,79 @@
+"""The verb compare. Parsing, and the verbs that a comparison is made of: it may not import them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from prism_tune.compare.cells import Verb
+    from prism_tune.config.sections import Config
+    from prism_tune.run.folder import RunDir
+
+
+def compare(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With a `compare` section.")],
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        typer.Argument(metavar="[KEY=VALUE]...", help="For example compare.seeds=[0,1]"),
+    ] = None,
+    only_table: Annotated[
+        bool, typer.Option("--only-table", help="Run nothing; tabulate what has finished.")
+    ] = False,
+) -> None:
+    """Select, tune and evaluate with every selector, budget and seed; tabulate side by side."""
+    from prism_tune.compare.compare import compare as run_compare
+    from prism_tune.config.load import load_config, render_config
+    from prism_tune.run.folder import RunDir, write_atomic
+    from prism_tune.run.log import setup_logging
+
+    loaded = load_config(config, overrides or [])
+    run = RunDir(Path(loaded.output_dir) / loaded.name)
+    setup_logging(run.log)
+    write_atomic(run.config, render_config(loaded))
+    finished = run_compare(
+        loaded,
+        run,
+        run_verb=run_verb,
+        feature_key=feature_key,
+        command=" ".join(["prism-tune compare", str(config), *(overrides or [])]),
+        only_table=only_table,
+    )
+    if not finished:
+        raise typer.Exit(1)
+
+
+def run_verb(verb: Verb, config: Config, run: RunDir) -> None:
+    """Run one verb of a cell, in a process that may have run others."""
+    from prism_tune.run.log import setup_logging
+
+    setup_logging(run.log)
+    if verb == "select":
+        from prism_tune.selection.select import select
+
+        select(config, run)
+    elif verb == "train":
+        from prism_tune.training.train import train
+
+        train(config, run)
+    else:
+        from prism_tune.evaluation.evaluate import evaluate
+
+        evaluate(config, run, force=False)
+
+
+def feature_key(config: Config) -> str | None:
+    """Equal for selections that a model has to run for once; None where it has not to run.
+
+    Raises:
+        ConfigError: an unknown scorer, or options that do not fit it.
+    """
+    from prism_tune.run.fingerprints import fingerprint
+    from prism_tune.selection.inputs import find_scorer, meter_fingerprint
+
+    scorer = find_scorer(config.selection.scorer)
+    nothing_else: dict[str, str] = {}
+    key = meter_fingerprint(scorer.complete(config), scorer, nothing_else)
+    return None if key == fingerprint(nothing_else) else key

@@ -1,0 +1,109 @@
+"""The verbs around tables: tables, plan, subset export | verify. Parsing only, as in `app.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+subset_app = typer.Typer(help="Share a subset as hashes, and verify it.", no_args_is_help=True)
+
+
+def tables(
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE", help="main, cost, ablation, models, visionflan or language."
+        ),
+    ],
+    more_runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        typer.Argument(metavar="[RUN]...", help="More run folders: --runs runs/a runs/b"),
+    ] = None,
+    runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--runs", help="Run folders; without any, the paper's rows alone."),
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="Run that Rel. = 100 refers to.")] = "",
+    output_format: Annotated[str, typer.Option("--format", help="md, latex, csv or json.")] = "md",
+    explain: Annotated[
+        str, typer.Option(metavar="ROW:COLUMN", help="Print what this cell comes from instead.")
+    ] = "",
+) -> None:
+    """Print runs side by side, with Rel. and the selection cost."""
+    from prism_tune.results.build import build_table, explain_table_cell
+    from prism_tune.results.render import check_format
+
+    chosen = check_format(output_format)
+    folders = [*(runs or []), *(more_runs or [])]
+    named = baseline or None
+    if explain:
+        text = explain_table_cell(table, folders, explain, baseline=named, output_format=chosen)
+    else:
+        text = build_table(table, folders, baseline=named, output_format=chosen)
+    typer.echo(text)
+
+
+def plan(
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="main, ablation, ... or quickstart.")
+    ],
+    seeds: Annotated[str, typer.Option(help='For example "0 1 2".')] = "0",
+    rows: Annotated[str, typer.Option(help='Only presets called so: "prism* random*".')] = "*",
+    tflops: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second."),
+    ] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Print what is left, one step a line, for scripts.")
+    ] = False,
+) -> None:
+    """Say which runs a table takes, what is done, and what the rest costs."""
+    from prism_tune.results.plan import make_plan
+    from prism_tune.results.plan_table import build_plan_table
+    from prism_tune.results.render import render
+
+    if not all(seed.isdecimal() for seed in seeds.split()) or not seeds.split():
+        raise typer.BadParameter(f"--seeds: expected numbers, found {seeds!r}")
+    made = make_plan(table, [int(seed) for seed in seeds.split()], rows.split())
+    if steps:
+        for step in made.steps():
+            typer.echo("\t".join(step))
+    else:
+        typer.echo(render(build_plan_table(made, tflops), "md"))
+
+
+@subset_app.command("export")
+def export_subset(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that has selected.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to share.")],
+) -> None:
+    """Write a run's subset as hashes and ids: megabytes instead of gigabytes."""
+    from prism_tune.data.shared_subset import export_subset as run_export
+    from prism_tune.run.folder import RunDir
+    from prism_tune.run.log import setup_logging
+
+    setup_logging()
+    run_export(RunDir(run), to)
+
+
+@subset_app.command("verify")
+def verify_subset(
+    shared: Annotated[Path, typer.Argument(metavar="FILE", help="What `subset export` wrote.")],
+    records: Annotated[str, typer.Option(help="Your copy of the pool, as `data.records`.")],
+    to: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--to", help="Write the subset here, for example subset.json."),
+    ] = None,
+) -> None:
+    """Make a shared subset from your copy of its pool; exit code 1 unless it is as published."""
+    from prism_tune.data.shared_subset import verify_subset as run_verify
+    from prism_tune.run.log import setup_logging
+
+    setup_logging()
+    verification = run_verify(shared, records, to)
+    for line in verification.describe():
+        typer.echo(line)
+    if not verification.is_identical:
+        raise typer.Exit(1)

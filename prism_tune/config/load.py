@@ -1,0 +1,113 @@
+"""Experiment configs: a YAML file in, a validated and frozen `Config` out, and back.
+
+Merge order: `base:` file < file < `key=value` overrides. Unknown keys are errors that name the
+nearest known key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from yaml import YAMLError
+
+from prism_tune.config.errors import complete_key, describe_errors
+from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read, merge and validate a config.
+
+    Args:
+        path: the YAML file; its `base:` names another, relative to the file itself.
+        overrides: `section.key=value` items, applied last; a bare `key=value` is completed
+            where exactly one section has that key.
+
+    Raises:
+        ConfigError: unreadable file, circular base, unknown key, or a value out of range.
+    """
+    merged = _load_with_base(Path(path), seen=())
+    for item in overrides:
+        merged = _merge_override(merged, item)
+    try:
+        tree = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: `{error.full_key}`: {reason}") from error
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, str(path), Config)) from error
+
+
+def render_config(config: Config, key: str = "") -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal `Config`.
+
+    With a `key` (`name`, `training.hf`) or several (`name,training.hf`), only these values, one a
+    line, for scripts to read: a string as it is, anything else as JSON.
+
+    Raises:
+        ConfigError: no such key.
+    """
+    tree = OmegaConf.create(config.model_dump(mode="json"))
+    if not key:
+        return OmegaConf.to_yaml(tree)
+    return "\n".join(_render_value(tree, part) for part in key.split(","))
+
+
+def _render_value(tree: DictConfig, key: str) -> str:
+    missing = object()
+    value = OmegaConf.select(tree, key, default=missing)
+    if value is missing:
+        raise ConfigError(f"no key `{key}` in the config")
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
+    resolved = path.resolve()
+    if resolved in seen:
+        chain = " -> ".join(str(p) for p in (*seen, resolved))
+        raise ConfigError(f"{path}: its `base:` leads back to itself: {chain}")
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        named = f" (named as base by {seen[-1]})" if seen else ""
+        raise ConfigError(f"{path}: no such config file{named}") from error
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path}: expected a mapping of sections, got a list")
+    base = loaded.pop("base", None)
+    if base is None:
+        return loaded
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: `base` = {base!r}: expected the path of one YAML file")
+    return _merge(_load_with_base(path.parent / base, (*seen, resolved)), loaded, str(path))
+
+
+def _merge(base: DictConfig, top: DictConfig, where: str) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(base, top)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _merge_override(config: DictConfig, item: str) -> DictConfig:
+    key, equals, _ = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            f"override {item!r}: expected key=value, for example selection.budget=0.2"
+        )
+    try:
+        top = OmegaConf.from_dotlist([complete_key(key, Config) + item[len(key) :]])
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"override {item!r}: {error}") from error
+    return _merge(config, top, f"override {item!r}")

@@ -1,0 +1,171 @@
+"""What an experiment's config may hold: its sections, their keys, defaults and ranges.
+
+`training.hf` goes verbatim to `transformers.TrainingArguments`, `training.lora` to
+`peft.LoraConfig`. `load.py` reads the YAML.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Part = Literal["vision_tower", "projector", "language_model"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Policy = Literal["fail", "skip", "keep"]
+Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
+Control = Literal["blind", "shuffled"]
+Preparation = Literal["quickstart", "comparison"]
+Index = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(gt=0, strict=True)]
+Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+LearningRate = Annotated[float, Field(gt=0, strict=True)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _spell_infinity(given: Any) -> Any:
+    """`.inf` as the word `inf`, at any depth: JSON (manifests, fingerprints) has no such number."""
+    if isinstance(given, dict):
+        return {key: _spell_infinity(value) for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_spell_infinity(value) for value in given]
+    return str(given) if isinstance(given, float) and not isfinite(given) else given
+
+
+class Section(BaseModel):
+    """A config section: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """The target model: a Hugging Face directory or hub id, as it is before instruction tuning."""
+
+    path: str
+    revision: str | None = None
+    dtype: DType = "auto"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    template: Template = "vicuna_v1"
+    image_aspect_ratio: Literal["pad", "processor"] = "pad"
+
+
+class DataConfig(Section):
+    """The pool: LLaVA-style records and the folder their image paths are relative to."""
+
+    records: str
+    image_dir: str | None = None
+    prepare: Preparation | None = None
+    columns: dict[str, str] = {}
+    source: Literal["field", "image_folder"] = "field"
+    source_names: dict[str, str] = {}
+    policy: dict[str, Policy] = {}
+    max_length: Count = 2048
+    num_workers: Index = 2
+
+
+class SelectionConfig(Section):
+    """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md)."""
+
+    scorer: str = "prism"
+    budget: Fraction | Count = Field(
+        default=0.30, description="a fraction in (0, 1] or a positive count"
+    )
+    scope: Literal["per_source", "global"] = "per_source"
+    centering: Literal["corpus", "pearson", "none"] = "corpus"
+    keep: Literal["low", "middle", "high"] | None = None
+    features: Literal["visual", "joint", "pair"] = "visual"
+    layer: Index = 1
+    pooling: Literal["mean", "last", "attention"] = "mean"
+    tokens_per_batch: Count = 16384
+    dtype: DType = "auto"
+    options: Annotated[
+        dict[str, Any], BeforeValidator(lambda given: _spell_infinity(given or {}))
+    ] = {}
+
+
+class TrainingConfig(Section):
+    """How to tune. `tuning: none` leaves the model as it is (the table's untuned row)."""
+
+    records: Literal["subset", "pool"] = "subset"
+    tuning: Literal["none", "lora", "qlora", "full", "projector"] = "lora"
+    lora: dict[str, Any] = {}
+    learning_rates: dict[Part, LearningRate] = {}
+    freeze: tuple[Part, ...] = ("vision_tower",)
+    deepspeed: str | None = "configs/deepspeed/zero2.json"
+    batching: Literal["modality_length", "token_budget", "packed", "random"] = "modality_length"
+    tokens_per_batch: Count = 16384
+    hf: dict[str, Any] = {}
+
+
+class BenchmarkData(Section):
+    """Where one benchmark's official files lie; `limit` takes the first questions only."""
+
+    annotations: str
+    image_dir: str | None = None
+    limit: Count | None = None
+
+
+class EvaluationConfig(Section):
+    """Which benchmarks to run, and the protocol they share.
+
+    `controls` asks every question again without image, or with another question's image.
+    """
+
+    benchmarks: tuple[str, ...] = ()
+    data: dict[str, BenchmarkData] = {}
+    profile: Literal["llava15", "lmms_eval"] = "llava15"
+    controls: tuple[Control, ...] = ()
+    batch_size: Count = 8
+    dtype: DType = "auto"
+
+
+class CompareConfig(Section):
+    """`prism-tune compare`: selectors side by side (docs/comparison.md).
+
+    A selector is a scorer's name, or a mapping of `scorer`, the `selection` keys that differ, and
+    a `name`. `metrics` are `<benchmark>.<metric>` of results.json; performance is their mean.
+    `planted` names a JSON file of records known to be redundant: {id: {kind, of}}.
+    """
+
+    selectors: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_spell_infinity)] = (
+        Field(min_length=1, description="a list of scorers, or of mappings with `scorer`")
+    )
+    budgets: tuple[Fraction | Count, ...] = Field(
+        default=(0.30,), min_length=1, description="a list of fractions in (0, 1] or counts"
+    )
+    seeds: tuple[Index, ...] = Field(default=(0,), min_length=1)
+    metrics: tuple[str, ...] = Field(min_length=1)
+    baseline: str = "random"
+    whole_pool: bool = False
+    planted: str | None = None
+    num_processes: Count = 1
+
+
+class TrackingConfig(Section):
+    """Weights & Biases; offline unless WANDB_MODE says otherwise."""
+
+    wandb: bool = False
+    project: str = "prism_tune"
+    entity: str | None = None
+
+
+class Config(Section):
+    """One experiment: a pool, a model, a selection, a tuning, an evaluation."""
+
+    name: str = Field(
+        pattern=NAME_PATTERN,
+        description="a folder name of letters, digits and `._-` that begins with neither of these",
+    )
+    seed: Index = 0
+    model_name: str | None = Field(default=None, description="what tables call the model")
+    output_dir: str = "runs"
+    compare_random: bool = False
+    model: ModelConfig
+    data: DataConfig
+    selection: SelectionConfig = SelectionConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    compare: CompareConfig | None = None

@@ -1,0 +1,98 @@
+"""`prism-tune judge`: settings in, the estimate on the console, then a graded and scored benchmark.
+
+A judge is either a model behind an OpenAI-compatible address or a local language model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.grades import Readout, name_local_judge
+from prism_tune.evaluation.judge.judge import Judge, describe_cost, grade, plan_grading
+from prism_tune.evaluation.judge.prompt import read_judge_prompt
+from prism_tune.evaluation.score import print_result
+from prism_tune.run.log import console
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Who grades, and how.
+
+    Attributes:
+        model: a name at `base_url`, or a local directory or hub id.
+        base_url: empty for a local model.
+        readout: of a local model, "expected" or "argmax".
+        prompt: the file with the judge's prompt.
+        num_runs: grades per answer.
+        price: of a million prompt tokens.
+        dry_run: estimate only.
+    """
+
+    model: str
+    base_url: str
+    readout: str
+    prompt: Path
+    num_runs: int
+    price: float | None
+    dry_run: bool
+
+
+def run_judge(
+    benchmark: str,
+    predictions: Path,
+    annotations: Path,
+    settings: JudgeSettings,
+    output: Path | None,
+) -> None:
+    """Print what it will take, grade, and print the score.
+
+    Raises:
+        ConfigError: settings that do not go together.
+        UserError: a benchmark without judge, or files that are not as expected.
+    """
+    if benchmark != "mmvet":
+        raise UserError(f"{benchmark} has no judge; mmvet is the only benchmark here that has")
+    name = _check_settings(settings)
+    grading = plan_grading(
+        predictions,
+        annotations,
+        read_judge_prompt(settings.prompt),
+        judge_name=name,
+        num_runs=settings.num_runs,
+        path=output,
+    )
+    new_tokens = 3 if settings.base_url else 0
+    estimate = describe_cost(grading, max_new_tokens=new_tokens, price=settings.price)
+    console.print(estimate, markup=False, highlight=False, soft_wrap=True)
+    if not settings.dry_run:
+        print_result(grade(grading, _open_judge(settings)))
+
+
+def _check_settings(settings: JudgeSettings) -> str:
+    """The judge's name in the record."""
+    if settings.base_url:
+        return settings.model
+    if settings.num_runs > 1:
+        raise ConfigError("--runs: a local judge always gives the same grades; expected 1")
+    return name_local_judge(settings.model, _check_readout(settings.readout))
+
+
+def _check_readout(name: str) -> Readout:
+    readouts: tuple[Readout, ...] = get_args(Readout)
+    for readout in readouts:
+        if readout == name:
+            return readout
+    raise ConfigError(f"--readout: expected {' or '.join(readouts)}, found {name!r}")
+
+
+def _open_judge(settings: JudgeSettings) -> Judge:
+    if settings.base_url:
+        from prism_tune.evaluation.judge.api import ApiJudge
+
+        return ApiJudge(settings.base_url, settings.model)
+    from prism_tune.evaluation.judge.local import LocalJudge
+
+    return LocalJudge(settings.model, readout=_check_readout(settings.readout))

@@ -1,0 +1,204 @@
+"""Grading MM-Vet answers with a judge.
+
+In: an answer file, `mm-vet.json`, the judge's prompt and a judge. Out: a grade file in the official
+format, written after every grade, so that a stopped grading goes on with the next; beside it
+`<name>.judge.json`, what the grades were made with. `prism-tune score mmvet` reads the grade file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from prism_tune.errors import UserError
+from prism_tune.evaluation.benchmarks import mmvet
+from prism_tune.evaluation.grades import Grade
+from prism_tune.evaluation.judge.prompt import JudgePrompt
+from prism_tune.evaluation.predictions import id_key, name_keys
+from prism_tune.evaluation.score import result_to_json, score
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import read_json, write_json
+from prism_tune.schema import BenchmarkResult
+
+logger = logging.getLogger(__name__)
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+class Judge(Protocol):
+    """Who grades."""
+
+    def grade(self, prompt: str) -> Grade:
+        """One graded answer."""
+
+
+@dataclass(frozen=True)
+class Grading:
+    """What there is to grade.
+
+    Attributes:
+        predictions: the answer file.
+        annotations: mm-vet.json.
+        prompts: what the judge is sent, by question id.
+        num_runs: how often each answer is graded.
+        path: the grade file.
+        inputs: what the grades depend on, by the name shown when it changed.
+    """
+
+    predictions: Path
+    annotations: Path
+    prompts: Mapping[str, str]
+    num_runs: int
+    path: Path
+    inputs: dict[str, Any]
+
+    @property
+    def inputs_path(self) -> Path:
+        """What the stored grades were made with."""
+        return self.path.with_suffix(".judge.json")
+
+    def read_grades(self) -> dict[str, dict[str, list[Any]]]:
+        """The grades there are, in the official format."""
+        grades: dict[str, dict[str, list[Any]]] = read_json(self.path) if self.path.exists() else {}
+        return grades
+
+    def count_calls(self) -> int:
+        """Grades that are still to be given; a refused answer asks for more calls."""
+        grades = self.read_grades()
+        given = [len(grades.get(key, {}).get("score", ())) for key in self.prompts]
+        return sum(max(self.num_runs - count, 0) for count in given)
+
+
+def plan_grading(
+    predictions: Path,
+    annotations: Path,
+    prompt: JudgePrompt,
+    *,
+    judge_name: str,
+    num_runs: int,
+    path: Path | None,
+) -> Grading:
+    """Join answers and questions, and look at what has been graded before.
+
+    Args:
+        predictions: an answer file of MM-Vet.
+        annotations: mm-vet.json (or its folder, or the hub's parquet).
+        prompt: the judge's.
+        judge_name: the model as it was asked for.
+        num_runs: how often each answer is graded; the paper has 5, LLaVA 3.
+        path: the grade file; by default beside the answers, named after the judge.
+
+    Raises:
+        UserError: files that are not as expected, or a grade file made with something else.
+    """
+    questions = mmvet.BENCHMARK.load_questions(annotations, "llava15")
+    if not all(question.text for question in questions):
+        raise UserError(f"{annotations}: a grade file; give mm-vet.json, which has the questions")
+    joined = mmvet.join_answers(questions, mmvet.BENCHMARK.read_predictions(predictions))
+    for note in joined.notes:
+        logger.info("%s", note)
+    prompts = {
+        id_key(question): prompt.render(
+            question.metadata["question"], question.reference, joined.answers[id_key(question)].text
+        )
+        for question in questions
+        if id_key(question) in joined.answers
+    }
+    slug = "".join(c if c.isalnum() or c in ".-" else "_" for c in judge_name)
+    grading = Grading(
+        predictions=predictions,
+        annotations=annotations,
+        prompts=prompts,
+        num_runs=num_runs,
+        path=path or predictions.parent / f"mmvet_{slug}-grade.json",
+        inputs={"judge": judge_name, "prompts": fingerprint(prompts), "table": prompt.checksum},
+    )
+    _check_inputs(grading)
+    return grading
+
+
+def describe_cost(grading: Grading, *, max_new_tokens: int, price: float | None) -> str:
+    """How many calls and, by rule of thumb, tokens and money are still to be spent.
+
+    Args:
+        grading: what is to be graded.
+        max_new_tokens: of one answer of the judge.
+        price: of a million prompt tokens, in any currency; None when unknown.
+    """
+    num_calls = grading.count_calls()
+    mean_characters = sum(map(len, grading.prompts.values())) / max(len(grading.prompts), 1)
+    num_tokens = round(num_calls * mean_characters / _CHARACTERS_PER_TOKEN)
+    cost = "" if price is None else f", about {num_tokens / 1e6 * price:.2f} at {price:g} a million"
+    return (
+        f"{num_calls:,} calls to {grading.inputs['judge']}, about {num_tokens:,} prompt tokens "
+        f"(4 characters each) and at most {num_calls * max_new_tokens:,} new ones{cost}"
+    )
+
+
+def grade(grading: Grading, judge: Judge) -> BenchmarkResult:
+    """Give the grades that are missing, run by run, then score.
+
+    A `results.json` of `evaluate` beside the answers takes the judge's score.
+
+    Raises:
+        UserError: the judge refuses or cannot be reached; the grades so far are kept.
+    """
+    write_json(grading.inputs_path, grading.inputs)
+    grades = grading.read_grades()
+    for run in range(grading.num_runs):
+        due = [key for key in grading.prompts if len(grades.get(key, _empty())["score"]) <= run]
+        for number, key in enumerate(due, 1):
+            given = judge.grade(grading.prompts[key])
+            entry = grades.setdefault(key, _empty())
+            entry["model"].append(given.model)
+            entry["content"].append(given.content)
+            entry["score"].append(given.score)
+            write_json(grading.path, grades)
+            logger.info("run %d: %d of %d: %s: %s", run + 1, number, len(due), key, given.score)
+    result = score("mmvet", grading.path, grading.annotations)
+    _update_results(grading, result)
+    return result
+
+
+def _empty() -> dict[str, list[Any]]:
+    return {"model": [], "content": [], "score": []}
+
+
+def _check_inputs(grading: Grading) -> None:
+    """Refuse to go on with grades of other answers, of another prompt or by another judge."""
+    if not grading.path.exists():
+        return
+    before = read_json(grading.inputs_path) if grading.inputs_path.exists() else {}
+    changed = [key for key, value in grading.inputs.items() if before.get(key) != value]
+    if changed:
+        raise UserError(
+            f"{grading.path}: has grades made with other inputs ({', '.join(changed)}); remove it, "
+            "or give --output another name"
+        )
+    beyond = [key for key, e in grading.read_grades().items() if len(e["score"]) > grading.num_runs]
+    if beyond:
+        raise UserError(
+            f"{grading.path}: {name_keys(beyond, '{} answer(s) graded more often')}; give a higher "
+            "--runs"
+        )
+
+
+def _update_results(grading: Grading, result: BenchmarkResult) -> None:
+    path = grading.predictions.parent / "results.json"
+    if not path.exists():
+        return
+    before = read_json(path)
+    if before.get("benchmark") != "mmvet":
+        return
+    now = result_to_json(result)
+    described = {
+        "grades": now["provenance"].pop("predictions"),
+        "judge_table": grading.inputs["table"],
+    }
+    provenance = {**before["provenance"], **now["provenance"], **described}
+    kept = {key: before[key] for key in ("profile", "num_missing")}
+    write_json(path, {**now, **kept, "provenance": provenance})
+    logger.info("%s: takes the judge's score", path)

@@ -1,0 +1,93 @@
+"""A local language model as judge: a prompt in, a grade out, by likelihood.
+
+Each of the eleven scores "0.0" ... "1.0" is put behind the prompt, and the model's probability of
+it is read off; nothing is sampled. The grade is their expectation, or the likeliest of them.
+
+Shape legend: S scores (11), L tokens of prompt and score, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from prism_tune.config.sections import DType
+from prism_tune.errors import UserError
+from prism_tune.evaluation.grades import Grade, Readout, name_local_judge
+from prism_tune.models.load import pick_device, resolve_dtype
+
+SCORES = tuple(number / 10 for number in range(11))
+
+
+class LocalJudge:
+    """Grades by the likelihood of each score.
+
+    Args:
+        path: a causal language model: directory or hub id, safetensors.
+        readout: "expected" for the mean score under the model, "argmax" for the likeliest.
+        dtype: to compute in.
+
+    Raises:
+        UserError: no such model.
+    """
+
+    def __init__(self, path: str, *, readout: Readout = "expected", dtype: DType = "auto") -> None:
+        device = pick_device()
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                path, dtype=resolve_dtype(dtype, device), use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--model: {path!r} is neither a directory with a language model nor a hub id that "
+                "can be reached; for a judge behind an address give --base-url as well"
+            ) from error
+        self._model = model.to(device).eval()
+        self._readout = readout
+        self._name = name_local_judge(path, readout)
+
+    def grade(self, prompt: str) -> Grade:
+        """One graded answer."""
+        probabilities_S = self.log_likelihoods(prompt).softmax(0)
+        if self._readout == "argmax":
+            score = SCORES[int(probabilities_S.argmax())]
+        else:
+            score = float((probabilities_S * torch.tensor(SCORES)).sum())
+        score = min(max(score, 0.0), 1.0)
+        return Grade(score, f"{score:.3f}", self._name)
+
+    @torch.inference_mode()
+    def log_likelihoods(self, prompt: str) -> torch.Tensor:
+        """The log probability of each score behind the prompt, shape (S,), float32 on the CPU.
+
+        Prompt and score are tokenised as one text, because where the last space of the prompt
+        goes depends on what follows; what all eleven share is computed once.
+        """
+        rows = [self._tokenizer(f"{prompt}{score:.1f}").input_ids for score in SCORES]
+        num_shared = _count_shared(rows)
+        device = self._model.device
+        shared = torch.tensor([rows[0][:num_shared]], device=device)
+        outcome = self._model(input_ids=shared, use_cache=True, logits_to_keep=1)
+        first_V = outcome.logits[0, -1].float().log_softmax(-1)
+        outcome.past_key_values.batch_repeat_interleave(len(rows))
+        endings = [row[num_shared:] for row in rows]
+        length = max(map(len, endings))
+        padded = torch.tensor([e + [0] * (length - len(e)) for e in endings], device=device)
+        logits_SLV = self._model(input_ids=padded, past_key_values=outcome.past_key_values).logits
+        later_SLV = logits_SLV.float().log_softmax(-1)
+        totals = [
+            first_V[ending[0]]
+            + sum(later_SLV[row, place, token] for place, token in enumerate(ending[1:]))
+            for row, ending in enumerate(endings)
+        ]
+        return torch.stack(totals).cpu()
+
+
+def _count_shared(rows: list[list[int]]) -> int:
+    """How many tokens all rows begin with."""
+    columns = list(zip(*rows, strict=False))
+    differing = (place for place, column in enumerate(columns) if len(set(column)) > 1)
+    return next(differing, len(columns))

@@ -1,0 +1,106 @@
+"""Reading features from disk: finished shards, and their rows as one matrix, block by block.
+
+The folder that `selection/evidence/store.py` writes goes in; rows come out, without torch:
+`shard-<hash>.safetensors` holds layer_<k>: float32 (rows, D), and as metadata the fingerprint of
+what the features were computed with, the rows' keys, the failed ones and counts.
+
+Shape legend: U rows of all shards, D feature width.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from prism_tune.errors import UserError
+
+_OPEN_SHARDS = 16  # their mapped pages count as the process's memory; eight threads read at a time
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard: its file, the keys of its rows, keys without feature, and counts.
+
+    `failed` maps a key to (reason, detail); its row is NaN. `counts`: images, tokens, flops;
+    `fingerprint` stands for the inputs of the features.
+    """
+
+    path: Path
+    keys: tuple[str, ...]
+    failed: Mapping[str, Sequence[str]]
+    counts: Mapping[str, float]
+    fingerprint: str | None
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The files of the finished shards, by name."""
+    return sorted(folder.glob("shard-*.safetensors"))
+
+
+def read_shard(path: Path) -> Shard:
+    """What a shard holds, without its rows.
+
+    Raises:
+        UserError: not a feature shard.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a feature shard ({error}); delete it and rerun") from error
+    content = json.loads(metadata.get("content", "{}"))
+    return Shard(
+        path=path,
+        keys=tuple(content.get("keys", ())),
+        failed=content.get("failed", {}),
+        counts=content.get("counts", {}),
+        fingerprint=metadata.get("fingerprint"),
+    )
+
+
+class StoredFeatures:
+    """The rows of all shards as one matrix that is read block by block (a `RowBlocks`).
+
+    Args:
+        shards: finished shards, at least one.
+        layer: whose hidden state.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shards: Sequence[Shard], layer: int) -> None:
+        self._shards = shards
+        self._name = f"layer_{layer}"
+        self._ends = list(accumulate(len(shard.keys) for shard in shards))
+        self._open = lru_cache(maxsize=_OPEN_SHARDS)(partial(safe_open, framework="np"))
+        width = self._open(shards[0].path).get_slice(self._name).get_shape()[1]
+        self.shape = (self._ends[-1], int(width))
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of every row."""
+        return [key for shard in self._shards for key in shard.keys]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """A block of rows."""
+        start, stop, _ = rows.indices(self.shape[0])
+        parts = []
+        number = bisect_right(self._ends, start)
+        while start < stop:
+            offset = self._ends[number] - len(self._shards[number].keys)
+            end = min(stop, self._ends[number])
+            values = self._open(self._shards[number].path).get_slice(self._name)
+            parts.append(values[start - offset : end - offset])
+            start, number = end, number + 1
+        if len(parts) == 1:
+            return np.asarray(parts[0])
+        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), dtype=np.float32)

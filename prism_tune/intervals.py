@@ -1,0 +1,145 @@
+"""The only statistics: means over seeds, differences with Student's t, bootstrap over questions.
+
+Shape legend: B resamples, Q questions of a benchmark, R rows of a table, C columns.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_RESAMPLES = 2000
+_QUESTION_BLOCK = 2_000_000
+"""Counts held at a time (16 MB), so that 10,000 questions do not take 2,000 x 10,000."""
+
+FloatArray = NDArray[np.float64]
+
+
+def resample_means(
+    credits_RQ: FloatArray, masks_CQ: NDArray[np.bool_], *, seed: int = 0
+) -> FloatArray:
+    """Bootstrap over questions, paired: every row and column sees the same resamples.
+
+    Args:
+        credits_RQ: each row's credit in [0, 1] on each question.
+        masks_CQ: the questions each column is the mean over.
+        seed: of the resampling.
+
+    Returns:
+        Means in percent, (B, R, C); NaN where a resample holds no question of a column.
+    """
+    num_rows, num_questions = credits_RQ.shape
+    rng = np.random.default_rng(seed)
+    masks_QC = masks_CQ.T.astype(np.float64)
+    masked_Q_RC = np.einsum("rq,qc->qrc", credits_RQ, masks_QC).reshape(num_questions, -1)
+    block = max(1, _QUESTION_BLOCK // num_questions)
+    means: list[FloatArray] = []
+    for start in range(0, NUM_RESAMPLES, block):
+        size = min(block, NUM_RESAMPLES - start)
+        counts_BQ = _draw_counts(rng, size, num_questions)
+        sums_BRC = (counts_BQ @ masked_Q_RC).reshape(size, num_rows, -1)
+        with np.errstate(invalid="ignore"):
+            means.append(100 * sums_BRC / (counts_BQ @ masks_QC)[:, None, :])
+    return np.concatenate(means)
+
+
+def _draw_counts(rng: np.random.Generator, size: int, num_questions: int) -> FloatArray:
+    """How often each question is drawn in each of `size` resamples."""
+    drawn = rng.integers(num_questions, size=(size, num_questions))
+    flat = (drawn + np.arange(size)[:, None] * num_questions).ravel()
+    counts = np.bincount(flat, minlength=size * num_questions)
+    return counts.reshape(size, num_questions).astype(np.float64)
+
+
+def percentile_interval(samples_B: FloatArray) -> tuple[float, float] | None:
+    """The central 95 %; None where a resample has no finite value (a baseline near 0)."""
+    if not np.isfinite(samples_B).all():
+        return None
+    low, high = np.percentile(samples_B, [2.5, 97.5])
+    return float(low), float(high)
+
+
+# The 97.5 % points of Student's t with 1, 2, ... 30 degrees of freedom.
+_T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+_NORMAL_975 = statistics.NormalDist().inv_cdf(0.975)
+
+
+def student_t_975(degrees: int) -> float:
+    """The 97.5 % point of Student's t; beyond 30 degrees of freedom by its expansion in 1/df."""
+    if degrees <= len(_T_975):
+        return _T_975[degrees - 1]
+    z = _NORMAL_975
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+def welch_half_width(sd_a: float, num_a: int, sd_b: float, num_b: int) -> float:
+    """Half of the 95 % interval of a difference of two means of unpaired values (Welch).
+
+    The degrees of freedom (Welch and Satterthwaite) are rounded down, so the interval is not too
+    short.
+
+    Args:
+        sd_a: sample standard deviation (n - 1) of the one.
+        num_a: of how many values, at least two.
+        sd_b: of the other.
+        num_b: likewise.
+    """
+    a, b = sd_a**2 / num_a, sd_b**2 / num_b
+    if a + b == 0:
+        return 0.0
+    degrees = (a + b) ** 2 / (a**2 / (num_a - 1) + b**2 / (num_b - 1))
+    return student_t_975(max(1, math.floor(degrees + 1e-9))) * math.sqrt(a + b)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds; the sample standard deviation (n - 1) needs two of them."""
+
+    mean: float
+    sd: float | None
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean difference over the seeds that both have; the 95 % interval needs two of them."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    num_seeds: int
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and standard deviation; None of nothing."""
+    if not values:
+        return None
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), sd, len(values))
+
+
+def paired_difference(
+    values: Mapping[int, float], baseline: Mapping[int, float]
+) -> PairedDifference | None:
+    """By seed: values minus the baseline's. None where they have no seed in common.
+
+    A seed fixes the initialisation and the order of batches alike for both, and the interval is
+    right whether or not that makes their results go together. It holds the noise of tuning and of
+    drawing a subset, not that of drawing the questions, which are the same for all.
+    """
+    found = spread([values[seed] - baseline[seed] for seed in values.keys() & baseline.keys()])
+    if found is None:
+        return None
+    if found.sd is None:
+        return PairedDifference(found.mean, None, None, 1)
+    half = student_t_975(found.num_seeds - 1) * found.sd / math.sqrt(found.num_seeds)
+    return PairedDifference(found.mean, found.mean - half, found.mean + half, found.num_seeds)

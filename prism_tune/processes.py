@@ -1,0 +1,111 @@
+"""Which of the launched processes this is, and what they tell each other; one has nothing to say.
+
+The variables of torchrun, deepspeed or srun go in; ranks, barriers and small control messages
+(gloo, also beside GPUs) come out. Features and answers go through files. torch is imported only
+where processes really talk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+PATIENCE = timedelta(hours=12)
+"""One process may prepare or finish its share hours before another (decoding a pool's images)."""
+
+
+def rank() -> int:
+    """Global rank; 0 when not launched by torchrun, deepspeed or srun."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def world_size() -> int:
+    """Number of processes over all nodes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Rank on this node: the index of this process's device."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+def is_main() -> bool:
+    """True on the process that writes artifacts and talks to the user."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for every process, however long; nothing to wait for outside a process group."""
+    if world_size() == 1:
+        return
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier(patient_group())
+
+
+def patient_group() -> Any:
+    """A group beside the default one, which gives up after minutes so that hangs are noticed."""
+    import torch.distributed
+
+    return _group_beside(torch.distributed.group.WORLD)
+
+
+@lru_cache(maxsize=1)
+def _group_beside(world: Any) -> Any:
+    import torch.distributed
+
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the launched processes for as long as they work together."""
+    import torch.distributed
+
+    if world_size() == 1 or torch.distributed.is_initialized():
+        yield
+        return
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def main_first(compute: Callable[[], Value]) -> Value:
+    """Call `compute` on the main process, then on the others, which find what it cached."""
+    if is_main():
+        value = compute()
+        barrier()
+        return value
+    barrier()
+    return compute()
+
+
+def from_main(compute: Callable[[], Value]) -> Value:
+    """The main process's value of `compute`, on every process."""
+    import torch.distributed
+
+    if world_size() == 1:
+        return compute()
+    box = [compute() if is_main() else None]
+    torch.distributed.broadcast_object_list(box, src=0, group=patient_group())
+    return box[0]  # type: ignore[return-value]
+
+
+def gather(value: Value) -> list[Value]:
+    """Every process's value, in the order of ranks, on every process."""
+    import torch.distributed
+
+    if world_size() == 1:
+        return [value]
+    values: list[Value | None] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]

@@ -1,0 +1,268 @@
+"""`prism-tune tables`: run folders in, a rendered table out and in each run's `tables/`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.results import paper
+from prism_tune.results.baselines import BaselineRule, choose_baseline, same_model
+from prism_tune.results.columns import COLUMN_SETS, ColumnSet
+from prism_tune.results.comparison import Comparison
+from prism_tune.results.cost import find_full
+from prism_tune.results.cost_table import build_cost_table
+from prism_tune.results.explain import explain_cell
+from prism_tune.results.notes import (
+    describe_columns,
+    measurement_notes,
+    relative_notes,
+    spread_notes,
+    stale_notes,
+    time_notes,
+    verdicts,
+)
+from prism_tune.results.paper import PaperTable
+from prism_tune.results.relative import check_comparable
+from prism_tune.results.render import SUFFIXES, OutputFormat, Table, render
+from prism_tune.results.rows import Row, group_rows
+from prism_tune.results.runs import TableRun, load_runs
+from prism_tune.results.scores import (
+    BaselineOf,
+    cost_ratio,
+    paper_cells,
+    score_cells,
+    score_header,
+)
+from prism_tune.run.folder import RunDir, write_atomic
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """What a table of that name holds.
+
+    Attributes:
+        title: the heading.
+        columns: its column set where the runs were evaluated on real benchmarks.
+        printed: the paper's rows.
+        baseline: how the baseline is chosen where the user names none.
+        has_quickstart: whether runs evaluated on the quickstart show its columns instead.
+    """
+
+    title: str
+    columns: str
+    printed: PaperTable
+    baseline: BaselineRule = "whole pool"
+    has_quickstart: bool = True
+
+
+TABLES = {
+    "main": TableKind("Main table", "llava", paper.MAIN),
+    "cost": TableKind("Cost", "llava", paper.MAIN),
+    "ablation": TableKind("Ablations", "ablation", paper.ABLATION, baseline="prism"),
+    "models": TableKind("Models", "llava", paper.MODELS, baseline="per model"),
+    "visionflan": TableKind("Vision-Flan", "visionflan", paper.VISIONFLAN, has_quickstart=False),
+    "language": TableKind(
+        "Language", "language", paper.LANGUAGE, baseline="per model", has_quickstart=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A table, and the rows behind it."""
+
+    table: Table
+    comparison: Comparison
+    baseline_of: BaselineOf
+
+
+def build_table(
+    table: str,
+    runs: Sequence[Path],
+    *,
+    baseline: str | None,
+    output_format: OutputFormat = "md",
+) -> str:
+    """Build a table of runs, and write it to each run's `tables/<table>.<suffix>` (and `.json`).
+
+    Args:
+        table: a key of `TABLES`.
+        runs: run folders; none shows the paper's rows alone.
+        baseline: name or folder of the run Rel. = 100 refers to; None chooses and says which.
+        output_format: of the text.
+
+    Raises:
+        ConfigError: no such table.
+        UserError: unreadable or incomplete run folders, or runs that cannot be compared.
+    """
+    composed = compose_table(table, runs, baseline)
+    text = render(composed.table, output_format)
+    written = {
+        SUFFIXES[output_format]: text,
+        SUFFIXES["json"]: render(composed.table, "json"),
+    }
+    for row in composed.comparison.rows:
+        for run in row.runs:
+            for suffix, content in written.items():
+                _write(RunDir(run.root).tables / f"{table}{suffix}", content)
+    return text
+
+
+def explain_table_cell(
+    table: str,
+    runs: Sequence[Path],
+    cell: str,
+    *,
+    baseline: str | None,
+    output_format: OutputFormat = "md",
+) -> str:
+    """What a cell of that table comes from (see `explain.py`); nothing is written.
+
+    Raises:
+        ConfigError, UserError: as `build_table`; no such cell.
+    """
+    composed = compose_table(table, runs, baseline)
+    return explain_cell(
+        cell, composed.table, composed.comparison, composed.baseline_of, output_format
+    )
+
+
+def compose_table(table: str, runs: Sequence[Path], baseline: str | None) -> Composed:
+    """The table without its text.
+
+    Raises:
+        ConfigError, UserError: as `build_table`.
+    """
+    if table not in TABLES:
+        raise ConfigError(f"tables: no table {table!r}; there are {', '.join(TABLES)}")
+    kind = TABLES[table]
+    loaded = load_runs(runs)
+    columns, rule = _choose_columns(kind, loaded)
+    _check_runs(loaded, columns)
+    comparison = Comparison(tuple(group_rows(loaded)), columns)
+    if table == "cost":
+        built = _build_cost(comparison, rule)
+        return Composed(built, comparison, lambda row: find_full(row, comparison.rows))
+    if not loaded:
+        return Composed(_build_paper(kind, columns), comparison, lambda _: None)
+    per_model = kind.baseline == "per model" and baseline is None
+    common = choose_baseline(comparison.rows, baseline, kind.baseline)
+
+    def baseline_of(row: Row) -> Row | None:
+        if not per_model:
+            return common
+        same = same_model(row, comparison.rows)
+        return next((other for other in same if other.first.is_full), None)
+
+    chosen = "whole pool of the same model"
+    if not per_model:
+        chosen = _describe_baseline(common, baseline, kind.baseline)
+    built = _build_scores(kind, comparison, rule, baseline_of, chosen)
+    return Composed(built, comparison, baseline_of)
+
+
+def _choose_columns(kind: TableKind, runs: Sequence[TableRun]) -> tuple[ColumnSet, str]:
+    if kind.has_quickstart and runs and all("quickstart" in run.results for run in runs):
+        return COLUMN_SETS["quickstart"], "every run was evaluated on it"
+    rule = "not every run was evaluated on `quickstart`" if kind.has_quickstart else "this table's"
+    return COLUMN_SETS[kind.columns], rule if runs else "the paper's"
+
+
+def _check_runs(runs: Sequence[TableRun], columns: ColumnSet) -> None:
+    """Raise UserError for runs without a column of the set, or that were not measured alike."""
+    for run in runs:
+        if not set(run.results) & set(columns.benchmarks):
+            raise UserError(
+                f"{run.root}: evaluated on {', '.join(run.results)}, which is none of the columns "
+                f"`{columns.name}` ({', '.join(columns.benchmarks)}); "
+                f"run `prism-tune evaluate {RunDir(run.root).config} evaluation.benchmarks=[...]`"
+            )
+    shown = set(columns.benchmarks)
+    check_comparable(
+        {run.name: {k: v for k, v in run.results.items() if k in shown} for run in runs}
+    )
+
+
+def _build_scores(
+    kind: TableKind, comparison: Comparison, rule: str, baseline_of: BaselineOf, chosen: str
+) -> Table:
+    rows = comparison.rows
+    printed = None if comparison.columns.name == "quickstart" else kind.printed
+    ours = [score_cells(comparison, row, baseline_of, printed) for row in rows]
+    columns = comparison.columns.columns
+    theirs = [paper_cells(row, printed, columns) for row in printed.rows] if printed else []
+    return Table(
+        title=f"{kind.title}, columns `{comparison.columns.name}`",
+        header=score_header(comparison, with_paper=printed is not None),
+        rows=(*ours, *theirs),
+        notes=(
+            *verdicts(comparison, baseline_of),
+            *stale_notes(comparison),
+            f"Baseline (Rel. = 100): {chosen}.",
+            describe_columns(comparison, rule),
+            *measurement_notes(comparison),
+            *relative_notes(comparison, baseline_of),
+            *spread_notes(comparison),
+            *time_notes(comparison, lambda row: cost_ratio(comparison, row) is not None),
+            *_paper_notes(printed),
+        ),
+    )
+
+
+def _describe_baseline(row: Row, named: str | None, rule: BaselineRule) -> str:
+    first_choice = "PRISM as in the paper, else " if rule == "prism" else ""
+    why = f"chosen: {first_choice}whole pool, else Random, else untuned"
+    if named is not None:
+        why = "named"
+    return f"{row.label} ({row.names}; {why})"
+
+
+def _paper_notes(printed: PaperTable | None) -> list[str]:
+    if printed is None:
+        return ["The paper's rows are on other benchmarks and do not stand beside these."]
+    reference = printed.row(printed.baseline)
+    if reference is None:
+        return list(printed.notes)
+    recomputed = f"Rel. of the paper's rows is recomputed from its cells, {reference.label} = 100."
+    return [recomputed, *printed.notes]
+
+
+def _build_paper(kind: TableKind, columns: ColumnSet) -> Table:
+    """The paper's rows alone."""
+    comparison = Comparison((), columns)
+    header = score_header(comparison, with_paper=True)
+    shown = {"Method", "Run", "Rel.", "Rel. printed", *(c.label for c in columns.columns)}
+    keep = [k for k, heading in enumerate(header) if heading in shown]
+    rows = [paper_cells(row, kind.printed, columns.columns) for row in kind.printed.rows]
+    return Table(
+        title=f"{kind.title}, columns `{columns.name}`",
+        header=tuple(header[k] for k in keep),
+        rows=tuple(tuple(row[k] for k in keep) for row in rows),
+        notes=(
+            "No runs given: the paper's rows alone; `--runs runs/NAME` puts yours beside them.",
+            describe_columns(comparison, "the paper's"),
+            *_paper_notes(kind.printed),
+        ),
+    )
+
+
+def _build_cost(comparison: Comparison, rule: str) -> Table:
+    if not any(row.first.is_selected for row in comparison.rows):
+        raise UserError(
+            "tables cost: none of the given runs was tuned on a subset; "
+            "name at least one such run folder with --runs"
+        )
+    return build_cost_table(comparison, describe_columns(comparison, rule))
+
+
+def _write(path: Path, text: str) -> None:
+    """Keep the table in the run; a folder that cannot be written to does not stop the printing."""
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        logger.warning("%s: not written: %s", path, error)

@@ -1,0 +1,193 @@
+"""The footer of a table of scores: what the numbers are, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prism_tune.results.baselines import random_beside
+from prism_tune.results.comparison import Comparison, Difference
+from prism_tune.results.rows import Row
+from prism_tune.results.scores import BaselineOf
+from prism_tune.results.trace import find_stale
+
+_SETTINGS = ("template", "image_aspect_ratio", "dtype", "batch_size", "device", "evaluator")
+"""Provenance that may move a few answers without making scores incomparable: said, not refused."""
+
+
+def describe_columns(comparison: Comparison, rule: str) -> str:
+    """The column set, why it, and the definition of Rel."""
+    scored = ", ".join(column.label for column in comparison.columns.scored)
+    controls = [column.label for column in comparison.columns.columns if column.control]
+    beside = f"; controls, never counted: {', '.join(controls)}" if controls else ""
+    return (
+        f"Columns `{comparison.columns.name}` ({rule}). Rel. = 100 x mean over {scored} of score / "
+        f"baseline's score{beside}."
+    )
+
+
+def measurement_notes(comparison: Comparison) -> list[str]:
+    """Profile, judge, number of questions, missing answers and results, differing settings."""
+    notes = []
+    for benchmark in comparison.columns.benchmarks:
+        runs = [run for row in comparison.rows for run in row.runs]
+        found = {run.name: run.results[benchmark] for run in runs if benchmark in run.results}
+        if not found:
+            notes.append(f"{benchmark}: evaluated in none of the runs, n/a.")
+            continue
+        first = next(iter(found.values()))
+        judge = f", judge {first.provenance['judge']}" if first.provenance.get("judge") else ""
+        notes.append(
+            f"{benchmark}: {first.num_examples:,} questions, profile {first.profile}{judge}."
+        )
+        without = [run.name for run in runs if run.name not in found]
+        if without:
+            notes.append(f"{benchmark}: no results in {', '.join(without)}, n/a.")
+        missing = [f"{name} {r.num_missing:,}" for name, r in found.items() if r.num_missing]
+        if missing:
+            notes.append(f"{benchmark}: answers missing, counted as wrong: {', '.join(missing)}.")
+        notes += _setting_notes(benchmark, {name: r.provenance for name, r in found.items()})
+    return notes
+
+
+def _setting_notes(benchmark: str, provenance: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    notes = []
+    for key in _SETTINGS:
+        values = {name: of_run.get(key) for name, of_run in provenance.items()}
+        if len({str(value) for value in values.values()}) > 1:
+            listed = ", ".join(f"{name} {value}" for name, value in values.items())
+            notes.append(f"{benchmark}: {key} differs, which can move a few answers: {listed}.")
+    return notes
+
+
+def relative_notes(comparison: Comparison, baseline_of: BaselineOf) -> list[str]:
+    """Skipped columns, and Rel. leaving one benchmark out."""
+    notes, skipped = [], {}
+    for row in comparison.rows:
+        baseline = baseline_of(row)
+        if baseline is row:
+            continue
+        if baseline is None:
+            skipped[row.label] = ""
+            continue
+        skipped[row.label] = ", ".join(comparison.relative(row, baseline).skipped)
+        left_out = comparison.leave_one_out(row, baseline)
+        if left_out:
+            listed = ", ".join(f"{name} {value:.1f}" for name, value in left_out.items())
+            notes.append(f"Rel. of {row.label} without one benchmark: {listed}.")
+    return [
+        *(
+            f"Rel. of {rows} skips {labels} (n/a on one side, or 0 in the baseline)."
+            for labels, rows in gather_rows(skipped).items()
+        ),
+        *notes,
+    ]
+
+
+def gather_rows(said: Mapping[str, str]) -> dict[str, str]:
+    """What is said of rows -> the rows it holds of, listed, or "all rows".
+
+    Args:
+        said: by label; of a row with an empty text there is nothing to say.
+    """
+    holders: dict[str, list[str]] = {}
+    for label, text in said.items():
+        holders.setdefault(text, []).append(label)
+    listed = {text: ", ".join(labels) for text, labels in holders.items() if text}
+    holds_of_all = len(said) > 1 and len(holders) == 1
+    return dict.fromkeys(listed, "all rows") if holds_of_all else listed
+
+
+def spread_notes(comparison: Comparison) -> list[str]:
+    """What ± and the interval are."""
+    notes = []
+    if any(len(row.runs) > 1 for row in comparison.rows):
+        notes.append("±: standard deviation over the runs of a row, which differ only in seed.")
+    if comparison.resampled and len(comparison.rows) > 1:
+        notes.append(
+            "95 % CI: paired bootstrap over questions (2,000 resamples) of Rel. over "
+            f"{', '.join(comparison.resampled)}; it does not contain the noise of tuning; "
+            "n/a where a resample leaves nothing to divide by."
+        )
+    return notes
+
+
+def stale_notes(comparison: Comparison) -> list[str]:
+    """Runs of which a stage was repeated, and those behind it were not."""
+    return [
+        f"STALE {run.name}: {found}; run that stage again."
+        for row in comparison.rows
+        for run in row.runs
+        for found in find_stale(run)
+    ]
+
+
+def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[str]:
+    """What the times and C are, and why C is n/a where it is."""
+    notes = [
+        "T: device time (wall x devices) metered by the runs, resumed attempts included, "
+        "h:mm:ss or seconds.",
+    ]
+    selected = [row for row in comparison.rows if row.first.is_selected]
+    if not selected:
+        return notes
+    definition = "C = (T_select + T_tune) / T_tune(full) / P, P = Rel. / 100 against the full run"
+    lacking = [row.label for row in selected if not has_cost(row)]
+    why = (
+        f"; n/a for {', '.join(lacking)}: no run of the same model and tuning on the whole pool, "
+        "evaluated and metered on the same device"
+    )
+    return [*notes, f"{definition}{why if lacking else ''}."]
+
+
+def verdicts(comparison: Comparison, baseline_of: BaselineOf) -> list[str]:
+    """Whether each selector beat Random, in plain words."""
+    lines = []
+    for row in comparison.rows:
+        if not row.first.is_selected or row.is_random:
+            continue
+        other = random_beside(row, comparison.rows)
+        baseline = baseline_of(row)
+        if other is None:
+            lines.append(f"{row.label}: no Random run of the same model and tuning to judge it by.")
+        elif baseline is not None:
+            difference = comparison.difference(row, other, baseline)
+            lines.append(_verdict(row, other, difference, comparison))
+    return lines
+
+
+def _verdict(row: Row, other: Row, difference: Difference | None, comparison: Comparison) -> str:
+    if difference is None:
+        return (
+            f"{row.label} against {other.label}: no column has a value on both sides and more than "
+            "0 in the baseline, so there is no Rel. and no verdict."
+        )
+    points = f"{abs(difference.value):.1f} points of Rel."
+    evidence = _evidence(difference, comparison)
+    if difference.is_noise is None:
+        return (
+            f"{row.label} against {other.label}: {difference.value:+.1f} points of Rel. {evidence}"
+        )
+    if difference.is_noise:
+        return (
+            f"{row.label} against {other.label}: {difference.value:+.1f} points of Rel., "
+            f"within noise {evidence}"
+        )
+    # One seed says which run did better, not which selector.
+    verbs = ("is ahead of", "is behind") if difference.spread is None else ("beat", "lost to")
+    verb = verbs[0] if difference.value > 0 else verbs[1]
+    return f"{row.label} {verb} {other.label} by {points} {evidence}"
+
+
+def _evidence(difference: Difference, comparison: Comparison) -> str:
+    parts = []
+    if difference.interval is not None:
+        low, high = difference.interval
+        all_columns = len(comparison.resampled) == len(comparison.columns.scored)
+        over = "" if all_columns else f", over {', '.join(comparison.resampled)} only"
+        parts.append(f"95 % interval over questions {low:+.1f} to {high:+.1f}{over}")
+    if difference.spread is not None:
+        parts.append(f"over seeds ±{difference.spread:.1f}, Welch's t")
+    else:
+        parts.append("fewer than two seeds each, so the noise of tuning is not measured")
+    return f"({'; '.join(parts)})."

@@ -1,0 +1,188 @@
+"""A comparison in, the table of scores out: one row a configuration, Rel., counts, times and C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prism_tune.results.columns import Column
+from prism_tune.results.comparison import Comparison
+from prism_tune.results.cost import (
+    find_full,
+    full_tuning,
+    row_seconds,
+    selection_cost,
+    spans_devices,
+)
+from prism_tune.results.paper import PaperRow, PaperTable
+from prism_tune.results.relative import mean_and_sd, relative_score
+from prism_tune.results.render import INAPPLICABLE, MISSING, Cell, duration_cell, number_cell
+from prism_tune.results.rows import Row
+from prism_tune.results.variants import find_variant
+
+BaselineOf = Callable[[Row], Row | None]
+
+
+def score_header(comparison: Comparison, *, with_paper: bool) -> tuple[str, ...]:
+    """The headings, in the order of `score_cells`."""
+    labels = [column.label for column in comparison.columns.columns]
+    interval = "95 % CI"
+    if 0 < len(comparison.resampled) < len(comparison.columns.scored):
+        interval += f" ({', '.join(comparison.resampled)} only)"
+    paper = ("Δ paper", "Rel. printed") if with_paper else ()
+    return (
+        "Method", "Run", "Kept", *labels, "Rel.", interval, *paper, "T_select", "T_tune", "C",
+    )  # fmt: skip
+
+
+def score_cells(
+    comparison: Comparison, row: Row, baseline_of: BaselineOf, paper: PaperTable | None
+) -> tuple[Cell, ...]:
+    """The cells of one of our rows."""
+    baseline = baseline_of(row)
+    scores = [_score_cell(comparison, row, column) for column in comparison.columns.columns]
+    beside = _paper_cells(comparison, row, baseline, paper) if paper else ()
+    return (
+        Cell(row.label),
+        runs_cell(row),
+        _kept_cell(row),
+        *scores,
+        _relative_cell(comparison, row, baseline),
+        _interval_cell(comparison, row, baseline),
+        *beside,
+        *_time_cells(row),
+        _cost_cell(comparison, row),
+    )
+
+
+def paper_cells(row: PaperRow, table: PaperTable, columns: Sequence[Column]) -> tuple[Cell, ...]:
+    """The cells of one of the paper's rows; Rel. is recomputed from them."""
+    value = paper_relative(row, table, columns)
+    num_blank = 3
+    return (
+        Cell(row.label),
+        Cell("paper"),
+        Cell(MISSING),
+        *(number_cell(row.cells.get(column.label)) for column in columns),
+        number_cell(value),
+        Cell(MISSING),
+        Cell(INAPPLICABLE),
+        number_cell(row.printed_rel),
+        *[Cell(MISSING)] * num_blank,
+    )
+
+
+def paper_relative(row: PaperRow, table: PaperTable, columns: Sequence[Column]) -> float | None:
+    """Rel. of a printed row by our own code; None where its cells are not printed."""
+    reference = table.row(table.baseline)
+    if reference is None:
+        return None
+    labels = [column.label for column in columns if not column.control]
+    return relative_score(row.cells, {k: reference.cells.get(k) for k in labels}).value
+
+
+def runs_cell(row: Row) -> Cell:
+    """The runs behind a row."""
+    return Cell(row.names, names=tuple(run.name for run in row.runs))
+
+
+def cost_ratio(comparison: Comparison, row: Row) -> float | None:
+    """C of a subset's row; None unless the whole pool was tuned on, evaluated and metered."""
+    full = find_full(row, comparison.rows)
+    if full is None or not row.first.is_selected or spans_devices((row, full)):
+        return None
+    performance = comparison.relative(row, full).value
+    select, tune = row_seconds(row, "selection"), row_seconds(row, "training")
+    whole = full_tuning(row, comparison.rows)
+    if performance is None or select is None or tune is None or whole is None:
+        return None
+    return (
+        selection_cost(performance / 100, select, tune, whole.seconds) if whole.measured else None
+    )
+
+
+def _score_cell(comparison: Comparison, row: Row, column: Column) -> Cell:
+    values = comparison.values(row, column)
+    if not values:
+        return Cell(MISSING)
+    mean, sd = mean_and_sd(values)
+    return number_cell(mean, sd=sd)
+
+
+def _relative_cell(comparison: Comparison, row: Row, baseline: Row | None) -> Cell:
+    if baseline is None:
+        return Cell(MISSING)
+    value = comparison.relative(row, baseline).value
+    return number_cell(value, sd=None if value is None else comparison.relative_sd(row, baseline))
+
+
+def _interval_cell(comparison: Comparison, row: Row, baseline: Row | None) -> Cell:
+    if baseline is row:
+        return Cell(INAPPLICABLE)
+    interval = None if baseline is None else comparison.interval(row, baseline)
+    if interval is None:
+        return Cell(MISSING)
+    low, high = interval
+    return Cell(f"{low:.1f} to {high:.1f}", low=low, high=high)
+
+
+def _paper_cells(
+    comparison: Comparison, row: Row, baseline: Row | None, paper: PaperTable
+) -> tuple[Cell, Cell]:
+    """Our Rel. minus the paper's, and the Rel. it prints for the same method.
+
+    The paper's is recomputed from its cells; where it prints no cells, it is the printed one.
+    """
+    printed = paper.row(_paper_key(row, paper))
+    if printed is None or baseline is None:
+        return Cell(MISSING), Cell(MISSING)
+    ours = comparison.relative(row, baseline).value
+    theirs = paper_relative(printed, paper, comparison.columns.columns)
+    if theirs is None and not printed.cells:
+        theirs = printed.printed_rel
+    if ours is None or theirs is None:
+        return Cell(MISSING), number_cell(printed.printed_rel)
+    return number_cell(ours - theirs, sign=True), number_cell(printed.printed_rel)
+
+
+def _paper_key(row: Row, paper: PaperTable) -> str:
+    """Which printed row ours stands beside."""
+    run = row.first
+    if not run.is_selected:
+        return "full" if run.is_full else "untuned"
+    if run.config.selection.scorer != "prism":
+        return run.config.selection.scorer
+    variant = find_variant(run)
+    if variant:
+        return variant
+    model = run.config.model_name
+    return model if model and paper.row(model) else "prism"
+
+
+def _kept_cell(row: Row) -> Cell:
+    """Records tuned on / records of the pool."""
+    run = row.first
+    if run.is_untuned:
+        return Cell(INAPPLICABLE)
+    if run.manifest is not None:
+        kept, total = int(run.manifest["num_selected"]), int(run.manifest["num_pool"])
+        return Cell(f"{kept:,} / {total:,}", kept)
+    if run.num_tuned is None:
+        return Cell(MISSING)
+    return Cell(f"{run.num_tuned:,} / {run.num_tuned:,}", run.num_tuned)
+
+
+def _time_cells(row: Row) -> tuple[Cell, Cell]:
+    select = Cell(INAPPLICABLE)
+    if row.first.is_selected:
+        select = duration_cell(row_seconds(row, "selection"))
+    if row.first.is_untuned:
+        return select, Cell(INAPPLICABLE)
+    return select, duration_cell(row_seconds(row, "training"))
+
+
+def _cost_cell(comparison: Comparison, row: Row) -> Cell:
+    if row.first.is_untuned:
+        return Cell(INAPPLICABLE)
+    if row.first.is_full:
+        return number_cell(1.0, digits=2)
+    return number_cell(cost_ratio(comparison, row), digits=2)

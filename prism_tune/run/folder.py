@@ -1,0 +1,134 @@
+"""Where each artifact of a run lives, and atomic writes.
+
+```
+runs/<name>/
+  config.yaml  timings.json  log.txt
+  audit/       stage.json audit.json <reason>.jsonl
+  selection/   stage.json scores.parquet subset.json manifest.json features/
+  training/    stage.json checkpoint-<step>/ final/ log.jsonl
+  evaluation/<benchmark>/  stage.json predictions.jsonl results.json
+  tables/
+  report/      index.html assets/ data/ thumbs/
+```
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from prism_tune.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "config.yaml"
+
+    @property
+    def timings(self) -> Path:
+        """What each stage took (see `timings.py`)."""
+        return self.root / "timings.json"
+
+    @property
+    def log(self) -> Path:
+        """Everything logged to the console, and more."""
+        return self.root / "log.txt"
+
+    @property
+    def audit(self) -> Path:
+        """What the audit found."""
+        return self.root / "audit"
+
+    @property
+    def selection(self) -> Path:
+        """Scores, subset and manifest."""
+        return self.root / "selection"
+
+    @property
+    def features(self) -> Path:
+        """The feature store."""
+        return self.selection / "features"
+
+    @property
+    def subset(self) -> Path:
+        """The kept records, in the format of the pool: JSON (lines), or parquet."""
+        tabular = self.selection / "subset.parquet"
+        return tabular if tabular.exists() else self.selection / "subset.json"
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints and the training log."""
+        return self.root / "training"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The tuned model: an adapter directory or full weights, in HF layout."""
+        return self.training / "final"
+
+    def benchmark(self, name: str) -> Path:
+        """Predictions and results of one benchmark."""
+        return self.root / "evaluation" / name
+
+    @property
+    def tables(self) -> Path:
+        """Rendered tables."""
+        return self.root / "tables"
+
+    @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.root / "report"
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader (or a crash) sees the old content or the new, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; numpy scalars and arrays are accepted."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    write_atomic(path, orjson.dumps(value, option=options))
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

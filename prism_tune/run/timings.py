@@ -1,0 +1,144 @@
+"""What each stage took, in `runs/<name>/timings.json`, summed over resumed attempts.
+
+One entry per attempt: {stage, fingerprint, device, num_devices, start, end, finished,
+wall_seconds, device_seconds, energy_joules, counts}; counts are flops (an estimate from the model's
+architecture), tokens, images and records or questions; energy is null where there is no counter.
+The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Attempts of
+another fingerprint of the stage are dropped, or set aside as `<stage>/aside`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any
+
+from prism_tune.run.energy import EnergyMeter
+from prism_tune.run.folder import RunDir, read_json, write_json
+
+
+class StageTimer:
+    """Meters one attempt of one stage; use as a context manager on the main process only.
+
+    Args:
+        run: the run whose `timings.json` is written.
+        stage: "audit", "selection", "training" or "evaluation/<benchmark>".
+        fingerprint: what the stage reads (see `run/fingerprints.py`).
+        device: the device's name, for example "cpu" or "NVIDIA H100".
+        num_devices: processes that work at the same time.
+        restart: forget earlier attempts of the stage, because nothing of theirs is used.
+        set_aside: keep attempts of other fingerprints, because what they made stays: they count
+            again when their fingerprint is back.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        stage: str,
+        *,
+        fingerprint: str,
+        device: str,
+        num_devices: int = 1,
+        restart: bool = False,
+        set_aside: bool = False,
+    ) -> None:
+        self._run = run
+        self._restart = restart
+        self._set_aside = set_aside
+        self._begin = time.perf_counter()
+        self._entry: dict[str, Any] = {
+            "stage": stage,
+            "fingerprint": fingerprint,
+            "device": device,
+            "num_devices": num_devices,
+            "start": _now(),
+            "end": None,
+            "finished": False,
+            "wall_seconds": 0.0,
+            "device_seconds": 0.0,
+            "energy_joules": None,
+            "counts": {},
+        }
+
+    def __enter__(self) -> StageTimer:
+        self._before = self._earlier()
+        self._begin = time.perf_counter()
+        on_cpu = self._entry["device"] == "cpu"
+        self._energy = None if on_cpu else EnergyMeter(self._entry["num_devices"])
+        self._save()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entry["finished"] = kind is None
+        self._save()
+
+    def tick(self, **counts: float) -> None:
+        """Save the time so far, adding `counts` (images, tokens, flops, records) to the entry."""
+        totals = self._entry["counts"]
+        for name, value in counts.items():
+            totals[name] = totals.get(name, 0) + value
+        self._save()
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """What `timings.json` keeps beside this attempt."""
+        stage, fingerprint = self._entry["stage"], self._entry["fingerprint"]
+        aside = f"{stage}/aside"
+        kept = []
+        for entry in read_timings(self._run):
+            if entry["stage"] not in (stage, aside):
+                kept.append(entry)
+            elif entry["fingerprint"] != fingerprint:
+                kept += [{**entry, "stage": aside}] if self._set_aside else []
+            elif not self._restart:
+                kept.append({**entry, "stage": stage})
+        return kept
+
+    def _save(self) -> None:
+        wall = time.perf_counter() - self._begin
+        self._entry.update(
+            end=_now(),
+            wall_seconds=round(wall, 3),
+            device_seconds=round(wall * self._entry["num_devices"], 3),
+            energy_joules=self._energy.joules() if self._energy else None,
+        )
+        write_json(self._run.timings, [*self._before, self._entry])
+
+
+def read_timings(run: RunDir) -> list[dict[str, Any]]:
+    """Every attempt of every stage of the run; empty before the first."""
+    if not run.timings.exists():
+        return []
+    entries: list[dict[str, Any]] = read_json(run.timings)
+    return entries
+
+
+def stage_total(run: RunDir, stage: str, quantity: str = "device_seconds") -> float | None:
+    """Sum of `quantity` over the attempts of a stage.
+
+    None when the stage never ran, or one of its attempts has no such number.
+    """
+    return sum_attempts([e for e in read_timings(run) if e["stage"] == stage], quantity)
+
+
+def sum_attempts(entries: Sequence[Mapping[str, Any]], quantity: str) -> float | None:
+    """Sum of a quantity or a count (`flops`, `tokens`, ...) over attempts.
+
+    None where there is none, or an attempt's quantity is not known; an attempt that was killed
+    before its first count has gone through nothing.
+    """
+    if any(quantity in entry["counts"] for entry in entries):
+        return float(sum(entry["counts"].get(quantity, 0) for entry in entries))
+    values = [entry.get(quantity) for entry in entries]
+    known = [float(value) for value in values if value is not None]
+    return sum(known) if values and len(known) == len(values) else None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,187 @@
+"""A CLIP or SigLIP: images and texts in, embeddings of one space out.
+
+Texts are cut at the encoder's own length (77 tokens for CLIP, 64 for SigLIP), their end token kept.
+
+Shape legend: B images or texts of a batch, L tokens, D width of the shared space.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+
+from prism_tune.data.images import ImageError, open_image
+from prism_tune.errors import UserError
+from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.runner import (
+    OUTPUT,
+    BatchRunner,
+    Pooled,
+    count_parameters,
+    count_patches,
+)
+
+_FAMILIES = ("clip", "siglip")
+
+
+class DualEncoder:
+    """The encoder at a path or hub id; its weights are loaded when first used.
+
+    Args:
+        path: a HF directory or hub id.
+        revision: of the hub id.
+        dtype: of the weights.
+        device: where it runs.
+
+    Raises:
+        UserError: none there, or of another family.
+    """
+
+    def __init__(
+        self, path: str, revision: str | None, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._path, self._revision = path, revision
+        self.dtype = dtype
+        self._device = device
+        options = {} if importlib.util.find_spec("torchvision") else {"backend": "pil"}
+        try:
+            self.config = AutoConfig.from_pretrained(path, revision=revision)
+            self.processor = AutoProcessor.from_pretrained(path, revision=revision, **options)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"selection.options.model: no CLIP or SigLIP with a processor at {path!r}: {error}"
+            ) from error
+        if self.config.model_type not in _FAMILIES:
+            raise UserError(
+                f"selection.options.model: {path} is a {self.config.model_type!r}; expected one of "
+                f"{', '.join(_FAMILIES)}"
+            )
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The weights, in evaluation mode."""
+        model: PreTrainedModel = AutoModel.from_pretrained(
+            self._path, revision=self._revision, dtype=self.dtype, use_safetensors=True
+        )
+        nn.Module.to(model, self._device)
+        return model.eval()
+
+    @property
+    def text_length(self) -> int:
+        """In tokens; longer texts are cut."""
+        return int(self.config.text_config.max_position_embeddings)
+
+    @property
+    def pads_texts(self) -> bool:
+        """Whether texts are filled up to `text_length`, without mask, as SigLIP was trained."""
+        return bool(self.config.model_type == "siglip")
+
+
+class ImageDataset(Dataset[Encoded]):
+    """Encodes image files."""
+
+    def __init__(self, paths: Sequence[Path], encoder: DualEncoder) -> None:
+        self._paths = paths
+        self._process = encoder.processor.image_processor
+        vision = encoder.config.vision_config
+        self._num_patches = (vision.image_size // vision.patch_size) ** 2
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> Encoded:
+        """One image's `pixel_values`; none, with the reason, where it cannot be read."""
+        try:
+            image = open_image(self._paths[number])
+        except ImageError as error:
+            return Encoded({}, torch.zeros(0, dtype=torch.bool), 0, (error.reason, str(error)))
+        pixels = self._process(images=[image], return_tensors="pt")["pixel_values"]
+        return Encoded({"pixel_values": pixels}, torch.ones(self._num_patches), 1)
+
+
+class TextDataset(Dataset[Encoded]):
+    """Encodes texts."""
+
+    def __init__(self, texts: Sequence[str], encoder: DualEncoder) -> None:
+        self._texts = texts
+        self._tokenizer = encoder.processor.tokenizer
+        self._length = encoder.text_length
+        self._padding = "max_length" if encoder.pads_texts else False
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, number: int) -> Encoded:
+        """One text's `input_ids`."""
+        ids = self._tokenizer(
+            self._texts[number],
+            truncation=True,
+            max_length=self._length,
+            padding=self._padding,
+            return_tensors="pt",
+        )["input_ids"][0]
+        return Encoded({"input_ids": ids}, torch.ones(len(ids)))
+
+
+class ImageEncoder(BatchRunner):
+    """Gives the embedding of every image."""
+
+    def __init__(self, encoder: DualEncoder, tokens_per_batch: int) -> None:
+        super().__init__((OUTPUT,), embedding_width(encoder), tokens_per_batch)
+        self._model: Any = encoder.model
+        self._size = count_parameters(self._model.vision_model)
+
+    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
+        """2 x parameters x patches."""
+        return 2.0 * self._size * sum(count_patches(unit, self._model) for unit in batch)
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+        pixels = torch.cat([unit.inputs["pixel_values"] for unit in batch])
+        outputs = self._model.get_image_features(
+            pixel_values=pixels.to(self._model.device, self._model.dtype)
+        )
+        return {OUTPUT: outputs.pooler_output.float()}
+
+
+class TextEncoder(BatchRunner):
+    """Gives the embedding of every text."""
+
+    def __init__(self, encoder: DualEncoder, tokens_per_batch: int) -> None:
+        super().__init__((OUTPUT,), embedding_width(encoder), tokens_per_batch)
+        self._model: Any = encoder.model
+        self._masks = not encoder.pads_texts
+        self._padding = int(encoder.processor.tokenizer.pad_token_id or 0)
+        text_model: Any = encoder.model.text_model
+        self._size = count_parameters(text_model.encoder)
+
+    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
+        """2 x parameters x tokens."""
+        return 2.0 * self._size * sum(len(unit.pooled_L) for unit in batch)
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+        ids = [unit.inputs["input_ids"] for unit in batch]
+        inputs = {"input_ids": pad_sequence(ids, batch_first=True, padding_value=self._padding)}
+        if self._masks:
+            ones = [torch.ones_like(one) for one in ids]
+            inputs["attention_mask"] = pad_sequence(ones, batch_first=True)
+        outputs = self._model.get_text_features(
+            **{name: value.to(self._model.device) for name, value in inputs.items()}
+        )
+        return {OUTPUT: outputs.pooler_output.float()}
+
+
+def embedding_width(encoder: DualEncoder) -> int:
+    """Of the shared space."""
+    config: Any = encoder.config
+    return int(config.vision_config.hidden_size if encoder.pads_texts else config.projection_dim)

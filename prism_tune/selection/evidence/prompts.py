@@ -1,0 +1,109 @@
+"""What the model reads of a record when its feature is computed.
+
+A record goes in; its prompt (and which characters are instruction) comes out.
+
+- "prefix": up to the last image token. Attention is causal, so that image-token states cannot
+  depend on what follows; records with the same image and the same prefix share one feature.
+- "whole": the conversation, for models where that does not hold.
+- "joint": up to the end of the last question; the questions' tokens are pooled too.
+- "pair": the same prompt; the questions' tokens are pooled apart from the image tokens.
+- "answers": the conversation, with the answers' places (see `record_encoding.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.config.sections import Template
+from prism_tune.data.conversation import Rendered, image_token, render
+from prism_tune.data.records import Pool
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.schema import IMAGE_PLACEHOLDER, Record
+
+PromptKind = Literal["prefix", "whole", "joint", "pair", "answers"]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt's text, and [start, end) characters in it: the questions' ("answers": the answers').
+
+    `apart`: their tokens are pooled by themselves, not together with the image tokens.
+    """
+
+    text: str
+    instruction_spans: tuple[Span, ...] = ()
+    apart: bool = False
+
+
+def build_prompt(record: Record, kind: PromptKind, template: Template, processor: Any) -> Prompt:
+    """Render one record that has an image.
+
+    Args:
+        record: with an `<image>` placeholder in its questions.
+        kind: see the module.
+        template: how conversations are written.
+        processor: the model's; its image token stands for `<image>`.
+    """
+    rendered = render(record.turns, template, processor)
+    text, token = rendered.text, image_token(processor)
+    images_end = text.rindex(token) + len(token)
+    if kind == "prefix":
+        return Prompt(text[:images_end])
+    if kind == "whole":
+        return Prompt(text)
+    if kind == "answers":
+        return Prompt(text, rendered.answer_spans)
+    spans = _find_questions(record, rendered, token)
+    end = max([images_end, *(end for _, end in spans)])
+    return Prompt(text[:end], spans, apart=kind == "pair")
+
+
+def digest_prompts(
+    pool: Pool, kind: PromptKind, template: Template, processor: Any, folder: Path
+) -> NDArray[np.bytes_]:
+    """A hash of each record's prompt (32 hex digits; empty for text-only records).
+
+    Rendering 665K records takes half a minute, so the hashes are kept in `folder`.
+    """
+    described = [pool.fingerprint, kind, template, image_token(processor), _chat(processor)]
+    path = folder / f"prompts-{fingerprint(described)[:16]}.npy"
+    if path.exists():
+        return np.asarray(np.load(path))
+    digests = np.zeros(len(pool), dtype="S32")
+    for index in np.flatnonzero(~pool.is_text_only_N).tolist():
+        prompt = build_prompt(pool[index], kind, template, processor)
+        content = f"{prompt.instruction_spans}{prompt.text}" if kind == "answers" else prompt.text
+        digests[index] = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part.npy")
+    np.save(partial, digests)
+    partial.replace(path)
+    return digests
+
+
+def _find_questions(record: Record, rendered: Rendered, token: str) -> tuple[Span, ...]:
+    """Where the words of each question, without placeholders, stand in the rendered text."""
+    spans = []
+    position = 0
+    answer_ends = [end for _, end in rendered.answer_spans]
+    for turn, answer_end in zip(record.turns[::2], answer_ends, strict=True):
+        asked = turn.text.replace(IMAGE_PLACEHOLDER, token)
+        position = max(position, rendered.text.find(asked, position))
+        for words in filter(None, map(str.strip, turn.text.split(IMAGE_PLACEHOLDER))):
+            start = rendered.text.find(words, position, answer_end)
+            if start >= 0:
+                position = start + len(words)
+                spans.append((start, position))
+        position = answer_end
+    return tuple(spans)
+
+
+def _chat(processor: Any) -> str:
+    return str(getattr(processor, "chat_template", None) or "")

@@ -1,0 +1,184 @@
+"""The shallow forward pass: encoded units in, pooled hidden states out.
+
+The model holds the vision tower, the projector and the first k decoder layers; no deeper layer, no
+head and no cache exists. Hidden states are pooled as they pass, so that none is kept.
+
+Shape legend: B units, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError
+from prism_tune.models.load import load_shallow
+from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.runner import ModelRunner, Pooled
+
+Pooling = Literal["mean", "last", "attention"]
+
+
+class Extractor(ModelRunner):
+    """Runs a shallow model on batches of units.
+
+    Args:
+        model: as `load_shallow` gives it; it holds `max(layers)` decoder layers.
+        processor: the model's.
+        layers: which hidden states; 0 is the input of the first layer.
+        pooling: "mean" over the pooled positions, the "last" of them, or their mean weighted by
+            the "attention" that the last of them pays each; that takes a model with the attention
+            implementation "eager", and no layer 0.
+        tokens_per_batch: padded tokens of a batch; halved for good when memory runs out.
+        apart: units have instruction positions, which are pooled apart ("pair" features): a
+            feature is then twice as wide as the decoder.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        layers: Sequence[int],
+        pooling: Pooling,
+        tokens_per_batch: int,
+        *,
+        apart: bool = False,
+    ) -> None:
+        width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
+        super().__init__(model, processor, layers, width, tokens_per_batch)
+        self._pooling = pooling
+        self._apart = apart
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+        device = self._model.device
+        inputs = self._place(batch)
+        masks = [mask_BL.to(device, non_blocking=True) for mask_BL in self._masks(batch)]
+        result: Pooled = {}
+        attention: dict[int, torch.Tensor] = {}
+
+        def keep(layer: int, hidden_BLD: torch.Tensor) -> None:
+            if self._pooling == "attention":
+                paid_BLL = attention.pop(layer)
+                pooled = [pool_attended(hidden_BLD, mask_BL, paid_BLL) for mask_BL in masks]
+            else:
+                pooled = [pool_positions(hidden_BLD, mask_BL, self._pooling) for mask_BL in masks]
+            result[layer] = torch.cat(pooled, dim=1)
+
+        with self._capture(keep), self._capture_attention(attention):
+            self._model(**inputs, use_cache=False)
+        return result
+
+    def _masks(self, batch: Sequence[Encoded]) -> list[torch.Tensor]:
+        """Which positions are pooled, (B, L): one mask, or image and instruction positions."""
+        masks = [[unit.pooled_L for unit in batch]]
+        if self._apart:
+            masks.append([unit.instruction_L for unit in batch if unit.instruction_L is not None])
+        return [pad_sequence(mask, batch_first=True) for mask in masks]
+
+    def _capture(self, keep: Callable[[int, torch.Tensor], None]) -> ExitStack:
+        """Hooks on the input of deeper layers, and on the (possibly removed) final norm."""
+        decoder: Any = self._parts.language_model
+        depth = len(decoder.layers)
+        hooks = ExitStack()
+        for layer in self.layers:
+            if layer < depth:
+                handle = decoder.layers[layer].register_forward_pre_hook(
+                    lambda _, args, kwargs, layer=layer: keep(
+                        layer, args[0] if args else kwargs["hidden_states"]
+                    ),
+                    with_kwargs=True,
+                )
+            else:
+                handle = decoder.norm.register_forward_hook(
+                    lambda _, args, output, layer=layer: keep(layer, output)
+                )
+            hooks.callback(handle.remove)
+        return hooks
+
+    def _capture_attention(self, attention: dict[int, torch.Tensor]) -> ExitStack:
+        """Hooks that keep the attention (B, L, L), mean over the heads, that led to each layer."""
+        hooks = ExitStack()
+        decoder: Any = self._parts.language_model
+        for layer in self.layers if self._pooling == "attention" else ():
+
+            def keep(_: Any, inputs: Any, output: Any, layer: int = layer) -> None:
+                attention[layer] = output[1].float().mean(dim=1)
+
+            handle = decoder.layers[layer - 1].self_attn.register_forward_hook(keep)
+            hooks.callback(handle.remove)
+        return hooks
+
+
+def load_extractor(
+    config: Config,
+    layers: Sequence[int],
+    processor: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[[], Extractor]:
+    """A function that loads the shallow model when it is first called, and not again.
+
+    Raises:
+        ConfigError: attention is asked of the embeddings, which pay none.
+    """
+    selection, source = config.selection, config.model
+    if selection.pooling == "attention":
+        if 0 in layers:
+            raise ConfigError("selection.pooling: attention needs layers from 1; layer 0 pays none")
+        source = source.model_copy(update={"attn_implementation": "eager"})
+
+    @cache
+    def load() -> Extractor:
+        model = load_shallow(source, max(layers), dtype=dtype, device=device)
+        return Extractor(
+            model,
+            processor,
+            layers,
+            selection.pooling,
+            selection.tokens_per_batch,
+            apart=selection.features == "pair",
+        )
+
+    return load
+
+
+def pool_positions(
+    hidden_BLD: torch.Tensor, pooled_BL: torch.Tensor, pooling: Literal["mean", "last"]
+) -> torch.Tensor:
+    """The float32 mean over the marked positions of each row, or the last of them: (B, D).
+
+    A row without marked position is NaN.
+    """
+    if pooling == "last":
+        last_BD = hidden_BLD[_last_marked(pooled_BL)].float()
+        return torch.where(pooled_BL.any(dim=1, keepdim=True), last_BD, torch.nan)
+    weights_BL = pooled_BL.float()
+    sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
+    return sums_BD / weights_BL.sum(dim=1, keepdim=True)
+
+
+def pool_attended(
+    hidden_BLD: torch.Tensor, pooled_BL: torch.Tensor, attention_BLL: torch.Tensor
+) -> torch.Tensor:
+    """The mean over the marked positions, weighted by what the last of them pays each: (B, D).
+
+    A row without marked position is NaN.
+    """
+    weights_BL = attention_BLL[_last_marked(pooled_BL)] * pooled_BL
+    sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
+    return sums_BD / weights_BL.sum(dim=1, keepdim=True)
+
+
+def _last_marked(pooled_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The index (row, position) of the last marked position of every row."""
+    positions_L = torch.arange(pooled_BL.shape[1], device=pooled_BL.device)
+    last_B = (pooled_BL * positions_L).argmax(dim=1)
+    return torch.arange(len(last_B), device=last_B.device), last_B

@@ -1,0 +1,106 @@
+"""What a scorer is given, and what the stage knows of it.
+
+Shape legend: M records to be scored (image records without the skipped ones), U feature rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.config.sections import Config, Section
+from prism_tune.data.records import Pool
+from prism_tune.errors import ConfigError
+from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.row_pairs import RowPairs, pair_rows
+from prism_tune.selection.evidence.source import Evidence
+from prism_tune.selection.options import NoOptions, read_options
+from prism_tune.selection.subset import Keep
+
+
+@dataclass(frozen=True)
+class ScoringContext:
+    """The records to be scored, and what their scorer's evidence says of them.
+
+    `groups_M` labels the records to be scored and cut together; None for `scope: global`.
+    `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name.
+    """
+
+    config: Config
+    pool: Pool
+    records_M: NDArray[np.int64]
+    groups_M: NDArray[Any] | None
+    features_UD: RowBlocks | None = None
+    row_M: NDArray[np.int64] | None = None
+    measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def uids(self) -> list[str]:
+        """The uid of each record to be scored."""
+        uids = self.pool.uids
+        return [uids[i] for i in self.records_M.tolist()]
+
+    def rows(self) -> tuple[RowBlocks, NDArray[np.int64]]:
+        """The features of a method that reads some, and each record's row."""
+        assert self.features_UD is not None
+        assert self.row_M is not None
+        return self.features_UD, self.row_M
+
+    def paired_rows(self) -> tuple[RowBlocks, RowPairs]:
+        """The features, and which records share a row and a group."""
+        features_UD, row_M = self.rows()
+        return features_UD, pair_rows(features_UD.shape[0], self.groups_M, row_M)
+
+
+@dataclass(frozen=True)
+class ScoredRecords:
+    """One float64 score per record to be scored, and what the manifest should say beside."""
+
+    values_M: NDArray[np.float64]
+    diagnostics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A selection method.
+
+    Attributes:
+        score: the scores of the records, of which there is at least one.
+        evidence: what has to be computed first.
+        options: the class of its `selection.options`.
+        keep: which scores the method itself keeps; `selection.keep` says otherwise.
+        keeps_one_end: it picks records one by one, so that no other end has a meaning.
+        adapt: the config with what the method needs of it.
+    """
+
+    score: Callable[[ScoringContext], ScoredRecords]
+    evidence: Evidence
+    options: type[Section] = NoOptions
+    keep: Keep = "low"
+    keeps_one_end: bool = False
+    adapt: Callable[[Config], Config] = lambda config: config
+
+    def complete(self, config: Config) -> Config:
+        """The config with what it leaves to the method.
+
+        Raises:
+            ConfigError: an option or `selection.keep` that does not fit the method.
+        """
+        read_options(config, self.options)
+        asked = config.selection.keep
+        if self.keeps_one_end and asked not in (None, self.keep):
+            raise ConfigError(
+                f"selection.keep: {asked!r} has no meaning for {config.selection.scorer}, which "
+                "picks records one by one; leave it out"
+            )
+        return self.adapt(change_selection(config, keep=asked or self.keep))
+
+
+def change_selection(config: Config, **changes: Any) -> Config:
+    """The config with other values in its selection section."""
+    selection = config.selection.model_copy(update=changes)
+    return config.model_copy(update={"selection": selection})

@@ -1,0 +1,87 @@
+"""Watching a training: one progress line on the console, one JSON line per step in log.jsonl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from prism_tune.run.folder import write_atomic
+
+LOG_NAME = "log.jsonl"
+
+_SHOWN = {"loss": "loss", "tokens_per_second": "tokens/s", "images_per_second": "images/s"}
+
+
+class ProgressLine(ProgressCallback):
+    """The bar of transformers, with the last losses and speeds in it in place of printed dicts."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show loss and speed beside the bar."""
+        if state.is_world_process_zero and self.training_bar is not None and logs:
+            shown = {label: logs[key] for key, label in _SHOWN.items() if key in logs}
+            if shown:
+                self.training_bar.set_postfix(shown)
+
+
+class JsonLog(TrainerCallback):
+    """Appends what Trainer logs to a file; a resumed run first drops the steps it will repeat."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Keep the lines up to the step that training starts from."""
+        if state.is_world_process_zero:
+            before = [line for line in read_log(self._path) if line["step"] <= state.global_step]
+            write_atomic(self._path, b"".join(orjson.dumps(line) + b"\n" for line in before))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Whatever `logging_steps` is, the last step is logged and metered, and each that is saved.
+
+        Trainer forgets what it has summed up since the last line when it goes on from a checkpoint.
+        """
+        if state.global_step >= state.max_steps or control.should_save:
+            control.should_log = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """With `save_strategy: epoch` that is where a checkpoint is written."""
+        if control.should_save:
+            control.should_log = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Append a line for a step (not for the summary at the end)."""
+        if state.is_world_process_zero and logs and "loss" in logs:
+            with self._path.open("ab") as file:
+                file.write(orjson.dumps({"step": state.global_step, **logs}) + b"\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The logged steps; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [orjson.loads(line) for line in lines if line.endswith(b"\n")]

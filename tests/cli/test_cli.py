@@ -1,0 +1,101 @@
+"""The command line: verbs, exit codes, one clear message, and help that loads nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prism_tune.cli.app import app
+
+VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+CONFIG = "{name: trial, model: {path: m}, data: {records: pool.json}}"
+HELP_OF_EVERY_VERB = """
+import sys
+from typer.testing import CliRunner
+from prism_tune.cli.app import app
+for verb in sys.argv[1:]:
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0, (verb, result.output)
+    assert "Usage:" in result.output, (verb, result.output)
+print(*sys.modules)
+"""
+
+
+def prism_tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "prism_tune", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "trial.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_the_verbs_of_the_documentation_are_there():
+    documented = {"prepare", "select", "train", "evaluate", "preview", "tables", "show", "doctor"}
+    assert documented <= set(VERBS)
+
+
+def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-c", HELP_OF_EVERY_VERB, *VERBS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(shown.stdout.split())
+    assert loaded & {"torch", "transformers", "deepspeed", "datasets", "numpy", "pyarrow"} == set()
+    own = {name for name in loaded if name.partition(".")[0] == "prism_tune"}
+    assert own - {"prism_tune", "prism_tune.cli", "prism_tune.cli.app"} == {
+        f"prism_tune.cli.{verbs}" for verbs in ("compare", "models", "report", "tables")
+    }
+
+
+def test_done_is_0(folder):
+    done = prism_tune("show", "trial.yaml", "seed=3", "--key", "name,seed", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "trial\n3\n", "")
+
+
+def test_what_show_prints_is_a_config(folder):
+    shown = prism_tune("show", "trial.yaml", "selection.budget=0.1", cwd=folder)
+    (folder / "again.yaml").write_text(shown.stdout)
+    again = prism_tune("show", "again.yaml", cwd=folder)
+    assert again.stdout == shown.stdout
+    assert "budget: 0.1" in shown.stdout
+
+
+def test_failed_is_1_with_one_message_and_no_traceback(folder):
+    failed = prism_tune("tables", "main", "--runs", "nowhere", cwd=folder)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: nowhere: no such run folder")
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["show", "absent.yaml"], "error: absent.yaml: no such config file"),
+        (["show", "trial.yaml", "sede=1"], "did you mean `seed`?"),
+        (["show", "trial.yaml", "seed"], "expected key=value"),
+        (["show", "trial.yaml", "--key", "nothing"], "error: no key `nothing`"),
+        (["show"], "Missing argument 'CONFIG'"),
+        (["shwo", "trial.yaml"], "No such command 'shwo'"),
+        (["select", "trial.yaml", "--frce"], "No such option: --frce"),
+    ],
+)
+def test_usage_and_config_errors_are_2(folder, arguments, complaint):
+    refused = prism_tune(*arguments, cwd=folder)
+    assert refused.returncode == 2
+    assert complaint in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (folder / "runs").exists()

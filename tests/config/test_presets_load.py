@@ -1,0 +1,138 @@
+"""Every file in configs/ can be used: it loads strictly, and the libraries take what it passes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from omegaconf import OmegaConf
+from peft import LoraConfig
+from transformers import TrainingArguments
+
+from prism_tune.config.load import load_config, render_config
+from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.selection.scorers import SCORERS
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+BASES = sorted(CONFIGS.rglob("base/*.yaml"))
+EXPERIMENTS = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path not in BASES]
+DEEPSPEED = sorted((CONFIGS / "deepspeed").glob("*.json"))
+
+
+def stem(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=stem)
+
+
+@each(EXPERIMENTS)
+def test_loads_strictly_and_survives_being_saved(path, tmp_path):
+    config = load_config(path)
+    saved = tmp_path / "config.yaml"
+    saved.write_text(render_config(config))
+    assert load_config(saved) == config
+
+
+@each(EXPERIMENTS)
+def test_training_arguments_accept_what_is_passed_through(path, tmp_path):
+    options = load_config(path).training.hf
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+    assert {key: getattr(arguments, key) for key in options} == options
+
+
+@each(EXPERIMENTS)
+def test_peft_accepts_what_is_passed_through(path):
+    options = load_config(path).training.lora
+    assert options.keys() <= {field.name for field in dataclasses.fields(LoraConfig)}
+    assert LoraConfig(**options).r == options.get("r", LoraConfig().r)
+
+
+@each(EXPERIMENTS)
+def test_names_only_what_exists(path):
+    config = load_config(path)
+    assert config.selection.scorer in SCORERS
+    known = BENCHMARKS.keys() | LANGUAGE_BENCHMARKS.keys()
+    assert set(config.evaluation.benchmarks) <= known & config.evaluation.data.keys()
+    if config.training.deepspeed is not None:
+        assert (ROOT / config.training.deepspeed).is_file()
+
+
+@each(EXPERIMENTS)
+def test_is_named_after_its_file(path):
+    assert load_config(path).name == path.stem
+
+
+def test_presets_share_a_run_folder_only_to_ask_the_same_model_more():
+    recipes: dict[str, set[str]] = {}
+    for path in EXPERIMENTS:
+        tuned = load_config(path).model_dump_json(exclude={"evaluation"})
+        recipes.setdefault(path.stem, set()).add(tuned)
+    assert [name for name, distinct in recipes.items() if len(distinct) > 1] == []
+
+
+@each(BASES)
+def test_base_is_used(path):
+    bases = [
+        (user.parent / base).resolve()
+        for user in EXPERIMENTS
+        if (base := OmegaConf.load(user).get("base"))
+    ]
+    assert path.resolve() in bases
+
+
+@each(DEEPSPEED)
+def test_deepspeed_file_leaves_the_run_to_the_config(path):
+    """`auto` is filled in from TrainingArguments, so that no value stands in two places."""
+    options = json.loads(path.read_text())
+    zero = options.pop("zero_optimization")
+    assert options == {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+    }
+    given = {key: value for key, value in zero.items() if value != "auto"}
+    parsed = DeepSpeedZeroConfig(**given)
+    assert path.stem.startswith(f"zero{int(parsed.stage)}")
+    assert parsed.model_extra in (None, {})
+    assert parsed.gather_16bit_weights_on_model_save is (parsed.stage == 3)
+
+
+def test_offload_files_differ_from_their_stage_only_in_offloading():
+    for stage in (2, 3):
+        plain, offload = (
+            json.loads((CONFIGS / f"deepspeed/zero{stage}{suffix}.json").read_text())
+            for suffix in ("", "_offload")
+        )
+        assert offload["zero_optimization"].pop("offload_optimizer")["device"] == "cpu"
+        if stage == 3:
+            assert offload["zero_optimization"].pop("offload_param")["device"] == "cpu"
+        assert offload == plain
+
+
+@pytest.mark.parametrize("size", ["7b", "13b"])
+@pytest.mark.parametrize(("tuning", "rate"), [("lora", 2e-4), ("full", 2e-5)])
+def test_llava_presets_are_the_official_recipe(size, tuning, rate):
+    """LLaVA-1.5's published scripts: finetune.sh and finetune_lora.sh."""
+    config = load_config(CONFIGS / f"experiments/llava15_{size}_{tuning}.yaml")
+    hf = config.training.hf
+    assert config.training.tuning == tuning
+    assert hf["learning_rate"] == rate
+    assert hf["per_device_train_batch_size"] * hf["gradient_accumulation_steps"] * 8 == 128
+    assert (hf["num_train_epochs"], hf["weight_decay"], hf["bf16"]) == (1, 0.0, True)
+    assert (hf["lr_scheduler_type"], hf["warmup_steps"]) == ("cosine", 0.03)
+    assert (config.data.max_length, config.model.image_aspect_ratio) == (2048, "pad")
+    assert (config.model.template, config.training.freeze) == ("vicuna_v1", ("vision_tower",))
+    assert config.training.deepspeed == "configs/deepspeed/zero3.json"
+    if tuning == "lora":
+        assert (config.training.lora["r"], config.training.lora["lora_alpha"]) == (128, 256)
+        assert config.training.learning_rates == {"projector": 2e-5}

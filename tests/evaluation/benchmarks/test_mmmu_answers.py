@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism_tune.evaluation.benchmarks.mmmu_answers import (
+    draw_choice,
+    judge_open,
+    normalize,
+    parse_choice,
+    parse_choice_lmms_eval,
+    parse_open,
+)
+
+CASES = Path(__file__).parent / "cases"
+OPTIONS = {"A": "glass", "B": "water", "C": "wood", "D": "stone"}
+
+
+@pytest.mark.parametrize(
+    ("response", "llava15", "lmms_eval"), json.loads((CASES / "mmmu_choice.json").read_text())
+)
+def test_letters_are_parsed_as_the_official_code_does(response, llava15, lmms_eval):
+    assert parse_choice(response, OPTIONS) == llava15
+    assert parse_choice_lmms_eval(response, OPTIONS) == lmms_eval
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "right"), json.loads((CASES / "mmmu_open.json").read_text())
+)
+def test_open_answers_are_judged_as_the_official_code_does(response, gold, right):
+    assert judge_open(parse_open(response), gold) is right
+
+
+def test_normal_forms():
+    assert normalize(" 1,234.567 ") == [1234.57]
+    assert normalize("Ab") == ["ab"]
+    assert normalize("B") == [" b", "b "]
+
+
+def test_a_draw_depends_on_the_question_alone():
+    draws = [draw_choice(f"validation_Math_{n}", "ABCD") for n in range(200)]
+    assert draws == [draw_choice(f"validation_Math_{n}", "ABCD") for n in range(200)]
+    assert all(30 < draws.count(letter) < 70 for letter in "ABCD")
+
+
+@given(st.text())
+def test_any_response_is_parsed(response):
+    assert parse_choice(response, OPTIONS) in {None, *OPTIONS}
+    assert parse_choice_lmms_eval(response, OPTIONS) in {None, *OPTIONS}
+    judge_open(parse_open(response), ["3", "x"])

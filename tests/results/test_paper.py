@@ -1,0 +1,67 @@
+"""The paper's printed rows against our Rel."""
+
+import pytest
+
+from prism_tune.results import paper
+from prism_tune.results.build import build_table
+from prism_tune.results.columns import COLUMN_SETS
+from prism_tune.results.scores import paper_relative
+
+
+def _rel(table, key, columns):
+    return paper_relative(table.row(key), table, COLUMN_SETS[columns].columns)
+
+
+@pytest.mark.parametrize("key", ["random", "prism", "full"])
+def test_vision_flan_is_reproduced_to_the_digit(key):
+    row = paper.VISIONFLAN.row(key)
+    assert round(_rel(paper.VISIONFLAN, key, "visionflan"), 1) == row.printed_rel
+
+
+def test_vision_flan_values():
+    assert _rel(paper.VISIONFLAN, "random", "visionflan") == pytest.approx(94.1088, abs=1e-4)
+    assert _rel(paper.VISIONFLAN, "prism", "visionflan") == pytest.approx(100.9149, abs=1e-4)
+
+
+def test_the_main_rows_ten_columns_give_101_95_not_the_printed_101_7():
+    assert _rel(paper.MAIN, "prism", "llava") == pytest.approx(101.9506, abs=1e-4)
+    assert paper.MAIN.row("prism").printed_rel == 101.7
+    text = build_table("main", [], baseline=None)
+    assert "the mean over the ten columns it prints is 101.95" in text
+
+
+def test_ablation_rows_lie_up_to_0_8_below_print_and_never_above():
+    gaps = [
+        row.printed_rel - _rel(paper.ABLATION, row.key, "ablation")
+        for row in paper.ABLATION.rows
+        if row.key != "prism"
+    ]
+    assert [round(gap, 1) for gap in gaps] == [0.5, 0.8, 0.1, 0.8]
+
+
+def test_every_printed_cell_is_a_column_of_its_table():
+    tables = {"llava": paper.MAIN, "ablation": paper.ABLATION, "visionflan": paper.VISIONFLAN}
+    for columns, table in tables.items():
+        labels = {column.label for column in COLUMN_SETS[columns].columns}
+        assert all(row.cells.keys() <= labels for row in table.rows)
+
+
+def test_vision_flan_table_as_printed():
+    table = build_table("visionflan", [], baseline=None)
+    assert table.splitlines()[2:7] == [
+        "| Method         | Run   | VizWiz | SQA-I | TextVQA | POPE |  MME-P | MMBench |  Rel. "
+        "| Rel. printed |",
+        "|----------------|-------|-------:|------:|--------:|-----:|-------:|--------:|------:"
+        "|-------------:|",
+        "| Random         | paper |   38.8 |  56.5 |    46.9 | 83.1 | 1175.0 |    48.9 |  94.1 "
+        "|         94.1 |",
+        "| PRISM          | paper |   42.3 |  61.1 |    50.8 | 84.1 | 1275.5 |    53.1 | 100.9 "
+        "|        100.9 |",
+        "| Full fine-tune | paper |   41.7 |  60.8 |    50.4 | 83.4 | 1263.2 |    52.6 | 100.0 "
+        "|        100.0 |",
+    ]
+
+
+@pytest.mark.parametrize("table", ["ablation", "models", "language"])
+def test_the_papers_rows_stand_alone_without_runs(table):
+    assert "| paper |" in build_table(table, [], baseline=None)

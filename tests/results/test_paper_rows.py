@@ -1,0 +1,67 @@
+"""Which of the paper's rows stands beside which of ours."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from support.table_runs import llava_results
+
+from prism_tune.results.build import build_table
+
+
+def _rows(table, runs) -> dict[str, dict[str, str]]:
+    text = build_table(table, runs, baseline=None, output_format="csv")
+    return {row["Run"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def _ablation_results(pope: float, mme: float, sqa: float) -> list[dict]:
+    return llava_results(pope, mme, sqa)[:2]
+
+
+@pytest.mark.parametrize(
+    ("selection", "printed"),
+    [
+        ({"layer": 16}, 97.9),
+        ({"layer": 32}, 97.2),
+        ({"keep": "high"}, 96.3),
+        ({"pooling": "last"}, 97.4),
+        ({"layer": 2}, 100.0),
+    ],
+)
+def test_a_variant_stands_beside_the_papers_row_of_its_kind(runs, selection, printed):
+    manifest = {"features": {"num_model_layers": 32}}
+    results = _ablation_results(90.0, 330.0, 71.0)
+    prism = runs.write("prism", results, manifest=manifest)
+    variant = runs.write("variant", results, manifest=manifest, selection=selection)
+    row = _rows("ablation", [prism, variant])["variant"]
+    assert float(row["Rel. printed"]) == printed
+
+
+def test_what_the_paper_has_no_row_for_stands_beside_none(runs):
+    results = _ablation_results(90.0, 330.0, 71.0)
+    prism = runs.write("prism", results)
+    raw = runs.write("raw", results, selection={"centering": "none"})
+    assert _rows("ablation", [prism, raw])["raw"]["Rel. printed"] == "n/a"
+
+
+def test_models_stand_beside_their_own_rows_by_the_name_in_the_config(runs):
+    """The paper prints no cells of the other models: the difference is to its printed Rel."""
+    rows = [
+        runs.write(
+            f"{name}-{kind}",
+            llava_results(90.0 + bonus, 300.0, 71.0),
+            model_name=name,
+            records="pool" if kind == "full" else "subset",
+        )
+        for name in ("Phi2-3B", "Llama-3-8B")
+        for kind, bonus in (("full", 0), ("prism", 9))
+    ]
+    table = _rows("models", rows)
+    ours = 100 * (3 * 1.1 + 2) / 5
+    assert float(table["Phi2-3B-prism"]["Rel."]) == pytest.approx(ours)
+    assert float(table["Phi2-3B-prism"]["Rel. printed"]) == 100.1
+    assert float(table["Phi2-3B-prism"]["Δ paper"]) == pytest.approx(ours - 100.1)
+    assert float(table["Llama-3-8B-prism"]["Δ paper"]) == pytest.approx(ours - 100.8)
+    assert table["Phi2-3B-prism"]["Method"] == "Phi2-3B: PRISM 25 % (lora)"

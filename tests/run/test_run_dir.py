@@ -1,0 +1,183 @@
+"""Run folders: writes that survive a crash, fingerprints, and when a stage counts as finished."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism_tune.errors import UserError
+from prism_tune.run import folder
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model
+from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
+from prism_tune.run.stage import Stage
+
+MIB = 1 << 20
+
+
+def test_layout(tmp_path):
+    run = RunDir(tmp_path / "trial")
+    layout = {
+        "config.yaml": run.config,
+        "timings.json": run.timings,
+        "log.txt": run.log,
+        "selection/features": run.features,
+        "selection/subset.json": run.subset,
+        "training/final": run.checkpoint,
+        "evaluation/pope": run.benchmark("pope"),
+        "tables": run.tables,
+    }
+    assert {str(path.relative_to(run.root)): path for path in layout.values()} == layout
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_crash_leaves_the_old_content_and_no_rubbish(tmp_path, monkeypatch, moment):
+    path = tmp_path / "scores.json"
+    write_atomic(path, "old")
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder.os, moment, crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_new_content_is_complete_before_it_takes_the_name(tmp_path, monkeypatch):
+    path = tmp_path / "deep/down/file.txt"
+    seen = []
+    replace = os.replace
+
+    def spy(source, target):
+        seen.append((Path(source).read_text(), target.exists()))
+        replace(source, target)
+
+    monkeypatch.setattr(folder.os, "replace", spy)
+    write_atomic(path, "content")
+    assert seen == [("content", False)]
+    assert path.read_text() == "content"
+
+
+def test_written_files_have_the_users_usual_permissions(tmp_path):
+    write_atomic(tmp_path / "atomic", "x")
+    (tmp_path / "usual").write_text("x")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_json_takes_numpy_and_is_readable(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"b": np.float64(0.5), "a": np.arange(3), "c": np.int64(2)})
+    assert read_json(path) == {"b": 0.5, "a": [0, 1, 2], "c": 2}
+    assert path.read_text().startswith('{\n  "b": 0.5')
+
+
+def test_json_that_cannot_be_read_is_the_users_to_mend(tmp_path):
+    path = tmp_path / "x.json"
+    with pytest.raises(UserError, match=r"x\.json: no such file"):
+        read_json(path)
+    path.write_text('{"a": ')
+    with pytest.raises(UserError, match=r"x\.json: not valid JSON"):
+        read_json(path)
+
+
+def test_fingerprint_is_sha256_of_canonical_json():
+    expected = "43258cff783fe7036d8a43033f830adfc60ec037382473548ac742b888292777"  # {"a":1,"b":2}
+    assert fingerprint({"b": 2, "a": 1}) == expected
+    assert fingerprint({"b": 2, "a": 1.5}) != expected
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), VALUES))
+def test_fingerprint_ignores_the_order_of_keys(value):
+    assert fingerprint(dict(reversed(value.items()))) == fingerprint(value)
+
+
+class TestFingerprintModel:
+    @pytest.fixture
+    def model(self, tmp_path):
+        """A checkpoint with a large file (3 MiB) and a small one."""
+        root = tmp_path / "model"
+        root.mkdir()
+        (root / "model.safetensors").write_bytes(bytes(3 * MIB))
+        (root / "config.json").write_text("{}")
+        return root
+
+    def changed(self, model, edit) -> bool:
+        before = fingerprint_model(str(model), None)
+        edit(model)
+        return fingerprint_model(str(model), None) != before
+
+    @pytest.mark.parametrize("offset", [0, MIB - 1, 2 * MIB, 3 * MIB - 1])
+    def test_sees_both_ends_of_a_large_file(self, model, offset):
+        def flip(root):
+            with (root / "model.safetensors").open("r+b") as file:
+                file.seek(offset)
+                file.write(b"\x01")
+
+        assert self.changed(model, flip)
+
+    def test_sees_size_content_and_names(self, model):
+        large = model / "model.safetensors"
+        assert self.changed(model, lambda _: large.write_bytes(bytes(3 * MIB + 1)))
+        assert self.changed(model, lambda root: (root / "config.json").write_text("{ }"))
+        assert self.changed(model, lambda root: (root / "config.json").rename(root / "c.json"))
+
+    def test_is_the_same_wherever_the_directory_lies(self, model, tmp_path):
+        before = fingerprint_model(str(model), None)
+        moved = model.rename(tmp_path / "moved")
+        assert fingerprint_model(str(moved), None) == before
+
+    def test_of_a_hub_id_depends_on_the_revision(self):
+        first, second = (fingerprint_model("org/name", r) for r in (None, "abc"))
+        assert first != second
+
+
+INPUTS = {"pool": "aaa", "selection": {"budget": 0.3, "layers": (1, 2)}}
+
+
+class TestStage:
+    @pytest.fixture
+    def stage(self, tmp_path):
+        return Stage(tmp_path / "selection")
+
+    def test_new(self, stage):
+        assert stage.changed_inputs(INPUTS) is None
+        with pytest.raises(UserError, match="not finished; first run `prism-tune select CONFIG`"):
+            stage.require("select")
+
+    def test_finished_with_the_same_inputs(self, stage):
+        stage.finish(INPUTS, subset="abc", num_kept=np.int64(3))
+        assert stage.changed_inputs(INPUTS) == []
+        assert stage.changed_inputs(dict(reversed(INPUTS.items()))) == []
+        record = stage.require("select")
+        assert record["outputs"] == {"subset": "abc", "num_kept": 3}
+        assert record["fingerprint"] == fingerprint(INPUTS)
+
+    def test_names_every_input_that_changed_came_or_went(self, stage):
+        stage.finish(INPUTS)
+        now = {"selection": {"budget": 0.2, "layers": (1, 2)}, "model": "m"}
+        assert stage.changed_inputs(now) == ["model", "pool", "selection"]
+
+    def test_inputs_may_hold_numpy_values(self, stage):
+        inputs = {"num_images": np.int64(4), "sizes": np.array([1, 2])}
+        stage.finish(inputs)
+        assert stage.changed_inputs(inputs) == []
+        assert stage.changed_inputs({"num_images": 4, "sizes": [1, 3]}) == ["sizes"]
+
+    def test_reopened(self, stage):
+        stage.finish(INPUTS)
+        stage.reopen()
+        stage.reopen()
+        assert stage.changed_inputs(INPUTS) is None

@@ -1,0 +1,128 @@
+"""What stages took: summed over resumed attempts, without what a changed run no longer is."""
+
+from __future__ import annotations
+
+import pytest
+
+from prism_tune.run import timings
+from prism_tune.run.folder import RunDir
+from prism_tune.run.timings import StageTimer, read_timings, stage_total, sum_attempts
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def perf_counter(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timings, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDir(tmp_path / "trial")
+
+
+def timer(run, stage="training", fingerprint="f1", **options) -> StageTimer:
+    return StageTimer(run, stage, fingerprint=fingerprint, device="cpu", **options)
+
+
+def test_an_attempt_is_metered(run, clock):
+    with timer(run, num_devices=4) as attempt:
+        clock.seconds += 2.5
+        attempt.tick(images=8, tokens=100)
+        clock.seconds += 0.5
+        attempt.tick(images=4)
+    [entry] = read_timings(run)
+    assert entry["stage"] == "training"
+    assert (entry["wall_seconds"], entry["device_seconds"]) == (3.0, 12.0)
+    assert entry["counts"] == {"images": 12, "tokens": 100}
+    assert (entry["device"], entry["num_devices"], entry["finished"]) == ("cpu", 4, True)
+    assert entry["start"] <= entry["end"]
+
+
+def test_a_killed_attempt_counts_up_to_its_last_tick(run, clock):
+    attempt = timer(run)
+    attempt.__enter__()
+    clock.seconds += 5
+    attempt.tick()
+    clock.seconds += 3  # and then it was killed: no __exit__
+    with timer(run):
+        clock.seconds += 10
+    assert [entry["finished"] for entry in read_timings(run)] == [False, True]
+    assert stage_total(run, "training") == 15.0
+    assert stage_total(run, "training", "wall_seconds") == 15.0
+
+
+def test_an_attempt_that_raises_is_not_finished(run, clock):
+    def fail():
+        with timer(run):
+            clock.seconds += 1
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    [entry] = read_timings(run)
+    assert (entry["finished"], entry["wall_seconds"]) == (False, 1.0)
+
+
+def test_attempts_on_other_inputs_are_dropped_and_other_stages_kept(run, clock):
+    for stage, fingerprint, seconds in [
+        ("selection", "s1", 1),
+        ("training", "f1", 10),
+        ("evaluation/pope", "e1", 100),
+        ("training", "f2", 1000),
+    ]:
+        with timer(run, stage, fingerprint):
+            clock.seconds += seconds
+    assert stage_total(run, "training") == 1000.0
+    assert stage_total(run, "selection") == 1.0
+    assert stage_total(run, "evaluation/pope") == 100.0
+
+
+def test_a_stage_that_never_ran_has_no_total(run):
+    assert read_timings(run) == []
+    assert stage_total(run, "training") is None
+
+
+def test_a_restart_forgets_earlier_attempts_of_its_stage_only(run, clock):
+    for stage in ("selection", "training", "training"):
+        with timer(run, stage):
+            clock.seconds += 2
+    with timer(run, restart=True):
+        clock.seconds += 3
+    assert stage_total(run, "training") == 3.0
+    assert stage_total(run, "selection") == 2.0
+
+
+def test_counts_are_summed_over_attempts_and_an_unknown_quantity_is_none(run, clock):
+    with timer(run) as first:
+        first.tick(flops=3e12, images=2)
+    with timer(run):
+        pass  # killed before it counted anything, for all the sum knows
+    with timer(run) as last:
+        last.tick(flops=1e12)
+    assert stage_total(run, "training", "flops") == 4e12
+    assert stage_total(run, "training", "images") == 2
+    assert stage_total(run, "training", "tokens") is None
+    assert sum_attempts([], "device_seconds") is None
+
+
+def test_attempts_set_aside_count_again_when_their_inputs_are_back(run, clock):
+    for fingerprint, seconds in [("features", 10), ("losses", 70), ("features", 1)]:
+        with timer(run, "selection", fingerprint, set_aside=True):
+            clock.seconds += seconds
+    assert stage_total(run, "selection") == 11.0
+    assert stage_total(run, "selection/aside") == 70.0
+    with timer(run, "selection", "losses", restart=True, set_aside=True):
+        clock.seconds += 60
+    assert stage_total(run, "selection") == 60.0
+    assert stage_total(run, "selection/aside") == 11.0

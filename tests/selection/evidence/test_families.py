@@ -1,0 +1,127 @@
+"""Every family's own inputs through the shallow model: equal to the full model's hidden states."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.tiny_processors import TINY_PROCESSORS, build_family
+
+from prism_tune.config.sections import ModelConfig
+from prism_tune.data.conversation import image_token
+from prism_tune.models.load import load_shallow
+from prism_tune.models.processor import load_processor
+from prism_tune.selection.evidence.answer_losses import AnswerLosses
+from prism_tune.selection.evidence.encoding import encode
+from prism_tune.selection.evidence.gradients import GradientNorms
+from prism_tune.selection.evidence.prompts import Prompt
+from prism_tune.selection.evidence.runner import OUTPUT
+from prism_tune.selection.evidence.shallow import Extractor
+
+SIZES = [(60, 40), (28, 28), (30, 90)]
+NUM_LAYERS = 3
+FAMILY_INPUTS = {
+    "llava_next": {"pixel_values", "image_sizes"},
+    "llava_onevision": {"pixel_values", "image_sizes", "batch_num_images"},
+    "qwen2_5_vl": {"pixel_values", "image_grid_thw", "mm_token_type_ids"},
+    "internvl": {"pixel_values"},
+    "smolvlm": {"pixel_values", "pixel_attention_mask"},
+}
+
+
+def draw(size):
+    noise = np.random.default_rng(size[0]).integers(0, 255, (size[1], size[0], 3))
+    return Image.fromarray(noise.astype(np.uint8))
+
+
+def encode_images(processor):
+    """One unit for each size, with one more text each time."""
+    token = image_token(processor)
+    prompts = [f"USER: {token}\nwhat?" + " why?" * n for n in range(len(SIZES))]
+    return [
+        encode(Prompt(text), [draw(size)], processor)
+        for text, size in zip(prompts, SIZES, strict=True)
+    ]
+
+
+def hidden_states(model, unit):
+    """Mean over the image tokens of every hidden state of the full model, (layers + 1, D)."""
+    inputs = {
+        key: value[None] if value.shape == unit.pooled_L.shape else value
+        for key, value in unit.inputs.items()
+    }
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+    is_image = unit.inputs["input_ids"] == model.config.image_token_id
+    return torch.stack([state[0, is_image].mean(dim=0) for state in states])
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_every_layer_of_every_family_equals_the_full_model(family, tmp_path):
+    model, processor = build_family(family)
+    model.save_pretrained(tmp_path)
+    units = encode_images(processor)
+    assert units[0].inputs.keys() - {"input_ids", "attention_mask"} == FAMILY_INPUTS[family]
+    counts = [int(unit.pooled_L.sum()) for unit in units]
+    assert min(counts) > 0
+    assert len(set(counts)) > 1  # images of different sizes have different numbers of tokens
+    expected = torch.stack([hidden_states(model, unit) for unit in units])
+
+    for depth in range(1, NUM_LAYERS + 1):
+        shallow = load_shallow(ModelConfig(path=str(tmp_path)), depth, dtype=torch.float32)
+        layers = tuple(range(depth + 1))
+        extractor = Extractor(shallow, processor, layers, "mean", 10_000)
+        together = extractor.pool(units)
+        for layer in layers:
+            torch.testing.assert_close(
+                together[layer], expected[:, layer], rtol=1e-4, atol=1e-5, msg=f"{depth} {layer}"
+            )
+        assert extractor.estimate_flops(units) > 0
+
+
+@pytest.mark.parametrize("family", ["llava_next", "smolvlm"])
+def test_the_stage_runs_on_families_whose_processor_loads_here(family, workplace, tmp_path):
+    model, processor = build_family(family)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    loaded = load_processor(ModelConfig(path=str(tmp_path / "model")))
+    assert type(loaded) is type(processor)
+    result = workplace.select(model__path=tmp_path / "model")
+    assert result.manifest["num_selected"] == 14
+    assert result.manifest["features"]["prompt"] == "prefix"
+    assert result.manifest["features"]["num_units"] == 16
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_losses_and_gradients_of_every_family_are_those_of_its_own_loss(family):
+    """In one batch, against one record at a time through the model with its labels."""
+    model, processor = build_family(family)
+    model.eval()
+    units = [with_labels(unit, 2 + n) for n, unit in enumerate(encode_images(processor))]
+    losses = AnswerLosses(model, processor, 3, 10_000).pool(units)[OUTPUT]
+    norms = GradientNorms(model, processor, 10_000, None).pool(units)[OUTPUT]
+    chosen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for unit, (nll, _, count), norm in zip(
+        units, losses.tolist(), norms[:, 0].tolist(), strict=True
+    ):
+        inputs = {
+            key: value[None] if value.shape == unit.pooled_L.shape else value
+            for key, value in unit.inputs.items()
+        }
+        loss = model(**inputs).loss
+        gradients = torch.autograd.grad(loss, chosen)
+        expected = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+        assert (nll, count) == pytest.approx((loss.item(), int(unit.pooled_L.sum())), rel=1e-4)
+        assert norm == pytest.approx(expected, rel=1e-3)
+
+
+def with_labels(unit, num_labels):
+    """The unit with its last tokens as the answer."""
+    labels = torch.full_like(unit.inputs["input_ids"], -100)
+    labels[-num_labels:] = unit.inputs["input_ids"][-num_labels:]
+    return dataclasses.replace(
+        unit, inputs={**unit.inputs, "labels": labels}, pooled_L=labels != -100
+    )

@@ -1,0 +1,384 @@
+"""Extraction against the full model, the store's promises, prefix and fallback."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from prism_tune.config.sections import ModelConfig
+from prism_tune.data.images import open_image
+from prism_tune.data.records import open_pool
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.models.load import load_model, load_shallow
+from prism_tune.models.processor import load_processor
+from prism_tune.run.folder import read_json
+from prism_tune.selection.evidence import shallow as extractor_module
+from prism_tune.selection.evidence import store as feature_store
+from prism_tune.selection.evidence.encoding import encode
+from prism_tune.selection.evidence.features import extract_features
+from prism_tune.selection.evidence.prefix_check import prefix_is_exact
+from prism_tune.selection.evidence.prompts import build_prompt
+from prism_tune.selection.evidence.request import Request
+from prism_tune.selection.evidence.shallow import Extractor, pool_positions
+
+
+def extract(workplace, *, force=False, counts=None, **overrides):
+    config = workplace.config(**overrides)
+    run, pool = workplace.run_dir(**overrides), open_pool(config.data)
+    on_shard = (counts if counts is not None else []).append
+    return extract_features(Request(config, run, pool, {}, on_shard, force))
+
+
+def hidden_states_of_full_model(workplace, index, kind):
+    """Mean over the image tokens of every hidden state, by the whole model, head and all."""
+    config = workplace.config()
+    model = load_model(config.model, dtype=torch.float32)
+    processor = load_processor(config.model)
+    pool = open_pool(config.data)
+    prompt = build_prompt(pool[index], kind, "vicuna_v1", processor)
+    images = [open_image(path) for path in pool.image_paths(index)]
+    inputs = processor(images=images, text=[prompt.text], return_tensors="pt")
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+    is_image = inputs["input_ids"][0] == model.config.image_token_id
+    return [state[0, is_image].mean(dim=0).numpy() for state in states]
+
+
+@pytest.mark.parametrize("kind", ["prefix", "whole"])
+def test_every_layer_equals_the_full_models_hidden_state(workplace, kind):
+    """k = 0 is the embeddings, k = L is behind the final norm; whole prompts give the same."""
+    expected = hidden_states_of_full_model(workplace, 0, kind)
+    assert len(expected) == 5
+    table = extract(workplace, selection__options="{layers: [0, 1, 2, 3, 4]}")
+    shard = load_file(next(workplace.run_dir().features.glob("shard-*")))
+    for layer in range(5):
+        row = shard[f"layer_{layer}"][table.row_N[0]]
+        np.testing.assert_allclose(row, expected[layer], rtol=1e-4, atol=1e-5)
+
+
+def test_several_layers_in_one_pass(workplace):
+    one_pass = extract(workplace, selection__options="{layers: [0, 4]}")
+    assert one_pass.description["layers"] == [0, 1, 4]
+    shard = load_file(next(workplace.run_dir().features.glob("shard-*")))
+    for layer in (0, 1):
+        alone = extract(workplace, name=f"alone{layer}", selection__layer=layer)
+        np.testing.assert_allclose(
+            shard[f"layer_{layer}"], alone.values_UD[slice(0, 16)], rtol=1e-5, atol=1e-6
+        )
+    deeper = extract(workplace, selection__layer=4)
+    assert deeper.description["num_computed"] == 0
+    np.testing.assert_array_equal(deeper.values_UD[slice(0, 16)], shard["layer_4"])
+
+
+def test_bad_list_of_layers_is_refused(workplace):
+    with pytest.raises(ConfigError, match=r"selection\.options\.layers"):
+        extract(workplace, selection__options="{layers: deep}")
+
+
+def test_each_distinct_image_is_computed_once(workplace):
+    (workplace.images / "copy.png").write_bytes((workplace.images / "5.png").read_bytes())
+    records = workplace.records()
+    records.append({**records[0], "id": "copied", "image": "copy.png"})
+    workplace.write_records(records)
+    counts = []
+    table = extract(workplace, counts=counts)
+    assert [c["images"] for c in counts] == [16]
+    five = next(i for i, r in enumerate(records) if r["id"] == "shape-5")
+    assert table.row_N[-1] == table.row_N[five]
+    assert table.row_N.tolist().count(-1) == 2
+
+
+def test_text_before_the_image_is_part_of_the_prefix(workplace):
+    records = workplace.records()[:1]
+    late = {**records[0], "id": "late"}
+    question = {"from": "human", "value": "what is this?\n<image>"}
+    late["conversations"] = [question, *late["conversations"][1:]]
+    workplace.write_records([*records, late])
+    assert extract(workplace).description["num_units"] == 2
+
+
+def test_tokens_counted_are_the_prefix_only(workplace):
+    counts = []
+    extract(workplace, counts=counts)
+    processor = load_processor(workplace.config().model)
+    pool = open_pool(workplace.config().data)
+    prompt = build_prompt(pool[0], "prefix", "vicuna_v1", processor)
+    assert prompt.text.endswith("USER: <image>")
+    num_tokens = len(encode(prompt, [open_image(pool.image_paths(0)[0])], processor).pooled_L)
+    assert counts[0]["tokens"] == 16 * num_tokens
+    assert counts[0]["flops"] > 0
+
+
+def test_joint_pools_image_and_question_but_not_answer(workplace):
+    pool = open_pool(workplace.config().data)
+    processor = load_processor(workplace.config().model)
+    prompt = build_prompt(pool[0], "joint", "vicuna_v1", processor)
+    encoded = encode(prompt, [open_image(pool.image_paths(0)[0])], processor)
+    ids = encoded.inputs["input_ids"][encoded.pooled_L]
+    assert processor.tokenizer.decode(ids) == "<image>" * 4 + "what shape is image 0?"
+    assert prompt.text.endswith("what shape is image 0?")
+
+
+def test_pooling_by_hand():
+    hidden = torch.tensor([[[1.0, 10.0], [3.0, 20.0], [5.0, 30.0], [9.0, 90.0]]])
+    mask = torch.tensor([[False, True, True, False]])
+    assert pool_positions(hidden, mask, "mean").tolist() == [[4.0, 25.0]]
+    assert pool_positions(hidden, mask, "last").tolist() == [[5.0, 30.0]]
+
+
+def test_bfloat16_is_pooled_in_float32():
+    hidden = torch.ones(1, 1024, 1, dtype=torch.bfloat16)
+    hidden[0, 0] = 2
+    mask = torch.ones(1, 1024, dtype=torch.bool)
+    assert pool_positions(hidden, mask, "mean").item() == 1025 / 1024
+
+
+def make_extractor(workplace, **options):
+    config: ModelConfig = workplace.config().model
+    processor = load_processor(config)
+    model = load_shallow(config, 2, dtype=torch.float32)
+    return Extractor(
+        model, processor, (2,), "mean", options.get("tokens_per_batch", 10_000)
+    ), processor
+
+
+def encode_some(workplace, processor, num_records=5):
+    pool = open_pool(workplace.config().data)
+    indices = [i for i in range(len(pool)) if not pool.is_text_only_N[i]][:num_records]
+    return [
+        encode(
+            build_prompt(pool[i], "whole", "vicuna_v1", processor),
+            [open_image(path) for path in pool.image_paths(i)],
+            processor,
+        )
+        for i in indices
+    ]
+
+
+def test_padding_and_batching_do_not_change_a_feature(workplace):
+    extractor, processor = make_extractor(workplace)
+    batch = encode_some(workplace, processor)
+    assert len({len(unit.pooled_L) for unit in batch}) > 1
+    together = extractor.pool(batch)[2]
+    alone = torch.cat([extractor.pool([unit])[2] for unit in batch])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(workplace, monkeypatch):
+    extractor, processor = make_extractor(workplace, tokens_per_batch=1000)
+    batch = encode_some(workplace, processor)
+    expected = extractor.pool(batch)[2]
+    forward = extractor._forward
+
+    def run_small_only(units):
+        if len(units) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(units)
+
+    monkeypatch.setattr(extractor, "_forward", run_small_only)
+    torch.testing.assert_close(extractor.pool(batch)[2], expected, rtol=1e-5, atol=1e-6)
+    assert extractor.tokens_per_batch == 250
+
+    def never(units):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(extractor, "_forward", never)
+    with pytest.raises(UserError, match="out of memory with one record"):
+        extractor.pool(batch)
+
+
+def check_prefix(workplace, extractor, processor):
+    pool = open_pool(workplace.config().data)
+    records = [i for i in range(8) if not pool.is_text_only_N[i]]
+    return prefix_is_exact(extractor, pool, records, "vicuna_v1", processor)
+
+
+def test_prefix_is_enough_for_causal_attention(workplace):
+    assert check_prefix(workplace, *make_extractor(workplace))
+
+
+def see_everything(model):
+    """Make attention bidirectional, as prefix language models have it over their prompt."""
+    decoder = model.language_model
+    for layer in decoder.layers:
+        layer.self_attn.is_causal = False
+    forward = decoder.forward
+
+    def without_mask(*args, **options):
+        embeds = options["inputs_embeds"]
+        length = embeds.shape[1]
+        options["attention_mask"] = torch.zeros(len(embeds), 1, length, length)
+        return forward(*args, **options)
+
+    decoder.forward = without_mask
+    return model
+
+
+def test_model_that_sees_the_question_falls_back_to_whole_prompts(workplace, monkeypatch):
+    load = extractor_module.load_shallow
+    monkeypatch.setattr(
+        extractor_module, "load_shallow", lambda *a, **o: see_everything(load(*a, **o))
+    )
+    table = extract(workplace, selection__layer=2)
+    assert table.description["prompt"] == "whole"
+    assert table.description["num_units"] == 24
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_killed_run_resumes_at_the_last_finished_shard(workplace, monkeypatch):
+    monkeypatch.setattr(feature_store, "UNITS_PER_SHARD", 3)
+    whole = extract(workplace, name="whole")
+    finished = []
+
+    def kill_third(counts):
+        finished.append(counts)
+        if len(finished) == 3:
+            raise KilledError
+
+    config, run = workplace.config(), workplace.run_dir()
+    with pytest.raises(KilledError):
+        extract_features(Request(config, run, open_pool(config.data), {}, kill_third))
+    assert len(list(run.features.glob("shard-*"))) == 3
+    counts = []
+    resumed = extract(workplace, counts=counts)
+    assert [c["images"] for c in counts] == [3, 3, 1]
+    assert [p.name for p in sorted(run.features.glob("shard-*"))] == [
+        p.name for p in sorted(workplace.run_dir(name="whole").features.glob("shard-*"))
+    ]
+    np.testing.assert_array_equal(resumed.row_N, whole.row_N)
+    np.testing.assert_array_equal(resumed.values_UD[slice(0, 16)], whole.values_UD[slice(0, 16)])
+
+
+def test_crash_while_writing_leaves_no_shard(workplace, monkeypatch):
+    def crash(*args, **options):
+        save_file(*args, **options)
+        raise KilledError
+
+    monkeypatch.setattr(feature_store, "save_file", crash)
+    with pytest.raises(KilledError):
+        extract(workplace)
+    monkeypatch.undo()
+    assert list(workplace.run_dir().features.glob("shard-*")) == []
+
+
+def test_grown_pool_computes_new_images_only(workplace):
+    records = workplace.records()
+    workplace.write_records([r for r in records if r.get("image") not in ("3.png", "4.png")])
+    extract(workplace)
+    workplace.write_records(records)
+    counts = []
+    table = extract(workplace, counts=counts)
+    assert [c["images"] for c in counts] == [2]
+    assert (table.row_N >= 0).sum() == 24
+
+
+def test_changed_image_file_is_computed_anew(workplace):
+    before = extract(workplace)
+    (workplace.images / "3.png").write_bytes((workplace.images / "4.png").read_bytes())
+    after = extract(workplace)
+    records = workplace.records()
+    three, four = (
+        next(i for i, r in enumerate(records) if r["id"] == f"shape-{n}") for n in (3, 4)
+    )
+    assert before.row_N[three] != before.row_N[four]
+    assert after.row_N[three] == after.row_N[four]
+    assert after.description["num_computed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"selection__pooling": "last"}, r"selection\.pooling \(mean there, last asked\)"),
+        ({"selection__dtype": "bfloat16"}, r"selection\.dtype \(float32 there, bfloat16 asked\)"),
+        ({"selection__layer": 2}, r"selection\.layer \(\[1\] there, \[2\] asked\)"),
+    ],
+)
+def test_features_of_other_settings_are_refused_by_name_and_kept(workplace, change, difference):
+    before = extract(workplace).values_UD[slice(0, 16)]
+    with pytest.raises(UserError, match=difference):
+        extract(workplace, **change)
+    again = extract(workplace)
+    assert again.description["num_computed"] == 0
+    np.testing.assert_array_equal(again.values_UD[slice(0, 16)], before)
+    forced = extract(workplace, force=True, **change)
+    assert forced.description["num_computed"] == 16
+    assert np.abs(forced.values_UD[slice(0, 16)] - before).max() > 1e-4
+
+
+def test_other_image_preprocessing_is_refused(workplace):
+    extract(workplace)
+    with pytest.raises(UserError, match=r"image_aspect_ratio \(pad there, processor asked\)"):
+        extract(workplace, model__image_aspect_ratio="processor")
+
+
+def test_another_model_is_refused(workplace, tiny_llava_dir, tmp_path):
+    extract(workplace)
+    other = shutil.copytree(tiny_llava_dir, tmp_path / "other")
+    assert extract(workplace, model__path=other).description["num_computed"] == 0  # only moved
+    (other / "generation_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"other settings: model\. Features are never mixed"):
+        extract(workplace, model__path=other)
+
+
+def test_a_run_that_finished_no_shard_leaves_nothing_to_refuse(workplace, monkeypatch):
+    monkeypatch.setattr(feature_store.FeatureStore, "write_shard", None)
+    with pytest.raises(TypeError):
+        extract(workplace)
+    monkeypatch.undo()
+    assert extract(workplace, selection__dtype="bfloat16").description["num_computed"] == 16
+
+
+def test_the_manifest_says_what_the_features_are(workplace):
+    extract(workplace)
+    manifest = read_json(workplace.run_dir().features / "manifest.json")
+    config = workplace.config()
+    assert manifest["inputs"].keys() == {
+        *("model", "model.image_aspect_ratio", "model.attn_implementation"),
+        *("selection.features", "selection.pooling", "selection.dtype"),
+    }
+    assert (manifest["layers"], manifest["prompt"]) == ([1], "prefix")
+    assert (manifest["model.path"], manifest["model.revision"]) == (config.model.path, None)
+    assert manifest["preprocessing"]["crop_size"] == {"height": 28, "width": 28}
+    assert manifest["preprocessing"]["do_pad"] is True
+    hashes = pq.read_table(workplace.run_dir().features / manifest["image_hashes"]).to_pylist()
+    assert {row["name"] for row in hashes} == {f"{number}.png" for number in range(16)}
+
+
+def test_shard_of_another_store_is_never_mixed_in(workplace):
+    extract(workplace)
+    extract(workplace, name="other", selection__pooling="last")
+    foreign = next(workplace.run_dir(name="other").features.glob("shard-*"))
+    target = workplace.run_dir().features / "shard-0000.safetensors"
+    target.write_bytes(foreign.read_bytes())
+    with pytest.raises(UserError, match=r"shard-0000.*other settings"):
+        extract(workplace)
+
+
+def test_file_that_is_no_shard_is_refused(workplace):
+    extract(workplace)
+    (workplace.run_dir().features / "shard-0000.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="not a feature shard"):
+        extract(workplace)
+
+
+def test_stored_rows_are_read_across_shards(workplace, monkeypatch):
+    monkeypatch.setattr(feature_store, "UNITS_PER_SHARD", 3)
+    values = extract(workplace).values_UD
+    everything = values[slice(0, 16)]
+    assert everything.shape == (16, 32)
+    pieces = [values[slice(start, start + 4)] for start in range(0, 16, 4)]
+    np.testing.assert_array_equal(np.concatenate(pieces), everything)
+
+
+def test_worker_processes_give_the_same_features(workplace):
+    alone = extract(workplace)
+    helped = extract(workplace, name="helped", data__num_workers=2)
+    np.testing.assert_array_equal(alone.values_UD[slice(0, 16)], helped.values_UD[slice(0, 16)])

@@ -1,0 +1,73 @@
+"""What the report's tests share: hostile records, the verbs, and plots that are drawn late."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support.tiny import draw_image, draw_pool
+from typer.testing import CliRunner
+
+from prism_tune.cli.app import app
+
+NUM_IMAGES = 40
+NUM_QUESTIONS = 12
+MARKUP = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
+HOSTILE_SOURCE = "<b>bold</b> & \"quoted\" <script>document.title='hacked'</script>"
+HOSTILE_FILE = "'><img src=x onerror=alert(1)>.png"
+
+
+def prism_tune(*arguments: str) -> str:
+    """Run a verb in this process; its output."""
+    done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def write_hostile_pool(folder: Path) -> Path:
+    """The drawn pool, and records whose texts, ids, sources and file names are markup."""
+    pool = draw_pool(folder, num_images=NUM_IMAGES)
+    records = json.loads(pool.read_text())
+    for number in range(6):
+        name = HOSTILE_FILE if number == 0 else f"{number}.png"
+        record = {
+            "id": f"{MARKUP}{number}",
+            "source": HOSTILE_SOURCE,
+            "image": name,
+            "conversations": [
+                {"from": "human", "value": f"<image>\n{MARKUP} what is {number}?"},
+                {"from": "gpt", "value": f"</script>{MARKUP}"},
+            ],
+        }
+        records.append(record)
+    draw_image(folder / "images" / HOSTILE_FILE, 99)
+    pool.write_text(json.dumps(records))
+    return pool
+
+
+def write_questions(folder: Path) -> dict[str, str]:
+    """A quickstart benchmark of open and yes/no questions."""
+    images = folder / "test_images"
+    images.mkdir()
+    questions = []
+    for number in range(NUM_QUESTIONS):
+        draw_image(images / f"{number}.png", number)
+        kind, answer = ("open", "red") if number % 2 else ("yes_no", "yes")
+        question = {"question_id": f"{kind}-{number}", "image": f"{number}.png"}
+        questions.append(
+            {**question, "text": f"what is {number}?", "answer": answer, "category": "colour"}
+        )
+    (folder / "test.json").write_text(json.dumps(questions))
+    return {"annotations": str(folder / "test.json"), "image_dir": str(images)}
+
+
+def draw_plots(page, section: str) -> int:
+    """Scroll through a section until all of its plots are drawn; their number."""
+    plots = page.locator(f"#{section} [data-plot]")
+    for plot in plots.all():
+        plot.scroll_into_view_if_needed()
+        page.wait_for_function(
+            "name => document.querySelector(`[data-plot='${name}']`).dataset.drawn",
+            arg=plot.get_attribute("data-plot"),
+        )
+    return plots.count()

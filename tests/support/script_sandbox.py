@@ -1,0 +1,83 @@
+"""A copy of the repository's scripts, and a stand-in for its virtual environment's Python.
+
+The stand-in answers `pip install` without installing and the working verbs without working, notes
+both, and passes everything else to the Python that runs the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+  "-m pip install "*) echo "$*" >>"{log}"; exit "${{PIP_EXIT_CODE:-0}}" ;;
+  *sysconfig*) echo "{site}" ;;
+  *" audit "* | *" select "* | *" train "* | *" evaluate "* | *" prepare "* | *" tables "* | \
+  *" report "*)
+    echo "$*" >>"{log}"
+    [[ "$*" != *"${{FAIL_AT:-nothing fails}}"* ]] || exit 1
+    if [[ "$*" == *"${{FAIL_ONCE_AT:-nothing fails}}"* && ! -e "{log}.failed" ]]; then
+      touch "{log}.failed"; exit 1
+    fi ;;
+  *) exec "{python}" "$@" ;;
+esac
+"""
+
+
+class Sandbox:
+    """A copy of the repository's scripts with a stand-in environment beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "repository"
+        self.venv = root / "venv"
+        self.site = root / "site"
+        self.log = root / "log"
+        (self.root / "configs").mkdir(parents=True)
+        shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        shutil.copytree(ROOT / "configs", self.root / "configs", dirs_exist_ok=True)
+        for name in ("setup.py", "pyproject.toml"):
+            shutil.copy(ROOT / name, self.root)
+        self.site.mkdir()
+        self.place_python(self.venv / "bin/python")
+
+    def place_python(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(STAND_IN.format(log=self.log, site=self.site, python=sys.executable))
+        path.chmod(0o755)
+
+    def place_command(self, name: str, body: str) -> Path:
+        """A fake command; the folder to put on PATH."""
+        folder = self.root.parent / "path"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+        return folder
+
+    def run(self, script: str, *arguments: str, cwd: Path | None = None, **environment: str):
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("PRISM_TUNE_") and key != "NPROC"
+        }
+        variables = {"PRISM_TUNE_VENV": str(self.venv), "PYTHONPATH": str(ROOT), **environment}
+        return subprocess.run(
+            ["/bin/bash", str(self.root / "scripts" / script), *arguments],
+            env=inherited | variables,
+            cwd=cwd or self.root.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            # As at a terminal: tests in a shell's background inherit an interrupt that is ignored,
+            # and bash cannot trap such a one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    @property
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
