@@ -88,7 +88,7 @@ class Session:
                 result = self._run_language(plan, timer, force=force)
             if result is not None:
                 write_json(results, result_to_json(result))
-                plan.stage.finish(plan.inputs, metrics=dict(result.metrics))
+                plan.stage.finish(plan.inputs, config=self._config, metrics=dict(result.metrics))
         barrier()
 
     def _run_benchmark(

@@ -77,9 +77,14 @@ class RunDir:
         """The tuned model: an adapter directory or full weights, in HF layout."""
         return self.training / "final"
 
+    @property
+    def evaluation(self) -> Path:
+        """One folder a benchmark."""
+        return self.root / "evaluation"
+
     def benchmark(self, name: str) -> Path:
         """Predictions and results of one benchmark."""
-        return self.root / "evaluation" / name
+        return self.evaluation / name
 
     @property
     def tables(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import read_json, write_json
@@ -40,17 +41,28 @@ class Stage:
         now = {key: _canonical(value) for key, value in inputs.items()}
         return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
-    def finish(self, inputs: Mapping[str, Any], **outputs: Any) -> None:
-        """Record that the stage finished with these inputs, and by which code; its last act."""
+    def finish(self, inputs: Mapping[str, Any], *, config: Config, **outputs: Any) -> None:
+        """Record that the stage finished: with which inputs and config, by which code.
+
+        Its last act. Labels of tables and reports come from this record, never from what was asked
+        of the run folder afterwards.
+        """
         write_json(
             self.path,
             {
                 "fingerprint": fingerprint(_canonical(inputs)),
+                "config": config.model_dump(mode="json"),
                 "inputs": {key: _canonical(value) for key, value in inputs.items()},
                 "outputs": outputs,
                 "software": describe_software(),
             },
         )
+
+    def config(self) -> Config | None:
+        """What it finished with; None where it has not."""
+        if not self.path.exists():
+            return None
+        return Config.model_validate(read_json(self.path)["config"])
 
     def reopen(self) -> None:
         """Forget that the stage finished; the first thing a stage does when it has to rerun."""

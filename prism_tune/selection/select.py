@@ -61,5 +61,5 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
                 assert verdict.num_tokens_N is not None
                 timings = meter.read()
                 outputs = write_outputs(config, run, pool, ranking, timings, verdict.num_tokens_N)
-                stage.finish(inputs, **outputs)
+                stage.finish(inputs, config=config, **outputs)
         barrier()

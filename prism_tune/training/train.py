@@ -95,6 +95,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
             steps = read_log(run.training / LOG_NAME)
             stage.finish(
                 inputs,
+                config=config,
                 num_records=len(sourced),
                 num_steps=trainer.state.global_step,
                 final_loss=steps[-1]["loss"],

@@ -1,0 +1,112 @@
+"""What each config field changes: the one declaration that every stage derives its inputs from.
+
+A field goes in; the artifacts that have to be made anew when it changes come out. Fields of
+`BY_CONTENT` name files and are compared by what is in them: a stage adds those fingerprints itself.
+Fields that change nothing that is kept are declared with no artifact, so that a new field cannot be
+forgotten: a test walks over every field of `Config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from prism_tune.config.sections import Config
+
+Artifact = Literal["audit", "subset", "model", "answers"]
+"""What the stages audit, select, train and evaluate leave."""
+
+_NONE: tuple[Artifact, ...] = ()
+_ALL: tuple[Artifact, ...] = ("audit", "subset", "model", "answers")
+_RECORDS: tuple[Artifact, ...] = ("audit", "subset", "model")
+_STATES: tuple[Artifact, ...] = ("subset", "model", "answers")
+_SUBSET: tuple[Artifact, ...] = ("subset",)
+_MODEL: tuple[Artifact, ...] = ("model",)
+_ANSWERS: tuple[Artifact, ...] = ("answers",)
+
+DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
+    "name": _NONE,
+    "seed": _STATES,
+    "model_name": _NONE,
+    "output_dir": _NONE,
+    "compare_random": _NONE,
+    "compare": _NONE,
+    "model.path": _ALL,
+    "model.revision": _ALL,
+    "model.dtype": _MODEL,
+    "model.attn_implementation": _STATES,
+    "model.trust_remote_code": _STATES,
+    "model.template": _ALL,
+    "model.image_aspect_ratio": _ALL,
+    "data.records": _RECORDS,
+    "data.image_dir": _RECORDS,
+    "data.prepare": _NONE,
+    "data.columns": _RECORDS,
+    "data.source": _RECORDS,
+    "data.source_names": _RECORDS,
+    "data.policy": _ALL,
+    "data.max_length": _RECORDS,
+    "data.num_workers": _NONE,
+    "selection.scorer": _SUBSET,
+    "selection.budget": _SUBSET,
+    "selection.scope": _SUBSET,
+    "selection.centering": _SUBSET,
+    "selection.keep": _SUBSET,
+    "selection.features": _SUBSET,
+    "selection.layer": _SUBSET,
+    "selection.pooling": _SUBSET,
+    "selection.tokens_per_batch": _NONE,
+    "selection.dtype": _SUBSET,
+    "selection.options": _SUBSET,
+    "training.records": _MODEL,
+    "training.tuning": _MODEL,
+    "training.lora": _MODEL,
+    "training.learning_rates": _MODEL,
+    "training.freeze": _MODEL,
+    "training.deepspeed": _MODEL,
+    "training.batching": _MODEL,
+    "training.tokens_per_batch": _MODEL,
+    "training.hf": _MODEL,
+    "evaluation.benchmarks": _NONE,  # each has results of its own
+    "evaluation.data": _ANSWERS,
+    "evaluation.profile": _ANSWERS,
+    "evaluation.controls": _ANSWERS,
+    "evaluation.batch_size": _ANSWERS,
+    "evaluation.dtype": _ANSWERS,
+    "tracking.wandb": _NONE,
+    "tracking.project": _NONE,
+    "tracking.entity": _NONE,
+}
+
+BY_CONTENT = frozenset(
+    {
+        "model.path",
+        "model.revision",
+        "data.records",
+        "data.image_dir",
+        "data.columns",
+        "data.source",
+        "data.source_names",
+        "training.deepspeed",
+        "evaluation.data",
+    }
+)
+"""Fields that stand for files, or say how these are read: their content is compared."""
+
+
+def list_fields(config: Config) -> dict[str, Any]:
+    """Every field by its dotted name, as JSON; dictionaries inside a section stay whole."""
+    fields: dict[str, Any] = {}
+    for name, value in config.model_dump(mode="json").items():
+        is_section = name in {"model", "data", "selection", "training", "evaluation", "tracking"}
+        fields |= {f"{name}.{k}": v for k, v in value.items()} if is_section else {name: value}
+    return fields
+
+
+def fields_of(config: Config, artifact: Artifact) -> dict[str, Any]:
+    """The fields an artifact depends on and that are compared by their value, by dotted name."""
+    return {
+        name: value
+        for name, value in list_fields(config).items()
+        if artifact in DEPENDS[name] and name not in BY_CONTENT
+    }
