@@ -31,5 +31,5 @@ def recorded_config(run: RunDir) -> Config:
     if training is not None and latest.training.tuning != "none":
         changes = {"training": training.training, "model": training.model, "data": training.data}
     if selection is not None:
-        changes["selection"] = selection.selection  # type: ignore[assignment]
+        changes["selection"] = selection.selection
     return latest.model_copy(update=changes)
