@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from prism_tune.cli.compare import compare
+from prism_tune.cli.compare import compare, plan
 from prism_tune.cli.models import assemble, export
 from prism_tune.cli.report import report
-from prism_tune.cli.tables import plan, subset_app, tables
+from prism_tune.cli.run import run
+from prism_tune.cli.tables import subset_app, tables
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
@@ -204,6 +205,7 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+app.command()(run)
 app.command()(compare)
 app.command()(export)
 app.command()(assemble)

@@ -1,79 +1,101 @@
-"""The verb compare. Parsing, and the verbs that a comparison is made of: it may not import them."""
+"""The verbs about grids: compare and plan. Parsing only, as in `app.py`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
-if TYPE_CHECKING:
-    from prism_tune.compare.cells import Verb
-    from prism_tune.config.sections import Config
-    from prism_tune.run.folder import RunDir
+from prism_tune.cli.run import Launch, NumProcesses
+
+Rows = Annotated[str, typer.Option(help='Only rows called so: "prism* random*".')]
+GRIDS = Path("configs/experiments/tables")
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With a `compare` section.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|TABLE", help="With a `compare` section; or main, ablation, ..."
+        ),
+    ],
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads this at run time on Python 3.10
         typer.Argument(metavar="[KEY=VALUE]...", help="For example compare.seeds=[0,1]"),
     ] = None,
+    rows: Rows = "*",
     only_table: Annotated[
         bool, typer.Option("--only-table", help="Run nothing; tabulate what has finished.")
     ] = False,
+    launch: Launch = None,
+    nproc: NumProcesses = None,
 ) -> None:
-    """Select, tune and evaluate with every selector, budget and seed; tabulate side by side."""
+    """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
+    from prism_tune.cli.run import find_launcher
     from prism_tune.compare.compare import compare as run_compare
     from prism_tune.config.load import load_config, render_config
     from prism_tune.run.folder import RunDir, write_atomic
     from prism_tune.run.log import setup_logging
 
-    loaded = load_config(config, overrides or [])
+    path = find_grid(config)
+    loaded = load_config(path, overrides or [])
     run = RunDir(Path(loaded.output_dir) / loaded.name)
-    setup_logging(run.log)
-    write_atomic(run.config, render_config(loaded))
+    launcher = find_launcher(launch, nproc)
+    setup_logging(None if only_table else run.log)
+    if not only_table:
+        write_atomic(run.config, render_config(loaded))
     finished = run_compare(
         loaded,
         run,
-        run_verb=run_verb,
-        feature_key=feature_key,
-        command=" ".join(["prism-tune compare", str(config), *(overrides or [])]),
+        launcher,
+        command=" ".join(["prism-tune compare", config, *(overrides or [])]),
+        rows=rows.split(),
         only_table=only_table,
     )
     if not finished:
         raise typer.Exit(1)
 
 
-def run_verb(verb: Verb, config: Config, run: RunDir) -> None:
-    """Run one verb of a cell, in a process that may have run others."""
-    from prism_tune.run.log import setup_logging
+def plan(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG|TABLE", help="Any config; or main, ablation, ...")
+    ],
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[KEY=VALUE]...", help="For example compare.seeds=[0,1]"),
+    ] = None,
+    rows: Rows = "*",
+    tflops: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second."),
+    ] = None,
+) -> None:
+    """Say which runs a config or a table takes, what is done, and what the rest costs."""
+    from prism_tune.compare.plan import make_plan
+    from prism_tune.compare.plan_table import build_plan_table
+    from prism_tune.config.load import load_config
+    from prism_tune.results.render import render
 
-    setup_logging(run.log)
-    if verb == "select":
-        from prism_tune.selection.select import select
-
-        select(config, run)
-    elif verb == "train":
-        from prism_tune.training.train import train
-
-        train(config, run)
-    else:
-        from prism_tune.evaluation.evaluate import evaluate
-
-        evaluate(config, run, force=False)
+    made = make_plan(load_config(find_grid(config), overrides or []), rows.split())
+    typer.echo(render(build_plan_table(made, tflops), "md"))
 
 
-def feature_key(config: Config) -> str | None:
-    """Equal for selections that a model has to run for once; None where it has not to run.
+def find_grid(name: str) -> Path:
+    """The config of a table by its name, or any config by its path.
 
     Raises:
-        ConfigError: an unknown scorer, or options that do not fit it.
+        ConfigError: neither.
     """
-    from prism_tune.run.fingerprints import fingerprint
-    from prism_tune.selection.inputs import find_scorer, meter_fingerprint
+    from prism_tune.errors import ConfigError
 
-    scorer = find_scorer(config.selection.scorer)
-    nothing_else: dict[str, str] = {}
-    key = meter_fingerprint(scorer.complete(config), scorer, nothing_else)
-    return None if key == fingerprint(nothing_else) else key
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    path = GRIDS / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(found.stem for found in GRIDS.glob("*.yaml")))
+        reason = (
+            f"there are {known}" if known else f"{GRIDS} is not here: call this in the repository"
+        )
+        raise ConfigError(f"no table {name!r}; {reason}, or give the path of a config")
+    return path

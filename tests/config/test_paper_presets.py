@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prism_tune.results.plan import PLANS
 from support.tiny import draw_image, draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -21,7 +22,6 @@ from prism_tune.config.load import load_config, render_config
 from prism_tune.config.sections import Config
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.results.build import build_table
-from prism_tune.results.plan import PLANS
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_atomic
 from prism_tune.selection.select import select
