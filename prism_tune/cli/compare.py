@@ -34,17 +34,16 @@ def compare(
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
     from prism_tune.compare.compare import compare as run_compare
-    from prism_tune.config.load import load_config, render_config
-    from prism_tune.run.folder import RunDir, write_atomic
-    from prism_tune.run.log import setup_logging
+    from prism_tune.config.load import load_config
+    from prism_tune.run.folder import RunDir
+    from prism_tune.run.log import open_log, setup_logging
 
-    path = find_grid(config)
-    loaded = load_config(path, overrides or [])
+    setup_logging()
+    loaded = load_config(find_grid(config), overrides or [])
     run = RunDir(Path(loaded.output_dir) / loaded.name)
     launcher = find_launcher(launch, nproc)
-    setup_logging(None if only_table else run.log)
     if not only_table:
-        write_atomic(run.config, render_config(loaded))
+        open_log(run.log)
     finished = run_compare(
         loaded,
         run,

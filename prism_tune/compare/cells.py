@@ -1,4 +1,4 @@
-"""What a grid consists of: a config with a `compare` section goes in, one ordinary run per cell out.
+"""What a grid consists of: a config with a `compare` section in, one ordinary run per cell out.
 
 A cell is a selector at a budget, or a row in a variant, or the whole pool, under a seed: the config
 that `prism-tune select`, `train` and `evaluate` would take.

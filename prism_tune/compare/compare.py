@@ -72,8 +72,7 @@ def compare(
     cells = plan_cells(config, run, rows)
     wanted = require_section(config)
     if not only_table:
-        num_at_once = wanted.num_processes if launcher.kind == "local" else 1
-        _run_pending(plan_before(config, run, cells), cells, launcher, num_at_once)
+        _run_pending(config, run, cells, launcher)
     has_succeeded = not any(cell.state() == "failed" for cell in cells)
     if wanted.metrics:
         _publish(build_comparison(config, cells), run, command)
@@ -82,17 +81,17 @@ def compare(
     return has_succeeded
 
 
-def _run_pending(
-    before: Sequence[Cell], cells: Sequence[Cell], launcher: Launcher, num_at_once: int
-) -> None:
+def _run_pending(config: Config, run: RunDir, cells: Sequence[Cell], launcher: Launcher) -> None:
     """What the cells need first: data, trainings they start from, an audit; then the cells."""
+    num_at_once = require_section(config).num_processes if launcher.kind == "local" else 1
     launcher.prepare(num_at_once)
+    before = plan_before(config, run, cells)
     first = [cell for cell in before if cell.state() != "finished"]
     _prepare([*first, *cells], launcher)
     _run_cells(first, launcher, 1)
     pending = [cell for cell in cells if cell.state() != "finished"]
     logger.info("compare: %d cells, %d to run", len(cells), len(pending))
-    _audit(pending, launcher)
+    _audit(pending, run, launcher)
     _run_cells(pending, launcher, num_at_once)
 
 
@@ -104,11 +103,14 @@ def _prepare(cells: Sequence[Cell], launcher: Launcher) -> None:
             raise UserError(f"data.prepare: {cell.config.data.prepare} failed; see above")
 
 
-def _audit(pending: Sequence[Cell], launcher: Launcher) -> None:
-    """Each pool once, before anything is paid for; what it found is in its first cell's run."""
+def _audit(pending: Sequence[Cell], run: RunDir, launcher: Launcher) -> None:
+    """Each pool once, before anything is paid for, in the grid's own run folder."""
     pools = {cell.config.data.model_dump_json(): cell for cell in reversed(pending)}
+    own = {"name": run.root.name, "output_dir": str(run.root.parent)}
+    path = run.root / "audit.yaml"
     for cell in pools.values():
-        if launcher.run(["audit", str(_write_config(cell))]) != 0:
+        write_atomic(path, render_config(cell.config.model_copy(update=own)))
+        if launcher.run(["audit", str(path)]) != 0:
             raise UserError(f"{cell.config.data.records}: did not pass the audit; see above")
 
 
