@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
+from prism_tune.cli.options import Overrides, open_run
 from prism_tune.cli.run import Launch, NumProcesses
 
-Rows = Annotated[str, typer.Option(help='Only rows called so: "prism* random*".')]
 GRIDS = Path("configs/experiments/tables")
+Grid = Annotated[
+    str, typer.Argument(metavar="CONFIG|TABLE", help="A config; or a table: main, ablation, ...")
+]
+Rows = Annotated[str, typer.Option(help='Only rows called so: "prism* random*".')]
 
 
 def compare(
-    config: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG|TABLE", help="With a `compare` section; or main, ablation, ..."
-        ),
-    ],
-    overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads this at run time on Python 3.10
-        typer.Argument(metavar="[KEY=VALUE]...", help="For example compare.seeds=[0,1]"),
-    ] = None,
+    config: Grid,
+    overrides: Overrides = None,
     rows: Rows = "*",
     only_table: Annotated[
         bool, typer.Option("--only-table", help="Run nothing; tabulate what has finished.")
@@ -34,13 +30,9 @@ def compare(
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
     from prism_tune.compare.compare import compare as run_compare
-    from prism_tune.config.load import load_config
-    from prism_tune.run.folder import RunDir
-    from prism_tune.run.log import open_log, setup_logging
+    from prism_tune.run.log import open_log
 
-    setup_logging()
-    loaded = load_config(find_grid(config), overrides or [])
-    run = RunDir(Path(loaded.output_dir) / loaded.name)
+    loaded, run = open_run(find_grid(config), overrides)
     launcher = find_launcher(launch, nproc)
     if not only_table:
         open_log(run.log)
@@ -57,27 +49,20 @@ def compare(
 
 
 def plan(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG|TABLE", help="Any config; or main, ablation, ...")
-    ],
-    overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[KEY=VALUE]...", help="For example compare.seeds=[0,1]"),
-    ] = None,
+    config: Grid,
+    overrides: Overrides = None,
     rows: Rows = "*",
     tflops: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second."),
+        float | None, typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second.")
     ] = None,
 ) -> None:
     """Say which runs a config or a table takes, what is done, and what the rest costs."""
     from prism_tune.compare.plan import make_plan
     from prism_tune.compare.plan_table import build_plan_table
-    from prism_tune.config.load import load_config
     from prism_tune.results.render import render
 
-    made = make_plan(load_config(find_grid(config), overrides or []), rows.split())
-    typer.echo(render(build_plan_table(made, tflops), "md"))
+    loaded, _ = open_run(find_grid(config), overrides)
+    typer.echo(render(build_plan_table(make_plan(loaded, rows.split()), tflops), "md"))
 
 
 def find_grid(name: str) -> Path:
@@ -93,8 +78,6 @@ def find_grid(name: str) -> Path:
     path = GRIDS / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(found.stem for found in GRIDS.glob("*.yaml")))
-        reason = (
-            f"there are {known}" if known else f"{GRIDS} is not here: call this in the repository"
-        )
+        reason = f"there are {known}" if known else f"no {GRIDS} here: call this in the repository"
         raise ConfigError(f"no table {name!r}; {reason}, or give the path of a config")
     return path

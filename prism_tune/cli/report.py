@@ -1,38 +1,25 @@
-"""The verb that writes the page about a run. Parsing only, as in `app.py`."""
+"""The verb that writes the page about a run. Parsing only."""
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
-
-
-class MapProjection(str, Enum):
-    """How features become a 2-D map."""
-
-    pca = "pca"
-    umap = "umap"
 
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/NAME.")],
     more_runs: Annotated[
-        Optional[list[Path]],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        list[Path] | None,
         typer.Argument(metavar="[OTHER]...", help="More run folders for --compare."),
     ] = None,
     compare: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--compare", help="Run folders to put beside it."),
+        list[Path] | None, typer.Option("--compare", help="Run folders to put beside it.")
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of the page; default: RUN/report."),
+        Path | None, typer.Option(help="Folder of the page; default: RUN/report.")
     ] = None,
-    projection: Annotated[
-        MapProjection, typer.Option("--map", help="The 2-D map; umap needs umap-learn.")
-    ] = MapProjection.pca,
     serve: Annotated[bool, typer.Option("--serve", help="Write it, then show it.")] = False,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
@@ -44,7 +31,7 @@ def report(
 
     setup_logging()
     runs = [RunDir(folder) for folder in (run, *(compare or []), *(more_runs or []))]
-    page = build_report(runs, output, projection=projection.value)
+    page = build_report(runs, output)
     typer.echo(f"report: {page}")
     if serve:
         from prism_tune.report.serve import serve_report

@@ -11,16 +11,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from prism_tune.cli.options import ConfigPath, Overrides, open_run
+from prism_tune.compare.launch import Kind, Launcher, choose_launcher
+
 if TYPE_CHECKING:
-    from prism_tune.compare.launch import Launcher
     from prism_tune.config.sections import Config
 
 Launch = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads this at run time on Python 3.10
+    Kind | None,
     typer.Option(
         envvar="LAUNCH",
         help="local: one process | torchrun: one per GPU | slurm: in a job, on all its nodes. "
@@ -28,7 +30,7 @@ Launch = Annotated[
     ),
 ]
 NumProcesses = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--nproc", envvar="NPROC", min=1, help="Processes of torchrun. Default: GPUs."),
 ]
 
@@ -51,36 +53,27 @@ class Step:
 
 
 def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment YAML.")],
-    overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[KEY=VALUE]...", help="For example selection.budget=0.2"),
-    ] = None,
+    config: ConfigPath,
+    overrides: Overrides = None,
     launch: Launch = None,
     nproc: NumProcesses = None,
 ) -> None:
     """Audit, select, tune, evaluate, tabulate and report; what has finished is skipped."""
-    from prism_tune.config.load import load_config
-    from prism_tune.run.folder import RunDir
-
-    loaded = load_config(config, overrides or [])
+    loaded, folder = open_run(config, overrides)
     launcher = find_launcher(launch, nproc)
     launcher.prepare(1)
     given = (str(config), *(overrides or []))
     for number, step in enumerate(plan_steps(loaded, given), start=1):
         _do(number, step, launcher)
-    root = Path(loaded.output_dir) / loaded.name
-    typer.echo(f"\nReport:     {RunDir(root).report / 'index.html'}\nRun folder: {root}")
+    typer.echo(f"\nReport:     {folder.report / 'index.html'}\nRun folder: {folder.root}")
 
 
-def find_launcher(launch: str | None, num_processes: int | None) -> Launcher:
+def find_launcher(launch: Kind | None, num_processes: int | None) -> Launcher:
     """What starts the verbs.
 
     Raises:
-        ConfigError: no such launcher, or slurm outside of a job.
+        ConfigError: slurm outside of a job.
     """
-    from prism_tune.compare.launch import choose_launcher
-
     return choose_launcher(launch, num_processes, run_arguments, _PRELOAD)
 
 

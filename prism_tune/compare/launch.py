@@ -81,22 +81,19 @@ class Launcher:
 
 
 def choose_launcher(
-    kind: str | None, num_processes: int | None, main: Main, preload: tuple[str, ...]
+    kind: Kind | None, num_processes: int | None, main: Main, preload: tuple[str, ...]
 ) -> Launcher:
     """The launcher asked for; by itself torchrun where there are several GPUs, else local.
 
     Raises:
-        ConfigError: no such launcher, or slurm outside of a job.
+        ConfigError: slurm outside of a job.
     """
-    processes = num_processes or (count_gpus() if kind in (None, "", "torchrun") else 1)
-    chosen = kind or ("torchrun" if processes > 1 else "local")
-    if chosen not in ("local", "torchrun", "slurm"):
-        raise ConfigError(f"LAUNCH={chosen}: expected local, torchrun or slurm")
-    if chosen == "slurm" and not os.environ.get("SLURM_JOB_NODELIST"):
+    processes = num_processes or (1 if kind in ("local", "slurm") else count_gpus())
+    if kind == "slurm" and not os.environ.get("SLURM_JOB_NODELIST"):
         raise ConfigError(
             "LAUNCH=slurm works inside a job; submit one of the files in scripts/slurm"
         )
-    return Launcher(chosen, processes, main, preload)
+    return Launcher(kind or ("torchrun" if processes > 1 else "local"), processes, main, preload)
 
 
 def count_gpus() -> int:

@@ -181,12 +181,6 @@ def test_a_large_pool_is_sampled_evenly(runs):
     assert np.ptp(np.diff(places)) <= 1
 
 
-def test_without_umap_the_page_says_what_to_install(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(UserError, match="pip install umap-learn"):
-        build_report([run], projection="umap")
-
-
 def test_sources_add_up_to_the_pool(runs):
     """40 images: 40 `shape`, 20 `colour`, 5 text-only and 6 hostile records; half of each kept."""
     run = ReportRun(RunDir(runs / "tiny"))
