@@ -18,11 +18,12 @@ from support.table_runs import RunWriter, quickstart_result
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
 from prism_tune.report.feature_sample import draw_sample
-from prism_tune.report.overlap import measure_overlap
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.sources import summarise_sources
 from prism_tune.report.verdict import describe_run
+from prism_tune.results.overlap import measure_overlap
 from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 
 
 @pytest.fixture
@@ -133,9 +134,9 @@ def test_a_selection_being_redone_is_not_shown_as_finished(run):
 
 
 def test_a_pool_that_is_gone_costs_the_pictures_only(run, tmp_path):
-    text = run.config.read_text()
-    (pool,) = re.findall(r"records: (\S+pool.json)", text)
-    run.config.write_text(text.replace(pool, str(tmp_path / "gone.json")))
+    stage = Stage(run.selection)
+    (pool,) = re.findall(r'"records": "(\S+pool.json)"', stage.path.read_text())
+    stage.path.write_text(stage.path.read_text().replace(pool, str(tmp_path / "gone.json")))
     page = build_report([run])
     assert "Map of the pool" in section(page, "geometry")
     assert "The pool cannot be opened" in section(page, "gallery")
@@ -178,12 +179,6 @@ def test_a_large_pool_is_sampled_evenly(runs):
     places = np.flatnonzero(np.isin(everything.records, sample.records))
     assert (places[0], places[-1]) == (0, len(everything.records) - 1)
     assert np.ptp(np.diff(places)) <= 1
-
-
-def test_without_umap_the_page_says_what_to_install(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(UserError, match="pip install umap-learn"):
-        build_report([run], projection="umap")
 
 
 def test_sources_add_up_to_the_pool(runs):
