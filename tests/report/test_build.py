@@ -200,7 +200,7 @@ def test_sources_add_up_to_the_pool(runs):
 
 def test_overlap_is_counted_by_uid(runs):
     prism, random = (ReportRun(RunDir(runs / name)) for name in ("tiny", "tiny-random"))
-    overlap = measure_overlap(prism.records, random.records)
+    overlap = measure_overlap(prism.records.kept, random.records.kept)
     kept = [
         {
             row["uid"]
@@ -212,7 +212,7 @@ def test_overlap_is_counted_by_uid(runs):
     assert overlap.num_shared == len(kept[0] & kept[1])
     assert overlap.jaccard == len(kept[0] & kept[1]) / len(kept[0] | kept[1])
     assert overlap.expected == pytest.approx(1 / 3)  # two random halves
-    assert measure_overlap(prism.records, prism.records).jaccard == 1
+    assert measure_overlap(prism.records.kept, prism.records.kept).jaccard == 1
 
 
 def test_the_verdict_is_in_plain_words(runs):
