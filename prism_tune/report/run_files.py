@@ -115,9 +115,10 @@ class ReportRun(FinishedRun):
             raise UserError(f"{path}: cannot be read as parquet: {error}") from error
         missing = [name for name in _COLUMNS if name not in table.column_names]
         if missing:
+            config = Stage(self.run.selection).config_path
             raise UserError(
                 f"{path}: no column {', '.join(missing)}; "
-                "write it anew with `prism-tune select CONFIG --force`"
+                f"write it anew with `prism-tune select {config} --force`"
             )
         return RecordTable(
             uids=table["uid"],
@@ -165,7 +166,7 @@ class ReportRun(FinishedRun):
         if scored is not None and pool.fingerprint != scored:
             raise UserError(
                 f"{data.records}: has changed since it was scored; "
-                "run `prism-tune select CONFIG` again"
+                f"run `prism-tune select {Stage(self.run.selection).config_path}` again"
             )
         return pool
 

@@ -74,17 +74,16 @@ class FinishedRun:
             UserError: it finished, and its manifest is gone or has no counts.
         """
         path = self.run.selection / "manifest.json"
-        if not Stage(self.run.selection).path.exists():
+        stage = Stage(self.run.selection)
+        if not stage.path.exists():
             return None
+        again = f"prism-tune select {stage.config_path} --force"
         if not path.exists():
-            raise UserError(f"{path}: no such file; first run `prism-tune select CONFIG --force`")
+            raise UserError(f"{path}: no such file; first run `{again}`")
         manifest: dict[str, Any] = read_json(path)
         missing = [key for key in ("num_pool", "num_selected") if key not in manifest]
         if missing:
-            raise UserError(
-                f"{path}: no {' and no '.join(missing)}; "
-                "write it anew with `prism-tune select CONFIG --force`"
-            )
+            raise UserError(f"{path}: no {' and no '.join(missing)}; write it anew with `{again}`")
         return manifest
 
     @cached_property

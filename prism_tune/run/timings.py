@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.log import open_log
 
 
 class StageTimer:
@@ -61,6 +62,7 @@ class StageTimer:
         }
 
     def __enter__(self) -> StageTimer:
+        open_log(self._run.log)
         self._before = self._earlier()
         self._begin = time.perf_counter()
         self._save()

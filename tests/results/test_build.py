@@ -306,7 +306,7 @@ def test_unusable_run_folders_name_the_file_and_the_command(runs, tmp_path):
     assert "first run `prism-tune evaluate CONFIG`" in message
     unselected = runs.write("unselected", [quickstart_result(9, 9)])
     (unselected / "selection" / "manifest.json").unlink()
-    assert "first run `prism-tune select CONFIG --force`" in complaint(unselected)
+    assert "selection/config.yaml --force`" in complaint(unselected)
     (unselected / "selection" / "stage.json").unlink()
     assert "unselected/selection: not finished; first run `prism-tune" in complaint(unselected)
     broken = runs.write("broken", [quickstart_result(9, 9)])

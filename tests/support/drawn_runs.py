@@ -56,14 +56,16 @@ def write_drawn_run(folder: Path, records: list[dict] | None = None) -> RunDir:
     path.write_text(json.dumps(records))
     run = RunDir(folder / "runs" / "drawn")
     run.features.mkdir(parents=True)
-    config = {
-        "name": "drawn",
-        "output_dir": str(folder / "runs"),
-        "model": {"path": str(folder / "no_model")},
-        "data": {"records": str(path), "image_dir": str(images)},
-        "selection": {"budget": 0.5},
-    }
-    _write_selection(run, Config.model_validate(config))
+    config = Config.model_validate(
+        {
+            "name": "drawn",
+            "output_dir": str(folder / "runs"),
+            "model": {"path": str(folder / "no_model")},
+            "data": {"records": str(path), "image_dir": str(images)},
+            "selection": {"budget": 0.5},
+        }
+    )
+    _write_selection(run, config)
     return run
 
 
