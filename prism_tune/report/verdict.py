@@ -58,7 +58,7 @@ def _say_random(run: ReportRun) -> str:
     row = table_row(run)
     if row is None or run.manifest is None:
         return ""
-    verdict: str = run.tables["main"]["verdicts"].get(row["Method"]["text"], "")
+    verdict: str = run.tables["main"].get("verdicts", {}).get(row["Method"]["text"], "")
     return verdict
 
 

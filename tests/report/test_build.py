@@ -228,6 +228,7 @@ def test_the_verdict_is_in_plain_words(runs):
 def test_the_verdict_is_found_where_several_seeds_share_a_row(runs, monkeypatch):
     run = ReportRun(RunDir(runs / "tiny"))
     row = {"Method": {"text": "PRISM"}, "Run": {"text": "t{1,2}", "names": ["tiny", "tiny-1"]}}
-    table = {"rows": [row], "notes": ["Kept: 2", "PRISM is ahead of Random by 3.0 points of Rel."]}
+    said = "PRISM is ahead of Random by 3.0 points of Rel."
+    table = {"rows": [row], "notes": [said, "Kept: 2"], "verdicts": {"PRISM": said}}
     monkeypatch.setitem(run.tables, "main", table)
-    assert table["notes"][1] in describe_run(run)
+    assert said in describe_run(run)
