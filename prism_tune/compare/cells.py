@@ -176,14 +176,19 @@ def require_section(config: Config) -> CompareConfig:
         raise ConfigError(
             "compare: no such section in the config; configs/experiments/comparison.yaml has one"
         )
-    if not config.compare.selectors and not config.compare.rows:
-        raise ConfigError("compare: expected `selectors` or `rows`")
+    if bool(config.compare.selectors) == bool(config.compare.rows):
+        raise ConfigError("compare: expected either `selectors` or `rows`")
     if config.compare.selectors and not config.compare.metrics:
         raise ConfigError(
             "compare.metrics: expected what selectors are compared by, <benchmark>.<metric> of "
             "results.json"
         )
     return config.compare
+
+
+def look_at_files_again() -> None:
+    """Forget what files held: since they were looked at, they may have been made."""
+    _fingerprint_path.cache_clear()
 
 
 def stages_of(config: Config) -> tuple[Verb, ...]:

@@ -16,17 +16,25 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
-from prism_tune.compare.cells import Cell, plan_before, plan_cells, require_section
-from prism_tune.compare.figure import draw_comparison
+from prism_tune.compare.cells import (
+    Budget,
+    Cell,
+    look_at_files_again,
+    plan_before,
+    plan_cells,
+    require_section,
+)
 from prism_tune.compare.launch import Launcher
-from prism_tune.compare.render import render_comparison
-from prism_tune.compare.table import build_comparison
 from prism_tune.compare.workers import share_out
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.processes import world_size
 from prism_tune.results.build import build_table
+from prism_tune.results.figure import draw_comparison
+from prism_tune.results.grid import GridRow, build_grid
+from prism_tune.results.grid_text import render_comparison
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir, write_atomic, write_json
 from prism_tune.run.log import console
 
@@ -75,24 +83,44 @@ def compare(
         _run_pending(config, run, cells, launcher)
     has_succeeded = not any(cell.state() == "failed" for cell in cells)
     if wanted.metrics:
-        _publish(build_comparison(config, cells), run, command)
+        _publish(build_grid(config.name, wanted, _collect(cells)), run, command)
     for kind, patterns in wanted.tables.items():
         _publish_table(kind, _rows_of(cells, patterns), run)
     return has_succeeded
 
 
+def _collect(cells: Sequence[Cell]) -> list[GridRow]:
+    """A row for each selector and budget."""
+    groups: dict[tuple[Budget | None, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.budget, cell.selector), []).append(cell)
+    return [
+        GridRow(
+            selector,
+            budget,
+            tuple(FinishedRun(cell.run) for cell in members if cell.state() == "finished"),
+            {cell.seed: cell.error() for cell in members if cell.state() == "failed"},
+            len(members),
+        )
+        for (budget, selector), members in groups.items()
+    ]
+
+
 def _run_pending(config: Config, run: RunDir, cells: Sequence[Cell], launcher: Launcher) -> None:
     """What the cells need first: data, trainings they start from, an audit; then the cells."""
-    num_at_once = require_section(config).num_processes if launcher.kind == "local" else 1
-    launcher.prepare(num_at_once)
-    before = plan_before(config, run, cells)
-    first = [cell for cell in before if cell.state() != "finished"]
-    _prepare([*first, *cells], launcher)
-    _run_cells(first, launcher, 1)
-    pending = [cell for cell in cells if cell.state() != "finished"]
-    logger.info("compare: %d cells, %d to run", len(cells), len(pending))
-    _audit(pending, run, launcher)
-    _run_cells(pending, launcher, num_at_once)
+    due = [cell for cell in cells if cell.state() != "finished"]
+    if due:
+        num_at_once = require_section(config).num_processes if launcher.kind == "local" else 1
+        launcher.prepare(num_at_once)
+        first = [c for c in plan_before(config, run, due) if c.state() != "finished"]
+        _prepare([*first, *due], launcher)
+        _run_cells(first, launcher, 1)
+        look_at_files_again()
+        due = [cell for cell in cells if cell.state() != "finished"]
+    logger.info("compare: %d cells, %d to run", len(cells), len(due))
+    if due:
+        _audit(due, run, launcher)
+        _run_cells(due, launcher, num_at_once)
 
 
 def _prepare(cells: Sequence[Cell], launcher: Launcher) -> None:
