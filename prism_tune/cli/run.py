@@ -35,6 +35,7 @@ NumProcesses = Annotated[
 ]
 
 _PRELOAD = (
+    "prism_tune.cli.app",
     "prism_tune.selection.select",
     "prism_tune.training.train",
     "prism_tune.evaluation.evaluate",
