@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +26,11 @@ def act(arguments):
     verb, path, *options = arguments
     config = load_config(path)
     row = config.name.removesuffix("-seed0")
-    log = os.path.join(config.output_dir, "log")
-    with open(log, "a") as file:
+    log = Path(config.output_dir) / "log"
+    with log.open("a") as file:
         file.write(" ".join([verb, row, *options]) + "\n")
     if verb == "train":
-        num_asked = open(log).read().count(f"train {row}")
+        num_asked = log.read_text().count(f"train {row}")
         if row == "killed" or (row == "once" and num_asked == 1):
             sys.stdout.write("loading\n")
             sys.stdout.flush()
@@ -67,7 +68,11 @@ def asked(path):
 def test_failures_are_named_crashes_tried_again_and_the_others_go_on(path):
     done, cells = run_grid(path)
     assert not done
-    assert {name for name in NAMES if cells[name].state() == "finished"} == {"sound", "once", "last"}
+    assert {name for name in NAMES if cells[name].state() == "finished"} == {
+        "sound",
+        "once",
+        "last",
+    }
     assert cells["killed"].error() == "the process ended with exit code 9: loading"
     assert cells["defect"].error().endswith("exit code 1: ZeroDivisionError: a defect")
     assert cells["mistake"].error() == "data.records: no such file\n  it was moved"

@@ -81,7 +81,9 @@ def test_slurm_outside_of_a_job_is_refused(monkeypatch):
 
 def test_output_of_a_program_goes_to_the_file_too(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        Launcher, "command", lambda self, arguments: ["sh", "-c", "echo said; echo wrong >&2; exit 3"]
+        Launcher,
+        "command",
+        lambda self, arguments: ["sh", "-c", "echo said; echo wrong >&2; exit 3"],
     )
     output = tmp_path / "cell/output.txt"
     assert Launcher("torchrun", 2, main, ()).run(TRAIN, output=output) == 3

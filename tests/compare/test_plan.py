@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from prism_tune.results.estimates import PoolSize, estimate_run, measure_pool
-from prism_tune.results.plan import PLANS, find_missing, make_plan
-from prism_tune.results.plan_table import build_plan_table
-from prism_tune.results.shapes import ASSUMED_SHAPES, Shape, find_shape
 from safetensors.torch import load_file
 
-from prism_tune.config.load import load_config, render_config
+from prism_tune.cli.compare import find_grid
+from prism_tune.compare.estimates import PoolSize, estimate_run, measure_pool
+from prism_tune.compare.plan import find_missing, make_plan
+from prism_tune.compare.plan_table import build_plan_table
+from prism_tune.compare.shapes import Shape, read_shape
+from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config
-from prism_tune.errors import ConfigError, UserError
+from prism_tune.errors import ConfigError
 from prism_tune.results.render import render
-from prism_tune.run.folder import RunDir, write_atomic, write_json
+from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
 
+ROOT = Path(__file__).parents[2]
 SHAPE = Shape(
     num_layers=10,
     layers=1000,
@@ -47,9 +51,8 @@ def config(*overrides: str) -> Config:
 
 
 def test_a_models_shape_is_read_from_its_checkpoint(tiny_llava_dir):
-    shape, is_read = find_shape(str(tiny_llava_dir))
+    shape = read_shape(str(tiny_llava_dir))
     tensors = load_file(tiny_llava_dir / "model.safetensors")
-    assert is_read
     assert shape is not None
     assert (shape.num_layers, shape.width, shape.num_image_tokens) == (4, 32, 4)
     vision = sum(t.numel() for name, t in tensors.items() if "vision_tower" in name)
@@ -61,25 +64,8 @@ def test_a_models_shape_is_read_from_its_checkpoint(tiny_llava_dir):
     assert shape.total == sum(t.numel() for t in tensors.values()) - 32  # the final norm
 
 
-def test_a_model_that_is_not_there_is_assumed_or_unknown():
-    assert find_shape("data/models/llava-1.5-7b-pretrain")[1] is False
-    assert find_shape("somebody/else") == (None, False)
-
-
-@pytest.mark.parametrize(
-    ("path", "billions"),
-    [
-        ("data/models/llava-1.5-7b-pretrain", 7.06),
-        ("data/models/llava-1.5-13b-pretrain", 13.35),
-        ("runs/phi2_3b_align/training/final", 3.09),
-        ("runs/qwen25_7b_base_align/training/final", 7.93),
-        ("runs/llama3_8b_align/training/final", 8.36),
-        ("data/quickstart/model", 0.157),
-    ],
-)
-def test_assumed_shapes_have_the_published_sizes(path, billions):
-    """Decoder as published (6.74, 13.02, 2.78, 7.62, 8.03, 0.135), CLIP 0.30, projector 0.02."""
-    assert ASSUMED_SHAPES[path].total / 1e9 == pytest.approx(billions, rel=0.01)
+def test_of_a_model_that_is_not_there_nothing_is_known():
+    assert read_shape("data/models/llava-1.5-7b-pretrain") is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +100,7 @@ def test_flops_of_tuning():
 def test_a_pool_is_measured_where_it_is(drawn_pool):
     data = {"records": str(drawn_pool)}
     measured = measure_pool(config().model_copy(update={"data": _data(data)}))
-    assert measured == PoolSize(26, 24, 16, drawn_pool.stat().st_size, is_measured=True)
+    assert measured == PoolSize(26, 24, 16, drawn_pool.stat().st_size)
     assert measure_pool(config()) is None
 
 
@@ -122,69 +108,100 @@ def _data(values):
     return Config.model_validate({"name": "x", "model": {"path": "m"}, "data": values}).data
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_every_preset_of_a_plan_exists(name, repository):
-    plan = make_plan(name, [0, 1])
-    assert len(plan.runs) >= 4
-    assert {run.config.seed for run in plan.runs} == {0, 1}
-    assert all(plan.tables.values())
-    assert build_plan_table(plan, None).rows
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    """A folder with our presets and an empty `runs/`, which the test works in."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_every_paper_preset_is_in_a_plan(repository):
-    planned = {run.path for name in PLANS for run in make_plan(name, [0]).runs}
-    folder = repository / "configs/experiments"
-    presets = {*folder.glob("paper/*/*.yaml"), *folder.glob("quickstart_tables/*.yaml")}
-    assert {path.relative_to(repository) for path in presets} == planned
+def plan(name, *rows, seeds="0"):
+    grid = load_config(find_grid(name), [f"compare.seeds=[{seeds}]"])
+    return make_plan(grid, rows or ["*"])
+
+
+def remaining(made):
+    return {cell.config.name: verbs for cell, verbs in made.remaining.items() if verbs}
+
+
+GRIDS = sorted(path.stem for path in (ROOT / "configs/experiments/tables").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_grid_can_be_planned(name, repository):
+    made = plan(name, seeds="0,1")
+    assert {cell.seed for cell in made.runs} == {0, 1}
+    assert remaining(made).keys() >= {cell.config.name for cell in made.runs}
+    assert build_plan_table(made, None).rows
 
 
 def test_what_others_start_from_comes_first(repository):
-    plan = make_plan("models", [0], ["phi2*"])
-    assert [run.config.name for run in plan.alignments] == ["phi2_3b_align"]
-    steps = [step for step in plan.steps() if step[0] == "stage"]
-    assert steps[0] == (
-        "stage",
-        "runs/phi2_3b_align",
-        "train",
-        "configs/experiments/phi2_3b_align.yaml",
-    )
-    assert len(steps) == 1 + 2 + 3 + 3
-    missing = find_missing(plan)
+    made = plan("models", "phi2*")
+    assert list(remaining(made).items()) == [
+        ("phi2_3b_align", ("audit", "train")),
+        ("phi2_3b_pool_full-seed0", ("train", "evaluate")),
+        ("phi2_3b_random_full-seed0", ("select", "train", "evaluate")),
+        ("phi2_3b_prism_full-seed0", ("select", "train", "evaluate")),
+    ]
+    missing = find_missing(made)
     assert "data/models/phi-2-clip" in missing
     assert "runs/phi2_3b_align/training/final" not in missing
 
 
+def finish(run, *folders):
+    for folder in folders:
+        Stage(run.root / folder).finish({}, config=config())
+
+
 def test_language_questions_go_to_the_runs_of_the_other_tables(repository):
-    preset = "configs/experiments/paper/main/prism_7b_full.yaml"
-    config = load_config(preset, ["name=prism_7b_full-seed0", "seed=0"])
-    run = RunDir(repository / "runs" / config.name)
-    write_atomic(run.config, render_config(config))
-    for folder in (run.selection, run.training, *(run.benchmark(n) for n in ("pope", "mme"))):
-        Stage(folder).finish({})
-    plan = make_plan("language", [0], ["prism_7b*"])
-    assert plan.runs[0].remaining == ("evaluate",)
-    for name in ("mmlu", "mmlu_pro", "hellaswag"):
-        Stage(run.benchmark(name)).finish({})
-    assert make_plan("language", [0], ["prism_7b*"]).runs[0].remaining == ()
+    run = RunDir(repository / "runs/prism_7b_full-seed0")
+    finish(run, "selection", "training", "evaluation/pope", "evaluation/mme")
+    assert remaining(plan("language", "prism_7b*")) == {"prism_7b_full-seed0": ("evaluate",)}
+    finish(run, *(f"evaluation/{name}" for name in ("mmlu", "mmlu_pro", "hellaswag")))
+    assert remaining(plan("language", "prism_7b*")) == {}
 
 
-def test_hours_are_by_the_rate_that_the_runs_so_far_have_measured(repository):
-    plan = make_plan("quickstart", [0], ["*_prism"])
-    assumed = build_plan_table(plan, None)
+def test_a_row_that_the_grid_has_seen_change_is_left_from_its_beginning(repository):
+    (cell,) = plan("quickstart", "*_prism").runs
+    finish(cell.run, "selection", "training", "evaluation/quickstart")
+    cell.finish(None)
+    assert remaining(plan("quickstart", "*_prism")) == {}
+    grid = load_config(find_grid("quickstart"), ["selection.budget=0.1"])
+    (verbs,) = make_plan(grid, ["*_prism"]).runs.values()
+    assert verbs == ("select", "train", "evaluate")
+
+
+def test_any_config_has_a_plan(repository):
+    made = make_plan(load_config("configs/experiments/llava15_7b_lora.yaml"))
+    assert remaining(made) == {"llava15_7b_lora": ("select", "train", "evaluate")}
+    text = render(build_plan_table(made, None), "md")
+    assert "data/models/llava-1.5-7b-pretrain" in text
+    assert "1 of 1 runs are left" in text
+
+
+def test_hours_are_by_the_rate_that_the_runs_so_far_have_measured(
+    repository, tiny_llava_dir, drawn_pool
+):
+    own = [f"model.path={tiny_llava_dir}", f"data.records={drawn_pool}"]
+    made = make_plan(load_config("configs/experiments/llava15_7b_full.yaml", own))
+    assumed = build_plan_table(made, 1.0)
+    (cell,) = made.runs
     entry = {"stage": "training", "device_seconds": 10.0, "counts": {"flops": 10 * 17e12}}
-    write_json(plan.runs[0].run.timings, [entry])
-    measured = build_plan_table(plan, None)
+    write_json(cell.run.timings, [entry])
+    measured = build_plan_table(made, None)
     tune = assumed.header.index("tune, h")
-    assert measured.rows[0][tune].value == pytest.approx(assumed.rows[0][tune].value / 100)
+    assert measured.rows[0][tune].value == pytest.approx(assumed.rows[0][tune].value / 17)
     assert "at 17 TFLOP/s a device (measured on the runs so far)" in render(measured, "md")
-    assert "at 2 TFLOP/s a device (as given)" in render(build_plan_table(plan, 2.0), "md")
+    assert "at 2 TFLOP/s a device (as given)" in render(build_plan_table(made, 2.0), "md")
 
 
 def test_refusals(repository, monkeypatch, tmp_path):
-    with pytest.raises(ConfigError, match="no table 'mian'; there are main, main_lora"):
-        make_plan("mian", [0])
-    with pytest.raises(ConfigError, match="plan main: no row is called a or b"):
-        make_plan("main", [0], ["a", "b"])
+    with pytest.raises(ConfigError, match="no table 'mian'; there are ablation, language, main"):
+        find_grid("mian")
+    with pytest.raises(ConfigError, match="table_main: no row is called a or b"):
+        plan("main", "a", "b")
     monkeypatch.chdir(tmp_path / "runs")
-    with pytest.raises(UserError, match="call this in the repository"):
-        make_plan("main", [0])
+    with pytest.raises(ConfigError, match="call this in the repository"):
+        find_grid("main")

@@ -38,7 +38,9 @@ def act(arguments):
 pytestmark = pytest.mark.usefixtures("server")
 
 
-@pytest.mark.parametrize(("what", "code"), [("fine", 0), ("crash", 9), ("defect", 1), ("killed", -9)])
+@pytest.mark.parametrize(
+    ("what", "code"), [("fine", 0), ("crash", 9), ("defect", 1), ("killed", -9)]
+)
 def test_the_exit_code_says_how_it_ended(what, code, tmp_path, capfd):
     output = tmp_path / "cells/a/output.txt"
     assert run_forked(act, [what], {}, output) == code
