@@ -15,9 +15,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prism_tune.config.sections import Config
 from prism_tune.data.images import ImageError, image_hash, resolve_image
 from prism_tune.data.records import Pool
 from prism_tune.processes import gather, is_main, rank, world_size
+from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
 
 _NUM_THREADS = 8  # hashing waits for the disk and releases the interpreter lock
@@ -36,13 +38,15 @@ class ImageHashes:
     faults: dict[str, tuple[str, str]]
 
 
-def hash_images(pool: Pool, cache: Path) -> ImageHashes:
+def hash_images(pool: Pool, config: Config) -> ImageHashes:
     """Hash every image the pool names; every launched process reads its share.
 
     Args:
         pool: the records.
-        cache: parquet file of earlier hashes; rewritten by the main process.
+        config: output_dir, for the file of earlier hashes; rewritten by the main process.
     """
+    name = fingerprint(str(pool.image_dir.resolve()))[:16]
+    cache = Path(config.output_dir) / "evidence" / f"images-{name}.parquet"
     names = pool.unique_images()
     known = _read_cache(cache)
     share = names[rank() :: world_size()]
