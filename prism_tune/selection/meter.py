@@ -1,5 +1,4 @@
-"""What a selection has cost: the evidence it reads, whenever and wherever that was computed, and
-its own work.
+"""What a selection has cost: its own work, and the evidence it reads, whenever that was computed.
 
 The seconds of evidence stand in its shards. They are taken off this attempt's clock while it
 computes, and charged to every selection that reads the shards, in full: a rescoring of two seconds
@@ -21,6 +20,7 @@ from prism_tune.features.shards import Shard
 from prism_tune.models.load import pick_device
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
+from prism_tune.run.log import open_log
 from prism_tune.run.timings import StageTimer, read_timings
 
 STAGE = "selection"
@@ -64,6 +64,7 @@ def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[S
         force: forget earlier attempts, because nothing of theirs is used.
     """
     if not is_main():
+        open_log(run.log)
         yield SelectionMeter(None)
         return
     with StageTimer(
