@@ -98,13 +98,7 @@ class StageTimer:
 
         Each has `evidence`, `device`, `num_devices`, `wall_seconds`, `device_seconds`, `counts`.
         """
-        shared = {
-            **self._entry,
-            "end": self._entry["start"],
-            "finished": True,
-            "energy_joules": None,
-        }
-        self._charged = [{**shared, **entry} for entry in entries]
+        self._charged = [dict(entry) for entry in entries]
         self._save()
 
     def _earlier(self) -> list[dict[str, Any]]:
@@ -130,7 +124,8 @@ class StageTimer:
             device_seconds=round(wall * num_devices, 3),
             energy_joules=self._energy.joules() if self._energy else None,
         )
-        write_json(self._run.timings, [*self._before, *self._charged, self._entry])
+        charged = [{**self._entry, "energy_joules": None, **entry} for entry in self._charged]
+        write_json(self._run.timings, [*self._before, *charged, self._entry])
 
 
 def read_timings(run: RunDir) -> list[dict[str, Any]]:

@@ -88,8 +88,8 @@ def read_cost(run: RunDir) -> dict[str, Any]:
         "device_seconds": round(sum(entry["device_seconds"] for entry in entries), 3),
         "evidence_seconds": round(sum(e["device_seconds"] for e in entries if e["evidence"]), 3),
         "num_attempts": sum(not entry["evidence"] for entry in entries),
-        "num_images": round(totals["images"]),
-        "num_tokens": round(totals["tokens"]),
+        "num_images": totals["images"],
+        "num_tokens": totals["tokens"],
         "flops_estimate": totals["flops"],
         "images_per_second": round(totals["images"] / max(wall_seconds, 1e-9), 3),
     }
@@ -115,7 +115,7 @@ def _sum_up(kind: str, shards: Sequence[tuple[Shard, float]]) -> Iterator[dict[s
             "wall_seconds": round(seconds / num_devices, 3),
             "device_seconds": round(seconds, 3),
             "counts": {
-                name: sum(shard.counts[name] * share for shard, share in members)
+                name: round(sum(shard.counts[name] * share for shard, share in members))
                 for name in _COUNTED
             },
         }

@@ -71,7 +71,7 @@ def rank_pool(
         pool=pool,
         records_M=records_M,
         groups_M=sources_N[records_M] if by_source else None,
-        features_UD=features and features.values_UD,
+        features_UD=None if features is None else features.values_UD,
         row_M=None if features is None else features.row_N[records_M],
         measured={k: v[records_M] for of_kind in columns for k, v in of_kind.items()},
     )
@@ -96,6 +96,7 @@ def rank_pool(
     reasons = [skipped[index].reason if index in skipped else "" for index in range(len(pool))]
     for place, reason in zip(usable.tolist(), cut.reasons, strict=True):
         reasons[place] = reason
-    keys = [None] * len(pool) if features is None else features.keys()
+    nothing: list[str | None] = [None] * len(pool)
+    keys = nothing if features is None else features.keys()
     left_out = tuple(skipped.values())
     return Ranking(scores_N, rank_N, selected_N, reasons, keys, left_out, scored.diagnostics)

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from prism_tune.selection.meter import SelectionMeter
 
 logger = logging.getLogger(__name__)
 
-_NAME = "features"
+_NAME: Literal["features"] = "features"
 _VERSION = 1
 
 

@@ -61,6 +61,8 @@ class Evidence:
 
     def read_columns(self) -> dict[str, NDArray[np.float64]]:
         """The numbers of every record (N,) by name, NaN where it has none."""
+        if not self.columns:
+            return {}
         nothing = np.full((1, len(self.columns)), np.nan)  # row -1
         parts = [nothing]
         if self.values_UD is not None:
