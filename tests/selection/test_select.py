@@ -18,7 +18,7 @@ from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.processor import load_processor
-from prism_tune.run.timings import read_timings, stage_total
+from prism_tune.run.timings import read_timings
 from prism_tune.selection import select as select_module
 from prism_tune.selection.evidence import shallow as extractor
 

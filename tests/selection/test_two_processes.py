@@ -63,6 +63,8 @@ def test_two_processes_select_what_one_process_selects(workplace):
     assert done.returncode == 0, done.stderr[-3000:]
     for name, more in methods.items():
         alone = workplace.select(name=name, selection__scorer=name, **more)
-        together = workplace.read(workplace.run_dir(name=name, output_dir=workplace.root / "together"))
+        together = workplace.read(
+            workplace.run_dir(name=name, output_dir=workplace.root / "together")
+        )
         assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"], name
         assert together.manifest["timings"]["num_images"] == alone.manifest["timings"]["num_images"]
