@@ -36,18 +36,17 @@ def resolve_selection(config: Config) -> Config:
     return find_scorer(config.selection.scorer).complete(config)
 
 
-def stage_inputs(config: Config, pool: Pool, images: str) -> dict[str, Any]:
+def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
     """Everything the subset depends on, by the name shown when it changed.
 
     Args:
         config: as `resolve_selection` gives it.
         pool: the records.
-        images: a fingerprint of their images' content.
     """
     return {
         **fields_of(config, "subset"),
         "pool": pool.fingerprint,
-        "images": images,
+        "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
         "version": _VERSION,
     }

@@ -17,7 +17,6 @@ from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.source import Evidence
-from prism_tune.selection.evidence.units import fingerprint_images
 from prism_tune.selection.inputs import find_scorer, resolve_selection, stage_inputs
 from prism_tune.selection.meter import SelectionMeter, meter_selection
 from prism_tune.selection.outputs import write_outputs
@@ -43,7 +42,7 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
     with process_group():
         pool = main_first(lambda: open_pool(config.data))
         num_kept(config.selection.budget, int((~pool.is_text_only_N).sum()))  # refused early
-        inputs = stage_inputs(config, pool, fingerprint_images(config, pool))
+        inputs = stage_inputs(config, pool)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
         processor = load_processor(config.model)

@@ -75,7 +75,7 @@ def digest_prompts(
     Rendering 665K records takes half a minute, so the hashes are kept beside the evidence.
     """
     folder = Path(config.output_dir) / "evidence" / "prompts"
-    described = [pool.uids, kind, template, image_token(processor), _chat(processor)]
+    described = [pool.fingerprint, kind, template, image_token(processor), _chat(processor)]
     path = folder / f"{fingerprint(described)[:32]}.npy"
     if path.exists():
         return np.asarray(np.load(path))

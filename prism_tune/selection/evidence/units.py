@@ -21,9 +21,7 @@ from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.features.shards import Shard
 from prism_tune.processes import main_first
-from prism_tune.run.fingerprints import fingerprint
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.image_hashes import ImageHashes, hash_images
 from prism_tune.selection.evidence.prompts import PromptKind, digest_prompts
 
 
@@ -75,26 +73,20 @@ def find_units(
     return Units(record_of, unit_N, skipped)
 
 
-def fingerprint_images(config: Config, pool: Pool) -> str:
-    """Stands for the content of every image that the pool names."""
-    images = hash_images(pool, config)
-    return fingerprint([images.hashes, {name: why for name, (why, _) in images.faults.items()}])
-
-
 def usable_images(
     config: Config, pool: Pool, left_out: Mapping[int, Skipped]
 ) -> tuple[dict[int, list[str]], dict[int, Skipped]]:
     """The hashes of the images of each image record whose images are there; and the others.
 
     Args:
-        config: policy and output_dir are read.
+        config: the policy is read.
         pool: the records.
         left_out: by index, the records that are skipped already, with reasons.
 
     Raises:
         UserError: a broken image whose policy is "fail".
     """
-    images: ImageHashes = hash_images(pool, config)
+    images = pool.image_index
     usable: dict[int, list[str]] = {}
     skipped = dict(left_out)
     for index in np.flatnonzero(~pool.is_text_only_N).tolist():
