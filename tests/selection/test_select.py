@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from prism_tune.data import image_inspections
+from prism_tune.data import image_index
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.processor import load_processor
-from prism_tune.run.timings import read_timings, stage_total
+from prism_tune.run.timings import read_timings
 from prism_tune.selection import select as select_module
-from prism_tune.selection.evidence import pool_units
 from prism_tune.selection.evidence import shallow as extractor
 
 
@@ -41,6 +42,14 @@ def uids(result):
     return {row["uid"] for row in result.scores if row["selected"]}
 
 
+def assert_same_selection(one, other):
+    assert one.subset == other.subset
+    assert [row["feature"] for row in one.scores] == [row["feature"] for row in other.scores]
+    scores = [[row["score"] for row in result.scores] for result in (one, other)]
+    # Units of other batches differ in the last bit.
+    np.testing.assert_allclose(*np.array(scores, dtype=float), rtol=1e-12)
+
+
 def test_outputs(workplace, capsys):
     result = workplace.select()
     # 24 image records and 2 text-only ones: half of 24, and both of the others.
@@ -52,8 +61,8 @@ def test_outputs(workplace, capsys):
         "text": {"total": 2, "kept": 2},
     }
     assert result.manifest["num_skipped"] == {}
-    assert result.manifest["features"]["prompt"] == "prefix"
-    assert result.manifest["features"]["num_computed"] == 16
+    assert result.manifest["evidence"]["features"]["prompt"] == "prefix"
+    assert result.manifest["evidence"]["features"]["num_computed"] == 16
     content = result.run.subset.read_bytes()
     assert hashlib.sha256(content).hexdigest() == result.manifest["subset_sha256"]
     wanted = {row["id"] for row in result.scores if row["selected"]}
@@ -71,7 +80,7 @@ def test_the_manifest_says_what_the_selection_cost(workplace):
     assert cost["images_per_second"] == pytest.approx(16 / cost["wall_seconds"], rel=1e-2)
     assert cost["flops_estimate"] > 2 * cost["num_tokens"] > 0
     assert len(manifest["pool_fingerprint"]) == 32
-    assert len(manifest["features"]["fingerprint"]) == 64
+    assert len(manifest["evidence"]["features"]["fingerprint"]) == 64
     assert manifest["anisotropy"].keys() >= {"mean_cosine_raw", "mean_cosine_centred"}
 
 
@@ -83,7 +92,7 @@ def test_the_manifest_says_what_tuning_on_the_whole_pool_would_take(workplace):
     lengths = estimate_lengths(pool, range(len(pool)), processor, config.model.template)
     kept = [length for uid, length in zip(pool.uids, lengths, strict=True) if uid in uids(result)]
     assert result.manifest["num_tokens"] == {"pool": sum(lengths), "selected": sum(kept)}
-    assert result.manifest["features"]["num_model_layers"] == 4
+    assert result.manifest["evidence"]["features"]["num_model_layers"] == 4
 
 
 def test_scores_name_rank_and_reason_of_every_record(workplace):
@@ -118,14 +127,14 @@ def test_order_of_the_pool_does_not_change_the_subset(workplace):
 
 def test_batch_size_does_not_change_the_subset(workplace):
     first = workplace.select()
-    other = workplace.select(name="small", selection__tokens_per_batch=1)
+    other = workplace.select(**workplace.elsewhere(), selection__tokens_per_batch=1)
     assert other.manifest["subset_sha256"] == first.manifest["subset_sha256"]
 
 
 def test_finished_stage_is_skipped(workplace, no_model, monkeypatch):
     workplace.select()
     no_model()
-    monkeypatch.setattr(pool_units, "hash_images", None)
+    monkeypatch.setattr(select_module, "screen_pool", None)
     workplace.select()
 
 
@@ -143,33 +152,14 @@ def test_rescoring_does_not_touch_the_model(workplace, no_model, change):
     no_model()
     second = workplace.select(**change)
     assert uids(second) != uids(first)
-    assert second.manifest["features"]["num_computed"] == 0
-
-
-def test_refused_features_cost_the_finished_selection_nothing(workplace, no_model):
-    first = workplace.select()
-    no_model()
-    with pytest.raises(UserError, match=r"selection\.layer \(\[1\] there, \[2\] asked\)"):
-        workplace.select(selection__layer=2)
-    assert len(read_timings(first.run)) == 1
-    again = workplace.select()  # finished with the same inputs
-    assert again.manifest == first.manifest
-
-
-def test_time_of_the_features_is_kept_when_rescoring(workplace):
-    first = workplace.select()
-    seconds = stage_total(first.run, "selection")
-    second = workplace.select(selection__budget=0.25)
-    assert stage_total(second.run, "selection") > seconds
-    assert second.manifest["timings"]["num_images"] == 16
-    assert second.manifest["timings"]["num_attempts"] == 2
+    assert second.manifest["evidence"]["features"]["num_computed"] == 0
 
 
 def test_force_computes_anew_and_forgets_the_earlier_time(workplace):
     workplace.select()
     again = workplace.select(force=True)
-    assert again.manifest["features"]["num_computed"] == 16
-    assert [e["stage"] for e in read_timings(again.run)] == ["selection"]
+    assert again.manifest["evidence"]["features"]["num_computed"] == 16
+    assert [e["evidence"] for e in read_timings(again.run)] == ["features", None]
 
 
 def test_smaller_budget_is_nested(workplace):
@@ -210,10 +200,71 @@ def test_duplicates_and_odd_images_are_kept_by_default(workplace):
         workplace.select(data__policy__duplicate="fail")
 
 
-def test_images_are_decoded_once_for_all_runs(workplace, monkeypatch):
+def test_images_are_read_once_for_all_runs(workplace, monkeypatch):
     workplace.select(selection__scorer="random")
-    monkeypatch.setattr(image_inspections, "inspect_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(image_index, "examine_image", lambda *_: pytest.fail("read"))
     workplace.select(selection__scorer="random", name="second")
+    workplace.select(name="third")
+
+
+def test_other_pictures_are_selected_from_anew(workplace, caplog):
+    """As files of the same names: in another folder, or in place of the old ones."""
+    first = workplace.select()
+    others = workplace.root / "others"
+    shutil.copytree(workplace.images, others)
+    for number in range(8):
+        image = Image.open(others / f"{number}.png")
+        ImageOps.invert(image.convert("RGB")).save(others / f"{number}.png")
+    with caplog.at_level(logging.INFO):
+        second = workplace.select(data__image_dir=str(others))
+    assert "select: runs again (changed: images)" in caplog.text
+    fresh = workplace.select(name="fresh", data__image_dir=str(others))
+    assert_same_selection(second, fresh)
+    assert [r["feature"] for r in second.scores] != [r["feature"] for r in first.scores]
+    shutil.copy(others / "12.png", workplace.images / "12.png")  # touched, and the same
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        third = workplace.select()
+        shutil.copy(others / "3.png", workplace.images / "5.png")
+        workplace.select()
+    assert_same_selection(third, first)
+    assert caplog.text.count("select: runs again (changed: images)") == 2
+
+
+def test_the_same_pictures_elsewhere_are_the_same_selection(workplace, caplog):
+    workplace.select()
+    shutil.copytree(workplace.images, workplace.root / "moved")
+    with caplog.at_level(logging.INFO):
+        workplace.select(data__image_dir=str(workplace.root / "moved"))
+    assert "select: already finished with the same inputs, skipped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"data__columns__conversations": "other_turns"},
+        {"data__columns__text": "other"},
+        {"data__columns__id": "other_id"},
+        {"data__source": "image_folder"},
+        {"data__source_names__shape": "form"},
+    ],
+)
+def test_records_read_otherwise_are_selected_from_anew(workplace, override, caplog):
+    """The answer column, say: the file is the same, what is read of it is not."""
+    records = workplace.records()
+    for number, record in enumerate(records):
+        record["other_id"] = f"other-{number}"
+        for turn in record["conversations"]:
+            turn["other"] = f"{turn['value']} really"
+        record["other_turns"] = [
+            {"from": turn["from"], "value": turn["other"]} for turn in record["conversations"]
+        ]
+    workplace.write_records(records)
+    workplace.select()
+    with caplog.at_level(logging.INFO):
+        changed = workplace.select(**override)
+    assert "select: runs again (changed: pool)" in caplog.text
+    assert_same_selection(workplace.select(**override, name="fresh"), changed)
 
 
 def test_random_depends_on_the_seed_alone(workplace):
@@ -289,7 +340,7 @@ def test_text_only_pool_is_kept_whole(workplace, no_model):
 def test_joint_features_differ_between_questions_on_one_image(workplace):
     result = workplace.select(selection__features="joint", selection__scope="global")
     scores = {row["id"]: row["score"] for row in result.scores}
-    assert result.manifest["features"]["num_units"] == 24
+    assert result.manifest["evidence"]["features"]["num_units"] == 24
     assert scores["shape-4"] != scores["colour-4"]
 
 
@@ -307,14 +358,14 @@ def test_two_processes_select_the_same_subset(workplace):
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
         *("--module", "prism_tune", "select", str(workplace.root / "config.yaml")),
-        *("selection.budget=0.4", "name=two"),
+        *("selection.budget=0.4", "name=two", f"output_dir={workplace.root}/two"),
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    together = workplace.read(workplace.run_dir(name="two"))
+    together = workplace.read(workplace.run_dir(name="two", output_dir=workplace.root / "two"))
     assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"]
     assert together.manifest["timings"]["num_images"] == 16
-    assert read_timings(together.run)[0]["num_devices"] == 2
+    assert [e["num_devices"] for e in read_timings(together.run)] == [2, 2]
 
 
 def test_subset_of_a_parquet_pool_is_a_parquet_file(workplace):
