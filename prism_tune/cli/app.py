@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed, 2 usage or config.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -63,12 +64,12 @@ def of_every_verb(
     """Select visual-instruction data without training, tune on it, evaluate, tabulate."""
 
 
-def main() -> None:
+def main(call: Callable[[], object] = app) -> None:
     """Run the command line; a `UserError` becomes one message and an exit code."""
     from prism_tune.errors import ConfigError, UserError
 
     try:
-        app()
+        call()
     except ConfigError as error:
         _complain(error)
         sys.exit(2)

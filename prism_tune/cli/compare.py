@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -40,6 +42,7 @@ def compare(
         loaded,
         run,
         launcher,
+        check=check_selections,
         command=" ".join(["prism-tune compare", config, *(overrides or [])]),
         rows=rows.split(),
         only_table=only_table,
@@ -63,6 +66,16 @@ def plan(
 
     loaded, _ = open_run(find_grid(config), overrides)
     typer.echo(render(build_plan_table(make_plan(loaded, rows.split()), tflops), "md"))
+
+
+def check_selections(paths: Sequence[str]) -> NoReturn:
+    """Refuse configs whose scorer does not exist or does not take its options."""
+    from prism_tune.cli.app import main
+    from prism_tune.config.load import load_config
+    from prism_tune.selection.inputs import resolve_selection
+
+    main(lambda: [resolve_selection(load_config(path)) for path in paths])
+    sys.exit(0)
 
 
 def find_grid(name: str) -> Path:

@@ -25,10 +25,10 @@ from prism_tune.compare.cells import (
     require_section,
 )
 from prism_tune.compare.launch import Launcher
-from prism_tune.compare.workers import share_out
+from prism_tune.compare.workers import Main, run_forked, share_out
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
-from prism_tune.errors import UserError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.processes import world_size
 from prism_tune.results.build import build_table
 from prism_tune.results.figure import draw_comparison
@@ -48,6 +48,7 @@ def compare(
     run: RunDir,
     launcher: Launcher,
     *,
+    check: Main,
     command: str,
     rows: Sequence[str] = ("*",),
     only_table: bool = False,
@@ -60,6 +61,8 @@ def compare(
         config: the experiment, with a `compare` section.
         run: whose folder holds the cells.
         launcher: starts verbs.
+        check: ends otherwise than with 0 where one of the configs it is given (their paths) cannot
+            be right; it may load what this room may not, in a process of its own.
         command: that goes on with this comparison, for the reader of the table.
         rows: patterns of the selectors and rows to run; the others are left out.
         only_table: run nothing, and tabulate what has finished.
@@ -80,7 +83,7 @@ def compare(
     cells = plan_cells(config, run, rows)
     wanted = require_section(config)
     if not only_table:
-        _run_pending(config, run, cells, launcher)
+        _run_pending(config, run, cells, launcher, check)
     has_succeeded = not any(cell.state() == "failed" for cell in cells)
     if wanted.metrics:
         _publish(build_grid(config.name, wanted, _collect(cells)), run, command)
@@ -106,12 +109,17 @@ def _collect(cells: Sequence[Cell]) -> list[GridRow]:
     ]
 
 
-def _run_pending(config: Config, run: RunDir, cells: Sequence[Cell], launcher: Launcher) -> None:
+def _run_pending(
+    config: Config, run: RunDir, cells: Sequence[Cell], launcher: Launcher, check: Main
+) -> None:
     """What the cells need first: data, trainings they start from, an audit; then the cells."""
     due = [cell for cell in cells if cell.state() != "finished"]
     if due:
         num_at_once = require_section(config).num_processes if launcher.kind == "local" else 1
         launcher.prepare(num_at_once)
+        paths = [str(_write_config(cell)) for cell in due if "select" in cell.verbs]
+        if run_forked(check, paths, {}, None) != 0:
+            raise ConfigError(f"{config.name}: a row that cannot be selected; see above")
         first = [c for c in plan_before(config, run, due) if c.state() != "finished"]
         _prepare([*first, *due], launcher)
         _run_cells(first, launcher, 1)

@@ -143,16 +143,19 @@ def test_the_pool_is_audited_once_for_all(finished):
 
 def test_features_are_computed_once_and_charged_to_each(finished, found):
     path, _, _ = finished
-    shards = list((path.parent / "runs/tiny/shared").glob("*/selection/features/shard-*"))
-    readers = sorted((path.parent / "runs/tiny/cells").glob("*/selection/features/shard-*"))
-    assert len(shards) == 1
+    readers = sorted(
+        (path.parent / "runs/tiny/cells").glob("*/selection/evidence/features/shard-*")
+    )
     assert len(readers) == 10  # five selectors on features, two seeds
-    assert {file.stat().st_ino for file in readers} == {shards[0].stat().st_ino}
-    (entry,) = json.loads((shards[0].parents[2] / "timings.json").read_text())
-    charged = entry["counts"]["feature_seconds"]
+    assert len({file.stat().st_ino for file in readers}) == 1
     at_half = rows(found, 0.5)
-    assert at_half["prism"]["select_seconds"] > charged
-    assert at_half["random"]["select_seconds"] < at_half["prism"]["select_seconds"]
+    charged = {}
+    for name in ("prism", "kernel_prism", "leverage"):
+        entries = json.loads((cells / f"{name}-0.5-seed1/timings.json").read_text())
+        (charged[name],) = [e["device_seconds"] for e in entries if e.get("evidence") == "features"]
+        assert at_half[name]["select_seconds"] > charged[name] > 0
+    assert len(set(charged.values())) == 1
+    assert at_half["random"]["select_seconds"] < charged["prism"]
 
 
 def test_subsets_are_described(found):

@@ -45,6 +45,11 @@ def act(arguments):
     sys.exit(0)
 
 
+def accept(paths):
+    """Whatever the rows are."""
+    sys.exit(0)
+
+
 LAUNCHER = Launcher("local", 1, act, ())
 
 
@@ -57,7 +62,7 @@ def path(write_config, monkeypatch):
 def run_grid(path, *overrides, rows=("*",)):
     config = load_config(path, overrides)
     run = RunDir(path.parent / "runs" / config.name)
-    done = compare(config, run, LAUNCHER, command="again", rows=rows)
+    done = compare(config, run, LAUNCHER, check=accept, command="again", rows=rows)
     return done, {cell.selector: cell for cell in plan_cells(config, run, rows)}
 
 
