@@ -181,6 +181,26 @@ def test_the_table_puts_the_runs_side_by_side(finished_runs):
     assert "Rel." in table.stdout
 
 
+def test_one_verb_does_what_is_left_and_ends_with_the_table_and_the_report(
+    config_path, finished_runs
+):
+    runs, _ = finished_runs
+    done = run_cli("run", str(config_path), "--launch", "local")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    for finished in ("select: already finished", "training: already finished"):
+        assert finished in said
+    steps = [line for line in done.stdout.splitlines() if line.startswith("=== ")]
+    assert steps == [
+        *("=== 1. Audit", "=== 2. Evaluate: untuned", "=== 3. Select: tiny", "=== 4. Tune: tiny"),
+        *("=== 5. Evaluate: tiny", "=== 6. Table", "=== 7. Report"),
+    ]
+    assert "| PRISM 50 % (lora)" in done.stdout
+    page = runs / "tiny/report/index.html"
+    assert done.stdout.endswith(f"Report:     {page}\nRun folder: {runs / 'tiny'}\n")
+    assert page.exists()
+
+
 def test_a_stage_without_its_input_says_what_to_run_first(config_path):
     done = run_cli("train", str(config_path), "name=fresh")
     assert done.returncode == 1

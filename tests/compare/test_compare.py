@@ -143,9 +143,8 @@ def test_the_pool_is_audited_once_for_all(finished):
 
 def test_features_are_computed_once_and_charged_to_each(finished, found):
     path, _, _ = finished
-    readers = sorted(
-        (path.parent / "runs/tiny/cells").glob("*/selection/evidence/features/shard-*")
-    )
+    cells = path.parent / "runs/tiny/cells"
+    readers = sorted(cells.glob("*/selection/evidence/features/shard-*"))
     assert len(readers) == 10  # five selectors on features, two seeds
     assert len({file.stat().st_ino for file in readers}) == 1
     at_half = rows(found, 0.5)
