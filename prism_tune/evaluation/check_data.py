@@ -13,8 +13,8 @@ from prism_tune.config.sections import Config
 from prism_tune.data.arrow_datasets import is_dataset
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
-from prism_tune.evaluation.plan import find_data, load_questions
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.questions import find_data, load_questions
 from prism_tune.run.log import console
 
 
@@ -73,9 +73,10 @@ def _check_benchmark(config: Config, name: str) -> Finding:
         loaded = load_questions(config, name)
     except UserError as error:
         return Finding(name, path, False, f"{error}{_advise(name, path)}")
-    counts = f"{len(loaded.asked):,} questions, {len(loaded.image_sizes):,} images"
-    if loaded.faults:
-        counts += f", {len(loaded.faults):,} not there, which data.policy skips"
+    num_there = loaded.num_images - len(loaded.missing)
+    counts = f"{len(loaded.listed):,} questions, {num_there:,} images"
+    if loaded.missing:
+        counts += f", {len(loaded.missing):,} not there, which data.policy skips"
     return Finding(name, path, True, counts)
 
 
