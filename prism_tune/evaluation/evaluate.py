@@ -33,7 +33,7 @@ from prism_tune.models.load import pick_device
 from prism_tune.processes import barrier, is_main, process_group, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_json
-from prism_tune.run.log import console
+from prism_tune.run.log import console, open_log
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult
@@ -135,6 +135,7 @@ def _meter(
     run: RunDir, evaluation: Evaluation, *, restart: bool
 ) -> AbstractContextManager[StageTimer | None]:
     if not is_main():
+        open_log(run.log)
         return nullcontext()
     device = pick_device()
     return StageTimer(

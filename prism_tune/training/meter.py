@@ -21,6 +21,7 @@ from prism_tune.models.families import Parts
 from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
+from prism_tune.run.log import open_log
 from prism_tune.run.timings import StageTimer
 
 _COUNTED = ("tokens", "images", "records")
@@ -35,6 +36,7 @@ def metered(
     Attempts that were killed count, unless `restart` throws their checkpoints away.
     """
     if not is_main():
+        open_log(run.log)
         yield None
         return
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
