@@ -51,7 +51,8 @@ class ResultFolder:
         return cls(run.benchmark(benchmark), aside, reuse)
 
     @property
-    def _replaced(self) -> Path:
+    def replaced(self) -> Path:
+        """Where the finished folder waits while another takes its place."""
         return self.unfinished.with_name(f"{self.unfinished.name}.replaced")
 
     @property
@@ -73,7 +74,7 @@ class ResultFolder:
         reader find files of both. What has no successor (a judge's grades) is kept.
         """
         if self.finished.exists():
-            self.finished.rename(self._replaced)
+            self.finished.rename(self.replaced)
         self.settle()
 
     def settle(self) -> None:
@@ -82,13 +83,13 @@ class ResultFolder:
             if Stage(self.unfinished).path.exists():
                 self.finished.parent.mkdir(parents=True, exist_ok=True)
                 self.unfinished.rename(self.finished)
-            elif self._replaced.exists():
-                self._replaced.rename(self.finished)
-        if self._replaced.exists():
-            for path in self._replaced.iterdir():
+            elif self.replaced.exists():
+                self.replaced.rename(self.finished)
+        if self.replaced.exists():
+            for path in self.replaced.iterdir():
                 if not (self.finished / path.name).exists():
                     path.rename(self.finished / path.name)
-            shutil.rmtree(self._replaced)
+            shutil.rmtree(self.replaced)
         for folder in (self.unfinished.parent, self.unfinished.parent.parent):
             if folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -125,9 +126,7 @@ class AnswerStore:
 
     def append(self, answers: Iterable[Prediction]) -> None:
         """Add answers to this process's file, at once on disk for a reader or after a kill."""
-        append_predictions(
-            self.folder.unfinished / f"{self.stem}.rank-{rank()}.jsonl", answers
-        )
+        append_predictions(self.folder.unfinished / f"{self.stem}.rank-{rank()}.jsonl", answers)
 
     def merge(self, answer_ids: Sequence[str]) -> list[Prediction]:
         """Write the answers in this order as one file. Main process only, after a barrier.

@@ -40,19 +40,19 @@ from prism_tune.schema import BenchmarkResult
 
 
 class Evaluation(Protocol):
-    """One benchmark of a config, of whatever kind, checked and ready to run.
-
-    `inputs` is everything its result depends on, `answer_inputs` what every answer depends on.
-    """
+    """One benchmark of a config, of whatever kind, checked and ready to run."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The benchmark's."""
 
     @property
-    def inputs(self) -> Mapping[str, Any]: ...
+    def inputs(self) -> Mapping[str, Any]:
+        """Everything its result depends on, by the name shown when it changed."""
 
     @property
-    def answer_inputs(self) -> Mapping[str, Any]: ...
+    def answer_inputs(self) -> Mapping[str, Any]:
+        """What every single answer depends on."""
 
     def run(
         self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from prism_tune.data.convert import cache_root
+from prism_tune.data.convert import cache_root, locked
 from prism_tune.data.image_index import index_images
 from prism_tune.data.images import Finding, ImageError, resolve_image
 from prism_tune.data.policy import REASONS, USABLE
@@ -79,7 +79,7 @@ def find_images(references: Iterable[str], image_dir: Path, *, num_workers: int)
     wanted = sorted(set(references))
     folder = cache_root() / "benchmark_images"
     embedded = _extract([r for r in wanted if _is_embedded(r)], folder)
-    empty = {
+    empty: dict[str, Finding] = {
         reference: ("image_missing", f"{reference[:80]}: no image bytes in it")
         for reference, name in embedded.items()
         if name is None
@@ -122,8 +122,8 @@ def _extract(references: Iterable[str], folder: Path) -> dict[str, str | None]:
         if reference.startswith(_DATA_URI):
             names[reference] = _keep(_decode_base64(reference.partition(",")[2]), folder)
         else:
-            path, row, column = reference.removeprefix(_PARQUET).rsplit("#", 2)
-            columns[Path(path), column][reference] = int(row)
+            file, row, column = reference.removeprefix(_PARQUET).rsplit("#", 2)
+            columns[Path(file), column][reference] = int(row)
     for (path, column), rows in columns.items():
         found = _extract_column(path, column, folder)
         names |= {reference: found[row] for reference, row in rows.items()}
@@ -135,13 +135,14 @@ def _extract_column(path: Path, column: str, folder: Path) -> list[str | None]:
     state = path.stat()
     key = fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns, column])
     known = folder / f"{key[:32]}.json"
-    names: list[str | None] = read_json(known) if known.exists() else []
-    if not names or not all(name is None or (folder / name).exists() for name in names):
-        names = [
-            _keep(_read_bytes(image, f"{path}, column {column}"), folder)
-            for image in _iterate_column(path, column)
-        ]
-        write_json(known, names)
+    with locked(known):
+        names: list[str | None] = read_json(known) if known.exists() else []
+        if not names or not all(name is None or (folder / name).exists() for name in names):
+            names = [
+                _keep(_read_bytes(image, f"{path}, column {column}"), folder)
+                for image in _iterate_column(path, column)
+            ]
+            write_json(known, names)
     return names
 
 

@@ -93,7 +93,7 @@ _MMVET = Column("MM-Vet", "mmvet", ("score",), questions="all")
 _MMBENCH = Column("MMBench", "mmbench", ("accuracy",), questions="all")
 _MME_C = Column("MME-C", "mme", ("cognition",))
 _MME_P = Column("MME-P", "mme", ("perception",))
-_MMMU = Column("MMMU", "mmmu", ("accuracy",), scale=100.0, questions="all")
+_MMMU = Column("MMMU", "mmmu", ("accuracy_expected",), scale=100.0, questions="all")
 _TEXTVQA = Column("TextVQA", "textvqa", ("accuracy",), questions="all")
 _WITHOUT_MMMU = (_SQA, _SQA_IMG, _VIZWIZ, *_POPE_SPLITS, _MMVET, _MMBENCH, _MME_C)
 

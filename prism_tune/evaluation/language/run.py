@@ -1,7 +1,8 @@
 """Language benchmarks through lm-eval, on the tuned model in memory, as text only.
 
-In: the config and a benchmark's name, then a decoder's model. Out: `tasks/<task>.json` for each task as it finishes (a killed run resumes
-with the next), then `results.json`. Prompts are lm-eval's, without chat template.
+In: the config and a benchmark's name, then a decoder's model. Out: `tasks/<task>.json` for each
+task as it finishes (a killed run resumes with the next), and a `BenchmarkResult`. Prompts are
+lm-eval's, without chat template.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import BenchmarkData, Config
 from prism_tune.evaluation.answer_store import ResultFolder
 from prism_tune.evaluation.generate import Decoder
-from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
 from prism_tune.evaluation.metrics import percent
 from prism_tune.processes import barrier, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file

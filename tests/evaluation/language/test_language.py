@@ -11,7 +11,7 @@ import torch
 
 from prism_tune.config.sections import Config, ModelConfig
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation import session
+from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.language import run as language
 from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
@@ -160,7 +160,7 @@ def test_mmlu_is_five_shot_over_57_subjects_and_resumes_by_subject(make_config, 
     assert len(results["metrics"]) == 58
     assert next(iter(results["metrics"])) == "accuracy"
     assert results["provenance"]["num_fewshot"] == 5
-    monkeypatch.setattr(session, "load_tuned", None)
+    monkeypatch.setattr(checkpoint, "load_tuned", None)
     evaluate(config, run, force=False)
 
 
