@@ -125,23 +125,25 @@ def _extract(references: Iterable[str], folder: Path) -> dict[str, str | None]:
             file, row, column = reference.removeprefix(_PARQUET).rsplit("#", 2)
             columns[Path(file), column][reference] = int(row)
     for (path, column), rows in columns.items():
-        found = _extract_column(path, column, folder)
-        names |= {reference: found[row] for reference, row in rows.items()}
+        found = _extract_rows(path, column, set(rows.values()), folder)
+        names |= {reference: found[str(row)] for reference, row in rows.items()}
     return names
 
 
-def _extract_column(path: Path, column: str, folder: Path) -> list[str | None]:
+def _extract_rows(path: Path, column: str, rows: set[int], folder: Path) -> dict[str, str | None]:
     """The file of each row's image, written out unless it was, from this very parquet file."""
     state = path.stat()
     key = fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns, column])
     known = folder / f"{key[:32]}.json"
     with locked(known):
-        names: list[str | None] = read_json(known) if known.exists() else []
-        if not names or not all(name is None or (folder / name).exists() for name in names):
-            names = [
-                _keep(_read_bytes(image, f"{path}, column {column}"), folder)
-                for image in _iterate_column(path, column)
-            ]
+        names: dict[str, str | None] = read_json(known) if known.exists() else {}
+        kept = {row for row, name in names.items() if name is None or (folder / name).exists()}
+        due = {row for row in rows if str(row) not in kept}
+        if due:
+            for row, image in _iterate_column(path, column, until=max(due)):
+                if row in due:
+                    content = _read_bytes(image, f"{path}, row {row}, column {column}")
+                    names[str(row)] = _keep(content, folder)
             write_json(known, names)
     return names
 
@@ -155,10 +157,14 @@ def _keep(content: bytes | None, folder: Path) -> str | None:
     return name
 
 
-def _iterate_column(path: Path, column: str) -> Iterator[object]:
-    """A parquet column's values, a few at a time: a whole one may not fit in memory."""
+def _iterate_column(path: Path, column: str, *, until: int) -> Iterator[tuple[int, object]]:
+    """A parquet column's values by row, a few at a time: a whole one may not fit in memory."""
+    row = 0
     for batch in pq.ParquetFile(path).iter_batches(batch_size=64, columns=[column]):
-        yield from batch.column(0).to_pylist()
+        yield from enumerate(batch.column(0).to_pylist(), row)
+        row += batch.num_rows
+        if row > until:
+            return
 
 
 def _decode_base64(text: str) -> bytes | None:
@@ -172,7 +178,7 @@ def _read_bytes(image: object, where: str) -> bytes | None:
     content = image.get("bytes") if isinstance(image, dict) else image
     if content is not None and not isinstance(content, bytes):
         raise UserError(
-            f"{where}: expected images as bytes (the schema of `datasets`: bytes and path), "
+            f"{where}: expected an image as bytes (the schema of `datasets`: bytes and path), "
             f"found {type(content).__name__}"
         )
     return content

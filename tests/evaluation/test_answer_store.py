@@ -130,8 +130,3 @@ def test_a_replacing_that_was_killed_is_completed_by_the_next_look(setting, fini
     setting.evaluate()
     assert setting.results()["metrics"] == old
     assert (finished / "grades.json").exists()
-
-
-def test_the_config_that_was_asked_is_recorded(setting, finished):
-    recorded = Stage(finished).config()
-    assert recorded == setting.config()

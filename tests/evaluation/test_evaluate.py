@@ -241,6 +241,17 @@ def test_adding_a_control_keeps_the_answers(setting, asked):
     assert len(asked) == 12 + 3
 
 
+def test_what_only_decides_which_questions_are_asked_keeps_the_answers(setting, monkeypatch):
+    config = setting.config()
+    evaluate(config, setting.run, force=False)
+    before = setting.lines()
+    monkeypatch.setattr(checkpoint, "load_tuned", None)
+    policy = config.data.model_copy(update={"policy": {"image_missing": "skip"}})
+    evaluate(config.model_copy(update={"seed": 7, "data": policy}), setting.run, force=False)
+    assert setting.lines() == before
+    assert Stage(setting.run.benchmark("quickstart")).config().seed == 7
+
+
 def test_two_processes_answer_every_question_exactly_once(setting, tmp_path):
     setting.evaluate(batch_size=5)
     expected = setting.lines()
@@ -383,6 +394,8 @@ def test_an_adapter_directory_is_evaluated_on_its_base(setting, tiny_llava_dir, 
     provenance = setting.results()["provenance"]
     assert provenance["model"] == str(tiny_llava_dir)
     assert provenance["checkpoint_path"] == str(tmp_path / "adapter")
+    recorded = Stage(setting.run.benchmark("quickstart")).config()
+    assert recorded == setting.config()  # what was asked, not the base that stands for it
 
 
 def test_unknown_benchmark_names_the_nearest(setting):
@@ -393,11 +406,6 @@ def test_unknown_benchmark_names_the_nearest(setting):
 def test_benchmark_without_data_names_the_config_key(setting):
     with pytest.raises(ConfigError, match=r"evaluation\.data\.mme\.annotations"):
         setting.evaluate(benchmarks=["mme"])
-
-
-def test_untrained_run_names_the_command(setting):
-    with pytest.raises(UserError, match="first run `prism-tune train CONFIG`"):
-        setting.evaluate(tuning="full")
 
 
 def test_tuned_checkpoint_is_evaluated_and_its_change_noticed(setting, asked, caplog):

@@ -1,4 +1,4 @@
-"""The controls change what the model is shown, and nothing else."""
+"""Questions as they are asked: the controls change what the model is shown, and nothing else."""
 
 from __future__ import annotations
 
