@@ -153,7 +153,8 @@ def score_answers(
         "accuracy": _round(official.values()),
         **_group_metrics(official),
     }
-    return joined.make_result("mmmu", profile, metrics, expected, notes, scale=1)
+    groups = {"accuracy_expected": ""}
+    return joined.make_result("mmmu", profile, metrics, expected, notes, scale=1, groups=groups)
 
 
 def _judge(question: Question, answer: Prediction | None, profile: Profile) -> Verdict:
