@@ -19,9 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, Control
 from prism_tune.evaluation.answer_store import AnswerStore, ResultFolder
+from prism_tune.evaluation.counts import Counts, add_counts
 from prism_tune.evaluation.generate import Answer, Decoder, Request
 from prism_tune.evaluation.images import ImageFiles
-from prism_tune.evaluation.meter import Counts, add_counts
 from prism_tune.evaluation.questions import (
     Questions,
     apply_control,
@@ -157,7 +157,7 @@ class VisionEvaluation:
                 ]
                 store.append(batch)
                 progress.advance(bar, len(batch))
-                counts = {"questions": len(batch), **decoder.meter.take()}
+                counts = {"questions": len(batch), **decoder.counter.take()}
                 total = add_counts(total, counts)
                 if timer:
                     timer.tick(**counts)

@@ -26,7 +26,7 @@ from prism_tune.config.sections import Template
 from prism_tune.data.conversation import adds_special_tokens, end_token, render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.errors import UserError
-from prism_tune.evaluation.meter import ForwardMeter
+from prism_tune.evaluation.counts import ForwardCounter
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,9 @@ class Decoder:
         return model
 
     @cached_property
-    def meter(self) -> ForwardMeter:
+    def counter(self) -> ForwardCounter:
         """Counts what is answered."""
-        return ForwardMeter(self.model)
+        return ForwardCounter(self.model)
 
     def answer(
         self, requests: Sequence[Request], *, max_new_tokens: int
@@ -161,7 +161,7 @@ class Decoder:
         if len(batch) <= self._batch_size:
             try:
                 answers = self._generate(inputs, max_new_tokens)
-                self.meter.add(
+                self.counter.add(
                     inputs,
                     num_images=sum(len(request.images) for request in batch),
                     num_new_tokens=sum(answer.num_new_tokens for answer in answers),
