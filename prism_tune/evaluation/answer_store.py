@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,8 @@ class ResultFolder:
 
     def open(self) -> None:
         """Make ready to work; without reuse, from nothing. Main process only."""
-        if not self.reuse:
-            shutil.rmtree(self.unfinished, ignore_errors=True)
+        if not self.reuse and self.unfinished.exists():
+            shutil.rmtree(self.unfinished)
         self.unfinished.mkdir(parents=True, exist_ok=True)
         Stage(self.unfinished).reopen()
 
@@ -91,7 +92,7 @@ class ResultFolder:
                     path.rename(self.finished / path.name)
             shutil.rmtree(self.replaced)
         for folder in (self.unfinished.parent, self.unfinished.parent.parent):
-            if folder.exists() and not any(folder.iterdir()):
+            with suppress(OSError):  # not there, or another benchmark has something in it
                 folder.rmdir()
 
 
