@@ -164,6 +164,32 @@ def test_mmlu_is_five_shot_over_57_subjects_and_resumes_by_subject(make_config, 
     evaluate(config, run, force=False)
 
 
+def test_an_interrupted_evaluation_leaves_the_finished_one(make_config, run, monkeypatch):
+    config = make_config("hellaswag")
+    evaluate(config, run, force=False)
+    before = read_results(run, "hellaswag")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(language, "_run_task", interrupt)
+    other = config.evaluation.model_copy(update={"batch_size": 2})
+    for changed in (config.model_copy(update={"evaluation": other}), config):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(changed, run, force=changed is config)
+        assert read_results(run, "hellaswag") == before
+    evaluate(config, run, force=False)
+
+
+def test_what_only_vision_benchmarks_read_changes_nothing(make_config, run, caplog):
+    config = make_config("hellaswag")
+    evaluate(config, run, force=False)
+    caplog.set_level("INFO")
+    other = config.evaluation.model_copy(update={"controls": ("blind",), "profile": "lmms_eval"})
+    evaluate(config.model_copy(update={"evaluation": other, "seed": 3}), run, force=False)
+    assert "evaluation/hellaswag: already finished" in caplog.text
+
+
 def test_generated_answers_are_scored_and_cut_contexts_counted(make_config, run, tmp_path):
     """Beside 256 new tokens the tiny model's window of 512 has no room for the long question."""
     rows = [{"question": f"{i} + 1000?", "answer": f"so #### {i + 1000}"} for i in range(6)]
