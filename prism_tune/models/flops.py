@@ -20,12 +20,13 @@ def estimate_flops(*passes: tuple[int, float]) -> float:
     return 2.0 * sum(num_parameters * num_tokens for num_parameters, num_tokens in passes)
 
 
-def count_parameters(*modules: Any) -> int:
+def count_parameters(*modules: Any, trained_only: bool = False) -> int:
     """How many numbers torch modules hold, also where ZeRO-3 has partitioned them."""
     return sum(
         int(getattr(parameter, "ds_numel", parameter.numel()))
         for module in modules
         for parameter in module.parameters()
+        if parameter.requires_grad or not trained_only
     )
 
 
