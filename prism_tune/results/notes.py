@@ -155,7 +155,8 @@ def say_verdict(verdict: Verdict, comparison: Comparison) -> str:
             f"{label} against {other.label}: no column has a value on both sides and more than "
             "0 in the baseline, so there is no Rel. and no verdict."
         )
-    evidence = _say_evidence(found, comparison)
+    is_single = len(verdict.row.runs) == len(other.runs) == 1
+    evidence = _say_evidence(found, comparison, "each" if is_single else "that both have")
     if verdict.finding in ("unknown", "noise"):
         noise = ", within noise" if verdict.finding == "noise" else ""
         return f"{label} against {other.label}: {found.value:+.1f} points of Rel.{noise} {evidence}"
@@ -170,7 +171,7 @@ def say_test(seeds: Difference) -> str:
     return f"paired over {seeds.num_seeds} seeds, Student's t"
 
 
-def _say_evidence(found: RelDifference, comparison: Comparison) -> str:
+def _say_evidence(found: RelDifference, comparison: Comparison, which: str) -> str:
     parts = []
     if found.questions is not None:
         low, high = found.questions
@@ -181,5 +182,5 @@ def _say_evidence(found: RelDifference, comparison: Comparison) -> str:
         interval = f"{found.seeds.low:+.1f} to {found.seeds.high:+.1f}"
         parts.append(f"95 % interval over seeds {interval}, {say_test(found.seeds)}")
     else:
-        parts.append("fewer than two seeds each, so the noise of tuning is not measured")
+        parts.append(f"fewer than two seeds {which}, so the noise of tuning is not measured")
     return f"({'; '.join(parts)})."
