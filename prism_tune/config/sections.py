@@ -18,6 +18,8 @@ Policy = Literal["fail", "skip", "keep"]
 Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
+Readout = Literal["expected", "argmax"]
+"""What a local judge's likelihoods become: their expectation, or the likeliest score."""
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
