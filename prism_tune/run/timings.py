@@ -20,7 +20,9 @@ from prism_tune.run.folder import RunDir, read_json, write_json
 
 
 class StageTimer:
-    """Meters one attempt of one stage; use as a context manager on the main process only.
+    """Meters one attempt of one stage, from when it is made; a context manager.
+
+    On the main process only. Nothing is written before it is entered.
 
     Args:
         run: the run whose `timings.json` is written.
@@ -48,6 +50,7 @@ class StageTimer:
         self._restart = restart
         self._set_aside = set_aside
         self._begin = time.perf_counter()
+        self._energy = None if device == "cpu" else EnergyMeter(num_devices)
         self._entry: dict[str, Any] = {
             "stage": stage,
             "fingerprint": fingerprint,
@@ -64,9 +67,6 @@ class StageTimer:
 
     def __enter__(self) -> StageTimer:
         self._before = self._earlier()
-        self._begin = time.perf_counter()
-        on_cpu = self._entry["device"] == "cpu"
-        self._energy = None if on_cpu else EnergyMeter(self._entry["num_devices"])
         self._save()
         return self
 
@@ -117,6 +117,15 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
         return []
     entries: list[dict[str, Any]] = read_json(run.timings)
     return entries
+
+
+def rename_attempts(run: RunDir, stage: str, name: str) -> None:
+    """Let the attempts of one stage take the place of another's; nothing where there are none."""
+    entries = read_timings(run)
+    renamed = [{**entry, "stage": name} for entry in entries if entry["stage"] == stage]
+    if renamed:
+        kept = [entry for entry in entries if entry["stage"] not in (stage, name)]
+        write_json(run.timings, [*kept, *renamed])
 
 
 def stage_total(run: RunDir, stage: str, quantity: str = "device_seconds") -> float | None:
