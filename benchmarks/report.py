@@ -96,12 +96,11 @@ def draw_run(folder: Path, arguments: argparse.Namespace) -> None:
     )
     config = load_config(config_file)
     run.root.mkdir(parents=True, exist_ok=True)
-    run.config.write_bytes(config_file.read_bytes())
     pool = open_pool(config.data)
     keys = write_features(run, arguments.images, arguments.width)
     write_outputs(config, run, pool, rank_at_random(pool, keys), {}, np.zeros(len(pool), int))
     write_training(run)
-    Stage(run.selection).finish({"selection.keep": "low"})
+    Stage(run.selection).finish({"selection.keep": "low"}, config=config)
 
 
 def draw_images(folder: Path, num_images: int) -> None:

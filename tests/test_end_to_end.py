@@ -111,9 +111,11 @@ def test_every_artifact_is_where_it_belongs(finished_runs):
     runs, _ = finished_runs
     run = runs / "tiny"
     expected = [
-        "config.yaml",
         "timings.json",
         "log.txt",
+        "selection/config.yaml",
+        "training/config.yaml",
+        "evaluation/pope/config.yaml",
         "selection/scores.parquet",
         "selection/subset.json",
         "selection/manifest.json",
@@ -125,6 +127,7 @@ def test_every_artifact_is_where_it_belongs(finished_runs):
         "evaluation/mme/results.json",
     ]
     assert [path for path in expected if not (run / path).exists()] == []
+    assert not (run / "config.yaml").exists()
 
 
 def test_the_subset_is_half_of_each_source_and_all_text(finished_runs, drawn_pool):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -180,7 +181,8 @@ def preview(
     """Show records as the model will see them: tokens, label mask, images."""
     from prism_tune.training.preview import preview as run_preview
 
-    run_preview(*_open(config, overrides), num_records=num_records)
+    loaded, _ = _open(config, overrides)
+    run_preview(loaded, Path(mkdtemp(prefix="prism_tune_preview_")), num_records=num_records)
 
 
 @app.command()
@@ -228,18 +230,14 @@ def main() -> None:
 
 
 def _open(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
-    """The config, and its run folder with the resolved config in it."""
-    from prism_tune.config.load import load_config, render_config
-    from prism_tune.processes import is_main
-    from prism_tune.run.folder import RunDir, write_atomic
+    """The config, and its run folder: nothing is written there before a stage begins."""
+    from prism_tune.config.load import load_config
+    from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
 
+    setup_logging()
     config = load_config(path, overrides or [])
-    run = RunDir(Path(config.output_dir) / config.name)
-    setup_logging(run.log)
-    if is_main():
-        write_atomic(run.config, render_config(config))
-    return config, run
+    return config, RunDir(Path(config.output_dir) / config.name)
 
 
 def _complain(error: Exception) -> None:

@@ -25,14 +25,15 @@ def compare(
 ) -> None:
     """Select, tune and evaluate with every selector, budget and seed; tabulate side by side."""
     from prism_tune.compare.compare import compare as run_compare
-    from prism_tune.config.load import load_config, render_config
-    from prism_tune.run.folder import RunDir, write_atomic
-    from prism_tune.run.log import setup_logging
+    from prism_tune.config.load import load_config
+    from prism_tune.run.folder import RunDir
+    from prism_tune.run.log import open_log, setup_logging
 
+    setup_logging()
     loaded = load_config(config, overrides or [])
     run = RunDir(Path(loaded.output_dir) / loaded.name)
-    setup_logging(run.log)
-    write_atomic(run.config, render_config(loaded))
+    if not only_table:
+        open_log(run.log)
     finished = run_compare(
         loaded,
         run,
@@ -49,7 +50,7 @@ def run_verb(verb: Verb, config: Config, run: RunDir) -> None:
     """Run one verb of a cell, in a process that may have run others."""
     from prism_tune.run.log import setup_logging
 
-    setup_logging(run.log)
+    setup_logging()
     if verb == "select":
         from prism_tune.selection.select import select
 

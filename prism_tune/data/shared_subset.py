@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune import __version__
-from prism_tune.config.load import load_config
-from prism_tune.config.sections import DataConfig
+from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.records import format_subset, open_pool
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, write_atomic
@@ -90,8 +89,7 @@ def export_subset(run: RunDir, to: Path) -> None:
     Raises:
         UserError: the run has not selected.
     """
-    Stage(run.selection).require("select")
-    config = load_config(run.config)
+    config = Config.model_validate(Stage(run.selection).require("select")["config"])
     manifest = read_json(run.selection / "manifest.json")
     scores = pq.read_table(run.selection / "scores.parquet", columns=["uid", "id", "selected"])
     kept = scores.column("selected").to_pylist()

@@ -34,6 +34,7 @@ from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, is_main, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.log import open_log
 from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult, Prediction
 
@@ -166,6 +167,7 @@ class Session:
         self, plan: Plan | LanguagePlan, *, restart: bool
     ) -> AbstractContextManager[StageTimer | None]:
         if not is_main():
+            open_log(self._run.log)
             return nullcontext()
         on_cuda = self._device.type == "cuda"
         return StageTimer(

@@ -1,8 +1,8 @@
 """One run as the report sees it: its files, read when they are asked for; no model, no torch.
 
-Reads config.yaml, timings.json, selection/ (manifest.json, scores.parquet, features/),
-training/log.jsonl, evaluation/*/results.json, tables/*.json and every stage.json. A stage that has
-not run is None or empty, never an error.
+Reads timings.json, selection/ (manifest.json, scores.parquet, features/),
+training/log.jsonl, evaluation/*/results.json, tables/*.json and every stage.json, whose configs say
+what the run is. A stage that has not run is None or empty, never an error.
 
 Shape legend: N records of the pool, U feature rows, D feature width.
 """
@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
 from prism_tune.features.shards import StoredFeatures, list_shards, read_shard
 from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.record import recorded_config
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
 from prism_tune.schema import BenchmarkResult
@@ -107,22 +107,13 @@ class ReportRun:
         run: the folder.
 
     Raises:
-        UserError: it is no run folder.
+        UserError: no stage has finished there.
     """
 
     def __init__(self, run: RunDir) -> None:
-        if not run.config.exists():
-            raise UserError(
-                f"{run.config}: no such file, so {run.root} is not a run folder; "
-                "`prism-tune select CONFIG` makes one"
-            )
         self.run = run
         self.name = run.root.resolve().name
-
-    @cached_property
-    def config(self) -> Config:
-        """The resolved config."""
-        return load_config(self.run.config)
+        self.config: Config = recorded_config(run)
 
     @cached_property
     def timings(self) -> list[dict[str, Any]]:
@@ -150,9 +141,10 @@ class ReportRun:
             raise UserError(f"{path}: cannot be read as parquet: {error}") from error
         missing = [name for name in _COLUMNS if name not in table.column_names]
         if missing:
+            config = Stage(self.run.selection).config_path
             raise UserError(
                 f"{path}: no column {', '.join(missing)}; "
-                f"write it anew with `prism-tune select {self.run.config} --force`"
+                f"write it anew with `prism-tune select {config} --force`"
             )
         return RecordTable(
             uids=table["uid"],
@@ -199,7 +191,7 @@ class ReportRun:
         if scored is not None and pool.fingerprint != scored:
             raise UserError(
                 f"{self.config.data.records}: has changed since it was scored; "
-                f"run `prism-tune select {self.run.config}` again"
+                f"run `prism-tune select {Stage(self.run.selection).config_path}` again"
             )
         return pool
 

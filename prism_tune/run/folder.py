@@ -2,14 +2,16 @@
 
 ```
 runs/<name>/
-  config.yaml  timings.json  log.txt
-  audit/       stage.json audit.json <reason>.jsonl
-  selection/   stage.json scores.parquet subset.json manifest.json features/
-  training/    stage.json checkpoint-<step>/ final/ log.jsonl
-  evaluation/<benchmark>/  stage.json predictions.jsonl results.json
+  timings.json  log.txt
+  audit/       stage.json config.yaml audit.json <reason>.jsonl
+  selection/   stage.json config.yaml scores.parquet subset.json manifest.json features/
+  training/    stage.json config.yaml checkpoint-<step>/ final/ log.jsonl
+  evaluation/<benchmark>/  stage.json config.yaml predictions.jsonl results.json
   tables/
   report/      index.html assets/ data/ thumbs/
 ```
+Each config.yaml is what that stage finished with. Only a stage that really runs writes here:
+looking, skipping and failing before the start leave no trace.
 """
 
 from __future__ import annotations

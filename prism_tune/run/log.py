@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from rich.console import Console
@@ -14,21 +15,40 @@ console = Console()
 """Where tables and other results are printed (stdout)."""
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_LOGGER = logging.getLogger("prism_tune")
 
 
-def setup_logging(log_file: Path | None = None) -> None:
-    """Send prism_tune's log to stderr and, when given, append it to `log_file`."""
-    logger = logging.getLogger("prism_tune")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
+def setup_logging() -> None:
+    """Send prism_tune's log to stderr. For a run's file it waits until a stage begins."""
+    _LOGGER.setLevel(logging.INFO)
+    _LOGGER.propagate = False
+    for handler in list(_LOGGER.handlers):
+        _LOGGER.removeHandler(handler)
+        if isinstance(handler, MemoryHandler):
+            _close_file(handler)
         handler.close()
     if rank() == 0:
         stderr = Console(stderr=True)
-        logger.addHandler(RichHandler(console=stderr, show_path=False, show_level=False))
-    if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(log_file)
-        to_file.setFormatter(logging.Formatter(f"[rank {rank()}] {_FORMAT}"))
-        logger.addHandler(to_file)
+        _LOGGER.addHandler(RichHandler(console=stderr, show_path=False, show_level=False))
+    _LOGGER.addHandler(MemoryHandler(capacity=1))  # keeps everything until it has a target
+
+
+def open_log(log_file: Path) -> None:
+    """Append to a run's file from here on, beginning with what has waited.
+
+    A stage calls it when it really begins, on every rank: what only looks, is skipped or fails
+    before leaves no line. Without `setup_logging` (prism_tune as a library) nothing is written.
+    """
+    for waiting in _LOGGER.handlers:
+        if isinstance(waiting, MemoryHandler):
+            _close_file(waiting)
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            to_file = logging.FileHandler(log_file)
+            to_file.setFormatter(logging.Formatter(f"[rank {rank()}] {_FORMAT}"))
+            waiting.setTarget(to_file)
+            waiting.flush()
+
+
+def _close_file(waiting: MemoryHandler) -> None:
+    if waiting.target is not None:
+        waiting.target.close()

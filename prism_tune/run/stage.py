@@ -10,10 +10,11 @@ from typing import Any
 
 import orjson
 
+from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import read_json, write_atomic, write_json
 from prism_tune.run.provenance import describe_software
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,11 @@ class Stage:
     def path(self) -> Path:
         """The state file."""
         return self.directory / "stage.json"
+
+    @property
+    def config_path(self) -> Path:
+        """The config it finished with, as a file to read and to run again."""
+        return self.directory / "config.yaml"
 
     def changed_inputs(self, inputs: Mapping[str, Any]) -> list[str] | None:
         """The names of inputs that differ from the finished run's; None if there is none.
@@ -47,6 +53,7 @@ class Stage:
         Its last act. Labels of tables and reports come from this record, never from what was asked
         of the run folder afterwards.
         """
+        write_atomic(self.config_path, render_config(config))
         write_json(
             self.path,
             {
@@ -67,6 +74,7 @@ class Stage:
     def reopen(self) -> None:
         """Forget that the stage finished; the first thing a stage does when it has to rerun."""
         self.path.unlink(missing_ok=True)
+        self.config_path.unlink(missing_ok=True)
 
     def require(self, verb: str) -> dict[str, Any]:
         """The finished stage's record.

@@ -17,6 +17,7 @@ from typing import Any
 
 from prism_tune.run.energy import EnergyMeter
 from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.log import open_log
 
 
 class StageTimer:
@@ -66,6 +67,7 @@ class StageTimer:
         }
 
     def __enter__(self) -> StageTimer:
+        open_log(self._run.log)
         self._before = self._earlier()
         self._save()
         return self

@@ -11,6 +11,7 @@ import torch
 from prism_tune.models.load import pick_device
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
+from prism_tune.run.log import open_log
 from prism_tune.run.timings import StageTimer, read_timings
 from prism_tune.selection.evidence.shard_builder import Counts
 
@@ -65,6 +66,7 @@ def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[S
         force: forget earlier attempts, because nothing of theirs is used.
     """
     if not is_main():
+        open_log(run.log)
         yield SelectionMeter(run, None)
         return
     device = pick_device()

@@ -25,7 +25,7 @@ from prism_tune.training.inputs import describe_changes
 
 logger = logging.getLogger(__name__)
 
-_OURS = ("stage.json", "final", "final.partial", "log.jsonl", "skipped.json")
+_OURS = ("stage.json", "config.yaml", "final", "final.partial", "log.jsonl", "skipped.json")
 
 
 def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:

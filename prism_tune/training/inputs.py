@@ -24,6 +24,7 @@ from prism_tune.run.stage import Stage
 from prism_tune.training.arguments import deepspeed_options, learning_options
 from prism_tune.training.batches import packs_rows
 
+_CONTENT = ("records", "images", "model weights")
 _LONGEST_SHOWN = 60
 _NUM_SHOWN = 12
 
@@ -89,7 +90,7 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     lines = []
     for name in changed[:_NUM_SHOWN]:
         values = [shown.get(name, "not set"), wanted.get(name, "not set")]
-        says = max(map(len, values)) <= _LONGEST_SHOWN and name in wanted
+        says = name not in _CONTENT and max(map(len, values)) <= _LONGEST_SHOWN
         lines.append(f"  {name}: " + (" -> ".join(values) if says else "changed"))
     if len(changed) > _NUM_SHOWN:
         lines.append(f"  and {len(changed) - _NUM_SHOWN} more")

@@ -1,6 +1,6 @@
 """Records as the model will see them: decoded tokens with their label mask, and thumbnails.
 
-In: a config. Out: the console, and PNG files in `runs/<name>/preview/`.
+In: a config. Out: the console, and PNG files in a folder apart from the run's.
 
 Shape legend: L tokens of one record.
 """
@@ -24,7 +24,7 @@ from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
 from prism_tune.models.processor import load_processor
-from prism_tune.run.folder import RunDir, write_atomic
+from prism_tune.run.folder import write_atomic
 from prism_tune.run.log import console
 
 _ANSWER_STYLE = "bold green"
@@ -32,8 +32,8 @@ _IMAGE_STYLE = "magenta"
 _THUMBNAIL_PIXELS = (256, 256)
 
 
-def preview(config: Config, run: RunDir, *, num_records: int) -> None:
-    """Print `num_records` records, evenly spread over the pool.
+def preview(config: Config, thumbnails: Path, *, num_records: int) -> None:
+    """Print `num_records` records, evenly spread over the pool; their images go to `thumbnails`.
 
     Green tokens carry loss; a run of image tokens is shown as one, with its length.
 
@@ -53,7 +53,7 @@ def preview(config: Config, run: RunDir, *, num_records: int) -> None:
         console.print(Text(f"{pool.describe(index)}, source {pool.sources[index]}", "bold"))
         console.print(colour_tokens(example["input_ids"], example["labels"], processor))
         console.print(_count(example["input_ids"], example["labels"], processor))
-        for path in _save_thumbnails(pool, index, run.root / "preview"):
+        for path in _save_thumbnails(pool, index, thumbnails):
             console.print(Text(f"thumbnail: {path}", "dim"), soft_wrap=True)
 
 

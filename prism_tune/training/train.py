@@ -25,6 +25,7 @@ from prism_tune.models.tuning import TunedModel, load_for_tuning, prepare_tuning
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.log import open_log
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import StageTimer
 from prism_tune.training.arguments import check_options, compute_dtype, training_arguments
@@ -79,6 +80,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         timer = stage_timer(run, directory.name, key, device, restart=force)
         checkpoint = None if force else find_checkpoint(directory, key)
         trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
+        open_log(run.log)
         _open_directory(directory, skipped, keep=checkpoint)
         with timer or nullcontext():
             with suppress(AllStepsDone):

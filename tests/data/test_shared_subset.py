@@ -13,13 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
-from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
 from prism_tune.data import shared_subset
 from prism_tune.data.shared_subset import export_subset, verify_subset
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
-from prism_tune.run.folder import RunDir, write_atomic
+from prism_tune.run.folder import RunDir
 from prism_tune.selection.select import select
 
 
@@ -46,7 +45,6 @@ def run(tiny_llava_dir, drawn_pool, tmp_path_factory):
         }
     )
     run = RunDir(root / "published")
-    write_atomic(run.config, render_config(config))
     select(config, run)
     return run
 

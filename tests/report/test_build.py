@@ -22,7 +22,7 @@ from prism_tune.report.overlap import measure_overlap
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.sources import summarise_sources
 from prism_tune.report.verdict import describe_run
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, read_json, write_json
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_build_that_fails_leaves_the_old_report(run):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is not a run folder"):
+    with pytest.raises(UserError, match="no stage has finished there"):
         build_report([RunDir(tmp_path)])
 
 
@@ -133,9 +133,10 @@ def test_a_selection_being_redone_is_not_shown_as_finished(run):
 
 
 def test_a_pool_that_is_gone_costs_the_pictures_only(run, tmp_path):
-    text = run.config.read_text()
-    (pool,) = re.findall(r"records: (\S+pool.json)", text)
-    run.config.write_text(text.replace(pool, str(tmp_path / "gone.json")))
+    for path in run.root.rglob("stage.json"):
+        record = read_json(path)
+        record["config"]["data"]["records"] = str(tmp_path / "gone.json")
+        write_json(path, record)
     page = build_report([run])
     assert "Map of the pool" in section(page, "geometry")
     assert "The pool cannot be opened" in section(page, "gallery")

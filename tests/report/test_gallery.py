@@ -17,6 +17,7 @@ from prism_tune.report.run_files import Categories, RecordTable, ReportRun
 from prism_tune.report.section import PageFolder
 from prism_tune.report.sections import gallery
 from prism_tune.report.views import choose_prepared, find_cut, order_views, uid_numbers
+from prism_tune.run.stage import Stage
 from prism_tune.schema import Record, Turn
 
 
@@ -172,7 +173,8 @@ def test_prepared_records_have_thumbnails_and_neighbours(built):
 
 def test_a_run_whose_selection_has_not_finished_says_so(tmp_path):
     run = write_drawn_run(tmp_path)
-    (run.selection / "stage.json").unlink()
+    Stage(run.audit).finish({}, config=ReportRun(run).config)
+    Stage(run.selection).reopen()
     section = gallery.build(ReportRun(run), PageFolder(tmp_path / "page"))
     assert section.values["ready"] is False
     assert "has not finished" in section.values["reason"]

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 
 from prism_tune import __version__
+from prism_tune.config.sections import Config
 from prism_tune.run import provenance
 from prism_tune.run.provenance import describe_software, find_commit
 from prism_tune.run.stage import Stage
@@ -54,7 +55,8 @@ def test_without_git_there_is_no_commit(repository, monkeypatch):
 
 def test_every_finished_stage_says_by_what_it_was_made(tmp_path):
     stage = Stage(tmp_path / "training")
-    stage.finish({"seed": 1})
+    config = {"name": "trial", "model": {"path": "m"}, "data": {"records": "pool.json"}}
+    stage.finish({"seed": 1}, config=Config.model_validate(config))
     software = stage.require("train")["software"]
     assert software == describe_software()
     assert software["prism_tune"] == __version__

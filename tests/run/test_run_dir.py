@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.run import folder
+from prism_tune.run import stage as stage_module
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.stage import Stage
@@ -22,7 +25,6 @@ MIB = 1 << 20
 def test_layout(tmp_path):
     run = RunDir(tmp_path / "trial")
     layout = {
-        "config.yaml": run.config,
         "timings.json": run.timings,
         "log.txt": run.log,
         "selection/features": run.features,
@@ -191,6 +193,9 @@ class TestFingerprintModel:
         assert first != second
 
 
+CONFIG = Config.model_validate(
+    {"name": "trial", "model": {"path": "m"}, "data": {"records": "pool.json"}}
+)
 INPUTS = {"pool": "aaa", "selection": {"budget": 0.3, "layers": (1, 2)}}
 
 
@@ -205,7 +210,7 @@ class TestStage:
             stage.require("select")
 
     def test_finished_with_the_same_inputs(self, stage):
-        stage.finish(INPUTS, subset="abc", num_kept=np.int64(3))
+        stage.finish(INPUTS, config=CONFIG, subset="abc", num_kept=np.int64(3))
         assert stage.changed_inputs(INPUTS) == []
         assert stage.changed_inputs(dict(reversed(INPUTS.items()))) == []
         record = stage.require("select")
@@ -213,18 +218,35 @@ class TestStage:
         assert record["fingerprint"] == fingerprint(INPUTS)
 
     def test_names_every_input_that_changed_came_or_went(self, stage):
-        stage.finish(INPUTS)
+        stage.finish(INPUTS, config=CONFIG)
         now = {"selection": {"budget": 0.2, "layers": (1, 2)}, "model": "m"}
         assert stage.changed_inputs(now) == ["model", "pool", "selection"]
 
     def test_inputs_may_hold_numpy_values(self, stage):
         inputs = {"num_images": np.int64(4), "sizes": np.array([1, 2])}
-        stage.finish(inputs)
+        stage.finish(inputs, config=CONFIG)
         assert stage.changed_inputs(inputs) == []
         assert stage.changed_inputs({"num_images": 4, "sizes": [1, 3]}) == ["sizes"]
 
     def test_reopened(self, stage):
-        stage.finish(INPUTS)
+        stage.finish(INPUTS, config=CONFIG)
         stage.reopen()
         stage.reopen()
         assert stage.changed_inputs(INPUTS) is None
+
+    def test_keeps_the_config_it_finished_with_and_forgets_it_when_reopened(self, stage):
+        assert stage.config() is None
+        stage.finish(INPUTS, config=CONFIG)
+        assert stage.config() == load_config(stage.config_path) == CONFIG
+        stage.reopen()
+        assert stage.config() is None
+        assert not stage.config_path.exists()
+
+    def test_the_config_is_there_before_the_stage_counts_as_finished(self, stage, monkeypatch):
+        def crash(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(stage_module, "write_json", crash)
+        with pytest.raises(KeyboardInterrupt):
+            stage.finish(INPUTS, config=CONFIG)
+        assert stage.config() is None

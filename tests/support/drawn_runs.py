@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image
 from safetensors.numpy import save_file
 
-from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
 from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 
 NUM_RECORDS, NUM_IMAGES, WIDTH = 90, 30, 8
 SOURCES = ("animals", "charts", "streets")
@@ -56,20 +56,21 @@ def write_drawn_run(folder: Path, records: list[dict] | None = None) -> RunDir:
     path.write_text(json.dumps(records))
     run = RunDir(folder / "runs" / "drawn")
     run.features.mkdir(parents=True)
-    config = {
-        "name": "drawn",
-        "output_dir": str(folder / "runs"),
-        "model": {"path": str(folder / "no_model")},
-        "data": {"records": str(path), "image_dir": str(images)},
-        "selection": {"budget": 0.5},
-    }
-    run.config.write_text(yaml.safe_dump(config))
-    _write_selection(run)
+    config = Config.model_validate(
+        {
+            "name": "drawn",
+            "output_dir": str(folder / "runs"),
+            "model": {"path": str(folder / "no_model")},
+            "data": {"records": str(path), "image_dir": str(images)},
+            "selection": {"budget": 0.5},
+        }
+    )
+    _write_selection(run, config)
     return run
 
 
-def _write_selection(run: RunDir) -> None:
-    pool = open_pool(load_config(run.config).data)
+def _write_selection(run: RunDir, config: Config) -> None:
+    pool = open_pool(config.data)
     ranked_N = ~pool.is_text_only_N
     score_N = np.arange(len(pool)) % 17 / 16
     rank_N = np.zeros(len(pool), dtype=np.int64)
@@ -114,5 +115,4 @@ def _write_selection(run: RunDir) -> None:
         "timings": {},
     }
     (run.selection / "manifest.json").write_text(json.dumps(manifest))
-    state = {"fingerprint": "drawn", "inputs": {}, "outputs": {}}
-    (run.selection / "stage.json").write_text(json.dumps(state))
+    Stage(run.selection).finish({}, config=config)

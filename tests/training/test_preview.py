@@ -7,7 +7,6 @@ from PIL import Image
 from rich.console import Console
 
 from prism_tune.config.sections import Config
-from prism_tune.run.folder import RunDir
 from prism_tune.training.preview import preview
 
 
@@ -23,7 +22,7 @@ def test_tokens_mask_and_thumbnails(tiny_llava_dir, drawn_pool, tmp_path, printe
     data = {"records": str(drawn_pool), "image_dir": str(drawn_pool.parent / "images")}
     model = {"path": str(tiny_llava_dir), "template": "chatml"}
     config = Config.model_validate({"name": "x", "model": model, "data": data})
-    preview(config, RunDir(tmp_path), num_records=2)
+    preview(config, tmp_path / "preview", num_records=2)
     text = printed.getvalue()
     assert "record 0 (id 'shape-0'), source shape" in text
     assert "\x1b[35m<image> x 4\x1b[0m" in text
@@ -43,6 +42,6 @@ def test_more_records_than_there_are(tiny_llava_dir, tmp_path, printed):
     records.write_text(f'{{"id": 1, "conversations": {turns}}}\n')
     model = {"path": str(tiny_llava_dir)}
     tree = {"name": "x", "model": model, "data": {"records": str(records)}}
-    preview(Config.model_validate(tree), RunDir(tmp_path), num_records=3)
+    preview(Config.model_validate(tree), tmp_path / "preview", num_records=3)
     assert printed.getvalue().count("with label") == 1
     assert not (tmp_path / "preview").exists()
