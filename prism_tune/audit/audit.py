@@ -22,8 +22,8 @@ from prism_tune.audit.summary import (
     summarise_reasons,
     summarise_sources,
 )
+from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config
-from prism_tune.data.image_inspections import digest_states
 from prism_tune.data.policy import REASONS, check_policy
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import is_unusable, merge, screen_lengths, screen_records
@@ -66,21 +66,17 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
 
 def _stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
     return {
+        **fields_of(config, "audit"),
         "pool": pool.fingerprint,
-        "bad records": fingerprint([asdict(item) for item in pool.skipped]),
-        "images": digest_states(pool),
+        "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
-        "model.template": config.model.template,
-        "model.image_aspect_ratio": config.model.image_aspect_ratio,
-        "data.max_length": config.data.max_length,
-        "data.policy": config.data.policy,
     }
 
 
 def _examine(config: Config, run: RunDir, pool: Pool) -> dict[str, Any]:
     """Look at everything, write the lists, and sum up."""
     logger.info("audit: %d records, %d images", len(pool), len(pool.unique_images()))
-    found = screen_records(pool, config.data)
+    found = screen_records(pool)
     sound = [n for n in range(len(pool)) if n not in found or not is_unusable(found[n])]
     processor = load_processor(config.model)
     lengths_N, too_long = screen_lengths(pool, sound, config, processor)

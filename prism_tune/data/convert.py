@@ -55,7 +55,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 3
+_VERSION = 4
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -73,7 +73,7 @@ def convert_pool(config: DataConfig) -> Path:
     folder = cache_root() / fingerprint(
         [_VERSION, source.state, config.columns, config.source, config.source_names]
     )
-    with _locked(folder):
+    with locked(folder):
         if not folder.exists():
             _convert(source, columns, config, folder)
     return folder
@@ -99,7 +99,7 @@ def _open_source(records: str) -> _Source:
 
 
 def cache_root() -> Path:
-    """Where converted pools and image inspections are kept for every run."""
+    """Where converted pools, and what is known of their images, are kept for every run."""
     pools = os.environ.get("PRISM_TUNE_POOL_CACHE")
     if pools:
         return Path(pools)
@@ -118,7 +118,8 @@ def _read_state(source: Path) -> list[Any]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Others that want to make the same entry of the cache wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -170,14 +171,16 @@ class _Builder:
             detail = f"record {position} (id {name!r}): {error.detail}"
             self._skipped.append(Skipped(uid, name, error.reason, detail))
             self._skipped_sources.append(guess_source(value, self._columns, self._config))
+            self._note_content(raw, error.reason)
             return
         source = name_source(adapted, self._config)
-        for part in (raw, source.encode()):
-            self._content.update(len(part).to_bytes(8, "little") + part)
+        uid, name = self._name_uid(adapted), adapted.id or str(position)
+        # As it stands in the file, for that is what a subset holds, and as it is read.
+        self._note_content(raw, uid, name, source)
         self._rows.append(
             {
-                "uid": self._name_uid(adapted),
-                "id": adapted.id or str(position),
+                "uid": uid,
+                "id": name,
                 "source": source,
                 "images": adapted.images,
                 "num_turns": len(adapted.turns),
@@ -198,6 +201,10 @@ class _Builder:
             "skipped_sources": self._skipped_sources,
             "duplicates": self._duplicates,
         }
+
+    def _note_content(self, raw: bytes, *read: str) -> None:
+        for part in (raw, *(text.encode() for text in read)):
+            self._content.update(len(part).to_bytes(8, "little") + part)
 
     def _name_uid(self, adapted: Adapted) -> str:
         content = orjson.dumps([adapted.images, [(t.role, t.text) for t in adapted.turns]])

@@ -25,6 +25,7 @@ from prism_tune.data.adapt import adapt_record, build_columns
 from prism_tune.data.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.convert import convert_pool
 from prism_tune.data.formats import Format, format_records, take_parquet
+from prism_tune.data.image_index import ImageIndex, index_images
 from prism_tune.data.images import ImageError, resolve_image
 from prism_tune.data.policy import apply_policy, check_policy
 from prism_tune.run.folder import read_json, write_atomic
@@ -52,7 +53,8 @@ class Pool:
     Attributes:
         skipped: the records left out because their policy is "skip", with reasons.
         skipped_sources: the source of each of these.
-        fingerprint: a hash of the usable records' content and sources.
+        fingerprint: a hash of every record as it stands in the file and as it is read (ids, images,
+            turns and sources); not of the images, see `image_index`.
         duplicates: indices of records that repeat the images and turns of an earlier one.
     """
 
@@ -130,6 +132,12 @@ class Pool:
             str(name)
             for name in pc.unique(pc.list_flatten(self._table.column("images"))).to_pylist()
         ]
+
+    @cached_property
+    def image_index(self) -> ImageIndex:
+        """Hash and findings of every image; files seen before in any run are not opened again."""
+        names, num_workers = self.unique_images(), self._opened_with[1].num_workers
+        return index_images(self.image_dir, names, num_workers=num_workers)
 
     def image_paths(self, index: int) -> list[Path]:
         """The record's image files, certain to lie inside the image folder.

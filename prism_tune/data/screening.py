@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config.sections import Config, DataConfig
+from prism_tune.config.sections import Config
 from prism_tune.data.convert import cache_root
 from prism_tune.data.dataset import TuningDataset
-from prism_tune.data.image_inspections import inspect_images
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
@@ -48,18 +47,18 @@ class Verdict:
         return [index for index in range(num_records) if index not in self.skipped]
 
 
-def screen_records(pool: Pool, config: DataConfig) -> Findings:
-    """Duplicates, and everything odd about the images; each image file is decoded at most once."""
-    faults = inspect_images(pool.image_dir, pool.unique_images(), num_workers=config.num_workers)
+def screen_records(pool: Pool) -> Findings:
+    """Duplicates, and everything wrong or odd about the images."""
+    found_in = pool.image_index.findings
     found: dict[int, list[Skipped]] = {}
     for index in pool.duplicates:
         found.setdefault(index, []).append(
             _name(pool, index, "duplicate", "the images and turns of an earlier record")
         )
-    if faults:
+    if found_in:
         for index in np.flatnonzero(~pool.is_text_only_N).tolist():
             for name in pool.images(index):
-                for reason, detail in faults.get(name, ()):
+                for reason, detail in found_in.get(name, ()):
                     found.setdefault(index, []).append(_name(pool, index, reason, detail))
     return {index: tuple(items) for index, items in sorted(found.items())}
 
@@ -120,7 +119,7 @@ def screen_pool(pool: Pool, config: Config, processor: Any) -> Verdict:
         UserError: listing records with a reason whose policy is "fail".
     """
     policy = config.data.policy
-    findings = screen_records(pool, config.data)
+    findings = screen_records(pool)
     verdict = judge(pool, findings, policy)
     usable = verdict.usable(len(pool))
     lengths, too_long = screen_lengths(pool, usable, config, processor)
@@ -153,7 +152,7 @@ def _cached_lengths(
 def _lengths_file(pool: Pool, indices: Sequence[int], config: Config) -> Path:
     depends_on = [
         pool.fingerprint,
-        str(pool.image_dir.resolve()),
+        pool.image_index.fingerprint,
         np.asarray(indices, dtype=np.int64),
         fingerprint_model(config.model.path, config.model.revision),
         config.model.template,

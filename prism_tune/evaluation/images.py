@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from prism_tune.data.image_inspection import Finding
-from prism_tune.data.images import ImageError, resolve_image
+from prism_tune.data.images import Finding, ImageError, resolve_image
 from prism_tune.errors import UserError
 from prism_tune.run.folder import read_json, write_atomic, write_json
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune.config.sections import BenchmarkData, Config
-from prism_tune.data.image_inspection import Finding
+from prism_tune.data.images import Finding
 from prism_tune.data.policy import REASONS, USABLE, decide
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.image_inspection import Finding
-from prism_tune.data.image_inspections import inspect_images
+from prism_tune.data.image_index import index_images
+from prism_tune.data.images import Finding
 from prism_tune.data.policy import apply_policy
 from prism_tune.errors import UserError
 from prism_tune.evaluation.images import extract_images, is_embedded, locate_images
@@ -87,10 +87,10 @@ def _find_faults(plan: Plan, num_workers: int) -> dict[str, Finding]:
 
 def _inspect(folder: Path, names: Mapping[str, str], num_workers: int) -> dict[str, Finding]:
     """The first unusable finding of each image; `names` maps references to files in `folder`."""
-    found = inspect_images(folder, sorted(set(names.values())), num_workers=num_workers)
+    index = index_images(folder, sorted(set(names.values())), num_workers=num_workers)
     unusable = {
         name: next((f for f in findings if f[0] in IMAGE_FAULTS), None)
-        for name, findings in found.items()
+        for name, findings in index.findings.items()
     }
     faults = {reference: unusable.get(name) for reference, name in names.items()}
     return {reference: fault for reference, fault in faults.items() if fault is not None}

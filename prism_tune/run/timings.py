@@ -1,8 +1,8 @@
 """What each stage took, in `runs/<name>/timings.json`, summed over resumed attempts.
 
 One entry per attempt: {stage, fingerprint, device, num_devices, start, end, finished,
-wall_seconds, device_seconds, energy_joules, counts}; counts are flops (an estimate from the model's
-architecture), tokens, images and records or questions; energy is null where there is no counter.
+wall_seconds, device_seconds, counts}; counts are flops (an estimate from the model's architecture),
+tokens, images and records or questions.
 The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Attempts of
 another fingerprint of the stage are dropped, or set aside as `<stage>/aside`.
 """
@@ -15,7 +15,6 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
-from prism_tune.run.energy import EnergyMeter
 from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import open_log
 
@@ -51,7 +50,6 @@ class StageTimer:
         self._restart = restart
         self._set_aside = set_aside
         self._begin = time.perf_counter()
-        self._energy = None if device == "cpu" else EnergyMeter(num_devices)
         self._entry: dict[str, Any] = {
             "stage": stage,
             "fingerprint": fingerprint,
@@ -62,7 +60,6 @@ class StageTimer:
             "finished": False,
             "wall_seconds": 0.0,
             "device_seconds": 0.0,
-            "energy_joules": None,
             "counts": {},
         }
 
@@ -108,7 +105,6 @@ class StageTimer:
             end=_now(),
             wall_seconds=round(wall, 3),
             device_seconds=round(wall * self._entry["num_devices"], 3),
-            energy_joules=self._energy.joules() if self._energy else None,
         )
         write_json(self._run.timings, [*self._before, self._entry])
 

@@ -31,6 +31,7 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
     selection = config.selection.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     return {
         "pool": pool.fingerprint,
+        "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
         **{f"model.{key}": value for key, value in _reading_model(config).items()},
         "data.policy": config.data.policy,

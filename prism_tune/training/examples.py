@@ -38,7 +38,7 @@ def build_examples(
     pool = open_pool(training_data(config, run))
     if len(pool) == 0:
         raise UserError(f"{pool.path}: no records to train on")
-    verdict = main_first(lambda: judge(pool, screen_records(pool, config.data), config.data.policy))
+    verdict = main_first(lambda: judge(pool, screen_records(pool), config.data.policy))
     usable = verdict.usable(len(pool))
     if not usable:
         raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")

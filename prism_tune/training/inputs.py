@@ -14,7 +14,6 @@ import orjson
 
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, DataConfig
-from prism_tune.data.image_inspections import digest_states
 from prism_tune.data.records import open_pool
 from prism_tune.errors import UserError
 from prism_tune.models.tuning import lora_options
@@ -24,7 +23,7 @@ from prism_tune.run.stage import Stage
 from prism_tune.training.arguments import deepspeed_options, learning_options
 from prism_tune.training.batches import packs_rows
 
-_CONTENT = ("records", "images", "model weights")
+_CONTENT = ("records", "records as read", "images", "model weights")
 _LONGEST_SHOWN = 60
 _NUM_SHOWN = 12
 
@@ -70,9 +69,9 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
     return {
         **fields,
         "training.deepspeed": deepspeed_options(config),
-        "data.columns": data.columns,
         "records": pool.fingerprint if whole_pool else fingerprint_file(run.subset),
-        "images": digest_states(pool),
+        "records as read": pool.fingerprint,
+        "images": pool.image_index.fingerprint,
         "model weights": fingerprint_model(config.model.path, config.model.revision),
     }
 

@@ -198,6 +198,31 @@ def test_finished_audit_is_not_repeated_until_an_image_changes(open_config, tmp_
     assert list(run.audit.glob("*.jsonl")) == []
 
 
+def test_the_same_pictures_elsewhere_need_no_second_audit(open_config, tmp_path, monkeypatch):
+    audit(*open_config())
+    shutil.copytree(tmp_path / "pool" / "images", tmp_path / "moved")
+    monkeypatch.setattr(audit_module, "screen_records", lambda *_: pytest.fail("examined"))
+    assert audit(*open_config(f"data.image_dir={tmp_path / 'moved'}")) is True
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.columns.text=other", "data.columns.id=other", "data.source=image_folder"],
+)
+def test_records_read_otherwise_are_audited_again(open_config, tmp_path, override, caplog):
+    path = tmp_path / "pool" / "pool.json"
+    records = json.loads(path.read_text())
+    for number, record in enumerate(records):
+        record["other"] = f"other-{number}"
+        for turn in record["conversations"]:
+            turn["other"] = f"{turn['value']} really"
+    path.write_text(json.dumps(records))
+    audit(*open_config())
+    with caplog.at_level("INFO"):
+        audit(*open_config(override))
+    assert "audit: runs again (changed: pool)" in caplog.text
+
+
 def test_a_record_with_two_missing_images_counts_once(open_config, tmp_path):
     path = tmp_path / "pool" / "pool.json"
     record = make("two", "<image><image>", image=["a.png", "b.png"])

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 
 import pytest
 from PIL import Image
 
-from prism_tune.data.images import ImageError, image_hash, open_image, resolve_image
+from prism_tune.data.images import ImageError, examine_image, open_image, resolve_image
 
 
 def save(path, size=(4, 2), mode="RGB", colour=(255, 0, 0), **options):
@@ -86,12 +87,15 @@ def test_decompression_bomb_is_refused(tmp_path, monkeypatch, limit):
 
 
 def test_hash_is_the_content(tmp_path):
-    first, copy = save(tmp_path / "a.png"), save(tmp_path / "b.png")
-    other = save(tmp_path / "c.png", colour=(0, 0, 0))
-    assert image_hash(first) == image_hash(copy) != image_hash(other)
-    assert len(image_hash(first)) == 32
-    with pytest.raises(ImageError, match="no such image file"):
-        image_hash(tmp_path / "gone.png")
+    save(tmp_path / "a.png"), save(tmp_path / "b.png")
+    save(tmp_path / "c.png", colour=(0, 0, 0))
+    first, copy, other, gone = (
+        examine_image(tmp_path, name) for name in ("a.png", "b.png", "c.png", "gone.png")
+    )
+    content = (tmp_path / "a.png").read_bytes()
+    assert first.hash == hashlib.blake2b(content, digest_size=16).hexdigest()
+    assert first.hash == copy.hash != other.hash
+    assert (gone.hash, gone.state, gone.findings[0][0]) == (None, None, "image_missing")
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from prism_tune.data import image_inspections
+from prism_tune.data import image_index
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.processor import load_processor
 from prism_tune.run.timings import read_timings, stage_total
 from prism_tune.selection import select as select_module
-from prism_tune.selection.evidence import pool_units
 from prism_tune.selection.evidence import shallow as extractor
 
 
@@ -39,6 +40,14 @@ def no_model(monkeypatch):
 
 def uids(result):
     return {row["uid"] for row in result.scores if row["selected"]}
+
+
+def assert_same_selection(one, other):
+    assert one.subset == other.subset
+    assert [row["feature"] for row in one.scores] == [row["feature"] for row in other.scores]
+    scores = [[row["score"] for row in result.scores] for result in (one, other)]
+    # Units of other batches differ in the last bit.
+    np.testing.assert_allclose(*np.array(scores, dtype=float), rtol=1e-12)
 
 
 def test_outputs(workplace, capsys):
@@ -125,7 +134,7 @@ def test_batch_size_does_not_change_the_subset(workplace):
 def test_finished_stage_is_skipped(workplace, no_model, monkeypatch):
     workplace.select()
     no_model()
-    monkeypatch.setattr(pool_units, "hash_images", None)
+    monkeypatch.setattr(select_module, "screen_pool", None)
     workplace.select()
 
 
@@ -210,10 +219,71 @@ def test_duplicates_and_odd_images_are_kept_by_default(workplace):
         workplace.select(data__policy__duplicate="fail")
 
 
-def test_images_are_decoded_once_for_all_runs(workplace, monkeypatch):
+def test_images_are_read_once_for_all_runs(workplace, monkeypatch):
     workplace.select(selection__scorer="random")
-    monkeypatch.setattr(image_inspections, "inspect_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(image_index, "examine_image", lambda *_: pytest.fail("read"))
     workplace.select(selection__scorer="random", name="second")
+    workplace.select(name="third")
+
+
+def test_other_pictures_are_selected_from_anew(workplace, caplog):
+    """As files of the same names: in another folder, or in place of the old ones."""
+    first = workplace.select()
+    others = workplace.root / "others"
+    shutil.copytree(workplace.images, others)
+    for number in range(8):
+        image = Image.open(others / f"{number}.png")
+        ImageOps.invert(image.convert("RGB")).save(others / f"{number}.png")
+    with caplog.at_level(logging.INFO):
+        second = workplace.select(data__image_dir=str(others))
+    assert "select: runs again (changed: images)" in caplog.text
+    fresh = workplace.select(name="fresh", data__image_dir=str(others))
+    assert_same_selection(second, fresh)
+    assert [r["feature"] for r in second.scores] != [r["feature"] for r in first.scores]
+    shutil.copy(others / "12.png", workplace.images / "12.png")  # touched, and the same
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        third = workplace.select()
+        shutil.copy(others / "3.png", workplace.images / "5.png")
+        workplace.select()
+    assert_same_selection(third, first)
+    assert caplog.text.count("select: runs again (changed: images)") == 2
+
+
+def test_the_same_pictures_elsewhere_are_the_same_selection(workplace, caplog):
+    workplace.select()
+    shutil.copytree(workplace.images, workplace.root / "moved")
+    with caplog.at_level(logging.INFO):
+        workplace.select(data__image_dir=str(workplace.root / "moved"))
+    assert "select: already finished with the same inputs, skipped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"data__columns__conversations": "other_turns"},
+        {"data__columns__text": "other"},
+        {"data__columns__id": "other_id"},
+        {"data__source": "image_folder"},
+        {"data__source_names__shape": "form"},
+    ],
+)
+def test_records_read_otherwise_are_selected_from_anew(workplace, override, caplog):
+    """The answer column, say: the file is the same, what is read of it is not."""
+    records = workplace.records()
+    for number, record in enumerate(records):
+        record["other_id"] = f"other-{number}"
+        for turn in record["conversations"]:
+            turn["other"] = f"{turn['value']} really"
+        record["other_turns"] = [
+            {"from": turn["from"], "value": turn["other"]} for turn in record["conversations"]
+        ]
+    workplace.write_records(records)
+    workplace.select()
+    with caplog.at_level(logging.INFO):
+        changed = workplace.select(**override)
+    assert "select: runs again (changed: pool)" in caplog.text
+    assert_same_selection(workplace.select(**override, name="fresh"), changed)
 
 
 def test_random_depends_on_the_seed_alone(workplace):

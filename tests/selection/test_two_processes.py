@@ -13,7 +13,7 @@ from support.tiny_encoders import save_encoder
 
 SELECT_ALL = """
 import sys
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 from prism_tune.processes import process_group
 from prism_tune.run.folder import RunDir
 from prism_tune.selection.evidence import store as feature_store

@@ -106,7 +106,6 @@ def feature_store(config: Config, run: RunDir) -> FeatureStore:
     about = {
         "model.path": config.model.path,
         "model.revision": config.model.revision,
-        "image_hashes": "image_hashes.parquet",
     }
     return FeatureStore(run.features, feature_inputs(config), feature_layers(config), about)
 

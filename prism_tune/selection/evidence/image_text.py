@@ -39,7 +39,6 @@ from prism_tune.selection.evidence.dual_encoder import (
 )
 from prism_tune.selection.evidence.features import FeatureTable
 from prism_tune.selection.evidence.filling import Computation, fill_store
-from prism_tune.selection.evidence.image_hashes import ImageHashes, hash_images
 from prism_tune.selection.evidence.request import Request
 from prism_tune.selection.evidence.runner import OUTPUT
 from prism_tune.selection.evidence.shard_builder import Counts
@@ -96,8 +95,7 @@ def compare_images_and_texts(request: Request) -> FeatureTable:
     device = pick_device()
     dtype = resolve_dtype(config.selection.dtype, device)
     encoder = DualEncoder(options.model, options.revision, dtype, device)
-    images = hash_images(pool, run.features / "image_hashes.parquet")
-    pairs = _pair_up(pool, images, request.left_out)
+    pairs = _pair_up(pool, request.left_out)
     apply_policy(str(pool.path), pairs.skipped, config.data.policy)
     computations = _plan(config, pool, pairs, encoder)
     stores = {name: embedding_store(config, run, name) for name in computations}
@@ -155,8 +153,8 @@ def _plan(
     }
 
 
-def _pair_up(pool: Pool, images: ImageHashes, left_out: Mapping[int, Skipped]) -> _Pairs:
-    images_of, skipped = usable_images(pool, images, left_out)
+def _pair_up(pool: Pool, left_out: Mapping[int, Skipped]) -> _Pairs:
+    images_of, skipped = usable_images(pool, pool.image_index, left_out)
     pairs = _Pairs({}, images_of, {}, {}, skipped)
     for index, hashes in images_of.items():
         text = record_text(pool[index])

@@ -18,7 +18,6 @@ from prism_tune.data.records import Pool
 from prism_tune.features.shards import Shard
 from prism_tune.processes import main_first
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.image_hashes import hash_images
 from prism_tune.selection.evidence.prompts import PromptKind, digest_prompts
 from prism_tune.selection.evidence.units import Units, find_units, skip_failed
 
@@ -38,16 +37,15 @@ def find_pool_units(
         pool: the records.
         kind: how much of a record is read.
         processor: the model's.
-        cache: folder of hashes of images and prompts.
+        cache: folder of hashes of prompts.
         left_out: by index, the records that are skipped already, with reasons.
 
     Raises:
         UserError: a broken image whose policy is "fail".
     """
-    images = hash_images(pool, cache / "image_hashes.parquet")
     template = config.model.template
     digests_N = main_first(lambda: digest_prompts(pool, kind, template, processor, cache))
-    units = find_units(pool, digests_N, images, left_out)
+    units = find_units(pool, digests_N, pool.image_index, left_out)
     apply_policy(str(pool.path), units.skipped, config.data.policy)
     return units
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.data.image_index import ImageIndex
 from prism_tune.data.records import Pool
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.image_hashes import ImageHashes
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Units:
 def find_units(
     pool: Pool,
     digests_N: NDArray[np.bytes_],
-    images: ImageHashes,
+    images: ImageIndex,
     left_out: Mapping[int, Skipped],
 ) -> Units:
     """Group the image records by the content of their images and their prompt.
@@ -61,7 +61,7 @@ def find_units(
 
 
 def usable_images(
-    pool: Pool, images: ImageHashes, left_out: Mapping[int, Skipped]
+    pool: Pool, images: ImageIndex, left_out: Mapping[int, Skipped]
 ) -> tuple[dict[int, list[str]], tuple[Skipped, ...]]:
     """The hashes of the images of each image record whose images are there; and the others.
 

@@ -1,9 +1,11 @@
-"""A comparison as Markdown: a table per budget, sources, overlap, and notes on what is what."""
+"""A grid of runs as Markdown: a table per budget, sources, overlap, and notes on what is what."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from prism_tune.results.render import MISSING, Cell, Table, number_cell, render_grid
 
 Row = Mapping[str, Any]
 
@@ -12,7 +14,7 @@ def render_comparison(found: Mapping[str, Any], command: str) -> str:
     """All tables.
 
     Args:
-        found: what `build_comparison` returned.
+        found: what `build_grid` returned.
         command: that goes on with the comparison.
     """
     parts = [f"# Comparison `{found['name']}`"]
@@ -31,26 +33,26 @@ def render_comparison(found: Mapping[str, Any], command: str) -> str:
 def _render_rows(rows: Sequence[Row], baseline: str) -> str:
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     shown = metrics if len(metrics) > 1 else []
-    header = ["Selector", "Seeds", "P", f"P - {baseline} (95 %)", *shown]
+    header = ["Selector", "Seeds", "P", f"P - {baseline} (95 %)", *shown, "T_select", "T_tune", "C"]
     lines = []
     for row in rows:
         if row["performance"] is None:
             state = "failed" if row["failures"] else "not run"
-            lines.append([row["selector"], "0", state, *["n/a"] * len(header)])
+            lines.append([row["selector"], "0", state, *[MISSING] * (len(header) - 3)])
             continue
         lines.append(
             [
                 row["selector"],
                 _seeds(row),
-                _plus_minus(row["performance"]),
+                number_cell(row["performance"]["mean"], sd=row["performance"]["sd"]).text,
                 _interval(row["difference"]),
                 *(f"{row['metrics'][name]:.1f}" for name in shown),
                 _seconds(row["select_seconds"]),
                 _seconds(row["tune_seconds"]),
-                "n/a" if row["cost"] is None else f"{row['cost']:.2f}",
+                number_cell(row["cost"], digits=2).text,
             ]
         )
-    return _table([*header, "T_select", "T_tune", "C"], lines)
+    return _table(header, lines)
 
 
 def _render_planted(rows: Sequence[Row]) -> list[str]:
@@ -82,7 +84,7 @@ def _render_sources(rows: Sequence[Row]) -> str:
 
 def _render_overlap(overlap: Mapping[str, Mapping[str, float | None]]) -> str:
     names = list(overlap)
-    lines = [[a, *(_number(overlap[a][b]) for b in names)] for a in names]
+    lines = [[a, *(number_cell(overlap[a][b], digits=2).text for b in names)] for a in names]
     return _table(["", *names], lines)
 
 
@@ -108,23 +110,19 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
         for row in found["rows"]
         for seed, error in row["failures"].items()
     ]
-    return "\n".join(f"- {note}" for note in [*notes, *failed])
+    return "\n".join(f"- {note}" for note in [*notes, *_say_unpaired(found), *failed])
+
+
+def _say_unpaired(found: Mapping[str, Any]) -> list[str]:
+    """The differences that are not Student's t over seeds that both have."""
+    rows = [row for row in found["rows"] if (row["difference"] or {}).get("test") == "welch"]
+    listed = ", ".join(f"{row['selector']} ({_budget(row['budget'])})" for row in rows)
+    return [f"Unpaired, Welch's t, for want of two seeds that both have: {listed}."] if rows else []
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with its columns aligned; the first is text, the others numbers."""
-    cells = [list(header), *(list(line) for line in lines)]
-    widths = [max(3, *(len(row[k]) for row in cells)) for k in range(len(header))]
-    rows = [
-        "| " + " | ".join(_pad(cell, widths[k], k) for k, cell in enumerate(row)) + " |"
-        for row in cells
-    ]
-    rule = "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths))
-    return "\n".join([rows[0], f"|{rule}|", *rows[1:]])
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column == 0 else cell.rjust(width)
+    rows = tuple(tuple(Cell(text) for text in line) for line in lines)
+    return render_grid(Table("", tuple(header), rows, num_text_columns=1))
 
 
 def _budget(budget: float | int | None) -> str:
@@ -138,25 +136,16 @@ def _seeds(row: Row) -> str:
     return f"{len(row['seeds_finished'])}" + (f" ({failed} failed)" if failed else "")
 
 
-def _plus_minus(performance: Mapping[str, float | None]) -> str:
-    sd = performance["sd"]
-    return f"{performance['mean']:.1f}" + ("" if sd is None else f" ± {sd:.1f}")
-
-
 def _interval(difference: Mapping[str, Any] | None) -> str:
-    if difference is None:
+    if difference is None or (difference["test"] is None and not difference["num_seeds"]):
         return "-"
-    if difference["low"] is None:
+    if difference["test"] is None:
         return f"{difference['mean']:+.1f} (n/a)"
     return f"{difference['mean']:+.1f} ({difference['low']:+.1f} to {difference['high']:+.1f})"
 
 
 def _seconds(seconds: float | None) -> str:
-    return "n/a" if seconds is None else f"{seconds:.1f} s"
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"
+    return MISSING if seconds is None else f"{seconds:.1f} s"
 
 
 def _devices(found: Mapping[str, Any]) -> str:

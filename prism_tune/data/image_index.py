@@ -1,0 +1,192 @@
+"""The index of many images (a pool's, a benchmark's): each file read once for all runs.
+
+A folder and names go in; what is wrong or odd about each image, and the hash of its content, come
+out. What was examined before is kept in the cache folder and holds as long as a file's size and
+modification time stay the same. Any process may ask: those that ask together wait for the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.images import ExaminedImage, FileState, Finding, examine_image, read_state
+from prism_tune.data.policy import REASONS
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import write_atomic
+
+logger = logging.getLogger(__name__)
+
+_FEWEST_FOR_PROCESSES = 512  # below, starting them takes longer than the work
+_NUM_THREADS = 8  # a `stat` waits for the disk, or the network
+_NAMES_PER_TASK = 64
+_NAMES_PER_SAVE = 20_000  # what a kill can lose
+_VERSION = 2
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("hash", pa.string()),
+        ("reasons", pa.list_(pa.string())),
+        ("details", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """What is known of named images.
+
+    Attributes:
+        hashes: name -> hash of the file's bytes; images whose file cannot be read are not in it.
+        findings: name -> (reason, detail) of everything wrong or odd; the others are not in it.
+    """
+
+    hashes: Mapping[str, str]
+    findings: Mapping[str, tuple[Finding, ...]]
+
+    @cached_property
+    def faults(self) -> dict[str, Finding]:
+        """Why an image has no hash."""
+        return {name: found[0] for name, found in self.findings.items() if name not in self.hashes}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Stands for the content of every image by its name, wherever the folder lies."""
+        return fingerprint({**self.hashes, **{name: why for name, (why, _) in self.faults.items()}})
+
+
+def index_images(image_dir: Path, names: Sequence[str], *, num_workers: int) -> ImageIndex:
+    """Examine the named images; of those that have not changed no file is opened again.
+
+    Args:
+        image_dir: what the names are relative to.
+        names: each once.
+        num_workers: 0 works in this process; otherwise one process per core is started where
+            there is much to do.
+    """
+    key = fingerprint([_VERSION, str(image_dir.resolve())])
+    cache = cache_root() / f"images-{key[:16]}.parquet"
+    states = _read_states(image_dir, names)
+    known = _read_cache(cache)
+    if _list_outdated(states, known):
+        with locked(cache):
+            known = _read_cache(cache)
+            for part in _examine_in_parts(image_dir, _list_outdated(states, known), num_workers):
+                known |= {image.name: image for image in part}
+                _write_cache(cache, known)
+    # What is not there is looked for again each time, and costs no reading.
+    known |= {name: examine_image(image_dir, name) for name in names if states[name] is None}
+    images = [known[name] for name in names]
+    return ImageIndex(
+        {image.name: image.hash for image in images if image.hash is not None},
+        {image.name: image.findings for image in images if image.findings},
+    )
+
+
+def _read_states(image_dir: Path, names: Sequence[str]) -> dict[str, FileState | None]:
+    def read_part(part: Sequence[str]) -> list[FileState | None]:
+        return [read_state(image_dir, name) for name in part]
+
+    parts = [names[i : i + _NAMES_PER_TASK] for i in range(0, len(names), _NAMES_PER_TASK)]
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        states = [state for part in threads.map(read_part, parts) for state in part]
+    return dict(zip(names, states, strict=True))
+
+
+def _list_outdated(
+    states: Mapping[str, FileState | None], known: Mapping[str, ExaminedImage]
+) -> list[str]:
+    """The names of files that are there and not examined as they are."""
+    return [
+        name
+        for name, state in states.items()
+        if state is not None and (name not in known or known[name].state != state)
+    ]
+
+
+def _examine_in_parts(
+    image_dir: Path, names: Sequence[str], num_workers: int
+) -> Iterator[list[ExaminedImage]]:
+    """The images in order, in parts."""
+    examine = partial(examine_image, image_dir)
+    parts = [names[i : i + _NAMES_PER_SAVE] for i in range(0, len(names), _NAMES_PER_SAVE)]
+    progress = Progress(
+        *Progress.get_default_columns(), console=Console(stderr=True), disable=not names
+    )
+    with progress:
+        task = progress.add_task("images", total=len(names))
+        if num_workers == 0 or len(names) < _FEWEST_FOR_PROCESSES:
+            for part in parts:
+                yield [_advance(progress, task, examine(name)) for name in part]
+            return
+        # Spawned, not forked: this process may run threads, of torch or of a process group.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(_num_cores(), mp_context=context) as processes:
+            for part in parts:
+                found = processes.map(examine, part, chunksize=_NAMES_PER_TASK)
+                yield [_advance(progress, task, image) for image in found]
+
+
+def _advance(progress: Progress, task: TaskID, image: ExaminedImage) -> ExaminedImage:
+    progress.advance(task)
+    return image
+
+
+def _num_cores() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return available or 1
+
+
+def _read_cache(path: Path) -> dict[str, ExaminedImage]:
+    if not path.exists():
+        return {}
+    try:
+        rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        logger.warning("%s: damaged (%s); the images are read again", path, error)
+        return {}
+    return {
+        row["name"]: ExaminedImage(
+            row["name"],
+            (row["bytes"], row["mtime_ns"]),
+            row["hash"],
+            tuple(
+                (reason, detail)
+                for reason, detail in zip(row["reasons"], row["details"], strict=True)
+                if reason in REASONS
+            ),
+        )
+        for row in rows
+    }
+
+
+def _write_cache(path: Path, known: Mapping[str, ExaminedImage]) -> None:
+    rows = [
+        {
+            "name": image.name,
+            "bytes": image.state[0],
+            "mtime_ns": image.state[1],
+            "hash": image.hash,
+            "reasons": [reason for reason, _ in image.findings],
+            "details": [detail for _, detail in image.findings],
+        }
+        for image in known.values()
+        if image.state is not None
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink)
+    write_atomic(path, sink.getvalue().to_pybytes())
