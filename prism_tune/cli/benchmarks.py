@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from prism_tune.cli.options import spread
-from prism_tune.config.sections import Profile
-from prism_tune.evaluation.grades import Readout
+from prism_tune.config.sections import Profile, Readout
 
 
 def data(

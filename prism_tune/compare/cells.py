@@ -31,7 +31,7 @@ from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
-from prism_tune.run.fingerprints import fingerprint, fingerprint_file, fingerprint_model
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model, fingerprint_path
 from prism_tune.run.folder import RunDir, read_json, write_json
 
 Verb = Literal["audit", "select", "train", "evaluate"]
@@ -100,7 +100,9 @@ class Cell:
     def _inputs(self) -> dict[str, str]:
         """What each of its results depends on: config fields, and the files that some stand for."""
         values = list_fields(self.config)
-        for name in ("model.path", "data.records", "training.deepspeed"):
+        model = self.config.model
+        values["model.path"] = [model.path, _fingerprint_model(model.path, model.revision)]
+        for name in ("data.records", "training.deepspeed"):
             values[name] = [values[name], values[name] and _fingerprint_path(values[name])]
         data = self.config.evaluation.data
         asked = [data[n].annotations for n in self.config.evaluation.benchmarks if n in data]
@@ -188,6 +190,7 @@ def require_section(config: Config) -> CompareConfig:
 
 def look_at_files_again() -> None:
     """Forget what files held: since they were looked at, they may have been made."""
+    _fingerprint_model.cache_clear()
     _fingerprint_path.cache_clear()
 
 
@@ -292,5 +295,10 @@ def _row_cell(row: Config, run: RunDir, name: str, seed: int) -> Cell:
 
 
 @cache
+def _fingerprint_model(path: str, revision: str | None) -> str:
+    return fingerprint_model(path, revision)
+
+
+@cache
 def _fingerprint_path(path: str) -> str:
-    return fingerprint_file(Path(path)) if Path(path).is_file() else fingerprint_model(path, None)
+    return fingerprint_path(Path(path))

@@ -18,6 +18,8 @@ Policy = Literal["fail", "skip", "keep"]
 Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
+Readout = Literal["expected", "argmax"]
+"""What a local judge's likelihoods become: their expectation, or the likeliest score."""
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -95,7 +97,7 @@ class TrainingConfig(Section):
     learning_rates: dict[Part, LearningRate] = {}
     freeze: tuple[Part, ...] = ("vision_tower",)
     deepspeed: str | None = "configs/deepspeed/zero2.json"
-    batching: Literal["modality_length", "token_budget", "packed", "random"] = "modality_length"
+    batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
     hf: dict[str, Any] = {}
 

@@ -17,7 +17,7 @@ from prism_tune.compare.cells import plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.config.sections import CompareConfig
 from prism_tune.evaluation.benchmarks import BENCHMARKS
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.run.folder import RunDir
 from prism_tune.selection.scorers import SCORERS
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.grades import Readout, name_local_judge
+from prism_tune.evaluation.benchmarks.grades import Readout, name_local_judge
 from prism_tune.evaluation.judge.judge import Judge, describe_cost, grade, plan_grading
 from prism_tune.evaluation.judge.prompt import read_judge_prompt
 from prism_tune.evaluation.score import print_result
