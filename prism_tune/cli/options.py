@@ -1,7 +1,8 @@
-"""What several verbs ask for, and a verb whose many options are one value."""
+"""What several verbs ask for, what errors become, and a verb whose many options are one value."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from inspect import Signature, signature
 from pathlib import Path
@@ -31,6 +32,17 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     setup_logging()
     config = load_config(path, overrides or [])
     return config, RunDir(Path(config.output_dir) / config.name)
+
+
+def end_with_errors(call: Callable[[], object]) -> None:
+    """Call it; a `UserError` becomes one message and an exit code."""
+    from prism_tune.errors import ConfigError, UserError
+
+    try:
+        call()
+    except UserError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 def spread(verb: Callable[..., None]) -> Callable[..., None]:

@@ -6,6 +6,7 @@ skipped; what fails ends the job, and the same command goes on from there.
 
 from __future__ import annotations
 
+import runpy
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -79,11 +80,9 @@ def find_launcher(launch: Kind | None, num_processes: int | None) -> Launcher:
 
 
 def run_arguments(arguments: Sequence[str]) -> NoReturn:
-    """The command line with these arguments, in a process of its own."""
-    from prism_tune.cli.app import main
-
+    """As `python -m prism_tune` with these arguments would, in a process that is its own."""
     sys.argv = ["prism-tune", *arguments]
-    main()
+    runpy.run_module("prism_tune", run_name="__main__")
     sys.exit(0)
 
 

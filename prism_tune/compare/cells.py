@@ -134,17 +134,11 @@ def plan_cells(config: Config, run: RunDir, patterns: Sequence[str] = ("*",)) ->
             f"compare.baseline: {wanted.baseline!r} is none of compare.selectors: "
             + ", ".join(selections)
         )
-    cells = [
-        cell
-        for seed in wanted.seeds
-        for cell in (
-            *(
-                _selector_cell(config, run, place, chosen, seed)
-                for place, chosen in _budgeted(config, wanted, selections)
-            ),
-            *(_row_cell(row, run, name, seed) for name, row in rows.items()),
-        )
-    ]
+    cells = []
+    for seed in wanted.seeds:
+        for place, chosen in _budgeted(config, wanted, selections):
+            cells.append(_selector_cell(config, run, place, chosen, seed))
+        cells += [_row_cell(row, run, name, seed) for name, row in rows.items()]
     matching = [c for c in cells if any(fnmatch(c.selector, pattern) for pattern in patterns)]
     if not matching:
         raise ConfigError(f"{config.name}: no row is called {' or '.join(patterns)}")
@@ -175,9 +169,7 @@ def require_section(config: Config) -> CompareConfig:
         ConfigError: it has none, or it lacks what it needs.
     """
     if config.compare is None:
-        raise ConfigError(
-            "compare: no such section in the config; configs/experiments/comparison.yaml has one"
-        )
+        raise ConfigError("compare: no such section; configs/experiments/comparison.yaml has one")
     if bool(config.compare.selectors) == bool(config.compare.rows):
         raise ConfigError("compare: expected either `selectors` or `rows`")
     if config.compare.selectors and not config.compare.metrics:
