@@ -119,7 +119,7 @@ def test_every_artifact_is_where_it_belongs(finished_runs):
         "selection/scores.parquet",
         "selection/subset.json",
         "selection/manifest.json",
-        "selection/features",
+        "selection/evidence/features",
         "training/final/adapter_model.safetensors",
         "evaluation/quickstart/predictions.jsonl",
         "evaluation/quickstart/results.json",

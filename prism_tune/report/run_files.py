@@ -1,6 +1,6 @@
 """One run as the report sees it: its files, read when they are asked for; no model, no torch.
 
-Reads timings.json, selection/ (manifest.json, scores.parquet, features/),
+Reads timings.json, selection/ (manifest.json, scores.parquet, evidence/features/),
 training/log.jsonl, evaluation/*/results.json, tables/*.json and every stage.json, whose configs say
 what the run is. A stage that has not run is None or empty, never an error.
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.features.shards import StoredFeatures, list_shards, read_shard
+from prism_tune.features.shards import StoredRows, list_shards, read_shard
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.record import recorded_config
 from prism_tune.run.stage import Stage
@@ -88,7 +88,7 @@ class RecordTable:
 class RecordFeatures:
     """Features of the run's layer; `row_N` is each record's row of `values_UD`, -1 for none."""
 
-    values_UD: StoredFeatures
+    values_UD: StoredRows
     row_N: NDArray[np.int64]
 
     def read(self, records: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -163,7 +163,7 @@ class ReportRun:
         paths = list_shards(self.run.features)
         if self.records is None or self.records.feature_keys is None or not paths:
             return None
-        values_UD = StoredFeatures([read_shard(path) for path in paths], self.layer)
+        values_UD = StoredRows([read_shard(path) for path in paths])
         place = pc.index_in(self.records.feature_keys, value_set=pa.array(values_UD.keys))
         row_N = place.fill_null(-1).to_numpy().astype(np.int64)
         return RecordFeatures(values_UD, row_N) if (row_N >= 0).any() else None
@@ -173,11 +173,6 @@ class ReportRun:
         """Which scores the selection kept: the config's choice, or the method's own."""
         keep: Keep = self.config.selection.keep or (self.manifest or {}).get("keep") or "low"
         return keep
-
-    @property
-    def layer(self) -> int:
-        """The hidden state whose features were scored."""
-        return self.config.selection.layer
 
     @cached_property
     def pool(self) -> Pool:
