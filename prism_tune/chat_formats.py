@@ -26,7 +26,7 @@ SYSTEM = (
 class Layout:
     """What stands around a system line, questions and answers.
 
-    A prompt ends with `header`; the model itself writes `answer_prefix`, the answer and `end_token`.
+    A prompt ends with `header`; the model writes `answer_prefix`, the answer and `end_token`.
     """
 
     around_system: tuple[str, str]
