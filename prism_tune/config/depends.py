@@ -47,7 +47,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "model.revision": (*_ALL, *_ROWS),
     "model.dtype": _MODEL,
     "model.attn_implementation": (*_STATES, *_ROWS),
-    "model.trust_remote_code": (*_STATES, *_ROWS),
+    "model.trust_remote_code": (*_ALL, *_ROWS),
     "model.template": (*_ALL, *_ROWS),
     "model.image_aspect_ratio": (*_ALL, *_ROWS),
     "data.records": (*_RECORDS, *_EVIDENCE),
