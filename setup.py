@@ -10,7 +10,6 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").r
 
 QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
 EVAL = ["lm-eval>=0.4.13"]
-ENERGY = ["nvidia-ml-py>=12"]  # what the GPUs used, in timings.json
 BENCH = ["trl>=1.16"]  # what benchmarks/training.py is measured against
 DEV = [
     "axe-playwright-python>=0.1.4",  # carries axe-core
@@ -60,7 +59,6 @@ setup(
     extras_require={
         "quickstart": QUICKSTART,
         "eval": EVAL,
-        "energy": ENERGY,
         "bench": BENCH,
         "dev": DEV + QUICKSTART,
     },

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,14 +110,27 @@ class Spread:
     num_seeds: int
 
 
+Test = Literal["paired", "welch"]
+
+
 @dataclass(frozen=True)
-class PairedDifference:
-    """Mean difference over the seeds that both have; the 95 % interval needs two of them."""
+class Difference:
+    """A mean difference over seeds; `low` to `high` is its 95 % interval where seeds suffice.
+
+    `test` says how it was taken: "paired" by Student's t over the differences of `num_seeds` seeds
+    that both have, "welch" where the runs are not paired; None without an interval.
+    """
 
     mean: float
     low: float | None
     high: float | None
     num_seeds: int
+    test: Test | None
+
+    @property
+    def is_noise(self) -> bool | None:
+        """Whether 0 is within the interval; None without one."""
+        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -127,19 +141,32 @@ def spread(values: Sequence[float]) -> Spread | None:
     return Spread(statistics.fmean(values), sd, len(values))
 
 
-def paired_difference(
-    values: Mapping[int, float], baseline: Mapping[int, float]
-) -> PairedDifference | None:
-    """By seed: values minus the baseline's. None where they have no seed in common.
+def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """Values minus the baseline's: the one comparison over seeds. None where a side has none.
 
-    A seed fixes the initialisation and the order of batches alike for both, and the interval is
-    right whether or not that makes their results go together. It holds the noise of tuning and of
-    drawing a subset, not that of drawing the questions, which are the same for all.
+    Runs of one seed are paired: it fixes the initialisation and the order of batches alike for
+    both, and the paired interval is right whether or not that makes their results go together. So
+    the differences are taken over the seeds that both have; where fewer than two are shared but
+    both have two, Welch's interval is taken of all. It holds the noise of tuning and of drawing a
+    subset, not that of drawing the questions, which are the same for all.
+
+    Args:
+        values: by seed.
+        baseline: by seed.
     """
-    found = spread([values[seed] - baseline[seed] for seed in values.keys() & baseline.keys()])
-    if found is None:
+    shared = spread([values[seed] - baseline[seed] for seed in values.keys() & baseline.keys()])
+    if shared is not None and shared.sd is not None:
+        half = student_t_975(shared.num_seeds - 1) * shared.sd / math.sqrt(shared.num_seeds)
+        return _difference(shared.mean, half, shared.num_seeds, "paired")
+    a, b = spread(list(values.values())), spread(list(baseline.values()))
+    if a is None or b is None:
         return None
-    if found.sd is None:
-        return PairedDifference(found.mean, None, None, 1)
-    half = student_t_975(found.num_seeds - 1) * found.sd / math.sqrt(found.num_seeds)
-    return PairedDifference(found.mean, found.mean - half, found.mean + half, found.num_seeds)
+    if a.sd is not None and b.sd is not None:
+        half = welch_half_width(a.sd, a.num_seeds, b.sd, b.num_seeds)
+        return _difference(a.mean - b.mean, half, min(a.num_seeds, b.num_seeds), "welch")
+    mean = a.mean - b.mean if shared is None else shared.mean
+    return Difference(mean, None, None, 1, None)
+
+
+def _difference(mean: float, half: float, num_seeds: int, test: Test) -> Difference:
+    return Difference(mean, mean - half, mean + half, num_seeds, test)

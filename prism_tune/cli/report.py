@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-
-
-class MapProjection(str, Enum):
-    """How features become a 2-D map."""
-
-    pca = "pca"
-    umap = "umap"
 
 
 def report(
@@ -30,9 +22,6 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of the page; default: RUN/report."),
     ] = None,
-    projection: Annotated[
-        MapProjection, typer.Option("--map", help="The 2-D map; umap needs umap-learn.")
-    ] = MapProjection.pca,
     serve: Annotated[bool, typer.Option("--serve", help="Write it, then show it.")] = False,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
@@ -44,7 +33,7 @@ def report(
 
     setup_logging()
     runs = [RunDir(folder) for folder in (run, *(compare or []), *(more_runs or []))]
-    page = build_report(runs, output, projection=projection.value)
+    page = build_report(runs, output)
     typer.echo(f"report: {page}")
     if serve:
         from prism_tune.report.serve import serve_report

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prism_tune.compare.cells import Cell, plan_cells, require_section, share_cell
-from prism_tune.compare.figure import draw_comparison
-from prism_tune.compare.render import render_comparison
-from prism_tune.compare.table import build_comparison
+from prism_tune.compare.cells import Budget, Cell, plan_cells, require_section, share_cell
 from prism_tune.compare.workers import RunVerb, Task, Workers
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.processes import world_size
+from prism_tune.results.figure import draw_comparison
+from prism_tune.results.grid import GridRow, build_grid
+from prism_tune.results.grid_text import render_comparison
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir, write_atomic, write_json
 from prism_tune.run.log import console
 
@@ -68,8 +69,25 @@ def compare(
         write_atomic(cell.run.config, render_config(cell.config))
     if not only_table:
         _run_pending(cells, run, run_verb, feature_key, require_section(config).num_processes)
-    found = build_comparison(config, cells)
+    found = build_grid(config.name, require_section(config), _collect(cells))
     return _publish(found, run, command)
+
+
+def _collect(cells: Sequence[Cell]) -> list[GridRow]:
+    """A row for each selector and budget."""
+    groups: dict[tuple[Budget | None, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.budget, cell.selector), []).append(cell)
+    return [
+        GridRow(
+            selector,
+            budget,
+            tuple(FinishedRun(cell.run) for cell in members if cell.state() == "finished"),
+            {cell.seed: cell.error() for cell in members if cell.state() == "failed"},
+            len(members),
+        )
+        for (budget, selector), members in groups.items()
+    ]
 
 
 def _run_pending(

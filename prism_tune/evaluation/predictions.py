@@ -54,7 +54,9 @@ class Joined:
             metrics: under their official names.
             credits: per question, in [0, 1].
             notes: everything to be said about the number.
-            provenance: `scale` (what 1 stands for), `data_version`, and the benchmark's own.
+            provenance: `scale` (what 1 stands for), `data_version`, the benchmark's own, and
+                `groups`: metric -> what the ids begin with of the questions whose mean credit it
+                is (empty: of all).
         """
         return BenchmarkResult(
             benchmark=benchmark,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_tune.errors import UserError
-from prism_tune.report.feature_sample import Projection
 from prism_tune.report.page import write_page
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import PageFolder, Section
@@ -15,15 +14,12 @@ from prism_tune.report.sections import compare, gallery, geometry, overview, sco
 from prism_tune.run.folder import RunDir
 
 
-def build_report(
-    runs: Sequence[RunDir], output: Path | None = None, *, projection: Projection = "pca"
-) -> Path:
+def build_report(runs: Sequence[RunDir], output: Path | None = None) -> Path:
     """Write the report of the first run; the others stand beside it in the comparison.
 
     Args:
         runs: at least one.
         output: the folder; None: `report/` in the first run. Replaced as a whole, when it is done.
-        projection: of the 2-D map.
 
     Returns:
         The page.
@@ -38,20 +34,18 @@ def build_report(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         page = PageFolder(Path(scratch) / "new")
         page.root.mkdir()
-        write_page(run.name, _build_sections(run, others, page, projection), page)
+        write_page(run.name, _build_sections(run, others, page), page)
         if target.exists():
             target.rename(Path(scratch) / "old")
         page.root.rename(target)
     return target / "index.html"
 
 
-def _build_sections(
-    run: ReportRun, others: Sequence[ReportRun], page: PageFolder, projection: Projection
-) -> list[Section]:
+def _build_sections(run: ReportRun, others: Sequence[ReportRun], page: PageFolder) -> list[Section]:
     """Top to bottom."""
     return [
         overview.build(run),
-        geometry.build(run, page, projection),
+        geometry.build(run, page),
         scores.build(run, page),
         gallery.build(run, page),
         compare.build([run, *others], page),

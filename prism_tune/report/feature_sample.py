@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.errors import ConfigError
 from prism_tune.report.run_files import ReportRun
 
-Projection = Literal["pca", "umap"]
 FloatArray = NDArray[np.float64]
 
 MAX_RECORDS = 2000
@@ -58,28 +55,13 @@ class FeatureSample:
         total = values_R.sum()
         return values_R / total if total > 0 else values_R
 
-    def project(self, projection: Projection, seed: int) -> FloatArray:
-        """Two coordinates of each record, (R, 2)."""
-        return self._project_umap(seed) if projection == "umap" else self._project_pca()
-
-    def _project_pca(self) -> FloatArray:
+    def project(self) -> FloatArray:
+        """Two coordinates of each record, (R, 2): its first principal components."""
         values_R, vectors_RR = self._centred_eigen
         points = vectors_RR[:, :2] * np.sqrt(values_R[:2])
         signs = np.sign(points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])])
         points = points * np.where(signs == 0, 1, signs)
         return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
-
-    def _project_umap(self, seed: int) -> FloatArray:
-        try:
-            from umap import UMAP
-        except ImportError as error:
-            raise ConfigError(
-                "--map umap: umap-learn is missing: pip install umap-learn"
-            ) from error
-        points: FloatArray = UMAP(random_state=seed, n_jobs=1, metric="cosine").fit_transform(
-            self.centred_RD
-        )
-        return points
 
 
 def draw_sample(run: ReportRun, max_records: int = MAX_RECORDS) -> FeatureSample | None:

@@ -1,17 +1,14 @@
 """One run as the report sees it: its files, read when they are asked for; no model, no torch.
 
-Reads timings.json, selection/ (manifest.json, scores.parquet, evidence/features/),
-training/log.jsonl, evaluation/*/results.json, tables/*.json and every stage.json, whose configs say
-what the run is. A stage that has not run is None or empty, never an error.
+Beside what tables read of a finished run: selection/ (scores.parquet, evidence/features/), the
+pool, and training/log.jsonl. A stage that has not run is None or empty, never an error.
 
 Shape legend: N records of the pool, U feature rows, D feature width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,15 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
 from prism_tune.features.shards import StoredRows, list_shards, read_shard
-from prism_tune.run.folder import RunDir, read_json
-from prism_tune.run.record import recorded_config
+from prism_tune.results.overlap import Kept
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.stage import Stage
-from prism_tune.run.timings import read_timings
-from prism_tune.schema import BenchmarkResult
 
 Keep = Literal["low", "middle", "high"]
 
@@ -74,6 +68,12 @@ class RecordTable:
         return len(self.selected_N)
 
     @property
+    def kept(self) -> Kept:
+        """The kept records that were ranked: text-only ones are kept by every selector."""
+        uids = self.uids.filter(pa.array(self.selected_N & self.is_ranked_N))
+        return Kept(uids, int(self.is_ranked_N.sum()))
+
+    @property
     def is_ranked_N(self) -> NDArray[np.bool_]:
         """Which records have a score."""
         return np.isfinite(self.score_N)
@@ -100,34 +100,8 @@ class RecordFeatures:
         return found[back]
 
 
-class ReportRun:
-    """A run folder, read lazily.
-
-    Args:
-        run: the folder.
-
-    Raises:
-        UserError: no stage has finished there.
-    """
-
-    def __init__(self, run: RunDir) -> None:
-        self.run = run
-        self.name = run.root.resolve().name
-        self.config: Config = recorded_config(run)
-
-    @cached_property
-    def timings(self) -> list[dict[str, Any]]:
-        """Every attempt of every stage."""
-        return read_timings(self.run)
-
-    @cached_property
-    def manifest(self) -> dict[str, Any] | None:
-        """What the selection says of itself; None unless it finished."""
-        path = self.run.selection / "manifest.json"
-        if not path.exists() or not Stage(self.run.selection).path.exists():
-            return None
-        manifest: dict[str, Any] = read_json(path)
-        return manifest
+class ReportRun(FinishedRun):
+    """A run folder, read lazily: with the records and features behind its selection."""
 
     @cached_property
     def records(self) -> RecordTable | None:
@@ -181,11 +155,12 @@ class ReportRun:
         Raises:
             UserError: the pool's file is gone, or is not the one that was scored.
         """
-        pool = open_pool(self.config.data)
+        data = (Stage(self.run.selection).config() or self.config).data
+        pool = open_pool(data)
         scored = (self.manifest or {}).get("pool_fingerprint")
         if scored is not None and pool.fingerprint != scored:
             raise UserError(
-                f"{self.config.data.records}: has changed since it was scored; "
+                f"{data.records}: has changed since it was scored; "
                 f"run `prism-tune select {Stage(self.run.selection).config_path}` again"
             )
         return pool
@@ -198,28 +173,6 @@ class ReportRun:
             return []
         lines = path.read_bytes().splitlines(keepends=True)
         return [orjson.loads(line) for line in lines if line.endswith(b"\n")]
-
-    @cached_property
-    def results(self) -> dict[str, BenchmarkResult]:
-        """Benchmark -> result."""
-        known = {field.name for field in dataclass_fields(BenchmarkResult)}
-        found = {}
-        for path in sorted((self.run.root / "evaluation").glob("*/results.json")):
-            content = read_json(path)
-            found[path.parent.name] = BenchmarkResult(
-                **{key: value for key, value in content.items() if key in known}
-            )
-        return found
-
-    @cached_property
-    def tables(self) -> dict[str, dict[str, Any]]:
-        """Name -> table (title, rows, notes) that `prism-tune tables` wrote."""
-        return {path.stem: read_json(path) for path in sorted(self.run.tables.glob("*.json"))}
-
-    def stage(self, name: str) -> Mapping[str, Any] | None:
-        """The record of a finished stage ("selection", "training"); None unless it finished."""
-        stage = Stage(self.run.root / name)
-        return read_json(stage.path) if stage.path.exists() else None
 
 
 def _categories(column: pa.ChunkedArray) -> Categories:

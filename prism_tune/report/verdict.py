@@ -12,15 +12,6 @@ from prism_tune.report.run_files import ReportRun
 
 _NARROW_CONE = 0.5
 _EVEN = 0.02  # sources whose kept shares differ by no more are said to be kept evenly
-_VERDICTS = (" against ", " beat ", " lost to ", " is ahead of ", " is behind ", ": no Random run")
-
-
-def stage_seconds(run: ReportRun, stage: str) -> float | None:
-    """Device-seconds of a stage over all its attempts; None where it never finished."""
-    entries = [entry for entry in run.timings if entry["stage"] == stage]
-    if not any(entry["finished"] for entry in entries):
-        return None
-    return sum(float(entry["device_seconds"]) for entry in entries)
 
 
 def table_row(run: ReportRun) -> Mapping[str, Mapping[str, Any]] | None:
@@ -67,14 +58,12 @@ def _say_random(run: ReportRun) -> str:
     row = table_row(run)
     if row is None or run.manifest is None:
         return ""
-    label = row["Method"]["text"]
-    notes = run.tables["main"]["notes"]
-    starts = tuple(f"{label}{verb}" for verb in _VERDICTS)
-    return next((note for note in notes if note.startswith(starts)), "")
+    verdict: str = run.tables["main"].get("verdicts", {}).get(row["Method"]["text"], "")
+    return verdict
 
 
 def _say_cost(run: ReportRun) -> str:
-    select, tune = stage_seconds(run, "selection"), stage_seconds(run, "training")
+    select, tune = run.total("selection"), run.total("training")
     if select is None:
         return ""
     text = f"Selecting took {seconds(select)} of device time"

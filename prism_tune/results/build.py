@@ -9,34 +9,34 @@ from pathlib import Path
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.results import paper
-from prism_tune.results.baselines import BaselineRule, choose_baseline, same_model
 from prism_tune.results.columns import COLUMN_SETS, ColumnSet
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.cost import find_full
-from prism_tune.results.cost_table import build_cost_table
-from prism_tune.results.explain import explain_cell
+from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
     describe_columns,
     measurement_notes,
     relative_notes,
+    say_verdict,
     spread_notes,
     stale_notes,
     time_notes,
-    verdicts,
 )
 from prism_tune.results.paper import PaperTable
 from prism_tune.results.relative import check_comparable
 from prism_tune.results.render import SUFFIXES, OutputFormat, Table, render
-from prism_tune.results.rows import Row, group_rows
-from prism_tune.results.runs import TableRun, load_runs
-from prism_tune.results.scores import (
+from prism_tune.results.rows import (
     BaselineOf,
-    cost_ratio,
-    paper_cells,
-    score_cells,
-    score_header,
+    BaselineRule,
+    Row,
+    choose_baseline,
+    find_full,
+    group_rows,
+    same_model,
 )
-from prism_tune.run.folder import RunDir, write_atomic
+from prism_tune.results.runs import FinishedRun, load_runs
+from prism_tune.results.scores import paper_cells, score_cells, score_header
+from prism_tune.results.trace import explain_cell
+from prism_tune.run.folder import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def build_table(
     for row in composed.comparison.rows:
         for run in row.runs:
             for suffix, content in written.items():
-                _write(RunDir(run.root).tables / f"{table}{suffix}", content)
+                _write(run.run.tables / f"{table}{suffix}", content)
     return text
 
 
@@ -121,7 +121,7 @@ def explain_table_cell(
     baseline: str | None,
     output_format: OutputFormat = "md",
 ) -> str:
-    """What a cell of that table comes from (see `explain.py`); nothing is written.
+    """What a cell of that table comes from (see `trace.py`); nothing is written.
 
     Raises:
         ConfigError, UserError: as `build_table`; no such cell.
@@ -166,21 +166,21 @@ def compose_table(table: str, runs: Sequence[Path], baseline: str | None) -> Com
     return Composed(built, comparison, baseline_of)
 
 
-def _choose_columns(kind: TableKind, runs: Sequence[TableRun]) -> tuple[ColumnSet, str]:
+def _choose_columns(kind: TableKind, runs: Sequence[FinishedRun]) -> tuple[ColumnSet, str]:
     if kind.has_quickstart and runs and all("quickstart" in run.results for run in runs):
         return COLUMN_SETS["quickstart"], "every run was evaluated on it"
     rule = "not every run was evaluated on `quickstart`" if kind.has_quickstart else "this table's"
     return COLUMN_SETS[kind.columns], rule if runs else "the paper's"
 
 
-def _check_runs(runs: Sequence[TableRun], columns: ColumnSet) -> None:
+def _check_runs(runs: Sequence[FinishedRun], columns: ColumnSet) -> None:
     """Raise UserError for runs without a column of the set, or that were not measured alike."""
     for run in runs:
         if not set(run.results) & set(columns.benchmarks):
             raise UserError(
                 f"{run.root}: evaluated on {', '.join(run.results)}, which is none of the columns "
                 f"`{columns.name}` ({', '.join(columns.benchmarks)}); "
-                f"run `prism-tune evaluate {RunDir(run.root).config} evaluation.benchmarks=[...]`"
+                "run `prism-tune evaluate CONFIG evaluation.benchmarks=[...]`"
             )
     shown = set(columns.benchmarks)
     check_comparable(
@@ -200,8 +200,11 @@ def _build_scores(
         title=f"{kind.title}, columns `{comparison.columns.name}`",
         header=score_header(comparison, with_paper=printed is not None),
         rows=(*ours, *theirs),
+        verdicts={
+            verdict.row.label: say_verdict(verdict, comparison)
+            for verdict in comparison.verdicts(baseline_of)
+        },
         notes=(
-            *verdicts(comparison, baseline_of),
             *stale_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),

@@ -1,7 +1,10 @@
 """The columns of a table: which metric of which benchmark each one shows, in explicit sets.
 
 Enters: the names of benchmarks a run has results of. Leaves: a `ColumnSet`. A set is fixed and is
-printed with Rel., because Rel. is a mean over columns and means nothing without them.
+printed with Rel., because Rel. is a mean over columns and means nothing without them. Also a single
+benchmark's metrics with their 95 % intervals, where they are mean credits of questions.
+
+Shape legend: B resamples, Q questions.
 """
 
 from __future__ import annotations
@@ -9,7 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from prism_tune.intervals import percentile_interval, resample_means
 from prism_tune.schema import BenchmarkResult
+
+_MAX_SHOWN = 12
+_TOLERANCE = 0.06
+"""Percent points a mean credit may lie off its metric: some metrics are rounded to one decimal."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,6 @@ class Column:
         benchmark: name in the benchmark registry.
         metrics: names in `BenchmarkResult.metrics`; the column is n/a where one is missing.
         scale: brings fractions to percent.
-        questions: the questions behind the metric where it is their mean credit ("all", or the
-            prefix of their ids), so that it can be resampled; None where it is no such mean.
         control: shown for judging the others, never counted in Rel.
     """
 
@@ -30,7 +38,6 @@ class Column:
     benchmark: str
     metrics: tuple[str, ...]
     scale: float = 1.0
-    questions: str | None = None
     control: bool = False
 
 
@@ -64,6 +71,24 @@ def column_value(column: Column, results: Mapping[str, BenchmarkResult]) -> floa
     return column.scale * sum(present) / len(present)
 
 
+def mean_questions(result: BenchmarkResult, metric: str) -> list[str] | None:
+    """The questions whose mean credit a metric is, so that it can be resampled; None for others.
+
+    The benchmark declares them, in `provenance.groups`: metric -> what the ids of its questions
+    begin with. It has to be true of the numbers as well.
+    """
+    start = result.provenance.get("groups", {}).get(metric)
+    if start is None or result.metrics.get(metric) is None:
+        return None
+    questions = [question for question in result.per_question if question.startswith(start)]
+    if not questions:
+        return None
+    mean = sum(result.per_question[question] for question in questions) / len(questions)
+    scale = result.provenance.get("scale", 100)
+    off = abs(100 * mean - 100 / scale * result.metrics[metric])
+    return questions if off <= _TOLERANCE else None
+
+
 def column_scores(
     columns: Iterable[Column], results: Mapping[str, BenchmarkResult]
 ) -> dict[str, float | None]:
@@ -71,30 +96,65 @@ def column_scores(
     return {column.label: column_value(column, results) for column in columns}
 
 
+@dataclass(frozen=True)
+class Metric:
+    """One metric; the interval is None where the metric is no mean credit.
+
+    `scale` is what a credit of 1 is worth (100, or 1 where the benchmark reports fractions);
+    `controls` are the metric's values without the image, or with another one, by control.
+    """
+
+    name: str
+    value: float
+    scale: float
+    interval: tuple[float, float] | None
+    controls: dict[str, float]
+
+
+def list_metrics(result: BenchmarkResult) -> list[Metric]:
+    """The benchmark's first metrics, controls beside them."""
+    controls = tuple(result.provenance.get("controls", ()))
+    beside = {f"{name}_{control}" for name in result.metrics for control in controls}
+    names = [name for name in result.metrics if name not in beside]
+    return [_measure(result, name, controls) for name in names[:_MAX_SHOWN]]
+
+
+def _measure(result: BenchmarkResult, name: str, controls: Iterable[str]) -> Metric:
+    found = {c: result.metrics[f"{name}_{c}"] for c in controls if f"{name}_{c}" in result.metrics}
+    scale, bounds = float(result.provenance.get("scale", 100)), None
+    questions = mean_questions(result, name)
+    if questions is not None:
+        credits_1Q = np.array([[result.per_question[question] for question in questions]])
+        means_B = resample_means(credits_1Q, np.ones(credits_1Q.shape, bool))[:, 0, 0]
+        interval = percentile_interval(means_B)
+        bounds = interval and (interval[0] * scale / 100, interval[1] * scale / 100)
+    return Metric(name, result.metrics[name], scale, bounds, found)
+
+
 _QUICKSTART = ColumnSet(
     "quickstart",
     (
-        Column("open", "quickstart", ("accuracy_open",), questions="open"),
-        Column("yes/no", "quickstart", ("accuracy_yes_no",), questions="yes_no"),
-        Column("all", "quickstart", ("accuracy",), questions="all"),
+        Column("open", "quickstart", ("accuracy_open",)),
+        Column("yes/no", "quickstart", ("accuracy_yes_no",)),
+        Column("all", "quickstart", ("accuracy",)),
         Column("open (blind)", "quickstart", ("accuracy_open_blind",), control=True),
         Column("open (shuffled)", "quickstart", ("accuracy_open_shuffled",), control=True),
     ),
 )
-_SQA = Column("SQA", "scienceqa", ("accuracy",), questions="all")
+_SQA = Column("SQA", "scienceqa", ("accuracy",))
 _SQA_IMG = Column("SQA-I", "scienceqa", ("accuracy_image",))
-_VIZWIZ = Column("VizWiz", "vizwiz", ("accuracy",), questions="all")
+_VIZWIZ = Column("VizWiz", "vizwiz", ("accuracy",))
 _POPE_SPLITS = tuple(
     Column(f"POPE-{split[0].upper()}", "pope", (f"f1_{split}",))
     for split in ("popular", "random", "adversarial")
 )
 _POPE = Column("POPE", "pope", tuple(column.metrics[0] for column in _POPE_SPLITS))
-_MMVET = Column("MM-Vet", "mmvet", ("score",), questions="all")
-_MMBENCH = Column("MMBench", "mmbench", ("accuracy",), questions="all")
+_MMVET = Column("MM-Vet", "mmvet", ("score",))
+_MMBENCH = Column("MMBench", "mmbench", ("accuracy",))
 _MME_C = Column("MME-C", "mme", ("cognition",))
 _MME_P = Column("MME-P", "mme", ("perception",))
-_MMMU = Column("MMMU", "mmmu", ("accuracy",), scale=100.0, questions="all")
-_TEXTVQA = Column("TextVQA", "textvqa", ("accuracy",), questions="all")
+_MMMU = Column("MMMU", "mmmu", ("accuracy",), scale=100.0)
+_TEXTVQA = Column("TextVQA", "textvqa", ("accuracy",))
 _WITHOUT_MMMU = (_SQA, _SQA_IMG, _VIZWIZ, *_POPE_SPLITS, _MMVET, _MMBENCH, _MME_C)
 
 COLUMN_SETS = {
@@ -105,9 +165,9 @@ COLUMN_SETS = {
     "language": ColumnSet(
         "language",
         (
-            Column("HellaSwag", "hellaswag", ("accuracy_norm",), questions="all"),
-            Column("MMLU", "mmlu", ("accuracy",), questions="all"),
-            Column("MMLU-Pro", "mmlu_pro", ("accuracy",), questions="all"),
+            Column("HellaSwag", "hellaswag", ("accuracy_norm",)),
+            Column("MMLU", "mmlu", ("accuracy",)),
+            Column("MMLU-Pro", "mmlu_pro", ("accuracy",)),
         ),
     ),
 }

@@ -5,59 +5,68 @@ Shape legend: B resamples, Q questions of a benchmark, R rows, C scored columns.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.intervals import (
     NUM_RESAMPLES,
+    Difference,
     FloatArray,
+    difference,
     percentile_interval,
     resample_means,
-    welch_half_width,
+    spread,
 )
-from prism_tune.results.columns import Column, ColumnSet, column_scores
+from prism_tune.results.columns import Column, ColumnSet, column_scores, mean_questions
 from prism_tune.results.relative import (
     Relative,
     leave_one_out,
-    mean_and_sd,
     relative_samples,
     relative_score,
 )
-from prism_tune.results.rows import Row
+from prism_tune.results.rows import BaselineOf, Row, random_beside
+from prism_tune.schema import BenchmarkResult
 
 Scores = dict[str, float | None]
-_TOLERANCE = 0.06
-"""Percent points a mean credit may lie off its metric: some metrics are rounded to one decimal."""
+Finding = Literal["no Random", "no Rel.", "unknown", "noise", "ahead", "behind", "beat", "lost"]
+"""A selector's Rel. beside Random's; one seed says which run is ahead, not which selector won."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class RelDifference:
     """Rel. of a row minus Rel. of another.
 
-    `interval` is the paired 95 % bootstrap interval over questions, of the columns that can be
-    resampled (None where there is none); `spread` half of the 95 % interval over seeds, by Welch's
-    t (None with one seed).
+    `questions` is the paired 95 % bootstrap interval over questions, of the columns that can be
+    resampled (None where there is none); `seeds` the difference over seeds (see `intervals.py`).
     """
 
     value: float
-    interval: tuple[float, float] | None
-    spread: float | None
+    questions: tuple[float, float] | None
+    seeds: Difference
 
     @property
     def is_noise(self) -> bool | None:
-        """Whether 0 is within the interval or the spread; None where neither is known."""
-        if self.interval is None and self.spread is None:
-            return None
-        if self.spread is not None and abs(self.value) <= self.spread:
-            return True
-        if self.interval is None:
-            return False
-        low, high = self.interval
+        """Whether 0 is within one of the intervals; None where neither is known."""
+        if self.seeds.is_noise or self.questions is None:
+            return self.seeds.is_noise
+        low, high = self.questions
         return low <= 0 if self.value > 0 else high >= 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a selector did beside Random; `other` and `difference` are None where there is none."""
+
+    row: Row
+    finding: Finding
+    other: Row | None = None
+    difference: RelDifference | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Comparison:
         scores: Scores = {}
         for column in self.columns.scored:
             values = self.values(row, column)
-            scores[column.label] = mean_and_sd(values)[0] if values else None
+            scores[column.label] = statistics.fmean(values) if values else None
         return scores
 
     def relative(self, row: Row, baseline: Row) -> Relative:
@@ -87,13 +96,18 @@ class Comparison:
 
     def relative_sd(self, row: Row, baseline: Row) -> float | None:
         """Standard deviation over the row's runs of Rel. to the baseline's mean scores."""
-        used = self.relative(row, baseline).columns
-        reference = {k: v for k, v in self.mean_scores(baseline).items() if k in used}
-        per_run = [
-            relative_score(column_scores(self.columns.scored, run.results), reference).value
-            for run in row.runs
+        found = spread(self._relative_per_run(row, baseline))
+        return found.sd if found else None
+
+    def performances(self, row: Row) -> dict[int, float]:
+        """Seed -> mean of the scored columns; without runs that lack one of them."""
+        scored = self.columns.scored
+        per_run = [list(column_scores(scored, run.results).values()) for run in row.runs]
+        means = [
+            None if None in scores else statistics.fmean(s for s in scores if s is not None)
+            for scores in per_run
         ]
-        return mean_and_sd([value for value in per_run if value is not None] or [0.0])[1]
+        return row.by_seed(means)
 
     def leave_one_out(self, row: Row, baseline: Row) -> dict[str, float]:
         """Rel. without each benchmark in turn."""
@@ -105,25 +119,53 @@ class Comparison:
         samples_B = self._relative_samples(row, baseline)
         return None if samples_B is None else percentile_interval(samples_B)
 
-    def difference(self, row: Row, other: Row, baseline: Row) -> Difference | None:
-        """Rel. of `row` minus Rel. of `other`; None unless both are over the same columns."""
+    def difference(self, row: Row, other: Row, baseline: Row) -> RelDifference | None:
+        """Rel. of `row` minus Rel. of `other`; None unless both are over the same columns.
+
+        Where the runs are paired, of those under the seeds that both have.
+        """
         mine, theirs = self.relative(row, baseline), self.relative(other, baseline)
         if mine.value is None or theirs.value is None or mine.columns != theirs.columns:
             return None
+        a, b = (r.by_seed(self._relative_per_run(r, baseline)) for r in (row, other))
+        seeds = difference(a, b)
+        assert seeds is not None
+        shared = a.keys() & b.keys()
+        if seeds.test != "welch" and shared and len(shared) < len(a.keys() | b.keys()):
+            row, other = row.under(shared), other.under(shared)
+            paired = Comparison((row, other, baseline), self.columns)
+            return paired.difference(row, other, baseline)
         a_B, b_B = self._relative_samples(row, baseline), self._relative_samples(other, baseline)
         interval = None if a_B is None or b_B is None else percentile_interval(a_B - b_B)
-        return Difference(mine.value - theirs.value, interval, self._spread(row, other, baseline))
+        return RelDifference(mine.value - theirs.value, interval, seeds)
+
+    def verdicts(self, baseline_of: BaselineOf) -> list[Verdict]:
+        """Of each selector but Random that has something to be judged by."""
+        found = []
+        for row in self.rows:
+            if not row.first.is_selected or row.is_random:
+                continue
+            other, baseline = random_beside(row, self.rows), baseline_of(row)
+            if other is None:
+                found.append(Verdict(row, "no Random"))
+            elif baseline is not None:
+                between = self.difference(row, other, baseline)
+                found.append(Verdict(row, _find(between), other, between))
+        return found
 
     @cached_property
     def resampled(self) -> tuple[str, ...]:
         """The scored columns that can be resampled; intervals are of Rel. over these only."""
         return tuple(self._samples[1])
 
-    def _spread(self, row: Row, other: Row, baseline: Row) -> float | None:
-        a, b = self.relative_sd(row, baseline), self.relative_sd(other, baseline)
-        if a is None or b is None:
-            return None
-        return welch_half_width(a, len(row.runs), b, len(other.runs))
+    def _relative_per_run(self, row: Row, baseline: Row) -> list[float]:
+        used = self.relative(row, baseline).columns
+        reference = {k: v for k, v in self.mean_scores(baseline).items() if k in used}
+        per_run = [
+            relative_score(column_scores(self.columns.scored, run.results), reference).value
+            for run in row.runs
+        ]
+        return [value for value in per_run if value is not None]
 
     def _relative_samples(self, row: Row, baseline: Row) -> FloatArray | None:
         samples_BRC, resampled = self._samples
@@ -149,7 +191,7 @@ class Comparison:
             if not question_ids:
                 continue
             credits_RQ = np.stack([_credits(row, benchmark, question_ids) for row in self.rows])
-            masks = self._resampled_masks(benchmark, question_ids, credits_RQ, measured_RC)
+            masks = self._resampled_masks(benchmark, question_ids)
             if masks:
                 samples_BRC[:, :, list(masks)] = resample_means(
                     credits_RQ, np.stack(list(masks.values()))
@@ -158,33 +200,41 @@ class Comparison:
         return samples_BRC, resampled
 
     def _question_ids(self, benchmark: str) -> list[str]:
-        results = [run.results.get(benchmark) for row in self.rows for run in row.runs]
-        found = {question for r in results if r is not None for question in r.per_question}
-        return sorted(found)
+        return sorted({q for result in self._results(benchmark) for q in result.per_question})
 
     def _resampled_masks(
-        self,
-        benchmark: str,
-        question_ids: Sequence[str],
-        credits_RQ: FloatArray,
-        measured_RC: FloatArray,
+        self, benchmark: str, question_ids: Sequence[str]
     ) -> dict[int, NDArray[np.bool_]]:
         """Column index -> its questions, for the columns that are the mean credit of these."""
         masks: dict[int, NDArray[np.bool_]] = {}
         for k, column in enumerate(self.columns.scored):
-            if column.benchmark != benchmark or column.questions is None:
+            if column.benchmark != benchmark or len(column.metrics) > 1:
                 continue
-            mask_Q = np.array([_belongs(column.questions, q) for q in question_ids])
-            if not mask_Q.any() or np.isnan(measured_RC[:, k]).all():
-                continue
-            off_R = 100 * credits_RQ[:, mask_Q].mean(axis=1) - measured_RC[:, k]
-            if np.nanmax(np.abs(off_R)) <= _TOLERANCE:
-                masks[k] = mask_Q
+            (metric,) = column.metrics
+            groups = [
+                mean_questions(result, metric)
+                for result in self._results(benchmark)
+                if result.metrics.get(metric) is not None
+            ]
+            if groups and groups[0] is not None and None not in groups:
+                masks[k] = np.isin(question_ids, groups[0])
         return masks
 
+    def _results(self, benchmark: str) -> list[BenchmarkResult]:
+        found = [run.results.get(benchmark) for row in self.rows for run in row.runs]
+        return [result for result in found if result is not None]
 
-def _belongs(questions: str, question_id: str) -> bool:
-    return questions == "all" or question_id.startswith(questions)
+
+def _find(between: RelDifference | None) -> Finding:
+    if between is None:
+        return "no Rel."
+    if between.is_noise is None:
+        return "unknown"
+    if between.is_noise:
+        return "noise"
+    if between.seeds.test is None:
+        return "ahead" if between.value > 0 else "behind"
+    return "beat" if between.value > 0 else "lost"
 
 
 def _credits(row: Row, benchmark: str, question_ids: Sequence[str]) -> FloatArray:

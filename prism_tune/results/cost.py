@@ -7,16 +7,21 @@ the run tuned on the whole pool, so that P(full) = 1. A selector pays only where
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prism_tune.results.relative import mean_and_sd
-from prism_tune.results.rows import Row
-from prism_tune.results.runs import TableRun
-from prism_tune.run.timings import sum_attempts
+from prism_tune.results.comparison import Comparison
+from prism_tune.results.notes import gather_rows
+from prism_tune.results.render import MISSING, Cell, Table, duration_cell, number_cell
+from prism_tune.results.rows import Row, find_full, random_beside
 
 StageName = Literal["selection", "training"]
+_HEADER = (
+    "Method", "Run", "T_select", "T_tune(sub)", "T_tune(full)", "select / full, %",
+    "total / full", "P", "C", "break-even T_select", "FLOPs select", "FLOPs tune",
+)  # fmt: skip
 _HF_EPOCHS = 3  # of TrainingArguments, where the config names no number
 
 
@@ -29,24 +34,11 @@ class FullTuning:
     how: str
 
 
-def stage_sum(run: TableRun, stage: StageName, quantity: str = "device_seconds") -> float | None:
-    """A quantity of a stage over all its attempts; None where it never finished or lacks it."""
-    entries = [entry for entry in run.timings if entry["stage"] == stage]
-    if not any(entry["finished"] for entry in entries):
-        return None
-    return sum_attempts(entries, quantity)
-
-
 def row_mean(row: Row, stage: StageName, quantity: str = "device_seconds") -> float | None:
-    """Mean of `stage_sum` over the row's runs; None where one of them lacks it."""
-    values = [stage_sum(run, stage, quantity) for run in row.runs]
+    """Mean over the row's runs of a stage's total; None where one of them lacks it."""
+    values = [run.total(stage, quantity) for run in row.runs]
     present = [value for value in values if value is not None]
-    return mean_and_sd(present)[0] if len(present) == len(values) else None
-
-
-def row_seconds(row: Row, stage: StageName) -> float | None:
-    """Device-seconds, mean over the row's runs; None where one of them was not metered."""
-    return row_mean(row, stage)
+    return statistics.fmean(present) if len(present) == len(values) else None
 
 
 def spans_devices(rows: Sequence[Row]) -> bool:
@@ -60,32 +52,15 @@ def device_names(rows: Sequence[Row]) -> tuple[str, ...]:
         str(entry["device"])
         for row in rows
         for run in row.runs
-        for entry in run.timings
-        if entry["stage"] in ("selection", "training")
+        for entry in (*run.attempts("selection"), *run.attempts("training"))
     }
     return tuple(sorted(names))
-
-
-def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row tuned on the whole of the same pool, with the same model and tuning as `row`."""
-    own = row.first.config
-    return next(
-        (
-            other
-            for other in rows
-            if other.first.is_full
-            and other.first.config.model == own.model
-            and other.first.config.data.records == own.data.records
-            and other.first.config.training.tuning == own.training.tuning
-        ),
-        None,
-    )
 
 
 def full_tuning(row: Row, rows: Sequence[Row]) -> FullTuning | None:
     """T_tune(full) for a subset's row; None where neither measured nor derivable."""
     full = find_full(row, rows)
-    measured = row_seconds(full, "training") if full and not spans_devices((row, full)) else None
+    measured = row_mean(full, "training") if full and not spans_devices((row, full)) else None
     if full is not None and measured is not None:
         return FullTuning(measured, True, f"measured on {full.names}")
     return _extrapolate(row)
@@ -96,7 +71,7 @@ def _extrapolate(row: Row) -> FullTuning | None:
 
     Without counts of tokens, by records: a selector that keeps short records then looks cheaper.
     """
-    seconds, tokens = row_seconds(row, "training"), row_mean(row, "training", "tokens")
+    seconds, tokens = row_mean(row, "training"), row_mean(row, "training", "tokens")
     manifest, hf = row.first.manifest, row.first.config.training.hf
     if seconds is None or manifest is None:
         return None
@@ -132,3 +107,117 @@ def break_even_seconds(
         random_seconds: T_select + T_tune of the random subset.
     """
     return performance / random_performance * random_seconds - tune_seconds
+
+
+def cost_ratio(comparison: Comparison, row: Row) -> float | None:
+    """C of a subset's row; None unless the whole pool was tuned on, evaluated and metered."""
+    full = find_full(row, comparison.rows)
+    if full is None or not row.first.is_selected or spans_devices((row, full)):
+        return None
+    performance = comparison.relative(row, full).value
+    select, tune = row_mean(row, "selection"), row_mean(row, "training")
+    whole = full_tuning(row, comparison.rows)
+    if performance is None or select is None or tune is None or whole is None:
+        return None
+    return (
+        selection_cost(performance / 100, select, tune, whole.seconds) if whole.measured else None
+    )
+
+
+def runs_cell(row: Row) -> Cell:
+    """The runs behind a row."""
+    return Cell(row.names, names=tuple(run.name for run in row.runs))
+
+
+def build_cost_table(comparison: Comparison, column_note: str) -> Table:
+    """One row for each subset a run was tuned on."""
+    selected = [row for row in comparison.rows if row.first.is_selected]
+    return Table(
+        title=f"Cost, columns `{comparison.columns.name}`",
+        header=_HEADER,
+        rows=tuple(_cost_cells(comparison, row) for row in selected),
+        notes=(
+            column_note,
+            "T: device time (wall x devices), resumed attempts included. total = T_select + "
+            "T_tune(sub). P = Rel. / 100 against the run on the whole pool; C = total / full / P.",
+            "break-even T_select: the selection time at which C equals Random's; negative where "
+            "not even a free selection pays.",
+            "FLOPs: estimated from the model's architecture and the metered tokens and images.",
+            *_full_notes(selected, comparison.rows),
+            *_reference_notes(comparison, selected),
+        ),
+    )
+
+
+def _cost_cells(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
+    select, tune = row_mean(row, "selection"), row_mean(row, "training")
+    whole = full_tuning(row, comparison.rows)
+    share = total = None
+    if whole is not None and select is not None and not spans_devices([row]):
+        share = 100 * select / whole.seconds
+        total = None if tune is None else (select + tune) / whole.seconds
+    full = find_full(row, comparison.rows)
+    performance = None if full is None else comparison.relative(row, full).value
+    return (
+        Cell(row.label),
+        runs_cell(row),
+        duration_cell(select),
+        duration_cell(tune),
+        _full_cell(whole),
+        number_cell(share, digits=2),
+        number_cell(total, digits=2),
+        number_cell(None if performance is None else performance / 100, digits=3),
+        number_cell(cost_ratio(comparison, row), digits=2),
+        _break_even_cell(comparison, row),
+        _flops_cell(row_mean(row, "selection", "flops")),
+        _flops_cell(row_mean(row, "training", "flops")),
+    )
+
+
+def _full_cell(whole: FullTuning | None) -> Cell:
+    if whole is None:
+        return Cell(MISSING)
+    cell = duration_cell(whole.seconds)
+    return cell if whole.measured else Cell(f"{cell.text} (extrapolated)", cell.value)
+
+
+def _flops_cell(flops: float | None) -> Cell:
+    return Cell(MISSING) if flops is None else Cell(f"{flops:.2e}", flops)
+
+
+def _break_even_cell(comparison: Comparison, row: Row) -> Cell:
+    other = random_beside(row, comparison.rows)
+    if other is None or other is row or spans_devices((row, other)):
+        return Cell(MISSING)
+    reference = find_full(row, comparison.rows) or other
+    mine = comparison.relative(row, reference)
+    theirs = comparison.relative(other, reference)
+    tune = row_mean(row, "training")
+    spent = [row_mean(other, "selection"), row_mean(other, "training")]
+    known = [seconds for seconds in spent if seconds is not None]
+    if mine.value is None or not theirs.value or mine.columns != theirs.columns:
+        return Cell(MISSING)
+    if tune is None or len(known) < len(spent):
+        return Cell(MISSING)
+    return duration_cell(break_even_seconds(mine.value, tune, theirs.value, sum(known)))
+
+
+def _full_notes(selected: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    sources = {row.label: full_tuning(row, rows) for row in selected}
+    how = {label: "" if whole is None else whole.how for label, whole in sources.items()}
+    notes = [f"T_tune(full) of {labels}: {text}." for text, labels in gather_rows(how).items()]
+    for row in selected:
+        names = device_names([row])
+        if len(names) > 1:
+            notes.append(f"{row.label}: metered on {' and '.join(names)}: times do not compare.")
+    return notes
+
+
+def _reference_notes(comparison: Comparison, selected: Sequence[Row]) -> list[str]:
+    lacking = [row.label for row in selected if find_full(row, comparison.rows) is None]
+    if not lacking:
+        return []
+    return [
+        f"{', '.join(lacking)}: no run on the whole pool, so P and C are n/a, and break-even takes "
+        "performance relative to Random."
+    ]

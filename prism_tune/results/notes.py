@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prism_tune.results.baselines import random_beside
-from prism_tune.results.comparison import Comparison, Difference
-from prism_tune.results.rows import Row
-from prism_tune.results.scores import BaselineOf
+from prism_tune.intervals import Difference
+from prism_tune.results.comparison import Comparison, Finding, RelDifference, Verdict
+from prism_tune.results.rows import BaselineOf, Row
 from prism_tune.results.trace import find_stale
 
 _SETTINGS = ("template", "image_aspect_ratio", "dtype", "batch_size", "device", "evaluator")
 """Provenance that may move a few answers without making scores incomparable: said, not refused."""
+_VERBS: Mapping[Finding, str] = {
+    "ahead": "is ahead of",
+    "behind": "is behind",
+    "beat": "beat",
+    "lost": "lost to",
+}
 
 
 def describe_columns(comparison: Comparison, rule: str) -> str:
@@ -140,54 +145,42 @@ def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[
     return [*notes, f"{definition}{why if lacking else ''}."]
 
 
-def verdicts(comparison: Comparison, baseline_of: BaselineOf) -> list[str]:
-    """Whether each selector beat Random, in plain words."""
-    lines = []
-    for row in comparison.rows:
-        if not row.first.is_selected or row.is_random:
-            continue
-        other = random_beside(row, comparison.rows)
-        baseline = baseline_of(row)
-        if other is None:
-            lines.append(f"{row.label}: no Random run of the same model and tuning to judge it by.")
-        elif baseline is not None:
-            difference = comparison.difference(row, other, baseline)
-            lines.append(_verdict(row, other, difference, comparison))
-    return lines
-
-
-def _verdict(row: Row, other: Row, difference: Difference | None, comparison: Comparison) -> str:
-    if difference is None:
+def say_verdict(verdict: Verdict, comparison: Comparison) -> str:
+    """A verdict in plain words."""
+    label, other, found = verdict.row.label, verdict.other, verdict.difference
+    if other is None:
+        return f"{label}: no Random run of the same model and tuning to judge it by."
+    if found is None:
         return (
-            f"{row.label} against {other.label}: no column has a value on both sides and more than "
+            f"{label} against {other.label}: no column has a value on both sides and more than "
             "0 in the baseline, so there is no Rel. and no verdict."
         )
-    points = f"{abs(difference.value):.1f} points of Rel."
-    evidence = _evidence(difference, comparison)
-    if difference.is_noise is None:
-        return (
-            f"{row.label} against {other.label}: {difference.value:+.1f} points of Rel. {evidence}"
-        )
-    if difference.is_noise:
-        return (
-            f"{row.label} against {other.label}: {difference.value:+.1f} points of Rel., "
-            f"within noise {evidence}"
-        )
-    # One seed says which run did better, not which selector.
-    verbs = ("is ahead of", "is behind") if difference.spread is None else ("beat", "lost to")
-    verb = verbs[0] if difference.value > 0 else verbs[1]
-    return f"{row.label} {verb} {other.label} by {points} {evidence}"
+    is_single = len(verdict.row.runs) == len(other.runs) == 1
+    evidence = _say_evidence(found, comparison, "each" if is_single else "that both have")
+    if verdict.finding in ("unknown", "noise"):
+        noise = ", within noise" if verdict.finding == "noise" else ""
+        return f"{label} against {other.label}: {found.value:+.1f} points of Rel.{noise} {evidence}"
+    points = f"{abs(found.value):.1f} points of Rel."
+    return f"{label} {_VERBS[verdict.finding]} {other.label} by {points} {evidence}"
 
 
-def _evidence(difference: Difference, comparison: Comparison) -> str:
+def say_test(seeds: Difference) -> str:
+    """How a difference over seeds was taken."""
+    if seeds.test == "welch":
+        return "unpaired, Welch's t"
+    return f"paired over {seeds.num_seeds} seeds, Student's t"
+
+
+def _say_evidence(found: RelDifference, comparison: Comparison, which: str) -> str:
     parts = []
-    if difference.interval is not None:
-        low, high = difference.interval
+    if found.questions is not None:
+        low, high = found.questions
         all_columns = len(comparison.resampled) == len(comparison.columns.scored)
         over = "" if all_columns else f", over {', '.join(comparison.resampled)} only"
         parts.append(f"95 % interval over questions {low:+.1f} to {high:+.1f}{over}")
-    if difference.spread is not None:
-        parts.append(f"over seeds ±{difference.spread:.1f}, Welch's t")
+    if found.seeds.low is not None and found.seeds.high is not None:
+        interval = f"{found.seeds.low:+.1f} to {found.seeds.high:+.1f}"
+        parts.append(f"95 % interval over seeds {interval}, {say_test(found.seeds)}")
     else:
-        parts.append("fewer than two seeds each, so the noise of tuning is not measured")
+        parts.append(f"fewer than two seeds {which}, so the noise of tuning is not measured")
     return f"({'; '.join(parts)})."

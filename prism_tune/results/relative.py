@@ -8,7 +8,7 @@ Shape legend: B resamples, R rows of a table, C columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,9 +121,3 @@ def relative_samples(samples_BRC: FloatArray, row: int, baseline: int) -> FloatA
         ratios_BC = samples_BRC[:, row] / samples_BRC[:, baseline]
     rel_B: FloatArray = 100 * ratios_BC.mean(axis=1)
     return rel_B
-
-
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and, from two values on, the sample standard deviation (n − 1)."""
-    array = np.asarray(values, dtype=np.float64)
-    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None

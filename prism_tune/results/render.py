@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import orjson
@@ -34,16 +34,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A rectangular table with footer notes. The first `num_text_columns` are left-aligned."""
+    """A rectangular table with footer notes. The first `num_text_columns` are left-aligned.
+
+    `verdicts` are the notes on single rows, by the text of their first cell; they stand first.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
     num_text_columns: int = 2
+    verdicts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.header) for row in self.rows)
+
+    @property
+    def footer(self) -> tuple[str, ...]:
+        """Verdicts and notes."""
+        return (*self.verdicts.values(), *self.notes)
 
 
 def check_format(name: str) -> OutputFormat:
@@ -97,15 +106,19 @@ def render(table: Table, output_format: OutputFormat) -> str:
 
 
 def _render_markdown(table: Table) -> str:
-    """Padded pipes: valid markdown that also reads well in a terminal."""
+    notes = [f"- {note}" for note in table.footer]
+    parts = [f"### {table.title}", "", render_grid(table)]
+    return "\n".join([*parts, *(["", *notes] if notes else []), ""])
+
+
+def render_grid(table: Table) -> str:
+    """Header and rows alone, as padded pipes: markdown that also reads well in a terminal."""
     lines = [list(table.header), *([cell.text for cell in row] for row in table.rows)]
     escaped = [[text.replace("|", "\\|") for text in line] for line in lines]
     widths = [max(3, *(len(line[k]) for line in escaped)) for k in range(len(table.header))]
     rules = [_markdown_rule(k, width, table) for k, width in enumerate(widths)]
     head, *body = [_markdown_line(line, widths, table.num_text_columns) for line in escaped]
-    notes = [f"- {note}" for note in table.notes]
-    parts = [f"### {table.title}", "", head, f"|{'|'.join(rules)}|", *body]
-    return "\n".join([*parts, *(["", *notes] if notes else []), ""])
+    return "\n".join([head, f"|{'|'.join(rules)}|", *body])
 
 
 def _markdown_rule(index: int, width: int, table: Table) -> str:
@@ -142,7 +155,7 @@ def _render_latex(table: Table) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            *(rf"\par\footnotesize {note.translate(_LATEX)}" for note in table.notes),
+            *(rf"\par\footnotesize {note.translate(_LATEX)}" for note in table.footer),
             r"\end{table}",
             "",
         ]
@@ -181,12 +194,17 @@ def _blank(value: float | None) -> float | str:
 
 
 def _render_json(table: Table) -> str:
-    """Title, notes, and one object a row: heading -> text and the numbers behind it."""
+    """Title, notes, verdicts, and one object a row: heading -> text and the numbers behind it."""
     rows = [
         {name: _cell_fields(cell) for name, cell in zip(table.header, row, strict=True)}
         for row in table.rows
     ]
-    content = {"title": table.title, "rows": rows, "notes": table.notes}
+    content = {
+        "title": table.title,
+        "rows": rows,
+        "notes": table.footer,
+        "verdicts": table.verdicts,
+    }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 

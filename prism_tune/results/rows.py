@@ -1,13 +1,19 @@
-"""Runs in, the rows of a table out: runs that differ only in name and seed make one row."""
+"""Runs in, the rows of a table out: runs that differ only in name and seed make one row.
+
+Also which row is compared with which: the baseline of Rel., the Random row beside a selector, the
+whole pool behind a subset; and how a run's PRISM departs from the paper's own.
+"""
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from prism_tune.results.runs import TableRun
+from prism_tune.errors import UserError
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint
 
 _SCORER_LABELS = {
@@ -21,6 +27,11 @@ _SCORER_LABELS = {
     "grand": "GraNd",
     "coincide": "COINCIDE",
 }
+_PAPER_BUDGET = 0.30
+_SHALLOW, _DEEP = 1 / 4, 3 / 4
+"""Shares of a model's layers; the paper says shallow, middle and deep, and no numbers."""
+
+BaselineRule = Literal["whole pool", "per model", "prism"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +39,10 @@ class Row:
     """One row of a table: a configuration, run under one seed or several."""
 
     label: str
-    runs: tuple[TableRun, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
-    def first(self) -> TableRun:
+    def first(self) -> FinishedRun:
         """Any run of the row, where only the shared configuration matters."""
         return self.runs[0]
 
@@ -45,15 +56,35 @@ class Row:
         (stem,) = stems
         return f"{stem}{{{','.join(name[len(stem) :] for name in names)}}}"
 
+    def by_seed(self, values: Sequence[float | None]) -> dict[int, float]:
+        """Seed -> value, the mean of runs of one seed; without runs whose value is None.
+
+        Args:
+            values: one of each run.
+        """
+        found: dict[int, list[float]] = {}
+        for run, value in zip(self.runs, values, strict=True):
+            if value is not None:
+                found.setdefault(run.config.seed, []).append(value)
+        return {seed: statistics.fmean(of_seed) for seed, of_seed in found.items()}
+
+    def under(self, seeds: Set[int]) -> Row:
+        """The row's runs under these seeds."""
+        return Row(self.label, tuple(run for run in self.runs if run.config.seed in seeds))
+
     @property
     def is_random(self) -> bool:
         """Tuned on a random subset."""
         return self.first.is_selected and self.first.config.selection.scorer == "random"
 
 
-def group_rows(runs: Sequence[TableRun]) -> list[Row]:
+BaselineOf = Callable[[Row], Row | None]
+"""The row that Rel. of a row refers to."""
+
+
+def group_rows(runs: Sequence[FinishedRun]) -> list[Row]:
     """Rows in the order untuned, Random, other selectors, whole pool; within these as given."""
-    groups: dict[str, list[TableRun]] = {}
+    groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
         groups.setdefault(fingerprint(_shared_config(run)), []).append(run)
     members = sorted(groups.values(), key=lambda group: _position(group[0]))
@@ -61,7 +92,7 @@ def group_rows(runs: Sequence[TableRun]) -> list[Row]:
     return [Row(label, tuple(group)) for label, group in zip(labels, members, strict=True)]
 
 
-def _shared_config(run: TableRun) -> dict[str, Any]:
+def _shared_config(run: FinishedRun) -> dict[str, Any]:
     """What has to agree within a row: all that the row's kind depends on, but name and seed.
 
     Not which benchmarks were asked last: their results are compared one by one.
@@ -77,7 +108,7 @@ def _shared_config(run: TableRun) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ignored}
 
 
-def _position(run: TableRun) -> int:
+def _position(run: FinishedRun) -> int:
     if run.is_untuned:
         return 0
     if run.is_full:
@@ -85,12 +116,12 @@ def _position(run: TableRun) -> int:
     return 1 if run.config.selection.scorer == "random" else 2
 
 
-def _label(run: TableRun, *, with_model: bool) -> str:
+def _label(run: FinishedRun, *, with_model: bool) -> str:
     model = run.config.model_name
     return f"{model}: {_describe(run)}" if with_model and model else _describe(run)
 
 
-def _describe(run: TableRun) -> str:
+def _describe(run: FinishedRun) -> str:
     if run.is_untuned:
         return "untuned"
     tuning = run.config.training.tuning
@@ -103,7 +134,7 @@ def _describe(run: TableRun) -> str:
     return f"{scorer} {kept} ({tuning})"
 
 
-def _distinct_labels(runs: Sequence[TableRun]) -> list[str]:
+def _distinct_labels(runs: Sequence[FinishedRun]) -> list[str]:
     """Rows that would read alike also say where they depart from most of them: `[layer=3]`."""
     several_models = len({run.config.model_name for run in runs}) > 1
     labels = [_label(run, with_model=several_models) for run in runs]
@@ -114,7 +145,7 @@ def _distinct_labels(runs: Sequence[TableRun]) -> list[str]:
     ]
 
 
-def _departures(run: TableRun, alike: Sequence[TableRun]) -> str:
+def _departures(run: FinishedRun, alike: Sequence[FinishedRun]) -> str:
     flat = [_flatten(_shared_config(other)) for other in alike]
     own = _flatten(_shared_config(run))
     keys = dict.fromkeys(key for config in flat for key in config)
@@ -138,3 +169,106 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def choose_baseline(rows: Sequence[Row], name: str | None, rule: BaselineRule) -> Row:
+    """The row Rel. = 100 refers to.
+
+    Args:
+        rows: at least one.
+        name: a run's name or folder, given by the user; None leaves it to the rule.
+        rule: "whole pool": the first of whole pool, Random, untuned, any; "prism": the first PRISM
+            row as the paper has it, else as before.
+
+    Raises:
+        UserError: no run of that name.
+    """
+    if name is not None:
+        return _named(rows, name)
+    candidates = [
+        *(_papers_own(rows) if rule == "prism" else []),
+        *[row for row in rows if row.first.is_full],
+        *[row for row in rows if row.is_random],
+        *[row for row in rows if row.first.is_untuned],
+        *rows,
+    ]
+    return candidates[0]
+
+
+def same_model(row: Row, rows: Sequence[Row]) -> list[Row]:
+    """The rows that start from the same model."""
+    return [other for other in rows if other.first.config.model == row.first.config.model]
+
+
+def random_beside(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The Random row of the same model and tuning; of the same budget where there is one."""
+    own = row.first.config
+    candidates = [
+        other
+        for other in same_model(row, rows)
+        if other.is_random and other.first.config.training.tuning == own.training.tuning
+    ]
+    same_budget = [
+        other for other in candidates if other.first.config.selection.budget == own.selection.budget
+    ]
+    return next(iter([*same_budget, *candidates]), None)
+
+
+def _named(rows: Sequence[Row], name: str) -> Row:
+    for row in rows:
+        if any(name.rstrip("/") in (run.name, str(run.root)) for run in row.runs):
+            return row
+    known = ", ".join(run.name for row in rows for run in row.runs)
+    raise UserError(f"--baseline {name}: not one of the given runs ({known})")
+
+
+def _papers_own(rows: Sequence[Row]) -> list[Row]:
+    """The PRISM rows of the paper's setting, those of its budget first."""
+    own = [
+        row
+        for row in rows
+        if row.first.is_selected
+        and row.first.config.selection.scorer == "prism"
+        and not find_variant(row.first)
+    ]
+    return sorted(own, key=lambda row: row.first.config.selection.budget != _PAPER_BUDGET)
+
+
+def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row tuned on the whole of the same pool, with the same model and tuning as `row`."""
+    own = row.first.config
+    return next(
+        (
+            other
+            for other in same_model(row, rows)
+            if other.first.is_full
+            and other.first.config.data.records == own.data.records
+            and other.first.config.training.tuning == own.training.tuning
+        ),
+        None,
+    )
+
+
+def find_variant(run: FinishedRun) -> str:
+    """The departure of a PRISM run from the paper's setting, at any budget; empty for none."""
+    selection = run.config.selection
+    if selection.keep not in (None, "low"):
+        return f"keep {selection.keep}"
+    if selection.pooling != "mean":
+        return f"pooling {selection.pooling}"
+    if selection.centering != "corpus":
+        return f"centering {selection.centering}"
+    if selection.features != "visual":
+        return f"features {selection.features}"
+    if selection.scope != "per_source":
+        return f"scope {selection.scope}"
+    return _find_depth(run, selection.layer)
+
+
+def _find_depth(run: FinishedRun, layer: int) -> str:
+    evidence = (run.manifest or {}).get("evidence", {})
+    depth = evidence.get("features", {}).get("num_model_layers")
+    # The first layer is shallow in a model of any depth.
+    if depth is None or layer <= max(1, _SHALLOW * depth):
+        return ""
+    return "layer deep" if layer > _DEEP * depth else "layer middle"

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from prism_tune.intervals import spread
 from prism_tune.results.columns import Column
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.cost import (
-    find_full,
-    full_tuning,
-    row_seconds,
-    selection_cost,
-    spans_devices,
-)
+from prism_tune.results.cost import cost_ratio, row_mean, runs_cell
 from prism_tune.results.paper import PaperRow, PaperTable
-from prism_tune.results.relative import mean_and_sd, relative_score
+from prism_tune.results.relative import relative_score
 from prism_tune.results.render import INAPPLICABLE, MISSING, Cell, duration_cell, number_cell
-from prism_tune.results.rows import Row
-from prism_tune.results.variants import find_variant
-
-BaselineOf = Callable[[Row], Row | None]
+from prism_tune.results.rows import BaselineOf, Row, find_variant
 
 
 def score_header(comparison: Comparison, *, with_paper: bool) -> tuple[str, ...]:
@@ -80,32 +72,10 @@ def paper_relative(row: PaperRow, table: PaperTable, columns: Sequence[Column]) 
     return relative_score(row.cells, {k: reference.cells.get(k) for k in labels}).value
 
 
-def runs_cell(row: Row) -> Cell:
-    """The runs behind a row."""
-    return Cell(row.names, names=tuple(run.name for run in row.runs))
-
-
-def cost_ratio(comparison: Comparison, row: Row) -> float | None:
-    """C of a subset's row; None unless the whole pool was tuned on, evaluated and metered."""
-    full = find_full(row, comparison.rows)
-    if full is None or not row.first.is_selected or spans_devices((row, full)):
-        return None
-    performance = comparison.relative(row, full).value
-    select, tune = row_seconds(row, "selection"), row_seconds(row, "training")
-    whole = full_tuning(row, comparison.rows)
-    if performance is None or select is None or tune is None or whole is None:
-        return None
-    return (
-        selection_cost(performance / 100, select, tune, whole.seconds) if whole.measured else None
-    )
-
-
 def _score_cell(comparison: Comparison, row: Row, column: Column) -> Cell:
     values = comparison.values(row, column)
-    if not values:
-        return Cell(MISSING)
-    mean, sd = mean_and_sd(values)
-    return number_cell(mean, sd=sd)
+    found = spread(values or [])
+    return number_cell(found.mean, sd=found.sd) if found else Cell(MISSING)
 
 
 def _relative_cell(comparison: Comparison, row: Row, baseline: Row | None) -> Cell:
@@ -174,10 +144,10 @@ def _kept_cell(row: Row) -> Cell:
 def _time_cells(row: Row) -> tuple[Cell, Cell]:
     select = Cell(INAPPLICABLE)
     if row.first.is_selected:
-        select = duration_cell(row_seconds(row, "selection"))
+        select = duration_cell(row_mean(row, "selection"))
     if row.first.is_untuned:
         return select, Cell(INAPPLICABLE)
-    return select, duration_cell(row_seconds(row, "training"))
+    return select, duration_cell(row_mean(row, "training"))
 
 
 def _cost_cell(comparison: Comparison, row: Row) -> Cell:

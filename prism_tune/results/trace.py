@@ -1,71 +1,185 @@
-"""Where a run's numbers come from: config, code, data, subset and checkpoint, stage by stage.
+"""`prism-tune tables TABLE --explain CELL`: everything that a cell of a table comes from.
 
-Reads the run's `stage.json` files, results and timings. Every stage records what it read: the
-training the SHA-256 of its subset, the evaluation the fingerprint of its training. So a stage that
-was run again without those behind it shows, and is said.
+In: a composed table and the name of a cell, ROW:COLUMN. Out: a tree, as YAML or JSON: config, code,
+data, subset and checkpoint, stage by stage. Every stage records what it read: the training the
+SHA-256 of its subset, the evaluation the fingerprint of its training. So a stage that was run again
+without those behind it shows, and is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prism_tune.results.runs import TableRun
-from prism_tune.run.fingerprints import fingerprint_file
-from prism_tune.run.folder import RunDir, read_json
-from prism_tune.run.stage import Stage
+import orjson
+import yaml
+
+from prism_tune.errors import UserError
+from prism_tune.results.columns import Column
+from prism_tune.results.comparison import Comparison
+from prism_tune.results.render import Cell, OutputFormat, Table
+from prism_tune.results.rows import BaselineOf, Row
+from prism_tune.results.runs import FinishedRun
+from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 
 Record = Mapping[str, Any]
 _NOT_RECORDED = "not recorded"
+_STAGE_OF = {
+    "T_select": ("selection",),
+    "select / full, %": ("selection", "training"),
+    "break-even T_select": ("selection", "training"),
+    "T_tune": ("training",),
+    "T_tune(sub)": ("training",),
+    "T_tune(full)": ("training",),
+    "total / full": ("selection", "training"),
+    "FLOPs select": ("selection",),
+    "FLOPs tune": ("training",),
+    "C": ("selection", "training"),
+}
+_RELATIVE = ("Rel.", "95 % CI", "Δ paper", "P", "C", "break-even T_select")
 
 
-def describe_run(run: TableRun) -> dict[str, Any]:
+def explain_cell(
+    name: str,
+    table: Table,
+    comparison: Comparison,
+    baseline_of: BaselineOf,
+    output_format: OutputFormat,
+) -> str:
+    """The provenance of one cell, as JSON where the format says so, else as YAML.
+
+    Args:
+        name: ROW:COLUMN; a row by its method or by one of its runs.
+        table: as printed.
+        comparison: the rows behind it.
+        baseline_of: the row that Rel. of a row refers to.
+        output_format: of the table.
+
+    Raises:
+        UserError: no such row or column.
+    """
+    cells, column = _find_cell(name, table)
+    label, runs = cells[0].text, cells[1].text
+    tree = {
+        "cell": _describe_cell(label, column, cells[table.header.index(column)], table),
+        **_describe_source(label, runs, column, comparison, baseline_of),
+    }
+    if output_format == "json":
+        return orjson.dumps(tree, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _find_cell(name: str, table: Table) -> tuple[tuple[Cell, ...], str]:
+    row_name, colon, column = name.rpartition(":")
+    if not colon:
+        raise UserError(f"--explain {name}: expected ROW:COLUMN, for example 'prism:Rel.'")
+    if column not in table.header:
+        raise UserError(f"--explain {name}: no column {column!r}; there are {_join(table.header)}")
+    for cells in table.rows:
+        if row_name == cells[0].text or row_name in cells[1].names:
+            return cells, column
+    known = [cells[0].text for cells in table.rows]
+    raise UserError(f"--explain {name}: no row {row_name!r}; there are {_join(known)}")
+
+
+def _describe_cell(label: str, column: str, cell: Cell, table: Table) -> dict[str, Any]:
+    numbers = {"value": cell.value, "sd": cell.sd, "low": cell.low, "high": cell.high}
+    return {
+        "table": table.title,
+        "row": label,
+        "column": column,
+        "printed": cell.text,
+        **{key: float(value) for key, value in numbers.items() if value is not None},
+    }
+
+
+def _describe_source(
+    label: str, runs: str, column: str, comparison: Comparison, baseline_of: BaselineOf
+) -> dict[str, Any]:
+    row = next((row for row in comparison.rows if (row.label, row.names) == (label, runs)), None)
+    if row is None:
+        return {"from": "arXiv 2502.12119 as printed; Rel. is recomputed from its cells"}
+    source: dict[str, Any] = {}
+    shown = [c for c in comparison.columns.columns if c.label == column]
+    if shown:
+        source["from"] = _describe_column(shown[0])
+    baseline = baseline_of(row)
+    is_relative = column in _RELATIVE or column.startswith("95 % CI")
+    columns = list(comparison.columns.scored) if is_relative else shown
+    source["runs"] = _describe_runs(row, column, columns)
+    if is_relative and baseline is not None and baseline is not row:
+        source["relative_to"] = {
+            "row": baseline.label,
+            "runs": _describe_runs(baseline, column, columns),
+        }
+    return source
+
+
+def _describe_runs(row: Row, column: str, columns: list[Column]) -> list[dict[str, Any]]:
+    described = []
+    benchmarks = dict.fromkeys(column.benchmark for column in columns)
+    for run in row.runs:
+        item = _describe_run(run)
+        if benchmarks:
+            item["results"] = {name: _describe_results(run, name) for name in benchmarks}
+        if column in _STAGE_OF:
+            stages = _STAGE_OF[column]
+            item["timings"] = {s: [dict(entry) for entry in run.attempts(s)] for s in stages}
+        described.append(item)
+    return described
+
+
+def _describe_column(column: Column) -> str:
+    mean = "the mean of " if len(column.metrics) > 1 else ""
+    scale = f" x {column.scale:g}" if column.scale != 1 else ""
+    return f"{mean}{', '.join(column.metrics)} of {column.benchmark}{scale}"
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _describe_run(run: FinishedRun) -> dict[str, Any]:
     """Folder, config, and where subset and checkpoint come from."""
-    folder = RunDir(run.root)
     described: dict[str, Any] = {
         "folder": str(run.root),
-        "config": str(folder.config),
-        "config_sha256": fingerprint_file(folder.config),
+        "config": {
+            "recorded_by": [str(path) for path in sorted(run.root.glob("**/stage.json"))],
+            "fingerprint": fingerprint(run.config.model_dump(mode="json")),
+        },
         "seed": run.config.seed,
         "model": {"path": run.config.model.path, "revision": run.config.model.revision},
     }
     if run.is_selected:
-        described["selection"] = _describe_selection(run, folder)
+        described["selection"] = _describe_selection(run)
     if not run.is_untuned:
-        described["training"] = _describe_training(folder)
+        described["training"] = _describe_training(run)
     described["stale"] = find_stale(run) or "nothing"
     return described
 
 
-def describe_results(run: TableRun, benchmark: str) -> dict[str, Any] | str:
+def _describe_results(run: FinishedRun, benchmark: str) -> dict[str, Any] | str:
     """The file behind a score, its data and protocol, and the code that made it."""
     result = run.results.get(benchmark)
     if result is None:
         return "not evaluated"
-    folder = RunDir(run.root).benchmark(benchmark)
     provenance = dict(result.provenance)
     return {
-        "file": str(folder / "results.json"),
+        "file": str(run.run.benchmark(benchmark) / "results.json"),
         "profile": result.profile,
         "num_questions": result.num_examples,
         "num_missing": result.num_missing,
         "data_fingerprint": provenance.get("data", _NOT_RECORDED),
         "checkpoint_fingerprint": provenance.get("checkpoint", _NOT_RECORDED),
         "judge": provenance.get("judge"),
-        **_describe_code(_read_stage(folder)),
+        **_describe_code(run.record(f"evaluation/{benchmark}")),
     }
 
 
-def describe_times(run: TableRun, stage: str) -> list[dict[str, Any]]:
-    """The metered attempts of a stage."""
-    return [dict(entry) for entry in run.timings if entry["stage"] == stage]
-
-
-def find_stale(run: TableRun) -> list[str]:
+def find_stale(run: FinishedRun) -> list[str]:
     """Stages that read something else than what the stage before them has left by now."""
-    folder = RunDir(run.root)
-    selection, training = _read_stage(folder.selection), _read_stage(folder.training)
+    selection, training = run.record("selection"), run.record("training")
     stale = []
     if run.is_selected:
         subset = selection.get("outputs", {}).get("subset_sha256")
@@ -74,31 +188,30 @@ def find_stale(run: TableRun) -> list[str]:
             stale.append("training: on another subset than selection/ holds")
     if not run.is_untuned and "fingerprint" in training:
         for name in run.results:
-            read = _read_stage(folder.benchmark(name)).get("inputs", {}).get("checkpoint")
+            read = run.record(f"evaluation/{name}").get("inputs", {}).get("checkpoint")
             if read is not None and read != training["fingerprint"]:
                 stale.append(f"evaluation/{name}: of another checkpoint than training/ holds")
     return stale
 
 
-def _describe_selection(run: TableRun, folder: RunDir) -> dict[str, Any]:
-    record = _read_stage(folder.selection)
+def _describe_selection(run: FinishedRun) -> dict[str, Any]:
     manifest = run.manifest or {}
     recorded = manifest.get("subset_sha256", _NOT_RECORDED)
     return {
         "pool": run.config.data.records,
         "pool_fingerprint": manifest.get("pool_fingerprint", _NOT_RECORDED),
-        "subset": str(folder.subset),
+        "subset": str(run.run.subset),
         "subset_sha256": recorded,
-        "subset_as_recorded": _matches(folder.subset, recorded),
-        **_describe_code(record),
+        "subset_as_recorded": _matches(run.run.subset, recorded),
+        **_describe_code(run.record("selection")),
     }
 
 
-def _describe_training(folder: RunDir) -> dict[str, Any]:
-    record = _read_stage(folder.training)
+def _describe_training(run: FinishedRun) -> dict[str, Any]:
+    record = run.record("training")
     inputs = record.get("inputs", {})
     return {
-        "checkpoint": str(folder.checkpoint),
+        "checkpoint": str(run.run.checkpoint),
         "fingerprint": record.get("fingerprint", _NOT_RECORDED),
         "records_fingerprint": inputs.get("records", _NOT_RECORDED),
         "model_fingerprint": inputs.get("model weights", _NOT_RECORDED),
@@ -112,12 +225,6 @@ def _describe_code(record: Record) -> dict[str, Any]:
         "git_commit": software.get("git_commit") or _NOT_RECORDED,
         "packages": software.get("packages", _NOT_RECORDED),
     }
-
-
-def _read_stage(directory: Path) -> Record:
-    stage = Stage(directory)
-    record: Record = read_json(stage.path) if stage.path.exists() else {}
-    return record
 
 
 def _matches(path: Path, sha256: str) -> bool:

@@ -6,6 +6,8 @@ says nothing about what lies in it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir
@@ -13,23 +15,36 @@ from prism_tune.run.stage import Stage
 
 
 def recorded_config(run: RunDir) -> Config:
-    """Each section as the stage ran that reads it; the rest as the last stage ran.
+    """Each section as the stage ran that reads it.
+
+    Model, seed and tuning are the training's; where every finished evaluation is of the untuned
+    model they are the evaluation's, whatever was trained beside it. Selection and pool are the
+    selection's, unless the model was tuned on the whole pool.
 
     Raises:
-        UserError: no stage of the folder has finished.
+        UserError: no stage of the folder has finished, or a record that cannot be read.
     """
-    selection = Stage(run.selection).config()
-    training = Stage(run.training).config()
-    evaluations = [Stage(path.parent).config() for path in run.evaluation.glob("*/stage.json")]
-    evaluation = next((config for config in evaluations if config is not None), None)
-    latest = evaluation or training or selection or Stage(run.audit).config()
+    selection, training = Stage(run.selection).config(), Stage(run.training).config()
+    evaluations = _evaluation_configs(run)
+    untuned = bool(evaluations) and all(e.training.tuning == "none" for e in evaluations)
+    made = None if untuned else training
+    latest = made or next(iter(evaluations), None) or selection or Stage(run.audit).config()
     if latest is None:
         raise UserError(
-            f"{run.root}: no stage has finished there; `prism-tune select CONFIG` begins a run"
+            f"{run.root}: no stage has finished there, so it is not a run folder; "
+            "`prism-tune train CONFIG` makes one"
         )
-    changes = {}
-    if training is not None and latest.training.tuning != "none":
-        changes = {"training": training.training, "model": training.model, "data": training.data}
+    changes: dict[str, Any] = {}
+    if evaluations:
+        changes["evaluation"] = evaluations[0].evaluation
     if selection is not None:
         changes["selection"] = selection.selection
+        if made is None or made.training.records == "subset":
+            changes["data"] = selection.data
     return latest.model_copy(update=changes)
+
+
+def _evaluation_configs(run: RunDir) -> list[Config]:
+    """Of the finished benchmarks, by name."""
+    folders = sorted(path.parent for path in run.evaluation.glob("*/stage.json"))
+    return [config for folder in folders if (config := Stage(folder).config()) is not None]

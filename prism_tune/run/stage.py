@@ -66,10 +66,20 @@ class Stage:
         )
 
     def config(self) -> Config | None:
-        """What it finished with; None where it has not."""
+        """What it finished with; None where it has not.
+
+        Raises:
+            UserError: the record has none.
+        """
         if not self.path.exists():
             return None
-        return Config.model_validate(read_json(self.path)["config"])
+        record = read_json(self.path)
+        if "config" not in record:
+            raise UserError(
+                f"{self.path}: no `config`, as older versions of prism_tune wrote it; "
+                "run that stage again"
+            )
+        return Config.model_validate(record["config"])
 
     def reopen(self) -> None:
         """Forget that the stage finished; the first thing a stage does when it has to rerun."""

@@ -1,8 +1,8 @@
 """What each stage took, in `runs/<name>/timings.json`, summed over resumed attempts.
 
 One entry per attempt: {stage, fingerprint, evidence, device, num_devices, start, end, finished,
-wall_seconds, device_seconds, energy_joules, counts}; counts are flops (an estimate from the model's
-architecture), tokens, images and records or questions; energy is null where there is no counter.
+wall_seconds, device_seconds, counts}; counts are flops (an estimate from the model's architecture),
+tokens, images and records or questions.
 The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Attempts of
 another fingerprint of the stage are dropped. `evidence` is null, or the kind of evidence that the
 stage read and is charged for, whichever attempt of whichever run has computed it.
@@ -16,7 +16,6 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
-from prism_tune.run.energy import EnergyMeter
 from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import open_log
 
@@ -59,7 +58,6 @@ class StageTimer:
             "finished": False,
             "wall_seconds": 0.0,
             "device_seconds": 0.0,
-            "energy_joules": None,
             "counts": {},
         }
 
@@ -67,8 +65,6 @@ class StageTimer:
         open_log(self._run.log)
         self._before = self._earlier()
         self._begin = time.perf_counter()
-        on_cpu = self._entry["device"] == "cpu"
-        self._energy = None if on_cpu else EnergyMeter(self._entry["num_devices"])
         self._save()
         return self
 
@@ -122,9 +118,8 @@ class StageTimer:
             end=_now(),
             wall_seconds=round(wall, 3),
             device_seconds=round(wall * num_devices, 3),
-            energy_joules=self._energy.joules() if self._energy else None,
         )
-        charged = [{**self._entry, "energy_joules": None, **entry} for entry in self._charged]
+        charged = [{**self._entry, **entry} for entry in self._charged]
         write_json(self._run.timings, [*self._before, *charged, self._entry])
 
 

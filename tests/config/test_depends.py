@@ -17,6 +17,7 @@ import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file, save_file
 from support.tiny import draw_image
+from support.tiny_encoders import save_encoder
 
 from prism_tune.audit.audit import audit
 from prism_tune.config.depends import BY_CONTENT, DEPENDS, list_fields
@@ -27,7 +28,8 @@ from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
-from prism_tune.selection.evidence.units import find_units
+from prism_tune.selection.evidence.image_text import COSINES, record_text
+from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.meter import SelectionMeter
@@ -39,6 +41,10 @@ SOURCES = {
     "answer_losses": (ANSWER_LOSSES, "answers"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
 }
+
+
+ROWS = {*SOURCES, "embeddings"}
+"""Evidence of every kind."""
 
 
 def walk(section: type[BaseModel], prefix: str = "") -> list[str]:
@@ -66,6 +72,8 @@ def place(tiny_llava_dir, drawn_pool, tmp_path_factory):
     records[0]["picture"] = "unseen.png"
     draw_image(root / "pool/images/unseen.png", 99)
     (root / "pool/pool.json").write_text(json.dumps(records))
+    for family in ("clip", "siglip"):
+        save_encoder(family, root / family)
     return SimpleNamespace(root=root, model=tiny_llava_dir, records=records)
 
 
@@ -208,11 +216,17 @@ def deciding_inputs(stage, config: Config, root) -> Any:
     return json.loads(json.dumps(decided.value.args[0], default=str))
 
 
-def rows_read(name: str, config: Config) -> tuple[Any, frozenset[str]]:
+def rows_read(name: str, config: Config, place) -> tuple[Any, frozenset[str]]:
     """The store that evidence of a pool would lie in, and the keys of its rows there."""
+    pool = open_pool(config.data)
+    if name == "embeddings":  # of another model than the config's: its options name it
+        encoder = "siglip" if config.selection.options else "clip"
+        config = change(config, "selection.options", {"model": str(place.root / encoder)})
+        texts = {record_text(pool[n]) for n in range(len(pool)) if pool.images(n)}
+        images = {key for keys in usable_images(config, pool, {})[0].values() for key in keys}
+        return COSINES.depends(config), frozenset(texts | images)
     source, kind = SOURCES[name]
     config = resolve_selection(config)
-    pool = open_pool(config.data)
     units = find_units(config, pool, kind, load_processor(config.model), {})
     return source.depends(config), frozenset(units.keys)
 
@@ -240,19 +254,19 @@ def test_a_field_reruns_exactly_the_stages_declared(name, place, base):
         for artifact, stage in STAGES.items()
         if deciding_inputs(stage, base, place.root) != deciding_inputs(stage, other, place.root)
     }
-    for artifact in SOURCES:
-        store, keys = rows_read(artifact, base)
-        other_store, other_keys = rows_read(artifact, other)
+    for artifact in ROWS:
+        store, keys = rows_read(artifact, base, place)
+        other_store, other_keys = rows_read(artifact, other, place)
         if store != other_store or not other_keys <= keys:
             changed.add(artifact)
-    assert changed == expected & (STAGES.keys() | SOURCES.keys())
+    assert changed == expected & (STAGES.keys() | ROWS)
 
 
 def test_a_model_that_only_moved_reruns_nothing(place, base):
     moved = change(base, "model.path", same_model(place))
     for stage in STAGES.values():
         assert deciding_inputs(stage, base, place.root) == deciding_inputs(stage, moved, place.root)
-    assert rows_read("features", base) == rows_read("features", moved)
+    assert rows_read("features", base, place) == rows_read("features", moved, place)
 
 
 @pytest.mark.parametrize("field", ["records", "image_dir", "model"])
@@ -264,7 +278,7 @@ def test_a_file_that_changes_in_its_place_reruns_what_reads_it(field, place, bas
     config = change(config, "data.image_dir", str(tmp_path / "pool/images"))
     config = change(config, "model.path", str(tmp_path / "model"))
     before = {name: deciding_inputs(s, config, tmp_path) for name, s in STAGES.items()}
-    rows = {name: rows_read(name, config) for name in SOURCES}
+    rows = {name: rows_read(name, config, place) for name in ROWS}
     if field == "records":
         shutil.copy(other_records(place), tmp_path / "pool/pool.json")
     elif field == "image_dir":
@@ -273,8 +287,8 @@ def test_a_file_that_changes_in_its_place_reruns_what_reads_it(field, place, bas
         shutil.copy(f"{other_model(place)}/model.safetensors", tmp_path / "model")
     for name, stage in STAGES.items():
         assert deciding_inputs(stage, config, tmp_path) != before[name], name
-    changed = {name for name in SOURCES if rows_read(name, config) != rows[name]}
-    assert changed == set(SOURCES)
+    changed = {name for name in ROWS if rows_read(name, config, place) != rows[name]}
+    assert changed == (set(SOURCES) if field == "model" else ROWS)
 
 
 @pytest.fixture

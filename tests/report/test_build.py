@@ -18,10 +18,10 @@ from support.table_runs import RunWriter, quickstart_result
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
 from prism_tune.report.feature_sample import draw_sample
-from prism_tune.report.overlap import measure_overlap
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.sources import summarise_sources
 from prism_tune.report.verdict import describe_run
+from prism_tune.results.overlap import measure_overlap
 from prism_tune.run.folder import RunDir, read_json, write_json
 
 
@@ -181,12 +181,6 @@ def test_a_large_pool_is_sampled_evenly(runs):
     assert np.ptp(np.diff(places)) <= 1
 
 
-def test_without_umap_the_page_says_what_to_install(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(UserError, match="pip install umap-learn"):
-        build_report([run], projection="umap")
-
-
 def test_sources_add_up_to_the_pool(runs):
     """40 images: 40 `shape`, 20 `colour`, 5 text-only and 6 hostile records; half of each kept."""
     run = ReportRun(RunDir(runs / "tiny"))
@@ -206,7 +200,7 @@ def test_sources_add_up_to_the_pool(runs):
 
 def test_overlap_is_counted_by_uid(runs):
     prism, random = (ReportRun(RunDir(runs / name)) for name in ("tiny", "tiny-random"))
-    overlap = measure_overlap(prism.records, random.records)
+    overlap = measure_overlap(prism.records.kept, random.records.kept)
     kept = [
         {
             row["uid"]
@@ -218,7 +212,7 @@ def test_overlap_is_counted_by_uid(runs):
     assert overlap.num_shared == len(kept[0] & kept[1])
     assert overlap.jaccard == len(kept[0] & kept[1]) / len(kept[0] | kept[1])
     assert overlap.expected == pytest.approx(1 / 3)  # two random halves
-    assert measure_overlap(prism.records, prism.records).jaccard == 1
+    assert measure_overlap(prism.records.kept, prism.records.kept).jaccard == 1
 
 
 def test_the_verdict_is_in_plain_words(runs):
@@ -234,6 +228,7 @@ def test_the_verdict_is_in_plain_words(runs):
 def test_the_verdict_is_found_where_several_seeds_share_a_row(runs, monkeypatch):
     run = ReportRun(RunDir(runs / "tiny"))
     row = {"Method": {"text": "PRISM"}, "Run": {"text": "t{1,2}", "names": ["tiny", "tiny-1"]}}
-    table = {"rows": [row], "notes": ["Kept: 2", "PRISM is ahead of Random by 3.0 points of Rel."]}
+    said = "PRISM is ahead of Random by 3.0 points of Rel."
+    table = {"rows": [row], "notes": [said, "Kept: 2"], "verdicts": {"PRISM": said}}
     monkeypatch.setitem(run.tables, "main", table)
-    assert table["notes"][1] in describe_run(run)
+    assert said in describe_run(run)

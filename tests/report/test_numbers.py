@@ -7,10 +7,8 @@ import pytest
 
 from prism_tune.report.feature_sample import FeatureSample, cosine_histogram, effective_rank
 from prism_tune.report.formats import count, large, percent, plot_text, seconds
-from prism_tune.report.metrics import list_metrics
 from prism_tune.report.paper_pool import is_llava_665k, published_share
 from prism_tune.report.sources import find_cuts
-from prism_tune.schema import BenchmarkResult
 
 FOLDERS = ("coco", "gqa", "ocr_vqa", "textvqa", "vg")
 
@@ -41,14 +39,14 @@ def test_the_spectrum_before_and_after_centring():
 
 def test_the_map_keeps_the_distances_of_flat_features():
     values = np.array([[0.0, 0, 5], [3, 0, 5], [0, 4, 5]])
-    points = sample(values).project("pca", seed=0)
+    points = sample(values).project()
     assert points.shape == (3, 2)
     distances = [np.linalg.norm(points[a] - points[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
     np.testing.assert_allclose(distances, [3, 4, 5])
 
 
 def test_features_without_any_variance_lie_on_one_point():
-    points = sample([[1.0, 1]] * 4).project("pca", seed=0)
+    points = sample([[1.0, 1]] * 4).project()
     np.testing.assert_allclose(points, np.zeros((4, 2)), atol=1e-12)
 
 
@@ -65,46 +63,6 @@ def test_features_without_any_variance_lie_on_one_point():
 def test_the_cut_lies_between_kept_and_dropped(keep, selected, cuts):
     scores_K = np.array([1.0, 2, 3, 7])
     assert find_cuts(scores_K, np.array(selected, dtype=bool), keep) == cuts
-
-
-def result(metrics, per_question, **provenance):
-    return BenchmarkResult(
-        benchmark="b",
-        metrics=metrics,
-        num_examples=len(per_question),
-        num_missing=0,
-        profile="llava15",
-        provenance=provenance,
-        per_question=per_question,
-    )
-
-
-def test_a_metric_has_an_interval_where_it_is_the_mean_of_its_questions():
-    """60 of 100 open questions, 30 of 100 yes/no: a binomial has sd 4.9 and 4.6 points."""
-    credits = {f"open-{k}": float(k < 60) for k in range(100)}
-    credits |= {f"yes_no-{k}": float(k < 30) for k in range(100)}
-    metrics = {"accuracy_open": 60.0, "accuracy_yes_no": 30.0, "accuracy": 45.0, "total": 90.0}
-    found = {metric.name: metric for metric in list_metrics(result(metrics, credits))}
-    low, high = found["accuracy_open"].interval
-    assert (low, high) == pytest.approx((60 - 9.6, 60 + 9.6), abs=1.5)
-    low, high = found["accuracy"].interval
-    assert (low, high) == pytest.approx((45 - 6.9, 45 + 6.9), abs=1.5)
-    assert found["total"].interval is None
-
-
-def test_a_metric_that_is_no_mean_of_its_questions_has_no_interval():
-    credits = {str(k): 1.0 for k in range(10)}
-    (metric,) = list_metrics(result({"accuracy": 70.0}, credits))
-    assert metric.interval is None
-
-
-def test_fractions_keep_their_scale_and_controls_stand_beside_their_metric():
-    credits = {str(k): float(k < 4) for k in range(8)}
-    metrics = {"accuracy": 0.5, "accuracy_blind": 0.25}
-    (metric,) = list_metrics(result(metrics, credits, controls=["blind"]))
-    assert metric.scale == 1
-    assert 0 < metric.interval[0] < 0.5 < metric.interval[1] < 1
-    assert metric.controls == {"blind": 0.25}
 
 
 def test_llava_665k_is_known_by_its_size_and_its_folders():

@@ -12,10 +12,16 @@ from typer.testing import CliRunner
 from prism_tune.cli.app import app
 from prism_tune.errors import UserError
 from prism_tune.results.build import build_table, explain_table_cell
-from prism_tune.run.fingerprints import fingerprint_file
+from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.provenance import describe_software
 from prism_tune.run.stage import Stage
+
+
+def again(folder, inputs, **outputs):
+    """The stage finishes once more, with the config it had."""
+    stage = Stage(folder)
+    stage.finish(inputs, config=stage.config(), **outputs)
 
 
 @pytest.fixture
@@ -35,13 +41,13 @@ def traced(runs):
             manifest = {"num_pool": 4000, "num_selected": 1000, "scorer": "prism"}
             manifest |= {"subset_sha256": digest, "pool_fingerprint": "pool-1"}
             write_json(run.selection / "manifest.json", manifest)
-            Stage(run.selection).finish({"pool": "pool-1"}, subset_sha256=digest)
+            again(run.selection, {"pool": "pool-1"}, subset_sha256=digest)
             inputs = {"records": digest, "model weights": "m-1"}
         else:
             inputs = {"records": "pool-1", "model weights": "m-1"}
-        Stage(run.training).finish(inputs, num_records=1000)
+        again(run.training, inputs, num_records=1000)
         trained = Stage(run.training).require("train")["fingerprint"]
-        Stage(run.benchmark("quickstart")).finish({"checkpoint": trained})
+        again(run.benchmark("quickstart"), {"checkpoint": trained})
         return root
 
     return [write("prism", 15), write("full", 20, records="pool")]
@@ -67,7 +73,11 @@ def test_a_score_traces_to_everything_behind_it(traced):
     assert tree["from"] == "accuracy_open of quickstart"
     [described] = tree["runs"]
     assert described["folder"] == str(run.root)
-    assert described["config_sha256"] == fingerprint_file(run.config)
+    stages = ("evaluation/quickstart", "selection", "training")
+    assert described["config"] == {
+        "recorded_by": [str(run.root / stage / "stage.json") for stage in stages],
+        "fingerprint": fingerprint(Stage(run.training).config().model_dump(mode="json")),
+    }
     digest = fingerprint_file(run.subset)
     assert described["selection"] == {
         "pool": "pool.json",
@@ -130,7 +140,7 @@ def test_a_subset_that_was_touched_shows(traced):
 
 def test_a_selection_repeated_without_training_is_stale(traced):
     run = RunDir(traced[0])
-    Stage(run.selection).finish({"pool": "pool-2"}, subset_sha256="another")
+    again(run.selection, {"pool": "pool-2"}, subset_sha256="another")
     text = build_table("main", traced, baseline=None)
     assert (
         "- STALE prism: training: on another subset than selection/ holds; run that stage again."
@@ -140,7 +150,7 @@ def test_a_selection_repeated_without_training_is_stale(traced):
 
 
 def test_a_training_repeated_without_evaluation_is_stale(traced):
-    Stage(RunDir(traced[1]).training).finish({"records": "pool-1", "seed": 9}, num_records=4000)
+    again(RunDir(traced[1]).training, {"records": "pool-1", "seed": 9}, num_records=4000)
     text = build_table("main", traced, baseline=None)
     assert "- STALE full: evaluation/quickstart: of another checkpoint than training/ holds" in text
 
@@ -149,9 +159,9 @@ def test_nothing_is_stale_where_stages_follow_each_other(traced):
     assert "STALE" not in build_table("main", traced, baseline=None)
 
 
-def test_runs_of_older_versions_say_what_they_did_not_record(four_runs):
+def test_what_was_not_recorded_is_said(four_runs):
     [described] = explain(four_runs, "prism:open")["runs"]
-    assert described["selection"]["git_commit"] == "not recorded"
+    assert described["selection"]["pool_fingerprint"] == "not recorded"
     assert described["results"]["quickstart"]["data_fingerprint"] == "not recorded"
 
 

@@ -8,7 +8,6 @@ from prism_tune.intervals import resample_means
 from prism_tune.results.relative import (
     check_comparable,
     leave_one_out,
-    mean_and_sd,
     relative_samples,
     relative_score,
 )
@@ -77,11 +76,6 @@ def test_rows_and_columns_are_resampled_together():
     samples_BRC = resample_means(credits_RQ, masks_CQ)
     assert (relative_samples(samples_BRC, 1, 0) == 100).all()
     assert not np.allclose(samples_BRC[:, 0, 0], samples_BRC[:, 0, 1])
-
-
-def test_sd_is_over_n_minus_one_and_needs_two_values():
-    assert mean_and_sd([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7**0.5))
-    assert mean_and_sd([4.0]) == (4.0, None)
 
 
 def _result(**changes) -> BenchmarkResult:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
-from prism_tune.run.folder import RunDir, write_atomic, write_json
+from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
 
 QUESTIONS = [f"open-{k}" for k in range(20)] + [f"yes_no-{k}" for k in range(20)]
@@ -32,7 +31,9 @@ def quickstart_result(num_open: int, num_yes_no: int, **changes) -> dict:
         "per_question": credits,
         "notes": [],
     }
-    return {**result, **changes}
+    result |= changes
+    groups = {"accuracy_open": "open-", "accuracy_yes_no": "yes_no-", "accuracy": ""}
+    return {**result, "provenance": {"groups": groups, **result["provenance"]}}
 
 
 def llava_results(pope: float, mme: float, sqa: float) -> list[dict]:
@@ -103,7 +104,6 @@ class RunWriter:
                 "training": {"tuning": tuning, "records": records, "hf": hf or {}},
             }
         )
-        write_atomic(run.config, render_config(config))
         is_subset = tuning != "none" and records == "subset"
         entries = [timing("training", tune_seconds)] if tuning != "none" else []
         if is_subset:
@@ -111,10 +111,14 @@ class RunWriter:
                 run.selection / "manifest.json",
                 {"num_pool": 4000, "num_selected": 1000, "scorer": scorer, **(manifest or {})},
             )
+            Stage(run.selection).finish({}, config=config)
             entries.insert(0, timing("selection", select_seconds))
         if tuning != "none":
-            Stage(run.training).finish({}, num_records=1000 if is_subset else 4000)
+            num_records = 1000 if is_subset else 4000
+            Stage(run.training).finish({}, config=config, num_records=num_records)
         write_json(run.timings, entries if timings is None else timings)
         for result in results:
-            write_json(run.benchmark(result["benchmark"]) / "results.json", result)
+            folder = run.benchmark(result["benchmark"])
+            write_json(folder / "results.json", result)
+            Stage(folder).finish({}, config=config)
         return run.root

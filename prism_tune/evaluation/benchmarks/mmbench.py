@@ -100,7 +100,10 @@ def score_answers(
     metrics = _compute_metrics(known, rows, hits) if known else {}
     credits = {str(index): hit for index, hit in hits.items()}
     return joined.make_result(
-        "mmbench", profile, metrics, credits, notes, scale=100, data_version=version
+        *("mmbench", profile, metrics, credits, notes),
+        scale=100,
+        data_version=version,
+        groups={"accuracy": ""},
     )
 
 

@@ -142,7 +142,8 @@ def score_answers(
         "accuracy_expected": round(expected, 3),
         **_group_metrics(credits),
     }
-    return joined.make_result("mmmu", profile, metrics, credits, notes, scale=1)
+    groups = {"accuracy": ""}
+    return joined.make_result("mmmu", profile, metrics, credits, notes, scale=1, groups=groups)
 
 
 def _judge(question: Question, answer: Prediction | None, profile: Profile) -> Verdict:

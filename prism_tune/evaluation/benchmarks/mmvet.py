@@ -134,7 +134,11 @@ def score_answers(
         if not questions[0].metadata["capabilities"]:
             notes.append("no mm-vet.json: no scores by capability")
     return joined.make_result(
-        "mmvet", profile, metrics, credits, notes, scale=100, judge=judge, score_per_run=runs
+        *("mmvet", profile, metrics, credits, notes),
+        scale=100,
+        judge=judge,
+        score_per_run=runs,
+        groups={"score": ""},
     )
 
 

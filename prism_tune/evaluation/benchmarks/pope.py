@@ -129,6 +129,7 @@ def score_answers(
         (version_note, *notes),
         scale=100,
         data_version=version,
+        groups={"accuracy": ""},
     )
 
 

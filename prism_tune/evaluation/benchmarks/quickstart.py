@@ -68,7 +68,10 @@ def score_answers(
         right = text is not None and parse_answer(text) == parse_answer(question.reference)
         credits[id_key(question)] = float(right)
     metrics = _compute_metrics(questions, credits)
-    return joined.make_result("quickstart", profile, metrics, credits, joined.notes, scale=100)
+    groups = {"accuracy_open": "open-", "accuracy_yes_no": "yes_no-", "accuracy": ""}
+    return joined.make_result(
+        "quickstart", profile, metrics, credits, joined.notes, scale=100, groups=groups
+    )
 
 
 def _compute_metrics(

@@ -119,7 +119,10 @@ def score_answers(
     }
     version = f"{len(questions)} questions, {len(with_image)} with image"
     return joined.make_result(
-        "scienceqa", profile, metrics, credits, notes, scale=100, data_version=version
+        *("scienceqa", profile, metrics, credits, notes),
+        scale=100,
+        data_version=version,
+        groups={"accuracy": ""},
     )
 
 

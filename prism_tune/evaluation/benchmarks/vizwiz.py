@@ -123,7 +123,8 @@ def score_answers(
     answers = [normalize_vizwiz(answer.text) for answer in joined.answers.values()]
     if metrics:
         metrics["unanswerable_rate"] = percent(float(a == "unanswerable") for a in answers)
-    return joined.make_result("vizwiz", profile, metrics, credits, notes, scale=100)
+    groups = {"accuracy": ""}
+    return joined.make_result("vizwiz", profile, metrics, credits, notes, scale=100, groups=groups)
 
 
 def write_submission(

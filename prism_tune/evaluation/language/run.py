@@ -188,7 +188,7 @@ def _sum_up(plan: LanguagePlan, records: Mapping[str, Mapping[str, Any]]) -> Ben
         num_examples=len(per_question),
         num_missing=0,
         profile="lm_eval",
-        provenance={"scale": 100},
+        provenance={"scale": 100, "groups": {names[0]: ""}},
         per_question=per_question,
         notes=(cut,) if num_cut else (),
     )

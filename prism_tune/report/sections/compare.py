@@ -10,12 +10,12 @@ from itertools import combinations
 
 from prism_tune.report.figures import Figure, bar_size, category_colour, named_axis, single
 from prism_tune.report.formats import MISSING, count, number, percent, plot_text, seconds
-from prism_tune.report.metrics import Metric, list_metrics
-from prism_tune.report.overlap import Overlap, overlap_matrix
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections.training import format_interval
-from prism_tune.report.verdict import stage_seconds, table_row
+from prism_tune.report.verdict import table_row
+from prism_tune.results.columns import Metric, list_metrics
+from prism_tune.results.overlap import Overlap, overlap_matrix
 
 _MAX_SOURCES = 16
 _PAIR_HEADER = ("Subsets", "Kept", "Kept by the other", "Shared", "Jaccard", "Expected of random")
@@ -28,7 +28,7 @@ def build(runs: Sequence[ReportRun], page: PageFolder) -> Section:
         return Section("compare", "Compare", "compare.html", {"ready": False})
     names = _distinct_names(runs)
     selected = [(name, run) for name, run in zip(names, runs, strict=True) if run.records]
-    matrix = overlap_matrix([run.records for _, run in selected if run.records])
+    matrix = overlap_matrix([run.records.kept for _, run in selected if run.records])
     figures: dict[str, Figure] = {}
     if len(selected) > 1:
         figures["overlap"] = _overlap_plot([name for name, _ in selected], matrix)
@@ -54,7 +54,7 @@ def _distinct_names(runs: Sequence[ReportRun]) -> list[str]:
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return names
-    return [str(run.run.root) for run in runs]
+    return [str(run.root) for run in runs]
 
 
 def _overlap_plot(names: Sequence[str], matrix: Sequence[Sequence[Overlap]]) -> Figure:
@@ -180,8 +180,8 @@ def _cost_row(name: str, run: ReportRun) -> tuple[str, ...]:
         name,
         run.config.selection.scorer if manifest is not None else "none",
         kept,
-        seconds(stage_seconds(run, "selection")),
-        seconds(stage_seconds(run, "training")),
+        seconds(run.total("selection")),
+        seconds(run.total("training")),
         row.get("Rel.", {}).get("text", MISSING),
         row.get("C", {}).get("text", MISSING),
     )

@@ -15,7 +15,6 @@ from prism_tune.errors import UserError
 from prism_tune.report.feature_sample import (
     FeatureSample,
     FloatArray,
-    Projection,
     cosine_histogram,
     draw_sample,
     effective_rank,
@@ -30,7 +29,7 @@ _NUM_SHOWN = 64  # of the spectrum
 _COLOURINGS = (("source", "source"), ("score", "score"), ("kept", "kept"))
 
 
-def build(run: ReportRun, page: PageFolder, projection: Projection = "pca") -> Section:
+def build(run: ReportRun, page: PageFolder) -> Section:
     """The section, its plots in `data/geometry.js` and the map's thumbnails."""
     sample = draw_sample(run)
     if sample is None or run.records is None:
@@ -42,15 +41,13 @@ def build(run: ReportRun, page: PageFolder, projection: Projection = "pca") -> S
     }
     shares = {name: sample.variance_shares(centred=name == "centred") for name in cosines}
     points = _describe_points(run, run.records, sample.records, page)
-    coordinates = sample.project(projection, run.config.seed)
     figures = {
         "cosines": _cosine_plot({name: found[:2] for name, found in cosines.items()}),
         "spectrum": _spectrum_plot(shares),
-        "map": _map_plot(coordinates, run.records, sample.records, projection),
+        "map": _map_plot(sample.project(), run.records, sample.records),
     }
     values = {
         "ready": True,
-        "projection": projection,
         "colourings": _COLOURINGS,
         "sampled": _describe_sample(sample),
         "header": ("Measure", "Raw", "Re-centred"),
@@ -144,12 +141,10 @@ def _spectrum_plot(shares: dict[str, FloatArray]) -> Figure:
     return single(traces, layout)
 
 
-def _map_plot(
-    points_R2: FloatArray, records: RecordTable, rows: NDArray[np.int64], projection: Projection
-) -> Figure:
+def _map_plot(points_R2: FloatArray, records: RecordTable, rows: NDArray[np.int64]) -> Figure:
     layout = {
-        "xaxis": {"title": {"text": f"{projection.upper()} 1"}, "zeroline": False},
-        "yaxis": {"title": {"text": f"{projection.upper()} 2"}, "zeroline": False},
+        "xaxis": {"title": {"text": "PCA 1"}, "zeroline": False},
+        "yaxis": {"title": {"text": "PCA 2"}, "zeroline": False},
         "hoverdistance": 12,
     }
     kept_R = records.selected_N[rows]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prism_tune.config.load import render_config
 from prism_tune.report.formats import MISSING, count, large, percent, seconds
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import Section
-from prism_tune.report.verdict import describe_run, stage_seconds, table_row
+from prism_tune.report.verdict import describe_run, table_row
 
 _STAGE_HEADER = ("Stage", "State", "Device", "Attempts", "Wall", "Device time", "Images", "FLOPs")
 
@@ -38,7 +39,7 @@ def _tiles(run: ReportRun) -> list[dict[str, str]]:
         note = f"of {count(manifest['num_pool'])} records, {share}"
         tiles.append(_tile("Kept", count(manifest["num_selected"]), note))
     for label, stage in (("Selecting", "selection"), ("Tuning", "training")):
-        tiles.append(_tile(label, seconds(stage_seconds(run, stage)), _device(run, stage)))
+        tiles.append(_tile(label, seconds(run.total(stage)), _device(run, stage)))
     row = table_row(run) or {}
     for label, heading, note in (
         ("C", "C", "cost against tuning on the whole pool; below 1 pays"),
@@ -53,7 +54,7 @@ def _tile(label: str, value: str, note: str) -> dict[str, str]:
 
 
 def _device(run: ReportRun, stage: str) -> str:
-    entries = [entry for entry in run.timings if entry["stage"] == stage]
+    entries = run.attempts(stage)
     if not entries:
         return "has not run"
     number, device = entries[-1]["num_devices"], entries[-1]["device"]
@@ -79,10 +80,10 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
 
 def _stages(run: ReportRun) -> list[tuple[str, ...]]:
     names = dict.fromkeys(entry["stage"] for entry in run.timings)
-    return [_stage_row(name, [e for e in run.timings if e["stage"] == name]) for name in names]
+    return [_stage_row(name, run.attempts(name)) for name in names]
 
 
-def _stage_row(name: str, entries: list[dict[str, Any]]) -> tuple[str, ...]:
+def _stage_row(name: str, entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     def total(key: str) -> float | None:
         found = [entry["counts"][key] for entry in entries if key in entry["counts"]]
         return sum(found) if found else None
@@ -102,13 +103,13 @@ def _stage_row(name: str, entries: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def _fingerprints(run: ReportRun) -> list[tuple[str, str]]:
     manifest = run.manifest or {}
-    selection = run.stage("selection") or {}
+    selection = run.record("selection")
     found = {
         "Pool": manifest.get("pool_fingerprint"),
         "Subset (SHA-256)": manifest.get("subset_sha256"),
         "Features": manifest.get("evidence", {}).get("features", {}).get("fingerprint"),
         "Model": selection.get("inputs", {}).get("model"),
         "Selection": selection.get("fingerprint"),
-        "Training": (run.stage("training") or {}).get("fingerprint"),
+        "Training": run.record("training").get("fingerprint"),
     }
     return [(name, value) for name, value in found.items() if value]

@@ -16,9 +16,9 @@ from prism_tune.report.figures import (
     single,
 )
 from prism_tune.report.formats import MISSING, count, number, plot_text
-from prism_tune.report.metrics import Metric, list_metrics
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import PageFolder, Section
+from prism_tune.results.columns import Metric, list_metrics
 
 _MAX_POINTS = 1500
 _SMOOTHED_POINTS = 20  # from so many on, a smoothed line stands over the logged one

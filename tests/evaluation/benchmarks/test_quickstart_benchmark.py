@@ -4,6 +4,7 @@ import pytest
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.quickstart import BENCHMARK
+from prism_tune.results.columns import mean_questions
 from prism_tune.schema import Prediction
 
 ROWS = [
@@ -43,6 +44,19 @@ def test_exact_match_ignores_case_space_and_one_final_period(questions):
     }
     assert next(iter(result.metrics)) == "accuracy_open"
     assert result.per_question == {"1": 1, "2": 0, "3": 1, "4": 0}
+
+
+def test_the_questions_behind_a_metric_are_declared(tmp_path):
+    rows = [
+        {"question_id": i, "image": "i.png", "text": "q", "answer": a, "category": ""}
+        for i, a in (("open-1", "red"), ("open-2", "3"), ("yes_no-1", "yes"))
+    ]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    questions = BENCHMARK.load_questions(tmp_path / "test.json", "llava15")
+    result = score(questions, ["red", "4", "yes"])
+    assert mean_questions(result, "accuracy_open") == ["open-1", "open-2"]
+    assert mean_questions(result, "accuracy_yes_no") == ["yes_no-1"]
+    assert mean_questions(result, "accuracy") == ["open-1", "open-2", "yes_no-1"]
 
 
 def test_maximum_and_floor(questions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prism_tune.compare.figure import build_figure, draw_comparison
+from prism_tune.results.figure import build_figure, draw_comparison
 
 
 def row(selector, budget, values, difference=None):

@@ -1,9 +1,11 @@
-"""A comparison as Markdown: a table per budget, sources, overlap, and notes on what is what."""
+"""A grid of runs as Markdown: a table per budget, sources, overlap, and notes on what is what."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from prism_tune.results.render import Cell, Table, render_grid
 
 Row = Mapping[str, Any]
 
@@ -12,7 +14,7 @@ def render_comparison(found: Mapping[str, Any], command: str) -> str:
     """All tables.
 
     Args:
-        found: what `build_comparison` returned.
+        found: what `build_grid` returned.
         command: that goes on with the comparison.
     """
     parts = [f"# Comparison `{found['name']}`"]
@@ -31,12 +33,12 @@ def render_comparison(found: Mapping[str, Any], command: str) -> str:
 def _render_rows(rows: Sequence[Row], baseline: str) -> str:
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     shown = metrics if len(metrics) > 1 else []
-    header = ["Selector", "Seeds", "P", f"P - {baseline} (95 %)", *shown]
+    header = ["Selector", "Seeds", "P", f"P - {baseline} (95 %)", *shown, "T_select", "T_tune", "C"]
     lines = []
     for row in rows:
         if row["performance"] is None:
             state = "failed" if row["failures"] else "not run"
-            lines.append([row["selector"], "0", state, *["n/a"] * len(header)])
+            lines.append([row["selector"], "0", state, *["n/a"] * (len(header) - 3)])
             continue
         lines.append(
             [
@@ -50,7 +52,7 @@ def _render_rows(rows: Sequence[Row], baseline: str) -> str:
                 "n/a" if row["cost"] is None else f"{row['cost']:.2f}",
             ]
         )
-    return _table([*header, "T_select", "T_tune", "C"], lines)
+    return _table(header, lines)
 
 
 def _render_planted(rows: Sequence[Row]) -> list[str]:
@@ -108,23 +110,19 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
         for row in found["rows"]
         for seed, error in row["failures"].items()
     ]
-    return "\n".join(f"- {note}" for note in [*notes, *failed])
+    return "\n".join(f"- {note}" for note in [*notes, *_say_unpaired(found), *failed])
+
+
+def _say_unpaired(found: Mapping[str, Any]) -> list[str]:
+    """The differences that are not Student's t over seeds that both have."""
+    rows = [row for row in found["rows"] if (row["difference"] or {}).get("test") == "welch"]
+    listed = ", ".join(f"{row['selector']} ({_budget(row['budget'])})" for row in rows)
+    return [f"Unpaired, Welch's t, for want of two seeds that both have: {listed}."] if rows else []
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with its columns aligned; the first is text, the others numbers."""
-    cells = [list(header), *(list(line) for line in lines)]
-    widths = [max(3, *(len(row[k]) for row in cells)) for k in range(len(header))]
-    rows = [
-        "| " + " | ".join(_pad(cell, widths[k], k) for k, cell in enumerate(row)) + " |"
-        for row in cells
-    ]
-    rule = "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths))
-    return "\n".join([rows[0], f"|{rule}|", *rows[1:]])
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column == 0 else cell.rjust(width)
+    rows = tuple(tuple(Cell(text) for text in line) for line in lines)
+    return render_grid(Table("", tuple(header), rows, num_text_columns=1))
 
 
 def _budget(budget: float | int | None) -> str:

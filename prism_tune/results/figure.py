@@ -27,7 +27,7 @@ def draw_comparison(found: Mapping[str, Any]) -> str:
     """A page that needs nothing else.
 
     Args:
-        found: what `build_comparison` returned.
+        found: what `build_grid` returned.
     """
     page: str = build_figure(found).to_html(include_plotlyjs=True, full_html=True)
     return page

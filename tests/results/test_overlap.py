@@ -1,21 +1,28 @@
-"""Shares of planted redundancy, counted by hand."""
+"""What subsets share, and shares of planted redundancy, counted by hand."""
 
 from __future__ import annotations
 
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from prism_tune.compare.planted import read_planted, removed_shares, repeated_share
-from prism_tune.compare.results import Kept, jaccard
 from prism_tune.errors import UserError
+from prism_tune.results.overlap import (
+    Choice,
+    measure_overlap,
+    read_planted,
+    removed_shares,
+    repeated_share,
+)
 
 
-def keep(ids: str, selected: str) -> Kept:
+def keep(ids: str, selected: str) -> Choice:
     names = np.array(list(ids), dtype=object)
     mask = np.array([name in selected for name in ids])
-    return Kept(mask, names, names, np.array(["s"] * len(ids), dtype=object))
+    uids = pa.chunked_array([pa.array(list(ids))])
+    return Choice(mask, uids, names, np.array(["s"] * len(ids), dtype=object))
 
 
 @pytest.fixture
@@ -57,6 +64,10 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 
 def test_jaccard():
-    assert jaccard(keep("abcd", "abc"), keep("abcd", "bcd")) == 0.5
-    assert jaccard(keep("abcd", "ab"), keep("abcd", "cd")) == 0
-    assert jaccard(keep("abcd", ""), keep("abcd", "")) == 0
+    def jaccard(first, second):
+        pair = measure_overlap(keep("abcd", first).kept, keep("dcba", second).kept)
+        return pair.jaccard
+
+    assert jaccard("abc", "bcd") == 0.5
+    assert jaccard("ab", "cd") == 0
+    assert jaccard("", "") == 0

@@ -1,0 +1,210 @@
+"""Selectors side by side: the runs of a comparison in, a row per budget and selector out.
+
+The rows are plain values, for comparison.json; `grid_text.py` and `figure.py` show them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any
+
+from prism_tune.config.sections import CompareConfig
+from prism_tune.errors import ConfigError
+from prism_tune.intervals import difference, spread
+from prism_tune.results.columns import Column, ColumnSet
+from prism_tune.results.comparison import Comparison
+from prism_tune.results.cost import selection_cost
+from prism_tune.results.overlap import (
+    Choice,
+    Plant,
+    measure_overlap,
+    read_choice,
+    read_planted,
+    removed_shares,
+    repeated_share,
+)
+from prism_tune.results.rows import Row
+from prism_tune.results.runs import FinishedRun
+
+Found = dict[str, Any]
+Choices = Mapping[int, Choice]
+"""By seed."""
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One selector at one budget (None: the whole pool): what has finished, and what has failed.
+
+    `failures` are messages by seed; `num_runs` counts those that have not been run as well.
+    """
+
+    selector: str
+    budget: float | int | None
+    runs: tuple[FinishedRun, ...]
+    failures: Mapping[int, str | None]
+    num_runs: int
+
+
+def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Found:
+    """Everything the comparison found in its finished runs.
+
+    Raises:
+        ConfigError: a metric that the results do not have.
+        UserError: a planted record that does not exist, or files that are missing.
+    """
+    planted = read_planted(Path(wanted.planted)) if wanted.planted else {}
+    comparison = Comparison(
+        tuple(Row(row.selector, row.runs) for row in rows),
+        ColumnSet("compare", tuple(_make_column(name) for name in wanted.metrics)),
+    )
+    _check_metrics(comparison)
+    choices = [_read_choices(row) for row in rows]
+    places = {(row.budget, row.selector): k for k, row in enumerate(rows)}
+    full = next(
+        (of for row, of in zip(rows, comparison.rows, strict=True) if row.budget is None), None
+    )
+    built = []
+    for k, row in enumerate(rows):
+        beside = places.get((row.budget, wanted.baseline), k)
+        baseline = None if beside == k else comparison.rows[beside]
+        built.append(
+            _build_row(row, comparison, (comparison.rows[k], baseline, full), choices[k])
+            | _describe_planted(choices[k], planted)
+        )
+    entries = [e for row in rows for run in row.runs for e in _metered(run)]
+    return {
+        "name": name,
+        "metrics": wanted.metrics,
+        "baseline": wanted.baseline,
+        "seeds": wanted.seeds,
+        "num_processes": wanted.num_processes,
+        "devices": sorted({str(entry["device"]) for entry in entries}),
+        "num_cells": sum(row.num_runs for row in rows),
+        "num_finished": sum(len(row.runs) for row in rows),
+        "rows": built,
+        "overlap": {f"{b:g}": _overlap(b, rows, choices) for b in wanted.budgets},
+    }
+
+
+def _make_column(name: str) -> Column:
+    benchmark, _, metric = name.partition(".")
+    return Column(name, benchmark, (metric,))
+
+
+def _check_metrics(comparison: Comparison) -> None:
+    for column in comparison.columns.columns:
+        (metric,) = column.metrics
+        for run in (run for row in comparison.rows for run in row.runs):
+            result = run.results.get(column.benchmark)
+            if result is None:
+                raise ConfigError(
+                    f"compare.metrics: {column.label}: {column.benchmark} is not in "
+                    "evaluation.benchmarks"
+                )
+            if result.metrics.get(metric) is None:
+                raise ConfigError(
+                    f"compare.metrics: {column.label}: {column.benchmark} has "
+                    f"{', '.join(result.metrics)}"
+                )
+
+
+def _read_choices(row: GridRow) -> Choices:
+    if row.budget is None:
+        return {}
+    return {run.config.seed: read_choice(run.run) for run in row.runs}
+
+
+def _build_row(
+    row: GridRow,
+    comparison: Comparison,
+    beside: tuple[Row, Row | None, Row | None],
+    choices: Choices,
+) -> Found:
+    """One selector at one budget; what has not been measured is None.
+
+    Args:
+        row: its state.
+        comparison: of all rows.
+        beside: its runs, those of the baseline at the same budget, and those on the whole pool.
+        choices: its subsets.
+    """
+    own, baseline, full = beside
+    performances = comparison.performances(own)
+    performance = spread(list(performances.values()))
+    found = difference(performances, comparison.performances(baseline)) if baseline else None
+    return {
+        "selector": row.selector,
+        "budget": row.budget,
+        "seeds_finished": sorted(performances),
+        "failures": {str(seed): message for seed, message in row.failures.items()},
+        "performance": asdict(performance) if performance else None,
+        "performances": {str(seed): value for seed, value in sorted(performances.items())},
+        "metrics": {k: v for k, v in comparison.mean_scores(own).items() if v is not None},
+        "difference": asdict(found) if found else None,
+        "select_seconds": _mean_seconds(own, "selection"),
+        "tune_seconds": _mean_seconds(own, "training"),
+        "cost": _cost(comparison, own, full) if full else None,
+        "sources": _mean_of([choice.source_shares() for choice in choices.values()]),
+    }
+
+
+def _cost(comparison: Comparison, own: Row, full: Row) -> float | None:
+    """C over the means; None unless both have finished."""
+    performance, best = (_mean(list(comparison.performances(r).values())) for r in (own, full))
+    select, tune = _mean_seconds(own, "selection"), _mean_seconds(own, "training")
+    full_seconds = _mean_seconds(full, "training")
+    if performance is None or select is None or tune is None or not best or not full_seconds:
+        return None
+    if performance <= 0:
+        return None
+    return selection_cost(performance / best, select, tune, full_seconds)
+
+
+def _mean_seconds(row: Row, stage: str) -> float | None:
+    """Device-seconds; a stage that did not have to run took none."""
+    return _mean([run.total(stage) or 0.0 for run in row.runs])
+
+
+def _describe_planted(choices: Choices, planted: Mapping[str, Plant]) -> Found:
+    if not planted or not choices:
+        return {}
+    return {
+        "removed": _mean_of([removed_shares(choice, planted) for choice in choices.values()]),
+        "repeated": _mean([repeated_share(choice, planted) for choice in choices.values()]),
+    }
+
+
+def _overlap(
+    budget: float | int, rows: Sequence[GridRow], choices: Sequence[Choices]
+) -> dict[str, dict[str, float | None]]:
+    """Jaccard of the subsets of two selectors under the same seed, mean over seeds."""
+    kept = {
+        row.selector: {seed: choice.kept for seed, choice in of_row.items()}
+        for row, of_row in zip(rows, choices, strict=True)
+        if row.budget == budget
+    }
+    table: dict[str, dict[str, float | None]] = {name: {} for name in kept}
+    for a, b in combinations_with_replacement(kept, 2):
+        seeds = sorted(kept[a].keys() & kept[b].keys())
+        pairs = [measure_overlap(kept[a][seed], kept[b][seed]) for seed in seeds]
+        table[a][b] = table[b][a] = _mean([pair.jaccard for pair in pairs])
+    return table
+
+
+def _metered(run: FinishedRun) -> list[Mapping[str, Any]]:
+    return [*run.attempts("selection"), *run.attempts("training")]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _mean_of(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Key by key; the tables have the same keys."""
+    if not tables:
+        return {}
+    return {key: statistics.fmean(table[key] for table in tables) for key in tables[0]}

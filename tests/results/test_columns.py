@@ -1,0 +1,54 @@
+"""A benchmark's metrics: which are mean credits of which questions, and their intervals."""
+
+from __future__ import annotations
+
+import pytest
+
+from prism_tune.results.columns import list_metrics
+from prism_tune.schema import BenchmarkResult
+
+
+def result(metrics, per_question, **provenance):
+    return BenchmarkResult(
+        benchmark="b",
+        metrics=metrics,
+        num_examples=len(per_question),
+        num_missing=0,
+        profile="llava15",
+        provenance=provenance,
+        per_question=per_question,
+    )
+
+
+def test_a_metric_has_an_interval_where_it_is_the_mean_of_its_questions():
+    """60 of 100 open questions and 30 of 100 yes/no: a binomial has sd 4.9, and 3.5 for both."""
+    credits = {f"open-{k}": float(k < 60) for k in range(100)}
+    credits |= {f"yes_no-{k}": float(k < 30) for k in range(100)}
+    metrics = {"accuracy_open": 60.0, "accuracy_yes_no": 30.0, "accuracy": 45.0, "total": 90.0}
+    groups = {"accuracy_open": "open-", "accuracy": ""}
+    found = {
+        metric.name: metric for metric in list_metrics(result(metrics, credits, groups=groups))
+    }
+    low, high = found["accuracy_open"].interval
+    assert (low, high) == pytest.approx((60 - 9.6, 60 + 9.6), abs=1.5)
+    low, high = found["accuracy"].interval
+    assert (low, high) == pytest.approx((45 - 6.9, 45 + 6.9), abs=1.5)
+    assert found["total"].interval is None
+    assert found["accuracy_yes_no"].interval is None  # the benchmark does not declare it
+
+
+def test_a_metric_that_is_no_mean_of_its_questions_has_no_interval():
+    credits = {str(k): 1.0 for k in range(10)}
+    (metric,) = list_metrics(result({"accuracy": 70.0}, credits, groups={"accuracy": ""}))
+    assert metric.interval is None
+
+
+def test_fractions_keep_their_scale_and_controls_stand_beside_their_metric():
+    credits = {str(k): float(k < 4) for k in range(8)}
+    metrics = {"accuracy": 0.5, "accuracy_blind": 0.25}
+    (metric,) = list_metrics(
+        result(metrics, credits, scale=1, groups={"accuracy": ""}, controls=["blind"])
+    )
+    assert metric.scale == 1
+    assert 0 < metric.interval[0] < 0.5 < metric.interval[1] < 1
+    assert metric.controls == {"blind": 0.25}

@@ -1,0 +1,99 @@
+"""Selectors side by side, from finished run folders: by hand, and as `tables` would say it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.table_runs import quickstart_result
+
+from prism_tune.config.sections import CompareConfig
+from prism_tune.errors import ConfigError
+from prism_tune.results.grid import GridRow, build_grid
+from prism_tune.results.grid_text import render_comparison
+from prism_tune.results.runs import FinishedRun
+from prism_tune.run.folder import RunDir
+
+SEEDS = range(5)
+RANDOM = dict(zip(SEEDS, (50.0, 56.0, 62.0, 47.0, 66.0), strict=True))
+PRISM = dict(zip(SEEDS, (53.1, 58.8, 65.2, 49.7, 69.1), strict=True))
+
+
+@pytest.fixture
+def grid_row(runs):
+    """A row of finished runs with this accuracy by seed; of four records `kept` ones are kept."""
+
+    def make(selector, values, *, budget=0.25, kept="ab", failures=(), **options):
+        finished = []
+        for seed, value in values.items():
+            result = quickstart_result(0, 0, metrics={"accuracy": value})
+            name = f"{selector}-seed{seed}"
+            run = RunDir(runs.write(name, [result], scorer=selector, seed=seed, **options))
+            verdicts = [uid in kept for uid in "abcd"]
+            table = {"uid": list("abcd"), "id": list("abcd"), "source": list("xxyy")}
+            run.selection.mkdir(exist_ok=True)
+            pq.write_table(
+                pa.table({**table, "selected": verdicts}), run.selection / "scores.parquet"
+            )
+            finished.append(FinishedRun(run))
+        messages = dict.fromkeys(failures, "out of memory")
+        num_runs = len(values) + len(messages)
+        return GridRow(selector, budget, tuple(finished), messages, num_runs)
+
+    return make
+
+
+def build(*rows, **changes):
+    wanted = {
+        "selectors": [row.selector for row in rows],
+        "budgets": [0.25],
+        "seeds": list(SEEDS),
+        "metrics": ["quickstart.accuracy"],
+        "baseline": "random",
+    }
+    return build_grid("trial", CompareConfig.model_validate({**wanted, **changes}), rows)
+
+
+def test_paired_seeds_are_compared_as_tables_compare_them(grid_row):
+    found = build(grid_row("random", RANDOM), grid_row("prism", PRISM))
+    text = render_comparison(found, "again")
+    assert "|     5 | 59.2 ± 8.1 | +3.0 (+2.7 to +3.2) |" in text
+    assert found["rows"][1]["difference"]["test"] == "paired"
+    assert "Welch" not in text
+
+
+def test_a_comparison_that_cannot_be_paired_says_so(grid_row):
+    """Random failed under all but seeds 0 and 1, PRISM under these."""
+    few, others = ({s: v for s, v in PRISM.items() if (s < 2) == first} for first in (True, False))
+    found = build(grid_row("random", few, failures=(2, 3, 4)), grid_row("prism", others))
+    text = render_comparison(found, "again")
+    assert found["rows"][1]["difference"]["test"] == "welch"
+    assert (
+        "- Unpaired, Welch's t, for want of two seeds that both have: prism (Budget 25 %)." in text
+    )
+
+
+def test_cost_is_against_the_whole_pool(grid_row):
+    """P 50 of 80 at (2 + 100) / 400 of the time: C = 80 / 50 x 0.255."""
+    full = grid_row("whole_pool", {0: 80.0}, budget=None, records="pool", tune_seconds=400.0)
+    row, whole = build(grid_row("random", {0: 50.0}), full)["rows"]
+    assert row["cost"] == pytest.approx(80 / 50 * 102 / 400)
+    assert (whole["cost"], whole["select_seconds"], whole["sources"]) == (1.0, 0.0, {})
+
+
+def test_subsets_are_compared_seed_by_seed(grid_row):
+    first = grid_row("random", {0: 50.0, 1: 50.0}, kept="ab")
+    found = build(first, grid_row("prism", {1: 60.0}, kept="bcd"), grid_row("length", {}))
+    overlap = found["overlap"]["0.25"]
+    assert overlap["random"] == {"random": 1.0, "prism": 0.25, "length": None}
+    assert found["rows"][1]["sources"] == pytest.approx({"x": 1 / 3, "y": 2 / 3})
+    assert (found["num_finished"], found["num_cells"]) == (3, 3)
+    assert found["rows"][2]["performance"] is None
+
+
+def test_a_metric_that_is_not_there_is_named(grid_row):
+    row = grid_row("random", {0: 50.0})
+    with pytest.raises(ConfigError, match=r"quickstart\.speed: quickstart has accuracy"):
+        build(row, metrics=["quickstart.speed"])
+    with pytest.raises(ConfigError, match=r"pope\.f1: pope is not in evaluation\.benchmarks"):
+        build(row, metrics=["pope.f1"])
