@@ -117,8 +117,8 @@ Test = Literal["paired", "welch"]
 class Difference:
     """A mean difference over seeds; `low` to `high` is its 95 % interval where seeds suffice.
 
-    `test` says how it was taken: "paired" by Student's t over the differences of `num_seeds` seeds
-    that both have, "welch" where the runs are not paired; None without an interval.
+    `test` says how it was taken: "paired" by Student's t over the differences under the `num_seeds`
+    seeds that both have, "welch" where the runs are not paired; None without an interval.
     """
 
     mean: float
@@ -157,16 +157,15 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     shared = spread([values[seed] - baseline[seed] for seed in values.keys() & baseline.keys()])
     if shared is not None and shared.sd is not None:
         half = student_t_975(shared.num_seeds - 1) * shared.sd / math.sqrt(shared.num_seeds)
-        return _difference(shared.mean, half, shared.num_seeds, "paired")
+        return Difference(
+            shared.mean, shared.mean - half, shared.mean + half, shared.num_seeds, "paired"
+        )
     a, b = spread(list(values.values())), spread(list(baseline.values()))
     if a is None or b is None:
         return None
+    num_shared = 0 if shared is None else 1
+    mean = a.mean - b.mean
     if a.sd is not None and b.sd is not None:
         half = welch_half_width(a.sd, a.num_seeds, b.sd, b.num_seeds)
-        return _difference(a.mean - b.mean, half, min(a.num_seeds, b.num_seeds), "welch")
-    mean = a.mean - b.mean if shared is None else shared.mean
-    return Difference(mean, None, None, 1, None)
-
-
-def _difference(mean: float, half: float, num_seeds: int, test: Test) -> Difference:
-    return Difference(mean, mean - half, mean + half, num_seeds, test)
+        return Difference(mean, mean - half, mean + half, num_shared, "welch")
+    return Difference(mean if shared is None else shared.mean, None, None, num_shared, None)

@@ -84,12 +84,13 @@ def test_five_paired_seeds_tell_apart_what_unpaired_ones_do_not():
 
 def test_runs_that_share_one_seed_are_not_paired():
     found = difference({0: 1.0, 1: 3.0}, {1: 2.0, 2: 4.0})
-    assert (found.mean, found.test) == (-1.0, "welch")
+    assert (found.mean, found.num_seeds, found.test) == (-1.0, 1, "welch")
 
 
 def test_without_two_seeds_on_each_side_there_is_no_interval():
     one = difference({3: 5.0}, {3: 4.0})
     assert (one.mean, one.low, one.high, one.test, one.is_noise) == (1.0, None, None, None, None)
     assert difference({1: 5.0, 3: 9.0}, {3: 4.0}).mean == 5.0  # of the seed that both have
-    assert difference({1: 5.0}, {2: 4.0}).mean == 1.0
+    apart = difference({1: 5.0}, {2: 4.0})
+    assert (apart.mean, apart.num_seeds) == (1.0, 0)
     assert difference({}, {2: 4.0}) is None

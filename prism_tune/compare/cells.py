@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
-from prism_tune.run.fingerprints import fingerprint, fingerprint_file, fingerprint_model
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model, fingerprint_path
 from prism_tune.run.folder import RunDir, read_json, write_json
 
 Verb = Literal["select", "train", "evaluate"]
@@ -173,9 +173,6 @@ def _make_cell(
 def _fingerprint_files(config: Config) -> dict[str, str]:
     """What the paths of the config stand for now."""
     questions = {name: data.annotations for name, data in config.evaluation.data.items()}
-    paths = {"records": config.data.records, "model": config.model.path, **questions}
-    return {name: _fingerprint_path(path) for name, path in paths.items()}
-
-
-def _fingerprint_path(path: str) -> str:
-    return fingerprint_file(Path(path)) if Path(path).is_file() else fingerprint_model(path, None)
+    paths = {"records": config.data.records, **questions}
+    files = {name: fingerprint_path(Path(path)) for name, path in paths.items()}
+    return {**files, "model": fingerprint_model(config.model.path, config.model.revision)}

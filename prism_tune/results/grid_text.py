@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prism_tune.results.render import Cell, Table, render_grid
+from prism_tune.results.render import MISSING, Cell, Table, number_cell, render_grid
 
 Row = Mapping[str, Any]
 
@@ -38,18 +38,18 @@ def _render_rows(rows: Sequence[Row], baseline: str) -> str:
     for row in rows:
         if row["performance"] is None:
             state = "failed" if row["failures"] else "not run"
-            lines.append([row["selector"], "0", state, *["n/a"] * (len(header) - 3)])
+            lines.append([row["selector"], "0", state, *[MISSING] * (len(header) - 3)])
             continue
         lines.append(
             [
                 row["selector"],
                 _seeds(row),
-                _plus_minus(row["performance"]),
+                number_cell(row["performance"]["mean"], sd=row["performance"]["sd"]).text,
                 _interval(row["difference"]),
                 *(f"{row['metrics'][name]:.1f}" for name in shown),
                 _seconds(row["select_seconds"]),
                 _seconds(row["tune_seconds"]),
-                "n/a" if row["cost"] is None else f"{row['cost']:.2f}",
+                number_cell(row["cost"], digits=2).text,
             ]
         )
     return _table(header, lines)
@@ -84,7 +84,7 @@ def _render_sources(rows: Sequence[Row]) -> str:
 
 def _render_overlap(overlap: Mapping[str, Mapping[str, float | None]]) -> str:
     names = list(overlap)
-    lines = [[a, *(_number(overlap[a][b]) for b in names)] for a in names]
+    lines = [[a, *(number_cell(overlap[a][b], digits=2).text for b in names)] for a in names]
     return _table(["", *names], lines)
 
 
@@ -136,25 +136,16 @@ def _seeds(row: Row) -> str:
     return f"{len(row['seeds_finished'])}" + (f" ({failed} failed)" if failed else "")
 
 
-def _plus_minus(performance: Mapping[str, float | None]) -> str:
-    sd = performance["sd"]
-    return f"{performance['mean']:.1f}" + ("" if sd is None else f" ± {sd:.1f}")
-
-
 def _interval(difference: Mapping[str, Any] | None) -> str:
-    if difference is None:
+    if difference is None or (difference["test"] is None and not difference["num_seeds"]):
         return "-"
-    if difference["low"] is None:
+    if difference["test"] is None:
         return f"{difference['mean']:+.1f} (n/a)"
     return f"{difference['mean']:+.1f} ({difference['low']:+.1f} to {difference['high']:+.1f})"
 
 
 def _seconds(seconds: float | None) -> str:
-    return "n/a" if seconds is None else f"{seconds:.1f} s"
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"
+    return MISSING if seconds is None else f"{seconds:.1f} s"
 
 
 def _devices(found: Mapping[str, Any]) -> str:

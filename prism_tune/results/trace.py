@@ -186,11 +186,12 @@ def find_stale(run: FinishedRun) -> list[str]:
         read = training.get("inputs", {}).get("records")
         if None not in (subset, read) and subset != read:
             stale.append("training: on another subset than selection/ holds")
-    if not run.is_untuned and "fingerprint" in training:
-        for name in run.results:
-            read = run.record(f"evaluation/{name}").get("inputs", {}).get("checkpoint")
-            if read is not None and read != training["fingerprint"]:
-                stale.append(f"evaluation/{name}: of another checkpoint than training/ holds")
+    if run.is_untuned or not run.run.training.exists():
+        return stale
+    for name in run.results:
+        read = run.record(f"evaluation/{name}").get("inputs", {}).get("checkpoint")
+        if read is not None and read != training.get("fingerprint"):
+            stale.append(f"evaluation/{name}: of another checkpoint than training/ holds")
     return stale
 
 

@@ -77,7 +77,7 @@ class Stage:
         if "config" not in record:
             raise UserError(
                 f"{self.path}: no `config`, as older versions of prism_tune wrote it; "
-                "run that stage again"
+                "run that stage again with --force"
             )
         return Config.model_validate(record["config"])
 

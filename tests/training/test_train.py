@@ -163,13 +163,12 @@ def test_a_finished_stage_is_skipped_until_what_it_reads_changes(make_run, caplo
     assert "training: already finished with the same inputs, skipped" in caplog.messages
 
     config, run = make_run(hf={"max_steps": 3})
-    train(config, run)
-    assert "training: runs again (changed: training)" in caplog.messages
+    with pytest.raises(UserError, match=r"training\.hf\.max_steps: 2 -> 3"):
+        train(config, run)
+    train(config, run, force=True)
+    assert any(message.startswith("training: runs anew (--force)") for message in caplog.messages)
     assert len(losses(run)) == 3
     assert [path.name for path in run.training.glob("checkpoint-*")] == ["checkpoint-3"]
-
-    train(config, run, force=True)
-    assert "training: runs again (--force)" in caplog.messages
     assert len(read_timings(run)) == 1
 
 

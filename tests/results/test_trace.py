@@ -155,6 +155,12 @@ def test_a_training_repeated_without_evaluation_is_stale(traced):
     assert "- STALE full: evaluation/quickstart: of another checkpoint than training/ holds" in text
 
 
+def test_answers_of_a_model_that_is_being_trained_anew_are_stale(traced):
+    Stage(RunDir(traced[1]).training).reopen()
+    text = build_table("main", traced, baseline=None)
+    assert "- STALE full: evaluation/quickstart: of another checkpoint than training/ holds" in text
+
+
 def test_nothing_is_stale_where_stages_follow_each_other(traced):
     assert "STALE" not in build_table("main", traced, baseline=None)
 
