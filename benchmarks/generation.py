@@ -23,10 +23,10 @@ import torch
 
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config
-from prism_tune.data.conversation import adds_special_tokens, end_token, render_prompt
+from prism_tune.data.conversation import adds_special_tokens, render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.evaluation.benchmarks.pope import SUFFIX
-from prism_tune.evaluation.generate import Answer, GreedyDecoder, Request
+from prism_tune.evaluation.generate import Answer, Decoder, Request
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
@@ -51,15 +51,15 @@ def main() -> None:
     device = pick_device()
     dtype = resolve_dtype(arguments.dtype, device)
     processor = load_processor(config.model)
-    model = load_tuned(config, arguments.checkpoint, dtype=dtype, device=device)
     requests = make_requests(config, processor, arguments.images, arguments.num_questions)
-    decoder = GreedyDecoder(
-        model,
+    decoder = Decoder(
+        lambda: load_tuned(config, arguments.checkpoint, dtype=dtype, device=device),
         processor,
-        end_token=end_token(config.model.template),
+        template=config.model.template,
         batch_size=arguments.batch_size,
         num_workers=config.data.num_workers,
     )
+    model = decoder.model
     limit = arguments.max_new_tokens
     sides: dict[str, Callable[[list[Request]], dict[Request, Answer]]] = {
         "one at a time": lambda asked: answer_one_by_one(model, processor, asked, limit),
@@ -89,7 +89,7 @@ def make_requests(
 
 
 def answer_batched(
-    decoder: GreedyDecoder, requests: list[Request], max_new_tokens: int
+    decoder: Decoder, requests: list[Request], max_new_tokens: int
 ) -> dict[Request, Answer]:
     """Ours."""
     answers: dict[Request, Answer] = {}

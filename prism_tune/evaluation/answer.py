@@ -1,37 +1,45 @@
-"""Answering one benchmark's questions, on every process, resuming what an earlier attempt left.
+"""A vision benchmark's evaluation: its questions are put to the model, the answers are scored.
 
-In: a plan, a control (or none) and a decoder. Out: `predictions[.<control>].jsonl` and its content.
+In: the config and the benchmark's name, then a decoder. Out: `predictions[.<control>].jsonl`, the
+official submission file, and a `BenchmarkResult`. Every process answers its share; what an earlier
+attempt left is not asked again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from prism_tune.config.sections import Control
-from prism_tune.evaluation.answer_store import AnswerStore
-from prism_tune.evaluation.controls import apply_control
-from prism_tune.evaluation.generate import Answer, GreedyDecoder, Request
-from prism_tune.evaluation.images import locate_images
-from prism_tune.evaluation.meter import Counts, add_counts
-from prism_tune.evaluation.plan import Plan
+from prism_tune.config.depends import fields_of
+from prism_tune.config.sections import Config, Control
+from prism_tune.evaluation.answer_store import AnswerStore, ResultFolder
+from prism_tune.evaluation.counts import Counts, add_counts
+from prism_tune.evaluation.generate import Answer, Decoder, Request
+from prism_tune.evaluation.images import ImageFiles
+from prism_tune.evaluation.questions import (
+    Questions,
+    apply_control,
+    list_skipped,
+    load_questions,
+    note_skipped,
+    open_images,
+    skip_questions,
+)
 from prism_tune.processes import barrier, gather, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.timings import StageTimer
-from prism_tune.schema import Prediction, Question
+from prism_tune.schema import BenchmarkResult, Prediction, Question, Skipped
 
 logger = logging.getLogger(__name__)
 
-Render = Callable[[str, int], str]
-"""(question text, number of images) -> the prompt under the model's template."""
+_DECIDE_WHAT_IS_ASKED = {"seed", "data.policy", "evaluation.controls", "limit", "images"}
+"""Inputs that no single answer depends on: they add or take away questions."""
 
 
 @dataclass(frozen=True)
@@ -44,120 +52,179 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Round:
-    """A benchmark's questions, as they are or under a control, and where their answers go.
+class VisionEvaluation:
+    """One benchmark of a config, checked and ready to be answered.
 
     Attributes:
-        plan: the benchmark.
-        control: None for the benchmark itself.
-        seed: of the exchange of images.
-        inputs: what the answers depend on, by the name shown when it changed.
-        render: the model's template.
+        questions: of the benchmark.
+        images: theirs.
+        skipped: by their place, the questions that are not asked.
+        rounds: the questions that are asked: as they are (under None) and under each control.
+        inputs: everything the result depends on, by the name shown when it changed.
+        annotations: where the questions come from.
         model_id: stored with each answer.
     """
 
-    plan: Plan
-    control: Control | None
-    seed: int
+    questions: Questions
+    images: ImageFiles
+    skipped: Mapping[int, Skipped]
+    rounds: Mapping[Control | None, Sequence[Question]]
     inputs: Mapping[str, Any]
-    render: Render
+    annotations: str
     model_id: str
 
     @property
-    def store(self) -> AnswerStore:
-        """Where the answers go."""
-        stem = f"predictions.{self.control}" if self.control else "predictions"
-        return AnswerStore(self.plan.folder, stem)
+    def name(self) -> str:
+        """The benchmark's."""
+        return self.questions.benchmark.name
 
     @property
-    def title(self) -> str:
-        """What the progress bar says."""
-        return f"{self.plan.title} ({self.control})" if self.control else self.plan.title
+    def answer_inputs(self) -> dict[str, Any]:
+        """What every single answer depends on."""
+        return {k: v for k, v in self.inputs.items() if k not in _DECIDE_WHAT_IS_ASKED}
 
-    @cached_property
-    def asked(self) -> list[Asked]:
-        """Every question that is asked, in the benchmark's order."""
-        questions = self.plan.answerable
-        if self.control:
-            questions = apply_control(self.control, questions, seed=self.seed)
-        images = {image for question in questions for image in question.images}
-        paths = locate_images(images, self.plan.image_dir, self.plan.image_cache)
-        return [self._ask(question, paths) for question in questions]
+    def run(
+        self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None
+    ) -> BenchmarkResult | None:
+        """Answer what is not answered yet, and score; the result on the main process."""
+        for note in note_skipped(self.skipped, len(self.questions.listed)):
+            logger.warning("evaluation/%s: %s", self.name, note)
+        answers = [
+            self._answer(control, decoder, _open_store(folder, control), timer)
+            for control in self.rounds
+        ]
+        if not is_main():
+            return None
+        benchmark = self.questions.benchmark
+        if benchmark.write_submission is not None:
+            benchmark.write_submission(self.questions.listed, answers[0], folder.unfinished)
+        return self._score(answers)
 
-    def _ask(self, question: Question, paths: Mapping[str, Path]) -> Asked:
-        sizes = [self.plan.image_sizes[image] for image in question.images]
-        prompt = self.render(question.text, len(question.images))
-        request = Request(prompt, tuple(paths[image] for image in question.images))
-        depends_on = [self.inputs, question.question_id, prompt, question.images, sizes]
+    def _answer(
+        self,
+        control: Control | None,
+        decoder: Decoder,
+        store: AnswerStore,
+        timer: StageTimer | None,
+    ) -> list[Prediction]:
+        """One prediction per question, in their order; on other processes than the main nothing."""
+        asked = [self._ask(question, decoder) for question in self.rounds[control]]
+        answered = store.read()
+        pending = [item for item in asked if item.answer_id not in answered]
+        if is_main() and len(pending) < len(asked):
+            logger.info("%s: %d answers are there already", store.path, len(asked) - len(pending))
+        barrier()
+        share = pending[rank() :: world_size()]
+        own = self._answer_share(control, share, decoder, store, timer) if share else {}
+        per_process = gather(own)  # everybody has answered
+        if not is_main():
+            return []
+        if timer:
+            for counts in per_process[1:]:  # its own are counted already
+                timer.tick(**counts)
+        return store.merge([item.answer_id for item in asked])
+
+    def _ask(self, question: Question, decoder: Decoder) -> Asked:
+        prompt = decoder.render(question.text, len(question.images))
+        request = Request(prompt, tuple(self.images.paths[image] for image in question.images))
+        shown = [self.images.hashes[image] for image in question.images]
+        depends_on = [self.answer_inputs, question.question_id, prompt, shown]
         return Asked(question, request, fingerprint(depends_on)[:22])
 
+    def _answer_share(
+        self,
+        control: Control | None,
+        share: Sequence[Asked],
+        decoder: Decoder,
+        store: AnswerStore,
+        timer: StageTimer | None,
+    ) -> Counts:
+        """Answer and store this process's questions; returns what that has gone through."""
+        title = f"evaluation/{self.name}" + (f" ({control})" if control else "")
+        logger.info("%s: %d questions to answer", title, len(share))
+        waiting: defaultdict[Request, list[Asked]] = defaultdict(list)
+        for asked in share:
+            waiting[asked.request].append(asked)
+        total: Counts = {}
+        max_new_tokens = self.inputs["max_new_tokens"]
+        with _progress() as progress:
+            bar = progress.add_task(title, total=len(share))
+            for answers in decoder.answer(list(waiting), max_new_tokens=max_new_tokens):
+                batch = [
+                    _predict(asked, answer, self.model_id)
+                    for request, answer in answers.items()
+                    for asked in waiting[request]
+                ]
+                store.append(batch)
+                progress.advance(bar, len(batch))
+                counts = {"questions": len(batch), **decoder.counter.take()}
+                total = add_counts(total, counts)
+                if timer:
+                    timer.tick(**counts)
+        return total
 
-def answer_round(
-    asked_round: Round,
-    load_decoder: Callable[[], GreedyDecoder],
-    timer: StageTimer | None,
-) -> list[Prediction]:
-    """Answer what is not answered yet, each process its share.
+    def _score(self, answers: Sequence[list[Prediction]]) -> BenchmarkResult:
+        """The benchmark's result, its controls' metrics beside its own (`<metric>_<control>`)."""
+        benchmark, profile = self.questions.benchmark, self.inputs["evaluation.profile"]
+        results = [benchmark.score(self.questions.listed, given, profile) for given in answers]
+        metrics = dict(results[0].metrics)
+        for control, result in zip(self.rounds, results, strict=True):
+            if control:
+                metrics |= {f"{name}_{control}": value for name, value in result.metrics.items()}
+        named = {name.rpartition(".")[2]: value for name, value in self.inputs.items()}
+        provenance = {
+            **results[0].provenance,
+            **named,
+            **list_skipped(self.skipped),
+            "decoding": {"do_sample": False, "num_beams": 1},
+            "annotations": self.annotations,
+        }
+        skipped = note_skipped(self.skipped, len(self.questions.listed))
+        notes = (*skipped, *results[0].notes, *_note_cut_off(answers[0]))
+        return replace(results[0], metrics=metrics, provenance=provenance, notes=notes)
 
-    Args:
-        asked_round: the questions.
-        load_decoder: called only when something is left to answer.
-        timer: counts questions, images, tokens and FLOPs of all processes; None on all but the
-            main one.
 
-    Returns:
-        One prediction per question, in their order; on other processes than the main one nothing.
+def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> VisionEvaluation:
+    """Load a benchmark's questions and look at all their images.
+
+    Raises:
+        ConfigError: no `evaluation.data` for it.
+        UserError: no such benchmark, bad annotations, annotations that can score but not ask,
+            images that cannot be used and whose policy is "fail", a control that cannot be made.
     """
-    store = asked_round.store
+    questions = load_questions(config, name)
+    images = open_images(questions, num_workers=config.data.num_workers)
+    skipped = skip_questions(questions, images, config.data.policy)
+    answerable = [q for number, q in enumerate(questions.listed) if number not in skipped]
+    controls = config.evaluation.controls
+    return VisionEvaluation(
+        questions=questions,
+        images=images,
+        skipped=skipped,
+        rounds={
+            None: answerable,
+            **{c: apply_control(c, answerable, seed=config.seed) for c in controls},
+        },
+        inputs={
+            **fields_of(config, "answers"),
+            "checkpoint": checkpoint_fingerprint,
+            "data": questions.checksum,
+            "images": fingerprint([images.hashes, images.faults]),
+            "limit": config.evaluation.data[name].limit,
+            "max_new_tokens": questions.benchmark.max_new_tokens[config.evaluation.profile],
+        },
+        annotations=config.evaluation.data[name].annotations,
+        model_id=config.name,
+    )
+
+
+def _open_store(folder: ResultFolder, control: Control | None) -> AnswerStore:
+    """Its torn lines mended, before any process reads it."""
+    store = AnswerStore(folder, f"predictions.{control}" if control else "predictions")
     if is_main():
-        store.prepare(asked_round.inputs)
+        store.mend()
     barrier()
-    answered = store.read()
-    pending = [asked for asked in asked_round.asked if asked.answer_id not in answered]
-    num_known = len(asked_round.asked) - len(pending)
-    if num_known and is_main():
-        logger.info("%s: %d answers are there already", store.path, num_known)
-    barrier()
-    share = pending[rank() :: world_size()]
-    own: Counts = {}
-    if share:
-        logger.info("%s: %d questions to answer", asked_round.title, len(share))
-        own = _answer_share(asked_round, share, load_decoder(), timer)
-    per_process = gather(own)  # everybody has answered
-    if not is_main():
-        return []
-    if timer:
-        for counts in per_process[1:]:  # its own are counted already
-            timer.tick(**counts)
-    return store.merge([asked.answer_id for asked in asked_round.asked])
-
-
-def _answer_share(
-    asked_round: Round, share: list[Asked], decoder: GreedyDecoder, timer: StageTimer | None
-) -> Counts:
-    """Answer and store this process's questions; returns what that has gone through."""
-    waiting: defaultdict[Request, list[Asked]] = defaultdict(list)
-    for asked in share:
-        waiting[asked.request].append(asked)
-    max_new_tokens = asked_round.inputs["max_new_tokens"]
-    total: Counts = {}
-    with _progress() as progress:
-        bar = progress.add_task(
-            f"{asked_round.plan.title} {asked_round.control or ''}", total=len(share)
-        )
-        for answers in decoder.answer(list(waiting), max_new_tokens=max_new_tokens):
-            batch = [
-                _predict(asked, answer, asked_round.model_id)
-                for request, answer in answers.items()
-                for asked in waiting[request]
-            ]
-            asked_round.store.append(batch)
-            progress.advance(bar, len(batch))
-            counts = {"questions": len(batch), **decoder.meter.take()}
-            total = add_counts(total, counts)
-            if timer:
-                timer.tick(**counts)
-    return total
+    return store
 
 
 def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
@@ -169,6 +236,11 @@ def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
         model_id=model_id,
         metadata={"num_new_tokens": answer.num_new_tokens, "finished": answer.finished},
     )
+
+
+def _note_cut_off(answers: Sequence[Prediction]) -> list[str]:
+    num_cut = sum(not answer.metadata["finished"] for answer in answers)
+    return [f"{num_cut} answer(s) were cut off at max_new_tokens"] if num_cut else []
 
 
 def _progress() -> Progress:

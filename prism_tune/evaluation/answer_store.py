@@ -1,86 +1,133 @@
-"""Answers on disk while a benchmark runs: append, repair after a kill, resume, merge.
+"""Where answers and results lie: an unfinished evaluation works aside, and replaces at the end.
 
-In: answers, and what they depend on. Out: `<stem>.jsonl` in LLaVA's answer format and in question
-order; beside it `<stem>.inputs.json`, what the answers were made with. An answer's `answer_id` is
-a hash of everything it depends on, so that an answer is reused only where nothing changed.
-Of several processes each appends to its own `<stem>.rank-<r>.jsonl`; the main one merges them.
+In: answers. Out: `<stem>.jsonl` in LLaVA's answer format and in question order. An answer's
+`answer_id` is a hash of everything it depends on, so that an answer is reused, out of a finished
+evaluation or a killed one, only where nothing changed.
+
+Readers look into `runs/<name>/evaluation/<benchmark>/`. An evaluation writes into
+`runs/<name>/unfinished/evaluation/<benchmark>/`, `stage.json` last, and then takes the other's
+place: until then whatever was finished stays as it is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from prism_tune.evaluation.predictions import (
     append_predictions,
     salvage_predictions,
     write_predictions,
 )
-from prism_tune.processes import rank, world_size
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.processes import rank
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 from prism_tune.schema import Prediction
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class AnswerStore:
-    """The answers of one benchmark (or of one control of it) under `folder`."""
+class ResultFolder:
+    """One benchmark's results in a run.
 
-    folder: Path
-    stem: str = "predictions"
+    Attributes:
+        finished: where readers look.
+        unfinished: where an evaluation works; has a `stage.json` only when all is there.
+        reuse: take over what the finished evaluation has and that has not changed.
+    """
+
+    finished: Path
+    unfinished: Path
+    reuse: bool = True
+
+    @classmethod
+    def of(cls, run: RunDir, benchmark: str, *, reuse: bool = True) -> ResultFolder:
+        """The folder of a benchmark."""
+        aside = run.root / "unfinished" / "evaluation" / benchmark
+        return cls(run.benchmark(benchmark), aside, reuse)
+
+    @property
+    def replaced(self) -> Path:
+        """Where the finished folder waits while another takes its place."""
+        return self.unfinished.with_name(f"{self.unfinished.name}.replaced")
+
+    @property
+    def sources(self) -> list[Path]:
+        """Folders whose answers may be taken over."""
+        return [self.finished, self.unfinished] if self.reuse else [self.unfinished]
+
+    def open(self) -> None:
+        """Make ready to work; without reuse, from nothing. Main process only."""
+        if not self.reuse and self.unfinished.exists():
+            shutil.rmtree(self.unfinished)
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        Stage(self.unfinished).reopen()
+
+    def publish(self) -> None:
+        """Put the complete unfinished folder into the finished one's place. Main process only.
+
+        The finished folder is moved aside whole and the new one moved in whole: at no time does a
+        reader find files of both. What has no successor (a judge's grades) is kept.
+        """
+        if self.finished.exists():
+            self.finished.rename(self.replaced)
+        self.settle()
+
+    def settle(self) -> None:
+        """Complete a `publish` that was killed half way. Main process only."""
+        if not self.finished.exists():
+            if Stage(self.unfinished).path.exists():
+                self.finished.parent.mkdir(parents=True, exist_ok=True)
+                self.unfinished.rename(self.finished)
+            elif self.replaced.exists():
+                self.replaced.rename(self.finished)
+        if self.replaced.exists():
+            for path in self.replaced.iterdir():
+                if not (self.finished / path.name).exists():
+                    path.rename(self.finished / path.name)
+            shutil.rmtree(self.replaced)
+        for folder in (self.unfinished.parent, self.unfinished.parent.parent):
+            with suppress(OSError):  # not there, or another benchmark has something in it
+                folder.rmdir()
+
+
+@dataclass(frozen=True)
+class AnswerStore:
+    """The answers of one benchmark (or of one control of it).
+
+    Each process appends to its own `<stem>.rank-<r>.jsonl`; the main one merges them.
+    """
+
+    folder: ResultFolder
+    stem: str
 
     @property
     def path(self) -> Path:
         """The merged answer file, complete once every question is answered."""
-        return self.folder / f"{self.stem}.jsonl"
+        return self.folder.unfinished / f"{self.stem}.jsonl"
 
-    @property
-    def inputs_path(self) -> Path:
-        """What the stored answers depend on."""
-        return self.folder / f"{self.stem}.inputs.json"
-
-    @property
-    def own_path(self) -> Path:
-        """Where this process appends."""
-        if world_size() == 1:
-            return self.path
-        return self.folder / f"{self.stem}.rank-{rank()}.jsonl"
-
-    def prepare(self, inputs: Mapping[str, Any]) -> None:
-        """Keep the answers made with the same inputs, mended; remove others. Main process only.
-
-        Args:
-            inputs: JSON values by the name shown when one changed.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        changed = self._changed_inputs(inputs)
-        for path in self._files():
-            if changed:
-                logger.info("%s: answered afresh (changed: %s)", path, ", ".join(changed))
-                path.unlink()
-            else:
-                _mend(path)
-        write_json(self.inputs_path, inputs)
-
-    def clear(self) -> None:
-        """Remove every stored answer. Main process only."""
-        for path in self._files():
-            path.unlink()
+    def mend(self) -> None:
+        """Drop lines torn by a kill; their questions are asked again. Main process only."""
+        for path in self._files(self.folder.unfinished):
+            answers, num_broken = salvage_predictions(path)
+            if num_broken:
+                logger.info("%s: %d broken line(s) dropped, answered again", path, num_broken)
+                write_predictions(path, answers)
 
     def read(self) -> dict[str, Prediction]:
-        """Every stored answer, of all processes, by its `answer_id`."""
-        found = [answer for path in self._files() for answer in salvage_predictions(path)[0]]
+        """Every stored answer, of all processes and of a finished evaluation, by `answer_id`."""
+        files = [path for folder in self.folder.sources for path in self._files(folder)]
+        found = [answer for path in files for answer in salvage_predictions(path)[0]]
         return {answer.answer_id: answer for answer in found}
 
     def append(self, answers: Iterable[Prediction]) -> None:
         """Add answers to this process's file, at once on disk for a reader or after a kill."""
-        append_predictions(self.own_path, answers)
+        append_predictions(self.folder.unfinished / f"{self.stem}.rank-{rank()}.jsonl", answers)
 
     def merge(self, answer_ids: Sequence[str]) -> list[Prediction]:
         """Write the answers in this order as one file. Main process only, after a barrier.
@@ -90,26 +137,12 @@ class AnswerStore:
         stored = self.read()
         answers = [stored[answer_id] for answer_id in answer_ids]
         write_predictions(self.path, answers)
-        for path in self._files():
+        for path in self._files(self.folder.unfinished):
             if path != self.path:
                 path.unlink()
         return answers
 
-    def _files(self) -> list[Path]:
-        parts = sorted(self.folder.glob(f"{self.stem}.rank-*.jsonl"))
-        return [*parts, self.path] if self.path.exists() else parts
-
-    def _changed_inputs(self, inputs: Mapping[str, Any]) -> list[str]:
-        if not self.inputs_path.exists():
-            return ["origin unknown"] if self._files() else []
-        before = read_json(self.inputs_path)
-        now = orjson.loads(orjson.dumps(inputs))
-        return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-
-
-def _mend(path: Path) -> None:
-    """Drop a last line torn by a kill, and other broken ones; their questions are asked again."""
-    answers, num_broken = salvage_predictions(path)
-    if num_broken:
-        logger.info("%s: %d broken line(s) dropped, answered again", path, num_broken)
-        write_predictions(path, answers)
+    def _files(self, folder: Path) -> list[Path]:
+        parts = sorted(folder.glob(f"{self.stem}.rank-*.jsonl"))
+        merged = folder / f"{self.stem}.jsonl"
+        return [*parts, merged] if merged.exists() else parts

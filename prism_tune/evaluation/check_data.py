@@ -13,13 +13,13 @@ from prism_tune.config.sections import Config
 from prism_tune.data.arrow_datasets import is_dataset
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
-from prism_tune.evaluation.plan import find_data, load_questions
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.questions import find_data, load_questions
 from prism_tune.run.log import console
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataState:
     """One thing the config names."""
 
     name: str
@@ -30,15 +30,15 @@ class Finding:
 
 def check_data(config: Config) -> bool:
     """Print what is there and what is missing; True when nothing is missing."""
-    findings = find_all(config)
-    for finding in findings:
-        state = "there  " if finding.is_there else "MISSING"
-        line = f"{state}  {finding.name} ({finding.path}): {finding.detail}"
+    states = find_all(config)
+    for state in states:
+        label = "there  " if state.is_there else "MISSING"
+        line = f"{label}  {state.name} ({state.path}): {state.detail}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return all(finding.is_there for finding in findings)
+    return all(state.is_there for state in states)
 
 
-def find_all(config: Config) -> list[Finding]:
+def find_all(config: Config) -> list[DataState]:
     """Pool and benchmarks, in this order."""
     benchmarks = dict.fromkeys((*config.evaluation.benchmarks, *config.evaluation.data))
     return [
@@ -52,31 +52,32 @@ def find_all(config: Config) -> list[Finding]:
     ]
 
 
-def _check_pool(records: str) -> Finding:
+def _check_pool(records: str) -> DataState:
     """A file or folder; or a hub id, unless its first part is a folder here (a mistyped path)."""
     path = Path(records)
     if not path.exists() and is_dataset(records) and not path.parent.exists():
-        return Finding("data.records", records, True, "a hub id: fetched when it is first read")
+        return DataState("data.records", records, True, "a hub id: fetched when it is first read")
     return _check_path("data.records", records, "the pool; data/README.md has its layout")
 
 
-def _check_path(name: str, path: str, what: str) -> Finding:
-    return Finding(name, path, Path(path).exists(), what)
+def _check_path(name: str, path: str, what: str) -> DataState:
+    return DataState(name, path, Path(path).exists(), what)
 
 
-def _check_benchmark(config: Config, name: str) -> Finding:
+def _check_benchmark(config: Config, name: str) -> DataState:
     path = ""
     try:
         path = find_data(config, name).annotations
         if name in LANGUAGE_BENCHMARKS:
-            return Finding(name, path, True, _check_language(name, path))
+            return DataState(name, path, True, _check_language(name, path))
         loaded = load_questions(config, name)
     except UserError as error:
-        return Finding(name, path, False, f"{error}{_advise(name, path)}")
-    counts = f"{len(loaded.asked):,} questions, {len(loaded.image_sizes):,} images"
-    if loaded.faults:
-        counts += f", {len(loaded.faults):,} not there, which data.policy skips"
-    return Finding(name, path, True, counts)
+        return DataState(name, path, False, f"{error}{_advise(name, path)}")
+    num_there = loaded.num_images - len(loaded.missing)
+    counts = f"{len(loaded.listed):,} questions, {num_there:,} images"
+    if loaded.missing:
+        counts += f", {len(loaded.missing):,} not there, which data.policy skips"
+    return DataState(name, path, True, counts)
 
 
 def _check_language(name: str, path: str) -> str:

@@ -7,36 +7,64 @@ file where there is one; a table on the console.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from rich.table import Table
+import torch
 
 from prism_tune.config.sections import Config
 from prism_tune.data.policy import check_policy
+from prism_tune.evaluation.answer import open_vision
+from prism_tune.evaluation.answer_store import ResultFolder
+from prism_tune.evaluation.checkpoint import (
+    Checkpoint,
+    describe_evaluation,
+    find_checkpoint,
+    open_decoder,
+)
+from prism_tune.evaluation.generate import Decoder
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.tasks import list_tasks
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
-from prism_tune.evaluation.plan import Plan, find_checkpoint, plan_benchmark
-from prism_tune.evaluation.score import format_metric
-from prism_tune.evaluation.screening import screen_questions
-from prism_tune.evaluation.session import Session
-from prism_tune.processes import barrier, from_main, is_main, process_group
-from prism_tune.run.folder import RunDir, read_json
-from prism_tune.run.log import console
-from prism_tune.run.stage import must_run
+from prism_tune.evaluation.questions import find_data
+from prism_tune.evaluation.score import result_to_json, tabulate_results
+from prism_tune.models.load import pick_device
+from prism_tune.processes import barrier, is_main, process_group, world_size
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.log import console, open_log
+from prism_tune.run.stage import Stage, must_run
+from prism_tune.run.timings import StageTimer
+from prism_tune.schema import BenchmarkResult
 
-if TYPE_CHECKING:
-    from prism_tune.evaluation.language.run import LanguagePlan
 
-_NUM_SHOWN = 12
+class Evaluation(Protocol):
+    """One benchmark of a config, of whatever kind, checked and ready to run."""
+
+    @property
+    def name(self) -> str:
+        """The benchmark's."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Everything its result depends on, by the name shown when it changed."""
+
+    @property
+    def answer_inputs(self) -> Mapping[str, Any]:
+        """What every single answer depends on."""
+
+    def run(
+        self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None
+    ) -> BenchmarkResult | None:
+        """Answer and score into `folder.unfinished`; the result on the main process."""
 
 
 def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     """Answer and score every benchmark of the config that is not finished.
 
-    The images of all of them are looked at before the first question is asked, and
-    `data.policy` says what becomes of a question whose image cannot be used.
+    Checkpoint, data and images of all of them are looked at before anything is asked or written;
+    finished results stay until new ones are there to take their place.
 
     Raises:
         ConfigError: a benchmark without data, or a template that cannot carry a question.
@@ -44,68 +72,77 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
             policy is "fail".
     """
     check_policy(config.data.policy)
-    checkpoint, checkpoint_fingerprint = find_checkpoint(config, run)
-    plans = [
-        _plan(config, run, name, checkpoint_fingerprint) for name in config.evaluation.benchmarks
-    ]
-    due = [plan for plan in plans if must_run(plan.title, plan.stage, plan.inputs, force=force)]
-    if due:
-        session = Session(config, run, checkpoint)
-        with process_group():
-            barrier()  # nobody reopens a stage that another process still has to look at
-            for plan in [_screen(config, plan) for plan in due]:
-                session.run(plan, force=force)
-    if is_main() and plans:
-        console.print(_tabulate([read_json(plan.folder / "results.json") for plan in plans]))
+    checkpoint = find_checkpoint(config, run)
+    names = config.evaluation.benchmarks
+    with process_group():
+        evaluations = [_open(config, name, checkpoint.fingerprint) for name in names]
+        folders = {name: ResultFolder.of(run, name, reuse=not force) for name in names}
+        if is_main():
+            for folder in folders.values():
+                folder.settle()
+        barrier()
+        due = [item for item in evaluations if _must_run(item, folders[item.name], force=force)]
+        if due:
+            decoder = open_decoder(config, checkpoint)
+            barrier()  # nobody replaces results that another process still has to look at
+            for evaluation in due:
+                with _meter(run, evaluation, restart=force) as timer:
+                    _run(config, checkpoint, evaluation, decoder, folders[evaluation.name], timer)
+    if is_main() and names:
+        results = [read_json(run.benchmark(name) / "results.json") for name in names]
+        console.print(tabulate_results(results))
 
 
-def _plan(config: Config, run: RunDir, name: str, checkpoint: str) -> Plan | LanguagePlan:
+def _open(config: Config, name: str, checkpoint_fingerprint: str) -> Evaluation:
     if name not in LANGUAGE_BENCHMARKS:
-        return plan_benchmark(config, run, name, checkpoint)
+        return open_vision(config, name, checkpoint_fingerprint)
+    data = find_data(config, name)
     list_tasks(name)  # says what to install where lm-eval is missing
-    from prism_tune.evaluation.language.run import plan_language
+    from prism_tune.evaluation.language.run import open_language
 
-    return plan_language(config, run, name, checkpoint)
-
-
-def _screen(config: Config, plan: Plan | LanguagePlan) -> Plan | LanguagePlan:
-    if not isinstance(plan, Plan):
-        return plan
-    return replace(plan, skipped=from_main(lambda: screen_questions(plan, config.data)))
+    return open_language(config, name, data, checkpoint_fingerprint)
 
 
-def _tabulate(results: Sequence[dict[str, Any]]) -> Table:
-    """One row per metric; a column for each control."""
-    controls = list(dict.fromkeys(c for r in results for c in _controls(r)))
-    table = Table(title="Evaluation")
-    for heading in ("benchmark", "metric", "value", *controls):
-        table.add_column(heading, justify="left" if heading in ("benchmark", "metric") else "right")
-    for result in results:
-        for row in _list_rows(result, controls):
-            table.add_row(*row)
-        table.add_section()
-    return table
+def _must_run(evaluation: Evaluation, folder: ResultFolder, *, force: bool) -> bool:
+    title = f"evaluation/{evaluation.name}"
+    return must_run(title, Stage(folder.finished), evaluation.inputs, force=force)
 
 
-def _list_rows(result: dict[str, Any], controls: Sequence[str]) -> list[list[str]]:
-    metrics = result["metrics"]
-    asked = _controls(result)
-    beside = {f"{name}_{control}" for name in metrics for control in asked}
-    names = [name for name in metrics if name not in beside]
-    rows = []
-    for name in names[:_NUM_SHOWN]:
-        values = [metrics.get(key) for key in (name, *(f"{name}_{c}" for c in controls))]
-        benchmark = result["benchmark"]
-        shown = ["" if value is None else format_metric(benchmark, value) for value in values]
-        rows.append(["", name, *shown])
-    num_skipped = sum(result["provenance"].get("num_skipped", {}).values())
-    skipped = f", {num_skipped} skipped" if num_skipped else ""
-    rows[0][0] = f"{result['benchmark']} ({result['num_examples']}{skipped})"
-    if len(names) > _NUM_SHOWN:
-        rows.append(["", f"... {len(names) - _NUM_SHOWN} more in results.json"])
-    return rows
+def _run(
+    config: Config,
+    checkpoint: Checkpoint,
+    evaluation: Evaluation,
+    decoder: Decoder,
+    folder: ResultFolder,
+    timer: StageTimer | None,
+) -> None:
+    """Answer and score one benchmark, then replace what was there before."""
+    if is_main():
+        folder.open()
+    barrier()
+    result = evaluation.run(decoder, folder, timer)
+    if result is not None:
+        described = {**result.provenance, **describe_evaluation(config, checkpoint)}
+        result = replace(result, provenance=described)
+        write_json(folder.unfinished / "results.json", result_to_json(result))
+        stage = Stage(folder.unfinished)
+        stage.finish(evaluation.inputs, config=config, metrics=dict(result.metrics))
+        folder.publish()
+    barrier()
 
 
-def _controls(result: dict[str, Any]) -> list[str]:
-    controls: list[str] = result["provenance"].get("controls", [])
-    return controls
+def _meter(
+    run: RunDir, evaluation: Evaluation, *, restart: bool
+) -> AbstractContextManager[StageTimer | None]:
+    if not is_main():
+        open_log(run.log)
+        return nullcontext()
+    device = pick_device()
+    return StageTimer(
+        run,
+        f"evaluation/{evaluation.name}",
+        fingerprint=fingerprint(evaluation.answer_inputs),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        num_devices=world_size(),
+        restart=restart,
+    )

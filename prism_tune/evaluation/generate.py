@@ -11,8 +11,9 @@ Shape legend: B requests of a batch, L padded prompt tokens, G generated tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from prism_tune.data.conversation import adds_special_tokens
+from prism_tune.config.sections import Template
+from prism_tune.data.conversation import adds_special_tokens, end_token, render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.errors import UserError
-from prism_tune.evaluation.meter import ForwardMeter
+from prism_tune.evaluation.counts import ForwardCounter
 
 logger = logging.getLogger(__name__)
 
@@ -48,50 +50,59 @@ class Answer:
     finished: bool
 
 
-class GreedyDecoder:
+class Decoder:
     """A model that answers requests: one beam, no sampling, whatever its checkpoint suggests.
 
     Args:
-        model: in evaluation mode, on its device.
+        load_model: gives the model, in evaluation mode and on its device; called once, when
+            something is to be answered.
         processor: the model's processor, with its tokenizer.
-        end_token: the template's, besides the model's and the tokenizer's own.
+        template: what a prompt looks like, and what ends an answer besides the model's and the
+            tokenizer's own end tokens.
         batch_size: requests at a time; halved when a CUDA device runs out of memory.
         num_workers: processes that open and resize images ahead.
-
-    Attributes:
-        meter: counts what is answered.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        load_model: Callable[[], PreTrainedModel],
         processor: ProcessorMixin,
         *,
-        end_token: str | None,
+        template: Template,
         batch_size: int,
         num_workers: int,
     ) -> None:
-        self._model = model
-        self._processor = processor
-        self._stop_ids = _find_stop_ids(model, processor.tokenizer, end_token)
+        self._load_model = load_model
+        self.processor = processor
+        self._template: Template = template
         self._batch_size = batch_size
         self._num_workers = num_workers
-        self.meter = ForwardMeter(model)
+
+    def render(self, text: str, num_images: int) -> str:
+        """A question as the model's prompt."""
+        return render_prompt(text, num_images > 0, self._template, self.processor, num_images)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The model itself."""
+        model = self._load_model()
         model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
         # `generate` fills what a call leaves open from here: a checkpoint's own repetition penalty
         # or temperature must not reach a greedy protocol.
-        pad_id = processor.tokenizer.pad_token_id
+        stop_ids = _find_stop_ids(model, self.processor.tokenizer, end_token(self._template))
+        pad_id = self.processor.tokenizer.pad_token_id
         model.generation_config = GenerationConfig(
             do_sample=False,
             num_beams=1,
-            eos_token_id=self._stop_ids,
-            pad_token_id=self._stop_ids[0] if pad_id is None else pad_id,
+            eos_token_id=stop_ids,
+            pad_token_id=stop_ids[0] if pad_id is None else pad_id,
         )
+        return model
 
-    @property
-    def model(self) -> PreTrainedModel:
-        """The model itself."""
-        return self._model
+    @cached_property
+    def counter(self) -> ForwardCounter:
+        """Counts what is answered."""
+        return ForwardCounter(self.model)
 
     def answer(
         self, requests: Sequence[Request], *, max_new_tokens: int
@@ -103,7 +114,7 @@ class GreedyDecoder:
         """
         batches = self._plan_batches(list(dict.fromkeys(requests)), max_new_tokens)
         loader = DataLoader(
-            _Batches(batches, self._processor),
+            _Batches(batches, self.processor),
             batch_size=None,
             collate_fn=_identity,
             num_workers=min(self._num_workers, max(len(batches) - 1, 0)),
@@ -117,7 +128,7 @@ class GreedyDecoder:
         if not requests:
             return []
         lengths = self._count_tokens(requests)
-        window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         num_over = sum(window is not None and n + max_new_tokens > window for n in lengths)
         if num_over:
             logger.warning(
@@ -136,8 +147,8 @@ class GreedyDecoder:
         ]
 
     def _count_tokens(self, requests: list[Request]) -> list[int]:
-        ids = self._processor.tokenizer([request.prompt for request in requests]).input_ids
-        config = self._model.config
+        ids = self.processor.tokenizer([request.prompt for request in requests]).input_ids
+        config = self.model.config
         per_image = getattr(config, "image_seq_length", None) or _TYPICAL_IMAGE_TOKENS
         return [
             len(row) + per_image * len(request.images)
@@ -150,7 +161,7 @@ class GreedyDecoder:
         if len(batch) <= self._batch_size:
             try:
                 answers = self._generate(inputs, max_new_tokens)
-                self.meter.add(
+                self.counter.add(
                     inputs,
                     num_images=sum(len(request.images) for request in batch),
                     num_new_tokens=sum(answer.num_new_tokens for answer in answers),
@@ -163,7 +174,7 @@ class GreedyDecoder:
         middle = len(batch) // 2
         answered: dict[Request, Answer] = {}
         for half in (batch[:middle], batch[middle:]):
-            half_inputs = collate_prompts(self._processor, half)
+            half_inputs = collate_prompts(self.processor, half)
             answered |= self._answer_batch(half, half_inputs, max_new_tokens)
         return answered
 
@@ -178,7 +189,7 @@ class GreedyDecoder:
 
     @torch.inference_mode()
     def _generate(self, inputs: dict[str, Any], max_new_tokens: int) -> list[Answer]:
-        model: Any = self._model
+        model: Any = self.model
         inputs_on_device = {
             name: value.to(model.device, model.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
@@ -189,9 +200,10 @@ class GreedyDecoder:
         return [self._decode(row) for row in new_tokens_BG]
 
     def _decode(self, tokens: list[int]) -> Answer:
-        stops = [position for position, token in enumerate(tokens) if token in self._stop_ids]
+        stop_ids: Any = self.model.generation_config.eos_token_id
+        stops = [position for position, token in enumerate(tokens) if token in stop_ids]
         kept = tokens[: stops[0]] if stops else tokens
-        text = self._processor.tokenizer.decode(
+        text = self.processor.tokenizer.decode(
             kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return Answer(text.strip(), len(kept) + bool(stops), bool(stops))

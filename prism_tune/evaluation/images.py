@@ -1,8 +1,9 @@
-"""The images of benchmark questions, as files.
+"""The images of benchmark questions: files, what is in them, and which cannot be shown.
 
 In: references as they stand in `Question.images`: a path relative to the benchmark's image folder,
 `parquet:<file>#<row>#<column>` (the hub's schema, struct of bytes and path), or a base64 data URI
-(MMBench's TSV). Out: one file for each; embedded images are written out once per content.
+(MMBench's TSV). Out: for each its file and the hash of its content, or what is wrong with it.
+Embedded images are written out once for all runs, into the cache folder, named by their content.
 """
 
 from __future__ import annotations
@@ -11,120 +12,159 @@ import base64
 import binascii
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.image_index import index_images
 from prism_tune.data.images import Finding, ImageError, resolve_image
+from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.errors import UserError
+from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import read_json, write_atomic, write_json
+
+IMAGE_FAULTS = tuple(
+    reason
+    for reason in REASONS
+    if reason.startswith("image_") and reason != "image_count" and reason not in USABLE
+)
+"""What makes a question's image unusable; what is merely odd is asked, as the protocol has it."""
 
 _PARQUET = "parquet:"
 _DATA_URI = "data:"
-_INDEX = "index.json"
 
 
-def measure_images(
-    references: Iterable[str], image_dir: Path
-) -> tuple[dict[str, int], dict[str, Finding]]:
-    """The size in bytes of every image (of the file it is in), and what is wrong with the others.
+@dataclass(frozen=True)
+class ImageFiles:
+    """Images by their reference.
+
+    Attributes:
+        paths: the file of each image that can be shown.
+        hashes: of that file's content.
+        faults: the others, and what is wrong with them.
+    """
+
+    paths: Mapping[str, Path]
+    hashes: Mapping[str, str]
+    faults: Mapping[str, Finding]
+
+
+def find_missing(references: Iterable[str], image_dir: Path) -> dict[str, Finding]:
+    """The files that are not there or lie outside the folder; none is opened."""
+    faults = {}
+    for reference in sorted({r for r in references if not _is_embedded(r)}):
+        try:
+            path = resolve_image(image_dir, reference)
+            if not path.is_file():
+                raise ImageError("image_missing", f"{path}: no such image file")
+        except ImageError as error:
+            faults[reference] = (error.reason, str(error))
+    return faults
+
+
+def find_images(references: Iterable[str], image_dir: Path, *, num_workers: int) -> ImageFiles:
+    """Look at every image; each file is decoded and hashed once for all runs.
 
     Args:
         references: as they stand in the questions.
         image_dir: what paths are relative to.
-    """
-    sizes, faults = {}, {}
-    for reference in sorted(set(references)):
-        try:
-            sizes[reference] = _measure(reference, image_dir)
-        except ImageError as error:
-            faults[reference] = (error.reason, str(error))
-    return sizes, faults
-
-
-def extract_images(references: Iterable[str], folder: Path) -> dict[str, Finding]:
-    """Write embedded images as files named by their content, with an index. Main process only.
-
-    Returns:
-        What is wrong with those that hold no image at all.
-    """
-    index: dict[str, str] = {}
-    faults: dict[str, Finding] = {}
-    for reference, content in _read_embedded([r for r in references if is_embedded(r)]):
-        if content is None:
-            faults[reference] = ("image_missing", f"{name_image(reference)}: no image bytes in it")
-            continue
-        path = folder / hashlib.sha256(content).hexdigest()[:32]
-        if not path.exists():
-            write_atomic(path, content)
-        index[hash_reference(reference)] = path.name
-    if index:
-        write_json(folder / _INDEX, index)
-    return faults
-
-
-def locate_images(references: Iterable[str], image_dir: Path, folder: Path) -> dict[str, Path]:
-    """The file of every image; embedded ones as `extract_images` left them in `folder`.
+        num_workers: 0 works in this process.
 
     Raises:
-        UserError: a path that leads out of `image_dir`.
+        UserError: a parquet column that holds something else than images.
     """
-    wanted = list(references)
-    index = read_json(folder / _INDEX) if any(map(is_embedded, wanted)) else {}
-    return {
-        reference: folder / index[hash_reference(reference)]
-        if is_embedded(reference)
-        else resolve_image(image_dir, reference)
-        for reference in wanted
+    wanted = sorted(set(references))
+    folder = cache_root() / "benchmark_images"
+    embedded = _extract([r for r in wanted if _is_embedded(r)], folder)
+    empty: dict[str, Finding] = {
+        reference: ("image_missing", f"{reference[:80]}: no image bytes in it")
+        for reference, name in embedded.items()
+        if name is None
     }
+    names = {reference: name for reference, name in embedded.items() if name is not None}
+    inside = _look(folder, names, num_workers)
+    files = _look(image_dir, {r: r for r in wanted if not _is_embedded(r)}, num_workers)
+    return ImageFiles(
+        {**inside.paths, **files.paths},
+        {**inside.hashes, **files.hashes},
+        {**empty, **inside.faults, **files.faults},
+    )
 
 
-def hash_reference(reference: str) -> str:
-    """A short name for a reference, which may be a whole image in base64."""
-    return hashlib.sha256(reference.encode()).hexdigest()[:32]
+def _look(folder: Path, names: Mapping[str, str], num_workers: int) -> ImageFiles:
+    """`names` maps references to files in `folder`."""
+    index = index_images(folder, sorted(set(names.values())), num_workers=num_workers)
+    unusable = {
+        name: next((f for f in findings if f[0] in IMAGE_FAULTS), None)
+        for name, findings in index.findings.items()
+    }
+    faults = {r: fault for r, name in names.items() if (fault := unusable.get(name))}
+    sound = {reference: name for reference, name in names.items() if reference not in faults}
+    return ImageFiles(
+        {reference: resolve_image(folder, name) for reference, name in sound.items()},
+        {reference: index.hashes[name] for reference, name in sound.items()},
+        faults,
+    )
 
 
-def is_embedded(reference: str) -> bool:
-    """Whether the image is inside a parquet or TSV file."""
+def _is_embedded(reference: str) -> bool:
     return reference.startswith((_PARQUET, _DATA_URI))
 
 
-def name_image(reference: str) -> str:
-    """A reference for messages: a base64 image is cut short."""
-    return f"{reference[:40]}..." if reference.startswith(_DATA_URI) else reference
-
-
-def _measure(reference: str, image_dir: Path) -> int:
-    if reference.startswith(_DATA_URI):
-        return len(reference)
-    if reference.startswith(_PARQUET):
-        path = _parse_parquet(reference)[0]
-    else:
-        path = resolve_image(image_dir, reference)
-    if not path.is_file():
-        raise ImageError("image_missing", f"{path}: no such image file")
-    return path.stat().st_size
-
-
-def _read_embedded(references: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-    rows: defaultdict[tuple[Path, str], dict[int, str]] = defaultdict(dict)
+def _extract(references: Iterable[str], folder: Path) -> dict[str, str | None]:
+    """Write embedded images out, named by their content; None where there are no bytes."""
+    names: dict[str, str | None] = {}
+    columns: defaultdict[tuple[Path, str], dict[str, int]] = defaultdict(dict)
     for reference in references:
         if reference.startswith(_DATA_URI):
-            yield reference, _decode_base64(reference.partition(",")[2])
+            names[reference] = _keep(_decode_base64(reference.partition(",")[2]), folder)
         else:
-            path, row, column = _parse_parquet(reference)
-            rows[path, column][row] = reference
-    for (path, column), wanted in rows.items():
-        for row, image in enumerate(_iterate_column(path, column)):
-            if row in wanted:
-                yield wanted[row], _read_bytes(image, wanted[row])
+            file, row, column = reference.removeprefix(_PARQUET).rsplit("#", 2)
+            columns[Path(file), column][reference] = int(row)
+    for (path, column), rows in columns.items():
+        found = _extract_rows(path, column, set(rows.values()), folder)
+        names |= {reference: found[str(row)] for reference, row in rows.items()}
+    return names
 
 
-def _iterate_column(path: Path, column: str) -> Iterator[object]:
-    """A parquet column's values, a few at a time: a whole one may not fit in memory."""
+def _extract_rows(path: Path, column: str, rows: set[int], folder: Path) -> dict[str, str | None]:
+    """The file of each row's image, written out unless it was, from this very parquet file."""
+    state = path.stat()
+    key = fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns, column])
+    known = folder / f"{key[:32]}.json"
+    with locked(known):
+        names: dict[str, str | None] = read_json(known) if known.exists() else {}
+        kept = {row for row, name in names.items() if name is None or (folder / name).exists()}
+        due = {row for row in rows if str(row) not in kept}
+        if due:
+            for row, image in _iterate_column(path, column, until=max(due)):
+                if row in due:
+                    content = _read_bytes(image, f"{path}, row {row}, column {column}")
+                    names[str(row)] = _keep(content, folder)
+            write_json(known, names)
+    return names
+
+
+def _keep(content: bytes | None, folder: Path) -> str | None:
+    if content is None:
+        return None
+    name = hashlib.sha256(content).hexdigest()[:32]
+    if not (folder / name).exists():
+        write_atomic(folder / name, content)
+    return name
+
+
+def _iterate_column(path: Path, column: str, *, until: int) -> Iterator[tuple[int, object]]:
+    """A parquet column's values by row, a few at a time: a whole one may not fit in memory."""
+    row = 0
     for batch in pq.ParquetFile(path).iter_batches(batch_size=64, columns=[column]):
-        yield from batch.column(0).to_pylist()
+        yield from enumerate(batch.column(0).to_pylist(), row)
+        row += batch.num_rows
+        if row > until:
+            return
 
 
 def _decode_base64(text: str) -> bytes | None:
@@ -134,16 +174,11 @@ def _decode_base64(text: str) -> bytes | None:
         return None
 
 
-def _read_bytes(image: object, reference: str) -> bytes | None:
+def _read_bytes(image: object, where: str) -> bytes | None:
     content = image.get("bytes") if isinstance(image, dict) else image
     if content is not None and not isinstance(content, bytes):
         raise UserError(
-            f"{reference}: expected an image as bytes (the schema of `datasets`: bytes and path), "
+            f"{where}: expected an image as bytes (the schema of `datasets`: bytes and path), "
             f"found {type(content).__name__}"
         )
     return content
-
-
-def _parse_parquet(reference: str) -> tuple[Path, int, str]:
-    path, row, column = reference.removeprefix(_PARQUET).rsplit("#", 2)
-    return Path(path), int(row), column

@@ -7,10 +7,10 @@ Out: a `BenchmarkResult`; with an output folder also `results.json` and the offi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 
@@ -18,11 +18,15 @@ from prism_tune import __version__
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks import BENCHMARKS
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 from prism_tune.run.folder import write_json
 from prism_tune.schema import BenchmarkResult, Prediction
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_NUM_SHOWN = 12
 _TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".tsv", ".parquet")
 
 
@@ -108,6 +112,21 @@ def print_result(result: BenchmarkResult) -> None:
         console.print(f"- {note}", markup=False, highlight=False)
 
 
+def tabulate_results(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Several `results.json` as a table: one row per metric, a column for each control."""
+    from rich.table import Table
+
+    controls = list(dict.fromkeys(c for result in results for c in _list_controls(result)))
+    table = Table(title="Evaluation")
+    for heading in ("benchmark", "metric", "value", *controls):
+        table.add_column(heading, justify="left" if heading in ("benchmark", "metric") else "right")
+    for result in results:
+        for row in _list_rows(result, controls):
+            table.add_row(*row)
+        table.add_section()
+    return table
+
+
 def format_metric(benchmark: str, value: float) -> str:
     """A metric as its official script shows it: MMMU's prints fractions, the others percentages."""
     return f"{value:.3f}" if benchmark == "mmmu" else f"{value:.2f}"
@@ -133,6 +152,29 @@ def describe_file(path: Path) -> dict[str, str]:
     files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT_SUFFIXES)
     content = [[str(file.relative_to(path)), fingerprint_file(file)] for file in files]
     return {"path": str(path), "sha256": fingerprint(content)}
+
+
+def _list_rows(result: Mapping[str, Any], controls: Sequence[str]) -> list[list[str]]:
+    metrics = result["metrics"]
+    beside = {f"{name}_{control}" for name in metrics for control in _list_controls(result)}
+    names = [name for name in metrics if name not in beside]
+    rows = []
+    for name in names[:_NUM_SHOWN]:
+        values = [metrics.get(key) for key in (name, *(f"{name}_{c}" for c in controls))]
+        benchmark = result["benchmark"]
+        shown = ["" if value is None else format_metric(benchmark, value) for value in values]
+        rows.append(["", name, *shown])
+    num_skipped = sum(result["provenance"].get("num_skipped", {}).values())
+    skipped = f", {num_skipped} skipped" if num_skipped else ""
+    rows[0][0] = f"{result['benchmark']} ({result['num_examples']}{skipped})"
+    if len(names) > _NUM_SHOWN:
+        rows.append(["", f"... {len(names) - _NUM_SHOWN} more in results.json"])
+    return rows
+
+
+def _list_controls(result: Mapping[str, Any]) -> list[str]:
+    controls: list[str] = result["provenance"].get("controls", [])
+    return controls
 
 
 def _describe_answers(answers: Sequence[Prediction]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ _MMVET = Column("MM-Vet", "mmvet", ("score",))
 _MMBENCH = Column("MMBench", "mmbench", ("accuracy",))
 _MME_C = Column("MME-C", "mme", ("cognition",))
 _MME_P = Column("MME-P", "mme", ("perception",))
-_MMMU = Column("MMMU", "mmmu", ("accuracy",), scale=100.0)
+_MMMU = Column("MMMU", "mmmu", ("accuracy_expected",), scale=100.0)
 _TEXTVQA = Column("TextVQA", "textvqa", ("accuracy",))
 _WITHOUT_MMMU = (_SQA, _SQA_IMG, _VIZWIZ, *_POPE_SPLITS, _MMVET, _MMBENCH, _MME_C)
 

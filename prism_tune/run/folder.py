@@ -7,6 +7,7 @@ runs/<name>/
   selection/   stage.json config.yaml scores.parquet subset.json manifest.json evidence/<kind>/
   training/    stage.json config.yaml checkpoint-<step>/ final/ log.jsonl
   evaluation/<benchmark>/  stage.json config.yaml predictions.jsonl results.json
+  unfinished/  an evaluation while it works, until it replaces a finished one
   tables/
   report/      index.html assets/ data/ thumbs/
 ```

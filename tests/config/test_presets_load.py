@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from prism_tune.config.load import load_config, render_config
 from prism_tune.evaluation.benchmarks import BENCHMARKS
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.selection.scorers import SCORERS
 
 ROOT = Path(__file__).parents[2]

@@ -14,122 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+from support.evaluation_runs import NUM_IMAGES, Setting, interrupt_batch
 from support.official_files import NUM, write_official
 from support.tiny import draw_image
 
-from prism_tune.config.sections import Config, ModelConfig, TrainingConfig
+from prism_tune.config.sections import ModelConfig, TrainingConfig
+from prism_tune.data.convert import cache_root
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation import session
+from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.evaluate import evaluate
-from prism_tune.evaluation.generate import GreedyDecoder
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import prepare_tuning
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
-
-NUM_IMAGES = 4
-TASKS = {
-    "shape": "what shape is in the picture?",
-    "color": "what color is the shape in the picture, please?",
-    "is": "is it red?",
-}
-ANSWERS = {"shape": "circle", "color": "red", "is": "yes"}
-
-
-@pytest.fixture(scope="module")
-def benchmark_dir(tmp_path_factory):
-    """12 questions of the quickstart and 6 of POPE on 4 drawn images."""
-    root = tmp_path_factory.mktemp("benchmarks")
-    (root / "images").mkdir()
-    for i in range(NUM_IMAGES):
-        draw_image(root / "images" / f"{i}.png", 3 * i)
-    questions = [
-        {
-            "question_id": f"q{i}-{task}",
-            "image": f"{i}.png",
-            "text": text,
-            "answer": ANSWERS[task],
-            "category": task,
-        }
-        for i in range(NUM_IMAGES)
-        for task, text in TASKS.items()
-    ]
-    (root / "test.json").write_text(json.dumps(questions))
-    (root / "pope").mkdir()
-    for split in ("random", "popular", "adversarial"):
-        lines = [
-            {"question_id": i, "image": f"{i}.png", "text": "Is there a dog?", "label": label}
-            for i, label in ((1, "yes"), (2, "no"))
-        ]
-        path = root / "pope" / f"coco_pope_{split}.json"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return root
-
-
-@pytest.fixture
-def setting(tiny_llava_dir, benchmark_dir, tmp_path):
-    return Setting(tiny_llava_dir, benchmark_dir, tmp_path)
-
-
-class Setting:
-    """A run folder and configs for it."""
-
-    def __init__(self, model_dir, data_dir, tmp_path):
-        self.model_dir = model_dir
-        self.data_dir = data_dir
-        self.run = RunDir(tmp_path / "runs" / "tiny")
-
-    def config(self, *, benchmarks=("quickstart",), data=None, tuning="none", **evaluation):
-        images = str(self.data_dir / "images")
-        return Config.model_validate(
-            {
-                "name": "tiny",
-                "output_dir": str(self.run.root.parent),
-                "model": {"path": str(self.model_dir)},
-                "data": {"records": "unused.json", "num_workers": 0},
-                "training": {"tuning": tuning},
-                "evaluation": {
-                    "benchmarks": benchmarks,
-                    "dtype": "float32",
-                    "data": {
-                        "quickstart": {
-                            "annotations": str(self.data_dir / "test.json"),
-                            "image_dir": images,
-                        },
-                        "pope": {"annotations": str(self.data_dir / "pope"), "image_dir": images},
-                        **(data or {}),
-                    },
-                    **evaluation,
-                },
-            }
-        )
-
-    def evaluate(self, *, force=False, **config):
-        evaluate(self.config(**config), self.run, force=force)
-
-    def lines(self, benchmark="quickstart", stem="predictions"):
-        path = self.run.benchmark(benchmark) / f"{stem}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()]
-
-    def results(self, benchmark="quickstart"):
-        return json.loads((self.run.benchmark(benchmark) / "results.json").read_text())
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """The requests that reach a model, in the order they are made."""
-    seen = []
-    answer = GreedyDecoder.answer
-
-    def watch(self, requests, **options):
-        seen.extend(requests)
-        return answer(self, requests, **options)
-
-    monkeypatch.setattr(GreedyDecoder, "answer", watch)
-    return seen
 
 
 def test_predictions_are_llavas_answer_file_in_question_order(setting, benchmark_dir):
@@ -143,7 +44,7 @@ def test_predictions_are_llavas_answer_file_in_question_order(setting, benchmark
     assert len({line["answer_id"] for line in lines}) == len(lines)
     assert len({line["text"] for line in lines}) > 3
     assert sorted(p.name for p in setting.run.benchmark("quickstart").iterdir()) == [
-        "predictions.inputs.json",
+        "config.yaml",
         "predictions.jsonl",
         "results.json",
         "stage.json",
@@ -219,8 +120,8 @@ def test_questions_images_tokens_and_flops_are_metered(setting, asked):
 def test_finished_benchmark_is_skipped_without_a_model(setting, monkeypatch):
     setting.evaluate()
     before = setting.lines()
-    monkeypatch.setattr(session, "load_tuned", None)
-    monkeypatch.setattr(session, "load_processor", None)
+    monkeypatch.setattr(checkpoint, "load_tuned", None)
+    monkeypatch.setattr(checkpoint, "load_processor", None)
     setting.evaluate()
     assert setting.lines() == before
 
@@ -251,30 +152,22 @@ def test_run_killed_before_scoring_needs_no_model(setting, monkeypatch):
     setting.evaluate()
     before = setting.results()
     (setting.run.benchmark("quickstart") / "stage.json").unlink()
-    monkeypatch.setattr(session, "load_tuned", None)
+    monkeypatch.setattr(checkpoint, "load_tuned", None)
     setting.evaluate()
     assert setting.results() == before
 
 
-def test_answers_are_on_disk_after_each_batch(setting, monkeypatch):
-    """An exception in the third batch loses that batch only; older answers do not come back."""
-    setting.evaluate(batch_size=3)
-    generate_batch = GreedyDecoder._answer_batch
-    calls = []
-
-    def fail_third(self, batch, *rest):
-        calls.append(batch)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return generate_batch(self, batch, *rest)
-
-    monkeypatch.setattr(GreedyDecoder, "_answer_batch", fail_third)
-    with pytest.raises(KeyboardInterrupt):
-        setting.evaluate(batch_size=2)
-    assert len(setting.lines()) == 4
-    folder = setting.run.benchmark("quickstart")
-    assert not (folder / "results.json").exists()
-    assert not (folder / "stage.json").exists()
+def test_answers_are_on_disk_after_each_batch(setting, asked, monkeypatch):
+    """An exception in the third batch loses that batch only."""
+    with monkeypatch.context() as patch:
+        interrupt_batch(patch, number=3)
+        with pytest.raises(KeyboardInterrupt):
+            setting.evaluate(batch_size=2)
+    assert not setting.run.benchmark("quickstart").exists()
+    asked.clear()
+    setting.evaluate(batch_size=2)
+    assert len(asked) == 12 - 4
+    assert not (setting.run.root / "unfinished").exists()
 
 
 def test_higher_limit_asks_only_the_new_questions(setting, asked):
@@ -288,27 +181,33 @@ def test_higher_limit_asks_only_the_new_questions(setting, asked):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"batch_size": 3}, "batch_size"), ({"profile": "lmms_eval"}, "profile")],
+    [
+        ({"batch_size": 3}, "evaluation.batch_size"),
+        ({"profile": "lmms_eval"}, "evaluation.profile"),
+    ],
 )
-def test_changed_protocol_starts_afresh_and_says_so(setting, asked, caplog, change, named):
+def test_changed_protocol_asks_everything_again_and_says_so(setting, asked, caplog, change, named):
     caplog.set_level("INFO")
     setting.evaluate()
     setting.evaluate(**change)
     assert len(asked) == 24
     assert f"evaluation/quickstart: runs again (changed: {named})" in caplog.text
-    assert re.search(rf"predictions\.jsonl: answered afresh \(changed: {named}\)", caplog.text)
 
 
-def test_other_image_under_the_same_name_is_asked_again(setting, asked, tmp_path):
+def test_an_image_edited_to_the_same_size_is_asked_again(setting, asked, tmp_path):
     images = tmp_path / "images"
-    shutil.copytree(setting.data_dir / "images", images)
-    annotations = str(setting.data_dir / "test.json")
+    images.mkdir()
+    for name in range(NUM_IMAGES):
+        Image.new("RGB", (40, 32), (name, 0, 0)).save(images / f"{name}.bmp")
+    rows = (setting.data_dir / "test.json").read_text().replace(".png", ".bmp")
+    (tmp_path / "test.json").write_text(rows)
+    annotations = str(tmp_path / "test.json")
     data = {"quickstart": {"annotations": annotations, "image_dir": str(images)}}
     setting.evaluate(data=data)
     asked.clear()
-    (images / "2.png").write_bytes((images / "3.png").read_bytes() + b"\0")
+    Image.new("RGB", (40, 32), (0, 99, 0)).save(images / "2.bmp")
     setting.evaluate(data=data)
-    assert {path.name for request in asked for path in request.images} == {"2.png"}
+    assert {path.name for request in asked for path in request.images} == {"2.bmp"}
 
 
 def test_controls_change_what_the_model_sees_and_stand_beside_the_metrics(setting, asked):
@@ -340,6 +239,17 @@ def test_adding_a_control_keeps_the_answers(setting, asked):
     setting.evaluate()
     setting.evaluate(controls=["blind"])
     assert len(asked) == 12 + 3
+
+
+def test_what_only_decides_which_questions_are_asked_keeps_the_answers(setting, monkeypatch):
+    config = setting.config()
+    evaluate(config, setting.run, force=False)
+    before = setting.lines()
+    monkeypatch.setattr(checkpoint, "load_tuned", None)
+    policy = config.data.model_copy(update={"policy": {"image_missing": "skip"}})
+    evaluate(config.model_copy(update={"seed": 7, "data": policy}), setting.run, force=False)
+    assert setting.lines() == before
+    assert Stage(setting.run.benchmark("quickstart")).config().seed == 7
 
 
 def test_two_processes_answer_every_question_exactly_once(setting, tmp_path):
@@ -376,10 +286,12 @@ def test_answers_of_several_processes_are_resumed_by_one(setting, asked):
     folder = setting.run.benchmark("quickstart")
     whole = (folder / "predictions.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)
-    (folder / "predictions.jsonl").unlink()
-    (folder / "predictions.rank-0.jsonl").write_bytes(b"".join(lines[0:8:2]))
-    (folder / "predictions.rank-1.jsonl").write_bytes(b"".join(lines[1:6:2]) + b'{"question_id"')
-    (folder / "stage.json").unlink()
+    unfinished = setting.run.root / "unfinished/evaluation/quickstart"
+    unfinished.mkdir(parents=True)
+    (unfinished / "predictions.rank-0.jsonl").write_bytes(b"".join(lines[0:8:2]))
+    torn = b"".join(lines[1:6:2]) + b'{"question_id"'
+    (unfinished / "predictions.rank-1.jsonl").write_bytes(torn)
+    shutil.rmtree(folder)
     asked.clear()
     setting.evaluate()
     assert len(asked) == 5
@@ -413,7 +325,9 @@ def test_images_inside_parquet_are_answered_like_files(setting, tmp_path):
     )
     from_rows = [(line["question_id"], line["text"]) for line in setting.lines("pope")]
     assert sorted(from_rows) == sorted(from_files)
-    assert len(list((setting.run.benchmark("pope") / "images").iterdir())) == 2 + 1
+    kept = cache_root() / "benchmark_images"
+    pictures = {(setting.data_dir / "images" / f"{n}.png").read_bytes() for n in (1, 2)}
+    assert {path.read_bytes() for path in kept.iterdir() if not path.suffix} >= pictures
 
 
 def test_missing_images_are_listed_before_any_answer(setting, asked, tmp_path):
@@ -480,6 +394,8 @@ def test_an_adapter_directory_is_evaluated_on_its_base(setting, tiny_llava_dir, 
     provenance = setting.results()["provenance"]
     assert provenance["model"] == str(tiny_llava_dir)
     assert provenance["checkpoint_path"] == str(tmp_path / "adapter")
+    recorded = Stage(setting.run.benchmark("quickstart")).config()
+    assert recorded == setting.config()  # what was asked, not the base that stands for it
 
 
 def test_unknown_benchmark_names_the_nearest(setting):
@@ -492,18 +408,13 @@ def test_benchmark_without_data_names_the_config_key(setting):
         setting.evaluate(benchmarks=["mme"])
 
 
-def test_untrained_run_names_the_command(setting):
-    with pytest.raises(UserError, match="first run `prism-tune train CONFIG`"):
-        setting.evaluate(tuning="full")
-
-
 def test_tuned_checkpoint_is_evaluated_and_its_change_noticed(setting, asked, caplog):
     caplog.set_level("INFO")
     shutil.copytree(setting.model_dir, setting.run.checkpoint)
-    Stage(setting.run.training).finish({"steps": 1})
+    Stage(setting.run.training).finish({"steps": 1}, config=setting.config(tuning="full"))
     setting.evaluate(tuning="full")
     assert setting.results()["provenance"]["checkpoint_path"] == str(setting.run.checkpoint)
-    Stage(setting.run.training).finish({"steps": 2})
+    Stage(setting.run.training).finish({"steps": 2}, config=setting.config(tuning="full"))
     setting.evaluate(tuning="full")
     assert len(asked) == 24
     assert "runs again (changed: checkpoint)" in caplog.text

@@ -13,8 +13,8 @@ from prism_tune.evaluation import fetch
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.benchmarks.mmmu import DOMAINS
 from prism_tune.evaluation.data_sources import DATA_SOURCES
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.tasks import find_split_files
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.run.folder import read_json
 
 

@@ -14,7 +14,7 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.errors import UserError
-from prism_tune.evaluation.generate import GreedyDecoder, Request, collate_prompts
+from prism_tune.evaluation.generate import Decoder, Request, collate_prompts
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 
@@ -55,8 +55,12 @@ def requests(processor, tmp_path_factory):
 
 
 def decode(model, processor, *, batch_size=8, num_workers=0):
-    return GreedyDecoder(
-        model, processor, end_token="</s>", batch_size=batch_size, num_workers=num_workers
+    return Decoder(
+        lambda: model,
+        processor,
+        template="vicuna_v1",
+        batch_size=batch_size,
+        num_workers=num_workers,
     )
 
 
@@ -170,7 +174,7 @@ def test_generation_stops_at_the_templates_end_token(model, processor, requests)
     end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     head = model.get_output_embeddings()
     model.set_output_embeddings(_Always(head, end))
-    decoder = GreedyDecoder(model, processor, end_token="<|im_end|>", batch_size=4, num_workers=0)
+    decoder = Decoder(lambda: model, processor, template="chatml", batch_size=4, num_workers=0)
     answers = answer_all(decoder, requests[:4])
     assert {(a.text, a.num_new_tokens, a.finished) for a in answers.values()} == {("", 1, True)}
 

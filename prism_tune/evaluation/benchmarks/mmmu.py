@@ -14,11 +14,15 @@ Prompt: llava15: question + "\n" + lines "(A) text" + "\n\n" + INSTRUCTION_CHOIC
 Decoding: greedy, 128 new tokens (lmms_eval: 16). The official run used 5 beams, sampling, and an
     unpadded image; it cannot be reproduced.
 Parsing: `mmmu_answers.py`. Where the options are known (parquet, or the official folder) a letter
-    is parsed from the response, and an answer without one is drawn at random per question; where
-    they are not (`answer_dict_val.json` with a JSON or jsonl of answers) the response itself is
+    is parsed from the response, and an answer without one is drawn at random; where they are not
+    (`answer_dict_val.json` with a JSON or jsonl of answers) the response itself is
     compared, as `main_eval_only.py` does.
 Metric: accuracy over all questions, 6 domains and 30 subjects, as the official script prints it:
-    a fraction rounded to 3 decimals. `accuracy_expected` gives a drawn answer 1 / options credit.
+    a fraction rounded to 3 decimals. `accuracy_expected`, the headline, owes nothing to a draw: an
+    answer without a letter has the credit of its expectation, 1 / options. `accuracy`, domains and
+    subjects are the official ones, by the official module's own draw (one generator, seed 42, in
+    the order of the official files), whatever the order of the answers. A question's credit is the
+    expected one.
 Missing answers: wrong (the official scripts leave them out).
 Deviations: lmms-eval's letter test finds the A of "NASA ", and passes a list of answers on as a
     string; the latter is mended here.
@@ -41,7 +45,8 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks.mmmu_answers import (
-    draw_choice,
+    draw_choices,
+    find_subject,
     judge_open,
     parse_choice,
     parse_choice_lmms_eval,
@@ -72,11 +77,13 @@ _PARSERS = {"llava15": parse_choice, "lmms_eval": parse_choice_lmms_eval}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Credit of one answer, its expectation over the random draw, and how it was found."""
+    """Credit of one answer; for one without a letter its expectation, and what is drawn from.
 
-    credit: float
+    `compared`: there were no options, so that the response was compared as it stands.
+    """
+
     expected: float
-    drawn: bool = False
+    letters: tuple[str, ...] = ()
     compared: bool = False
 
 
@@ -127,48 +134,52 @@ def score_answers(
         id_key(question): _judge(question, joined.answers.get(id_key(question)), profile)
         for question in questions
     }
-    credits = {key: verdict.credit for key, verdict in verdicts.items()}
-    expected = mean(verdict.expected for verdict in verdicts.values())
-    num_drawn = sum(verdict.drawn for verdict in verdicts.values())
+    expected = {key: verdict.expected for key, verdict in verdicts.items()}
+    drawn = draw_choices({key: v.letters for key, v in verdicts.items() if v.letters})
+    golds = {id_key(question): _list_golds(question.reference) for question in questions}
+    official = expected | {key: float(letter in golds[key]) for key, letter in drawn.items()}
     notes = list(joined.notes)
     if len(questions) != _NUM_QUESTIONS:
         notes.insert(0, f"{len(questions)} questions; the validation split has {_NUM_QUESTIONS}")
-    if num_drawn:
-        notes.append(f"{num_drawn} answer(s) without a letter, drawn at random per question")
+    if drawn:
+        notes.append(
+            f"{len(drawn)} answer(s) without a letter: `accuracy_expected` gives them 1 / options, "
+            "`accuracy` the official script's draw (seed 42)"
+        )
     if any(verdict.compared for verdict in verdicts.values()):
         notes.append("options unknown: multiple-choice answers are compared as they stand")
     metrics = {
-        "accuracy": _round(credits.values()),
-        "accuracy_expected": round(expected, 3),
-        **_group_metrics(credits),
+        "accuracy_expected": _round(expected.values()),
+        "accuracy": _round(official.values()),
+        **_group_metrics(official),
     }
-    groups = {"accuracy": ""}
-    return joined.make_result("mmmu", profile, metrics, credits, notes, scale=1, groups=groups)
+    groups = {"accuracy_expected": ""}
+    return joined.make_result("mmmu", profile, metrics, expected, notes, scale=1, groups=groups)
 
 
 def _judge(question: Question, answer: Prediction | None, profile: Profile) -> Verdict:
     if answer is None:
-        return Verdict(0.0, 0.0)
+        return Verdict(0.0)
     gold = question.reference
     if question.metadata["question_type"] != _CHOICE:
-        right = float(judge_open(parse_open(answer.text), gold))
-        return Verdict(right, right)
+        return Verdict(float(judge_open(parse_open(answer.text), gold)))
     options = question.metadata.get("options") or answer.metadata.get("index2ans")
-    golds = [gold] if isinstance(gold, str) else list(gold)
+    golds = _list_golds(gold)
     if not options:
-        right = float(answer.text in golds)
-        return Verdict(right, right, compared=True)
+        return Verdict(float(answer.text in golds), compared=True)
     letter = _PARSERS[profile](answer.text, options)
     if letter is not None:
-        right = float(letter in golds)
-        return Verdict(right, right)
-    drawn = draw_choice(id_key(question), list(options))
+        return Verdict(float(letter in golds))
     chance = sum(option in golds for option in options) / len(options)
-    return Verdict(float(drawn in golds), chance, drawn=True)
+    return Verdict(chance, letters=tuple(options))
+
+
+def _list_golds(reference: str | Sequence[str]) -> list[str]:
+    return [reference] if isinstance(reference, str) else list(reference)
 
 
 def _group_metrics(credits: Mapping[str, float]) -> dict[str, float]:
-    by_subject = group_credits(credits, {key: _find_subject(key) for key in credits})
+    by_subject = group_credits(credits, {key: find_subject(key) for key in credits})
     metrics = {}
     for domain, members in DOMAINS.items():
         listed = [credit for subject in members.split() for credit in by_subject.get(subject, ())]
@@ -181,10 +192,6 @@ def _round(credits: Any) -> float:
     return round(mean(credits), 3)
 
 
-def _find_subject(question_id: str) -> str:
-    return "_".join(question_id.split("_")[1:-1])
-
-
 def _from_answer_dict(question_id: str, entry: Any, file: Path) -> Question:
     require_keys(entry, ("question_type", "ground_truth"), f"{file}, {question_id}")
     return Question(
@@ -192,7 +199,7 @@ def _from_answer_dict(question_id: str, entry: Any, file: Path) -> Question:
         text="",
         images=(),
         reference=entry["ground_truth"],
-        category=_find_subject(question_id),
+        category=find_subject(question_id),
         metadata={"question": "", "question_type": entry["question_type"]},
     )
 
@@ -223,7 +230,7 @@ def _make_question(row: Mapping[str, Any], file: Path, index: int, profile: Prof
             if n == 1 or f"<image {n}>" in text
         ),
         reference=answer,
-        category=_find_subject(row["id"]),
+        category=find_subject(row["id"]),
         metadata={
             "question": row["question"],
             "question_type": row["question_type"],

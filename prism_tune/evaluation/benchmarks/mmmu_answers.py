@@ -51,16 +51,24 @@ def parse_choice_lmms_eval(response: str, options: Mapping[str, str]) -> str | N
     return _last_quoted(options, padded)
 
 
-def draw_choice(question_id: str, letters: Sequence[str]) -> str:
-    """What stands for an answer without a letter: a draw that depends on the question alone.
+def draw_choices(unparsed: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What stands for answers without a letter: the official module's own draw.
 
-    The official script draws from one generator for all questions, so that there the order of the
-    files changes the score.
+    `eval_utils.py` seeds Python's generator with 42 when it is imported; from then on each answer
+    without a letter takes the next `random.choice` of its letters, subject by subject in the
+    alphabet's order, within a subject in the order of its file, which is that of the numbers.
+    With a folder of the official layout this is what `main_parse_and_eval.py` draws.
+
+    Args:
+        unparsed: question id -> its letters, in any order.
     """
-    # Chosen knowing the outcome: of seven natural seedings per question, this one gives the two
-    # drawn answers of LLaVA-1.5-13B's published folder the credit they have in its official .367
-    # (expectation .366). `accuracy_expected` is the figure that owes nothing to the draw.
-    return random.Random(question_id).choice(list(letters))
+    generator = random.Random(42)
+    return {key: generator.choice(list(unparsed[key])) for key in sorted(unparsed, key=_place)}
+
+
+def find_subject(question_id: str) -> str:
+    """`validation_Art_Theory_1` -> `Art_Theory`."""
+    return "_".join(question_id.split("_")[1:-1])
 
 
 def parse_open(response: str) -> list[Normalized]:
@@ -92,6 +100,11 @@ def normalize(text: str) -> list[Normalized]:
     except ValueError:
         lowered = stripped.lower()
         return [f" {lowered}", f"{lowered} "] if len(lowered) == 1 else [lowered]
+
+
+def _place(question_id: str) -> tuple[str, int, str]:
+    number = question_id.rpartition("_")[2]
+    return find_subject(question_id), int(number) if number.isdecimal() else 0, question_id
 
 
 def _pad(response: str) -> str:

@@ -34,8 +34,8 @@ from prism_tune.evaluation.annotations import (
     require_keys,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.grades import Grades, is_grades, parse_grades
 from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c
-from prism_tune.evaluation.grades import Grades, is_grades, parse_grades
 from prism_tune.evaluation.metrics import mean
 from prism_tune.evaluation.predictions import (
     Joined,

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.grades import Grade
+from prism_tune.evaluation.benchmarks.grades import Grade
 from prism_tune.evaluation.judge.prompt import ASK_AGAIN
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.grades import Readout, name_local_judge
+from prism_tune.evaluation.benchmarks.grades import Readout, name_local_judge
 from prism_tune.evaluation.judge.judge import Judge, describe_cost, grade, plan_grading
 from prism_tune.evaluation.judge.prompt import read_judge_prompt
 from prism_tune.evaluation.score import print_result

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks import mmvet
-from prism_tune.evaluation.grades import Grade
+from prism_tune.evaluation.benchmarks.grades import Grade
 from prism_tune.evaluation.judge.prompt import JudgePrompt
 from prism_tune.evaluation.predictions import id_key, name_keys
 from prism_tune.evaluation.score import result_to_json, score

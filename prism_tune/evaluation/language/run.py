@@ -1,14 +1,15 @@
 """Language benchmarks through lm-eval, on the tuned model in memory, as text only.
 
-In: a plan and a model. Out: `tasks/<task>.json` for each task as it finishes (a killed run resumes
-with the next), then `results.json`. Prompts are lm-eval's, without chat template.
+In: the config and a benchmark's name, then a decoder's model. Out: `tasks/<task>.json` for each
+task as it finishes (a killed run resumes with the next), and a `BenchmarkResult`. Prompts are
+lm-eval's, without chat template.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,107 +18,127 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from prism_tune.config.sections import Config
+from prism_tune.config.depends import fields_of
+from prism_tune.config.sections import BenchmarkData, Config
+from prism_tune.evaluation.answer_store import ResultFolder
+from prism_tune.evaluation.generate import Decoder
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.metrics import percent
-from prism_tune.evaluation.plan import find_data
 from prism_tune.processes import barrier, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
-from prism_tune.run.folder import RunDir, read_json, write_json
-from prism_tune.run.stage import Stage
+from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult
 
 _FEWSHOT_SEED = 1234
 """lm-eval's own, so that examples drawn at random are those of its command line."""
 
+_WITHOUT_EFFECT = {
+    "seed",
+    "model.template",
+    "model.image_aspect_ratio",
+    "data.policy",
+    "evaluation.profile",
+    "evaluation.controls",
+}
+"""lm-eval's prompts are its own, and hold no image."""
+
 
 @dataclass(frozen=True)
-class LanguagePlan:
-    """One language benchmark: where its data come from and what its result depends on."""
+class LanguageEvaluation:
+    """One language benchmark of a config, checked and ready to run.
+
+    Attributes:
+        name: its key in `LANGUAGE_BENCHMARKS`.
+        source: a folder in the hub's layout, or a hub id.
+        inputs: everything the result depends on, by the name shown when it changed.
+    """
 
     name: str
     source: str
-    limit: int | None
-    folder: Path
-    inputs: dict[str, Any]
+    inputs: Mapping[str, Any]
 
     @property
-    def stage(self) -> Stage:
-        """Whether the benchmark finished."""
-        return Stage(self.folder)
+    def answer_inputs(self) -> Mapping[str, Any]:
+        """What every single answer depends on."""
+        return self.inputs
 
-    @property
-    def title(self) -> str:
-        """The stage's name in the log and in timings.json."""
-        return f"evaluation/{self.name}"
+    def run(
+        self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None
+    ) -> BenchmarkResult | None:
+        """Run the tasks that have no result yet, each process its share.
 
-    def task_path(self, task: str) -> Path:
-        """What a task came to."""
-        return self.folder / "tasks" / f"{task}.json"
+        Returns:
+            The result on the main process, else None.
+        """
+        tasks = list_tasks(self.name)
+        if is_main():
+            self._take_over(folder)
+        barrier()
+        share = [task for task in tasks[rank() :: world_size()] if not self._is_done(folder, task)]
+        if share:
+            self._run_tasks(share, decoder, folder)
+        barrier()
+        if not is_main():
+            return None
+        result = _sum_up(self.name, {task: read_json(_task_path(folder, task)) for task in tasks})
+        if timer:
+            timer.tick(questions=result.num_examples)
+        named = {name.rpartition(".")[2]: value for name, value in self.inputs.items()}
+        provenance = {**result.provenance, **named, "annotations": self.source}
+        return replace(result, provenance=provenance)
+
+    def _run_tasks(self, tasks: Sequence[str], decoder: Decoder, folder: ResultFolder) -> None:
+        with tempfile.TemporaryDirectory(prefix="prism_tune-lm_eval-") as written:
+            write_task_files(self.name, self.source, Path(written))
+            manager = TaskManager(include_path=written, include_defaults=False)
+            model: Any = decoder.model
+            size = self.inputs["evaluation.batch_size"]
+            tokenizer = decoder.processor.tokenizer
+            lm = _WindowedLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
+            for task in tasks:
+                outcome = _run_task(self, task, lm, manager)
+                record = {"fingerprint": fingerprint(self.inputs), **outcome}
+                write_json(_task_path(folder, task), record)
+
+    def _take_over(self, folder: ResultFolder) -> None:
+        """Task results of a finished evaluation with the same inputs."""
+        for path in (p for source in folder.sources for p in source.glob("tasks/*.json")):
+            record = read_json(path)
+            if record["fingerprint"] == fingerprint(self.inputs):
+                write_json(_task_path(folder, path.stem), record)
+
+    def _is_done(self, folder: ResultFolder, task: str) -> bool:
+        path = _task_path(folder, task)
+        return path.exists() and read_json(path)["fingerprint"] == fingerprint(self.inputs)
 
 
-def plan_language(
-    config: Config, run: RunDir, name: str, checkpoint_fingerprint: str
-) -> LanguagePlan:
+def open_language(
+    config: Config, name: str, data: BenchmarkData, checkpoint_fingerprint: str
+) -> LanguageEvaluation:
     """Find a language benchmark's data.
 
     Raises:
-        ConfigError: no `evaluation.data` for it.
         UserError: a local folder without the files of a split.
     """
-    data = find_data(config, name)
     checksum: Any = data.annotations
     if Path(data.annotations).is_dir():
         files = find_split_files(name, Path(data.annotations))
         checksum = {s: [fingerprint_file(Path(p)) for p in paths] for s, paths in files.items()}
-    return LanguagePlan(
+    fields = fields_of(config, "answers")
+    return LanguageEvaluation(
         name=name,
         source=data.annotations,
-        limit=data.limit,
-        folder=run.benchmark(name),
         inputs={
+            **{key: value for key, value in fields.items() if key not in _WITHOUT_EFFECT},
             "checkpoint": checkpoint_fingerprint,
             "data": fingerprint(checksum),
             "limit": data.limit,
             "num_fewshot": LANGUAGE_BENCHMARKS[name].num_fewshot,
-            "dtype": config.evaluation.dtype,
-            "batch_size": config.evaluation.batch_size,
             "lm_eval": version("lm_eval"),
         },
     )
-
-
-def answer_language(
-    plan: LanguagePlan, load_model: Callable[[], tuple[Any, Any]], *, force: bool
-) -> BenchmarkResult | None:
-    """Run the tasks that have no result yet, each process its share.
-
-    Args:
-        plan: the benchmark.
-        load_model: gives model and tokenizer; called only when something is left to do.
-        force: run every task again.
-
-    Returns:
-        The result on the main process, else None.
-    """
-    tasks = list_tasks(plan.name)
-    asked = fingerprint(plan.inputs)
-    share = [
-        task for task in tasks[rank() :: world_size()] if force or not _is_done(plan, task, asked)
-    ]
-    if share:
-        model, tokenizer = load_model()
-        with tempfile.TemporaryDirectory(prefix="prism_tune-lm_eval-") as folder:
-            write_task_files(plan.name, plan.source, Path(folder))
-            manager = TaskManager(include_path=folder, include_defaults=False)
-            size = plan.inputs["batch_size"]
-            lm = _WindowedLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
-            for task in share:
-                record = {"fingerprint": asked, **_run_task(plan, task, lm, manager)}
-                write_json(plan.task_path(task), record)
-    barrier()
-    return _sum_up(plan, {task: read_json(plan.task_path(task)) for task in tasks if is_main()})
 
 
 class _WindowedLM(HFLM):
@@ -138,42 +159,41 @@ class _WindowedLM(HFLM):
         return super().generate_until(requests, *args, **options)
 
 
-def _is_done(plan: LanguagePlan, task: str, asked: str) -> bool:
-    path = plan.task_path(task)
-    return path.exists() and read_json(path)["fingerprint"] == asked
+def _task_path(folder: ResultFolder, task: str) -> Path:
+    return folder.unfinished / "tasks" / f"{task}.json"
 
 
-def _run_task(plan: LanguagePlan, task: str, lm: _WindowedLM, manager: Any) -> dict[str, Any]:
+def _run_task(
+    evaluation: LanguageEvaluation, task: str, lm: _WindowedLM, manager: Any
+) -> dict[str, Any]:
     """Each question's credit under every metric, and how many contexts did not fit."""
     lm.num_cut = 0
     loaded = manager.load([task])
     loaded["tasks"][task].set_fewshot_seed(seed=_FEWSHOT_SEED)
     # Not `simple_evaluate`: under torchrun it answers on local rank 0 only, and it looks through
     # the installed packages for each of 57 subjects.
-    outcome: Any = evaluate(lm, loaded, limit=plan.limit, bootstrap_iters=0)
+    outcome: Any = evaluate(lm, loaded, limit=evaluation.inputs["limit"], bootstrap_iters=0)
     credits = {
         name: {
             str(row["doc_id"]): float(row[metric])
             for row in outcome["samples"][task]
             if row["filter"] == chosen
         }
-        for name, (metric, chosen) in LANGUAGE_BENCHMARKS[plan.name].metrics.items()
+        for name, (metric, chosen) in LANGUAGE_BENCHMARKS[evaluation.name].metrics.items()
     }
     return {"credits": credits, "num_cut": int(lm.num_cut)}
 
 
-def _sum_up(plan: LanguagePlan, records: Mapping[str, Mapping[str, Any]]) -> BenchmarkResult | None:
+def _sum_up(benchmark: str, records: Mapping[str, Mapping[str, Any]]) -> BenchmarkResult:
     """Micro averages over all questions, in percent; with several tasks, one figure each beside."""
-    if not is_main():
-        return None
-    names = list(LANGUAGE_BENCHMARKS[plan.name].metrics)
+    names = list(LANGUAGE_BENCHMARKS[benchmark].metrics)
     metrics = {
         name: percent([c for r in records.values() for c in r["credits"][name].values()])
         for name in names
     }
     if len(records) > 1:
         for task, record in records.items():
-            subject = task.removeprefix(f"{plan.name}_")
+            subject = task.removeprefix(f"{benchmark}_")
             metrics[f"{names[0]}_{subject}"] = percent(list(record["credits"][names[0]].values()))
     per_question = {
         f"{task}/{doc}": credit
@@ -183,7 +203,7 @@ def _sum_up(plan: LanguagePlan, records: Mapping[str, Mapping[str, Any]]) -> Ben
     num_cut = sum(record["num_cut"] for record in records.values())
     cut = f"{num_cut} context(s) were longer than the model's window and lost their beginning"
     return BenchmarkResult(
-        benchmark=plan.name,
+        benchmark=benchmark,
         metrics=metrics,
         num_examples=len(per_question),
         num_missing=0,

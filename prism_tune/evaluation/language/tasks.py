@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prism_tune.errors import UserError
-from prism_tune.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS, LanguageBenchmark
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS, LanguageBenchmark
 
 
 def list_tasks(name: str) -> list[str]:

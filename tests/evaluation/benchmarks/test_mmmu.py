@@ -74,21 +74,34 @@ def test_the_official_folder_is_parsed_with_its_options(annotations, tmp_path):
     questions = BENCHMARK.load_questions(annotations, "llava15")
     result = BENCHMARK.score(questions, BENCHMARK.read_predictions(folder), "llava15")
     assert result.metrics["Math"] == 1
+    # One answer without a letter among two options: (1 + 1 + 1/2) / 3. The first draw of seed 42
+    # among A and B is A, which is right.
     assert result.metrics["accuracy_expected"] == 0.833
-    assert "1 answer(s) without a letter, drawn at random per question" in result.notes
+    assert result.metrics["accuracy"] == 1
+    assert list(result.metrics)[:2] == ["accuracy_expected", "accuracy"]
+    assert result.per_question["validation_Art_Theory_1"] == 0.5
+    assert (
+        "1 answer(s) without a letter: `accuracy_expected` gives them 1 / options, `accuracy` the "
+        "official script's draw (seed 42)"
+    ) in result.notes
 
 
-def test_a_drawn_answer_does_not_depend_on_order_or_company(annotations, tmp_path):
+def test_the_order_of_files_and_answers_does_not_change_a_draw(annotations, tmp_path):
     responses = dict.fromkeys(("validation_Math_1", "validation_Art_Theory_1"), "unsure")
     folder = write_outputs(tmp_path / "out", responses)
     questions = BENCHMARK.load_questions(annotations, "llava15")
     answers = BENCHMARK.read_predictions(folder)
-    both = BENCHMARK.score(questions, answers, "llava15").per_question
-    for answer in answers:
-        alone = BENCHMARK.score(questions, [answer], "llava15").per_question
-        assert alone[answer.question_id] == both[answer.question_id]
+    result = BENCHMARK.score(questions, answers, "llava15")
+    # Art_Theory goes first and draws A (right), Math draws A (wrong); the open one is missing.
+    generator = random.Random(42)
+    assert [generator.choice("AB") for _ in range(2)] == ["A", "A"]
+    assert (result.metrics["Art_Theory"], result.metrics["Math"]) == (1, 0)
+    assert result.metrics["accuracy"] == 0.333
+    assert result.metrics["accuracy_expected"] == 0.333
     shuffled = random.Random(0).sample(questions, 3)
-    assert BENCHMARK.score(shuffled, answers[::-1], "llava15").per_question == both
+    again = BENCHMARK.score(shuffled, answers[::-1], "llava15")
+    assert again.metrics == result.metrics
+    assert again.per_question == result.per_question
 
 
 def test_parquet_questions_are_prompted_in_both_profiles(parquet):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.grades import Grade
+from prism_tune.evaluation.benchmarks.grades import Grade
 from prism_tune.evaluation.judge.api import ApiJudge, parse_score
 from prism_tune.evaluation.judge.judge import describe_cost, grade, plan_grading
 from prism_tune.evaluation.judge.local import SCORES, LocalJudge

@@ -11,7 +11,7 @@ import torch
 
 from prism_tune.config.sections import Config, ModelConfig
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation import session
+from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.language import run as language
 from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
@@ -160,8 +160,34 @@ def test_mmlu_is_five_shot_over_57_subjects_and_resumes_by_subject(make_config, 
     assert len(results["metrics"]) == 58
     assert next(iter(results["metrics"])) == "accuracy"
     assert results["provenance"]["num_fewshot"] == 5
-    monkeypatch.setattr(session, "load_tuned", None)
+    monkeypatch.setattr(checkpoint, "load_tuned", None)
     evaluate(config, run, force=False)
+
+
+def test_an_interrupted_evaluation_leaves_the_finished_one(make_config, run, monkeypatch):
+    config = make_config("hellaswag")
+    evaluate(config, run, force=False)
+    before = read_results(run, "hellaswag")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(language, "_run_task", interrupt)
+    other = config.evaluation.model_copy(update={"batch_size": 2})
+    for changed in (config.model_copy(update={"evaluation": other}), config):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(changed, run, force=changed is config)
+        assert read_results(run, "hellaswag") == before
+    evaluate(config, run, force=False)
+
+
+def test_what_only_vision_benchmarks_read_changes_nothing(make_config, run, caplog):
+    config = make_config("hellaswag")
+    evaluate(config, run, force=False)
+    caplog.set_level("INFO")
+    other = config.evaluation.model_copy(update={"controls": ("blind",), "profile": "lmms_eval"})
+    evaluate(config.model_copy(update={"evaluation": other, "seed": 3}), run, force=False)
+    assert "evaluation/hellaswag: already finished" in caplog.text
 
 
 def test_generated_answers_are_scored_and_cut_contexts_counted(make_config, run, tmp_path):

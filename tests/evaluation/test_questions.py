@@ -1,4 +1,4 @@
-"""The controls change what the model is shown, and nothing else."""
+"""Questions as they are asked: the controls change what the model is shown, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_tune.errors import UserError
-from prism_tune.evaluation.controls import add_control_metrics, apply_control
+from prism_tune.evaluation.questions import apply_control
 from prism_tune.schema import Question
 
 QUESTIONS = [
@@ -62,8 +62,3 @@ def test_one_image_cannot_be_exchanged():
 
 def test_shuffling_without_any_image_changes_nothing():
     assert apply_control("shuffled", [QUESTIONS[3]], seed=0) == [QUESTIONS[3]]
-
-
-def test_control_metrics_stand_beside_the_benchmarks_own():
-    metrics = add_control_metrics({"accuracy_open": 78.0}, "blind", {"accuracy_open": 23.3})
-    assert metrics == {"accuracy_open": 78.0, "accuracy_open_blind": 23.3}

@@ -13,7 +13,7 @@ from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.check_data import find_all
 from prism_tune.evaluation.evaluate import evaluate
-from prism_tune.evaluation.generate import GreedyDecoder
+from prism_tune.evaluation.generate import Decoder
 from prism_tune.run.folder import RunDir, read_json
 
 NAMES = ("0.png", "1.png", "2.png", "3.png", "../4.png", "5.png")
@@ -76,13 +76,13 @@ class Bench:
 def bench(tiny_llava_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("PRISM_TUNE_CACHE", str(tmp_path / "cache"))
     bench = Bench(tiny_llava_dir, tmp_path)
-    answer = GreedyDecoder.answer
+    answer = Decoder.answer
 
     def watch(self, requests, **options):
         bench.asked.extend(requests)
         return answer(self, requests, **options)
 
-    monkeypatch.setattr(GreedyDecoder, "answer", watch)
+    monkeypatch.setattr(Decoder, "answer", watch)
     return bench
 
 

@@ -18,7 +18,7 @@ from prism_tune.models.families import parts
 Counts = dict[str, float]
 
 
-class ForwardMeter:
+class ForwardCounter:
     """Counts batches as they are answered; padding is not counted.
 
     Args:

@@ -1,0 +1,120 @@
+"""What is evaluated: the run's tuned checkpoint or a model as it is, and how it is opened."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prism_tune import __version__
+from prism_tune.config.sections import Config
+from prism_tune.data.conversation import check_end_token
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.generate import Decoder
+from prism_tune.models.adapters import name_base
+from prism_tune.models.checkpoint import load_tuned
+from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.processor import load_processor
+from prism_tune.processes import world_size
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pillow")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is evaluated: `path` is None for an untuned model; `fingerprint` identifies it."""
+
+    path: Path | None
+    fingerprint: str
+
+
+def find_checkpoint(config: Config, run: RunDir) -> Checkpoint:
+    """The tuned checkpoint; where nothing is tuned the model as it is.
+
+    `model.path` may itself be an adapter directory (`tuning: none`): then it is the checkpoint,
+    and its base counts as well.
+
+    Raises:
+        ConfigError: a template that cannot carry a question.
+        UserError: the run has not been trained, or its training did not finish.
+    """
+    if config.model.template == "plain":
+        raise ConfigError(
+            "model.template: plain has no place for a question; choose the template the model "
+            "was tuned with"
+        )
+    if config.training.tuning != "none":
+        return Checkpoint(run.checkpoint, _require_training(run))
+    own = fingerprint_model(config.model.path, config.model.revision)
+    base = name_base(config.model)
+    if base is config.model:
+        return Checkpoint(None, own)
+    of_base = fingerprint_model(base.path, base.revision)
+    return Checkpoint(Path(config.model.path), fingerprint([own, of_base]))
+
+
+def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder:
+    """The processor now, the model from the first open question on.
+
+    Raises:
+        UserError: a template that does not fit the tokenizer, or no processor.
+    """
+    base = config.model_copy(update={"model": name_base(config.model)})
+    device = pick_device()
+    dtype = resolve_dtype(config.evaluation.dtype, device)
+    processor = load_processor(base.model)
+    check_end_token(config.model.template, processor.tokenizer)
+
+    def load_model() -> Any:
+        logger.info("loading %s in %s", checkpoint.path or base.model.path, dtype)
+        return load_tuned(base, checkpoint.path, dtype=dtype, device=device)
+
+    return Decoder(
+        load_model,
+        processor,
+        template=config.model.template,
+        batch_size=config.evaluation.batch_size,
+        num_workers=config.data.num_workers,
+    )
+
+
+def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any]:
+    """With what a result was made, beside its inputs."""
+    model, device = name_base(config.model), pick_device()
+    dtype = resolve_dtype(config.evaluation.dtype, device)
+    return {
+        "model": model.path,
+        "model_revision": model.revision,
+        "attn_implementation": model.attn_implementation,
+        "checkpoint_path": str(checkpoint.path) if checkpoint.path else None,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "num_processes": world_size(),
+        "evaluator": f"prism_tune {__version__}",
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _require_training(run: RunDir) -> str:
+    """The finished training's fingerprint."""
+    stage = Stage(run.training)
+    if run.checkpoint.exists() and not stage.path.exists():
+        raise UserError(
+            f"{run.checkpoint}: there, but its training has not finished ({stage.path} is "
+            "missing); run `prism-tune train CONFIG`, which goes on where it stopped, or evaluate "
+            f"the folder as it is with training.tuning=none model.path={run.checkpoint}"
+        )
+    found: str = stage.require("train")["fingerprint"]
+    if not run.checkpoint.is_dir():
+        raise UserError(
+            f"{run.checkpoint}: not there, although {stage.path} says that the training finished; "
+            "put it back, or run `prism-tune train CONFIG --force`"
+        )
+    return found

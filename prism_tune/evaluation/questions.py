@@ -1,0 +1,181 @@
+"""A benchmark's questions as they are asked: loaded, up to `limit`, their images looked at.
+
+In: the config and a benchmark's name. Out: `Questions`, and under a control the same questions
+without their image ("blind") or with another question's ("shuffled"). What becomes of a question
+whose image cannot be used is `data.policy`'s to say; a skipped one stays in the benchmark: it
+counts as answered wrongly, and the result names it with its reason.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prism_tune.config.sections import BenchmarkData, Config, Control
+from prism_tune.data.policy import apply_policy, decide
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
+from prism_tune.evaluation.score import find_benchmark
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.schema import Question, Skipped
+
+_NUM_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Questions:
+    """One benchmark's questions.
+
+    Attributes:
+        benchmark: its protocol.
+        listed: the first `limit` ones; those that are skipped stay in it.
+        checksum: of all questions and their references.
+        image_dir: what their images are relative to.
+        num_images: different images of the listed ones.
+        missing: images that are not there, which `data.policy` lets be skipped.
+    """
+
+    benchmark: Benchmark
+    listed: tuple[Question, ...]
+    checksum: str
+    image_dir: Path
+    num_images: int
+    missing: frozenset[str]
+
+
+def find_data(config: Config, name: str) -> BenchmarkData:
+    """Where a benchmark's files lie.
+
+    Raises:
+        ConfigError: the config does not say.
+    """
+    data = config.evaluation.data.get(name)
+    if data is None:
+        raise ConfigError(
+            f"evaluation.data.{name}.annotations: missing; set it to the benchmark's official "
+            f"files or the hub's parquet (data/README.md shows their layout), or leave `{name}` "
+            "out of evaluation.benchmarks"
+        )
+    return data
+
+
+def load_questions(config: Config, name: str) -> Questions:
+    """The questions of a benchmark, and which of their images are there; none is opened.
+
+    Raises:
+        ConfigError: no `evaluation.data` for it.
+        UserError: no such benchmark, bad annotations, annotations that can score but not ask,
+            missing images whose policy is "fail".
+    """
+    benchmark = find_benchmark(name)
+    data = find_data(config, name)
+    annotations = Path(data.annotations)
+    questions = benchmark.load_questions(annotations, config.evaluation.profile)
+    if not all(question.text for question in questions):
+        raise UserError(
+            f"evaluation.data.{name}.annotations: {annotations} holds references, not questions: "
+            "it can score answers (`prism-tune score`), but nothing can be asked from it; set it "
+            "to the benchmark's question file or the hub's parquet (data/README.md)"
+        )
+    image_dir = Path(data.image_dir) if data.image_dir else _folder_of(annotations)
+    listed = tuple(questions[: data.limit])
+    images = {image for question in listed for image in question.images}
+    missing = find_missing(images, image_dir)
+    policy = config.data.policy
+    refused = [image for image, (reason, _) in missing.items() if decide(reason, policy) == "fail"]
+    if refused:
+        listing = ", ".join(refused[:_NUM_LISTED])
+        more = f" and {len(refused) - _NUM_LISTED} more" if len(refused) > _NUM_LISTED else ""
+        raise UserError(
+            f"evaluation.data.{name}.image_dir: {len(refused)} of {len(images)} images are not in "
+            f"{image_dir}: {listing}{more}; set it to the folder they are relative to"
+        )
+    checksum = fingerprint(questions)
+    return Questions(benchmark, listed, checksum, image_dir, len(images), frozenset(missing))
+
+
+def open_images(questions: Questions, *, num_workers: int) -> ImageFiles:
+    """Every image of the questions."""
+    references = {image for question in questions.listed for image in question.images}
+    return find_images(references, questions.image_dir, num_workers=num_workers)
+
+
+def skip_questions(
+    questions: Questions, images: ImageFiles, policy: Mapping[str, str]
+) -> dict[int, Skipped]:
+    """The questions to leave out, by their place.
+
+    Raises:
+        UserError: listing questions with a fault whose policy is "fail", or no question is left.
+    """
+    skipped = {}
+    for number, question in enumerate(questions.listed):
+        fault = next((images.faults[i] for i in question.images if i in images.faults), None)
+        if fault is not None:
+            name = str(question.question_id)
+            skipped[number] = Skipped(name, name, fault[0], f"question {name!r}: {fault[1]}")
+    where = f"evaluation.data.{questions.benchmark.name}"
+    apply_policy(where, list(skipped.values()), policy, noun="question")
+    if skipped and len(skipped) == len(questions.listed):
+        raise UserError(f"{where}: all {len(skipped)} questions were skipped, nothing to ask")
+    return skipped
+
+
+def note_skipped(skipped: Mapping[int, Skipped], num_questions: int) -> list[str]:
+    """What a result with skipped questions has to say about its numbers."""
+    if not skipped:
+        return []
+    counts = list_skipped(skipped)["num_skipped"]
+    reasons = ", ".join(f"{reason} {number}" for reason, number in counts.items())
+    return [f"{len(skipped)} of {num_questions} question(s) skipped, counted as wrong: {reasons}"]
+
+
+def list_skipped(skipped: Mapping[int, Skipped]) -> dict[str, Any]:
+    """Counts per reason, and every skipped question with its reason."""
+    return {
+        "num_skipped": dict(sorted(Counter(item.reason for item in skipped.values()).items())),
+        "skipped": [
+            {"question_id": item.id, "reason": item.reason, "detail": item.detail}
+            for item in skipped.values()
+        ],
+    }
+
+
+def apply_control(control: Control, questions: Sequence[Question], *, seed: int) -> list[Question]:
+    """The questions with their images taken away or exchanged; text-only ones stay as they are.
+
+    A model that answers these as well as the real ones reads the answer off the question.
+
+    Raises:
+        UserError: "shuffled" with fewer than two different images.
+    """
+    if control == "blind":
+        return [replace(question, images=()) for question in questions]
+    exchanged = _exchange_images(questions, seed)
+    return [
+        replace(question, images=exchanged[question.images]) if question.images else question
+        for question in questions
+    ]
+
+
+def _exchange_images(
+    questions: Sequence[Question], seed: int
+) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Each image -> the next one in a seeded random circle: never itself."""
+    circle = sorted({question.images for question in questions if question.images})
+    if len(circle) == 1:
+        raise UserError(
+            "evaluation.controls: `shuffled` needs questions on at least two images; "
+            f"all are on {', '.join(circle[0])}; raise the benchmark's `limit`"
+        )
+    random.Random(seed).shuffle(circle)
+    return dict(zip(circle, circle[1:] + circle[:1], strict=True))
+
+
+def _folder_of(annotations: Path) -> Path:
+    return annotations if annotations.is_dir() else annotations.parent
