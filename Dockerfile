@@ -5,7 +5,7 @@
 #
 # The torch wheel brings CUDA's libraries. DeepSpeed compiles its CPU-offload and fused optimizers
 # with nvcc on first use: where you want those, build on an image that has the CUDA toolkit and
-# Python >= 3.10 (--build-arg BASE_IMAGE=...).
+# Python >= 3.11 (--build-arg BASE_IMAGE=...).
 ARG BASE_IMAGE=python:3.11-slim
 FROM ${BASE_IMAGE}
 

@@ -1,4 +1,5 @@
 # make test: set up what is needed and run the tests (ARGS="-k config" narrows them down).
+# make fast: those that start no process and take no seconds, for the developer's loop.
 # make lint: style and types.
 # make golden: write the golden losses anew, after a change that is meant to change them.
 
@@ -8,7 +9,7 @@ PYTHON = $(PRISM_TUNE_VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := test
-.PHONY: setup test lint golden format clean
+.PHONY: setup test fast lint golden format clean
 
 setup:
 	@bash scripts/setup.sh dev,eval
@@ -16,6 +17,9 @@ setup:
 test: setup
 	@bash scripts/browser.sh || true
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest $(ARGS)
+
+fast: setup
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest -m "not slow" $(ARGS)
 
 lint: setup
 	$(PYTHON) -m ruff check .

@@ -29,7 +29,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["prism_tune", "prism_tune.*"]),
     package_data={"prism_tune.report": ["templates/*"]},
     install_requires=[
@@ -48,7 +48,7 @@ setup(
         "pyarrow>=17",
         "omegaconf>=2.3",
         "pydantic>=2.7",
-        "typer>=0.12",
+        "typer>=0.19",
         "rich>=13.7",
         "packaging>=24",
         "jinja2>=3.1",
@@ -65,6 +65,9 @@ setup(
     entry_points={"console_scripts": ["prism-tune = prism_tune.cli.app:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

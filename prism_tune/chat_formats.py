@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
-
-from prism_tune.errors import UserError
+from typing import Literal
 
 ChatFormat = Literal["vicuna_v1", "phi", "chatml", "llama3"]
 """Those that a chat can be written in; `plain`, for the alignment stage, has captions only."""
@@ -109,17 +107,6 @@ def chat_template(name: ChatFormat, image_token: str) -> str:
         f"{{% else %}}{_text(layout.header)}{answer}{{% endif %}}"
         f"{{% endfor %}}{{% if add_generation_prompt %}}{_text(layout.header)}{{% endif %}}"
     )
-
-
-def check_format(name: str) -> ChatFormat:
-    """A chat format by name.
-
-    Raises:
-        UserError: none of ours.
-    """
-    if name not in get_args(ChatFormat):
-        raise UserError(f"--template {name}: expected one of {', '.join(get_args(ChatFormat))}")
-    return cast(ChatFormat, name)
 
 
 def _around(pair: tuple[str, str], content: str) -> str:

@@ -28,11 +28,11 @@ fail() {
 
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; }
 
-is_suitable() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; }
+is_suitable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; }
 
 # Prints the newest suitable Python, or explains what was found instead.
 find_python() {
-  local candidates=(python3.13 python3.12 python3.11 python3.10 python3 python) name seen=""
+  local candidates=(python3.13 python3.12 python3.11 python3 python) name seen=""
   [ -z "${PRISM_TUNE_PYTHON:-}" ] || candidates=("$PRISM_TUNE_PYTHON")
   for name in "${candidates[@]}"; do
     command -v "$name" >/dev/null 2>&1 || continue
@@ -42,7 +42,7 @@ find_python() {
     fi
     seen="$seen $name ($("$name" --version 2>&1 | head -n 1));"
   done
-  fail "prism_tune needs Python 3.10, 3.11, 3.12 or 3.13." \
+  fail "prism_tune needs Python 3.11, 3.12 or 3.13." \
     "Found:${seen:- no Python at all (looked for ${candidates[*]})}" \
     "Install one, or name it: PRISM_TUNE_PYTHON=/path/to/python3.11 bash scripts/setup.sh"
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.slow import refuse_processes, starts_processes
 
 # No timed tests: an example may take its time on a busy machine.
 settings.register_profile("prism_tune", deadline=None)
@@ -15,6 +17,16 @@ settings.load_profile("prism_tune")
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark what starts processes as slow; the fast tests alone may start none."""
+    for item in items:
+        found = [used.func for uses in item._fixtureinfo.name2fixturedefs.values() for used in uses]
+        if any(starts_processes(function) for function in (item.function, *found)):
+            item.add_marker(pytest.mark.slow)
+    if config.option.markexpr == "not slow":
+        subprocess.Popen.__init__ = refuse_processes
 
 
 @pytest.fixture(autouse=True, scope="session")

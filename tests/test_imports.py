@@ -58,8 +58,8 @@ IMPORTS = {module: imported_modules(path) for module, path in MODULES.items()}
 def test_the_walk_sees_imports():
     """At the top, inside functions and under TYPE_CHECKING."""
     assert "prism_tune.errors" in IMPORTS["prism_tune.config.load"]
-    assert "prism_tune.selection.select" in IMPORTS["prism_tune.cli.app"]
-    assert "prism_tune.config.sections" in IMPORTS["prism_tune.cli.app"]
+    assert "prism_tune.selection.select" in IMPORTS["prism_tune.cli.stages"]
+    assert "prism_tune.config.sections" in IMPORTS["prism_tune.cli.options"]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -81,7 +81,7 @@ def test_without_python_set_up_says_what_it_looked_for(sandbox, only_basics):
     shutil.rmtree(sandbox.venv)
     refused = sandbox.run("setup.sh", PATH=str(only_basics))
     assert refused.returncode == 1
-    assert "needs Python 3.10, 3.11, 3.12 or 3.13" in refused.stderr
+    assert "needs Python 3.11, 3.12 or 3.13" in refused.stderr
     assert "no Python at all (looked for python3.13 " in refused.stderr
     assert not sandbox.venv.exists()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from prism_tune.cli.options import Overrides, open_run
 
 if TYPE_CHECKING:
     from prism_tune.compare.cells import Verb
@@ -15,23 +17,16 @@ if TYPE_CHECKING:
 
 def compare(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With a `compare` section.")],
-    overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads this at run time on Python 3.10
-        typer.Argument(metavar="[KEY=VALUE]...", help="For example compare.seeds=[0,1]"),
-    ] = None,
+    overrides: Overrides = None,
     only_table: Annotated[
         bool, typer.Option("--only-table", help="Run nothing; tabulate what has finished.")
     ] = False,
 ) -> None:
     """Select, tune and evaluate with every selector, budget and seed; tabulate side by side."""
     from prism_tune.compare.compare import compare as run_compare
-    from prism_tune.config.load import load_config
-    from prism_tune.run.folder import RunDir
-    from prism_tune.run.log import open_log, setup_logging
+    from prism_tune.run.log import open_log
 
-    setup_logging()
-    loaded = load_config(config, overrides or [])
-    run = RunDir(Path(loaded.output_dir) / loaded.name)
+    loaded, run = open_run(config, overrides)
     if not only_table:
         open_log(run.log)
     finished = run_compare(

@@ -24,7 +24,7 @@ from prism_tune.run.log import console
 
 State = Literal["ok", "optional", "missing"]
 GIB = 1 << 30
-PYTHON_FROM, PYTHON_BELOW = (3, 10), (3, 14)
+PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)
 DISK_NEEDED_GIB = 6  # as scripts/setup.sh asks for
 _MARKS: dict[State, str] = {
     "ok": "[green]ok[/green]",
@@ -75,7 +75,7 @@ def check_python() -> Iterator[Check]:
     if PYTHON_FROM <= sys.version_info[:2] < PYTHON_BELOW:
         yield Check("Python", found)
     else:
-        yield Check("Python", found, "missing", "Python 3.10 to 3.13; then bash scripts/setup.sh")
+        yield Check("Python", found, "missing", "Python 3.11 to 3.13; then bash scripts/setup.sh")
 
 
 def check_packages() -> Iterator[Check]:

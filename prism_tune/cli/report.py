@@ -1,9 +1,9 @@
-"""The verb that writes the page about a run. Parsing only, as in `app.py`."""
+"""The verb that writes the page about a run. Parsing only."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,16 +11,14 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/NAME.")],
     more_runs: Annotated[
-        Optional[list[Path]],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        list[Path] | None,
         typer.Argument(metavar="[OTHER]...", help="More run folders for --compare."),
     ] = None,
     compare: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--compare", help="Run folders to put beside it."),
+        list[Path] | None, typer.Option("--compare", help="Run folders to put beside it.")
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of the page; default: RUN/report."),
+        Path | None, typer.Option(help="Folder of the page; default: RUN/report.")
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Write it, then show it.")] = False,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",

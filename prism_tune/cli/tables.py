@@ -1,11 +1,13 @@
-"""The verbs around tables: tables, plan, subset export | verify. Parsing only, as in `app.py`."""
+"""The verbs around tables: tables, plan, subset export | verify. Parsing only."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
+
+from prism_tune.results.render import OutputFormat
 
 subset_app = typer.Typer(help="Share a subset as hashes, and verify it.", no_args_is_help=True)
 
@@ -18,30 +20,30 @@ def tables(
         ),
     ],
     more_runs: Annotated[
-        Optional[list[Path]],  # noqa: UP045 - typer reads this at run time on Python 3.10
+        list[Path] | None,
         typer.Argument(metavar="[RUN]...", help="More run folders: --runs runs/a runs/b"),
     ] = None,
     runs: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option("--runs", help="Run folders; without any, the paper's rows alone."),
     ] = None,
-    baseline: Annotated[str, typer.Option(help="Run that Rel. = 100 refers to.")] = "",
-    output_format: Annotated[str, typer.Option("--format", help="md, latex, csv or json.")] = "md",
+    baseline: Annotated[str | None, typer.Option(help="Run that Rel. = 100 refers to.")] = None,
+    output_format: Annotated[OutputFormat, typer.Option("--format")] = "md",
     explain: Annotated[
-        str, typer.Option(metavar="ROW:COLUMN", help="Print what this cell comes from instead.")
-    ] = "",
+        str | None,
+        typer.Option(metavar="ROW:COLUMN", help="Print what this cell comes from instead."),
+    ] = None,
 ) -> None:
     """Print runs side by side, with Rel. and the selection cost."""
     from prism_tune.results.build import build_table, explain_table_cell
-    from prism_tune.results.render import check_format
 
-    chosen = check_format(output_format)
     folders = [*(runs or []), *(more_runs or [])]
-    named = baseline or None
     if explain:
-        text = explain_table_cell(table, folders, explain, baseline=named, output_format=chosen)
+        text = explain_table_cell(
+            table, folders, explain, baseline=baseline, output_format=output_format
+        )
     else:
-        text = build_table(table, folders, baseline=named, output_format=chosen)
+        text = build_table(table, folders, baseline=baseline, output_format=output_format)
     typer.echo(text)
 
 
@@ -52,7 +54,7 @@ def plan(
     seeds: Annotated[str, typer.Option(help='For example "0 1 2".')] = "0",
     rows: Annotated[str, typer.Option(help='Only presets called so: "prism* random*".')] = "*",
     tflops: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second."),
     ] = None,
     steps: Annotated[
@@ -93,7 +95,7 @@ def verify_subset(
     shared: Annotated[Path, typer.Argument(metavar="FILE", help="What `subset export` wrote.")],
     records: Annotated[str, typer.Option(help="Your copy of the pool, as `data.records`.")],
     to: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--to", help="Write the subset here, for example subset.json."),
     ] = None,
 ) -> None:

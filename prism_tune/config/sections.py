@@ -13,10 +13,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Part = Literal["vision_tower", "projector", "language_model"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Profile = Literal["llava15", "lmms_eval"]
 Policy = Literal["fail", "skip", "keep"]
 Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
+Readout = Literal["expected", "argmax"]
+"""What a local judge's likelihoods become: their expectation, or the likeliest score."""
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -115,7 +118,7 @@ class EvaluationConfig(Section):
 
     benchmarks: tuple[str, ...] = ()
     data: dict[str, BenchmarkData] = {}
-    profile: Literal["llava15", "lmms_eval"] = "llava15"
+    profile: Profile = "llava15"
     controls: tuple[Control, ...] = ()
     batch_size: Count = 8
     dtype: DType = "auto"

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from prism_tune.config.sections import Profile
 from prism_tune.schema import BenchmarkResult, Prediction, Question
-
-Profile = Literal["llava15", "lmms_eval"]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from prism_tune import __version__
-from prism_tune.errors import ConfigError, UserError
+from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
@@ -130,19 +130,6 @@ def tabulate_results(results: Sequence[Mapping[str, Any]]) -> Table:
 def format_metric(benchmark: str, value: float) -> str:
     """A metric as its official script shows it: MMMU's prints fractions, the others percentages."""
     return f"{value:.3f}" if benchmark == "mmmu" else f"{value:.2f}"
-
-
-def check_profile(name: str) -> Profile:
-    """A profile by its name.
-
-    Raises:
-        ConfigError: unknown.
-    """
-    profiles: tuple[Profile, ...] = get_args(Profile)
-    for profile in profiles:
-        if profile == name:
-            return profile
-    raise ConfigError(f"--profile: expected {' or '.join(profiles)}, found {name!r}")
 
 
 def describe_file(path: Path) -> dict[str, str]:

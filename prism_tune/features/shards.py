@@ -4,7 +4,7 @@ The files that `selection/evidence/store.py` writes go in; rows come out, withou
 `shard-<hash>.safetensors` holds `rows`: float32 (rows, D), and as metadata the rows' keys, the
 failed ones, counts, and what computing them has taken.
 
-Shape legend: U rows of all shards, D width of a row.
+Shape legend: U rows of all shards, N records of a pool, D width of a row.
 """
 
 from __future__ import annotations
@@ -104,3 +104,26 @@ class StoredRows:
         if len(parts) == 1:
             return np.asarray(parts[0])
         return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class RecordFeatures:
+    """Features of records; `row_N` is each record's row of `values_UD`, -1 for none."""
+
+    values_UD: StoredRows
+    row_N: NDArray[np.int64]
+
+    def read(self, records: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The features of some records that have one, (len(records), D), in their order."""
+        rows, back = np.unique(self.row_N[records], return_inverse=True)
+        found = np.empty((len(rows), self.values_UD.shape[1]), dtype=np.float32)
+        for start, stop in _runs(rows):
+            found[start:stop] = self.values_UD[int(rows[start]) : int(rows[stop - 1]) + 1]
+        return found[back]
+
+
+def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of sorted rows that follow on one another."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    stretches = np.split(np.arange(len(rows)), cuts)
+    return [(int(part[0]), int(part[-1]) + 1) for part in stretches if len(part)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -77,17 +77,6 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
     if options.dtype != "auto":
         dtype = getattr(torch, options.dtype)
     write_verified(model, processor, destination, dtype=dtype, expected_BLV=expected)
-
-
-def check_dtype(name: str) -> DType:
-    """A dtype by name.
-
-    Raises:
-        UserError: none of ours.
-    """
-    if name not in get_args(DType):
-        raise UserError(f"--dtype {name}: expected one of {', '.join(get_args(DType))}")
-    return cast(DType, name)
 
 
 def _find_checkpoint(source: Path) -> Path:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.features.shards import StoredRows, list_shards, read_shard
+from prism_tune.features.shards import RecordFeatures, StoredRows, list_shards, read_shard
 from prism_tune.results.overlap import Kept
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.stage import Stage
@@ -82,22 +82,6 @@ class RecordTable:
         """The uid of a row."""
         value: str = self.uids[row].as_py()
         return value
-
-
-@dataclass(frozen=True)
-class RecordFeatures:
-    """Features of the run's layer; `row_N` is each record's row of `values_UD`, -1 for none."""
-
-    values_UD: StoredRows
-    row_N: NDArray[np.int64]
-
-    def read(self, records: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The features of some records that have one, (len(records), D), in their order."""
-        rows, back = np.unique(self.row_N[records], return_inverse=True)
-        found = np.empty((len(rows), self.values_UD.shape[1]), dtype=np.float32)
-        for start, stop in _runs(rows):
-            found[start:stop] = self.values_UD[int(rows[start]) : int(rows[stop - 1]) + 1]
-        return found[back]
 
 
 class ReportRun(FinishedRun):
@@ -185,10 +169,3 @@ def _categories(column: pa.ChunkedArray) -> Categories:
     place[order] = np.arange(len(names), dtype=np.int32)
     codes_N = place[encoded.indices.to_numpy()] if names else np.zeros(0, dtype=np.int32)
     return Categories(tuple(str(names[code]) for code in order), codes_N)
-
-
-def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Stretches [start, stop) of sorted rows that follow on one another."""
-    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-    stretches = np.split(np.arange(len(rows)), cuts)
-    return [(int(part[0]), int(part[-1]) + 1) for part in stretches if len(part)]

@@ -39,9 +39,14 @@ class Cut:
     group_N: NDArray[np.int32]
 
 
+def find_groups(records: RecordTable, *, per_source: bool) -> NDArray[np.int32]:
+    """Each record's group, (N,): its source, or the whole pool."""
+    return records.sources.codes_N if per_source else np.zeros(len(records), dtype=np.int32)
+
+
 def find_cut(records: RecordTable, *, per_source: bool) -> Cut:
     """How far down each group's ranks the run kept."""
-    group_N = records.sources.codes_N if per_source else np.zeros(len(records), dtype=np.int32)
+    group_N = find_groups(records, per_source=per_source)
     num_groups = int(group_N.max(initial=0)) + 1
     ranked_N = records.is_ranked_N
     return Cut(

@@ -6,11 +6,9 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import orjson
-
-from prism_tune.errors import ConfigError
 
 OutputFormat = Literal["md", "latex", "csv", "json"]
 SUFFIXES: dict[OutputFormat, str] = {"md": ".md", "latex": ".tex", "csv": ".csv", "json": ".json"}
@@ -53,19 +51,6 @@ class Table:
     def footer(self) -> tuple[str, ...]:
         """Verdicts and notes."""
         return (*self.verdicts.values(), *self.notes)
-
-
-def check_format(name: str) -> OutputFormat:
-    """A format by its name.
-
-    Raises:
-        ConfigError: unknown.
-    """
-    formats: tuple[OutputFormat, ...] = get_args(OutputFormat)
-    for output_format in formats:
-        if output_format == name:
-            return output_format
-    raise ConfigError(f"--format: expected {', '.join(formats)}, found {name!r}")
 
 
 def number_cell(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from prism_tune import __version__
 from prism_tune.cli.app import app
+from prism_tune.models.assemble import Recipe
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 CONFIG = "{name: trial, model: {path: m}, data: {records: pool.json}}"
@@ -28,6 +32,7 @@ def prism_tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "prism_tune", *arguments],
         cwd=cwd,
+        env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
@@ -56,8 +61,35 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
     loaded = set(shown.stdout.split())
     assert loaded & {"torch", "transformers", "deepspeed", "datasets", "numpy", "pyarrow"} == set()
     own = {name for name in loaded if name.partition(".")[0] == "prism_tune"}
-    assert own - {"prism_tune", "prism_tune.cli", "prism_tune.cli.app"} == {
-        f"prism_tune.cli.{verbs}" for verbs in ("compare", "models", "report", "tables")
+    words = ("config", "config.sections", "chat_formats", "errors", "results", "results.render")
+    allowed = {f"prism_tune.{name}" for name in words}
+    assert {name for name in own if not name.startswith("prism_tune.cli")} <= {
+        "prism_tune",
+        *allowed,
+    }
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    shown = prism_tune("--version", cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (0, f"prism_tune {__version__}\n")
+
+
+def test_the_options_of_a_verb_of_many_options_reach_it(monkeypatch, tmp_path):
+    """`assemble` takes them as one value; a test fails here when one is lost on the way."""
+    given = {}
+    monkeypatch.setattr(
+        "prism_tune.models.assemble_checkpoint.assemble_checkpoint",
+        lambda *parts, **more: given.update(parts=parts, **more),
+    )
+    parts = ["--vision-tower", "v", "--language-model", "l", "--to", str(tmp_path / "new")]
+    options = ["--image-size", "56", "--feature-layer", "-1", "--template", "phi"]
+    done = CliRunner().invoke(app, ["assemble", *parts, *options, "--fold-output-bias"])
+    assert done.exit_code == 0, done.output
+    recipe = Recipe(feature_layer=-1, image_size=56)
+    assert given == {
+        "parts": ("v", "l", tmp_path / "new", recipe),
+        "chat_format": "phi",
+        "fold_bias": True,
     }
 
 
@@ -91,6 +123,8 @@ def test_failed_is_1_with_one_message_and_no_traceback(folder):
         (["show"], "Missing argument 'CONFIG'"),
         (["shwo", "trial.yaml"], "No such command 'shwo'"),
         (["select", "trial.yaml", "--frce"], "No such option: --frce"),
+        (["export", "trial", "--to", "x", "--dtype", "int8"], "'int8' is not one of 'auto',"),
+        (["tables", "main", "--format", "html"], "'html' is not one of 'md', 'latex',"),
     ],
 )
 def test_usage_and_config_errors_are_2(folder, arguments, complaint):

@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
-from prism_tune.errors import ConfigError, UserError
+from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.predictions import write_predictions
-from prism_tune.evaluation.score import check_profile, describe_file, find_benchmark, score
+from prism_tune.evaluation.score import describe_file, find_benchmark, score
 from prism_tune.schema import Prediction
 
 ROWS = [("1", "red", "color"), ("2", "yes", "exists")]
@@ -85,9 +85,10 @@ def test_language_benchmarks_are_known_but_have_no_answer_file():
 
 
 def test_an_unknown_profile_is_a_usage_error():
-    assert check_profile("lmms_eval") == "lmms_eval"
-    with pytest.raises(ConfigError, match="llava15 or lmms_eval, found 'llava'"):
-        check_profile("llava")
+    command = ["score", "pope", "--predictions", "p", "--annotations", "a", "--profile", "llava"]
+    run = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert run.exit_code == 2
+    assert "'llava' is not one of 'llava15', 'lmms_eval'" in run.output
 
 
 def test_json_is_one_object_on_stdout_and_nothing_else(files):

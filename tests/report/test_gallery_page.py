@@ -14,9 +14,9 @@ from PIL import Image
 from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
 from support.report_pages import MARKUP
 
+from prism_tune.features.closest import Candidates, find_neighbours
 from prism_tune.report import cards
 from prism_tune.report.build import build_report
-from prism_tune.report.neighbours import find_neighbours
 from prism_tune.report.run_files import ReportRun
 from prism_tune.report.sections import gallery
 from prism_tune.report.serve import ReportServer
@@ -215,7 +215,11 @@ def test_the_last_page_is_the_last(page):
 
 def test_a_record_and_its_neighbours_are_opened_by_keyboard(page, run):
     row = int(orders(run)["high"][2])
-    expected = find_neighbours(run.records, run.features, run.config.selection, [row])[row]
+    records = run.records
+    candidates = Candidates(
+        run.features, records.is_ranked_N, records.selected_N, records.sources.codes_N
+    )
+    expected = find_neighbours(candidates, run.config.selection.centering, [row])[row]
     assert expected.nearest != expected.nearest_kept
     page.locator("#gallery-list h3 a").nth(2).focus()
     page.keyboard.press("Enter")

@@ -4,11 +4,9 @@ import json
 
 import pytest
 
-from prism_tune.errors import ConfigError
 from prism_tune.results.render import (
     Cell,
     Table,
-    check_format,
     duration_cell,
     format_seconds,
     number_cell,
@@ -77,9 +75,3 @@ def test_missing_is_na_and_never_zero():
     assert number_cell(None).text == "n/a"
     assert duration_cell(None).text == "n/a"
     assert number_cell(0.0).text == "0.0"
-
-
-def test_formats_are_checked():
-    assert check_format("latex") == "latex"
-    with pytest.raises(ConfigError, match="expected md, latex, csv, json, found 'html'"):
-        check_format("html")

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import pstdev
-from typing import Any, Literal
+from typing import Any
 
+from prism_tune.config.sections import Readout
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import require_keys
 from prism_tune.evaluation.metrics import mean
-
-Readout = Literal["expected", "argmax"]
-"""What a local judge's likelihoods become: their expectation, or the likeliest score."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmarks.grades import Readout, name_local_judge
@@ -33,7 +32,7 @@ class JudgeSettings:
 
     model: str
     base_url: str
-    readout: str
+    readout: Readout
     prompt: Path
     num_runs: int
     price: float | None
@@ -77,15 +76,7 @@ def _check_settings(settings: JudgeSettings) -> str:
         return settings.model
     if settings.num_runs > 1:
         raise ConfigError("--runs: a local judge always gives the same grades; expected 1")
-    return name_local_judge(settings.model, _check_readout(settings.readout))
-
-
-def _check_readout(name: str) -> Readout:
-    readouts: tuple[Readout, ...] = get_args(Readout)
-    for readout in readouts:
-        if readout == name:
-            return readout
-    raise ConfigError(f"--readout: expected {' or '.join(readouts)}, found {name!r}")
+    return name_local_judge(settings.model, settings.readout)
 
 
 def _open_judge(settings: JudgeSettings) -> Judge:
@@ -95,4 +86,4 @@ def _open_judge(settings: JudgeSettings) -> Judge:
         return ApiJudge(settings.base_url, settings.model)
     from prism_tune.evaluation.judge.local import LocalJudge
 
-    return LocalJudge(settings.model, readout=_check_readout(settings.readout))
+    return LocalJudge(settings.model, readout=settings.readout)

@@ -17,6 +17,7 @@ import orjson
 
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import UserError
+from prism_tune.features.closest import Candidates, Neighbours, find_neighbours
 from prism_tune.report.cards import (
     CHUNK_CHARACTERS,
     CHUNK_RECORDS,
@@ -27,7 +28,6 @@ from prism_tune.report.cards import (
     read_scattered,
     write_chunks,
 )
-from prism_tune.report.neighbours import Neighbours, find_neighbours
 from prism_tune.report.run_files import RecordTable, ReportRun
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.thumbnails import write_thumbnails
@@ -37,6 +37,7 @@ from prism_tune.report.views import (
     ViewName,
     choose_prepared,
     find_cut,
+    find_groups,
     order_views,
     uid_numbers,
 )
@@ -105,7 +106,9 @@ def _neighbours(
         return {}, "This selector compares a record's image with its own text, not records."
     if run.features is None:
         return {}, "There are no features to compare records by."
-    return find_neighbours(records, run.features, selection, rows), ""
+    group_N = find_groups(records, per_source=selection.scope == "per_source")
+    candidates = Candidates(run.features, records.is_ranked_N, records.selected_N, group_N)
+    return find_neighbours(candidates, selection.centering, rows), ""
 
 
 def _write_prepared(

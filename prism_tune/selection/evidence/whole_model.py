@@ -171,7 +171,7 @@ def whole_model_source(
         processor = load_processor(config.model)
         units = find_units(config, pool, "answers", processor, left_out)
         keys = units.keys
-        num_missing = len(store.missing(keys))
+        num_missing = len(keys if force else store.missing(keys))
         title = name.replace("_", " ")
         logger.info("%s: %d distinct records; %d to compute", title, len(keys), num_missing)
         computation = Computation(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config.sections import SelectionConfig
-from prism_tune.report.run_files import RecordFeatures, RecordTable
+from prism_tune.features.redundancy import Centering
+from prism_tune.features.shards import RecordFeatures
 
 IntArray = NDArray[np.int64]
 Rows = NDArray[np.float32]
@@ -51,21 +51,32 @@ class Neighbours:
     num_same_image: int
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The records of a pool among which neighbours are sought.
+
+    Only those that `is_ranked_N` are; `is_kept_N` says which of them a selection kept, `group_N`
+    whose centre and neighbours each one shares.
+    """
+
+    features: RecordFeatures
+    is_ranked_N: NDArray[np.bool_]
+    is_kept_N: NDArray[np.bool_]
+    group_N: NDArray[np.int32]
+
+
 def find_neighbours(
-    records: RecordTable,
-    features: RecordFeatures,
-    selection: SelectionConfig,
-    rows: Iterable[int],
+    candidates: Candidates, centering: Centering, rows: Iterable[int]
 ) -> dict[int, Neighbours]:
     """The neighbours of some records, by row; without those that have no feature.
 
     A feature that is zero after centring has cosine 0 with every other.
     """
-    pairs = _Pairs(records, features, per_source=selection.scope == "per_source")
+    pairs, features = _Pairs(candidates), candidates.features
     asked = np.array([row for row in rows if pairs.of_record_N[row] >= 0], dtype=np.int64)
     if len(asked) == 0:
         return {}
-    search = _Search(pairs, features, selection.centering, np.unique(pairs.of_record_N[asked]))
+    search = _Search(pairs, features, centering, np.unique(pairs.of_record_N[asked]))
     search.measure_centres()
     search.compare()
     return {row: search.describe(row) for row in asked.tolist()}
@@ -74,18 +85,18 @@ def find_neighbours(
 class _Pairs:
     """The distinct (feature row, group) of the records, in the order of feature rows."""
 
-    def __init__(self, records: RecordTable, features: RecordFeatures, *, per_source: bool) -> None:
-        self.records_M = np.flatnonzero((features.row_N >= 0) & records.is_ranked_N)
-        row_M = features.row_N[self.records_M]
-        groups_N = records.sources.codes_N.astype(np.int64)
-        group_M = groups_N[self.records_M] if per_source else np.zeros_like(row_M)
+    def __init__(self, candidates: Candidates) -> None:
+        row_N = candidates.features.row_N
+        self.records_M = np.flatnonzero((row_N >= 0) & candidates.is_ranked_N)
+        row_M = row_N[self.records_M]
+        group_M = candidates.group_N[self.records_M].astype(np.int64)
         num_groups = int(group_M.max(initial=0)) + 1
         codes_P, of_M = np.unique(row_M * num_groups + group_M, return_inverse=True)
         self.row_P, self.group_P = np.divmod(codes_P, num_groups)
         self.count_P = np.bincount(of_M, minlength=len(codes_P))
-        kept_M = records.selected_N[self.records_M]
+        kept_M = candidates.is_kept_N[self.records_M]
         self.kept_P = np.bincount(of_M, kept_M, minlength=len(codes_P)) > 0
-        self.of_record_N = np.full(len(records), -1, dtype=np.int64)
+        self.of_record_N = np.full(len(row_N), -1, dtype=np.int64)
         self.of_record_N[self.records_M] = of_M
         # Records by pair, kept ones first: pair p has order_M[starts_P[p] : starts_P[p + 1]].
         self._order_M = self.records_M[np.lexsort((~kept_M, of_M))]
@@ -105,7 +116,7 @@ class _Search:
     """The two passes; `asked_Q` are pairs."""
 
     def __init__(
-        self, pairs: _Pairs, features: RecordFeatures, centering: str, asked_Q: IntArray
+        self, pairs: _Pairs, features: RecordFeatures, centering: Centering, asked_Q: IntArray
     ) -> None:
         self._pairs = pairs
         self._features = features

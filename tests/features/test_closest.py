@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from prism_tune.config.sections import SelectionConfig
-from prism_tune.report import neighbours
-from prism_tune.report.neighbours import Neighbour, find_neighbours
-from prism_tune.report.run_files import Categories, RecordFeatures, RecordTable
+from prism_tune.features import closest
+from prism_tune.features.closest import Candidates, Neighbour, find_neighbours
+from prism_tune.features.shards import RecordFeatures
 
 
 class Matrix:
@@ -24,23 +22,20 @@ class Matrix:
 
 
 def records_of(kept, sources=None, ranked=None):
+    """What is known of each record: ranked, kept, and its source."""
     number = len(kept)
-    sources = np.asarray(sources if sources is not None else [0] * number, dtype=np.int32)
-    names = tuple(f"source {code}" for code in range(sources.max() + 1))
-    score_N = np.zeros(number)
-    if ranked is not None:
-        score_N[~np.asarray(ranked)] = np.nan
-    ids = pa.chunked_array([[f"{row:032x}" for row in range(number)]])
-    reasons = Categories(("selected",), np.zeros(number, dtype=np.int32))
-    return RecordTable(
-        ids, ids, Categories(names, sources), reasons, score_N, np.ones(number, dtype=np.int64),
-        np.asarray(kept, dtype=bool), None,
-    )  # fmt: skip
+    return (
+        np.ones(number, dtype=bool) if ranked is None else np.asarray(ranked),
+        np.asarray(kept, dtype=bool),
+        np.asarray([0] * number if sources is None else sources, dtype=np.int32),
+    )
 
 
-def find(values_UD, row_N, records, rows, **selection):
+def find(values_UD, row_N, records, rows, *, centering, scope="per_source"):
+    ranked_N, kept_N, group_N = records
     features = RecordFeatures(Matrix(values_UD), np.asarray(row_N, dtype=np.int64))
-    return find_neighbours(records, features, SelectionConfig(**selection), rows)
+    group_N = group_N if scope == "per_source" else np.zeros_like(group_N)
+    return find_neighbours(Candidates(features, ranked_N, kept_N, group_N), centering, rows)
 
 
 def test_by_hand_without_centring():
@@ -64,7 +59,7 @@ def test_by_definition(centering, scope, monkeypatch):
     row_N = np.concatenate([np.arange(40), drawn.integers(0, 40, 30)])
     sources = drawn.integers(0, 3, 70)
     kept = drawn.random(70) < 0.4
-    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 7 * 12 * 4)
+    monkeypatch.setattr(closest, "_BLOCK_BYTES", 7 * 12 * 4)
     found = find(
         values_UD, row_N, records_of(kept, sources), range(70), centering=centering, scope=scope
     )

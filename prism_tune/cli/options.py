@@ -1,0 +1,47 @@
+"""What several verbs ask for, and a verb whose many options are one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from prism_tune.config.sections import Config
+    from prism_tune.run.folder import RunDir
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment YAML.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="For example selection.budget=0.2"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Run even when finished.")]
+NewFolder = Annotated[Path, typer.Option("--to", help="A new directory.")]
+
+
+def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
+    """The config, and its run folder: nothing is written there before a stage begins."""
+    from prism_tune.config.load import load_config
+    from prism_tune.run.folder import RunDir
+    from prism_tune.run.log import setup_logging
+
+    setup_logging()
+    config = load_config(path, overrides or [])
+    return config, RunDir(Path(config.output_dir) / config.name)
+
+
+def spread(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb as typer reads it: its last parameter, a dataclass, as one option a field."""
+    *plain, grouped = signature(verb, eval_str=True).parameters.values()
+    options = signature(grouped.annotation, eval_str=True).parameters
+
+    def call(**given: Any) -> None:
+        fields = {name: given.pop(name) for name in options}
+        verb(**given, **{grouped.name: grouped.annotation(**fields)})
+
+    call.__name__, call.__doc__ = verb.__name__, verb.__doc__
+    call.__signature__ = Signature([*plain, *options.values()])  # type: ignore[attr-defined]
+    return call

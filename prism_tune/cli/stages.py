@@ -1,0 +1,71 @@
+"""The verbs of one experiment's config: its stages, and what looks at it. Parsing only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Annotated
+
+import typer
+
+from prism_tune.cli.options import ConfigPath, Force, Overrides, open_run
+
+
+def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Fetch, verify and assemble what the config's `data.prepare` names."""
+    from prism_tune.quickstart.prepare import prepare as run_prepare
+
+    loaded, _ = open_run(config, overrides)
+    run_prepare(loaded, force=force)
+
+
+def audit(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Check every record and image; exit code 1 when some have to be mended or skipped."""
+    from prism_tune.audit.audit import audit as run_audit
+
+    if not run_audit(*open_run(config, overrides), force=force):
+        raise typer.Exit(1)
+
+
+def select(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Score the pool and write the subset."""
+    from prism_tune.selection.select import select as run_select
+
+    run_select(*open_run(config, overrides), force=force)
+
+
+def train(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Tune the model on the subset (or the pool)."""
+    from prism_tune.training.train import train as run_train
+
+    run_train(*open_run(config, overrides), force=force)
+
+
+def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Answer the benchmarks' questions and score the answers."""
+    from prism_tune.evaluation.evaluate import evaluate as run_evaluate
+
+    run_evaluate(*open_run(config, overrides), force=force)
+
+
+def preview(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    num_records: Annotated[int, typer.Option("--num-records", "-n", min=1)] = 3,
+) -> None:
+    """Show records as the model will see them: tokens, label mask, images."""
+    from prism_tune.training.preview import preview as run_preview
+
+    loaded, _ = open_run(config, overrides)
+    run_preview(loaded, Path(mkdtemp(prefix="prism_tune_preview_")), num_records=num_records)
+
+
+def show(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    key: Annotated[str, typer.Option(help="Print only this value, for example `name`.")] = "",
+) -> None:
+    """Print the resolved config."""
+    from prism_tune.config.load import load_config, render_config
+
+    typer.echo(render_config(load_config(config, overrides or []), key))
