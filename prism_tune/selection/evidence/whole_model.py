@@ -34,9 +34,8 @@ from prism_tune.models.flops import count_parameters, count_patches, estimate_fl
 from prism_tune.models.load import load_model, pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.encoding import Encoded, RecordDataset
 from prism_tune.selection.evidence.filling import Computation, fill
-from prism_tune.selection.evidence.record_encoding import RecordDataset
 from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Reading, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
