@@ -181,26 +181,42 @@ def _run_cells(cells: Sequence[Cell], launcher: Launcher, num_at_once: int) -> N
 def _run_cell(
     cell: Cell, launcher: Launcher, environment: dict[str, str], stopped: Event
 ) -> str | None:
-    """Run the verbs of a cell; what ended the one that failed. A crash is tried once more."""
+    """Run the verbs of a cell; what ended the one that failed."""
     path = str(_write_config(cell))
     changed = cell.changed()
     if changed:
         logger.info("compare: %s runs again (changed: %s)", cell.config.name, ", ".join(changed))
-    is_outdated = bool({"subset", "model"} & set(changed))
+
+    def run_verb(*arguments: str) -> str | None:
+        return _run_verb(cell.output, arguments, launcher, environment, stopped)
+
     for verb in cell.verbs:
-        # The folder is the grid's own: it may replace a training that it made of other inputs.
-        arguments = [verb, path, *(["--force"] if verb == "train" and is_outdated else [])]
-        for attempt in range(2):
-            begin = cell.output.stat().st_size if cell.output.exists() else 0
-            code = launcher.run(arguments, environment=environment, output=cell.output)
-            if code == 0:
-                break
-            complaint, last = _read_end(cell.output, begin)
-            if complaint:
-                return complaint
-            if attempt == 1 or stopped.wait(_PAUSE_SECONDS):
-                return f"the process ended with exit code {code}: {last}"
+        error = run_verb(verb, path)
+        if error and verb == "train" and {"subset", "model"} & set(changed):
+            # Of what the grid itself has trained from other inputs it may make another.
+            error = run_verb(verb, path, "--force")
+        if error:
+            return error
     return None
+
+
+def _run_verb(
+    output: Path,
+    arguments: Sequence[str],
+    launcher: Launcher,
+    environment: dict[str, str],
+    stopped: Event,
+) -> str | None:
+    """Run one verb; a crash is tried once more. What ended it, if it failed."""
+    for is_last in (False, True):
+        begin = output.stat().st_size if output.exists() else 0
+        code = launcher.run(arguments, environment=environment, output=output)
+        if code == 0:
+            return None
+        complaint, last = _read_end(output, begin)
+        if complaint or is_last or stopped.wait(_PAUSE_SECONDS):
+            break
+    return complaint or f"the process ended with exit code {code}: {last}"
 
 
 def _write_config(cell: Cell) -> Path:

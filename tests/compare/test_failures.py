@@ -35,6 +35,12 @@ def act(arguments):
             sys.stdout.write("loading\n")
             sys.stdout.flush()
             os._exit(9)
+        model = Path(config.output_dir) / f"{row}.model"
+        rank = str(config.training.lora["r"])
+        if model.exists() and model.read_text() != rank and "--force" not in options:
+            sys.stderr.write("error: a finished training of other inputs; --force replaces it\n")
+            sys.exit(1)
+        model.write_text(rank)
         if row == "defect":
             raise ZeroDivisionError("a defect")
         if row == "mistake":
@@ -108,8 +114,17 @@ def test_a_cell_whose_training_has_other_inputs_replaces_it(path):
     run_grid(path, rows=["sound"])
     run_grid(path, "evaluation.batch_size=3", rows=["sound"])
     assert asked(path)[-2:] == ["train sound", "evaluate sound"]  # the model is what it was
-    run_grid(path, "training.lora.r=2", rows=["sound"])
-    assert asked(path)[-2:] == ["train sound --force", "evaluate sound"]
+    assert run_grid(path, "training.lora.r=2", rows=["sound"])[0]
+    assert asked(path)[-3:] == ["train sound", "train sound --force", "evaluate sound"]
+
+
+def test_a_training_that_the_grid_has_not_made_is_not_replaced(path):
+    (path.parent / "runs").mkdir()
+    (path.parent / "runs/sound.model").write_text("64")
+    done, cells = run_grid(path, rows=["sound"])
+    assert not done
+    assert "--force replaces it" in cells["sound"].error()
+    assert (path.parent / "runs/sound.model").read_text() == "64"
 
 
 def test_a_pool_that_does_not_pass_the_audit_stops_the_grid(path):
