@@ -25,9 +25,7 @@ from prism_tune.run.timings import StageTimer
 _COUNTED = ("tokens", "images", "records")
 
 
-def stage_timer(
-    run: RunDir, stage: str, key: str, device: torch.device, *, restart: bool
-) -> StageTimer | None:
+def stage_timer(run: RunDir, key: str, device: torch.device, *, restart: bool) -> StageTimer | None:
     """Times the stage from now on, on the main process; the other ranks get None.
 
     Attempts that were killed count, unless `restart` throws their checkpoints away.
@@ -37,7 +35,7 @@ def stage_timer(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return StageTimer(
         run,
-        stage,
+        "training",
         fingerprint=key,
         device=name,
         num_devices=world_size(),
