@@ -11,7 +11,7 @@ time (which other work on the machine disturbs less):
 - straightforward: every record, decoded, preprocessed, full forward pass with
   `output_hidden_states=True`, mean over the image tokens of `hidden_states[layer]`, the model
   loaded already;
-- prism_tune: `extract_features`, from the files to the feature store, everything included;
+- prism_tune: `compute_features`, from the files to the store of features, everything included;
 - floor: vision tower and k decoder layers on ready tensors of the distinct images, nothing else.
 
 Goals: straightforward / prism_tune at least 8, prism_tune / floor at most 1.25. Also prints the
@@ -41,11 +41,11 @@ from prism_tune.data.images import open_image
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.models.processor import load_processor
-from prism_tune.run.folder import RunDir
 from prism_tune.selection.evidence.encoding import Encoded, encode
-from prism_tune.selection.evidence.features import FeatureTable, extract_features
+from prism_tune.selection.evidence.features import compute_features
 from prism_tune.selection.evidence.prompts import PromptKind, build_prompt
-from prism_tune.selection.evidence.request import Request
+from prism_tune.selection.evidence.source import Evidence
+from prism_tune.selection.meter import SelectionMeter
 
 Value = TypeVar("Value")
 Seconds = NDArray[np.float64]
@@ -136,10 +136,9 @@ def with_batch_size(config: Config, pool: Pool, batch_size: int) -> Config:
     return config.model_copy(update={"selection": selection})
 
 
-def extract(config: Config, pool: Pool) -> FeatureTable:
+def extract(config: Config, pool: Pool) -> Evidence:
     """What `prism-tune select` does before it scores."""
-    run = RunDir(Path(config.output_dir) / config.name)
-    return extract_features(Request(config, run, pool, {}, on_shard=lambda counts: None))
+    return compute_features(config, pool, {}, SelectionMeter(None), force=False)
 
 
 @torch.inference_mode()
@@ -193,7 +192,7 @@ def encode_record(
     return encode(prompt, [open_image(path) for path in pool.image_paths(index)], processor)
 
 
-def compare(table: FeatureTable, chosen: Sequence[int], expected: NDArray[np.float32]) -> float:
+def compare(table: Evidence, chosen: Sequence[int], expected: NDArray[np.float32]) -> float:
     """The largest difference between two features of one record, in units of its norm."""
     assert table.values_UD is not None
     rows = table.values_UD[slice(0, table.values_UD.shape[0])][table.row_N[list(chosen)]]

@@ -30,7 +30,7 @@ from prism_tune.config.load import load_config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
-from prism_tune.selection.evidence.store import UNITS_PER_SHARD, FeatureStore
+from prism_tune.selection.evidence.store import UNITS_PER_SHARD, EvidenceStore, link_shards
 from prism_tune.selection.outputs import write_outputs
 from prism_tune.selection.ranking import Ranking
 from prism_tune.selection.subset import cut_subset
@@ -148,9 +148,9 @@ def write_pool(path: Path, num_records: int, num_images: int) -> None:
 
 def write_features(run: RunDir, num_images: int, width: int) -> list[str]:
     """A store of random rows in a narrow cone; the key of each image's row."""
-    run.features.mkdir(parents=True)
-    store = FeatureStore(run.features, {"model": "drawn"}, (1,))
-    store.begin("prefix")
+    store = EvidenceStore(str(run.root.parent), "features", {"model": "drawn"})
+    store.begin(prompt="prefix")
+    described = {"failed": {}, "counts": {}, "seconds": 1.0, "device": "cpu", "num_devices": 1}
     rng = np.random.default_rng(0)
     centre = 2 * rng.standard_normal(width, dtype=np.float32)
     noise = rng.standard_normal((UNITS_PER_SHARD, width), dtype=np.float32)
@@ -158,7 +158,8 @@ def write_features(run: RunDir, num_images: int, width: int) -> list[str]:
     for start in range(0, num_images, UNITS_PER_SHARD):
         part = keys[start : start + UNITS_PER_SHARD]
         rolled = np.roll(noise, start // UNITS_PER_SHARD * 7, axis=1) * rng.uniform(0.5, 1.5)
-        store.write_shard(part, {1: centre + rolled[: len(part)]}, {}, {})
+        store.write_shard(part, (centre + rolled[: len(part)]).astype(np.float32), described)
+    link_shards(store.shards(), run.features)
     return keys
 
 
@@ -180,7 +181,6 @@ def rank_at_random(pool: Pool, keys: list[str]) -> Ranking:
         None if text_only else keys[place % len(keys)]
         for place, text_only in zip(places, text_only_N.tolist(), strict=True)
     ]
-    features = {"num_units": len(keys)}
     return Ranking(
         scores_N,
         cut.rank_N,
@@ -188,7 +188,7 @@ def rank_at_random(pool: Pool, keys: list[str]) -> Ranking:
         list(cut.reasons),
         feature_keys,
         (),
-        {"features": features},
+        {},
     )
 
 

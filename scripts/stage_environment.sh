@@ -7,11 +7,3 @@ export PRISM_TUNE_VENV="$venv"
 # Waiting threads that spin instead of sleeping slow a shared machine down several times.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 cd "$root"
-
-count_gpus() {
-  if command -v nvidia-smi >/dev/null 2>&1; then
-    "$venv/bin/python" -c 'import torch; print(max(1, torch.cuda.device_count()))'
-  else
-    echo 1
-  fi
-}

@@ -119,7 +119,7 @@ def test_every_artifact_is_where_it_belongs(finished_runs):
         "selection/scores.parquet",
         "selection/subset.json",
         "selection/manifest.json",
-        "selection/features",
+        "selection/evidence/features",
         "training/final/adapter_model.safetensors",
         "evaluation/quickstart/predictions.jsonl",
         "evaluation/quickstart/results.json",
@@ -179,6 +179,26 @@ def test_the_table_puts_the_runs_side_by_side(finished_runs):
     assert any("PRISM" in row for row in rows)
     assert any("Random" in row for row in rows)
     assert "Rel." in table.stdout
+
+
+def test_one_verb_does_what_is_left_and_ends_with_the_table_and_the_report(
+    config_path, finished_runs
+):
+    runs, _ = finished_runs
+    done = run_cli("run", str(config_path), "--launch", "local")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    for finished in ("select: already finished", "training: already finished"):
+        assert finished in said
+    steps = [line for line in done.stdout.splitlines() if line.startswith("=== ")]
+    assert steps == [
+        *("=== 1. Audit", "=== 2. Evaluate: untuned", "=== 3. Select: tiny", "=== 4. Tune: tiny"),
+        *("=== 5. Evaluate: tiny", "=== 6. Table", "=== 7. Report"),
+    ]
+    assert "| PRISM 50 % (lora)" in done.stdout
+    page = runs / "tiny/report/index.html"
+    assert done.stdout.endswith(f"Report:     {page}\nRun folder: {runs / 'tiny'}\n")
+    assert page.exists()
 
 
 def test_a_stage_without_its_input_says_what_to_run_first(config_path):

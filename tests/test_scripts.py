@@ -115,81 +115,39 @@ def test_a_folder_that_is_no_environment_is_left_alone(sandbox, tmp_path):
 
 def verbs(sandbox: Sandbox) -> list[str]:
     """The calls of `prism_tune`, without the parts that every call has."""
-    calls = [call.removeprefix("-m prism_tune ") for call in sandbox.calls if "pip" not in call]
-    return [call.replace("configs/experiments/quickstart.yaml", "CONFIG") for call in calls]
+    return [call.removeprefix("-m prism_tune ") for call in sandbox.calls if "pip" not in call]
 
 
 def test_the_main_job_from_the_embedded_default(sandbox):
     done = sandbox.run("select_and_finetune.sh")
     assert done.returncode == 0, done.stderr
-    assert verbs(sandbox) == [
-        "prepare CONFIG",
-        "audit CONFIG name=quickstart",
-        "evaluate CONFIG name=quickstart-untuned training.tuning=none",
-        "select CONFIG name=quickstart",
-        "train CONFIG name=quickstart",
-        "evaluate CONFIG name=quickstart",
-        "tables main --runs runs/quickstart-untuned --runs runs/quickstart",
-        "report runs/quickstart --compare runs/quickstart-untuned",
-    ]
-    assert done.stdout.endswith(
-        "Report:     runs/quickstart/report/index.html\nRun folder: runs/quickstart\n"
-    )
-    assert "why:" in done.stdout
-    assert "cost:" in done.stdout
+    assert "pip install" in sandbox.calls[0]
+    assert verbs(sandbox) == ["run configs/experiments/quickstart.yaml"]
+    assert "=== Set up\n    why:" in done.stdout
 
 
-def test_the_main_job_with_a_random_subset_and_overrides(sandbox):
-    given = ["compare_random=true", "name=trial", "output_dir=out"]
-    done = sandbox.run("select_and_finetune.sh", *given)
-    assert done.returncode == 0, done.stderr
-    overrides = " ".join(given)
+def test_the_main_job_with_overrides(sandbox):
+    sandbox.run("select_and_finetune.sh", "compare_random=true", "name=trial")
     assert verbs(sandbox) == [
-        f"prepare CONFIG {overrides}",
-        f"audit CONFIG {overrides} name=trial",
-        f"evaluate CONFIG {overrides} name=trial-untuned training.tuning=none",
-        *(
-            f"{verb} CONFIG {overrides} name=trial-random selection.scorer=random "
-            "selection.options=null"
-            for verb in ("select", "train", "evaluate")
-        ),
-        *(f"{verb} CONFIG {overrides} name=trial" for verb in ("select", "train", "evaluate")),
-        "tables main --runs out/trial-untuned --runs out/trial-random --baseline trial-random "
-        "--runs out/trial",
-        "report out/trial --compare out/trial-untuned --compare out/trial-random",
+        "run configs/experiments/quickstart.yaml compare_random=true name=trial"
     ]
 
 
 def test_the_main_job_on_somebodys_own_config_from_their_own_folder(sandbox, tmp_path):
-    """A run on the whole pool, without data to prepare, on two processes."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    (folder / "mine.yaml").write_text(
-        "{name: mine, model: {path: m}, data: {records: p.json}, training: {records: pool}}"
-    )
-    torchrun = sandbox.venv / "bin/torchrun"
-    torchrun.write_text(f'#!/bin/bash\necho "torchrun $*" >>"{sandbox.log}"\n')
-    torchrun.chmod(0o755)
-    done = sandbox.run("select_and_finetune.sh", "mine.yaml", "seed=1", cwd=folder, NPROC="2")
+    config = "{name: mine, model: {path: m}, data: {records: p.json}, evaluation: {benchmarks: %s}}"
+    (folder / "mine.yaml").write_text(config % "[pope]")
+    done = sandbox.run("select_and_finetune.sh", "mine.yaml", "seed=1", cwd=folder)
     assert done.returncode == 0, done.stderr
-    torchrun_calls = "torchrun --standalone --nproc_per_node=2 -m prism_tune"
-    assert verbs(sandbox) == [
-        f"audit {folder}/mine.yaml seed=1 name=mine",
-        f"{torchrun_calls} evaluate {folder}/mine.yaml seed=1 name=mine-untuned "
-        "training.tuning=none",
-        f"{torchrun_calls} train {folder}/mine.yaml seed=1 name=mine",
-        f"{torchrun_calls} evaluate {folder}/mine.yaml seed=1 name=mine",
-        "tables main --runs runs/mine-untuned --runs runs/mine",
-        "report runs/mine --compare runs/mine-untuned",
-    ]
+    assert verbs(sandbox) == [f"run {folder}/mine.yaml seed=1"]
+    (folder / "mine.yaml").write_text(config % "[pope, mmlu]")
+    sandbox.run("select_and_finetune.sh", "mine.yaml", cwd=folder)
+    assert any(call.endswith("[quickstart,eval]") for call in sandbox.calls)
 
 
-def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(sandbox):
-    stopped = sandbox.run("select_and_finetune.sh", FAIL_AT=" train ")
-    assert stopped.returncode == 1
-    assert verbs(sandbox)[-1] == "train CONFIG name=quickstart"
-    assert "Step 6 did not finish (exit code 1)" in stopped.stderr
-    assert "The same command goes on from here." in stopped.stderr
+def test_a_failing_job_passes_its_exit_code_on(sandbox):
+    assert sandbox.run("select_and_finetune.sh", FAIL_AT=" run ").returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -215,36 +173,21 @@ def test_the_main_job_explains_itself(sandbox):
     assert sandbox.calls == []
 
 
-def test_the_slurm_job_launches_every_stage_on_every_node(sandbox):
-    """`srun` and `scontrol` are stand-ins; what SLURM sets is set by hand."""
-    sandbox.place_command("srun", f'echo "srun $*" >>"{sandbox.log}"')
-    path = sandbox.place_command("scontrol", "echo gpu07; echo gpu08")
-    done = sandbox.run(
-        "slurm/select_and_finetune.sbatch",
-        "configs/experiments/quickstart.yaml",
-        "name=trial",
-        PATH=f"{path}:{os.environ['PATH']}",
-        SLURM_SUBMIT_DIR=str(sandbox.root),
-        SLURM_JOB_NODELIST="gpu[07-08]",
-        SLURM_JOB_ID="41",
-        SLURM_NNODES="2",
-        SLURM_GPUS_ON_NODE="8",
-    )
+@pytest.mark.parametrize(
+    ("job", "argument", "verb"),
+    [
+        ("select_and_finetune", "configs/experiments/quickstart.yaml", "run"),
+        ("reproduce_table", "main", "compare"),
+    ],
+)
+def test_the_slurm_jobs_are_the_same_scripts(sandbox, job, argument, verb):
+    inside = {"SLURM_SUBMIT_DIR": str(sandbox.root), "SLURM_CPUS_PER_TASK": "64"}
+    done = sandbox.run(f"slurm/{job}.sbatch", argument, **inside)
     assert done.returncode == 0, done.stderr
-    python = f"srun --nodes=1 --ntasks=1 {sandbox.venv}/bin/python -m prism_tune"
-    torchrun = (
-        f"srun --kill-on-bad-exit=1 {sandbox.venv}/bin/torchrun --nnodes=2 --nproc_per_node=8 "
-        "--rdzv_id=41 --rdzv_backend=c10d --rdzv_endpoint=gpu07:20041 -m prism_tune"
-    )
-    assert verbs(sandbox) == [
-        f"{python} audit CONFIG name=trial",
-        f"{torchrun} evaluate CONFIG name=trial name=trial-untuned training.tuning=none",
-        f"{torchrun} select CONFIG name=trial",
-        f"{torchrun} train CONFIG name=trial",
-        f"{torchrun} evaluate CONFIG name=trial",
-        f"{python} tables main --runs runs/trial-untuned --runs runs/trial",
-        f"{python} report runs/trial --compare runs/trial-untuned",
-    ]
-    lost = sandbox.run("slurm/select_and_finetune.sbatch", "x.yaml", SLURM_SUBMIT_DIR="/tmp")
+    assert verbs(sandbox)[-1].startswith(f"{verb} {argument}")
+    assert sandbox.environment_of_last_call() >= {
+        *("LAUNCH=slurm", "OMP_NUM_THREADS=8", "SRUN_CPUS_PER_TASK=64")
+    }
+    lost = sandbox.run(f"slurm/{job}.sbatch", argument, SLURM_SUBMIT_DIR="/tmp")
     assert lost.returncode == 2
     assert "submit from the repository" in lost.stderr

@@ -7,17 +7,19 @@ Exit codes: 0 done, 1 failed, 2 usage or config.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from prism_tune import __version__
 from prism_tune.cli.benchmarks import data, judge, score
-from prism_tune.cli.compare import compare
+from prism_tune.cli.compare import compare, plan
 from prism_tune.cli.models import assemble, export
 from prism_tune.cli.report import report
+from prism_tune.cli.run import run
 from prism_tune.cli.stages import audit, evaluate, prepare, preview, select, show, train
-from prism_tune.cli.tables import plan, subset_app, tables
+from prism_tune.cli.tables import subset_app, tables
 
 app = typer.Typer(
     name="prism-tune",
@@ -36,7 +38,7 @@ def doctor() -> None:
 
 
 VERBS = (
-    *(prepare, audit, select, train, evaluate, preview, show),
+    *(run, prepare, audit, select, train, evaluate, preview, show),
     *(data, score, judge),
     *(compare, plan, tables, report),
     *(export, assemble, doctor),
@@ -62,12 +64,12 @@ def of_every_verb(
     """Select visual-instruction data without training, tune on it, evaluate, tabulate."""
 
 
-def main() -> None:
+def main(call: Callable[[], object] = app) -> None:
     """Run the command line; a `UserError` becomes one message and an exit code."""
     from prism_tune.errors import ConfigError, UserError
 
     try:
-        app()
+        call()
     except ConfigError as error:
         _complain(error)
         sys.exit(2)

@@ -1,75 +1,96 @@
-"""The verb compare. Parsing, and the verbs that a comparison is made of: it may not import them."""
+"""The verbs about grids: compare and plan. Parsing only, as in `app.py`."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from prism_tune.cli.options import Overrides, open_run
+from prism_tune.cli.run import Launch, NumProcesses
 
-if TYPE_CHECKING:
-    from prism_tune.compare.cells import Verb
-    from prism_tune.config.sections import Config
-    from prism_tune.run.folder import RunDir
+GRIDS = Path("configs/experiments/tables")
+Grid = Annotated[
+    str, typer.Argument(metavar="CONFIG|TABLE", help="A config; or a table: main, ablation, ...")
+]
+Rows = Annotated[str, typer.Option(help='Only rows called so: "prism* random*".')]
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With a `compare` section.")],
+    config: Grid,
     overrides: Overrides = None,
+    rows: Rows = "*",
     only_table: Annotated[
         bool, typer.Option("--only-table", help="Run nothing; tabulate what has finished.")
     ] = False,
+    launch: Launch = None,
+    nproc: NumProcesses = None,
 ) -> None:
-    """Select, tune and evaluate with every selector, budget and seed; tabulate side by side."""
+    """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
+    from prism_tune.cli.run import find_launcher
     from prism_tune.compare.compare import compare as run_compare
     from prism_tune.run.log import open_log
 
-    loaded, run = open_run(config, overrides)
+    loaded, run = open_run(find_grid(config), overrides)
+    launcher = find_launcher(launch, nproc)
     if not only_table:
         open_log(run.log)
     finished = run_compare(
         loaded,
         run,
-        run_verb=run_verb,
-        feature_key=feature_key,
-        command=" ".join(["prism-tune compare", str(config), *(overrides or [])]),
+        launcher,
+        check=check_selections,
+        command=" ".join(["prism-tune compare", config, *(overrides or [])]),
+        rows=rows.split(),
         only_table=only_table,
     )
     if not finished:
         raise typer.Exit(1)
 
 
-def run_verb(verb: Verb, config: Config, run: RunDir) -> None:
-    """Run one verb of a cell, in a process that may have run others."""
-    from prism_tune.run.log import setup_logging
+def plan(
+    config: Grid,
+    overrides: Overrides = None,
+    rows: Rows = "*",
+    tflops: Annotated[
+        float | None, typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second.")
+    ] = None,
+) -> None:
+    """Say which runs a config or a table takes, what is done, and what the rest costs."""
+    from prism_tune.compare.plan import make_plan
+    from prism_tune.compare.plan_table import build_plan_table
+    from prism_tune.results.render import render
 
-    setup_logging()
-    if verb == "select":
-        from prism_tune.selection.select import select
-
-        select(config, run)
-    elif verb == "train":
-        from prism_tune.training.train import train
-
-        train(config, run)
-    else:
-        from prism_tune.evaluation.evaluate import evaluate
-
-        evaluate(config, run, force=False)
+    loaded, _ = open_run(find_grid(config), overrides)
+    typer.echo(render(build_plan_table(make_plan(loaded, rows.split()), tflops), "md"))
 
 
-def feature_key(config: Config) -> str | None:
-    """Equal for selections that a model has to run for once; None where it has not to run.
+def check_selections(paths: Sequence[str]) -> NoReturn:
+    """Refuse configs whose scorer does not exist or does not take its options."""
+    from prism_tune.cli.app import main
+    from prism_tune.config.load import load_config
+    from prism_tune.selection.inputs import resolve_selection
+
+    main(lambda: [resolve_selection(load_config(path)) for path in paths])
+    sys.exit(0)
+
+
+def find_grid(name: str) -> Path:
+    """The config of a table by its name, or any config by its path.
 
     Raises:
-        ConfigError: an unknown scorer, or options that do not fit it.
+        ConfigError: neither.
     """
-    from prism_tune.run.fingerprints import fingerprint
-    from prism_tune.selection.inputs import find_scorer, meter_fingerprint
+    from prism_tune.errors import ConfigError
 
-    scorer = find_scorer(config.selection.scorer)
-    nothing_else: dict[str, str] = {}
-    key = meter_fingerprint(scorer.complete(config), scorer, nothing_else)
-    return None if key == fingerprint(nothing_else) else key
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    path = GRIDS / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(found.stem for found in GRIDS.glob("*.yaml")))
+        reason = f"there are {known}" if known else f"no {GRIDS} here: call this in the repository"
+        raise ConfigError(f"no table {name!r}; {reason}, or give the path of a config")
+    return path

@@ -1,4 +1,4 @@
-"""The verbs around tables: tables, plan, subset export | verify. Parsing only."""
+"""The verbs around tables: tables, subset export | verify. Parsing only."""
 
 from __future__ import annotations
 
@@ -45,35 +45,6 @@ def tables(
     else:
         text = build_table(table, folders, baseline=baseline, output_format=output_format)
     typer.echo(text)
-
-
-def plan(
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="main, ablation, ... or quickstart.")
-    ],
-    seeds: Annotated[str, typer.Option(help='For example "0 1 2".')] = "0",
-    rows: Annotated[str, typer.Option(help='Only presets called so: "prism* random*".')] = "*",
-    tflops: Annotated[
-        float | None,
-        typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second."),
-    ] = None,
-    steps: Annotated[
-        bool, typer.Option("--steps", help="Print what is left, one step a line, for scripts.")
-    ] = False,
-) -> None:
-    """Say which runs a table takes, what is done, and what the rest costs."""
-    from prism_tune.results.plan import make_plan
-    from prism_tune.results.plan_table import build_plan_table
-    from prism_tune.results.render import render
-
-    if not all(seed.isdecimal() for seed in seeds.split()) or not seeds.split():
-        raise typer.BadParameter(f"--seeds: expected numbers, found {seeds!r}")
-    made = make_plan(table, [int(seed) for seed in seeds.split()], rows.split())
-    if steps:
-        for step in made.steps():
-            typer.echo("\t".join(step))
-    else:
-        typer.echo(render(build_plan_table(made, tflops), "md"))
 
 
 @subset_app.command("export")

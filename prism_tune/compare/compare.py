@@ -1,23 +1,36 @@
-"""The comparison: a config with a `compare` section in, selectors side by side out.
+"""The grid: a config with a `compare` section in, its runs and their tables out.
 
-Every cell is an ordinary run (select, train, evaluate). Stage rooms do not know each other, so the
-verbs come from the command line, and what they leave in the run folders is read back.
+Every cell is an ordinary run (select, train, evaluate), made by the verbs of the command line in
+processes of their own; what they leave in the run folders is read back.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatch
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
-from prism_tune.compare.cells import Budget, Cell, plan_cells, require_section, share_cell
-from prism_tune.compare.workers import RunVerb, Task, Workers
+from prism_tune.compare.cells import (
+    Budget,
+    Cell,
+    look_at_files_again,
+    plan_before,
+    plan_cells,
+    require_section,
+)
+from prism_tune.compare.launch import Launcher
+from prism_tune.compare.workers import Main, run_forked, share_out
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
-from prism_tune.errors import UserError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.processes import world_size
+from prism_tune.results.build import build_table
 from prism_tune.results.figure import draw_comparison
 from prism_tune.results.grid import GridRow, build_grid
 from prism_tune.results.grid_text import render_comparison
@@ -27,29 +40,31 @@ from prism_tune.run.log import console
 
 logger = logging.getLogger(__name__)
 
-FeatureKey = Callable[[Config], str | None]
-"""Stands for the features that a config's selection reads; None where it reads none."""
+_PAUSE_SECONDS = 1.0  # before a crash is tried again: an interrupt reaches the verb first
 
 
 def compare(
     config: Config,
     run: RunDir,
+    launcher: Launcher,
     *,
-    run_verb: RunVerb,
-    feature_key: FeatureKey,
+    check: Main,
     command: str,
+    rows: Sequence[str] = ("*",),
     only_table: bool = False,
 ) -> bool:
-    """Run the cells that have not finished, and write comparison.md, .json and .html.
+    """Run the cells that have not finished, and write the comparison and the tables.
 
     A failed cell is tried again; a finished one is run only if its config or files changed.
 
     Args:
         config: the experiment, with a `compare` section.
         run: whose folder holds the cells.
-        run_verb: runs `select`, `train` or `evaluate`.
-        feature_key: equal for selections that may share their features.
+        launcher: starts verbs.
+        check: ends otherwise than with 0 where one of the configs it is given (their paths) cannot
+            be right; it may load what this room may not, in a process of its own.
         command: that goes on with this comparison, for the reader of the table.
+        rows: patterns of the selectors and rows to run; the others are left out.
         only_table: run nothing, and tabulate what has finished.
 
     Returns:
@@ -57,20 +72,24 @@ def compare(
 
     Raises:
         ConfigError: a `compare` section that cannot be used.
-        UserError: launched with several processes, or a finished cell that cannot be read.
+        UserError: launched with several processes, data that could not be prepared or did not pass
+            the audit, or a finished cell that cannot be read.
     """
     if world_size() > 1:
         raise UserError(
-            "compare takes no launcher: it starts its own processes (compare.num_processes). Cells "
-            "are ordinary runs, and those brought to their end by torchrun count as well"
+            "compare takes no launcher: it starts its own processes (compare.num_processes, and "
+            "--launch torchrun for cells on several GPUs)"
         )
-    cells = plan_cells(config, run)
-    for cell in cells:
-        write_atomic(cell.run.config, render_config(cell.config))
+    cells = plan_cells(config, run, rows)
+    wanted = require_section(config)
     if not only_table:
-        _run_pending(cells, run, run_verb, feature_key, require_section(config).num_processes)
-    found = build_grid(config.name, require_section(config), _collect(cells))
-    return _publish(found, run, command)
+        _run_pending(config, run, cells, launcher, check)
+    has_succeeded = not any(cell.state() == "failed" for cell in cells)
+    if wanted.metrics:
+        _publish(build_grid(config.name, wanted, _collect(cells)), run, command)
+    for kind, patterns in wanted.tables.items():
+        _publish_table(kind, _rows_of(cells, patterns), run)
+    return has_succeeded
 
 
 def _collect(cells: Sequence[Cell]) -> list[GridRow]:
@@ -91,55 +110,140 @@ def _collect(cells: Sequence[Cell]) -> list[GridRow]:
 
 
 def _run_pending(
-    cells: Sequence[Cell],
-    run: RunDir,
-    run_verb: RunVerb,
-    feature_key: FeatureKey,
-    num_processes: int,
+    config: Config, run: RunDir, cells: Sequence[Cell], launcher: Launcher, check: Main
 ) -> None:
-    """Before the first cell that needs them, features that several cells read; else in order."""
-    pending = [cell for cell in cells if cell.state() != "finished"]
-    logger.info("compare: %d cells, %d to run", len(cells), len(pending))
-    shared: dict[str, Cell] = {}
-    tasks = []
-    for cell in pending:
-        key = feature_key(cell.config) if "select" in cell.verbs else None
-        if key is None:
-            tasks.append(Task(cell))
-            continue
-        if key not in shared:
-            shared[key] = share_cell(cell, run, key)
-            tasks.append(Task(shared[key]))
-        tasks.append(Task(cell, shared[key]))
-    with Workers(run_verb, num_processes) as workers:
-        workers.run(tasks, _Progress(len(tasks)).report)
+    """What the cells need first: data, trainings they start from, an audit; then the cells."""
+    due = [cell for cell in cells if cell.state() != "finished"]
+    if due:
+        num_at_once = require_section(config).num_processes if launcher.kind == "local" else 1
+        launcher.prepare(num_at_once)
+        paths = [str(_write_config(cell)) for cell in due if "select" in cell.verbs]
+        if run_forked(check, paths, {}, None) != 0:
+            raise ConfigError(f"{config.name}: a row that cannot be selected; see above")
+        first = [c for c in plan_before(config, run, due) if c.state() != "finished"]
+        _prepare([*first, *due], launcher)
+        _run_cells(first, launcher, 1)
+        look_at_files_again()
+        due = [cell for cell in cells if cell.state() != "finished"]
+    logger.info("compare: %d cells, %d to run", len(cells), len(due))
+    if due:
+        _audit(due, run, launcher)
+        _run_cells(due, launcher, num_at_once)
+
+
+def _prepare(cells: Sequence[Cell], launcher: Launcher) -> None:
+    """Data that a config says how to make, each kind once; they are not there on a first call."""
+    kinds = {cell.config.data.prepare: cell for cell in reversed(cells) if cell.config.data.prepare}
+    for cell in kinds.values():
+        if launcher.run(["prepare", str(_write_config(cell))]) != 0:
+            raise UserError(f"data.prepare: {cell.config.data.prepare} failed; see above")
+
+
+def _audit(pending: Sequence[Cell], run: RunDir, launcher: Launcher) -> None:
+    """Each pool once, before anything is paid for, in the grid's own run folder."""
+    pools = {cell.config.data.model_dump_json(): cell for cell in reversed(pending)}
+    own = {"name": run.root.name, "output_dir": str(run.root.parent)}
+    path = run.root / "audit.yaml"
+    for cell in pools.values():
+        write_atomic(path, render_config(cell.config.model_copy(update=own)))
+        if launcher.run(["audit", str(path)]) != 0:
+            raise UserError(f"{cell.config.data.records}: did not pass the audit; see above")
+
+
+def _run_cells(cells: Sequence[Cell], launcher: Launcher, num_at_once: int) -> None:
+    """So many at a time, in their order."""
+    if not cells:
+        return
+    progress = _Progress(len(cells))
+    slots: SimpleQueue[int] = SimpleQueue()
+    for number in range(num_at_once):
+        slots.put(number)
+
+    stopped = Event()
+
+    def run_next(cell: Cell) -> str | None:
+        slot = slots.get()
+        try:
+            return _run_cell(cell, launcher, share_out(slot, num_at_once), stopped)
+        finally:
+            slots.put(slot)
+
+    with ThreadPoolExecutor(num_at_once) as pool:
+        futures = {pool.submit(run_next, cell): cell for cell in cells}
+        try:
+            for future in as_completed(futures):
+                progress.report(futures[future], future.result())
+        finally:  # after an interrupt: what has not begun is not begun
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _run_cell(
+    cell: Cell, launcher: Launcher, environment: dict[str, str], stopped: Event
+) -> str | None:
+    """Run the verbs of a cell; what ended the one that failed. A crash is tried once more."""
+    path = str(_write_config(cell))
+    changed = cell.changed()
+    if changed:
+        logger.info("compare: %s runs again (changed: %s)", cell.config.name, ", ".join(changed))
+    is_outdated = bool({"subset", "model"} & set(changed))
+    for verb in cell.verbs:
+        # The folder is the grid's own: it may replace a training that it made of other inputs.
+        arguments = [verb, path, *(["--force"] if verb == "train" and is_outdated else [])]
+        for attempt in range(2):
+            begin = cell.output.stat().st_size if cell.output.exists() else 0
+            code = launcher.run(arguments, environment=environment, output=cell.output)
+            if code == 0:
+                break
+            complaint, last = _read_end(cell.output, begin)
+            if complaint:
+                return complaint
+            if attempt == 1 or stopped.wait(_PAUSE_SECONDS):
+                return f"the process ended with exit code {code}: {last}"
+    return None
+
+
+def _write_config(cell: Cell) -> Path:
+    path = cell.folder / "cell.yaml"
+    write_atomic(path, render_config(cell.config))
+    return path
+
+
+def _read_end(path: Path, begin: int) -> tuple[str | None, str]:
+    """What the user can mend, as the command line says it; and the last line."""
+    with path.open("rb") as file:
+        file.seek(begin)
+        text = file.read().decode(errors="replace")
+    _, said, complaint = ("\n" + text).rpartition("\nerror: ")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (complaint.strip() if said else None), (lines[-1] if lines else "it printed nothing")
 
 
 class _Progress:
-    """Writes down and says how each task ended."""
+    """Writes down and says how each cell ended."""
 
-    def __init__(self, num_tasks: int) -> None:
-        self._num_tasks = num_tasks
+    def __init__(self, num_cells: int) -> None:
+        self._num_cells = num_cells
         self._num_done = 0
         self._begin = time.perf_counter()
 
-    def report(self, task: Task, error: str | None) -> None:
+    def report(self, cell: Cell, error: str | None) -> None:
         self._num_done += 1
-        task.cell.finish(error)
+        cell.finish(error)
         elapsed = time.perf_counter() - self._begin
         logger.info(
             "compare: %d/%d %s %s (%.0f s each, %.0f min to go)%s",
             self._num_done,
-            self._num_tasks,
-            task.cell.config.name,
+            self._num_cells,
+            cell.config.name,
             "finished" if error is None else "failed",
             elapsed / self._num_done,
-            elapsed / self._num_done * (self._num_tasks - self._num_done) / 60,
-            "" if error is None else f": {error}",
+            elapsed / self._num_done * (self._num_cells - self._num_done) / 60,
+            "" if error is None else f": {error} ({cell.output})",
         )
 
 
-def _publish(found: dict[str, Any], run: RunDir, command: str) -> bool:
+def _publish(found: dict[str, Any], run: RunDir, command: str) -> None:
     markdown = render_comparison(found, command)
     path: Path = run.root / "comparison.md"
     write_json(run.root / "comparison.json", found)
@@ -148,4 +252,21 @@ def _publish(found: dict[str, Any], run: RunDir, command: str) -> bool:
     write_atomic(figure, draw_comparison(found))
     console.print(markdown, soft_wrap=True, markup=False, highlight=False)
     console.print(f"comparison: {path}\nfigure: {figure}", soft_wrap=True)
-    return not any(row["failures"] for row in found["rows"])
+
+
+def _rows_of(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """The finished cells of these rows, pattern by pattern, each row's seeds together."""
+    names = dict.fromkeys(cell.selector for cell in cells)
+    ordered = dict.fromkeys(n for pattern in patterns for n in names if fnmatch(n, pattern))
+    return [c for n in ordered for c in cells if c.selector == n and c.state() == "finished"]
+
+
+def _publish_table(kind: str, cells: Sequence[Cell], run: RunDir) -> None:
+    if not cells:
+        console.print(f"Table {kind}: no run of it has finished")
+        return
+    text = build_table(kind, [cell.run.root for cell in cells], baseline=None)
+    path = run.root / f"{kind}.md"
+    write_atomic(path, text + "\n")
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"table: {path}", soft_wrap=True)

@@ -13,12 +13,24 @@ from typing import Any, Literal
 
 from prism_tune.config.sections import Config
 
-Artifact = Literal["audit", "subset", "model", "answers"]
-"""What the stages audit, select, train and evaluate leave."""
+Artifact = Literal[
+    "audit",
+    "features",
+    "answer_losses",
+    "gradient_norms",
+    "embeddings",
+    "subset",
+    "model",
+    "answers",
+]
+"""What the stages audit, select, train and evaluate leave; `select` leaves evidence, too."""
 
 _NONE: tuple[Artifact, ...] = ()
 _ALL: tuple[Artifact, ...] = ("audit", "subset", "model", "answers")
 _RECORDS: tuple[Artifact, ...] = ("audit", "subset", "model")
+_ROWS: tuple[Artifact, ...] = ("features", "answer_losses", "gradient_norms")
+_ANSWER_ROWS: tuple[Artifact, ...] = ("answer_losses", "gradient_norms")
+_EVIDENCE: tuple[Artifact, ...] = (*_ROWS, "embeddings")
 _STATES: tuple[Artifact, ...] = ("subset", "model", "answers")
 _SUBSET: tuple[Artifact, ...] = ("subset",)
 _MODEL: tuple[Artifact, ...] = ("model",)
@@ -31,33 +43,33 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "output_dir": _NONE,
     "compare_random": _NONE,
     "compare": _NONE,
-    "model.path": _ALL,
-    "model.revision": _ALL,
+    "model.path": (*_ALL, *_ROWS),
+    "model.revision": (*_ALL, *_ROWS),
     "model.dtype": _MODEL,
-    "model.attn_implementation": _STATES,
-    "model.trust_remote_code": _STATES,
-    "model.template": _ALL,
-    "model.image_aspect_ratio": _ALL,
-    "data.records": _RECORDS,
-    "data.image_dir": _RECORDS,
+    "model.attn_implementation": (*_STATES, *_ROWS),
+    "model.trust_remote_code": (*_ALL, *_ROWS),
+    "model.template": (*_ALL, *_ROWS),
+    "model.image_aspect_ratio": (*_ALL, *_ROWS),
+    "data.records": (*_RECORDS, *_EVIDENCE),
+    "data.image_dir": (*_RECORDS, *_EVIDENCE),
     "data.prepare": _NONE,
-    "data.columns": _RECORDS,
+    "data.columns": (*_RECORDS, *_EVIDENCE),
     "data.source": _RECORDS,
     "data.source_names": _RECORDS,
     "data.policy": _ALL,
-    "data.max_length": _RECORDS,
+    "data.max_length": (*_RECORDS, *_ANSWER_ROWS),
     "data.num_workers": _NONE,
     "selection.scorer": _SUBSET,
     "selection.budget": _SUBSET,
     "selection.scope": _SUBSET,
     "selection.centering": _SUBSET,
     "selection.keep": _SUBSET,
-    "selection.features": _SUBSET,
-    "selection.layer": _SUBSET,
-    "selection.pooling": _SUBSET,
+    "selection.features": (*_SUBSET, "features"),
+    "selection.layer": (*_SUBSET, "features"),
+    "selection.pooling": (*_SUBSET, "features"),
     "selection.tokens_per_batch": _NONE,
-    "selection.dtype": _SUBSET,
-    "selection.options": _SUBSET,
+    "selection.dtype": (*_SUBSET, *_EVIDENCE),
+    "selection.options": (*_SUBSET, "gradient_norms", "embeddings"),
     "training.records": _MODEL,
     "training.tuning": _MODEL,
     "training.lora": _MODEL,

@@ -125,24 +125,34 @@ class EvaluationConfig(Section):
 
 
 class CompareConfig(Section):
-    """`prism-tune compare`: selectors side by side (docs/comparison.md).
+    """`prism-tune compare`: runs side by side, as selectors or as rows (docs/comparison.md).
 
     A selector is a scorer's name, or a mapping of `scorer`, the `selection` keys that differ, and
-    a `name`. `metrics` are `<benchmark>.<metric>` of results.json; performance is their mean.
-    `planted` names a JSON file of records known to be redundant: {id: {kind, of}}.
+    a `name`; each is run at every budget. A row is a name, or a mapping of a `name` and the
+    sections that differ; each is run in every variant, whose name has `{}` for the row's. All of
+    them under every seed. `metrics` are `<benchmark>.<metric>` of results.json; performance is
+    their mean. `tables` lists, for kinds of `prism-tune tables`, patterns of row names. `before`
+    names configs to be trained first. `planted` names a JSON file of records known to be redundant:
+    {id: {kind, of}}.
     """
 
     selectors: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_spell_infinity)] = (
-        Field(min_length=1, description="a list of scorers, or of mappings with `scorer`")
+        Field(default=(), description="a list of scorers, or of mappings with `scorer`")
     )
     budgets: tuple[Fraction | Count, ...] = Field(
         default=(0.30,), min_length=1, description="a list of fractions in (0, 1] or counts"
     )
+    rows: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_spell_infinity)] = Field(
+        default=(), description="a list of names, or of mappings with `name` and sections"
+    )
+    variants: tuple[str | dict[str, Any], ...] = ("{}",)
     seeds: tuple[Index, ...] = Field(default=(0,), min_length=1)
-    metrics: tuple[str, ...] = Field(min_length=1)
+    metrics: tuple[str, ...] = ()
     baseline: str = "random"
     whole_pool: bool = False
     planted: str | None = None
+    tables: dict[str, tuple[str, ...]] = {}
+    before: tuple[str, ...] = ()
     num_processes: Count = 1
 
 

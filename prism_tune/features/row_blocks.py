@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class RowBlocks(Protocol):
-    """What a feature matrix has to offer: ndarray, np.memmap and `StoredFeatures` do."""
+    """What a feature matrix has to offer: ndarray, np.memmap and `StoredRows` do."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
-"""Reading features from disk: finished shards, and their rows as one matrix, block by block.
+"""Reading evidence from disk: finished shards, and their rows as one matrix, block by block.
 
-The folder that `selection/evidence/store.py` writes goes in; rows come out, without torch:
-`shard-<hash>.safetensors` holds layer_<k>: float32 (rows, D), and as metadata the fingerprint of
-what the features were computed with, the rows' keys, the failed ones and counts.
+The files that `selection/evidence/store.py` writes go in; rows come out, without torch:
+`shard-<hash>.safetensors` holds `rows`: float32 (rows, D), and as metadata the rows' keys, the
+failed ones, counts, and what computing them has taken.
 
-Shape legend: U rows of all shards, N records of a pool, D feature width.
+Shape legend: U rows of all shards, N records of a pool, D width of a row.
 """
 
 from __future__ import annotations
@@ -28,17 +28,23 @@ _OPEN_SHARDS = 16  # their mapped pages count as the process's memory; eight thr
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: its file, the keys of its rows, keys without feature, and counts.
+    """A finished shard: its file, the keys of its rows, and what computing them has taken.
 
-    `failed` maps a key to (reason, detail); its row is NaN. `counts`: images, tokens, flops;
-    `fingerprint` stands for the inputs of the features.
+    Attributes:
+        failed: key -> (reason, detail); its row is NaN.
+        counts: images, tokens, flops.
+        seconds: of the one process that computed it, loading the model included for its first.
+        device: what that process ran on.
+        num_devices: the processes that worked at the same time.
     """
 
     path: Path
     keys: tuple[str, ...]
     failed: Mapping[str, Sequence[str]]
     counts: Mapping[str, float]
-    fingerprint: str | None
+    seconds: float
+    device: str
+    num_devices: int
 
 
 def list_shards(folder: Path) -> list[Path]:
@@ -50,39 +56,33 @@ def read_shard(path: Path) -> Shard:
     """What a shard holds, without its rows.
 
     Raises:
-        UserError: not a feature shard.
+        UserError: not a shard.
     """
     try:
         with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a feature shard ({error}); delete it and rerun") from error
-    content = json.loads(metadata.get("content", "{}"))
-    return Shard(
-        path=path,
-        keys=tuple(content.get("keys", ())),
-        failed=content.get("failed", {}),
-        counts=content.get("counts", {}),
-        fingerprint=metadata.get("fingerprint"),
-    )
+            content = json.loads((file.metadata() or {})["content"])
+        content["keys"] = tuple(content["keys"])
+        return Shard(path=path, **content)
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a shard of evidence ({error}); delete it and rerun"
+        ) from error
 
 
-class StoredFeatures:
+class StoredRows:
     """The rows of all shards as one matrix that is read block by block (a `RowBlocks`).
 
     Args:
         shards: finished shards, at least one.
-        layer: whose hidden state.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, shards: Sequence[Shard], layer: int) -> None:
+    def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = shards
-        self._name = f"layer_{layer}"
         self._ends = list(accumulate(len(shard.keys) for shard in shards))
         self._open = lru_cache(maxsize=_OPEN_SHARDS)(partial(safe_open, framework="np"))
-        width = self._open(shards[0].path).get_slice(self._name).get_shape()[1]
+        width = self._open(shards[0].path).get_slice("rows").get_shape()[1]
         self.shape = (self._ends[-1], int(width))
 
     @cached_property
@@ -98,7 +98,7 @@ class StoredFeatures:
         while start < stop:
             offset = self._ends[number] - len(self._shards[number].keys)
             end = min(stop, self._ends[number])
-            values = self._open(self._shards[number].path).get_slice(self._name)
+            values = self._open(self._shards[number].path).get_slice("rows")
             parts.append(values[start - offset : end - offset])
             start, number = end, number + 1
         if len(parts) == 1:
@@ -110,7 +110,7 @@ class StoredFeatures:
 class RecordFeatures:
     """Features of records; `row_N` is each record's row of `values_UD`, -1 for none."""
 
-    values_UD: StoredFeatures
+    values_UD: StoredRows
     row_N: NDArray[np.int64]
 
     def read(self, records: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """One run as the report sees it: its files, read when they are asked for; no model, no torch.
 
-Beside what tables read of a finished run: selection/ (scores.parquet, features/), the pool, and
-training/log.jsonl. A stage that has not run is None or empty, never an error.
+Beside what tables read of a finished run: selection/ (scores.parquet, evidence/features/), the
+pool, and training/log.jsonl. A stage that has not run is None or empty, never an error.
 
 Shape legend: N records of the pool, U feature rows, D feature width.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.features.shards import RecordFeatures, StoredFeatures, list_shards, read_shard
+from prism_tune.features.shards import RecordFeatures, StoredRows, list_shards, read_shard
 from prism_tune.results.overlap import Kept
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.stage import Stage
@@ -121,7 +121,7 @@ class ReportRun(FinishedRun):
         paths = list_shards(self.run.features)
         if self.records is None or self.records.feature_keys is None or not paths:
             return None
-        values_UD = StoredFeatures([read_shard(path) for path in paths], self.layer)
+        values_UD = StoredRows([read_shard(path) for path in paths])
         place = pc.index_in(self.records.feature_keys, value_set=pa.array(values_UD.keys))
         row_N = place.fill_null(-1).to_numpy().astype(np.int64)
         return RecordFeatures(values_UD, row_N) if (row_N >= 0).any() else None
@@ -131,11 +131,6 @@ class ReportRun(FinishedRun):
         """Which scores the selection kept: the config's choice, or the method's own."""
         keep: Keep = self.config.selection.keep or (self.manifest or {}).get("keep") or "low"
         return keep
-
-    @property
-    def layer(self) -> int:
-        """The hidden state whose features were scored."""
-        return self.config.selection.layer
 
     @cached_property
     def pool(self) -> Pool:

@@ -266,7 +266,8 @@ def find_variant(run: FinishedRun) -> str:
 
 
 def _find_depth(run: FinishedRun, layer: int) -> str:
-    depth = (run.manifest or {}).get("features", {}).get("num_model_layers")
+    evidence = (run.manifest or {}).get("evidence", {})
+    depth = evidence.get("features", {}).get("num_model_layers")
     # The first layer is shallow in a model of any depth.
     if depth is None or layer <= max(1, _SHALLOW * depth):
         return ""

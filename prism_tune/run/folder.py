@@ -4,7 +4,7 @@
 runs/<name>/
   timings.json  log.txt
   audit/       stage.json config.yaml audit.json <reason>.jsonl
-  selection/   stage.json config.yaml scores.parquet subset.json manifest.json features/
+  selection/   stage.json config.yaml scores.parquet subset.json manifest.json evidence/<kind>/
   training/    stage.json config.yaml checkpoint-<step>/ final/ log.jsonl
   evaluation/<benchmark>/  stage.json config.yaml predictions.jsonl results.json
   unfinished/  an evaluation while it works, until it replaces a finished one
@@ -60,9 +60,14 @@ class RunDir:
         return self.root / "selection"
 
     @property
+    def evidence(self) -> Path:
+        """What the scores rest on, a folder for each kind: links into the store of all runs."""
+        return self.selection / "evidence"
+
+    @property
     def features(self) -> Path:
-        """The feature store."""
-        return self.selection / "features"
+        """The features behind the scores."""
+        return self.evidence / "features"
 
     @property
     def subset(self) -> Path:

@@ -1,10 +1,11 @@
 """What each stage took, in `runs/<name>/timings.json`, summed over resumed attempts.
 
-One entry per attempt: {stage, fingerprint, device, num_devices, start, end, finished,
+One entry per attempt: {stage, fingerprint, evidence, device, num_devices, start, end, finished,
 wall_seconds, device_seconds, counts}; counts are flops (an estimate from the model's architecture),
 tokens, images and records or questions.
 The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Attempts of
-another fingerprint of the stage are dropped, or set aside as `<stage>/aside`.
+another fingerprint of the stage are dropped. `evidence` is null, or the kind of evidence that the
+stage read and is charged for, whichever attempt of whichever run has computed it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,6 @@ class StageTimer:
         device: the device's name, for example "cpu" or "NVIDIA H100".
         num_devices: processes that work at the same time.
         restart: forget earlier attempts of the stage, because nothing of theirs is used.
-        set_aside: keep attempts of other fingerprints, because what they made stays: they count
-            again when their fingerprint is back.
     """
 
     def __init__(
@@ -42,15 +41,16 @@ class StageTimer:
         device: str,
         num_devices: int = 1,
         restart: bool = False,
-        set_aside: bool = False,
     ) -> None:
         self._run = run
         self._restart = restart
-        self._set_aside = set_aside
+        self._left_out = 0.0
+        self._charged: list[dict[str, Any]] = []
         self._begin = time.perf_counter()
         self._entry: dict[str, Any] = {
             "stage": stage,
             "fingerprint": fingerprint,
+            "evidence": None,
             "device": device,
             "num_devices": num_devices,
             "start": _now(),
@@ -84,28 +84,43 @@ class StageTimer:
             totals[name] = totals.get(name, 0) + value
         self._save()
 
+    def leave_out(self, device_seconds: float) -> None:
+        """Seconds of the attempt that are not its own; saves the time so far."""
+        self._left_out += device_seconds
+        self._save()
+
+    def charge(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Charge the stage for evidence: entries of it beside this attempt's own.
+
+        Each has `evidence`, `device`, `num_devices`, `wall_seconds`, `device_seconds`, `counts`.
+        """
+        self._charged = [dict(entry) for entry in entries]
+        self._save()
+
     def _earlier(self) -> list[dict[str, Any]]:
-        """What `timings.json` keeps beside this attempt."""
+        """What `timings.json` keeps beside this attempt: what is charged is charged anew."""
         stage, fingerprint = self._entry["stage"], self._entry["fingerprint"]
-        aside = f"{stage}/aside"
-        kept = []
-        for entry in read_timings(self._run):
-            if entry["stage"] not in (stage, aside):
-                kept.append(entry)
-            elif entry["fingerprint"] != fingerprint:
-                kept += [{**entry, "stage": aside}] if self._set_aside else []
-            elif not self._restart:
-                kept.append({**entry, "stage": stage})
-        return kept
+        return [
+            entry
+            for entry in read_timings(self._run)
+            if entry["stage"] != stage
+            or (
+                entry["fingerprint"] == fingerprint
+                and entry["evidence"] is None
+                and not self._restart
+            )
+        ]
 
     def _save(self) -> None:
-        wall = time.perf_counter() - self._begin
+        num_devices = self._entry["num_devices"]
+        wall = time.perf_counter() - self._begin - self._left_out / num_devices
         self._entry.update(
             end=_now(),
             wall_seconds=round(wall, 3),
-            device_seconds=round(wall * self._entry["num_devices"], 3),
+            device_seconds=round(wall * num_devices, 3),
         )
-        write_json(self._run.timings, [*self._before, self._entry])
+        charged = [{**self._entry, **entry} for entry in self._charged]
+        write_json(self._run.timings, [*self._before, *charged, self._entry])
 
 
 def read_timings(run: RunDir) -> list[dict[str, Any]]:

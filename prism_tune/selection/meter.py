@@ -1,19 +1,27 @@
-"""What a selection has cost: time, images, tokens and estimated FLOPs, in the run's timings."""
+"""What a selection has cost: its own work, and the evidence it reads, whenever that was computed.
+
+The seconds of evidence stand in its shards. They are taken off this attempt's clock while it
+computes, and charged to every selection that reads the shards, in full: a rescoring of two seconds
+is not the cost of a selection. Of a shard that also has another pool's units, the own share counts.
+What a killed attempt has computed counts as far as its shards were finished; its other time up to
+the last of these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from prism_tune.features.shards import Shard
 from prism_tune.models.load import pick_device
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import open_log
 from prism_tune.run.timings import StageTimer, read_timings
-from prism_tune.selection.evidence.shard_builder import Counts
 
 STAGE = "selection"
 
@@ -24,60 +32,90 @@ class SelectionMeter:
     """Counts on the main process; does nothing on the others.
 
     Args:
-        run: the run.
         timer: of this attempt; None on the other processes.
     """
 
-    def __init__(self, run: RunDir, timer: StageTimer | None) -> None:
-        self._run = run
+    def __init__(self, timer: StageTimer | None) -> None:
         self._timer = timer
 
-    def count(self, counts: Counts) -> None:
+    def count(self, **counts: float) -> None:
         """Add to the attempt's counts and save its time so far."""
         if self._timer is not None:
             self._timer.tick(**counts)
 
-    def read(self) -> dict[str, Any]:
-        """Sums over the attempts that the present features and scores took."""
-        entries = [entry for entry in read_timings(self._run) if entry["stage"] == STAGE]
-        wall_seconds = sum(entry["wall_seconds"] for entry in entries)
-        totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in _COUNTED}
-        return {
-            "wall_seconds": round(wall_seconds, 3),
-            "device_seconds": round(sum(entry["device_seconds"] for entry in entries), 3),
-            "num_attempts": len(entries),
-            "num_images": int(totals["images"]),
-            "num_tokens": int(totals["tokens"]),
-            "flops_estimate": totals["flops"],
-            "images_per_second": round(totals["images"] / max(wall_seconds, 1e-9), 3),
-        }
+    def leave_out(self, device_seconds: float) -> None:
+        """These are not this attempt's own: they stand in a shard, or were spent waiting."""
+        if self._timer is not None:
+            self._timer.leave_out(device_seconds)
+
+    def charge(self, read: Mapping[str, Sequence[tuple[Shard, float]]]) -> None:
+        """Charge for evidence, by kind: the shards that were read, and the share of each."""
+        if self._timer is not None:
+            self._timer.charge([entry for kind in read for entry in _sum_up(kind, read[kind])])
 
 
 @contextmanager
 def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[SelectionMeter]:
-    """Meter one attempt; attempts with the same fingerprint add up.
-
-    Those with another wait aside: their evidence stays in the run, and a selection that comes back
-    to it is charged for it.
+    """Meter one attempt; unfinished ones of the same selection add up.
 
     Args:
         run: whose `timings.json` is written.
-        fingerprint: what the time belongs to (see `inputs.meter_fingerprint`).
+        fingerprint: of what the selection reads.
         force: forget earlier attempts, because nothing of theirs is used.
     """
     if not is_main():
         open_log(run.log)
-        yield SelectionMeter(run, None)
+        yield SelectionMeter(None)
         return
-    device = pick_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     with StageTimer(
         run,
         STAGE,
         fingerprint=fingerprint,
-        device=name,
+        device=name_device(),
         num_devices=world_size(),
         restart=force,
-        set_aside=True,
     ) as timer:
-        yield SelectionMeter(run, timer)
+        yield SelectionMeter(timer)
+
+
+def read_cost(run: RunDir) -> dict[str, Any]:
+    """What the selection of a run has cost so far, for its manifest."""
+    entries = [entry for entry in read_timings(run) if entry["stage"] == STAGE]
+    wall_seconds = sum(entry["wall_seconds"] for entry in entries)
+    totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in _COUNTED}
+    return {
+        "wall_seconds": round(wall_seconds, 3),
+        "device_seconds": round(sum(entry["device_seconds"] for entry in entries), 3),
+        "evidence_seconds": round(sum(e["device_seconds"] for e in entries if e["evidence"]), 3),
+        "num_attempts": sum(not entry["evidence"] for entry in entries),
+        "num_images": totals["images"],
+        "num_tokens": totals["tokens"],
+        "flops_estimate": totals["flops"],
+        "images_per_second": round(totals["images"] / max(wall_seconds, 1e-9), 3),
+    }
+
+
+def name_device() -> str:
+    """This process's device, for example "cpu" or "NVIDIA H100"."""
+    device = pick_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _sum_up(kind: str, shards: Sequence[tuple[Shard, float]]) -> Iterator[dict[str, Any]]:
+    """An entry of timings.json for each sort of machine."""
+    groups: dict[tuple[str, int], list[tuple[Shard, float]]] = defaultdict(list)
+    for shard, share in shards:
+        groups[shard.device, shard.num_devices].append((shard, share))
+    for (device, num_devices), members in groups.items():
+        seconds = sum(shard.seconds * share for shard, share in members)
+        yield {
+            "evidence": kind,
+            "device": device,
+            "num_devices": num_devices,
+            "wall_seconds": round(seconds / num_devices, 3),
+            "device_seconds": round(seconds, 3),
+            "counts": {
+                name: round(sum(shard.counts[name] * share for shard, share in members))
+                for name in _COUNTED
+            },
+        }

@@ -5,6 +5,7 @@ Shape legend: N records of the pool.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from prism_tune.data.records import Pool, write_subset
 from prism_tune.run.folder import RunDir, write_atomic, write_json
 from prism_tune.run.log import console
 from prism_tune.schema import Skipped
+from prism_tune.selection.evidence.source import Evidence
+from prism_tune.selection.evidence.store import link_shards
+from prism_tune.selection.meter import read_cost
 from prism_tune.selection.ranking import Ranking
 
 
@@ -29,7 +33,7 @@ def write_outputs(
     run: RunDir,
     pool: Pool,
     ranking: Ranking,
-    timings: dict[str, Any],
+    evidence: Mapping[str, Evidence],
     num_tokens_N: NDArray[np.int64],
 ) -> dict[str, Any]:
     """Write everything and print the table.
@@ -39,7 +43,7 @@ def write_outputs(
         run: its folder.
         pool: all records.
         ranking: the verdict on each.
-        timings: what the selection has taken.
+        evidence: that it rests on, by the name of its source.
         num_tokens_N: of each record, as it will be tuned on; they tell what tuning on the whole
             pool would take.
 
@@ -67,11 +71,32 @@ def write_outputs(
         **describe_skipped([*pool.skipped, *ranking.skipped]),
         "pool_fingerprint": pool.fingerprint,
         **ranking.description,
-        "timings": timings,
+        "evidence": keep_evidence(run, evidence),
+        "timings": read_cost(run),
     }
     write_json(run.selection / "manifest.json", manifest)
     print_sources(per_source, config.selection, run.subset)
     return outputs
+
+
+def keep_evidence(run: RunDir, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
+    """Link what was read into the run, so that it can be moved alone; what the manifest says."""
+    kinds = {read.store.kind for found in evidence.values() for read in found.readings}
+    for folder in run.evidence.glob("*"):
+        if folder.name not in kinds:
+            shutil.rmtree(folder)
+    described: dict[str, Any] = {}
+    for name, found in evidence.items():
+        for read in found.readings:
+            kind, store = read.store.kind, read.store
+            link_shards([shard for shard, _ in read.shards], run.evidence / kind)
+            described[kind] = {
+                "folder": str(store.folder),
+                "fingerprint": store.fingerprint,
+                "num_shards": len(read.shards),
+                **(found.description if kind == name else found.description[kind]),
+            }
+    return described
 
 
 def _replace_subset(run: RunDir, pool: Pool, kept: list[int]) -> str:
@@ -87,7 +112,7 @@ def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
     """One row per record of the pool: uid, id, source, score, rank, selected, reason, feature.
 
     Score and rank are null where a record is not ranked (text-only, skipped); feature is the key of
-    its row in the feature store, null where it has none.
+    its row of the features, null where it has none.
     """
     unranked_N = ranking.rank_N == 0
     columns = {

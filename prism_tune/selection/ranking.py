@@ -1,10 +1,11 @@
-"""From features to verdicts: every record's score, rank and reason.
+"""From evidence to verdicts: every record's score, rank and reason.
 
 Shape legend: N records of the pool, M records to be scored (with image, not skipped).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.features import FeatureTable
+from prism_tune.selection.evidence.features import FEATURES
+from prism_tune.selection.evidence.source import Evidence
 from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import cut_subset
 
@@ -25,7 +27,7 @@ class Ranking:
 
     `scores_N` is NaN and `rank_N` 0 where a record is not ranked; `reasons` are "selected",
     "below_cut", "text_only" (kept), or why the record was skipped. `feature_keys` name the rows of
-    the feature store; None where a record has none.
+    the features; None where a record has none.
     """
 
     scores_N: NDArray[np.float64]
@@ -37,15 +39,30 @@ class Ranking:
     description: dict[str, Any]
 
 
-def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -> Ranking:
+def rank_pool(
+    config: Config,
+    pool: Pool,
+    evidence: Mapping[str, Evidence],
+    skipped: Mapping[int, Skipped],
+    scorer: Scorer,
+) -> Ranking:
     """Score the image records, and cut the pool without the skipped ones.
+
+    Args:
+        config: the experiment.
+        pool: all records.
+        evidence: on the pool, by the name of its source.
+        skipped: the records left out, with reasons, by index.
+        scorer: the method.
 
     Raises:
         UserError: a budget that cannot be met.
     """
     text_only_N = pool.is_text_only_N
-    by_uid = {item.uid: item.reason for item in table.skipped}
-    skipped_N = np.array([uid in by_uid for uid in pool.uids], dtype=bool)
+    skipped_N = np.zeros(len(pool), dtype=bool)
+    skipped_N[list(skipped)] = True
+    features = evidence.get(FEATURES.name)
+    columns = [of_kind.read_columns() for of_kind in evidence.values()]
     sources_N = np.array(pool.sources)
     by_source = config.selection.scope == "per_source"
     records_M = np.flatnonzero(~text_only_N & ~skipped_N)
@@ -54,9 +71,9 @@ def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -
         pool=pool,
         records_M=records_M,
         groups_M=sources_N[records_M] if by_source else None,
-        features_UD=table.values_UD,
-        row_M=table.row_N[records_M],
-        measured={name: values_N[records_M] for name, values_N in table.measured.items()},
+        features_UD=None if features is None else features.values_UD,
+        row_M=None if features is None else features.row_N[records_M],
+        measured={k: v[records_M] for of_kind in columns for k, v in of_kind.items()},
     )
     scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
     keep = config.selection.keep
@@ -76,8 +93,10 @@ def rank_pool(config: Config, pool: Pool, table: FeatureTable, scorer: Scorer) -
     rank_N[usable] = cut.rank_N
     selected_N = np.zeros(len(pool), dtype=bool)
     selected_N[usable] = cut.selected_N
-    reasons = [by_uid.get(uid, "") for uid in pool.uids]
+    reasons = [skipped[index].reason if index in skipped else "" for index in range(len(pool))]
     for place, reason in zip(usable.tolist(), cut.reasons, strict=True):
         reasons[place] = reason
-    description = {**scored.diagnostics, "features": table.description}
-    return Ranking(scores_N, rank_N, selected_N, reasons, table.keys(), table.skipped, description)
+    nothing: list[str | None] = [None] * len(pool)
+    keys = nothing if features is None else features.keys()
+    left_out = tuple(skipped.values())
+    return Ranking(scores_N, rank_N, selected_N, reasons, keys, left_out, scored.diagnostics)

@@ -9,10 +9,18 @@ import pytest
 import yaml
 from support.compare_config import draw_questions, tiny_config
 
+from prism_tune.compare.workers import start_server
+
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory) -> dict[str, str]:
     return draw_questions(tmp_path_factory.mktemp("held_out"))
+
+
+@pytest.fixture(scope="session")
+def server() -> None:
+    """What verbs are forked from, with what their stand-ins import."""
+    start_server(["torch", "prism_tune.compare.compare", "pytest"], {})
 
 
 @pytest.fixture

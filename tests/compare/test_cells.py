@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from prism_tune.compare.cells import plan_cells
+from prism_tune.compare.cells import look_at_files_again, plan_before, plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.errors import ConfigError
 from prism_tune.run.folder import RunDir
@@ -34,6 +34,68 @@ def test_cells_come_seed_by_seed_with_the_whole_pool_last(write_config):
         "whole_pool-seed1",
     ]
     assert [cell.verbs[0] for cell in cells[3:5]] == ["select", "train"]
+
+
+ROWS = {
+    "rows": ["prism", {"name": "pool", "training": {"records": "pool"}}],
+    "variants": ["{}_small", {"name": "big_{}", "model": {"template": "phi"}, "model_name": "Big"}],
+    "seeds": [0, 2],
+    "metrics": [],
+}
+
+
+def test_rows_in_every_variant_are_runs_of_their_own(write_config):
+    path = write_config(ROWS, evaluation={"benchmarks": []})
+    cells = plan(path)
+    assert [cell.run.root.name for cell in cells] == [
+        f"{name}-seed{seed}"
+        for seed in (0, 2)
+        for name in ("prism_small", "pool_small", "big_prism", "big_pool")
+    ]
+    base = load_config(path)
+    assert {str(cell.run.root.parent) for cell in cells} == {base.output_dir}
+    last = cells[-1].config
+    assert (last.training.records, last.model.template, last.seed) == ("pool", "phi", 2)
+    assert (last.model.path, last.model_name, last.compare) == (base.model.path, "Big", None)
+    assert [cell.verbs for cell in cells[:2]] == [("select", "train"), ("train",)]
+    chosen = plan_cells(base, RunDir(path.parent / "runs/tiny"), ["big*", "nobody"])
+    assert {cell.selector for cell in chosen} == {"big_prism", "big_pool"}
+
+
+def test_a_row_that_two_grids_have_is_one_run_with_two_records(write_config, tmp_path):
+    """The language table asks the main table's runs other questions."""
+    path = write_config(ROWS)
+    one, other = (
+        plan_cells(load_config(path, overrides), RunDir(tmp_path / "runs" / grid))[0]
+        for grid, overrides in (("main", []), ("language", ["evaluation.batch_size=2"]))
+    )
+    assert one.run == other.run
+    one.finish(None)
+    assert (one.state(), other.state()) == ("finished", None)
+    other.finish(None)
+    assert (one.state(), other.state()) == ("finished", "finished")
+
+
+def test_what_has_changed_is_named(write_config):
+    path = write_config(TWO)
+    plan(path)[0].finish(None)
+    assert plan(path)[0].changed() == []
+    assert plan(path, "selection.layer=2")[0].changed() == ["subset"]
+    assert plan(path, "training.lora.r=8")[0].changed() == ["model"]
+    assert plan(path, "evaluation.batch_size=3")[0].changed() == ["answers"]
+    assert plan(path, "tracking.project=x", "data.num_workers=1")[0].changed() == []
+
+
+def test_what_cells_start_from_comes_first_where_they_need_it(write_config, tmp_path):
+    start = tmp_path / "start.yaml"
+    begin = load_config(write_config(TWO, name="begin", training={"records": "pool"}))
+    start.write_text(render_config(begin.model_copy(update={"compare": None})))
+    path = write_config({**TWO, "before": [str(start)]})
+    run = RunDir(tmp_path / "runs/tiny")
+    assert plan_before(load_config(path), run, plan(path)) == []  # they start elsewhere
+    own = f"model.path={tmp_path}/runs/begin/training/final"
+    (first,) = plan_before(load_config(path, [own]), run, plan(path, own))
+    assert (first.config.name, first.verbs) == ("begin", ("audit", "train"))
 
 
 def test_a_cell_is_the_config_with_its_own_selection_seed_and_folder(write_config, tmp_path):
@@ -74,6 +136,8 @@ def test_an_outcome_holds_until_the_config_or_a_file_changes(write_config, quest
     assert plan(path, "compare.seeds=[0]", "compare.budgets=[0.25]")[0].state() == "finished"
     assert plan(path, "training.lora.r=8")[0].state() is None
     annotations.write_text(json.dumps([{"question_id": 2}]))
+    assert plan(path)[0].state() == "finished"  # files are looked at once in a call
+    look_at_files_again()
     assert plan(path)[0].state() is None
 
 
@@ -101,3 +165,24 @@ def test_a_config_without_the_section_is_refused(write_config):
     config = load_config(write_config(TWO)).model_copy(update={"compare": None})
     with pytest.raises(ConfigError, match="compare: no such section"):
         plan_cells(config, RunDir("runs/tiny"))
+
+
+@pytest.mark.parametrize(
+    ("compare", "message"),
+    [
+        ({"selectors": []}, "compare: expected either `selectors` or `rows`"),
+        ({**TWO, **ROWS}, "compare: expected either `selectors` or `rows`"),
+        ({**TWO, "metrics": []}, "compare.metrics: expected what selectors are compared by"),
+        ({**ROWS, "rows": ["a", "a"]}, "compare.rows: two are the same"),
+        ({**ROWS, "rows": [{"training": {}}]}, "compare.rows[0]: expected a name"),
+        ({**ROWS, "variants": ["x", "y"]}, "compare.variants: a name needs `{}`"),
+        (
+            {**ROWS, "rows": [{"name": "a", "selection": {"laier": 2}}]},
+            "row a_small of compare.rows: unknown key `selection.laier`; did you mean",
+        ),
+    ],
+)
+def test_mistakes_in_rows_are_named(write_config, compare, message):
+    with pytest.raises(ConfigError) as error:
+        plan(write_config(compare))
+    assert message in str(error.value)

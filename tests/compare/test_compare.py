@@ -14,10 +14,6 @@ import pytest
 import yaml
 from support.compare_config import tiny_config
 
-from prism_tune.cli.compare import run_verb
-from prism_tune.config.load import load_config
-from prism_tune.run.folder import RunDir
-
 ROOT = Path(__file__).parents[2]
 SELECTORS = [
     "random",
@@ -31,14 +27,13 @@ SELECTORS = [
 ]
 
 
-def command(path: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "prism_tune", "compare", str(path), *arguments]
+def prism_tune(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "prism_tune", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def compare(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(path, *arguments), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    return prism_tune("compare", str(path), *arguments)
 
 
 def write_comparison(folder: Path, model: Path, pool: Path, questions: dict[str, str]) -> Path:
@@ -67,7 +62,7 @@ def kill_after_first_cell(path: Path) -> None:
     """Start the comparison and kill it, with all its processes, when one cell has finished."""
     runs = path.parent / "runs"
     with subprocess.Popen(
-        command(path),
+        [sys.executable, "-m", "prism_tune", "compare", str(path)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -132,26 +127,34 @@ def test_a_cell_is_an_ordinary_run(finished, tmp_path):
     """The same files as the three verbs make, to the byte where they hold no time."""
     path, _, _ = finished
     cell = path.parent / "runs/tiny/cells/prism-0.5-seed1"
-    alone = RunDir(tmp_path / "alone")
-    config = load_config(cell / "config.yaml", [f"output_dir={tmp_path}", "name=alone"])
     for verb in ("select", "train"):
-        run_verb(verb, config, alone)
+        overrides = [f"output_dir={tmp_path}", "name=alone"]
+        done = prism_tune(verb, str(cell / "cell.yaml"), *overrides)
+        assert done.returncode == 0, done.stderr
     for file in ("selection/subset.json", "training/final/adapter_model.safetensors"):
-        assert (cell / file).read_bytes() == (alone.root / file).read_bytes()
+        assert (cell / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+
+
+def test_the_pool_is_audited_once_for_all(finished):
+    path, _, _ = finished
+    audits = list((path.parent / "runs").rglob("audit/audit.json"))
+    assert audits == [path.parent / "runs/tiny/audit/audit.json"]
 
 
 def test_features_are_computed_once_and_charged_to_each(finished, found):
     path, _, _ = finished
-    shards = list((path.parent / "runs/tiny/shared").glob("*/selection/features/shard-*"))
-    readers = sorted((path.parent / "runs/tiny/cells").glob("*/selection/features/shard-*"))
-    assert len(shards) == 1
+    cells = path.parent / "runs/tiny/cells"
+    readers = sorted(cells.glob("*/selection/evidence/features/shard-*"))
     assert len(readers) == 10  # five selectors on features, two seeds
-    assert {file.stat().st_ino for file in readers} == {shards[0].stat().st_ino}
-    (entry,) = json.loads((shards[0].parents[2] / "timings.json").read_text())
-    charged = entry["counts"]["feature_seconds"]
+    assert len({file.stat().st_ino for file in readers}) == 1
     at_half = rows(found, 0.5)
-    assert at_half["prism"]["select_seconds"] > charged
-    assert at_half["random"]["select_seconds"] < at_half["prism"]["select_seconds"]
+    charged = {}
+    for name in ("prism", "kernel_prism", "leverage"):
+        entries = json.loads((cells / f"{name}-0.5-seed1/timings.json").read_text())
+        (charged[name],) = [e["device_seconds"] for e in entries if e.get("evidence") == "features"]
+        assert at_half[name]["select_seconds"] > charged[name] > 0
+    assert len(set(charged.values())) == 1
+    assert at_half["random"]["select_seconds"] < charged["prism"]
 
 
 def test_subsets_are_described(found):

@@ -1,4 +1,4 @@
-"""Every preset of the paper's tables, shrunk to a tiny model and pool, from select to table.
+"""Every row of the tables' grids, shrunk to a tiny model and pool, from select to table.
 
 Only paths, sizes and the device are overridden. Work is shared as far as it is the same: an equal
 selection is made once; of equal recipes (tuning, template, records) one preset is tuned.
@@ -17,39 +17,41 @@ from support.tiny import draw_image, draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from prism_tune.compare.cells import plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.config.sections import Config
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.results.build import build_table
-from prism_tune.results.plan import PLANS
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_atomic
 from prism_tune.selection.select import select
 from prism_tune.training.train import train
 
 EXPERIMENTS = Path(__file__).parents[2] / "configs" / "experiments"
-PRESETS = sorted([*EXPERIMENTS.glob("paper/*/*.yaml"), *EXPERIMENTS.glob("quickstart_tables/*")])
+GRIDS = {path.stem: load_config(path) for path in sorted(EXPERIMENTS.glob("tables/*.yaml"))}
+CELLS = {
+    f"{grid}/{cell.selector}": cell
+    for grid, config in GRIDS.items()
+    for cell in plan_cells(config, RunDir(Path("runs") / config.name))
+}
 NUM_LAYERS = 4
-DEPTHS = {"paper": 32, "quickstart_tables": 30}
 END_TOKENS = ["<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
-BENCHMARKS = {"language": "hellaswag", "quickstart_tables": "quickstart"}
+BENCHMARKS = {"language": "hellaswag", "quickstart": "quickstart"}
 
 TUNED = {
-    "main": ("paper/main/pool_7b_full", "paper/main/prism_7b_full"),
-    "main_lora": ("paper/main/pool_7b_lora", "paper/main/prism_7b_lora"),
-    "ablation": ("paper/main/prism_7b_full", "paper/ablation/keep_high_7b_full"),
-    "visionflan": ("paper/visionflan/visionflan_prism_7b_full",),
-    "visionflan_lora": ("paper/visionflan/visionflan_prism_7b_lora",),
+    "main": ("pool_7b_full", "prism_7b_full"),
+    "main_lora": ("pool_7b_lora", "prism_7b_lora"),
+    "ablation": ("prism_7b_full", "keep_high_7b_full"),
+    "visionflan": ("visionflan_prism_7b_full",),
+    "visionflan_lora": ("visionflan_prism_7b_lora",),
     "models": (
-        "paper/models/phi2_3b_pool_full",
-        "paper/models/phi2_3b_prism_full",
-        "paper/models/qwen25_7b_base_prism_full",
-        "paper/models/llama3_8b_prism_full",
+        "phi2_3b_pool_full",
+        "phi2_3b_prism_full",
+        "qwen25_7b_base_prism_full",
+        "llama3_8b_prism_full",
     ),
-    "language": ("paper/language/prism_7b_full",),
-    "quickstart": tuple(
-        f"quickstart_tables/quickstart_{name}" for name in ("untuned", "pool", "prism")
-    ),
+    "language": ("prism_7b_full",),
+    "quickstart": ("quickstart_untuned", "quickstart_pool", "quickstart_prism"),
 }
 
 
@@ -109,14 +111,15 @@ class Workshop:
         self.benchmarks = write_benchmarks(root / "benchmarks")
         self.selections: dict[str, RunDir] = {}
 
-    def shrink(self, preset: Path) -> Config:
-        config = load_config(preset)
-        folder = preset.relative_to(EXPERIMENTS).parts[0]
-        layer = max(1, config.selection.layer * NUM_LAYERS // DEPTHS[folder])
-        benchmark = BENCHMARKS.get(preset.parent.name, "pope")
+    def open(self, name: str) -> tuple[Config, RunDir]:
+        """A cell on the tiny model and pool, its layer in proportion."""
+        grid, cell = name.split("/")[0], CELLS[name]
+        layer = cell.config.selection.layer * NUM_LAYERS // (30 if grid == "quickstart" else 32)
+        benchmark = BENCHMARKS.get(grid, "pope")
         data = self.benchmarks[benchmark].items()
         overrides = [
             f"output_dir={self.root / 'runs'}",
+            f"name={cell.selector}",
             f"model.path={self.model}",
             "model.dtype=float32",
             "data.prepare=null",
@@ -126,7 +129,7 @@ class Workshop:
             "data.max_length=512",
             "data.num_workers=0",
             "selection.dtype=float32",
-            f"selection.layer={layer}",
+            f"selection.layer={max(1, layer)}",
             "training.deepspeed=null",
             "training.hf.bf16=false",
             "training.hf.max_steps=2",
@@ -135,15 +138,12 @@ class Workshop:
             f"evaluation.benchmarks=[{benchmark}]",
             *(f"evaluation.data.{benchmark}.{key}={value}" for key, value in data),
         ]
-        if config.selection.scorer == "clip_score":
+        if cell.config.selection.scorer == "clip_score":
             overrides.append(f"selection.options.model={self.encoder}")
-        return load_config(preset, overrides)
-
-    def open(self, preset: Path) -> tuple[Config, RunDir]:
-        config = self.shrink(preset)
-        run = RunDir(Path(config.output_dir) / config.name)
-        write_atomic(run.config, render_config(config))
-        return config, run
+        path = self.root / "cell.yaml"
+        write_atomic(path, render_config(cell.config))
+        config = load_config(path, overrides)
+        return config, RunDir(Path(config.output_dir) / config.name)
 
     def select(self, config: Config, run: RunDir) -> None:
         """Like `prism-tune select`; an equal selection is brought here, and found finished."""
@@ -153,14 +153,16 @@ class Workshop:
             shutil.copytree(made.selection, run.selection)
         select(config, run)
 
-    def finish(self, preset: Path) -> RunDir:
+    def finish(self, name: str) -> RunDir:
         """From select to results."""
-        config, run = self.open(preset)
-        if config.training.tuning != "none":
-            if config.training.records == "subset":
+        config, run = self.open(name)
+        for verb in CELLS[name].verbs:
+            if verb == "select":
                 self.select(config, run)
-            train(config, run)
-        evaluate(config, run, force=False)
+            elif verb == "train":
+                train(config, run)
+            else:
+                evaluate(config, run, force=False)
         return run
 
 
@@ -169,48 +171,35 @@ def workshop(tmp_path_factory):
     return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
-def stem(preset: Path) -> str:
-    return str(preset.relative_to(EXPERIMENTS).with_suffix(""))
-
-
-SELECTING = [
-    preset
-    for preset in PRESETS
-    if load_config(preset).training.records == "subset" and "untuned" not in preset.stem
-]
-
-
-@pytest.mark.parametrize("preset", SELECTING, ids=stem)
-def test_selects(workshop, preset):
-    config, run = workshop.open(preset)
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if "select" in cell.verbs])
+def test_selects(workshop, name):
+    config, run = workshop.open(name)
     workshop.select(config, run)
     manifest = read_json(run.selection / "manifest.json")
-    assert manifest["scorer"] == load_config(preset).selection.scorer
+    assert manifest["scorer"] == CELLS[name].config.selection.scorer
     # 24 image records; 0.3 x 24 = 7.2, a third of 24 is 8; and the two of text.
-    assert manifest["num_selected"] == (10 if "third" in preset.stem else 9)
+    assert manifest["num_selected"] == (10 if "third" in name else 9)
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_from_select_to_table(workshop, plan):
-    presets = [EXPERIMENTS / f"{name}.yaml" for name in TUNED[plan]]
-    planned = [p for patterns in PLANS[plan].tables.values() for p in patterns]
-    assert all(any(p.relative_to(EXPERIMENTS).match(q) for q in planned) for p in presets)
-    runs = [workshop.finish(preset) for preset in presets]
-    for kind in PLANS[plan].tables:
+@pytest.mark.parametrize("grid", GRIDS)
+def test_from_select_to_table(workshop, grid):
+    names = TUNED[grid]
+    runs = [workshop.finish(f"{grid}/{name}") for name in names]
+    for kind in GRIDS[grid].compare.tables:
         shown = [run for run in runs if kind != "cost" or "untuned" not in run.root.name]
         text = build_table(kind, [run.root for run in shown], baseline=None)
         listed = [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("|")]
-        expected = [p.stem for p in presets]
+        expected = list(names)
         if kind == "cost":
             expected = [name for name in expected if "pool" not in name and "untuned" not in name]
         assert set(expected) <= set(listed)
         assert "STALE" not in text
 
 
-def test_every_recipe_is_tuned_in_some_plan():
-    def recipes(presets):
-        loaded = [load_config(preset) for preset in presets]
-        return {(c.training.tuning, c.model.template) for c in loaded}
+def test_every_recipe_is_tuned_in_some_grid():
+    def recipes(names):
+        configs = [CELLS[name].config for name in names]
+        return {(config.training.tuning, config.model.template) for config in configs}
 
-    tuned = {EXPERIMENTS / f"{name}.yaml" for names in TUNED.values() for name in names}
-    assert recipes(tuned) == recipes(PRESETS)
+    tuned = {f"{grid}/{name}" for grid, names in TUNED.items() for name in names}
+    assert recipes(tuned) == recipes(CELLS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from omegaconf import OmegaConf
 from peft import LoraConfig
 from transformers import TrainingArguments
 
+from prism_tune.compare.cells import plan_cells
 from prism_tune.config.load import load_config, render_config
+from prism_tune.config.sections import CompareConfig
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.run.folder import RunDir
 from prism_tune.selection.scorers import SCORERS
 
 ROOT = Path(__file__).parents[2]
@@ -66,15 +70,79 @@ def test_names_only_what_exists(path):
 
 @each(EXPERIMENTS)
 def test_is_named_after_its_file(path):
-    assert load_config(path).name == path.stem
+    """A table's own folder is not that of a run: runs/table_quickstart, runs/quickstart."""
+    prefix = "table_" if path.parent.name == "tables" else ""
+    assert load_config(path).name == prefix + path.stem
 
 
-def test_presets_share_a_run_folder_only_to_ask_the_same_model_more():
-    recipes: dict[str, set[str]] = {}
-    for path in EXPERIMENTS:
-        tuned = load_config(path).model_dump_json(exclude={"evaluation"})
-        recipes.setdefault(path.stem, set()).add(tuned)
+CELLS = [
+    cell
+    for path in EXPERIMENTS
+    if (grid := load_config(path)).compare
+    for cell in plan_cells(grid, RunDir(Path("runs") / grid.name))
+]
+
+
+def test_runs_share_a_folder_only_to_ask_the_same_model_more():
+    recipes: dict[Path, set[str]] = {}
+    for config in [load_config(path) for path in EXPERIMENTS] + [cell.config for cell in CELLS]:
+        tuned = config.model_dump_json(exclude={"evaluation", "compare"})
+        recipes.setdefault(Path(config.output_dir) / config.name, set()).add(tuned)
     assert [name for name, distinct in recipes.items() if len(distinct) > 1] == []
+
+
+def test_every_cell_names_only_what_exists():
+    known = BENCHMARKS.keys() | LANGUAGE_BENCHMARKS.keys()
+    for config in (cell.config for cell in CELLS):
+        assert config.selection.scorer in SCORERS
+        assert set(config.evaluation.benchmarks) <= known & config.evaluation.data.keys()
+
+
+def test_rows_of_the_tables():
+    """How many, and a few of them to the letter."""
+    counts = Counter(cell.folder.parts[1] for cell in CELLS if "table_" in str(cell.folder))
+    assert counts == {
+        **{"table_main": 16, "table_main_lora": 16, "table_ablation": 10, "table_models": 18},
+        **{"table_visionflan": 3, "table_visionflan_lora": 3, "table_language": 6},
+        "table_quickstart": 10,
+    }
+    rows = {cell.selector: cell.config for cell in CELLS}
+    assert rows["layer_deep_7b_full"].selection.layer == 32
+    assert rows["budget_third_7b_full"].selection.budget == 0.333
+    assert rows["keep_high_7b_full"].selection.keep == "high"
+    assert rows["pool_7b_lora"].training.records == "pool"
+    assert rows["kcenter_7b_lora"].training.lora["r"] == 128
+    assert rows["kcenter_7b_lora"].training.hf["learning_rate"] == 2e-4
+    assert rows["visionflan_random_7b_lora"].data.columns == {"source": "task_name"}
+    assert rows["quickstart_untuned"].training.tuning == "none"
+    assert rows["quickstart_prism"].evaluation.data["quickstart"].limit == 1200
+
+
+@pytest.mark.parametrize(
+    ("row", "preset"),
+    [
+        ("prism_7b_full", "llava15_7b_full"),
+        ("prism_7b_lora", "llava15_7b_lora"),
+        ("vicuna_13b_prism_full", "llava15_13b_full"),
+        ("llama3_8b_prism_full", "llama3_8b_full"),
+        ("phi2_3b_prism_full", "phi2_3b_full"),
+        ("qwen25_7b_base_prism_full", "qwen25_7b_base_full"),
+        ("qwen25_7b_instruct_prism_full", "qwen25_7b_instruct_full"),
+    ],
+)
+def test_a_models_row_is_its_preset(row, preset):
+    own = load_config(CONFIGS / f"experiments/{preset}.yaml")
+    cells = [c for c in CELLS if c.selector == row and "language" not in str(c.folder)]
+    assert cells
+    for cell in cells:
+        assert cell.config == own.model_copy(update={"name": f"{row}-seed0"})
+
+
+def test_what_others_start_from_is_here_and_used():
+    for path in EXPERIMENTS:
+        for before in (load_config(path).compare or CompareConfig()).before:
+            checkpoint = RunDir(Path("runs") / load_config(ROOT / before).name).checkpoint
+            assert str(checkpoint) in {cell.config.model.path for cell in CELLS}
 
 
 @each(BASES)

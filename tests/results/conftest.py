@@ -7,21 +7,10 @@ from pathlib import Path
 import pytest
 from support.table_runs import RunWriter, quickstart_result
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def runs(tmp_path) -> RunWriter:
     return RunWriter(tmp_path / "runs")
-
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch) -> Path:
-    """A folder with our presets and an empty `runs/`, which the test works in."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "runs").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_runs_that_differ_in_their_number_are_named_as_a_shell_expands_them(runs
 @pytest.mark.parametrize("depth", [3, 32])
 def test_the_ablations_baseline_is_prism_as_in_the_paper(runs, depth):
     """Not the first PRISM row, nor one of a larger budget, nor a layer that is not shallow."""
-    manifest = {"features": {"num_model_layers": depth}}
+    manifest = {"evidence": {"features": {"num_model_layers": depth}}}
     given = [{"layer": depth}, {"scope": "global"}, {"keep": "high"}, {}, {"budget": 0.30}]
     paths = [
         runs.write(f"run{n}", [quickstart_result(9, 9)], manifest=manifest, selection=selection)

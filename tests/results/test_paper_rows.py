@@ -31,7 +31,7 @@ def _ablation_results(pope: float, mme: float, sqa: float) -> list[dict]:
     ],
 )
 def test_a_variant_stands_beside_the_papers_row_of_its_kind(runs, selection, printed):
-    manifest = {"features": {"num_model_layers": 32}}
+    manifest = {"evidence": {"features": {"num_model_layers": 32}}}
     results = _ablation_results(90.0, 330.0, 71.0)
     prism = runs.write("prism", results, manifest=manifest)
     variant = runs.write("variant", results, manifest=manifest, selection=selection)

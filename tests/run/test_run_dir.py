@@ -27,7 +27,7 @@ def test_layout(tmp_path):
     layout = {
         "timings.json": run.timings,
         "log.txt": run.log,
-        "selection/features": run.features,
+        "selection/evidence/features": run.features,
         "selection/subset.json": run.subset,
         "training/final": run.checkpoint,
         "evaluation/pope": run.benchmark("pope"),

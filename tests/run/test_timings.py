@@ -116,13 +116,24 @@ def test_counts_are_summed_over_attempts_and_an_unknown_quantity_is_none(run, cl
     assert sum_attempts([], "device_seconds") is None
 
 
-def test_attempts_set_aside_count_again_when_their_inputs_are_back(run, clock):
-    for fingerprint, seconds in [("features", 10), ("losses", 70), ("features", 1)]:
-        with timer(run, "selection", fingerprint, set_aside=True):
-            clock.seconds += seconds
-    assert stage_total(run, "selection") == 11.0
-    assert stage_total(run, "selection/aside") == 70.0
-    with timer(run, "selection", "losses", restart=True, set_aside=True):
-        clock.seconds += 60
-    assert stage_total(run, "selection") == 60.0
-    assert stage_total(run, "selection/aside") == 11.0
+def test_seconds_left_out_are_those_of_all_devices(run, clock):
+    with timer(run, "selection", num_devices=2) as attempt:
+        clock.seconds += 10
+        attempt.leave_out(8)  # four seconds of two devices
+    (entry,) = read_timings(run)
+    assert (entry["wall_seconds"], entry["device_seconds"]) == (6.0, 12.0)
+
+
+def test_evidence_is_charged_beside_the_attempt_and_anew_each_time(run, clock):
+    read = {"evidence": "features", "device": "H100", "num_devices": 4, "counts": {"images": 9}}
+    for seconds in (40.0, 60.0):
+        with timer(run, "selection") as attempt:
+            clock.seconds += 1
+            attempt.charge([{**read, "wall_seconds": seconds / 4, "device_seconds": seconds}])
+    # Two attempts on the same inputs, and the evidence as the last one read it.
+    assert [entry["evidence"] for entry in read_timings(run)] == [None, "features", None]
+    assert stage_total(run, "selection") == 62.0
+    assert stage_total(run, "selection", "images") == 9
+    with timer(run, "selection", "f2"):
+        clock.seconds += 5
+    assert stage_total(run, "selection") == 5.0

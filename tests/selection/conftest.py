@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -43,7 +44,16 @@ class Workplace:
         return load_config(self.root / "config.yaml", items)
 
     def run_dir(self, **overrides):
-        return RunDir(self.root / "runs" / self.config(**overrides).name)
+        config = self.config(**overrides)
+        return RunDir(Path(config.output_dir) / config.name)
+
+    def elsewhere(self, name="elsewhere"):
+        """Overrides for a run that finds no evidence of others."""
+        return {"output_dir": self.root / name}
+
+    def shards(self, kind="features", output_dir="runs"):
+        """Of every store of a kind."""
+        return sorted((self.root / output_dir / "evidence" / kind).glob("*/shard-*"))
 
     def use_pool(self, pool):
         """Another pool that `draw_pool` has drawn."""

@@ -24,7 +24,7 @@ from prism_tune.selection.select import select
 from prism_tune.cli.app import main
 
 feature_store.UNITS_PER_SHARD = 2
-config, features = sys.argv[1], Path(sys.argv[2])
+config, evidence = sys.argv[1], Path(sys.argv[2])
 random.seed(20)
 
 def start(*overrides):
@@ -35,7 +35,7 @@ def start(*overrides):
     main()
 
 def num_shards():
-    return len(list(features.glob("shard-*")))
+    return len(list(evidence.glob("features/*/shard-*")))
 
 def kill_somewhere(pid):
     goal = num_shards() + random.randint(0, 3)
@@ -49,7 +49,7 @@ def kill_somewhere(pid):
     return num_shards()
 
 found = [kill_somewhere(start()) for _ in range(10)]
-for overrides in ([], ["name=whole"]):
+for overrides in ([], [f"output_dir={sys.argv[3]}"]):
     assert os.waitstatus_to_exitcode(os.waitpid(start(*overrides), 0)[1]) == 0
 print(json.dumps(found))
 """
@@ -69,18 +69,19 @@ main()
 """
 
 
-def digest_files(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("shard-*")}
+def digest_files(paths):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
-def read_rows(folder):
-    return {p.name: load_file(p)["layer_1"] for p in folder.glob("shard-*")}
+def read_rows(paths):
+    return {p.name: load_file(p)["rows"] for p in paths}
 
 
 def test_ten_kills_end_in_the_identical_subset(workplace):
     workplace.use_pool(draw_pool(workplace.root / "large", num_images=80))
-    run, whole = workplace.run_dir(), workplace.run_dir(name="whole")
-    script = [sys.executable, "-c", KILL_TEN_TIMES, str(workplace.config_file), str(run.features)]
+    run, whole = workplace.run_dir(), workplace.run_dir(**workplace.elsewhere())
+    folders = [str(workplace.root / "runs/evidence"), str(workplace.root / "elsewhere")]
+    script = [sys.executable, "-c", KILL_TEN_TIMES, str(workplace.config_file), *folders]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -88,12 +89,14 @@ def test_ten_kills_end_in_the_identical_subset(workplace):
     assert len(num_shards) == 10
     assert num_shards == sorted(num_shards)
     assert 3 < num_shards[-1] < 40  # never from the start again, and never done
-    assert digest_files(run.features) == digest_files(whole.features)
-    assert len(digest_files(run.features)) == 40
+    rows, expected = (read_rows(workplace.shards(output_dir=d)) for d in ("runs", "elsewhere"))
+    assert len(rows) == 40
+    assert rows.keys() == expected.keys()
+    assert all(rows[name].tobytes() == expected[name].tobytes() for name in rows)
     killed, untouched = workplace.read(run), workplace.read(whole)
     assert killed.manifest["subset_sha256"] == untouched.manifest["subset_sha256"]
     assert killed.scores == untouched.scores
-    assert list(run.features.glob(".partial-*")) == []
+    assert list((workplace.root / "runs/evidence").rglob(".partial-*")) == []
 
 
 def test_a_dead_rank_loses_only_its_unfinished_shard(workplace, monkeypatch):
@@ -108,19 +111,19 @@ def test_a_dead_rank_loses_only_its_unfinished_shard(workplace, monkeypatch):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
     )
-    while len(digest_files(run.features)) < 4:
+    while len(workplace.shards()) < 4:
         assert launcher.poll() is None, "ended by itself"
     os.kill(int((workplace.root / "1").read_text()), signal.SIGKILL)
     assert launcher.wait() != 0
-    left = digest_files(run.features)  # a file's header differs from process to process
+    left = digest_files(workplace.shards())  # a file's header differs from process to process
     assert 4 <= len(left) < 40
     assert not (run.selection / "stage.json").exists()
 
     monkeypatch.setattr(feature_store, "UNITS_PER_SHARD", 2)
-    rerun, whole = workplace.select(), workplace.select(name="whole")
-    assert rerun.manifest["features"]["num_computed"] == 80 - 2 * len(left)
-    assert left.items() <= digest_files(run.features).items()
-    rows, expected = read_rows(run.features), read_rows(whole.run.features)
+    rerun, whole = workplace.select(), workplace.select(**workplace.elsewhere())
+    assert rerun.manifest["evidence"]["features"]["num_computed"] == 80 - 2 * len(left)
+    assert left.items() <= digest_files(workplace.shards()).items()
+    rows, expected = (read_rows(workplace.shards(output_dir=d)) for d in ("runs", "elsewhere"))
     assert rows.keys() == expected.keys()
     for name in rows:  # torch adds up in another order where a process has more threads
         np.testing.assert_allclose(rows[name], expected[name], rtol=1e-4, atol=1e-5)

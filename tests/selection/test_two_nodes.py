@@ -15,11 +15,13 @@ def test_two_nodes_of_two_processes_select_what_one_process_selects(workplace):
     workplace.use_pool(draw_pool(workplace.root / "large", num_images=1100))
     alone = workplace.select()
     before = list_namespaces()
-    run_on_two_nodes("select", str(workplace.config_file), "name=two", num_processes=2)
-    together = workplace.read(workplace.run_dir(name="two"))
+    run_on_two_nodes(
+        "select", str(workplace.config_file), f"output_dir={workplace.root}/two", num_processes=2
+    )
+    together = workplace.read(workplace.run_dir(output_dir=workplace.root / "two"))
     assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"]
     assert together.manifest["timings"]["num_images"] == 1100
-    assert [e["num_devices"] for e in read_timings(together.run)] == [4]
+    assert [e["num_devices"] for e in read_timings(together.run)] == [4, 4]
     log = together.run.log.read_text()
     assert all(f"[rank {rank}]" in log for rank in range(4))
     assert list_namespaces() <= before

@@ -36,13 +36,14 @@ def test_two_processes_select_what_one_process_selects(workplace):
         "grand": {},
         "clip_score": {"selection__options": f"{{model: {encoder}}}"},
         "d2": {"selection__options": "{difficulty: el2n}"},
-        "kernel_prism": {"selection__options": "{tie_break: instruction}"},
+        "kernel_prism": {},
     }
     lines = [
         "|".join(
             [
                 name,
-                f"name=together-{name}",
+                f"name={name}",
+                f"output_dir={workplace.root}/together",
                 f"selection.scorer={name}",
                 *(f"{key.replace('__', '.')}={value}" for key, value in more.items()),
             ]
@@ -61,7 +62,9 @@ def test_two_processes_select_what_one_process_selects(workplace):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for name, more in methods.items():
-        alone = workplace.select(name=f"alone-{name}", selection__scorer=name, **more)
-        together = workplace.read(workplace.run_dir(name=f"together-{name}"))
+        alone = workplace.select(name=name, selection__scorer=name, **more)
+        together = workplace.read(
+            workplace.run_dir(name=name, output_dir=workplace.root / "together")
+        )
         assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"], name
         assert together.manifest["timings"]["num_images"] == alone.manifest["timings"]["num_images"]

@@ -96,9 +96,9 @@ def _write_selection(run: RunDir, config: Config) -> None:
     }
     pq.write_table(pa.table(columns), run.selection / "scores.parquet")
     values_UD = np.random.default_rng(0).normal(size=(len(keys), WIDTH)).astype(np.float32) + 3
-    content = json.dumps({"keys": keys, "failed": {}, "counts": {}})
-    metadata = {"fingerprint": "drawn", "content": content}
-    save_file({"layer_1": values_UD}, run.features / "shard-0.safetensors", metadata=metadata)
+    described = {"failed": {}, "counts": {}, "seconds": 1.0, "device": "cpu", "num_devices": 1}
+    metadata = {"content": json.dumps({"keys": keys, **described})}
+    save_file({"rows": values_UD}, run.features / "shard-0.safetensors", metadata=metadata)
     sources = {name: pool.sources.count(name) for name in sorted(set(pool.sources))}
     kept = {name: int(selected_N[sources_N == name].sum()) for name in sources}
     manifest = {
@@ -111,7 +111,7 @@ def _write_selection(run: RunDir, config: Config) -> None:
         "num_skipped": {},
         "skipped": [],
         "pool_fingerprint": pool.fingerprint,
-        "features": {"width": WIDTH, "layer": 1},
+        "evidence": {"features": {"num_units": len(keys)}},
         "timings": {},
     }
     (run.selection / "manifest.json").write_text(json.dumps(manifest))

@@ -1,6 +1,6 @@
 """A copy of the repository's scripts, and a stand-in for its virtual environment's Python.
 
-The stand-in answers `pip install` without installing and the working verbs without working, notes
+The stand-in answers `pip install` without installing and run and compare without working, notes
 both, and passes everything else to the Python that runs the tests.
 """
 
@@ -18,13 +18,10 @@ STAND_IN = """#!/usr/bin/env bash
 case "$*" in
   "-m pip install "*) echo "$*" >>"{log}"; exit "${{PIP_EXIT_CODE:-0}}" ;;
   *sysconfig*) echo "{site}" ;;
-  *" audit "* | *" select "* | *" train "* | *" evaluate "* | *" prepare "* | *" tables "* | \
-  *" report "*)
+  *" run "* | *" compare "*)
     echo "$*" >>"{log}"
-    [[ "$*" != *"${{FAIL_AT:-nothing fails}}"* ]] || exit 1
-    if [[ "$*" == *"${{FAIL_ONCE_AT:-nothing fails}}"* && ! -e "{log}.failed" ]]; then
-      touch "{log}.failed"; exit 1
-    fi ;;
+    env >"{log}.environment"
+    [[ "$*" != *"${{FAIL_AT:-nothing fails}}"* ]] || exit 1 ;;
   *) exec "{python}" "$@" ;;
 esac
 """
@@ -63,7 +60,7 @@ class Sandbox:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith("PRISM_TUNE_") and key != "NPROC"
+            if not key.startswith("PRISM_TUNE_") and key not in ("NPROC", "OMP_NUM_THREADS")
         }
         variables = {"PRISM_TUNE_VENV": str(self.venv), "PYTHONPATH": str(ROOT), **environment}
         return subprocess.run(
@@ -81,3 +78,6 @@ class Sandbox:
     @property
     def calls(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def environment_of_last_call(self) -> set[str]:
+        return set(Path(f"{self.log}.environment").read_text().splitlines())

@@ -64,7 +64,7 @@ def build(run: ReportRun, page: PageFolder) -> Section:
 def _why_not(run: ReportRun) -> str:
     if run.records is None:
         return "The selection of this run has not finished: there are no features to look at yet."
-    if not (run.manifest or {}).get("features"):
+    if "features" not in (run.manifest or {}).get("evidence", {}):
         scorer = run.config.selection.scorer
         return f"The selector {scorer} looks at no features, so there is no geometry to show."
     if run.records.feature_keys is None:

@@ -107,7 +107,7 @@ def _fingerprints(run: ReportRun) -> list[tuple[str, str]]:
     found = {
         "Pool": manifest.get("pool_fingerprint"),
         "Subset (SHA-256)": manifest.get("subset_sha256"),
-        "Features": (manifest.get("features") or {}).get("fingerprint"),
+        "Features": manifest.get("evidence", {}).get("features", {}).get("fingerprint"),
         "Model": selection.get("inputs", {}).get("model"),
         "Selection": selection.get("fingerprint"),
         "Training": run.record("training").get("fingerprint"),

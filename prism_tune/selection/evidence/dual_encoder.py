@@ -21,14 +21,9 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.errors import UserError
+from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import (
-    OUTPUT,
-    BatchRunner,
-    Pooled,
-    count_parameters,
-    count_patches,
-)
+from prism_tune.selection.evidence.runner import Rows
 
 _FAMILIES = ("clip", "siglip")
 
@@ -132,32 +127,35 @@ class TextDataset(Dataset[Encoded]):
         return Encoded({"input_ids": ids}, torch.ones(len(ids)))
 
 
-class ImageEncoder(BatchRunner):
-    """Gives the embedding of every image."""
+class ImageEncoder:
+    """Gives the embedding of every image (a `Runner`)."""
 
-    def __init__(self, encoder: DualEncoder, tokens_per_batch: int) -> None:
-        super().__init__((OUTPUT,), embedding_width(encoder), tokens_per_batch)
+    def __init__(self, encoder: DualEncoder) -> None:
+        self.width = embedding_width(encoder)
         self._model: Any = encoder.model
         self._size = count_parameters(self._model.vision_model)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
-        """2 x parameters x patches."""
-        return 2.0 * self._size * sum(count_patches(unit, self._model) for unit in batch)
+        """A forward pass of the vision tower."""
+        config = self._model.config
+        patches = sum(count_patches(unit.inputs["pixel_values"], config) for unit in batch)
+        return estimate_flops((self._size, patches))
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+    def run_batch(self, batch: Sequence[Encoded]) -> Rows:
+        """(B, D), not normalised."""
         pixels = torch.cat([unit.inputs["pixel_values"] for unit in batch])
         outputs = self._model.get_image_features(
             pixel_values=pixels.to(self._model.device, self._model.dtype)
         )
-        return {OUTPUT: outputs.pooler_output.float()}
+        return [outputs.pooler_output.float()]
 
 
-class TextEncoder(BatchRunner):
-    """Gives the embedding of every text."""
+class TextEncoder:
+    """Gives the embedding of every text (a `Runner`)."""
 
-    def __init__(self, encoder: DualEncoder, tokens_per_batch: int) -> None:
-        super().__init__((OUTPUT,), embedding_width(encoder), tokens_per_batch)
+    def __init__(self, encoder: DualEncoder) -> None:
+        self.width = embedding_width(encoder)
         self._model: Any = encoder.model
         self._masks = not encoder.pads_texts
         self._padding = int(encoder.processor.tokenizer.pad_token_id or 0)
@@ -165,11 +163,12 @@ class TextEncoder(BatchRunner):
         self._size = count_parameters(text_model.encoder)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
-        """2 x parameters x tokens."""
-        return 2.0 * self._size * sum(len(unit.pooled_L) for unit in batch)
+        """A forward pass of the text tower."""
+        return estimate_flops((self._size, sum(len(unit.pooled_L) for unit in batch)))
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+    def run_batch(self, batch: Sequence[Encoded]) -> Rows:
+        """(B, D), not normalised."""
         ids = [unit.inputs["input_ids"] for unit in batch]
         inputs = {"input_ids": pad_sequence(ids, batch_first=True, padding_value=self._padding)}
         if self._masks:
@@ -178,7 +177,7 @@ class TextEncoder(BatchRunner):
         outputs = self._model.get_text_features(
             **{name: value.to(self._model.device) for name, value in inputs.items()}
         )
-        return {OUTPUT: outputs.pooler_output.float()}
+        return [outputs.pooler_output.float()]
 
 
 def embedding_width(encoder: DualEncoder) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import Rendered, adds_special_tokens
@@ -19,8 +19,6 @@ from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.labels import IGNORED_LABEL, expand_spans, mask_labels
 from prism_tune.data.records import Pool
 from prism_tune.selection.evidence.prompts import Prompt, PromptKind, build_prompt
-
-_PREFETCHED = 8  # units per worker
 
 
 @dataclass(frozen=True)
@@ -103,13 +101,3 @@ def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:
     if prompt.apart:
         return Encoded(inputs, pooled_L, len(images), instruction_L=instruction_L)
     return Encoded(inputs, pooled_L | instruction_L, len(images))
-
-
-def load_units(dataset: Dataset[Encoded], num_workers: int) -> DataLoader[Encoded]:
-    """Encoded units in order, prepared by `num_workers` processes (0: in this one)."""
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=num_workers,
-        prefetch_factor=_PREFETCHED if num_workers else None,
-    )

@@ -1,86 +1,217 @@
-"""Filling a store: what it does not have is computed shard by shard, by every process.
+"""The one loop: what stores do not have is computed shard by shard, by every process.
 
-Keys and the way to compute their rows go in; finished shards in the store's folder come out. Shard
-i of those missing belongs to process i modulo their number.
+Units and the way to compute their rows go in; finished shards come out. Shard i of those missing
+belongs to process i modulo their number. Batches are consecutive units of one shard, so that they
+depend neither on the number of processes nor on what was finished before a kill.
+
+Shape legend: U rows of a shard, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from prism_tune.processes import from_main, gather, rank, world_size
-from prism_tune.selection.evidence.encoding import Encoded, load_units
+from prism_tune.processes import from_main, gather, is_main, rank, world_size
+from prism_tune.selection.evidence import store as evidence_store
+from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.progress import UnitProgress
-from prism_tune.selection.evidence.runner import BatchRunner
-from prism_tune.selection.evidence.shard_builder import Counts, ShardBuilder
-from prism_tune.selection.evidence.store import FeatureStore
+from prism_tune.selection.evidence.runner import Batches, Rows, Runner, load_units
+from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
+from prism_tune.selection.meter import SelectionMeter, name_device
 
 
 @dataclass(frozen=True)
 class Computation:
     """How rows are computed.
 
-    `encode` makes the units of some keys, in their order; `load_runner` is called where something
-    is missing; `order` sorts the units of a shard, so that units of like length share a batch.
+    Attributes:
+        title: what they are, for the progress bar.
+        load_runner: called where something is missing.
+        encode: makes the units of some keys, in their order.
+        tokens_per_batch: padded tokens of a batch.
+        num_workers: processes that encode.
+        order: sorts the units of a shard, so that units of like length share a batch.
+        began: when its preparation began; a process's first shard takes its time from there.
     """
 
     title: str
-    load_runner: Callable[[], BatchRunner]
+    load_runner: Callable[[], Runner]
     encode: Callable[[Sequence[str]], Dataset[Encoded]]
+    tokens_per_batch: int
     num_workers: int
+    began: float
     order: Callable[[str], int] | None = None
 
 
-def fill_store(
-    store: FeatureStore,
+def fill(
+    stores: Sequence[EvidenceStore],
     keys: Sequence[str],
     computation: Computation,
-    on_shard: Callable[[Counts], None],
-    announce: Callable[[int], None],
+    meter: SelectionMeter,
+    *,
+    force: bool,
 ) -> int:
-    """Compute the rows of the sorted `keys` that the store does not have; returns how many.
+    """Compute the rows of the sorted `keys` that one of the stores does not have; how many.
+
+    One run at a time computes; another that wants the same waits, and finds it. The seconds of the
+    shards stand in these, so they are taken off the meter, as waiting is.
 
     Args:
-        store: begun, on disk.
-        keys: all that are wanted.
+        stores: one for each matrix that the runner makes.
+        keys: all units that are wanted.
         computation: how.
-        on_shard: called with the counts of each finished shard, of any process.
-        announce: called with the number of rows to compute, before it begins.
+        meter: of the whole selection.
+        force: compute all of them anew.
     """
-    planned = from_main(lambda: store.plan(keys))
-    num_planned = sum(len(shard) for shard in planned)
-    announce(num_planned)
-    own = _compute(store, planned[rank() :: world_size()], computation, on_shard)
-    for number, counts in enumerate(gather(own)):
-        if number != rank():
-            on_shard(counts)
-    return num_planned
+    if not from_main(lambda: force or any(store.missing(keys) for store in stores)):
+        return 0
+    with lock_stores(stores) if is_main() else nullcontext(0.0) as waited:
+        plan, waited = from_main(lambda: (_plan(stores, keys, force), waited))
+        meter.leave_out(waited * world_size())
+        shards = plan.shards[rank() :: world_size()]
+        if computation.order is not None:
+            shards = [sorted(shard, key=computation.order) for shard in shards]
+        own = 0.0
+        targets = list(zip(stores, plan.lacking, strict=True))
+        for seconds in _compute(targets, shards, computation, computation.began + waited):
+            own += seconds
+            meter.leave_out(seconds * world_size())
+        meter.leave_out(sum(gather(own)) - own * world_size())
+    return sum(len(shard) for shard in plan.shards)
+
+
+Target = tuple[EvidenceStore, set[str]]
+"""A store, and the units that it lacks."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Shards to compute, and the units that each store lacks."""
+
+    shards: list[list[str]]
+    lacking: list[set[str]]
+
+
+def _plan(stores: Sequence[EvidenceStore], keys: Sequence[str], force: bool) -> _Plan:
+    """What is to be computed, on locked stores.
+
+    Whole shards are taken out of the sorted keys, so what remains after a kill falls into the same
+    shards as before.
+    """
+    for store in stores:
+        store.remove_partial()
+        if force:
+            store.forget(keys)
+        if not store.manifest.exists():
+            store.begin()
+    lacking = [store.missing(keys) for store in stores]
+    left = [key for key in keys if any(key in of_store for of_store in lacking)]
+    size = evidence_store.UNITS_PER_SHARD
+    shards = [left[start : start + size] for start in range(0, len(left), size)]
+    return _Plan(shards, lacking)
 
 
 def _compute(
-    store: FeatureStore,
-    shards: Sequence[tuple[str, ...]],
+    targets: Sequence[Target],
+    shards: Sequence[Sequence[str]],
     computation: Computation,
-    on_shard: Callable[[Counts], None],
-) -> Counts:
-    """Compute and write the given shards, one after the other; their total counts."""
-    total: Counts = {}
+    began: float,
+) -> Iterator[float]:
+    """Compute and write the given shards, one after the other; gives the seconds of each."""
     if not shards:
-        return total
-    if computation.order is not None:
-        shards = [tuple(sorted(shard, key=computation.order)) for shard in shards]
+        return
     every_key = [key for shard in shards for key in shard]
     runner = computation.load_runner()
-    stream = iter(load_units(computation.encode(every_key), computation.num_workers))
+    batches = Batches(computation.tokens_per_batch)
+    units = iter(load_units(computation.encode(every_key), computation.num_workers))
     with UnitProgress(len(every_key), computation.title) as progress:
-        for shard in shards:
-            builder = ShardBuilder(runner, progress.advance)
-            for key in shard:
-                builder.add(key, next(stream))
-            store.write_shard(shard, builder.finish(), builder.failed, builder.counts)
-            on_shard(builder.counts)
-            total = {name: total.get(name, 0) + n for name, n in builder.counts.items()}
-    return total
+        for keys in shards:
+            found = _run_shard(keys, units, runner, batches, progress.advance)
+            now = time.perf_counter()
+            found.write(targets, keys, runner.width, now - began)
+            yield now - began
+            began = now
+
+
+def _run_shard(
+    keys: Sequence[str],
+    units: Iterator[Encoded],
+    runner: Runner,
+    batches: Batches,
+    advance: Callable[[int], None],
+) -> _ShardRows:
+    """The rows of the next `len(keys)` units."""
+    found = _ShardRows()
+    batch: list[Encoded] = []
+
+    def run() -> None:
+        if batch:
+            found.add(batch, batches.run(runner.run_batch, batch), runner.estimate_flops(batch))
+            advance(len(batch))
+            batch.clear()
+
+    for key in keys:
+        unit = next(units)
+        found.has_row.append(unit.fault is None)
+        if unit.fault is not None:
+            found.failed[key] = unit.fault
+            advance(1)
+            continue
+        if batch and not batches.fits([*batch, unit]):
+            run()
+        batch.append(unit)
+    run()
+    return found
+
+
+@dataclass
+class _ShardRows:
+    """What a shard has so far; its rows stay on the device."""
+
+    rows: list[Rows] = field(default_factory=list)
+    has_row: list[bool] = field(default_factory=list)
+    failed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    counts: dict[str, float] = field(
+        default_factory=lambda: {"images": 0, "tokens": 0, "flops": 0.0}
+    )
+
+    def add(self, batch: Sequence[Encoded], rows: Rows, flops: float) -> None:
+        self.rows.append(rows)
+        self.counts["images"] += sum(unit.num_images for unit in batch)
+        self.counts["tokens"] += sum(len(unit.pooled_L) for unit in batch)
+        self.counts["flops"] += flops
+
+    def write(
+        self, targets: Sequence[Target], keys: Sequence[str], width: int, seconds: float
+    ) -> None:
+        """Into every store, the rows that it has not."""
+        described: dict[str, Any] = {
+            "counts": self.counts,
+            "seconds": round(seconds, 3),
+            "device": name_device(),
+            "num_devices": world_size(),
+        }
+        for number, (store, lacking) in enumerate(targets):
+            at = [place for place, key in enumerate(keys) if key in lacking]
+            if at:
+                lacked = [keys[place] for place in at]
+                failed = {key: self.failed[key] for key in lacked if key in self.failed}
+                rows_UD = self._matrix(number, width)[at]
+                store.write_shard(lacked, rows_UD, {"failed": failed, **described})
+
+    def _matrix(self, number: int, width: int) -> NDArray[np.float32]:
+        """(U, D) of one store, NaN for units without row."""
+        rows_UD = np.full((len(self.has_row), width), np.nan, dtype=np.float32)
+        if self.rows:
+            values = torch.cat([rows[number] for rows in self.rows])
+            rows_UD[np.array(self.has_row)] = values.cpu().numpy()
+        return rows_UD

@@ -17,15 +17,31 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel
 
+from prism_tune.config.sections import Config, Section
 from prism_tune.errors import UserError
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import OUTPUT, Pooled
-from prism_tune.selection.evidence.whole_model import Predictions, WholeModelRunner
+from prism_tune.selection.evidence.runner import Rows
+from prism_tune.selection.evidence.whole_model import (
+    Predictions,
+    WholeModel,
+    whole_model_source,
+)
+from prism_tune.selection.options import read_options
 
 _LAST_LAYERS = 2
+
+
+class GrandOptions(Section):
+    """`selection.options` of grand; null: every parameter of the last two decoder layers."""
+
+    parameters: tuple[str, ...] | None = Field(
+        default=None, description="a list of parameter names, in which * stands for anything"
+    )
 
 
 @dataclass
@@ -38,13 +54,12 @@ class _Watched:
     calls: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
 
-class GradientNorms(WholeModelRunner):
-    """Gives the gradient norm of every record: a forward pass, and a backward pass at the top.
+class GradientNorms:
+    """Gives the gradient norm of every record (a `Runner`): forward, and at the top backward.
 
     Args:
         model: as `load_model` gives it; afterwards only the chosen parameters require gradients.
         processor: the model's.
-        tokens_per_batch: padded tokens of a batch.
         patterns: names of the decoder's parameters, `*` standing for anything; None: every
             parameter of its last two layers.
 
@@ -52,17 +67,15 @@ class GradientNorms(WholeModelRunner):
         UserError: a pattern that fits none, or a parameter that several modules share.
     """
 
+    width = 1
+
     def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: Any,
-        tokens_per_batch: int,
-        patterns: Sequence[str] | None,
+        self, model: PreTrainedModel, processor: Any, patterns: Sequence[str] | None
     ) -> None:
-        super().__init__(model, processor, 1, tokens_per_batch)
-        decoder = self._parts.language_model
+        self._whole = WholeModel(model, processor)
+        decoder = self._whole.language_model
         chosen = choose_parameters(decoder, patterns)
-        self._watched = _watch(decoder, chosen, self._head)
+        self._watched = _watch(decoder, chosen, self._whole.head)
         model.requires_grad_(False)
         for parameter in chosen.values():
             parameter.requires_grad_(True)
@@ -72,15 +85,16 @@ class GradientNorms(WholeModelRunner):
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """The forward pass; through the layers at the top back; the chosen ones once more."""
         num_tokens = sum(len(unit.pooled_L) for unit in batch)
-        backward = 2.0 * self._top_size + 4.0 * self._chosen_size
-        return super().estimate_flops(batch) + backward * num_tokens
+        back = estimate_flops((self._top_size, num_tokens), (2 * self._chosen_size, num_tokens))
+        return self._whole.estimate_flops(batch) + back
 
     @torch.enable_grad()
-    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+    def run_batch(self, batch: Sequence[Encoded]) -> Rows:
+        """The gradient norm of each record, (B, 1)."""
         for watched in self._watched:
             watched.calls.clear()
         with self._capture():
-            found = self._predict(batch)
+            found = self._whole.predict(batch)
         outputs = [output for watched in self._watched for _, output in watched.calls]
         gradients = iter(
             torch.autograd.grad(
@@ -92,20 +106,21 @@ class GradientNorms(WholeModelRunner):
             calls = [(inputs, next(gradients)) for inputs, _ in watched.calls]
             for number in range(len(batch)):
                 squares_B[number] += _squared_norm(watched, calls, number)
-        return {OUTPUT: squares_B.sqrt()[:, None]}
+        return [squares_B.sqrt()[:, None]]
 
     @torch.no_grad()
     def _hidden_gradient(self, found: Predictions) -> torch.Tensor:
         """Of the summed losses with respect to the last hidden states, (P, D)."""
+        head = self._whole.head.weight
         gradient_PD = torch.empty_like(found.hidden_PD)
         counts = torch.tensor(found.counts_B, device=gradient_PD.device)
         weights_P = (1.0 / counts).repeat_interleave(counts)
-        for rows, logits in self._logits(found):
+        for rows, logits in self._whole.logits(found):
             errors = torch.softmax(logits, dim=-1)
             targets = found.targets_P[rows, None]
             errors.scatter_add_(1, targets, -torch.ones_like(errors[:, :1]))
             errors *= weights_P[rows, None]
-            gradient_PD[rows] = errors.to(self._head.weight.dtype) @ self._head.weight
+            gradient_PD[rows] = errors.to(head.dtype) @ head
         return gradient_PD
 
     def _capture(self) -> ExitStack:
@@ -195,5 +210,11 @@ def _size_from_first(decoder: nn.Module, chosen: Mapping[str, nn.Parameter]) -> 
     """Parameters of the layers that the backward pass goes through."""
     blocks: Any = decoder.get_submodule("layers")
     numbers = [int(name.split(".")[1]) for name in chosen if name.startswith("layers.")]
-    passed = blocks[min(numbers, default=len(blocks)) :]
-    return sum(parameter.numel() for block in passed for parameter in block.parameters())
+    return count_parameters(*blocks[min(numbers, default=len(blocks)) :])
+
+
+def _build_runner(config: Config, model: PreTrainedModel, processor: Any) -> GradientNorms:
+    return GradientNorms(model, processor, read_options(config, GrandOptions).parameters)
+
+
+GRADIENT_NORMS = whole_model_source("gradient_norms", ("norm",), _build_runner)

@@ -1,8 +1,7 @@
-"""Cosines of every record's images and text in a dual encoder, computed once, kept in the run.
+"""Cosines of every record's images and text in a dual encoder.
 
 A pool goes in; the embedding of every distinct image and of every distinct text comes out of two
-stores, `selection/image_embeddings/` and `selection/text_embeddings/`, filled and resumed like the
-feature store; then one cosine per record.
+stores, filled and resumed like those of features; then one cosine per record.
 
 Shape legend: N records, U rows of a store, Q (image, text) pairs, D width.
 """
@@ -11,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,9 @@ from pydantic import Field
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
-from prism_tune.features.shards import StoredFeatures
+from prism_tune.features.shards import Shard, StoredRows
 from prism_tune.models.load import pick_device, resolve_dtype
-from prism_tune.processes import from_main, is_main, main_first
 from prism_tune.run.fingerprints import fingerprint_model
-from prism_tune.run.folder import RunDir
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
 from prism_tune.selection.evidence.dual_encoder import (
     DualEncoder,
@@ -37,17 +34,17 @@ from prism_tune.selection.evidence.dual_encoder import (
     TextDataset,
     TextEncoder,
 )
-from prism_tune.selection.evidence.features import FeatureTable
-from prism_tune.selection.evidence.filling import Computation, fill_store
-from prism_tune.selection.evidence.request import Request
-from prism_tune.selection.evidence.runner import OUTPUT
-from prism_tune.selection.evidence.shard_builder import Counts
-from prism_tune.selection.evidence.store import FeatureStore
+from prism_tune.selection.evidence.filling import Computation, fill
+from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Reading
+from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import skip_record, usable_images
+from prism_tune.selection.meter import SelectionMeter
 from prism_tune.selection.options import read_options
 
 logger = logging.getLogger(__name__)
 
+_VERSION = 1
+_NAMES = ("image_embeddings", "text_embeddings")
 _BLOCK_ROWS = 65_536
 
 
@@ -66,61 +63,59 @@ class _Pairs:
     images_of: dict[int, list[str]]
     texts: dict[str, int]
     paths: dict[str, Path]
-    skipped: tuple[Skipped, ...]
+    skipped: dict[int, Skipped]
 
 
-def embedding_inputs(config: Config) -> dict[str, Any]:
-    """Everything an embedding depends on besides its image or text, by name."""
+def compute_cosines(
+    config: Config,
+    pool: Pool,
+    left_out: Mapping[int, Skipped],
+    meter: SelectionMeter,
+    *,
+    force: bool,
+) -> Evidence:
+    """The cosine of every record, (N, 1).
+
+    Raises:
+        UserError: no such encoder; a broken image whose policy is "fail".
+    """
+    began = time.perf_counter()
+    options = read_options(config, EncoderOptions)
+    device = pick_device()
+    dtype = resolve_dtype(config.selection.dtype, device)
+    encoder = DualEncoder(options.model, options.revision, dtype, device)
+    pairs = _pair_up(pool, *usable_images(config, pool, left_out))
+    readings, description = [], {}
+    for name, keys in zip(_NAMES, (sorted(pairs.paths), sorted(pairs.texts)), strict=True):
+        store = EvidenceStore(config.output_dir, name, _depends(config))
+        logger.info("%s: %d distinct; %d to compute", name, len(keys), len(store.missing(keys)))
+        computation = _plan(config, pool, pairs, encoder, began)[name]
+        num_computed = fill([store], keys, computation, meter, force=force)
+        description[name] = {"num_units": len(keys), "num_computed": num_computed}
+        readings.append(Reading(store, tuple(store.find(keys))))
+        began = time.perf_counter()
+    images, texts = ([shard for shard, _ in reading.shards] for reading in readings)
+    pairs = _skip_unreadable(pool, pairs, images)
+    apply_policy(str(pool.path), list(pairs.skipped.values()), config.data.policy)
+    return Evidence(
+        values_UD=_cosines(pairs, len(pool), images, texts)[:, None],
+        row_N=np.arange(len(pool)),
+        skipped=pairs.skipped,
+        readings=tuple(readings),
+        description=description,
+        columns=("cosine",),
+    )
+
+
+def _depends(config: Config) -> dict[str, Any]:
+    """The encoder instead of the target model."""
     options = read_options(config, EncoderOptions)
     dtype = resolve_dtype(config.selection.dtype, pick_device())
     return {
         "selection.options.model": fingerprint_model(options.model, options.revision),
         "selection.dtype": str(dtype).removeprefix("torch."),
+        "version": _VERSION,
     }
-
-
-def embedding_store(config: Config, run: RunDir, name: str = "image_embeddings") -> FeatureStore:
-    """The run's store of embeddings of one kind."""
-    return FeatureStore(run.selection / name, embedding_inputs(config), (OUTPUT,))
-
-
-def compare_images_and_texts(request: Request) -> FeatureTable:
-    """The "cosine" of every record; embeddings that the run has are used again.
-
-    Raises:
-        UserError: no such encoder; a broken image whose policy is "fail".
-    """
-    config, run, pool = request.config, request.run, request.pool
-    options = read_options(config, EncoderOptions)
-    device = pick_device()
-    dtype = resolve_dtype(config.selection.dtype, device)
-    encoder = DualEncoder(options.model, options.revision, dtype, device)
-    pairs = _pair_up(pool, request.left_out)
-    apply_policy(str(pool.path), pairs.skipped, config.data.policy)
-    computations = _plan(config, pool, pairs, encoder)
-    stores = {name: embedding_store(config, run, name) for name in computations}
-    for name, store in stores.items():
-        if from_main(partial(store.open, name.replace("_", " "), force=request.force)) is None:
-            main_first(partial(store.begin, "whole"))
-    keys = {"image_embeddings": sorted(pairs.paths), "text_embeddings": sorted(pairs.texts)}
-    description = {
-        name: {
-            "num_units": len(keys[name]),
-            "num_computed": _fill(stores[name], keys[name], computation, request.on_shard),
-            "fingerprint": stores[name].fingerprint,
-        }
-        for name, computation in computations.items()
-    }
-    pairs = _skip_unreadable(pool, pairs, stores["image_embeddings"])
-    apply_policy(str(pool.path), pairs.skipped, config.data.policy)
-    cosines_N = _cosines(pairs, len(pool), *stores.values()) if is_main() else np.zeros(0)
-    return FeatureTable(
-        values_UD=None,
-        row_N=np.full(len(pool), -1),
-        skipped=pairs.skipped,
-        description=description,
-        measured={"cosine": cosines_N},
-    )
 
 
 def record_text(record: Record) -> str:
@@ -130,31 +125,30 @@ def record_text(record: Record) -> str:
 
 
 def _plan(
-    config: Config, pool: Pool, pairs: _Pairs, encoder: DualEncoder
+    config: Config, pool: Pool, pairs: _Pairs, encoder: DualEncoder, began: float
 ) -> dict[str, Computation]:
     """How each of the two stores is filled."""
-    budget = config.selection.tokens_per_batch
-    return {
-        "image_embeddings": Computation(
-            title="images",
-            load_runner=lambda: ImageEncoder(encoder, budget),
-            encode=lambda keys: ImageDataset([pairs.paths[key] for key in keys], encoder),
-            num_workers=config.data.num_workers,
+    images = Computation(
+        title="images",
+        load_runner=lambda: ImageEncoder(encoder),
+        encode=lambda keys: ImageDataset([pairs.paths[key] for key in keys], encoder),
+        tokens_per_batch=config.selection.tokens_per_batch,
+        num_workers=config.data.num_workers,
+        began=began,
+    )
+    texts = replace(
+        images,
+        title="texts",
+        load_runner=lambda: TextEncoder(encoder),
+        encode=lambda keys: TextDataset(
+            [record_text(pool[pairs.texts[key]]) for key in keys], encoder
         ),
-        "text_embeddings": Computation(
-            title="texts",
-            load_runner=lambda: TextEncoder(encoder, budget),
-            encode=lambda keys: TextDataset(
-                [record_text(pool[pairs.texts[key]]) for key in keys], encoder
-            ),
-            num_workers=config.data.num_workers,
-            order=lambda key: len(record_text(pool[pairs.texts[key]])),
-        ),
-    }
+        order=lambda key: len(record_text(pool[pairs.texts[key]])),
+    )
+    return dict(zip(_NAMES, (images, texts), strict=True))
 
 
-def _pair_up(pool: Pool, left_out: Mapping[int, Skipped]) -> _Pairs:
-    images_of, skipped = usable_images(pool, pool.image_index, left_out)
+def _pair_up(pool: Pool, images_of: dict[int, list[str]], skipped: dict[int, Skipped]) -> _Pairs:
     pairs = _Pairs({}, images_of, {}, {}, skipped)
     for index, hashes in images_of.items():
         text = record_text(pool[index])
@@ -166,44 +160,26 @@ def _pair_up(pool: Pool, left_out: Mapping[int, Skipped]) -> _Pairs:
     return pairs
 
 
-def _skip_unreadable(pool: Pool, pairs: _Pairs, store: FeatureStore) -> _Pairs:
+def _skip_unreadable(pool: Pool, pairs: _Pairs, shards: list[Shard]) -> _Pairs:
     """Take out the records with an image that could not be decoded after all."""
-    failed = {key: fault for shard in store.shards() for key, fault in shard.failed.items()}
+    failed = {key: fault for shard in shards for key, fault in shard.failed.items()}
     bad = {
-        index: next(failed[key] for key in keys if key in failed)
+        index: skip_record(pool, index, *next(failed[key] for key in keys if key in failed))
         for index, keys in pairs.images_of.items()
         if failed.keys() & set(keys)
     }
-    skipped = [skip_record(pool, index, reason, detail) for index, (reason, detail) in bad.items()]
     images_of = {index: keys for index, keys in pairs.images_of.items() if index not in bad}
-    return _Pairs(pairs.text_of, images_of, pairs.texts, pairs.paths, (*pairs.skipped, *skipped))
-
-
-def _fill(
-    store: FeatureStore,
-    keys: Sequence[str],
-    computation: Computation,
-    on_shard: Callable[[Counts], None],
-) -> int:
-    return fill_store(
-        store,
-        keys,
-        computation,
-        on_shard,
-        lambda num_missing: logger.info(
-            "%s: %d distinct; %d to compute", computation.title, len(keys), num_missing
-        ),
-    )
+    return replace(pairs, images_of=images_of, skipped={**pairs.skipped, **bad})
 
 
 def _cosines(
-    pairs: _Pairs, num_records: int, images: FeatureStore, texts: FeatureStore
+    pairs: _Pairs, num_records: int, images: list[Shard], texts: list[Shard]
 ) -> NDArray[np.float64]:
     """The mean cosine of each record's images with its text (N,); NaN for records without."""
     cosines_N = np.full(num_records, np.nan)
     if not pairs.images_of:
         return cosines_N
-    stored_images, stored_texts = (StoredFeatures(s.shards(), OUTPUT) for s in (images, texts))
+    stored_images, stored_texts = StoredRows(images), StoredRows(texts)
     image_row = {key: row for row, key in enumerate(stored_images.keys)}
     text_row = {key: row for row, key in enumerate(stored_texts.keys)}
     triples = sorted(
@@ -228,3 +204,6 @@ def _cosines(
 
 def _normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows_UD / np.linalg.norm(rows_UD, axis=1, keepdims=True)
+
+
+COSINES = EvidenceSource("cosines", _depends, compute_cosines)

@@ -20,7 +20,7 @@ from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.records import Pool
 from prism_tune.selection.evidence.encoding import Encoded, encode
 from prism_tune.selection.evidence.prompts import build_prompt
-from prism_tune.selection.evidence.runner import Pooled
+from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.shallow import Extractor
 
 logger = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ def prefix_is_exact(
             encode(build_prompt(pool[index], kind, template, processor), images, processor)
             for kind in ("prefix", "whole")
         )
-        expected = extractor.pool([whole])
-        suffix = max(suffix, _difference(expected, extractor.pool([_turn_suffix(whole)])))
-        prefix = max(prefix, _difference(expected, extractor.pool([short])))
+        expected = extractor.run_batch([whole])
+        suffix = max(suffix, _difference(expected, extractor.run_batch([_turn_suffix(whole)])))
+        prefix = max(prefix, _difference(expected, extractor.run_batch([short])))
         num_checked += 1
     exact = suffix <= _SAME_SHAPE_TOLERANCE and prefix <= _PREFIX_TOLERANCE[extractor.dtype]
     logger.info(
@@ -64,10 +64,10 @@ def prefix_is_exact(
     return exact
 
 
-def _difference(ones: Pooled, others: Pooled) -> float:
+def _difference(ones: Rows, others: Rows) -> float:
     return max(
-        float((ones[layer] - others[layer]).norm() / ones[layer].norm().clamp_min(1e-30))
-        for layer in ones
+        float((one - other).norm() / one.norm().clamp_min(1e-30))
+        for one, other in zip(ones, others, strict=True)
     )
 
 

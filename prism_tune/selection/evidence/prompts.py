@@ -13,6 +13,7 @@ A record goes in; its prompt (and which characters are instruction) comes out.
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +21,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config.sections import Template
+from prism_tune.config.sections import Config, Template
 from prism_tune.data.conversation import Rendered, image_token, render
 from prism_tune.data.records import Pool
 from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import write_atomic
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record
 
 PromptKind = Literal["prefix", "whole", "joint", "pair", "answers"]
@@ -66,14 +68,15 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
 
 
 def digest_prompts(
-    pool: Pool, kind: PromptKind, template: Template, processor: Any, folder: Path
+    pool: Pool, kind: PromptKind, template: Template, processor: Any, config: Config
 ) -> NDArray[np.bytes_]:
     """A hash of each record's prompt (32 hex digits; empty for text-only records).
 
-    Rendering 665K records takes half a minute, so the hashes are kept in `folder`.
+    Rendering 665K records takes half a minute, so the hashes are kept beside the evidence.
     """
+    folder = Path(config.output_dir) / "evidence" / "prompts"
     described = [pool.fingerprint, kind, template, image_token(processor), _chat(processor)]
-    path = folder / f"prompts-{fingerprint(described)[:16]}.npy"
+    path = folder / f"{fingerprint(described)[:32]}.npy"
     if path.exists():
         return np.asarray(np.load(path))
     digests = np.zeros(len(pool), dtype="S32")
@@ -81,10 +84,9 @@ def digest_prompts(
         prompt = build_prompt(pool[index], kind, template, processor)
         content = f"{prompt.instruction_spans}{prompt.text}" if kind == "answers" else prompt.text
         digests[index] = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part.npy")
-    np.save(partial, digests)
-    partial.replace(path)
+    buffer = io.BytesIO()
+    np.save(buffer, digests)
+    write_atomic(path, buffer.getvalue())
     return digests
 
 

@@ -18,16 +18,19 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prism_tune.config.sections import Config
+from prism_tune.data.collator import Collator
 from prism_tune.errors import ConfigError
-from prism_tune.models.load import load_shallow
+from prism_tune.models.families import parts
+from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.load import load_shallow, pick_device, resolve_dtype
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import ModelRunner, Pooled
+from prism_tune.selection.evidence.runner import Rows, place_batch
 
 Pooling = Literal["mean", "last", "attention"]
 
 
-class Extractor(ModelRunner):
-    """Runs a shallow model on batches of units.
+class Extractor:
+    """Runs a shallow model on batches of units (a `Runner`): the rows of each layer.
 
     Args:
         model: as `load_shallow` gives it; it holds `max(layers)` decoder layers.
@@ -36,7 +39,6 @@ class Extractor(ModelRunner):
         pooling: "mean" over the pooled positions, the "last" of them, or their mean weighted by
             the "attention" that the last of them pays each; that takes a model with the attention
             implementation "eager", and no layer 0.
-        tokens_per_batch: padded tokens of a batch; halved for good when memory runs out.
         apart: units have instruction positions, which are pooled apart ("pair" features): a
             feature is then twice as wide as the decoder.
     """
@@ -47,21 +49,35 @@ class Extractor(ModelRunner):
         processor: Any,
         layers: Sequence[int],
         pooling: Pooling,
-        tokens_per_batch: int,
         *,
         apart: bool = False,
     ) -> None:
-        width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
-        super().__init__(model, processor, layers, width, tokens_per_batch)
+        self.width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
+        self.dtype = model.dtype
+        self._model = model
+        self._layers = tuple(layers)
         self._pooling = pooling
         self._apart = apart
+        self._collate = Collator(processor, model.dtype)
+        self._parts = parts(model)
+        decoder: Any = self._parts.language_model
+        self._decoder_size = count_parameters(decoder.layers)
+        self._vision_size = count_parameters(self._parts.vision_tower, self._parts.projector)
+
+    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
+        """A forward pass through the decoder layers and the vision side."""
+        config = self._model.config
+        patches = sum(count_patches(unit.inputs["pixel_values"], config) for unit in batch)
+        num_tokens = sum(len(unit.pooled_L) for unit in batch)
+        return estimate_flops((self._decoder_size, num_tokens), (self._vision_size, patches))
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[Encoded]) -> Pooled:
+    def run_batch(self, batch: Sequence[Encoded]) -> Rows:
+        """The pooled hidden states of each layer, (B, D)."""
         device = self._model.device
-        inputs = self._place(batch)
+        inputs = place_batch(batch, self._collate, self._model)
         masks = [mask_BL.to(device, non_blocking=True) for mask_BL in self._masks(batch)]
-        result: Pooled = {}
+        result: dict[int, torch.Tensor] = {}
         attention: dict[int, torch.Tensor] = {}
 
         def keep(layer: int, hidden_BLD: torch.Tensor) -> None:
@@ -74,7 +90,7 @@ class Extractor(ModelRunner):
 
         with self._capture(keep), self._capture_attention(attention):
             self._model(**inputs, use_cache=False)
-        return result
+        return [result[layer] for layer in self._layers]
 
     def _masks(self, batch: Sequence[Encoded]) -> list[torch.Tensor]:
         """Which positions are pooled, (B, L): one mask, or image and instruction positions."""
@@ -88,7 +104,7 @@ class Extractor(ModelRunner):
         decoder: Any = self._parts.language_model
         depth = len(decoder.layers)
         hooks = ExitStack()
-        for layer in self.layers:
+        for layer in self._layers:
             if layer < depth:
                 handle = decoder.layers[layer].register_forward_pre_hook(
                     lambda _, args, kwargs, layer=layer: keep(
@@ -107,7 +123,7 @@ class Extractor(ModelRunner):
         """Hooks that keep the attention (B, L, L), mean over the heads, that led to each layer."""
         hooks = ExitStack()
         decoder: Any = self._parts.language_model
-        for layer in self.layers if self._pooling == "attention" else ():
+        for layer in self._layers if self._pooling == "attention" else ():
 
             def keep(_: Any, inputs: Any, output: Any, layer: int = layer) -> None:
                 attention[layer] = output[1].float().mean(dim=1)
@@ -118,11 +134,7 @@ class Extractor(ModelRunner):
 
 
 def load_extractor(
-    config: Config,
-    layers: Sequence[int],
-    processor: Any,
-    dtype: torch.dtype,
-    device: torch.device,
+    config: Config, layers: Sequence[int], processor: Any
 ) -> Callable[[], Extractor]:
     """A function that loads the shallow model when it is first called, and not again.
 
@@ -137,15 +149,11 @@ def load_extractor(
 
     @cache
     def load() -> Extractor:
+        device = pick_device()
+        dtype = resolve_dtype(selection.dtype, device)
         model = load_shallow(source, max(layers), dtype=dtype, device=device)
-        return Extractor(
-            model,
-            processor,
-            layers,
-            selection.pooling,
-            selection.tokens_per_batch,
-            apart=selection.features == "pair",
-        )
+        apart = selection.features == "pair"
+        return Extractor(model, processor, layers, selection.pooling, apart=apart)
 
     return load
 

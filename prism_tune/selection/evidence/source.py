@@ -1,69 +1,116 @@
-"""What a method reads of the records before it scores them, and what that costs."""
+"""What a method reads of the records before it scores them.
+
+A source goes by its name, says what its rows depend on, and computes those that are not there yet;
+out comes the evidence on one pool.
+
+Shape legend: N records of the pool, U rows, D width of a row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.config.depends import Artifact, fields_of
 from prism_tune.config.sections import Config
-from prism_tune.run.folder import RunDir
-from prism_tune.selection.evidence.answer_losses import COLUMNS, AnswerLosses
-from prism_tune.selection.evidence.features import (
-    FeatureTable,
-    extract_features,
-    feature_inputs,
-    feature_layers,
-    feature_store,
-    without_features,
-)
-from prism_tune.selection.evidence.measures import Measure, measure_records
-from prism_tune.selection.evidence.request import Request
-from prism_tune.selection.evidence.store import FeatureStore
+from prism_tune.data.records import Pool
+from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.shards import Shard, StoredRows
+from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.run.fingerprints import fingerprint_model
+from prism_tune.schema import Skipped
+from prism_tune.selection.evidence.store import EvidenceStore
+from prism_tune.selection.meter import SelectionMeter
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of one store: its shards, and which share of each one's rows."""
+
+    store: EvidenceStore
+    shards: tuple[tuple[Shard, float], ...]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One kind of it.
+    """What a source says of a pool: record n has row `row_N[n]` of `values_UD`; -1 has none.
 
-    `extract` computes what the run folder does not have; every launched process calls it.
-    `inputs`: what the evidence depends on, so that the time of a rescoring adds up with that of
-    the evidence it used; None where nothing is computed. `store`: where it is kept.
+    Attributes:
+        values_UD: None for a pool without usable image record.
+        skipped: by index, every record left out so far, with its reason.
+        columns: names of the D numbers of a row, where they have some.
+        readings: of the stores behind it.
+        description: what the manifest says of it.
     """
 
-    extract: Callable[[Request], FeatureTable]
-    inputs: Callable[[Config], Any] | None = None
-    store: Callable[[Config, RunDir], FeatureStore] | None = None
+    values_UD: RowBlocks | None
+    row_N: NDArray[np.int64]
+    skipped: dict[int, Skipped]
+    readings: tuple[Reading, ...]
+    description: dict[str, Any]
+    columns: tuple[str, ...] = ()
 
-    def refuse_other(self, config: Config, run: RunDir) -> None:
-        """Refuse a store of other settings before anything is computed or forgotten.
+    def keys(self) -> list[str | None]:
+        """The key of each record's row."""
+        keys = self.values_UD.keys if isinstance(self.values_UD, StoredRows) else []
+        return [keys[row] if row >= 0 else None for row in self.row_N.tolist()]
 
-        Raises:
-            UserError: naming what differs.
-        """
-        if self.store is not None:
-            self.store(config, run).refuse_other()
+    def read_columns(self) -> dict[str, NDArray[np.float64]]:
+        """The numbers of every record (N,) by name, NaN where it has none."""
+        if not self.columns:
+            return {}
+        nothing = np.full((1, len(self.columns)), np.nan)  # row -1
+        parts = [nothing]
+        if self.values_UD is not None:
+            parts = [self.values_UD[slice(0, self.values_UD.shape[0])].astype(np.float64), nothing]
+        values = np.concatenate(parts)
+        return {name: values[self.row_N, number] for number, name in enumerate(self.columns)}
 
 
-def measured_evidence(measure: Measure) -> Evidence:
-    """Of numbers that a whole model gives of every record."""
-    return Evidence(partial(measure_records, measure), measure.inputs, measure.store)
+class Compute(Protocol):
+    """Computes what the stores of the config's `output_dir` do not have; every process calls it.
+
+    Raises:
+        UserError: a broken record whose policy is "fail"; out of memory with one record.
+    """
+
+    def __call__(
+        self,
+        config: Config,
+        pool: Pool,
+        left_out: Mapping[int, Skipped],
+        meter: SelectionMeter,
+        *,
+        force: bool,
+    ) -> Evidence:
+        """The evidence on the pool without the records `left_out`; all anew with `force`."""
 
 
-ANSWER_LOSSES = Measure(
-    "answer_losses",
-    COLUMNS,
-    lambda config, model, processor: AnswerLosses(
-        model, processor, len(COLUMNS), config.selection.tokens_per_batch
-    ),
-)
-"""Read by perplexity, el2n and d2: who has computed one has all."""
+@dataclass(frozen=True)
+class EvidenceSource:
+    """One kind of evidence: its name, what a row of it depends on besides its unit, the rest."""
 
-NOTHING = Evidence(without_features)
-FEATURES = Evidence(
-    extract_features,
-    lambda config: [feature_inputs(config), list(feature_layers(config))],
-    feature_store,
-)
-LOSSES = measured_evidence(ANSWER_LOSSES)
+    name: str
+    depends: Callable[[Config], dict[str, Any]]
+    compute: Compute
+
+
+def depends_on(config: Config, artifact: Artifact, version: int) -> dict[str, Any]:
+    """What the target model's evidence depends on: its declared fields, content, code.
+
+    Args:
+        config: the experiment.
+        artifact: as `config/depends.py` calls it.
+        version: of the code; another number makes all rows anew.
+    """
+    dtype = resolve_dtype(config.selection.dtype, pick_device())
+    return {
+        **fields_of(config, artifact),
+        "model": fingerprint_model(config.model.path, config.model.revision),
+        "selection.dtype": str(dtype).removeprefix("torch."),
+        "version": version,
+    }

@@ -1,23 +1,28 @@
-"""Features on disk: one safetensors file per finished shard, and what they were computed with.
+"""Evidence on disk, by content: one store is one matrix with a row per unit.
 
 ```
-features/manifest.json        inputs (model, pooling, dtype, ...), layers, prompt kind
-features/shard-<hash>.safetensors   layer_<k>: float32 (rows, D); metadata: keys, failed, counts
+<output_dir>/evidence/<kind>/<fingerprint>/
+  manifest.json                what the fingerprint stands for, and how prompts are made
+  shard-<hash>.safetensors     rows: float32 (rows, D); metadata: keys, failed, counts, seconds, ...
+  lock                         held by the one run that computes
 ```
-A shard is written atomically when it is finished, and named after the keys of its rows. So a
-killed run resumes at the last finished shard, and a pool that grew finds every row it has.
-`features/shards.py` reads them.
+The fingerprint is of everything that a row depends on besides its unit, so all runs below one
+`output_dir` share a store and none has to be refused. A shard is written atomically when it is
+finished, and named after its keys: a killed run resumes at the last finished shard, and a pool that
+grew finds every row it has. `features/shards.py` reads them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from prism_tune.errors import UserError
 from prism_tune.features.shards import Shard, list_shards, read_shard
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import read_json, write_json
-from prism_tune.selection.evidence.prompts import PromptKind
 
 logger = logging.getLogger(__name__)
 
@@ -37,158 +40,109 @@ UNITS_PER_SHARD = 512
 """What a kill can lose, and what one process takes at a time."""
 
 
-class FeatureStore:
-    """The store in one folder.
+class EvidenceStore:
+    """One store.
 
     Args:
-        folder: `runs/<name>/selection/features`.
-        inputs: everything a feature depends on, by the name shown when it differs.
-        layers: the hidden states wanted; a store that has more will do.
-        about: what a reader of the manifest wants to know besides; never compared.
+        output_dir: whose runs share it.
+        kind: what a row is, for example "features".
+        depends: everything a row depends on besides its unit, by name.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        inputs: Mapping[str, Any],
-        layers: Sequence[int],
-        about: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.folder = folder
-        self.inputs = dict(inputs)
-        self.layers = tuple(layers)
-        self.about = dict(about or {})
+    def __init__(self, output_dir: str, kind: str, depends: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self.depends = dict(depends)
+        self.fingerprint = fingerprint(self.depends)
+        self.folder = Path(output_dir) / "evidence" / kind / self.fingerprint[:32]
 
     @property
     def manifest(self) -> Path:
-        """What the features were computed with."""
+        """What the store's rows depend on, for people; and what was found out once for all."""
         return self.folder / "manifest.json"
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Stands for the inputs, and is written into every shard."""
-        return fingerprint(self.inputs)
+    def begin(self, **about: Any) -> None:
+        """Write the manifest."""
+        write_json(self.manifest, {"kind": self.kind, "depends_on": self.depends, **about})
 
-    def differences(self) -> list[str]:
-        """What differs from the store on disk; empty when it fits, or when there is none."""
-        if not self.manifest.exists():
-            return []
-        stored = read_json(self.manifest)
-        before = stored["inputs"]
-        differing = sorted(
-            key
-            for key in before.keys() | self.inputs.keys()
-            if before.get(key) != self.inputs.get(key)
-        )
-        found = [_describe(key, before.get(key), self.inputs.get(key)) for key in differing]
-        if not set(self.layers) <= set(stored["layers"]):
-            found.append(_describe("selection.layer", stored["layers"], list(self.layers)))
-        return found
-
-    def refuse_other(self) -> None:
-        """Refuse to go on where there are features that were computed with other settings.
-
-        Raises:
-            UserError: naming what differs.
-        """
-        differences = self.differences()
-        if differences and list_shards(self.folder):
-            raise UserError(
-                f"{self.folder}: what is stored there was computed with other settings: "
-                f"{', '.join(differences)}. Features are never mixed: choose another `name` for "
-                "this run, or rerun with --force to compute all anew"
-            )
-
-    def read_prompt_kind(self) -> PromptKind | None:
-        """How the store's prompts were made; None before the first run."""
-        if not self.manifest.exists():
-            return None
-        kind: PromptKind = read_json(self.manifest)["prompt"]
-        return kind
-
-    def open(self, title: str, *, force: bool) -> PromptKind | None:
-        """Make what is on disk fit; how its prompts were made, or None where it has to begin.
-
-        Args:
-            title: what is stored, for the log.
-            force: forget everything.
-
-        Raises:
-            UserError: the store holds something else; not with `force`.
-        """
-        self.remove_partial()
-        if force:
-            logger.info("%s: all computed anew (--force)", title)
-            self.clear()
-        self.refuse_other()
-        if self.differences():  # a run that finished no shard left its manifest
-            self.clear()
-        return self.read_prompt_kind()
-
-    def begin(self, prompt_kind: PromptKind) -> None:
-        """Write the manifest; the first thing done to an empty store."""
-        content = {"inputs": self.inputs, "layers": self.layers, "prompt": prompt_kind}
-        write_json(self.manifest, {**content, **self.about})
-
-    def clear(self) -> None:
-        """Delete every feature (hashes of images and prompts stay)."""
-        self.manifest.unlink(missing_ok=True)
-        for path in self.folder.glob("*shard-*.safetensors*"):
-            path.unlink()
+    def about(self, key: str) -> Any:
+        """What `begin` was told; None before."""
+        return read_json(self.manifest).get(key) if self.manifest.exists() else None
 
     def shards(self) -> list[Shard]:
         """The finished shards, by name.
 
         Raises:
-            UserError: a file that is not a shard of this store.
+            UserError: a file that is not a shard.
         """
-        return [self._read_shard(path) for path in list_shards(self.folder)]
+        return [read_shard(path) for path in list_shards(self.folder)]
 
-    def plan(self, keys: Sequence[str]) -> list[tuple[str, ...]]:
-        """The shards still to be computed for `keys`, which must be sorted.
+    def find(self, keys: Sequence[str]) -> list[tuple[Shard, float]]:
+        """The shards with rows of these units, and which share of a shard's rows these are."""
+        wanted = set(keys)
+        found = [(shard, len(wanted.intersection(shard.keys))) for shard in self.shards()]
+        return [(shard, number / len(shard.keys)) for shard, number in found if number]
 
-        Whole shards are taken out of the sorted keys, so what remains after a kill falls into
-        the same shards as before.
-        """
-        finished = {key for shard in self.shards() for key in shard.keys}
-        missing = [key for key in keys if key not in finished]
-        starts = range(0, len(missing), UNITS_PER_SHARD)
-        return [tuple(missing[start : start + UNITS_PER_SHARD]) for start in starts]
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Those of the units that have no row."""
+        return set(keys).difference(*(shard.keys for shard in self.shards()))
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Delete every shard with a row of these units, so that they are computed anew."""
+        for shard, _ in self.find(keys):
+            shard.path.unlink()
 
     def write_shard(
-        self,
-        keys: Sequence[str],
-        features: Mapping[int, NDArray[np.float32]],
-        failed: Mapping[str, Sequence[str]],
-        counts: Mapping[str, float],
+        self, keys: Sequence[str], rows_UD: NDArray[np.float32], described: Mapping[str, Any]
     ) -> None:
-        """Write a finished shard atomically; `features` maps a layer to (rows, D)."""
-        described = {"keys": list(keys), "failed": failed, "counts": counts}
-        metadata = {"fingerprint": self.fingerprint, "content": json.dumps(described)}
-        tensors = {f"layer_{layer}": rows for layer, rows in features.items()}
+        """Write a finished shard atomically; `described` is the rest of a `Shard`."""
+        metadata = {"content": json.dumps({"keys": list(keys), **described})}
         path = self.folder / f"shard-{fingerprint(list(keys))[:16]}.safetensors"
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
             partial = Path(scratch) / path.name
-            save_file(tensors, partial, metadata=metadata)
+            save_file({"rows": rows_UD}, partial, metadata=metadata)
             os.replace(partial, path)
 
     def remove_partial(self) -> None:
         """Delete what a killed process left half written."""
         for path in self.folder.glob(".partial-*"):
-            shutil.rmtree(path)
-
-    def _read_shard(self, path: Path) -> Shard:
-        shard = read_shard(path)
-        if shard.fingerprint != self.fingerprint:
-            raise UserError(
-                f"{path}: computed with other settings than {self.manifest} says; features are "
-                "never mixed: delete this file, or rerun with --force to compute all anew"
-            )
-        return shard
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _describe(key: str, before: Any, now: Any) -> str:
-    """A setting and both its values, unless these are hashes."""
-    if key == "model":
-        return "model"
-    return f"{key} ({before} there, {now} asked)"
+@contextmanager
+def lock_stores(stores: Sequence[EvidenceStore]) -> Iterator[float]:
+    """Keep other runs from computing the same; gives the seconds that this took.
+
+    A killed process leaves no lock behind.
+    """
+    began = time.perf_counter()
+    with ExitStack() as held:
+        for store in sorted(stores, key=lambda store: store.folder):
+            store.folder.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((store.folder / "lock").open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("%s: another run computes them; waiting for it", store.kind)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield time.perf_counter() - began
+
+
+def link_shards(shards: Sequence[Shard], folder: Path) -> None:
+    """Make `folder` hold these shards and no others: hard links, or copies where there are none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {shard.path.name: shard.path for shard in shards}
+    for path in folder.iterdir():
+        if path.name not in wanted or not path.samefile(wanted[path.name]):
+            path.unlink()
+    for name, source in wanted.items():
+        if not (folder / name).exists():
+            _link(source, folder / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
+            copied = shutil.copyfile(source, Path(scratch) / target.name)
+            os.replace(copied, target)

@@ -1,7 +1,7 @@
 """What is computed once: the distinct (images, prompt) of a pool.
 
-The pool and its image hashes go in; units, and the unit of each record, come out. With prefix
-prompts a unit is normally one distinct image, however many records and file names share it.
+The pool goes in; units, and the unit of each record, come out; later the row of each record. With
+prefix prompts a unit is normally one distinct image, however many records and file names share it.
 
 Shape legend: N records.
 """
@@ -11,67 +11,84 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.data.image_index import ImageIndex
+from prism_tune.config.sections import Config
+from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
+from prism_tune.features.shards import Shard
+from prism_tune.processes import main_first
 from prism_tune.schema import Skipped
+from prism_tune.selection.evidence.prompts import PromptKind, digest_prompts
 
 
 @dataclass(frozen=True)
 class Units:
-    """`records[u]` is the first record of the unit with key `keys[u]`; keys are sorted.
+    """`record_of[key]` is the first record of a unit; keys are sorted.
 
-    `unit_N` is each record's unit, -1 for text-only and for skipped records.
+    `unit_N` is each record's number of a unit, -1 for text-only and for skipped records; `skipped`
+    are these with reasons, by index.
     """
 
-    keys: list[str]
-    records: list[int]
+    record_of: dict[str, int]
     unit_N: NDArray[np.int64]
-    skipped: tuple[Skipped, ...]
+    skipped: dict[int, Skipped]
+
+    @property
+    def keys(self) -> list[str]:
+        """Of every unit, sorted."""
+        return list(self.record_of)
 
 
 def find_units(
-    pool: Pool,
-    digests_N: NDArray[np.bytes_],
-    images: ImageIndex,
-    left_out: Mapping[int, Skipped],
+    config: Config, pool: Pool, kind: PromptKind, processor: Any, left_out: Mapping[int, Skipped]
 ) -> Units:
     """Group the image records by the content of their images and their prompt.
 
     Args:
+        config: template, policy and output_dir are read.
         pool: the records.
-        digests_N: hashes of their prompts.
-        images: hashes of their images.
+        kind: how much of a record is read.
+        processor: the model's.
         left_out: by index, the records that are skipped already, with reasons.
+
+    Raises:
+        UserError: a broken image whose policy is "fail".
     """
-    hashes_of, skipped = usable_images(pool, images, left_out)
+    hashes_of, skipped = usable_images(config, pool, left_out)
+    template = config.model.template
+    digests_N = main_first(lambda: digest_prompts(pool, kind, template, processor, config))
     keys = {index: _key(hashes, digests_N[index]) for index, hashes in hashes_of.items()}
     first: dict[str, int] = {}
     for index, key in keys.items():
         first.setdefault(key, index)
-    ordered = sorted(first)
-    place = {key: number for number, key in enumerate(ordered)}
+    record_of = {key: first[key] for key in sorted(first)}
+    place = {key: number for number, key in enumerate(record_of)}
     unit_N = np.full(len(pool), -1, dtype=np.int64)
     for index, key in keys.items():
         unit_N[index] = place[key]
-    return Units(ordered, [first[key] for key in ordered], unit_N, skipped)
+    return Units(record_of, unit_N, skipped)
 
 
 def usable_images(
-    pool: Pool, images: ImageIndex, left_out: Mapping[int, Skipped]
-) -> tuple[dict[int, list[str]], tuple[Skipped, ...]]:
+    config: Config, pool: Pool, left_out: Mapping[int, Skipped]
+) -> tuple[dict[int, list[str]], dict[int, Skipped]]:
     """The hashes of the images of each image record whose images are there; and the others.
 
     Args:
+        config: the policy is read.
         pool: the records.
-        images: hashes of their images.
         left_out: by index, the records that are skipped already, with reasons.
+
+    Raises:
+        UserError: a broken image whose policy is "fail".
     """
+    images = pool.image_index
     usable: dict[int, list[str]] = {}
-    skipped = list(left_out.values())
+    skipped = dict(left_out)
     for index in np.flatnonzero(~pool.is_text_only_N).tolist():
         if index in left_out:
             continue
@@ -80,22 +97,30 @@ def usable_images(
         if bad is None:
             usable[index] = [images.hashes[name] for name in names]
         else:
-            skipped.append(skip_record(pool, index, *images.faults[bad]))
-    return usable, tuple(skipped)
+            skipped[index] = skip_record(pool, index, *images.faults[bad])
+    apply_policy(str(pool.path), list(skipped.values()), config.data.policy)
+    return usable, skipped
 
 
-def skip_failed(pool: Pool, units: Units, failed: Mapping[str, Sequence[str]]) -> Units:
-    """Take out the records whose unit (by key) turned out unusable: (reason, detail)."""
-    if not failed:
-        return units
-    bad = {number: failed[key] for number, key in enumerate(units.keys) if key in failed}
-    unit_N = units.unit_N.copy()
-    skipped = list(units.skipped)
-    for index in np.flatnonzero(np.isin(unit_N, list(bad))).tolist():
-        reason, detail = bad[int(unit_N[index])]
-        skipped.append(skip_record(pool, index, reason, detail))
-        unit_N[index] = -1
-    return Units(units.keys, units.records, unit_N, tuple(skipped))
+def locate_rows(
+    config: Config, pool: Pool, units: Units, shards: Sequence[Shard]
+) -> tuple[NDArray[np.int64], dict[int, Skipped]]:
+    """Each record's row of all shards (-1: none), and all skipped: also those that failed.
+
+    Raises:
+        UserError: a unit failed for a reason whose policy is "fail".
+    """
+    row_of = {key: row for row, key in enumerate(key for shard in shards for key in shard.keys)}
+    failed = {key: fault for shard in shards for key, fault in shard.failed.items()}
+    keys = units.keys
+    row_N = np.array([row_of[key] for key in keys] + [-1], dtype=np.int64)[units.unit_N]
+    skipped = dict(units.skipped)
+    bad = [number for number, key in enumerate(keys) if key in failed]
+    for index in np.flatnonzero(np.isin(units.unit_N, bad)).tolist():
+        skipped[index] = skip_record(pool, index, *failed[keys[units.unit_N[index]]])
+        row_N[index] = -1
+    apply_policy(str(pool.path), list(skipped.values()), config.data.policy)
+    return row_N, skipped
 
 
 def skip_record(pool: Pool, index: int, reason: str, detail: str) -> Skipped:

@@ -1,25 +1,51 @@
-"""A whole model on batches of records: what its answers' tokens are predicted from.
+"""Numbers of whole records under the whole target model.
 
-Encoded records go in; the last hidden states at the positions that predict an answer token come
-out, so that logits exist at these positions only.
+A pool goes in; one row of numbers per distinct (images, conversation) comes out. Logits exist only
+at the positions that predict an answer token, a block of them at a time.
+
+Of each record, over its answer tokens t (those that carry loss in training) with p_t the model's
+next-token distribution, the answer losses are: nll = mean -log p_t[y_t], el2n = mean
+|p_t - onehot(y_t)|, and how many tokens these are.
 
 Shape legend: B records, L tokens, P predicted answer tokens of a batch, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from prism_tune.config.depends import Artifact
+from prism_tune.config.sections import Config
+from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.data.records import Pool
+from prism_tune.features.shards import StoredRows
+from prism_tune.models.families import parts
+from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.load import load_model, pick_device, resolve_dtype
+from prism_tune.models.processor import load_processor
+from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import OUTPUT, ModelRunner, count_parameters
+from prism_tune.selection.evidence.filling import Computation, fill
+from prism_tune.selection.evidence.record_encoding import RecordDataset
+from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
+from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Reading, depends_on
+from prism_tune.selection.evidence.store import EvidenceStore
+from prism_tune.selection.evidence.units import find_units, locate_rows
+from prism_tune.selection.meter import SelectionMeter
 
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
 _LOGITS_BYTES = 256 << 20  # of one block in float32: 1,700 tokens of a vocabulary of 32,000
 
 
@@ -36,33 +62,44 @@ class Predictions:
         return torch.stack([part.mean() for part in values_P.split(self.counts_B)])
 
 
-class WholeModelRunner(ModelRunner):
-    """Runs a model with its head.
+class WholeModel:
+    """A model with its head, on batches of records.
 
     Args:
         model: as `load_model` gives it.
         processor: the model's.
-        width: numbers per record.
-        tokens_per_batch: padded tokens of a batch.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, processor: Any, width: int, tokens_per_batch: int
-    ) -> None:
-        super().__init__(model, processor, (OUTPUT,), width, tokens_per_batch)
+    def __init__(self, model: PreTrainedModel, processor: Any) -> None:
         head = model.get_output_embeddings()
         assert isinstance(head, nn.Linear)
-        self._head = head
+        self.head = head
+        self._model = model
+        self._collate = Collator(processor, model.dtype)
+        found = parts(model)
+        self._base = found.base
+        self.language_model = found.language_model
+        decoder: Any = found.language_model
+        self._decoder_size = count_parameters(decoder.layers)
+        self._vision_size = count_parameters(found.vision_tower, found.projector)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
-        """2 x parameters x tokens, of the decoder, the vision side and the head."""
-        num_predicted = sum(int(unit.pooled_L.sum()) for unit in batch)
-        return super().estimate_flops(batch) + 2.0 * count_parameters(self._head) * num_predicted
+        """A forward pass through the decoder, the vision side and, for answers, the head."""
+        config = self._model.config
+        return estimate_flops(
+            (self._decoder_size, sum(len(unit.pooled_L) for unit in batch)),
+            (
+                self._vision_size,
+                sum(count_patches(unit.inputs["pixel_values"], config) for unit in batch),
+            ),
+            (count_parameters(self.head), sum(int(unit.pooled_L.sum()) for unit in batch)),
+        )
 
-    def _predict(self, batch: Sequence[Encoded]) -> Predictions:
-        inputs = self._place(batch)
+    def predict(self, batch: Sequence[Encoded]) -> Predictions:
+        """What the answers' tokens are predicted from."""
+        inputs = place_batch(batch, self._collate, self._model)
         targets_BL = inputs.pop("labels")[:, 1:]
-        outputs: Any = self._parts.base(**inputs, use_cache=False)
+        outputs: Any = self._base(**inputs, use_cache=False)
         predicts_BL = targets_BL != IGNORED_LABEL
         return Predictions(
             hidden_PD=outputs.last_hidden_state[:, :-1][predicts_BL],
@@ -70,9 +107,115 @@ class WholeModelRunner(ModelRunner):
             counts_B=predicts_BL.sum(dim=1).tolist(),
         )
 
-    def _logits(self, found: Predictions) -> Iterator[tuple[slice, torch.Tensor]]:
+    def logits(self, found: Predictions) -> Iterator[tuple[slice, torch.Tensor]]:
         """Float32 logits (rows, V), a block of rows at a time, and which rows these are."""
-        num_rows = max(1, _LOGITS_BYTES // (4 * self._head.out_features))
+        num_rows = max(1, _LOGITS_BYTES // (4 * self.head.out_features))
         for start in range(0, len(found.targets_P), num_rows):
             rows = slice(start, start + num_rows)
-            yield rows, self._head(found.hidden_PD[rows]).float()
+            yield rows, self.head(found.hidden_PD[rows]).float()
+
+
+class AnswerLosses:
+    """Gives the answer losses of every record (a `Runner`): one forward pass."""
+
+    width = 3
+
+    def __init__(self, model: PreTrainedModel, processor: Any) -> None:
+        self._whole = WholeModel(model, processor)
+        self.estimate_flops = self._whole.estimate_flops
+
+    @torch.inference_mode()
+    def run_batch(self, batch: Sequence[Encoded]) -> Rows:
+        """nll, el2n and the number of answer tokens, (B, 3)."""
+        found = self._whole.predict(batch)
+        nll_P = torch.empty(len(found.targets_P), device=found.targets_P.device)
+        el2n_P = torch.empty_like(nll_P)
+        for rows, logits in self._whole.logits(found):
+            targets = found.targets_P[rows, None]
+            errors = torch.log_softmax(logits, dim=-1)
+            nll_P[rows] = -errors.gather(1, targets)[:, 0]
+            errors.exp_().scatter_add_(1, targets, -torch.ones_like(errors[:, :1]))
+            el2n_P[rows] = torch.linalg.vector_norm(errors, dim=1)
+        counts_B = torch.tensor(found.counts_B, dtype=torch.float32, device=nll_P.device)
+        columns = [found.per_record(nll_P), found.per_record(el2n_P), counts_B]
+        return [torch.stack(columns, dim=1)]
+
+
+BuildRunner = Callable[[Config, PreTrainedModel, Any], Runner]
+"""What computes the numbers, from the config, the model and its processor."""
+
+
+def whole_model_source(
+    name: Artifact, columns: tuple[str, ...], build_runner: BuildRunner
+) -> EvidenceSource:
+    """The source of numbers of whole records.
+
+    Args:
+        name: of the kind, and of what it depends on in `config/depends.py`.
+        columns: names of the numbers.
+        build_runner: computes them.
+    """
+
+    def depends(config: Config) -> dict[str, Any]:
+        return depends_on(config, name, _VERSION)
+
+    def compute(
+        config: Config,
+        pool: Pool,
+        left_out: Mapping[int, Skipped],
+        meter: SelectionMeter,
+        *,
+        force: bool,
+    ) -> Evidence:
+        began = time.perf_counter()
+        store = EvidenceStore(config.output_dir, name, depends(config))
+        processor = load_processor(config.model)
+        units = find_units(config, pool, "answers", processor, left_out)
+        keys = units.keys
+        num_missing = len(store.missing(keys))
+        title = name.replace("_", " ")
+        logger.info("%s: %d distinct records; %d to compute", title, len(keys), num_missing)
+        computation = Computation(
+            title=title,
+            load_runner=_load_later(config, processor, build_runner),
+            encode=lambda keys: RecordDataset(
+                pool, [units.record_of[key] for key in keys], config, processor
+            ),
+            tokens_per_batch=config.selection.tokens_per_batch,
+            num_workers=config.data.num_workers,
+            began=began,
+            order=lambda key: sum(len(turn.text) for turn in pool[units.record_of[key]].turns),
+        )
+        num_computed = fill([store], keys, computation, meter, force=force)
+        reading = Reading(store, tuple(store.find(keys)))
+        shards = [shard for shard, _ in reading.shards]
+        row_N, skipped = locate_rows(config, pool, units, shards)
+        return Evidence(
+            values_UD=StoredRows(shards) if shards else None,
+            row_N=row_N,
+            skipped=skipped,
+            readings=(reading,),
+            description={"num_units": len(keys), "num_computed": num_computed},
+            columns=columns,
+        )
+
+    return EvidenceSource(name, depends, compute)
+
+
+def _load_later(config: Config, processor: Any, build_runner: BuildRunner) -> Callable[[], Runner]:
+    @cache
+    def load_runner() -> Runner:
+        device = pick_device()
+        dtype = resolve_dtype(config.selection.dtype, device)
+        model = load_model(config.model, dtype=dtype, device=device)
+        return build_runner(config, model, processor)
+
+    return load_runner
+
+
+ANSWER_LOSSES = whole_model_source(
+    "answer_losses",
+    ("nll", "el2n", "num_answer_tokens"),
+    lambda config, model, processor: AnswerLosses(model, processor),
+)
+"""Read by perplexity, el2n and d2: who has computed one has all."""

@@ -12,15 +12,7 @@ and each distinct text once.
 
 from __future__ import annotations
 
-from prism_tune.selection.evidence.image_text import (
-    compare_images_and_texts,
-    embedding_inputs,
-    embedding_store,
-)
-from prism_tune.selection.evidence.source import Evidence
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
-
-EVIDENCE = Evidence(compare_images_and_texts, embedding_inputs, embedding_store)
 
 
 def score(context: ScoringContext) -> ScoredRecords:

@@ -19,8 +19,7 @@ Shape legend: M records, B records of a group.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +29,9 @@ from prism_tune.config.sections import Config, Count
 from prism_tune.features.neighbours import connect_nearest
 from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
-from prism_tune.selection.evidence.features import FeatureTable
-from prism_tune.selection.evidence.request import Request
-from prism_tune.selection.evidence.source import FEATURES, LOSSES, Evidence
+from prism_tune.selection.evidence.features import FEATURES
+from prism_tune.selection.evidence.source import EvidenceSource
+from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers.pick_order import PickOptions, most_taken, rank_picks
 from prism_tune.selection.scorers.prism import score as score_redundancy
@@ -53,33 +52,10 @@ class D2Options(PickOptions):
     gamma_reverse: Gamma = 1.0
 
 
-def _extract(request: Request) -> FeatureTable:
+def reads(config: Config) -> tuple[EvidenceSource, ...]:
     """The features, and the losses where these are the difficulty."""
-    table = FEATURES.extract(request)
-    if read_options(request.config, D2Options).difficulty not in _COLUMNS:
-        return table
-    by_uid = {item.uid: item for item in table.skipped}
-    uids = request.pool.uids
-    skipped = {index: by_uid[uid] for index, uid in enumerate(uids) if uid in by_uid}
-    losses = LOSSES.extract(dataclasses.replace(request, left_out=skipped))
-    return dataclasses.replace(
-        table,
-        skipped=losses.skipped,
-        description={**table.description, **losses.description},
-        measured=losses.measured,
-    )
-
-
-def _depends_on(config: Config) -> list[Any]:
-    kinds = [FEATURES]
-    if read_options(config, D2Options).difficulty in _COLUMNS:
-        kinds.append(LOSSES)
-    inputs = [kind.inputs(config) for kind in kinds if kind.inputs is not None]
-    # Features alone are those of prism: who has paid for them in this run has paid for both.
-    return inputs if len(inputs) > 1 else inputs[0]
-
-
-EVIDENCE = Evidence(_extract, _depends_on, FEATURES.store)
+    is_measured = read_options(config, D2Options).difficulty in _COLUMNS
+    return (FEATURES, ANSWER_LOSSES) if is_measured else (FEATURES,)
 
 
 def score(context: ScoringContext) -> ScoredRecords:

@@ -12,40 +12,7 @@ Cost: backward (the whole model forward once per distinct record, the layers at 
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import Field
-from transformers import PreTrainedModel
-
-from prism_tune.config.sections import Config, Section
-from prism_tune.selection.evidence.gradients import GradientNorms
-from prism_tune.selection.evidence.measures import Measure
-from prism_tune.selection.evidence.source import measured_evidence
-from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
-
-
-class GrandOptions(Section):
-    """`selection.options` of grand; null: every parameter of the last two decoder layers."""
-
-    parameters: tuple[str, ...] | None = Field(
-        default=None, description="a list of parameter names, in which * stands for anything"
-    )
-
-
-def _build_runner(config: Config, model: PreTrainedModel, processor: Any) -> GradientNorms:
-    patterns = read_options(config, GrandOptions).parameters
-    return GradientNorms(model, processor, config.selection.tokens_per_batch, patterns)
-
-
-EVIDENCE = measured_evidence(
-    Measure(
-        "gradient_norms",
-        ("norm",),
-        _build_runner,
-        lambda config: {"parameters": read_options(config, GrandOptions).parameters},
-    )
-)
 
 
 def score(context: ScoringContext) -> ScoredRecords:

@@ -17,7 +17,7 @@ from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs, pair_rows
-from prism_tune.selection.evidence.source import Evidence
+from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.options import NoOptions, read_options
 from prism_tune.selection.subset import Keep
 
@@ -70,7 +70,7 @@ class Scorer:
 
     Attributes:
         score: the scores of the records, of which there is at least one.
-        evidence: what has to be computed first.
+        reads: the evidence that has to be there first, by the config.
         options: the class of its `selection.options`.
         keep: which scores the method itself keeps; `selection.keep` says otherwise.
         keeps_one_end: it picks records one by one, so that no other end has a meaning.
@@ -78,7 +78,7 @@ class Scorer:
     """
 
     score: Callable[[ScoringContext], ScoredRecords]
-    evidence: Evidence
+    reads: Callable[[Config], tuple[EvidenceSource, ...]]
     options: type[Section] = NoOptions
     keep: Keep = "low"
     keeps_one_end: bool = False
@@ -98,6 +98,11 @@ class Scorer:
                 "picks records one by one; leave it out"
             )
         return self.adapt(change_selection(config, keep=asked or self.keep))
+
+
+def always(*sources: EvidenceSource) -> Callable[[Config], tuple[EvidenceSource, ...]]:
+    """What a method reads, whatever its config."""
+    return lambda config: sources
 
 
 def change_selection(config: Config, **changes: Any) -> Config:

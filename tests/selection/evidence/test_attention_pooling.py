@@ -9,7 +9,7 @@ import torch
 from prism_tune.data.images import open_image
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError
-from prism_tune.features.shards import StoredFeatures, list_shards, read_shard
+from prism_tune.features.shards import StoredRows, list_shards, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence.prompts import build_prompt
@@ -37,9 +37,9 @@ def pooled_by_definition(workplace, index, layer):
 def test_features_are_weighted_by_the_last_image_tokens_attention(workplace, layer):
     asked = {"selection__pooling": "attention", "selection__layer": layer}
     result = workplace.select(**asked)
-    assert result.manifest["features"]["prompt"] == "prefix"
+    assert result.manifest["evidence"]["features"]["prompt"] == "prefix"
     shards = [read_shard(path) for path in list_shards(result.run.features)]
-    rows = StoredFeatures(shards, layer)[slice(0, 16)]
+    rows = StoredRows(shards)[slice(0, 16)]
     for index in (0, 4):
         expected = pooled_by_definition(workplace, index, layer)
         nearest = rows[np.abs(rows - expected).sum(axis=1).argmin()]

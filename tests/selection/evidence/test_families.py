@@ -14,12 +14,11 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import image_token
 from prism_tune.models.load import load_shallow
 from prism_tune.models.processor import load_processor
-from prism_tune.selection.evidence.answer_losses import AnswerLosses
 from prism_tune.selection.evidence.encoding import encode
 from prism_tune.selection.evidence.gradients import GradientNorms
 from prism_tune.selection.evidence.prompts import Prompt
-from prism_tune.selection.evidence.runner import OUTPUT
 from prism_tune.selection.evidence.shallow import Extractor
+from prism_tune.selection.evidence.whole_model import AnswerLosses
 
 SIZES = [(60, 40), (28, 28), (30, 90)]
 NUM_LAYERS = 3
@@ -73,8 +72,8 @@ def test_every_layer_of_every_family_equals_the_full_model(family, tmp_path):
     for depth in range(1, NUM_LAYERS + 1):
         shallow = load_shallow(ModelConfig(path=str(tmp_path)), depth, dtype=torch.float32)
         layers = tuple(range(depth + 1))
-        extractor = Extractor(shallow, processor, layers, "mean", 10_000)
-        together = extractor.pool(units)
+        extractor = Extractor(shallow, processor, layers, "mean")
+        together = extractor.run_batch(units)
         for layer in layers:
             torch.testing.assert_close(
                 together[layer], expected[:, layer], rtol=1e-4, atol=1e-5, msg=f"{depth} {layer}"
@@ -91,8 +90,8 @@ def test_the_stage_runs_on_families_whose_processor_loads_here(family, workplace
     assert type(loaded) is type(processor)
     result = workplace.select(model__path=tmp_path / "model")
     assert result.manifest["num_selected"] == 14
-    assert result.manifest["features"]["prompt"] == "prefix"
-    assert result.manifest["features"]["num_units"] == 16
+    assert result.manifest["evidence"]["features"]["prompt"] == "prefix"
+    assert result.manifest["evidence"]["features"]["num_units"] == 16
 
 
 @pytest.mark.parametrize("family", TINY_PROCESSORS)
@@ -101,8 +100,8 @@ def test_losses_and_gradients_of_every_family_are_those_of_its_own_loss(family):
     model, processor = build_family(family)
     model.eval()
     units = [with_labels(unit, 2 + n) for n, unit in enumerate(encode_images(processor))]
-    losses = AnswerLosses(model, processor, 3, 10_000).pool(units)[OUTPUT]
-    norms = GradientNorms(model, processor, 10_000, None).pool(units)[OUTPUT]
+    losses = AnswerLosses(model, processor).run_batch(units)[0]
+    norms = GradientNorms(model, processor, None).run_batch(units)[0]
     chosen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for unit, (nll, _, count), norm in zip(
         units, losses.tolist(), norms[:, 0].tolist(), strict=True

@@ -13,24 +13,38 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.data.images import open_image
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.features.shards import read_shard
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import read_json
 from prism_tune.selection.evidence import shallow as extractor_module
 from prism_tune.selection.evidence import store as feature_store
 from prism_tune.selection.evidence.encoding import encode
-from prism_tune.selection.evidence.features import extract_features
+from prism_tune.selection.evidence.features import compute_features
 from prism_tune.selection.evidence.prefix_check import prefix_is_exact
 from prism_tune.selection.evidence.prompts import build_prompt
-from prism_tune.selection.evidence.request import Request
+from prism_tune.selection.evidence.runner import Batches
 from prism_tune.selection.evidence.shallow import Extractor, pool_positions
+from prism_tune.selection.meter import SelectionMeter
 
 
-def extract(workplace, *, force=False, counts=None, **overrides):
+def extract(workplace, *, force=False, **overrides):
     config = workplace.config(**overrides)
-    run, pool = workplace.run_dir(**overrides), open_pool(config.data)
-    on_shard = (counts if counts is not None else []).append
-    return extract_features(Request(config, run, pool, {}, on_shard, force))
+    return compute_features(config, open_pool(config.data), {}, SelectionMeter(None), force=force)
+
+
+def shard_of(evidence):
+    """The only shard, its rows and what it says of itself."""
+    ((shard, share),) = evidence.readings[0].shards
+    assert share == 1
+    return load_file(shard.path)["rows"], read_shard(shard.path)
+
+
+def layer_rows(workplace, layer):
+    """Of a run that asks for one layer that is there already."""
+    table = extract(workplace, selection__layer=layer)
+    assert table.description["num_computed"] == 0
+    return table
 
 
 def hidden_states_of_full_model(workplace, index, kind):
@@ -53,25 +67,29 @@ def test_every_layer_equals_the_full_models_hidden_state(workplace, kind):
     """k = 0 is the embeddings, k = L is behind the final norm; whole prompts give the same."""
     expected = hidden_states_of_full_model(workplace, 0, kind)
     assert len(expected) == 5
-    table = extract(workplace, selection__options="{layers: [0, 1, 2, 3, 4]}")
-    shard = load_file(next(workplace.run_dir().features.glob("shard-*")))
+    extract(workplace, selection__options="{layers: [0, 1, 2, 3, 4]}")
     for layer in range(5):
-        row = shard[f"layer_{layer}"][table.row_N[0]]
+        table = layer_rows(workplace, layer)
+        row = table.values_UD[slice(0, 16)][table.row_N[0]]
         np.testing.assert_allclose(row, expected[layer], rtol=1e-4, atol=1e-5)
 
 
 def test_several_layers_in_one_pass(workplace):
     one_pass = extract(workplace, selection__options="{layers: [0, 4]}")
     assert one_pass.description["layers"] == [0, 1, 4]
-    shard = load_file(next(workplace.run_dir().features.glob("shard-*")))
-    for layer in (0, 1):
-        alone = extract(workplace, name=f"alone{layer}", selection__layer=layer)
+    for layer in (0, 1, 4):
+        alone = extract(workplace, **workplace.elsewhere(f"alone{layer}"), selection__layer=layer)
+        together = layer_rows(workplace, layer)
         np.testing.assert_allclose(
-            shard[f"layer_{layer}"], alone.values_UD[slice(0, 16)], rtol=1e-5, atol=1e-6
+            together.values_UD[slice(0, 16)], alone.values_UD[slice(0, 16)], rtol=1e-5, atol=1e-6
         )
-    deeper = extract(workplace, selection__layer=4)
-    assert deeper.description["num_computed"] == 0
-    np.testing.assert_array_equal(deeper.values_UD[slice(0, 16)], shard["layer_4"])
+
+
+def test_a_pass_computes_what_one_of_its_layers_lacks(workplace):
+    extract(workplace)
+    more = extract(workplace, selection__layer=2, selection__options="{layers: [1]}")
+    assert more.description["num_computed"] == 16
+    assert len(workplace.shards()) == 2  # layer 1 has kept its own
 
 
 def test_bad_list_of_layers_is_refused(workplace):
@@ -84,9 +102,8 @@ def test_each_distinct_image_is_computed_once(workplace):
     records = workplace.records()
     records.append({**records[0], "id": "copied", "image": "copy.png"})
     workplace.write_records(records)
-    counts = []
-    table = extract(workplace, counts=counts)
-    assert [c["images"] for c in counts] == [16]
+    table = extract(workplace)
+    assert shard_of(table)[1].counts["images"] == 16
     five = next(i for i, r in enumerate(records) if r["id"] == "shape-5")
     assert table.row_N[-1] == table.row_N[five]
     assert table.row_N.tolist().count(-1) == 2
@@ -102,15 +119,14 @@ def test_text_before_the_image_is_part_of_the_prefix(workplace):
 
 
 def test_tokens_counted_are_the_prefix_only(workplace):
-    counts = []
-    extract(workplace, counts=counts)
+    counts = shard_of(extract(workplace))[1].counts
     processor = load_processor(workplace.config().model)
     pool = open_pool(workplace.config().data)
     prompt = build_prompt(pool[0], "prefix", "vicuna_v1", processor)
     assert prompt.text.endswith("USER: <image>")
     num_tokens = len(encode(prompt, [open_image(pool.image_paths(0)[0])], processor).pooled_L)
-    assert counts[0]["tokens"] == 16 * num_tokens
-    assert counts[0]["flops"] > 0
+    assert counts["tokens"] == 16 * num_tokens
+    assert counts["flops"] > 0
 
 
 def test_joint_pools_image_and_question_but_not_answer(workplace):
@@ -137,13 +153,11 @@ def test_bfloat16_is_pooled_in_float32():
     assert pool_positions(hidden, mask, "mean").item() == 1025 / 1024
 
 
-def make_extractor(workplace, **options):
+def make_extractor(workplace):
     config: ModelConfig = workplace.config().model
     processor = load_processor(config)
     model = load_shallow(config, 2, dtype=torch.float32)
-    return Extractor(
-        model, processor, (2,), "mean", options.get("tokens_per_batch", 10_000)
-    ), processor
+    return Extractor(model, processor, (2,), "mean"), processor
 
 
 def encode_some(workplace, processor, num_records=5):
@@ -163,32 +177,31 @@ def test_padding_and_batching_do_not_change_a_feature(workplace):
     extractor, processor = make_extractor(workplace)
     batch = encode_some(workplace, processor)
     assert len({len(unit.pooled_L) for unit in batch}) > 1
-    together = extractor.pool(batch)[2]
-    alone = torch.cat([extractor.pool([unit])[2] for unit in batch])
+    (together,) = extractor.run_batch(batch)
+    alone = torch.cat([extractor.run_batch([unit])[0] for unit in batch])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(workplace, monkeypatch):
-    extractor, processor = make_extractor(workplace, tokens_per_batch=1000)
+def test_out_of_memory_halves_the_batch_and_goes_on(workplace):
+    extractor, processor = make_extractor(workplace)
     batch = encode_some(workplace, processor)
-    expected = extractor.pool(batch)[2]
-    forward = extractor._forward
+    (expected,) = extractor.run_batch(batch)
+    batches = Batches(1000)
 
     def run_small_only(units):
         if len(units) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(units)
+        return extractor.run_batch(units)
 
-    monkeypatch.setattr(extractor, "_forward", run_small_only)
-    torch.testing.assert_close(extractor.pool(batch)[2], expected, rtol=1e-5, atol=1e-6)
-    assert extractor.tokens_per_batch == 250
+    (found,) = batches.run(run_small_only, batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert batches.tokens_per_batch == 250
 
     def never(units):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(extractor, "_forward", never)
     with pytest.raises(UserError, match="out of memory with one record"):
-        extractor.pool(batch)
+        batches.run(never, batch)
 
 
 def check_prefix(workplace, extractor, processor):
@@ -234,24 +247,23 @@ class KilledError(Exception):
 
 def test_killed_run_resumes_at_the_last_finished_shard(workplace, monkeypatch):
     monkeypatch.setattr(feature_store, "UNITS_PER_SHARD", 3)
-    whole = extract(workplace, name="whole")
-    finished = []
+    whole = extract(workplace, **workplace.elsewhere())
+    write = feature_store.EvidenceStore.write_shard
 
-    def kill_third(counts):
-        finished.append(counts)
-        if len(finished) == 3:
+    def kill_fourth(store, *arguments):
+        if len(store.shards()) == 3:
             raise KilledError
+        write(store, *arguments)
 
-    config, run = workplace.config(), workplace.run_dir()
-    with pytest.raises(KilledError):
-        extract_features(Request(config, run, open_pool(config.data), {}, kill_third))
-    assert len(list(run.features.glob("shard-*"))) == 3
-    counts = []
-    resumed = extract(workplace, counts=counts)
-    assert [c["images"] for c in counts] == [3, 3, 1]
-    assert [p.name for p in sorted(run.features.glob("shard-*"))] == [
-        p.name for p in sorted(workplace.run_dir(name="whole").features.glob("shard-*"))
-    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_store.EvidenceStore, "write_shard", kill_fourth)
+        with pytest.raises(KilledError):
+            extract(workplace)
+    assert len(workplace.shards()) == 3
+    resumed = extract(workplace)
+    assert resumed.description["num_computed"] == 3 + 3 + 1
+    names = [[p.name for p in workplace.shards(output_dir=d)] for d in ("runs", "elsewhere")]
+    assert names[0] == names[1]
     np.testing.assert_array_equal(resumed.row_N, whole.row_N)
     np.testing.assert_array_equal(resumed.values_UD[slice(0, 16)], whole.values_UD[slice(0, 16)])
 
@@ -265,7 +277,7 @@ def test_crash_while_writing_leaves_no_shard(workplace, monkeypatch):
     with pytest.raises(KilledError):
         extract(workplace)
     monkeypatch.undo()
-    assert list(workplace.run_dir().features.glob("shard-*")) == []
+    assert workplace.shards() == []
 
 
 def test_grown_pool_computes_new_images_only(workplace):
@@ -273,9 +285,8 @@ def test_grown_pool_computes_new_images_only(workplace):
     workplace.write_records([r for r in records if r.get("image") not in ("3.png", "4.png")])
     extract(workplace)
     workplace.write_records(records)
-    counts = []
-    table = extract(workplace, counts=counts)
-    assert [c["images"] for c in counts] == [2]
+    table = extract(workplace)
+    assert table.description["num_computed"] == 2
     assert (table.row_N >= 0).sum() == 24
 
 
@@ -293,76 +304,66 @@ def test_changed_image_file_is_computed_anew(workplace):
 
 
 @pytest.mark.parametrize(
-    ("change", "difference"),
+    "change",
     [
-        ({"selection__pooling": "last"}, r"selection\.pooling \(mean there, last asked\)"),
-        ({"selection__dtype": "bfloat16"}, r"selection\.dtype \(float32 there, bfloat16 asked\)"),
-        ({"selection__layer": 2}, r"selection\.layer \(\[1\] there, \[2\] asked\)"),
+        {"selection__pooling": "last"},
+        {"selection__dtype": "bfloat16"},
+        {"selection__layer": 2},
+        {"selection__features": "joint"},
+        {"model__image_aspect_ratio": "processor"},
     ],
 )
-def test_features_of_other_settings_are_refused_by_name_and_kept(workplace, change, difference):
-    before = extract(workplace).values_UD[slice(0, 16)]
-    with pytest.raises(UserError, match=difference):
-        extract(workplace, **change)
+def test_features_of_other_settings_lie_beside_one_another(workplace, change):
+    before = extract(workplace)
+    other = extract(workplace, **change)
+    assert other.description["num_computed"] > 0
     again = extract(workplace)
     assert again.description["num_computed"] == 0
-    np.testing.assert_array_equal(again.values_UD[slice(0, 16)], before)
-    forced = extract(workplace, force=True, **change)
-    assert forced.description["num_computed"] == 16
-    assert np.abs(forced.values_UD[slice(0, 16)] - before).max() > 1e-4
+    assert again.readings[0].store.folder == before.readings[0].store.folder
+    assert other.readings[0].store.folder != before.readings[0].store.folder
+    assert extract(workplace, **change).description["num_computed"] == 0
 
 
-def test_other_image_preprocessing_is_refused(workplace):
-    extract(workplace)
-    with pytest.raises(UserError, match=r"image_aspect_ratio \(pad there, processor asked\)"):
-        extract(workplace, model__image_aspect_ratio="processor")
-
-
-def test_another_model_is_refused(workplace, tiny_llava_dir, tmp_path):
+def test_a_model_that_moved_is_the_same_and_one_that_changed_is_another(
+    workplace, tiny_llava_dir, tmp_path
+):
     extract(workplace)
     other = shutil.copytree(tiny_llava_dir, tmp_path / "other")
-    assert extract(workplace, model__path=other).description["num_computed"] == 0  # only moved
-    (other / "generation_config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"other settings: model\. Features are never mixed"):
-        extract(workplace, model__path=other)
+    assert extract(workplace, model__path=other).description["num_computed"] == 0
+    weights = load_file(other / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, other / "model.safetensors")
+    assert extract(workplace, model__path=other).description["num_computed"] == 16
 
 
-def test_a_run_that_finished_no_shard_leaves_nothing_to_refuse(workplace, monkeypatch):
-    monkeypatch.setattr(feature_store.FeatureStore, "write_shard", None)
-    with pytest.raises(TypeError):
-        extract(workplace)
-    monkeypatch.undo()
-    assert extract(workplace, selection__dtype="bfloat16").description["num_computed"] == 16
-
-
-def test_the_manifest_says_what_the_features_are(workplace):
+def test_force_computes_this_pools_features_anew_and_leaves_the_others(workplace, monkeypatch):
+    monkeypatch.setattr(feature_store, "UNITS_PER_SHARD", 4)
+    records = workplace.records()
     extract(workplace)
-    manifest = read_json(workplace.run_dir().features / "manifest.json")
-    config = workplace.config()
-    assert manifest["inputs"].keys() == {
-        *("model", "model.image_aspect_ratio", "model.attn_implementation"),
-        *("selection.features", "selection.pooling", "selection.dtype"),
+    first = {path: path.stat().st_mtime_ns for path in workplace.shards()}
+    workplace.write_records(records[:2])  # one image
+    forced = extract(workplace, force=True)
+    assert forced.description["num_computed"] == 1
+    kept = [path for path in workplace.shards() if first.get(path) == path.stat().st_mtime_ns]
+    assert len(kept) == 3
+    workplace.write_records(records)
+    assert extract(workplace).description["num_computed"] == 3
+
+
+def test_the_store_says_what_its_rows_depend_on(workplace):
+    manifest = read_json(extract(workplace).readings[0].store.manifest)
+    assert manifest["depends_on"].keys() == {
+        *("model", "model.attn_implementation", "model.trust_remote_code", "model.template"),
+        *("model.image_aspect_ratio", "selection.features", "selection.layer"),
+        *("selection.pooling", "selection.dtype", "version"),
     }
-    assert (manifest["layers"], manifest["prompt"]) == ([1], "prefix")
-    assert (manifest["model.path"], manifest["model.revision"]) == (config.model.path, None)
+    assert (manifest["kind"], manifest["prompt"]) == ("features", "prefix")
     assert manifest["preprocessing"]["crop_size"] == {"height": 28, "width": 28}
-    assert manifest["preprocessing"]["do_pad"] is True
-
-
-def test_shard_of_another_store_is_never_mixed_in(workplace):
-    extract(workplace)
-    extract(workplace, name="other", selection__pooling="last")
-    foreign = next(workplace.run_dir(name="other").features.glob("shard-*"))
-    target = workplace.run_dir().features / "shard-0000.safetensors"
-    target.write_bytes(foreign.read_bytes())
-    with pytest.raises(UserError, match=r"shard-0000.*other settings"):
-        extract(workplace)
 
 
 def test_file_that_is_no_shard_is_refused(workplace):
     extract(workplace)
-    (workplace.run_dir().features / "shard-0000.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="not a feature shard"):
+    (workplace.shards()[0].parent / "shard-0000.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"shard-0000.*not a shard of evidence"):
         extract(workplace)
 
 
@@ -377,5 +378,5 @@ def test_stored_rows_are_read_across_shards(workplace, monkeypatch):
 
 def test_worker_processes_give_the_same_features(workplace):
     alone = extract(workplace)
-    helped = extract(workplace, name="helped", data__num_workers=2)
+    helped = extract(workplace, **workplace.elsewhere(), data__num_workers=2)
     np.testing.assert_array_equal(alone.values_UD[slice(0, 16)], helped.values_UD[slice(0, 16)])

@@ -11,8 +11,8 @@ from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
-from prism_tune.selection.evidence import measures, whole_model
 from prism_tune.selection.evidence import store as feature_store
+from prism_tune.selection.evidence import whole_model
 from prism_tune.selection.evidence.gradients import GradientNorms
 
 SCORERS = ["perplexity", "el2n", "grand"]
@@ -89,7 +89,9 @@ def test_batches_and_blocks_of_logits_change_nothing(workplace, scorer, monkeypa
     lengthen(workplace)
     together = workplace.select(selection__scorer=scorer)
     monkeypatch.setattr(whole_model, "_LOGITS_BYTES", 3 * 4 * 320)  # three tokens at a time
-    alone = workplace.select(selection__scorer=scorer, name="one", selection__tokens_per_batch=1)
+    alone = workplace.select(
+        selection__scorer=scorer, **workplace.elsewhere(), selection__tokens_per_batch=1
+    )
     assert scores_of(alone) == pytest.approx(scores_of(together), rel=1e-5)
     assert alone.manifest["subset_sha256"] == together.manifest["subset_sha256"]
 
@@ -105,11 +107,11 @@ def test_logits_exist_at_answer_tokens_only_and_a_few_at_a_time(workplace, score
         model.lm_head.register_forward_hook(lambda _, inputs, output: rows.append(len(output)))
         return model
 
-    monkeypatch.setattr(measures, "load_model", load_and_watch)
+    monkeypatch.setattr(whole_model, "load_model", load_and_watch)
     workplace.select(selection__scorer=scorer)
     assert max(rows) == 7
     num_rows = sum(rows)
-    losses = workplace.select(selection__scorer="perplexity", name="losses")
+    losses = workplace.select(selection__scorer="perplexity", **workplace.elsewhere())
     assert num_rows == losses.manifest["num_answer_tokens"]
 
 
@@ -121,9 +123,7 @@ def test_answers_are_cut_where_training_cuts_them(workplace):
     scores = scores_of(workplace.select(selection__scorer="perplexity", **limit))
     expected = {uid: values[0] for uid, values in by_definition(workplace, **limit).items()}
     assert scores == pytest.approx(expected, rel=1e-4)
-    longer = scores_of(
-        workplace.select(force=True, selection__scorer="perplexity", data__max_length=220)
-    )
+    longer = scores_of(workplace.select(selection__scorer="perplexity", data__max_length=220))
     assert longer["shape-0"] != scores["shape-0"]
     assert longer["shape-1"] == pytest.approx(scores["shape-1"], rel=1e-6)
 
@@ -131,17 +131,17 @@ def test_answers_are_cut_where_training_cuts_them(workplace):
 @pytest.fixture
 def no_model(monkeypatch):
     """Call it to make any further loading of a model an error."""
-    return lambda: monkeypatch.setattr(measures, "load_model", None)
+    return lambda: monkeypatch.setattr(whole_model, "load_model", None)
 
 
 def test_other_budgets_ends_and_scorers_of_the_same_losses_run_no_model(workplace, no_model):
     first = workplace.select(selection__scorer="perplexity")
-    seconds = first.manifest["timings"]["wall_seconds"]
+    seconds = first.manifest["timings"]["evidence_seconds"]
     no_model()
     kept = {first.manifest["subset_sha256"]}
     for change in ({"selection__keep": "low"}, {"selection__keep": "high"}):
         result = workplace.select(selection__scorer="perplexity", **change)
-        assert result.manifest["features"]["answer_losses"]["num_computed"] == 0
+        assert result.manifest["evidence"]["answer_losses"]["num_computed"] == 0
         assert scores_of(result) == scores_of(first)
         kept.add(result.manifest["subset_sha256"])
     assert len(kept) == 3
@@ -163,8 +163,8 @@ def test_budgets_are_nested_at_every_end(workplace):
 
 def test_a_killed_run_goes_on_from_its_finished_shards(workplace, monkeypatch):
     monkeypatch.setattr(feature_store, "UNITS_PER_SHARD", 5)
-    whole = workplace.select(selection__scorer="el2n", name="whole")
-    write = feature_store.FeatureStore.write_shard
+    whole = workplace.select(selection__scorer="el2n", **workplace.elsewhere())
+    write = feature_store.EvidenceStore.write_shard
 
     def write_two(store, *arguments):
         if len(store.shards()) == 2:
@@ -172,11 +172,11 @@ def test_a_killed_run_goes_on_from_its_finished_shards(workplace, monkeypatch):
         write(store, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_store.FeatureStore, "write_shard", write_two)
+        patch.setattr(feature_store.EvidenceStore, "write_shard", write_two)
         with pytest.raises(KeyboardInterrupt):
             workplace.select(selection__scorer="el2n")
     resumed = workplace.select(selection__scorer="el2n")
-    assert resumed.manifest["features"]["answer_losses"]["num_computed"] == 24 - 10
+    assert resumed.manifest["evidence"]["answer_losses"]["num_computed"] == 24 - 10
     assert resumed.manifest["subset_sha256"] == whole.manifest["subset_sha256"]
     assert resumed.scores == whole.scores
 
@@ -187,9 +187,9 @@ def test_a_pool_that_grew_computes_what_is_new(workplace):
     workplace.select(selection__scorer="perplexity")
     workplace.write_records([*records[::-1], records[3]])
     result = workplace.select(selection__scorer="perplexity")
-    found = result.manifest["features"]["answer_losses"]
+    found = result.manifest["evidence"]["answer_losses"]
     assert (found["num_units"], found["num_computed"]) == (24, 24 - 18)
-    fresh = workplace.select(selection__scorer="perplexity", name="fresh")
+    fresh = workplace.select(selection__scorer="perplexity", **workplace.elsewhere())
     assert scores_of(result) == pytest.approx(scores_of(fresh), rel=1e-5)
 
 
@@ -198,7 +198,7 @@ def test_another_template_is_another_loss(workplace):
     other = workplace.select(
         name="chatml", selection__scorer="perplexity", model__template="chatml"
     )
-    assert other.manifest["features"]["answer_losses"]["num_computed"] == 24
+    assert other.manifest["evidence"]["answer_losses"]["num_computed"] == 24
     assert scores_of(other) != pytest.approx(scores_of(first), rel=1e-3)
 
 
@@ -237,17 +237,4 @@ def test_a_parameter_that_the_output_layer_shares_is_refused(workplace):
     model = load_model(config.model, dtype=torch.float32)
     model.lm_head.weight = model.model.language_model.embed_tokens.weight
     with pytest.raises(UserError, match=r"gradient of 'embed_tokens\.weight' cannot"):
-        GradientNorms(model, load_processor(config.model), 100, ["embed_tokens.*"])
-
-
-@pytest.mark.parametrize("between", ["perplexity", "d2"])
-def test_a_selection_that_comes_back_to_its_features_is_charged_for_them(workplace, between):
-    """Two scorers in turn in one run folder: the features were computed once, and paid for."""
-    first = workplace.select().manifest["timings"]
-    other = workplace.select(selection__scorer=between).manifest["timings"]
-    again = workplace.select(selection__budget=0.25).manifest["timings"]
-    assert again["wall_seconds"] > first["wall_seconds"]
-    assert again["num_images"] == first["num_images"] == 16
-    if between == "d2":  # reads the same features
-        assert other["num_images"] == 16
-        assert other["wall_seconds"] > first["wall_seconds"]
+        GradientNorms(model, load_processor(config.model), ["embed_tokens.*"])

@@ -47,8 +47,8 @@ def correlate_in_full_model(workplace, index):
 
 def test_scores_are_those_of_the_full_model(workplace):
     result = workplace.select(selection__scorer="alignment")
-    assert result.manifest["features"]["prompt"] == "pair"
-    assert result.manifest["features"]["num_units"] == 24
+    assert result.manifest["evidence"]["features"]["prompt"] == "pair"
+    assert result.manifest["evidence"]["features"]["num_units"] == 24
     assert result.manifest["num_without_correlation"] == 0
     for index in (0, 1, 3):
         expected = correlate_in_full_model(workplace, index)
@@ -59,9 +59,9 @@ def test_scores_are_those_of_the_full_model(workplace):
 
 def test_rescoring_with_prism_extracts_its_own_features(workplace):
     workplace.select(selection__scorer="alignment")
-    result = workplace.select(force=True, selection__scorer="prism")
-    assert result.manifest["features"]["num_units"] == 16
-    assert result.scores == workplace.select(name="fresh").scores
+    result = workplace.select(selection__scorer="prism")
+    assert result.manifest["evidence"]["features"]["num_units"] == 16
+    assert result.scores == workplace.select(**workplace.elsewhere()).scores
 
 
 def test_a_question_of_nothing_but_an_image_scores_zero(workplace):

@@ -80,7 +80,7 @@ def test_the_best_aligned_are_kept_unless_asked_otherwise(workplace, clip):
 
 def test_each_distinct_image_and_text_is_encoded_once(workplace, clip, monkeypatch):
     first = workplace.select(**options(clip))
-    found = first.manifest["features"]
+    found = first.manifest["evidence"]
     # 24 records on 16 images; the shape questions differ, the colour questions have two answers.
     assert found["image_embeddings"]["num_computed"] == 16
     assert found["text_embeddings"]["num_computed"] == 16 + 2
@@ -96,7 +96,9 @@ def test_each_distinct_image_and_text_is_encoded_once(workplace, clip, monkeypat
 def test_batches_and_the_pools_order_change_nothing(workplace, encoder):
     first = workplace.select(**options(encoder))
     workplace.write_records(workplace.records()[::-1])
-    other = workplace.select(**options(encoder), name="one", selection__tokens_per_batch=1)
+    other = workplace.select(
+        **options(encoder), **workplace.elsewhere(), selection__tokens_per_batch=1
+    )
     expected = {row["uid"]: row["score"] for row in first.scores if row["rank"]}
     scored = {row["uid"]: row["score"] for row in other.scores if row["rank"]}
     assert scored == pytest.approx(expected, abs=1e-5)

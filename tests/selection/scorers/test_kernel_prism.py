@@ -11,7 +11,7 @@ from prism_tune.selection.scorers.kernel_density import (
     draw_frequencies,
     mean_kernel,
 )
-from prism_tune.selection.scorers.kernel_prism import deal_draws, race
+from prism_tune.selection.scorers.kernel_prism import race
 
 
 def unit_rows(num_rows, width, seed=0):
@@ -150,53 +150,3 @@ def test_whitening_forgets_the_scale_of_a_direction(make_table):
 def test_options_are_refused_by_name(options, message, clustered):
     with pytest.raises(ConfigError, match=message):
         clustered.run("kernel_prism", **options)
-
-
-def pair_table(make_table, rng, num_images=40, per_image=3):
-    """Records of shared images: the image's feature beside a question's, common or rare."""
-    visual = np.repeat(rng.normal(size=(num_images, 6)), per_image, axis=0)
-    words = np.ones((num_images * per_image, 6)) + 0.01 * rng.normal(size=visual.shape)
-    words[::per_image] = rng.normal(size=(num_images, 6)) - 1  # one unusual question an image
-    images = np.repeat(np.arange(num_images), per_image)
-    return make_table(np.concatenate([visual, words], axis=1), images=images), images
-
-
-def test_draws_are_dealt_by_hand():
-    """Image 0 holds hashes 5 and 9, image 1 only 7: the 5 goes to the lower term."""
-    hashes = np.array([5, 7, 9], dtype=np.uint64)
-    images, terms = np.array([0, 1, 0]), np.array([0.2, 0.5, 0.1])
-    assert deal_draws(hashes, images, terms).tolist() == [9, 7, 5]
-    assert deal_draws(hashes, images, np.zeros(3)).tolist() == [5, 7, 9]
-
-
-def test_the_unusual_question_of_an_image_comes_first(make_table):
-    table, images = pair_table(make_table, np.random.default_rng(0))
-    kept = table.select("kernel_prism", tie_break="instruction", budget=0.3)
-    by_chance = table.select("kernel_prism", budget=0.3)
-
-    def first_of_their_image(uids):
-        """Whether every image with a record in the subset has its unusual question there."""
-        chosen = {int(uid[4:]) for uid in uids}
-        return all(3 * images[number] in chosen for number in chosen)
-
-    assert first_of_their_image(kept)
-    assert not first_of_their_image(by_chance)
-
-
-def test_ties_broken_change_no_image_s_share(make_table):
-    """The images kept, and how many records of each, are those of a race without tie-break."""
-    table, images = pair_table(make_table, np.random.default_rng(1))
-    alone = make_table(table.features_UD[::3, :6], images, images=images)
-    counts = []
-    for plain, options in ((alone, {}), (table, {"tie_break": "instruction"})):
-        kept = plain.select("kernel_prism", num_components=4, **options)
-        counts.append(np.bincount([images[int(uid[4:])] for uid in kept], minlength=40).tolist())
-    assert counts[0] == counts[1]
-    assert table.shuffled(3).select("kernel_prism", tie_break="instruction") == table.select(
-        "kernel_prism", tie_break="instruction"
-    )
-
-
-def test_without_a_race_there_is_nothing_to_deal(clustered):
-    with pytest.raises(ConfigError, match="choose a number for alpha"):
-        clustered.run("kernel_prism", tie_break="instruction", alpha=float("inf"))

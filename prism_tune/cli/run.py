@@ -1,0 +1,190 @@
+"""The verb run: all stages of a config, told step by step.
+
+Each step is a verb of the command line, started by a `Launcher`. What has finished says so and is
+skipped; what fails ends the job, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from prism_tune.cli.options import ConfigPath, Overrides, open_run
+from prism_tune.compare.launch import Kind, Launcher, choose_launcher
+
+if TYPE_CHECKING:
+    from prism_tune.config.sections import Config
+
+Launch = Annotated[
+    Kind | None,
+    typer.Option(
+        envvar="LAUNCH",
+        help="local: one process | torchrun: one per GPU | slurm: in a job, on all its nodes. "
+        "Default: torchrun where there are several GPUs, else local.",
+    ),
+]
+NumProcesses = Annotated[
+    int | None,
+    typer.Option("--nproc", envvar="NPROC", min=1, help="Processes of torchrun. Default: GPUs."),
+]
+
+_PRELOAD = (
+    "prism_tune.cli.app",
+    "prism_tune.selection.select",
+    "prism_tune.training.train",
+    "prism_tune.evaluation.evaluate",
+    "deepspeed",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A verb with its arguments, and what is said before it."""
+
+    title: str
+    why: str
+    cost: str
+    arguments: tuple[str, ...]
+
+
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    launch: Launch = None,
+    nproc: NumProcesses = None,
+) -> None:
+    """Audit, select, tune, evaluate, tabulate and report; what has finished is skipped."""
+    loaded, folder = open_run(config, overrides)
+    launcher = find_launcher(launch, nproc)
+    launcher.prepare(1)
+    given = (str(config), *(overrides or []))
+    for number, step in enumerate(plan_steps(loaded, given), start=1):
+        _do(number, step, launcher)
+    typer.echo(f"\nReport:     {folder.report / 'index.html'}\nRun folder: {folder.root}")
+
+
+def find_launcher(launch: Kind | None, num_processes: int | None) -> Launcher:
+    """What starts the verbs.
+
+    Raises:
+        ConfigError: slurm outside of a job.
+    """
+    return choose_launcher(launch, num_processes, run_arguments, _PRELOAD)
+
+
+def run_arguments(arguments: Sequence[str]) -> NoReturn:
+    """The command line with these arguments, in a process of its own."""
+    from prism_tune.cli.app import main
+
+    sys.argv = ["prism-tune", *arguments]
+    main()
+    sys.exit(0)
+
+
+def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
+    """What the main job consists of.
+
+    Args:
+        config: as `given` loads it.
+        given: path and overrides, to which each step adds its own.
+    """
+    name, runs = config.name, Path(config.output_dir)
+    if config.data.prepare:
+        yield Step(
+            "Prepare",
+            "fetches and verifies the model and the data that the config names",
+            "a download once, then a minute of assembling; nothing when it is there",
+            ("prepare", *given),
+        )
+    yield Step(
+        "Audit",
+        "every record and image is looked at before a device is paid for",
+        "minutes per 100,000 images; nothing when neither has changed",
+        ("audit", *given, f"name={name}"),
+    )
+    others: dict[str, tuple[str, ...]] = {}
+    if config.evaluation.benchmarks and config.training.tuning != "none":
+        others["untuned"] = ("training.tuning=none",)
+        if config.compare_random:
+            others["random"] = ("selection.scorer=random", "selection.options=null")
+    for other, overrides in others.items():
+        yield from _row_steps(config, other, (*given, f"name={name}-{other}", *overrides))
+    yield from _row_steps(config, None, (*given, f"name={name}"))
+    folders = {other: str(runs / f"{name}-{other}") for other in others}
+    rows = [part for folder in folders.values() for part in ("--runs", folder)]
+    baseline = ["--baseline", f"{name}-random"] if "random" in others else []
+    if config.evaluation.benchmarks:
+        yield Step(
+            "Table",
+            "the runs side by side, with what selecting and tuning cost",
+            "seconds",
+            ("tables", "main", *rows, *baseline, "--runs", str(runs / name)),
+        )
+    beside = [part for folder in folders.values() for part in ("--compare", folder)]
+    yield Step(
+        "Report",
+        "a page to look at: what was kept, what was dropped, and why",
+        "seconds; up to two minutes for a pool of 665,000 records",
+        ("report", str(runs / name), *beside),
+    )
+
+
+def _row_steps(config: Config, other: str | None, arguments: tuple[str, ...]) -> Iterator[Step]:
+    """One row of the table: select, tune, evaluate, as far as it does."""
+    from prism_tune.compare.cells import stages_of
+
+    scorer = config.selection.scorer
+    what, kept, cost = {
+        None: (
+            config.name,
+            f"the records that the scorer '{scorer}' keeps",
+            "seconds to an hour: a shallow forward pass per unique image",
+        ),
+        "random": (
+            "Random subset",
+            "as many records drawn at random: what a selector has to beat",
+            "seconds: no model",
+        ),
+        "untuned": ("untuned", "", ""),
+    }[other]
+    asked = "answers every benchmark question, then scores them by the official rules"
+    floor = "what the model can do before tuning, the floor of the table"
+    told = {
+        "select": ("Select", kept, cost),
+        "train": (
+            "Tune",
+            "visual instruction tuning on these records",
+            "the largest share; grows with the number of records",
+        ),
+        "evaluate": (
+            "Evaluate",
+            floor if other == "untuned" else asked,
+            "minutes per benchmark: one generated answer per question",
+        ),
+    }
+    verbs = ("evaluate",) if other == "untuned" else stages_of(config)
+    for verb in verbs:
+        title, why, takes = told[verb]
+        yield Step(f"{title}: {what}", why, takes, (verb, *arguments))
+
+
+def _do(number: int, step: Step, launcher: Launcher) -> None:
+    typer.echo(f"\n=== {number}. {step.title}\n    why:  {step.why}\n    cost: {step.cost}")
+    command = launcher.command(step.arguments) or ["prism-tune", *step.arguments]
+    typer.echo(f"    run:  {' '.join(command)}")
+    begin = time.monotonic()
+    code = launcher.run(step.arguments)
+    if code != 0:
+        typer.echo(
+            f"\nStep {number} ({step.title}) did not finish (exit code {code}); the reason stands "
+            "above. The same command goes on from here.",
+            err=True,
+        )
+        raise typer.Exit(code if code == 2 else 1)
+    typer.echo(f"    took: {time.monotonic() - begin:.0f} s")

@@ -1,0 +1,160 @@
+"""What a run will take, before it is made: FLOPs by the model's shape, and disk.
+
+FLOPs: a token costs 2 for each parameter it passes forwards, 2 more for the gradient of
+activations, 2 more for each parameter trained; attention scores are left out. Text is counted as
+4 characters a token. These are estimates for planning; timings.json has what it took.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_tune.compare.shapes import Shape
+from prism_tune.config.sections import Config
+from prism_tune.data.records import open_pool
+
+_CHARACTERS_PER_TOKEN = 4
+_SHARE_OF_TEXT = 0.8  # of a record's JSON
+_BYTES_PER_WEIGHT = 2
+_BYTES_PER_TRAINED = 14  # a checkpoint to resume from: bf16, float32 master, Adam's two moments
+_LORA_SHARE = 0.05  # of the decoder's parameters, at LLaVA's rank of 128
+_PROMPT_TOKENS = 70  # of a benchmark's question, with its answer
+_WHOLE_MODEL = {"perplexity": 1, "el2n": 1, "grand": 3}
+"""Scorers that run every layer, and how many forward passes' worth they take at most."""
+_NO_MODEL = ("random", "length")
+
+NUM_QUESTIONS = {
+    "scienceqa": 4_241,
+    "vizwiz": 4_319,
+    "pope": 8_910,
+    "mmvet": 218,
+    "mmbench": 4_377,
+    "mme": 2_374,
+    "mmmu": 900,
+    "mmlu": 14_042,
+    "mmlu_pro": 12_032,
+    "hellaswag": 10_042,
+    "quickstart": 9_673,
+}
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """A pool in numbers."""
+
+    num_records: int
+    num_image_records: int
+    num_images: int
+    num_bytes: int
+
+    @property
+    def text_tokens(self) -> float:
+        """Of a record, on average."""
+        return _SHARE_OF_TEXT * self.num_bytes / self.num_records / _CHARACTERS_PER_TOKEN
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """FLOPs of the stages, and bytes on disk."""
+
+    select_flops: float
+    tune_flops: float
+    evaluate_flops: float
+    num_bytes: float
+
+    @property
+    def flops(self) -> float:
+        """Of all stages."""
+        return self.select_flops + self.tune_flops + self.evaluate_flops
+
+
+def measure_pool(config: Config) -> PoolSize | None:
+    """The pool's size; None where the file is not there yet."""
+    path = Path(config.data.records)
+    if not path.is_file():
+        return None
+    pool = open_pool(config.data)
+    return PoolSize(
+        num_records=len(pool),
+        num_image_records=int((~pool.is_text_only_N).sum()),
+        num_images=len(pool.unique_images()),
+        num_bytes=path.stat().st_size,
+    )
+
+
+def estimate_run(config: Config, shape: Shape, pool: PoolSize) -> Estimate:
+    """One run, from selecting to evaluating; nothing for the stages that it does not have."""
+    selects = config.training.tuning != "none" and config.training.records == "subset"
+    tunes = config.training.tuning != "none"
+    return Estimate(
+        select_flops=_select_flops(config, shape, pool) if selects else 0.0,
+        tune_flops=_tune_flops(config, shape, pool) if tunes else 0.0,
+        evaluate_flops=_evaluate_flops(config, shape),
+        num_bytes=_disk_bytes(config, shape, pool) if tunes else 0.0,
+    )
+
+
+def _select_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
+    selection = config.selection
+    if selection.scorer in _NO_MODEL:
+        return 0.0
+    look = shape.vision * shape.num_image_tokens
+    tokens = shape.num_image_tokens + pool.text_tokens
+    if selection.scorer == "clip_score":
+        return 2.0 * pool.num_image_records * look
+    if selection.scorer in _WHOLE_MODEL:
+        passes = _WHOLE_MODEL[selection.scorer]
+        return 2.0 * pool.num_image_records * (passes * shape.layers * tokens + look)
+    depth = shape.layers / max(shape.num_layers, 1) * selection.layer
+    if selection.features == "visual" and selection.scorer != "alignment":
+        return 2.0 * pool.num_images * (depth * shape.num_image_tokens + look)
+    return 2.0 * pool.num_image_records * (depth * tokens + look)
+
+
+def _tune_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
+    images, texts = _kept(config, pool)
+    tokens = images * shape.num_image_tokens + (images + texts) * pool.text_tokens
+    look = shape.vision * shape.num_image_tokens * images
+    epochs = float(config.training.hf.get("num_train_epochs", 1))
+    per_token = 4.0 * shape.layers + 2.0 * _num_trained(config, shape)
+    return epochs * (per_token * tokens + 2.0 * look)
+
+
+def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:
+    """Image records and text-only records that are tuned on."""
+    texts = pool.num_records - pool.num_image_records
+    if config.training.records == "pool":
+        return pool.num_image_records, texts
+    budget = config.selection.budget
+    return (budget if isinstance(budget, int) else budget * pool.num_image_records), texts
+
+
+def _num_trained(config: Config, shape: Shape) -> float:
+    decoder = {"full": 1.0, "lora": _LORA_SHARE, "qlora": _LORA_SHARE}
+    return shape.projector + decoder.get(config.training.tuning, 0.0) * shape.layers
+
+
+def _evaluate_flops(config: Config, shape: Shape) -> float:
+    rounds = 1 + len(config.evaluation.controls)
+    questions = 0
+    for name in config.evaluation.benchmarks:
+        data = config.evaluation.data.get(name)
+        asked = NUM_QUESTIONS.get(name, 0)
+        questions += min(asked, data.limit) if data is not None and data.limit else asked
+    tokens = shape.num_image_tokens + _PROMPT_TOKENS
+    look = shape.vision * shape.num_image_tokens
+    return 2.0 * rounds * questions * (shape.layers * tokens + look)
+
+
+def _disk_bytes(config: Config, shape: Shape, pool: PoolSize) -> float:
+    """Features, subset, the tuned model, and the last checkpoint to resume from."""
+    images, texts = _kept(config, pool)
+    selects = config.training.records == "subset"
+    subset = (images + texts) / pool.num_records * pool.num_bytes if selects else 0.0
+    features = 0.0
+    if selects and config.selection.scorer not in (*_NO_MODEL, *_WHOLE_MODEL, "clip_score"):
+        features = float(_BYTES_PER_WEIGHT * pool.num_images * shape.width)
+    trained = _num_trained(config, shape)
+    saved = shape.total if config.training.tuning in ("full", "projector") else trained
+    return subset + features + _BYTES_PER_WEIGHT * saved + _BYTES_PER_TRAINED * trained

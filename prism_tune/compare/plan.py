@@ -1,0 +1,91 @@
+"""`prism-tune plan`: which runs a grid or a config takes, what is done, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_tune.compare.cells import Cell, Verb, plan_before, plan_cells, stages_of
+from prism_tune.config.sections import Config
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a grid and the trainings they start from, each with the verbs it still needs."""
+
+    config: Config
+    before: dict[Cell, tuple[Verb, ...]]
+    runs: dict[Cell, tuple[Verb, ...]]
+
+    @property
+    def remaining(self) -> dict[Cell, tuple[Verb, ...]]:
+        """All of them, in order."""
+        return {**self.before, **self.runs}
+
+
+def make_plan(config: Config, rows: Sequence[str] = ("*",)) -> Plan:
+    """The plan of a grid; of a config without a `compare` section, the plan of its one run.
+
+    Args:
+        config: what to run.
+        rows: patterns; selectors and rows whose name matches none are left out.
+
+    Raises:
+        ConfigError: a grid that cannot be read, or no row that matches.
+    """
+    run = RunDir(Path(config.output_dir) / config.name)
+    if config.compare is None:
+        cell = Cell(config.name, None, config.seed, config, stages_of(config), run.root)
+        return Plan(config, {}, {cell: _find_remaining(cell)})
+    runs = {cell: _find_remaining(cell) for cell in plan_cells(config, run, rows)}
+    due = [cell for cell, remaining in runs.items() if remaining]
+    before = {cell: _find_remaining(cell) for cell in plan_before(config, run, due)}
+    return Plan(config, before, runs)
+
+
+def find_missing(plan: Plan) -> list[str]:
+    """Files that the remaining runs read and that are not there; not what the plan itself makes."""
+    made = {str(cell.run.checkpoint) for cell in plan.before}
+    missing: dict[str, None] = {}
+    for cell, remaining in plan.remaining.items():
+        config = cell.config
+        if not remaining or config.data.prepare:
+            continue
+        benchmarks = config.evaluation.benchmarks if "evaluate" in remaining else ()
+        paths = [config.model.path, config.data.records, config.data.image_dir]
+        for name in benchmarks:
+            data = config.evaluation.data.get(name)
+            paths += [data.annotations, data.image_dir] if data else []
+        missing |= dict.fromkeys(
+            path for path in paths if path and path not in made and _is_local_and_absent(path)
+        )
+    return list(missing)
+
+
+def _find_remaining(cell: Cell) -> tuple[Verb, ...]:
+    """The stages that have not finished, all of them where the grid has seen its inputs change.
+
+    A change that nobody has looked at yet is for the stages themselves to find.
+    """
+    if cell.state() == "finished":
+        return ()
+    run = cell.run
+    folders: dict[Verb, list[Path]] = {
+        "audit": [run.audit],
+        "select": [run.selection],
+        "train": [run.training],
+        "evaluate": [run.benchmark(name) for name in cell.config.evaluation.benchmarks],
+    }
+    changed = cell.changed()
+    return tuple(
+        verb
+        for verb in cell.verbs
+        if changed or not all(Stage(folder).path.exists() for folder in folders[verb])
+    )
+
+
+def _is_local_and_absent(path: str) -> bool:
+    return Path(path).parts[0] in ("data", "runs") and not Path(path).exists()

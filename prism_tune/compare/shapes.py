@@ -1,0 +1,72 @@
+"""How large a model is, for estimates before it is loaded.
+
+Reads the headers of safetensors files (names and shapes), never a weight.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
+_VISION = re.compile(r"vis(ion|ual)")
+_PROJECTOR = re.compile(r"projector|connector|merger")
+_EMBEDDINGS = re.compile(r"embed_tokens|lm_head")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Numbers of parameters, by part; `num_image_tokens` are what one image takes."""
+
+    num_layers: int
+    layers: int
+    embeddings: int
+    vision: int
+    projector: int
+    width: int
+    num_image_tokens: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.layers + self.embeddings + self.vision + self.projector
+
+
+def read_shape(path: str) -> Shape | None:
+    """A model's shape out of its checkpoint; None where there is none."""
+    folder = Path(path)
+    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+        return None
+    sizes = {name: math.prod(shape) for name, shape in _read_headers(folder)}
+    widths = [shape[-1] for name, shape in _read_headers(folder) if _EMBEDDINGS.search(name)]
+    vision = {n for n in sizes if _VISION.search(n) and not _PROJECTOR.search(n)}
+    projector = {n for n in sizes if _PROJECTOR.search(n)}
+    layer_of = {n: m for n in sizes.keys() - vision - projector if (m := _DECODER_LAYER.search(n))}
+    numbers = [int(found.group(1)) for found in layer_of.values()]
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return Shape(
+        num_layers=max(numbers, default=-1) + 1,
+        layers=sum(sizes[n] for n in layer_of),
+        embeddings=sum(size for n, size in sizes.items() if _EMBEDDINGS.search(n)),
+        vision=sum(sizes[n] for n in vision),
+        projector=sum(sizes[n] for n in projector),
+        width=max(widths, default=0),
+        num_image_tokens=int(config.get("image_seq_length") or 576),
+    )
+
+
+def _read_headers(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Name and shape of every tensor; a file begins with its header's length and the header."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(length))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                yield name, tensor["shape"]

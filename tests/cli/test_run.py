@@ -1,0 +1,129 @@
+"""`prism-tune run`: which verbs, in which order, and what happens where one fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from prism_tune.cli.run import plan_steps, run
+from prism_tune.compare.launch import Launcher
+from prism_tune.config.load import load_config
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = "configs/experiments/quickstart.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def verbs(*given):
+    steps = plan_steps(load_config(given[0], given[1:]), given)
+    calls = [" ".join(step.arguments) for step in steps]
+    return [call.replace(" ".join(given), "CONFIG") for call in calls]
+
+
+def test_the_embedded_default():
+    assert verbs(QUICKSTART) == [
+        "prepare CONFIG",
+        "audit CONFIG name=quickstart",
+        "evaluate CONFIG name=quickstart-untuned training.tuning=none",
+        "select CONFIG name=quickstart",
+        "train CONFIG name=quickstart",
+        "evaluate CONFIG name=quickstart",
+        "tables main --runs runs/quickstart-untuned --runs runs/quickstart",
+        "report runs/quickstart --compare runs/quickstart-untuned",
+    ]
+
+
+def test_with_a_random_subset_and_overrides():
+    assert verbs(QUICKSTART, "compare_random=true", "name=trial", "output_dir=out") == [
+        "prepare CONFIG",
+        "audit CONFIG name=trial",
+        "evaluate CONFIG name=trial-untuned training.tuning=none",
+        *(
+            f"{verb} CONFIG name=trial-random selection.scorer=random selection.options=null"
+            for verb in ("select", "train", "evaluate")
+        ),
+        *(f"{verb} CONFIG name=trial" for verb in ("select", "train", "evaluate")),
+        "tables main --runs out/trial-untuned --runs out/trial-random --baseline trial-random "
+        "--runs out/trial",
+        "report out/trial --compare out/trial-untuned --compare out/trial-random",
+    ]
+
+
+def test_on_the_whole_pool_nothing_is_selected():
+    called = verbs(QUICKSTART, "training.records=pool", "data.prepare=null")
+    assert called[:4] == [
+        "audit CONFIG name=quickstart",
+        "evaluate CONFIG name=quickstart-untuned training.tuning=none",
+        "train CONFIG name=quickstart",
+        "evaluate CONFIG name=quickstart",
+    ]
+
+
+def test_an_alignment_is_trained_and_reported():
+    path = "configs/experiments/phi2_3b_align.yaml"
+    assert [call.split()[0] for call in verbs(path)] == ["audit", "train", "report"]
+
+
+class Recorder:
+    """Stands for a launcher; one verb fails."""
+
+    def __init__(self, fails=None, code=1):
+        self.called, self.fails, self.code = [], fails, code
+
+    def prepare(self, num_at_once):
+        assert num_at_once == 1
+
+    def command(self, arguments):
+        return Launcher("local", 1, sys.exit, ()).command(arguments)
+
+    def run(self, arguments):
+        self.called.append(arguments[0])
+        return self.code if arguments[0] == self.fails else 0
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(1, 1), (2, 2), (-9, 1)])
+def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(code, exit_code, monkeypatch, capsys):
+    launcher = Recorder("train", code)
+    monkeypatch.setattr("prism_tune.cli.run.find_launcher", lambda launch, nproc: launcher)
+    with pytest.raises(typer.Exit) as stopped:
+        run(Path(QUICKSTART))
+    assert stopped.value.exit_code == exit_code
+    assert launcher.called == ["prepare", "audit", "evaluate", "select", "train"]
+    said = capsys.readouterr()
+    assert f"Step 5 (Tune: quickstart) did not finish (exit code {code})" in said.err
+    assert "The same command goes on from here." in said.err
+    assert "Report:" not in said.out
+
+
+def test_the_job_is_told_and_ends_with_the_report(monkeypatch, capsys):
+    monkeypatch.setattr("prism_tune.cli.run.find_launcher", lambda launch, nproc: Recorder())
+    run(Path(QUICKSTART), ["name=trial"])
+    told = capsys.readouterr().out
+    assert "=== 4. Select: trial\n    why:  the records that the scorer 'prism' keeps" in told
+    assert f"    run:  prism-tune train {QUICKSTART} name=trial name=trial\n    took: 0 s" in told
+    assert told.endswith("Report:     runs/trial/report/index.html\nRun folder: runs/trial\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["configs/experiments/absent.yaml"], "absent.yaml: no such config file"),
+        ([QUICKSTART, "seeed=1"], "did you mean `seed`?"),
+        ([QUICKSTART, "--launch", "pbs"], "'local', 'torchrun', 'slurm'"),
+        ([QUICKSTART, "--launch", "slurm"], "works inside a job"),
+    ],
+)
+def test_a_bad_call_is_refused_before_any_work(arguments, complaint):
+    command = [sys.executable, "-m", "prism_tune", "run", *arguments]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert complaint in " ".join(refused.stderr.split())
+    assert "===" not in refused.stdout

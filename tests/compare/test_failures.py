@@ -1,0 +1,118 @@
+"""A grid whose verbs fail: what is tried again, what is said, what goes on. Verbs are stand-ins."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from prism_tune.compare import compare as grid
+from prism_tune.compare.cells import plan_cells
+from prism_tune.compare.compare import compare
+from prism_tune.compare.launch import Launcher
+from prism_tune.config.load import load_config
+from prism_tune.errors import UserError
+from prism_tune.run.folder import RunDir
+
+pytestmark = pytest.mark.usefixtures("server")
+NAMES = ["sound", "killed", "once", "defect", "mistake", "last"]
+
+
+def act(arguments):
+    """The command line: some rows fail, each in its way; notes what it was asked."""
+    verb, path, *options = arguments
+    config = load_config(path)
+    row = config.name.removesuffix("-seed0")
+    log = Path(config.output_dir) / "log"
+    with log.open("a") as file:
+        file.write(" ".join([verb, row, *options]) + "\n")
+    if verb == "train":
+        num_asked = log.read_text().count(f"train {row}")
+        if row == "killed" or (row == "once" and num_asked == 1):
+            sys.stdout.write("loading\n")
+            sys.stdout.flush()
+            os._exit(9)
+        if row == "defect":
+            raise ZeroDivisionError("a defect")
+        if row == "mistake":
+            sys.stderr.write("error: data.records: no such file\n  it was moved\n")
+            sys.exit(1)
+    if verb == "audit" and row == "refused":
+        sys.exit(1)
+    sys.exit(0)
+
+
+def accept(paths):
+    """Whatever the rows are."""
+    sys.exit(0)
+
+
+LAUNCHER = Launcher("local", 1, act, ())
+
+
+@pytest.fixture
+def path(write_config, monkeypatch):
+    monkeypatch.setattr(grid, "_PAUSE_SECONDS", 0.0)
+    return write_config({"rows": NAMES, "metrics": [], "num_processes": 2})
+
+
+def run_grid(path, *overrides, rows=("*",)):
+    config = load_config(path, overrides)
+    run = RunDir(path.parent / "runs" / config.name)
+    done = compare(config, run, LAUNCHER, check=accept, command="again", rows=rows)
+    return done, {cell.selector: cell for cell in plan_cells(config, run, rows)}
+
+
+def asked(path):
+    return (path.parent / "runs/log").read_text().splitlines()
+
+
+def test_failures_are_named_crashes_tried_again_and_the_others_go_on(path):
+    done, cells = run_grid(path)
+    assert not done
+    assert {name for name in NAMES if cells[name].state() == "finished"} == {
+        "sound",
+        "once",
+        "last",
+    }
+    assert cells["killed"].error() == "the process ended with exit code 9: loading"
+    assert cells["defect"].error().endswith("exit code 1: ZeroDivisionError: a defect")
+    assert cells["mistake"].error() == "data.records: no such file\n  it was moved"
+    assert "Traceback" in cells["defect"].output.read_text()
+    calls = Counter(asked(path))
+    assert asked(path)[0] == "audit tiny"
+    assert [calls[f"train {name}"] for name in NAMES] == [1, 2, 2, 2, 1, 1]
+    assert [calls[f"evaluate {name}"] for name in NAMES] == [1, 0, 1, 0, 0, 1]
+
+
+def test_the_next_call_tries_the_failed_ones_alone(path):
+    run_grid(path)
+    before = len(asked(path))
+    run_grid(path)
+    assert {call.split()[1] for call in asked(path)[before:]} == {
+        *("tiny", "killed", "defect", "mistake")
+    }
+
+
+def test_a_grid_that_has_finished_starts_nothing(path):
+    assert run_grid(path, rows=["sound", "last"])[0]
+    before = asked(path)
+    assert run_grid(path, rows=["sound", "last"])[0]
+    assert asked(path) == before
+
+
+def test_a_cell_whose_training_has_other_inputs_replaces_it(path):
+    run_grid(path, rows=["sound"])
+    run_grid(path, "evaluation.batch_size=3", rows=["sound"])
+    assert asked(path)[-2:] == ["train sound", "evaluate sound"]  # the model is what it was
+    run_grid(path, "training.lora.r=2", rows=["sound"])
+    assert asked(path)[-2:] == ["train sound --force", "evaluate sound"]
+
+
+def test_a_pool_that_does_not_pass_the_audit_stops_the_grid(path):
+    with pytest.raises(UserError, match="did not pass the audit"):
+        run_grid(path, "name=refused")
+    assert asked(path) == ["audit refused"]

@@ -1,0 +1,99 @@
+"""How verbs are started: one process, several GPUs, a SLURM job on several nodes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from prism_tune.compare import launch
+from prism_tune.compare.launch import Launcher, choose_launcher
+from prism_tune.errors import ConfigError
+
+TRAIN = ["train", "my.yaml", "seed=1"]
+TABLES = ["tables", "main"]
+
+
+def main(arguments):
+    sys.exit(0)
+
+
+def command(kind, arguments, num_processes=2):
+    return Launcher(kind, num_processes, main, ()).command(arguments)
+
+
+@pytest.fixture
+def slurm(monkeypatch, tmp_path):
+    """What SLURM sets in a job on two nodes, and a stand-in for its `scontrol`."""
+    program = tmp_path / "scontrol"
+    program.write_text("#!/bin/sh\necho gpu07\necho gpu08\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in {
+        "SLURM_JOB_NODELIST": "gpu[07-08]",
+        "SLURM_JOB_ID": "41",
+        "SLURM_NNODES": "2",
+        "SLURM_GPUS_ON_NODE": "8",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_one_process_is_forked():
+    assert command("local", TRAIN) is None
+    assert command("torchrun", TABLES) is None
+
+
+def test_several_gpus_train_together():
+    assert command("torchrun", TRAIN, 4) == [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--standalone", "--nproc_per_node=4", "-m", "prism_tune", *TRAIN),
+    ]
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_launches_on_every_node_and_tabulates_on_one():
+    assert command("slurm", TRAIN) == [
+        *("srun", "--kill-on-bad-exit=1", sys.executable, "-m", "torch.distributed.run"),
+        *("--nnodes=2", "--nproc_per_node=8", "--rdzv_id=41", "--rdzv_backend=c10d"),
+        *("--rdzv_endpoint=gpu07:20041", "-m", "prism_tune", *TRAIN),
+    ]
+    assert command("slurm", TABLES) == [
+        *("srun", "--nodes=1", "--ntasks=1", sys.executable, "-m", "prism_tune", *TABLES)
+    ]
+
+
+def test_by_itself_every_gpu_is_used(monkeypatch):
+    for num_gpus, kind in ((1, "local"), (4, "torchrun")):
+        monkeypatch.setattr(launch, "count_gpus", lambda n=num_gpus: n)
+        chosen = choose_launcher(None, None, main, ())
+        assert (chosen.kind, chosen.num_processes) == (kind, num_gpus)
+    assert choose_launcher("local", None, main, ()).kind == "local"
+    assert choose_launcher(None, 2, main, ()).kind == "torchrun"
+    assert choose_launcher("torchrun", 3, main, ()).num_processes == 3
+
+
+def test_slurm_outside_of_a_job_is_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
+    with pytest.raises(ConfigError, match="works inside a job"):
+        choose_launcher("slurm", None, main, ())
+
+
+def test_output_of_a_program_goes_to_the_file_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        Launcher,
+        "command",
+        lambda self, arguments: ["sh", "-c", "echo said; echo wrong >&2; exit 3"],
+    )
+    output = tmp_path / "cell/output.txt"
+    assert Launcher("torchrun", 2, main, ()).run(TRAIN, output=output) == 3
+    assert output.read_text() == "said\nwrong\n"
+
+
+def test_the_number_of_gpus_is_asked_elsewhere(monkeypatch):
+    """In this process torch would start CUDA, which does not survive a fork."""
+    monkeypatch.setattr(launch.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(subprocess, "check_output", lambda command: b"8\n")
+    assert launch.count_gpus() == 8
+    monkeypatch.setattr(launch.shutil, "which", lambda name: None)
+    assert launch.count_gpus() == 1

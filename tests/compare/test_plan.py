@@ -1,0 +1,207 @@
+"""The plan of a table: which runs, what is done, and what the rest will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from prism_tune.cli.compare import find_grid
+from prism_tune.compare.estimates import PoolSize, estimate_run, measure_pool
+from prism_tune.compare.plan import find_missing, make_plan
+from prism_tune.compare.plan_table import build_plan_table
+from prism_tune.compare.shapes import Shape, read_shape
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError
+from prism_tune.results.render import render
+from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.stage import Stage
+
+ROOT = Path(__file__).parents[2]
+SHAPE = Shape(
+    num_layers=10,
+    layers=1000,
+    embeddings=200,
+    vision=50,
+    projector=20,
+    width=8,
+    num_image_tokens=4,
+)
+POOL = PoolSize(num_records=100, num_image_records=80, num_images=40, num_bytes=3000)
+"""6 tokens of text a record: 30 bytes, of which 24 are text."""
+
+
+def config(*overrides: str) -> Config:
+    tree = {
+        "name": "x",
+        "model": {"path": "m"},
+        "data": {"records": "p.json"},
+        "training": {"tuning": "full"},
+    }
+    loaded = Config.model_validate(tree)
+    updates = [override.split("=") for override in overrides]
+    for key, value in updates:
+        section, field = key.split(".")
+        changed = {field: int(value) if value.isdecimal() else value}
+        part = getattr(loaded, section).model_copy(update=changed)
+        loaded = loaded.model_copy(update={section: part})
+    return loaded
+
+
+def test_a_models_shape_is_read_from_its_checkpoint(tiny_llava_dir):
+    shape = read_shape(str(tiny_llava_dir))
+    tensors = load_file(tiny_llava_dir / "model.safetensors")
+    assert shape is not None
+    assert (shape.num_layers, shape.width, shape.num_image_tokens) == (4, 32, 4)
+    vision = sum(t.numel() for name, t in tensors.items() if "vision_tower" in name)
+    layers = sum(
+        t.numel() for name, t in tensors.items() if "layers." in name and "vision" not in name
+    )
+    assert (shape.vision, shape.layers) == (vision, layers)
+    assert shape.projector == 24 * 32 + 32 + 32 * 32 + 32
+    assert shape.total == sum(t.numel() for t in tensors.values()) - 32  # the final norm
+
+
+def test_of_a_model_that_is_not_there_nothing_is_known():
+    assert read_shape("data/models/llava-1.5-7b-pretrain") is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "flops"),
+    [
+        ((), 2 * 40 * (100 * 4 + 50 * 4)),  # each distinct image, through one layer of ten
+        (("selection.layer=5",), 2 * 40 * (500 * 4 + 50 * 4)),
+        (("selection.features=joint",), 2 * 80 * (100 * 10 + 50 * 4)),
+        (("selection.scorer=alignment",), 2 * 80 * (100 * 10 + 50 * 4)),
+        (("selection.scorer=perplexity",), 2 * 80 * (1000 * 10 + 50 * 4)),
+        (("selection.scorer=random",), 0),
+        (("training.records=pool",), 0),
+        (("training.tuning=none",), 0),
+    ],
+)
+def test_flops_of_selecting(overrides, flops):
+    assert estimate_run(config(*overrides), SHAPE, POOL).select_flops == flops
+
+
+def test_flops_of_tuning():
+    """Half of 80 image records and all 20 others: 40 x 4 + 60 x 6 tokens; forward of 40 images."""
+    subset = estimate_run(config("selection.budget=40"), SHAPE, POOL).tune_flops
+    assert subset == (4 * 1000 + 2 * 1020) * (40 * 4 + 60 * 6) + 2 * 50 * 4 * 40
+    whole = estimate_run(config("training.records=pool"), SHAPE, POOL).tune_flops
+    assert whole == (4 * 1000 + 2 * 1020) * (80 * 4 + 100 * 6) + 2 * 50 * 4 * 80
+    projector = estimate_run(
+        config("training.records=pool", "training.tuning=projector"), SHAPE, POOL
+    ).tune_flops
+    assert projector == (4 * 1000 + 2 * 20) * (80 * 4 + 100 * 6) + 2 * 50 * 4 * 80
+
+
+def test_a_pool_is_measured_where_it_is(drawn_pool):
+    data = {"records": str(drawn_pool)}
+    measured = measure_pool(config().model_copy(update={"data": _data(data)}))
+    assert measured == PoolSize(26, 24, 16, drawn_pool.stat().st_size)
+    assert measure_pool(config()) is None
+
+
+def _data(values):
+    return Config.model_validate({"name": "x", "model": {"path": "m"}, "data": values}).data
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    """A folder with our presets and an empty `runs/`, which the test works in."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan(name, *rows, seeds="0"):
+    grid = load_config(find_grid(name), [f"compare.seeds=[{seeds}]"])
+    return make_plan(grid, rows or ["*"])
+
+
+def remaining(made):
+    return {cell.config.name: verbs for cell, verbs in made.remaining.items() if verbs}
+
+
+GRIDS = sorted(path.stem for path in (ROOT / "configs/experiments/tables").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_grid_can_be_planned(name, repository):
+    made = plan(name, seeds="0,1")
+    assert {cell.seed for cell in made.runs} == {0, 1}
+    assert remaining(made).keys() >= {cell.config.name for cell in made.runs}
+    assert build_plan_table(made, None).rows
+
+
+def test_what_others_start_from_comes_first(repository):
+    made = plan("models", "phi2*")
+    assert list(remaining(made).items()) == [
+        ("phi2_3b_align", ("audit", "train")),
+        ("phi2_3b_pool_full-seed0", ("train", "evaluate")),
+        ("phi2_3b_random_full-seed0", ("select", "train", "evaluate")),
+        ("phi2_3b_prism_full-seed0", ("select", "train", "evaluate")),
+    ]
+    missing = find_missing(made)
+    assert "data/models/phi-2-clip" in missing
+    assert "runs/phi2_3b_align/training/final" not in missing
+
+
+def finish(run, *folders):
+    for folder in folders:
+        Stage(run.root / folder).finish({}, config=config())
+
+
+def test_language_questions_go_to_the_runs_of_the_other_tables(repository):
+    run = RunDir(repository / "runs/prism_7b_full-seed0")
+    finish(run, "selection", "training", "evaluation/pope", "evaluation/mme")
+    assert remaining(plan("language", "prism_7b*")) == {"prism_7b_full-seed0": ("evaluate",)}
+    finish(run, *(f"evaluation/{name}" for name in ("mmlu", "mmlu_pro", "hellaswag")))
+    assert remaining(plan("language", "prism_7b*")) == {}
+
+
+def test_a_row_that_the_grid_has_seen_change_is_left_from_its_beginning(repository):
+    (cell,) = plan("quickstart", "*_prism").runs
+    finish(cell.run, "selection", "training", "evaluation/quickstart")
+    cell.finish(None)
+    assert remaining(plan("quickstart", "*_prism")) == {}
+    grid = load_config(find_grid("quickstart"), ["selection.budget=0.1"])
+    (verbs,) = make_plan(grid, ["*_prism"]).runs.values()
+    assert verbs == ("select", "train", "evaluate")
+
+
+def test_any_config_has_a_plan(repository):
+    made = make_plan(load_config("configs/experiments/llava15_7b_lora.yaml"))
+    assert remaining(made) == {"llava15_7b_lora": ("select", "train", "evaluate")}
+    text = render(build_plan_table(made, None), "md")
+    assert "data/models/llava-1.5-7b-pretrain" in text
+    assert "1 of 1 runs are left" in text
+
+
+def test_hours_are_by_the_rate_that_the_runs_so_far_have_measured(
+    repository, tiny_llava_dir, drawn_pool
+):
+    own = [f"model.path={tiny_llava_dir}", f"data.records={drawn_pool}"]
+    made = make_plan(load_config("configs/experiments/llava15_7b_full.yaml", own))
+    assumed = build_plan_table(made, 1.0)
+    (cell,) = made.runs
+    entry = {"stage": "training", "device_seconds": 10.0, "counts": {"flops": 10 * 17e12}}
+    write_json(cell.run.timings, [entry])
+    measured = build_plan_table(made, None)
+    tune = assumed.header.index("tune, h")
+    assert measured.rows[0][tune].value == pytest.approx(assumed.rows[0][tune].value / 17)
+    assert "at 17 TFLOP/s a device (measured on the runs so far)" in render(measured, "md")
+    assert "at 2 TFLOP/s a device (as given)" in render(build_plan_table(made, 2.0), "md")
+
+
+def test_refusals(repository, monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match="no table 'mian'; there are ablation, language, main"):
+        find_grid("mian")
+    with pytest.raises(ConfigError, match="table_main: no row is called a or b"):
+        plan("main", "a", "b")
+    monkeypatch.chdir(tmp_path / "runs")
+    with pytest.raises(ConfigError, match="call this in the repository"):
+        find_grid("main")

@@ -1,0 +1,359 @@
+"""The one declaration of what each config field changes, against what the stages do.
+
+Two directions. Every field is changed to another valid value (or the file that it names is), and
+the inputs by which the real stages decide to rerun are compared: exactly those stages change that
+the declaration names. And while the stages really run, every field that they read is noted: what
+is read has to be declared, or to change nothing that is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from safetensors.numpy import load_file, save_file
+from support.tiny import draw_image
+from support.tiny_encoders import save_encoder
+
+from prism_tune.audit.audit import audit
+from prism_tune.config.depends import BY_CONTENT, DEPENDS, list_fields
+from prism_tune.config.sections import Config, Section
+from prism_tune.data.records import open_pool
+from prism_tune.models.processor import load_processor
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
+from prism_tune.selection.evidence.features import FEATURES
+from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
+from prism_tune.selection.evidence.image_text import COSINES, record_text
+from prism_tune.selection.evidence.units import find_units, usable_images
+from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
+from prism_tune.selection.inputs import resolve_selection
+from prism_tune.selection.meter import SelectionMeter
+from prism_tune.selection.select import select
+
+STAGES = {"audit": audit, "subset": select}
+SOURCES = {
+    "features": (FEATURES, "prefix"),
+    "answer_losses": (ANSWER_LOSSES, "answers"),
+    "gradient_norms": (GRADIENT_NORMS, "answers"),
+}
+
+
+ROWS = {*SOURCES, "embeddings"}
+"""Evidence of every kind."""
+
+
+def walk(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every field of the model by its dotted name; `compare` and dictionaries are one."""
+    names = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names += walk(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+@pytest.fixture(scope="module")
+def place(tiny_llava_dir, drawn_pool, tmp_path_factory):
+    """A pool of its own with a second answer column, and a model of its own."""
+    root = tmp_path_factory.mktemp("depends")
+    shutil.copytree(drawn_pool.parent, root / "pool")
+    records = json.loads(drawn_pool.read_text())
+    for record in records:
+        human, answer = record["conversations"][:2]
+        record["other"] = [human, {**answer, "value": answer["value"] + " indeed"}]
+        record["picture"] = record.get("image")
+    records[0]["picture"] = "unseen.png"
+    draw_image(root / "pool/images/unseen.png", 99)
+    (root / "pool/pool.json").write_text(json.dumps(records))
+    for family in ("clip", "siglip"):
+        save_encoder(family, root / family)
+    return SimpleNamespace(root=root, model=tiny_llava_dir, records=records)
+
+
+@pytest.fixture
+def base(place, monkeypatch):
+    monkeypatch.setenv("PRISM_TUNE_CACHE", str(place.root / "cache"))
+    return base_config(place)
+
+
+def base_config(place) -> Config:
+    return Config.model_validate(
+        {
+            "name": "run",
+            "output_dir": str(place.root / "runs"),
+            "model": {"path": str(place.model), "template": "chatml"},
+            "data": {
+                "records": str(place.root / "pool/pool.json"),
+                "image_dir": str(place.root / "pool/images"),
+                "num_workers": 0,
+            },
+            "selection": {"dtype": "float32", "budget": 0.5},
+            "training": {"records": "pool", "deepspeed": None, "hf": {"max_steps": 1}},
+        }
+    )
+
+
+def change(config: Config, name: str, value: Any) -> Config:
+    section, _, key = name.rpartition(".")
+    tree = config.model_dump(mode="json")
+    (tree[section] if section else tree)[key] = value
+    return Config.model_validate(tree)
+
+
+def other_records(place) -> str:
+    path = place.root / "others.json"
+    first = place.records[0]
+    first = {**first, "conversations": first["other"], "image": first["picture"]}
+    path.write_text(json.dumps([first, *place.records[1:]]))
+    return str(path)
+
+
+def other_images(place) -> str:
+    folder = place.root / "other_images"
+    if not folder.exists():
+        shutil.copytree(place.root / "pool/images", folder)
+        draw_image(folder / "3.png", 98)
+    return str(folder)
+
+
+def other_model(place) -> str:
+    folder = place.root / "other_model"
+    if not folder.exists():
+        shutil.copytree(place.model, folder)
+        weights = load_file(folder / "model.safetensors")
+        save_file({key: 2 * value for key, value in weights.items()}, folder / "model.safetensors")
+    return str(folder)
+
+
+def same_model(place) -> str:
+    folder = place.root / "moved_model"
+    if not folder.exists():
+        shutil.copytree(place.model, folder)
+    return str(folder)
+
+
+COMPARE = {"selectors": ["random"], "metrics": ["pope.accuracy"]}
+SECOND: dict[str, Any] = {
+    "name": "other",
+    "seed": 1,
+    "model_name": "Tiny",
+    "output_dir": lambda place: str(place.root / "elsewhere"),
+    "compare_random": True,
+    "compare": COMPARE,
+    "model.path": other_model,
+    "model.revision": "main",
+    "model.dtype": "bfloat16",
+    "model.attn_implementation": "eager",
+    "model.trust_remote_code": True,
+    "model.template": "vicuna_v1",
+    "model.image_aspect_ratio": "processor",
+    "data.records": other_records,
+    "data.image_dir": other_images,
+    "data.prepare": "quickstart",
+    "data.columns": {"conversations": "other", "image": "picture"},
+    "data.source": "image_folder",
+    "data.source_names": {"shape": "form"},
+    "data.policy": {"image_wrong_type": "fail"},
+    "data.max_length": 300,
+    "data.num_workers": 1,
+    "selection.scorer": "random",
+    "selection.budget": 0.25,
+    "selection.scope": "global",
+    "selection.centering": "none",
+    "selection.keep": "high",
+    "selection.features": "joint",
+    "selection.layer": 2,
+    "selection.pooling": "last",
+    "selection.tokens_per_batch": 77,
+    "selection.dtype": "bfloat16",
+    "selection.options": {"layers": [3]},
+    "training.records": "subset",
+    "training.tuning": "projector",
+    "training.lora": {"r": 2},
+    "training.learning_rates": {"projector": 1e-4},
+    "training.freeze": [],
+    "training.deepspeed": "configs/deepspeed/zero2.json",
+    "training.batching": "random",
+    "training.tokens_per_batch": 77,
+    "training.hf": {"max_steps": 2},
+    "evaluation.benchmarks": ["pope"],
+    "evaluation.data": {"pope": {"annotations": "pope"}},
+    "evaluation.profile": "lmms_eval",
+    "evaluation.controls": ["blind"],
+    "evaluation.batch_size": 4,
+    "evaluation.dtype": "bfloat16",
+    "tracking.wandb": True,
+    "tracking.project": "other",
+    "tracking.entity": "other",
+}
+"""A second valid value of every field, or what makes one."""
+
+CONTENT_STAYS = {"model.revision"}
+"""Of fields compared by content: the second value stands for the same content."""
+
+
+class DecidedError(Exception):
+    """Carries the inputs by which a stage decides whether it has to run."""
+
+
+def deciding_inputs(stage, config: Config, root) -> Any:
+    """What the real stage would rerun for: it is stopped where it decides."""
+
+    def decide(self, inputs):
+        raise DecidedError(inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "changed_inputs", decide)
+        with pytest.raises(DecidedError) as decided:
+            stage(config, RunDir(root / "run"))
+    return json.loads(json.dumps(decided.value.args[0], default=str))
+
+
+def rows_read(name: str, config: Config, place) -> tuple[Any, frozenset[str]]:
+    """The store that evidence of a pool would lie in, and the keys of its rows there."""
+    pool = open_pool(config.data)
+    if name == "embeddings":  # of another model than the config's: its options name it
+        encoder = "siglip" if config.selection.options else "clip"
+        config = change(config, "selection.options", {"model": str(place.root / encoder)})
+        texts = {record_text(pool[n]) for n in range(len(pool)) if pool.images(n)}
+        images = {key for keys in usable_images(config, pool, {})[0].values() for key in keys}
+        return COSINES.depends(config), frozenset(texts | images)
+    source, kind = SOURCES[name]
+    config = resolve_selection(config)
+    units = find_units(config, pool, kind, load_processor(config.model), {})
+    return source.depends(config), frozenset(units.keys)
+
+
+def test_every_field_is_declared_and_has_a_second_value():
+    """A new field of the config fails here until it is said what it changes."""
+    fields = walk(Config)
+    assert sorted(fields) == sorted(DEPENDS)
+    assert sorted(fields) == sorted(SECOND)
+    assert DEPENDS.keys() >= BY_CONTENT
+
+
+def test_the_listed_fields_are_those_of_the_model(base):
+    assert sorted(list_fields(base)) == sorted(walk(Config))
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_field_reruns_exactly_the_stages_declared(name, place, base):
+    value = SECOND[name](place) if callable(SECOND[name]) else SECOND[name]
+    other = change(base, name, value)
+    assert list_fields(other)[name] != list_fields(base)[name]
+    expected = set() if name in CONTENT_STAYS else set(DEPENDS[name])
+    changed = {
+        artifact
+        for artifact, stage in STAGES.items()
+        if deciding_inputs(stage, base, place.root) != deciding_inputs(stage, other, place.root)
+    }
+    for artifact in ROWS:
+        store, keys = rows_read(artifact, base, place)
+        other_store, other_keys = rows_read(artifact, other, place)
+        if store != other_store or not other_keys <= keys:
+            changed.add(artifact)
+    assert changed == expected & (STAGES.keys() | ROWS)
+
+
+def test_a_model_that_only_moved_reruns_nothing(place, base):
+    moved = change(base, "model.path", same_model(place))
+    for stage in STAGES.values():
+        assert deciding_inputs(stage, base, place.root) == deciding_inputs(stage, moved, place.root)
+    assert rows_read("features", base, place) == rows_read("features", moved, place)
+
+
+@pytest.mark.parametrize("field", ["records", "image_dir", "model"])
+def test_a_file_that_changes_in_its_place_reruns_what_reads_it(field, place, base, tmp_path):
+    """The path stays; a record, a picture or the weights behind it do not."""
+    shutil.copytree(place.root / "pool", tmp_path / "pool")
+    shutil.copytree(place.model, tmp_path / "model")
+    config = change(base, "data.records", str(tmp_path / "pool/pool.json"))
+    config = change(config, "data.image_dir", str(tmp_path / "pool/images"))
+    config = change(config, "model.path", str(tmp_path / "model"))
+    before = {name: deciding_inputs(s, config, tmp_path) for name, s in STAGES.items()}
+    rows = {name: rows_read(name, config, place) for name in ROWS}
+    if field == "records":
+        shutil.copy(other_records(place), tmp_path / "pool/pool.json")
+    elif field == "image_dir":
+        shutil.copy(f"{other_images(place)}/3.png", tmp_path / "pool/images/3.png")
+    else:
+        shutil.copy(f"{other_model(place)}/model.safetensors", tmp_path / "model")
+    for name, stage in STAGES.items():
+        assert deciding_inputs(stage, config, tmp_path) != before[name], name
+    changed = {name for name in ROWS if rows_read(name, config, place) != rows[name]}
+    assert changed == (set(SOURCES) if field == "model" else ROWS)
+
+
+@pytest.fixture
+def fields_read(monkeypatch):
+    """Names of the config fields that anything reads from now on."""
+    read: set[str] = set()
+    sections = {
+        type(getattr(base_section, name)): f"{name}."
+        for base_section in [Config.model_construct(**_empty_sections())]
+        for name in _empty_sections()
+    }
+    original = Section.__getattribute__
+
+    def note(self, name):
+        prefix = "" if type(self) is Config else sections.get(type(self))
+        if prefix is not None and f"{prefix}{name}" in DEPENDS:
+            read.add(f"{prefix}{name}")
+        return original(self, name)
+
+    monkeypatch.setattr(Section, "__getattribute__", note, raising=False)
+    return read
+
+
+def _empty_sections() -> dict[str, Section]:
+    return {
+        name: field.annotation.model_construct()
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+@pytest.mark.parametrize(
+    ("artifact", "selection"),
+    [
+        ("audit", {}),
+        ("subset", {"scorer": "prism"}),
+        ("subset", {"scorer": "alignment"}),
+        ("subset", {"scorer": "perplexity"}),
+        ("subset", {"scorer": "grand"}),
+        ("subset", {"scorer": "d2", "options": {"difficulty": "el2n"}}),
+        ("subset", {"scorer": "kernel_prism"}),
+        ("subset", {"scorer": "length"}),
+    ],
+)
+def test_what_a_stage_reads_is_declared(artifact, selection, place, base, fields_read, tmp_path):
+    config = change(base, "output_dir", str(tmp_path / "runs"))
+    for key, value in selection.items():
+        config = change(config, f"selection.{key}", value)
+    fields_read.clear()
+    STAGES[artifact](config, RunDir(tmp_path / "runs/run"))
+    assert {"model.path", "data.records", "data.policy"} <= fields_read  # the note-taking works
+    harmless = {name for name, artifacts in DEPENDS.items() if not artifacts}
+    declared = {name for name, artifacts in DEPENDS.items() if artifact in artifacts}
+    assert fields_read - declared - harmless == set()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_evidence_reads_is_declared(name, place, base, fields_read, tmp_path):
+    config = resolve_selection(change(base, "output_dir", str(tmp_path / "runs")))
+    pool = open_pool(config.data)
+    fields_read.clear()
+    SOURCES[name][0].compute(config, pool, {}, SelectionMeter(None), force=False)
+    harmless = {field for field, artifacts in DEPENDS.items() if not artifacts}
+    declared = {field for field, artifacts in DEPENDS.items() if name in artifacts}
+    # Who is left out is the pool's affair, and further layers lie in stores of their own.
+    declared |= {"data.policy", "selection.options"}
+    assert "model.path" in fields_read
+    assert fields_read - declared - harmless == set()

@@ -1,0 +1,130 @@
+"""One store for all runs below an output_dir: computed once, kept by every run that read it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support.tiny import draw_pool
+
+from prism_tune.report.run_files import ReportRun
+from prism_tune.run.folder import RunDir
+
+# Two runs that begin together, in processes forked from one that has imported everything.
+TWO_AT_ONCE = """
+import os, sys
+from prism_tune.cli.app import main
+from prism_tune.selection.evidence import store as evidence_store
+from prism_tune.selection.select import select
+
+evidence_store.UNITS_PER_SHARD = 4
+
+def start(name):
+    pid = os.fork()
+    if pid:
+        return pid
+    sys.argv = ["prism-tune", "select", sys.argv[1], f"name={name}"]
+    main()
+
+for pid in [start("one"), start("two")]:
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+def test_two_runs_at_once_compute_it_once(workplace):
+    workplace.use_pool(draw_pool(workplace.root / "large", num_images=80))
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_AT_ONCE, str(workplace.config_file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = [workplace.read(workplace.run_dir(name=name)) for name in ("one", "two")]
+    computed = [run.manifest["evidence"]["features"]["num_computed"] for run in runs]
+    assert sorted(computed) == [0, 80]
+    waited = runs[computed.index(0)]
+    assert "another run computes them; waiting for it" in waited.run.log.read_text()
+    assert len(workplace.shards()) == 20
+    assert runs[0].scores == runs[1].scores
+    costs = [run.manifest["timings"] for run in runs]
+    assert costs[0]["evidence_seconds"] == costs[1]["evidence_seconds"]
+    # The one that waited is not charged twice for the same seconds.
+    own = waited.manifest["timings"]
+    assert own["device_seconds"] < 2 * own["evidence_seconds"]
+
+
+def test_a_run_keeps_links_to_what_it_read_and_to_nothing_else(workplace):
+    first = workplace.select()
+    (kept,) = first.run.features.glob("shard-*")
+    (shard,) = workplace.shards()
+    assert kept.stat().st_ino == shard.stat().st_ino
+    described = first.manifest["evidence"]["features"]
+    assert described["folder"] == str(shard.parent)
+    assert described["fingerprint"].startswith(shard.parent.name)
+    changed = workplace.select(selection__layer=2)
+    (kept,) = changed.run.features.glob("shard-*")
+    assert kept.stat().st_ino in {path.stat().st_ino for path in workplace.shards()}
+    assert kept.stat().st_ino != shard.stat().st_ino
+    other = workplace.select(selection__scorer="perplexity")
+    assert [path.name for path in other.run.evidence.iterdir()] == ["answer_losses"]
+    none = workplace.select(selection__scorer="random")
+    assert list(none.run.evidence.glob("*")) == []
+
+
+def test_where_links_cannot_be_made_files_are_copied(workplace, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    result = workplace.select()
+    (kept,) = result.run.features.iterdir()
+    assert kept.read_bytes() == workplace.shards()[0].read_bytes()
+    assert kept.stat().st_nlink == 1
+
+
+def test_a_run_that_is_moved_alone_has_its_features(workplace):
+    result = workplace.select()
+    before = ReportRun(result.run).features
+    moved = shutil.copytree(result.run.root, workplace.root / "moved")
+    rows = before.values_UD[slice(0, 16)].copy()
+    shutil.rmtree(workplace.root / "runs")
+    after = ReportRun(RunDir(moved)).features
+    np.testing.assert_array_equal(after.values_UD[slice(0, 16)], rows)
+    np.testing.assert_array_equal(after.row_N, before.row_N)
+
+
+def test_a_store_that_was_deleted_is_computed_anew(workplace):
+    first = workplace.select()
+    shutil.rmtree(workplace.root / "runs/evidence")
+    again = workplace.select(selection__budget=0.25)
+    assert again.manifest["evidence"]["features"]["num_computed"] == 16
+    scores = [[row["score"] for row in result.scores] for result in (first, again)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("scorer", "expected"),
+    [
+        ("prism", {"keep": "low", "features": "visual"}),
+        ("alignment", {"keep": "low", "features": "pair"}),
+        ("perplexity", {"keep": "middle", "features": "visual"}),
+        ("length", {"keep": "high", "features": "visual"}),
+    ],
+)
+def test_what_is_recorded_is_what_ran(workplace, scorer, expected):
+    """Once `keep: null` stood there, and `features: visual` for an alignment."""
+    result = workplace.select(selection__scorer=scorer)
+    recorded = json.loads((result.run.selection / "stage.json").read_text())["config"]["selection"]
+    assert {key: recorded[key] for key in expected} == expected
+    again = workplace.select(
+        selection__scorer=scorer, **{f"selection__{key}": value for key, value in expected.items()}
+    )
+    assert again.manifest == result.manifest  # the config as recorded is the one that has finished
