@@ -6,8 +6,6 @@ Exit codes: 0 done, 1 failed, 2 usage or config.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,6 +14,7 @@ from prism_tune import __version__
 from prism_tune.cli.benchmarks import data, judge, score
 from prism_tune.cli.compare import compare, plan
 from prism_tune.cli.models import assemble, export
+from prism_tune.cli.options import answer_for
 from prism_tune.cli.report import report
 from prism_tune.cli.run import run
 from prism_tune.cli.stages import audit, evaluate, prepare, preview, select, show, train
@@ -64,19 +63,6 @@ def of_every_verb(
     """Select visual-instruction data without training, tune on it, evaluate, tabulate."""
 
 
-def main(call: Callable[[], object] = app) -> None:
+def main() -> None:
     """Run the command line; a `UserError` becomes one message and an exit code."""
-    from prism_tune.errors import ConfigError, UserError
-
-    try:
-        call()
-    except ConfigError as error:
-        _complain(error)
-        sys.exit(2)
-    except UserError as error:
-        _complain(error)
-        sys.exit(1)
-
-
-def _complain(error: Exception) -> None:
-    typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+    answer_for(app)

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from prism_tune.cli.options import Overrides, open_run
+from prism_tune.cli.options import Overrides, answer_for, open_run
 from prism_tune.cli.run import Launch, NumProcesses
 
 GRIDS = Path("configs/experiments/tables")
@@ -70,11 +70,10 @@ def plan(
 
 def check_selections(paths: Sequence[str]) -> NoReturn:
     """Refuse configs whose scorer does not exist or does not take its options."""
-    from prism_tune.cli.app import main
     from prism_tune.config.load import load_config
     from prism_tune.selection.inputs import resolve_selection
 
-    main(lambda: [resolve_selection(load_config(path)) for path in paths])
+    answer_for(lambda: [resolve_selection(load_config(path)) for path in paths])
     sys.exit(0)
 
 

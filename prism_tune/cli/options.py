@@ -1,7 +1,8 @@
-"""What several verbs ask for, and a verb whose many options are one value."""
+"""What several verbs ask for, a verb whose many options are one value, and what errors become."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from inspect import Signature, signature
 from pathlib import Path
@@ -45,3 +46,14 @@ def spread(verb: Callable[..., None]) -> Callable[..., None]:
     call.__name__, call.__doc__ = verb.__name__, verb.__doc__
     call.__signature__ = Signature([*plain, *options.values()])  # type: ignore[attr-defined]
     return call
+
+
+def answer_for(call: Callable[[], object]) -> None:
+    """Call it; a `UserError` becomes one message and an exit code."""
+    from prism_tune.errors import ConfigError, UserError
+
+    try:
+        call()
+    except UserError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

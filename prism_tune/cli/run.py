@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from runpy import run_module
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -80,10 +81,8 @@ def find_launcher(launch: Kind | None, num_processes: int | None) -> Launcher:
 
 def run_arguments(arguments: Sequence[str]) -> NoReturn:
     """The command line with these arguments, in a process of its own."""
-    from prism_tune.cli.app import main
-
     sys.argv = ["prism-tune", *arguments]
-    main()
+    run_module("prism_tune", run_name="__main__")
     sys.exit(0)
 
 
