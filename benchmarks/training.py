@@ -6,7 +6,7 @@
 Needs `pip install -e '.[bench]'` (TRL) and, for the embedded default, `prism-tune prepare
 configs/experiments/quickstart.yaml`. Every side starts from the same weights, in a process of its
 own that has only imported so far, takes one update to warm up, then as many as asked. Rows of equal
-update size: `packed` and `token_budget` get as many tokens as a batch of records has on average.
+update size: `packed` gets as many tokens as a batch of records has on average.
 Tokens are real ones, padding not counted. On a machine that others use too, tokens per second of
 CPU time say more than those per second. Goals: 1.3 times random batching, never slower than TRL.
 
@@ -32,7 +32,7 @@ from training_sides import Workload, build_side, build_with_our_batches, count_p
 from transformers import TrainerCallback
 
 EMBEDDED = "configs/experiments/quickstart.yaml"
-SIDES = ("random", "modality_length", "token_budget", "packed", "TRL SFTTrainer")
+SIDES = ("random", "modality_length", "packed", "TRL SFTTrainer")
 BASELINE = "random"
 
 

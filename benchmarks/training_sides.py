@@ -18,7 +18,6 @@ from prism_tune.data.collator import Collator
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.records import open_pool
 from prism_tune.data.sampler import ModalityLengthSampler
-from prism_tune.data.token_budget import TokenBudgetBatchSampler
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import load_for_tuning, prepare_tuning
@@ -86,14 +85,12 @@ def count_padded_tokens(workload: Workload) -> dict[str, int]:
     pool = open_pool(config.data)
     examples = TuningDataset(pool, range(len(pool)), processor, "chatml", MAX_LENGTH)
     lengths_N, has_image_N = np.minimum(examples.lengths_N, MAX_LENGTH), examples.has_image_N
-    budget = tokens_per_batch(examples, workload)
     random = np.random.default_rng(0).permutation(len(lengths_N))
     grouped = np.array(list(ModalityLengthSampler(lengths_N, has_image_N, workload.batch_size)))
     cuts = range(workload.batch_size, len(lengths_N), workload.batch_size)
     batches = {
         "random": np.split(random, cuts),
         "modality_length": np.split(grouped, cuts),
-        "token_budget": list(TokenBudgetBatchSampler(lengths_N, has_image_N, budget)),
     }
     padded = {
         name: sum(len(batch) * int(lengths_N[batch].max()) for batch in found)
@@ -160,7 +157,7 @@ def _load(workload: Workload, folder: Path) -> tuple[Config, Any, Any, TuningDat
     model = prepare_tuning(base, config.training, weights_dtype=torch.float32)
     run = RunDir(folder / "benchmark")
     run.training.mkdir(parents=True)
-    return config, processor, model, build_examples(config, run, processor)
+    return config, processor, model, build_examples(config, run, processor)[0]
 
 
 def _hf(workload: Workload) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
-from prism_tune.run.fingerprints import fingerprint, fingerprint_file, fingerprint_model
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model, fingerprint_path
 from prism_tune.run.folder import RunDir, read_json, write_json
 
 Verb = Literal["audit", "select", "train", "evaluate"]
@@ -101,10 +101,14 @@ class Cell:
         """What each of its results depends on: config fields, and the files that some stand for."""
         values = list_fields(self.config)
         for name in ("model.path", "data.records", "training.deepspeed"):
-            values[name] = [values[name], values[name] and _fingerprint_path(values[name])]
+            is_model = name == "model.path"
+            values[name] = [
+                values[name],
+                values[name] and _fingerprint(values[name], is_model=is_model),
+            ]
         data = self.config.evaluation.data
         asked = [data[n].annotations for n in self.config.evaluation.benchmarks if n in data]
-        values["evaluation.data"] = [values["evaluation.data"], *map(_fingerprint_path, asked)]
+        values["evaluation.data"] = [values["evaluation.data"], *map(_fingerprint, asked)]
         return {
             artifact: fingerprint({n: v for n, v in values.items() if artifact in DEPENDS[n]})
             for artifact in ("subset", "model", "answers")
@@ -188,7 +192,7 @@ def require_section(config: Config) -> CompareConfig:
 
 def look_at_files_again() -> None:
     """Forget what files held: since they were looked at, they may have been made."""
-    _fingerprint_path.cache_clear()
+    _fingerprint.cache_clear()
 
 
 def stages_of(config: Config) -> tuple[Verb, ...]:
@@ -292,5 +296,5 @@ def _row_cell(row: Config, run: RunDir, name: str, seed: int) -> Cell:
 
 
 @cache
-def _fingerprint_path(path: str) -> str:
-    return fingerprint_file(Path(path)) if Path(path).is_file() else fingerprint_model(path, None)
+def _fingerprint(path: str, *, is_model: bool = False) -> str:
+    return fingerprint_model(path, None) if is_model else fingerprint_path(Path(path))

@@ -97,7 +97,7 @@ class TrainingConfig(Section):
     learning_rates: dict[Part, LearningRate] = {}
     freeze: tuple[Part, ...] = ("vision_tower",)
     deepspeed: str | None = "configs/deepspeed/zero2.json"
-    batching: Literal["modality_length", "token_budget", "packed", "random"] = "modality_length"
+    batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
     hf: dict[str, Any] = {}
 

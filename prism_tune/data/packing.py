@@ -9,18 +9,18 @@ Shape legend: N records.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Sampler
 
-from prism_tune.data.token_budget import TokenBudgetBatchSampler
+from prism_tune.errors import UserError
 
 _OPEN_ROWS = 64
 """More of them fill better but take longer; with 64, 99 % of LLaVA-like rows are used."""
 
 
-class PackedBatchSampler(TokenBudgetBatchSampler):
+class PackedBatchSampler(Sampler[list[int]]):
     """A batch sampler of rows, sharded, seeded and epoch-aware; a record is never cut.
 
     Records come in random order, each into the first of `_OPEN_ROWS` open rows that has room for
@@ -38,7 +38,16 @@ class PackedBatchSampler(TokenBudgetBatchSampler):
                   [6 5] [4 7] [2 3] [2]
         steps     ([6 5] [4 7])  ([2 3] [2])       one row for each process
 
-    Args and errors: those of `TokenBudgetBatchSampler`; `tokens_per_batch` are a row's.
+    Args:
+        lengths_N: tokens of each record, after cutting.
+        has_image_N: which records have an image.
+        tokens_per_batch: of a row.
+        rank: this process.
+        world_size: number of processes.
+        seed: the same for every process.
+
+    Raises:
+        UserError: a record is longer than a row, or there are fewer records than processes.
     """
 
     def __init__(
@@ -46,16 +55,40 @@ class PackedBatchSampler(TokenBudgetBatchSampler):
         lengths_N: NDArray[np.integer],
         has_image_N: NDArray[np.bool_],
         tokens_per_batch: int,
-        **options: Any,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
     ) -> None:
-        super().__init__(lengths_N, has_image_N, tokens_per_batch, **options)
+        assert len(lengths_N) == len(has_image_N)
+        longest = int(lengths_N.max())
+        if longest > tokens_per_batch:
+            raise UserError(
+                f"training.tokens_per_batch: {tokens_per_batch}, but the longest record has "
+                f"{longest} tokens; raise it, or lower data.max_length"
+            )
+        self._rank = rank
+        self._seed = seed
+        self._epoch = 0
         self._kinds_N = 2 * np.asarray(lengths_N) + has_image_N
+        rows = _fill_rows(lengths_N, tokens_per_batch, np.random.default_rng(seed))
+        _halve_largest(rows, world_size)
+        self._steps = [rows[n : n + world_size] for n in range(0, len(rows), world_size)]
+
+    def __len__(self) -> int:
+        """Rows of this process an epoch: the same for every process and epoch."""
+        return len(self._steps)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is given next."""
+        self._epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         """This process's rows."""
         dealt_N = self._deal(np.random.default_rng([self._seed, self._epoch, 1]))
-        for row in super().__iter__():
-            yield dealt_N[row].tolist()
+        random = np.random.default_rng([self._seed, self._epoch])
+        for number in random.permutation(len(self._steps)):
+            yield dealt_N[self._steps[number][self._rank]].tolist()
 
     def _deal(self, random: np.random.Generator) -> NDArray[np.int64]:
         """For each record the one that takes its place: of the same kind, each exactly once."""
@@ -64,24 +97,37 @@ class PackedBatchSampler(TokenBudgetBatchSampler):
         dealt_N[places_N] = np.lexsort((random.random(len(self._kinds_N)), self._kinds_N))
         return dealt_N
 
-    def _compose(
-        self,
-        lengths_N: NDArray[np.integer],
-        has_image_N: NDArray[np.bool_],
-        tokens_per_batch: int,
-        random: np.random.Generator,
-    ) -> list[NDArray[np.int64]]:
-        rows: list[list[int]] = [[] for _ in range(_OPEN_ROWS)]
-        room = np.full(_OPEN_ROWS, tokens_per_batch)
-        closed = []
-        for number in random.permutation(len(lengths_N)).tolist():
-            fitting = np.flatnonzero(room >= lengths_N[number])
-            if len(fitting):
-                place = fitting[0]
-            else:
-                place = room.argmin()
-                closed.append(rows[place])
-                rows[place], room[place] = [], tokens_per_batch
-            rows[place].append(number)
-            room[place] -= lengths_N[number]
-        return [np.array(row, dtype=np.int64) for row in (*closed, *rows) if row]
+
+def _fill_rows(
+    lengths_N: NDArray[np.integer], tokens_per_batch: int, random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Every record in one row, first fit in random order."""
+    rows: list[list[int]] = [[] for _ in range(_OPEN_ROWS)]
+    room = np.full(_OPEN_ROWS, tokens_per_batch)
+    closed = []
+    for number in random.permutation(len(lengths_N)).tolist():
+        fitting = np.flatnonzero(room >= lengths_N[number])
+        if len(fitting):
+            place = fitting[0]
+        else:
+            place = room.argmin()
+            closed.append(rows[place])
+            rows[place], room[place] = [], tokens_per_batch
+        rows[place].append(number)
+        room[place] -= lengths_N[number]
+    return [np.array(row, dtype=np.int64) for row in (*closed, *rows) if row]
+
+
+def _halve_largest(rows: list[NDArray[np.int64]], world_size: int) -> None:
+    """Make the number of rows a multiple of `world_size`; halves stay beside each other."""
+    while len(rows) % world_size:
+        largest = max(range(len(rows)), key=lambda number: len(rows[number]))
+        row = rows[largest]
+        if len(row) == 1:
+            num_records = sum(len(row) for row in rows)
+            raise UserError(
+                f"training: {num_records} records cannot be dealt evenly to {world_size} "
+                "processes; launch fewer"
+            )
+        middle = (len(row) + 1) // 2
+        rows[largest : largest + 1] = [row[:middle], row[middle:]]

@@ -1,14 +1,23 @@
-"""Adapter directories: which base model one belongs to. A config's model in, the base out."""
+"""Adapter directories: which base model one belongs to, and that it is this one.
+
+`adapter_config.json` names the base as peft does, `provenance.json` knows its fingerprint besides.
+"""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.run.folder import read_json
+from prism_tune.run.fingerprints import fingerprint_model
+from prism_tune.run.folder import read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
+PROVENANCE_NAME = "provenance.json"
 
 
 def name_base(config: ModelConfig) -> ModelConfig:
@@ -26,10 +35,69 @@ def name_base(config: ModelConfig) -> ModelConfig:
     settings = read_json(adapter)
     base = settings.get("base_model_name_or_path")
     if not base:
-        raise UserError(f"{adapter}: base_model_name_or_path: missing; expected the base model")
+        raise UserError(
+            f"{adapter}: base_model_name_or_path: missing; expected the base model (--base-model "
+            "when exporting)"
+        )
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise UserError(
             f"{adapter}: base_model_name_or_path: no such directory {base}; set it to where the "
-            "base model lies now"
+            "base model lies now (--base-model when exporting)"
         )
     return config.model_copy(update={"path": base, "revision": settings.get("revision")})
+
+
+def describe_base(config: ModelConfig) -> dict[str, Any]:
+    """What `provenance.json` keeps of the model that training began with.
+
+    Returns:
+        path (absolute, or a hub id), revision and fingerprint.
+    """
+    local = Path(config.path)
+    return {
+        "path": str(local.resolve()) if local.is_dir() else config.path,
+        "revision": config.revision,
+        "fingerprint": fingerprint_model(config.path, config.revision),
+    }
+
+
+def point_to_base(adapter: Path, base: dict[str, Any]) -> None:
+    """Let an adapter that peft has just written name its base so that it is found from anywhere.
+
+    Args:
+        adapter: its directory.
+        base: `describe_base` of the model it was trained on.
+    """
+    path = adapter / ADAPTER_CONFIG
+    named = {"base_model_name_or_path": base["path"], "revision": base["revision"]}
+    write_json(path, {**read_json(path), **named})
+
+
+def require_base(adapter: Path, base: ModelConfig) -> None:
+    """Check that a model is the one an adapter was trained on; over another it means nothing.
+
+    Adapters of other tools do not say which that was. A directory and a hub id cannot be compared.
+
+    Raises:
+        UserError: it is another, whatever its name.
+    """
+    provenance = adapter / PROVENANCE_NAME
+    trained_on = read_json(provenance).get("base_model") if provenance.exists() else None
+    if trained_on is None:
+        return
+    given = describe_base(base)
+    comparable = Path(trained_on["path"]).is_absolute() == Path(base.path).is_dir()
+    if not comparable:
+        logger.warning(
+            "%s was trained on %s; that %s is the same model is not checked",
+            adapter,
+            trained_on["path"],
+            base.path,
+        )
+    elif given["fingerprint"] != trained_on["fingerprint"]:
+        raise UserError(
+            f"{adapter}: trained on {trained_on['path']} (fingerprint "
+            f"{trained_on['fingerprint'][:12]}), but {given['path']} is another model (fingerprint "
+            f"{given['fingerprint'][:12]}); give the model it was trained on: model.path in the "
+            "config, --base-model when exporting"
+        )

@@ -23,14 +23,19 @@ from prism_tune import __version__
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
-from prism_tune.models.adapters import ADAPTER_CONFIG
+from prism_tune.models.adapters import (
+    ADAPTER_CONFIG,
+    PROVENANCE_NAME,
+    describe_base,
+    point_to_base,
+    require_base,
+)
 from prism_tune.models.load import cast_parameters, load_model
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic, write_json
 
 CONFIG_NAME = "prism_tune.yaml"
-PROVENANCE_NAME = "provenance.json"
 
 
 def load_tuned(
@@ -46,13 +51,15 @@ def load_tuned(
         device: to compute on.
 
     Raises:
-        UserError: `checkpoint` is neither an adapter nor a model directory.
+        UserError: `checkpoint` is neither an adapter nor a model directory, or it is an adapter
+            of another base model.
     """
     if checkpoint is None:
         return load_model(config.model, dtype=dtype, device=device)
     if not (checkpoint / ADAPTER_CONFIG).exists():
         tuned = config.model.model_copy(update={"path": str(checkpoint), "revision": None})
         return load_model(tuned, dtype=dtype, device=device)
+    require_base(checkpoint, config.model)
     base = load_model(config.model, dtype=dtype, device=device)
     adapted = PeftModel.from_pretrained(base, str(checkpoint))
     merged: Any = adapted.merge_and_unload(safe_merge=True)
@@ -70,10 +77,14 @@ def complete_checkpoint(directory: Path, config: Config, inputs: Mapping[str, An
         inputs: everything the weights depend on; `records` is the fingerprint of the data.
     """
     write_atomic(directory / CONFIG_NAME, render_config(config))
+    base = describe_base(config.model)
+    if (directory / ADAPTER_CONFIG).exists():
+        point_to_base(directory, base)
     provenance = {
         "prism_tune": __version__,
         "data_fingerprint": inputs["records"],
         "fingerprint": fingerprint(inputs),
+        "base_model": base,
         "inputs": inputs,
     }
     write_json(directory / PROVENANCE_NAME, provenance)

@@ -18,12 +18,13 @@ from transformers import PreTrainedModel
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.checkpoint import ADAPTER_CONFIG, CONFIG_NAME
+from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
+from prism_tune.models.checkpoint import CONFIG_NAME
 from prism_tune.models.convert_original import convert_original, is_original
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.write import require_vacant, sample_logits, write_verified
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir
 
 
 @dataclass(frozen=True)
@@ -92,23 +93,21 @@ def _find_checkpoint(source: Path) -> Path:
 
 def _load_adapted(checkpoint: Path, base_model: str | None) -> tuple[Any, Any]:
     """The adapter over its base model, in float32 and not merged."""
-    config = _base_config(checkpoint)
-    if base_model is not None:
-        config = config.model_copy(update={"path": base_model, "revision": None})
+    config = _base_config(checkpoint, base_model)
+    require_base(checkpoint, config)
     base = load_model(config, dtype=torch.float32)
     return PeftModel.from_pretrained(base, str(checkpoint)).eval(), _load_processor(
         checkpoint, config
     )
 
 
-def _base_config(checkpoint: Path) -> ModelConfig:
-    """From our own config beside the adapter, else from the adapter's."""
+def _base_config(checkpoint: Path, base_model: str | None) -> ModelConfig:
+    """The model that the adapter names, or the one given; read as our config beside it says."""
+    config = ModelConfig(path=str(checkpoint))
     if (checkpoint / CONFIG_NAME).exists():
-        return load_config(checkpoint / CONFIG_NAME).model
-    named = read_json(checkpoint / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not named:
-        raise UserError(f"{checkpoint}: the adapter names no base model; give --base-model")
-    return ModelConfig(path=named)
+        config = load_config(checkpoint / CONFIG_NAME).model
+    path = str(checkpoint) if base_model is None else base_model
+    return name_base(config.model_copy(update={"path": path, "revision": None}))
 
 
 def _load_full(checkpoint: Path) -> tuple[PreTrainedModel, Any]:

@@ -147,5 +147,5 @@ def _require(model_type: str, known: tuple[str, ...], what: str) -> None:
         raise ConfigError(
             f"training.batching: packed is not possible for the {what} {model_type!r}, whose "
             f"attention may reach into other records of a row (possible: {', '.join(known)}); "
-            "use token_budget or modality_length"
+            "use modality_length"
         )

@@ -9,11 +9,12 @@ import dataclasses
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -26,6 +27,7 @@ from prism_tune.models.load import load_model, load_model_config, resolve_source
 TunedModel = PreTrainedModel | PeftModel
 
 _LAYER_INDEX = re.compile(r"\.\d+\.")
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 _LORA_DEFAULTS: dict[str, Any] = {"r": 128, "lora_alpha": 256, "lora_dropout": 0.05}
 
 
@@ -103,15 +105,29 @@ def lora_config(found: Parts, training: TrainingConfig) -> LoraConfig:
     """
     others = sorted(_trained_parts(training) - {"language_model"})
     in_full = [found.names[part] for part in others]
-    options = {
-        **_LORA_DEFAULTS,
-        "target_modules": lora_targets(found),
-        "modules_to_save": in_full or None,
-        "task_type": "CAUSAL_LM",
-        **training.lora,
-    }
-    require_known("training.lora", options, LoraConfig)
-    return LoraConfig(**options)
+    check_lora(training)
+    return LoraConfig(
+        **{
+            "target_modules": lora_targets(found),
+            "modules_to_save": in_full or None,
+            "task_type": "CAUSAL_LM",
+            **lora_options(training),
+        }
+    )
+
+
+def lora_options(training: TrainingConfig) -> dict[str, Any]:
+    """`training.lora` over our defaults."""
+    return {**_LORA_DEFAULTS, **training.lora}
+
+
+def check_lora(training: TrainingConfig) -> None:
+    """Check `training.lora` before a model is loaded.
+
+    Raises:
+        ConfigError: an option that peft does not know, or of another type.
+    """
+    require_known("training.lora", training.lora, LoraConfig)
 
 
 def lora_targets(found: Parts) -> str:
@@ -128,18 +144,26 @@ def lora_targets(found: Parts) -> str:
     return rf"{re.escape(root)}(?:{'|'.join(patterns)})"
 
 
-def require_known(section: str, keys: Iterable[str], options: type) -> None:
-    """Check that a library's options dataclass has these fields.
+def require_known(section: str, given: Mapping[str, Any], options: type) -> None:
+    """Check that a library's options dataclass has these fields, and would take these values.
 
     Raises:
-        ConfigError: naming the nearest field.
+        ConfigError: naming the nearest field, or what the field takes.
     """
     known = [field.name for field in dataclasses.fields(options) if field.init]
-    for key in keys:
+    types = get_type_hints(options)
+    for key, value in given.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"; did you mean `{close[0]}`?" if close else ""
             raise ConfigError(f"{section}: {options.__name__} has no `{key}`{hint}")
+        wanted = types[key]
+        config = None if dataclasses.is_dataclass(wanted) else _ANY_TYPE
+        try:
+            TypeAdapter(wanted, config=config).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ConfigError(f"{section}.{key} = {value!r}: {reason}") from error
 
 
 def parameter_part(name: str, found: Parts) -> Part:

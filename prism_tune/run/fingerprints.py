@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 _SAMPLED_BYTES = 1 << 20
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "*_config.json",  # of generation, tokenizer, processor and its parts, adapter, quantisation
+    "modules.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.jinja",
+)
+_PICKLED = ("*.bin", "*.bin.index.json", "*.pth")
+"""Weights where there are no safetensors, as in the layout of the original LLaVA code."""
+
+_STATES = ("optimizer*", "scheduler*", "training_args*", "rng_state*", "random_states*")
 
 
 def fingerprint(value: Any) -> str:
@@ -27,23 +49,61 @@ def fingerprint_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_model(path: str, revision: str | None) -> str:
-    """What a model path stands for: a hub id with its revision, or a directory's content.
+def fingerprint_path(path: Path) -> str:
+    """SHA-256 of a file, of every file below a folder, or of the name where neither is there.
 
+    Of files over 2 MiB in a folder only the size and the first and last MiB are read.
+    """
+    if path.is_file():
+        return fingerprint_file(path)
+    if not path.is_dir():
+        return fingerprint({"name": str(path)})
+    return _fingerprint_files(path, (file for file in path.rglob("*") if file.is_file()))
+
+
+def fingerprint_model(path: str, revision: str | None) -> str:
+    """What a model path stands for: a hub id with its revision, or the files that make the model.
+
+    These are weights, configs, tokenizer, processor and chat template, and code where a config
+    names some (`auto_map`). A README, logs or an optimiser's state beside them change nothing.
     Of files over 2 MiB only the size and the first and last MiB are read, so that a 7B
     checkpoint is fingerprinted in milliseconds (a safetensors header is in the first MiB).
     """
     root = Path(path)
     if not root.is_dir():
         return fingerprint({"hub": path, "revision": revision})
-    files = sorted(p for p in root.rglob("*") if p.is_file())
-    return fingerprint([[str(p.relative_to(root)), _sample(p)] for p in files])
+    return _fingerprint_files(root, model_files(root))
+
+
+def model_files(root: Path) -> list[Path]:
+    """The files of a model directory that its weights, its text and its pictures depend on."""
+    beside = [path for path in root.iterdir() if path.is_file()]
+    made_of = [path for path in beside if _matches(path, _MODEL_FILES)]
+    if not any(path.suffix == ".safetensors" for path in made_of):
+        made_of += [p for p in beside if _matches(p, _PICKLED) and not _matches(p, _STATES)]
+    made_of += (root / "additional_chat_templates").glob("*.jinja")
+    configs = (path for path in made_of if path.suffix == ".json")
+    if any(b'"auto_map"' in path.read_bytes() for path in configs if _is_small(path)):
+        made_of += root.rglob("*.py")
+    return made_of
+
+
+def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(path.name, pattern) for pattern in patterns)
+
+
+def _fingerprint_files(root: Path, files: Iterable[Path]) -> str:
+    return fingerprint([[str(file.relative_to(root)), _sample(file)] for file in sorted(files)])
+
+
+def _is_small(path: Path) -> bool:
+    return path.stat().st_size <= 2 * _SAMPLED_BYTES
 
 
 def _sample(path: Path) -> str:
-    size = path.stat().st_size
-    if size <= 2 * _SAMPLED_BYTES:
+    if _is_small(path):
         return fingerprint_file(path)
+    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_SAMPLED_BYTES)
         file.seek(-_SAMPLED_BYTES, os.SEEK_END)

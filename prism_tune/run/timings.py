@@ -21,7 +21,9 @@ from prism_tune.run.log import open_log
 
 
 class StageTimer:
-    """Meters one attempt of one stage; use as a context manager on the main process only.
+    """Meters one attempt of one stage, from when it is made; a context manager.
+
+    On the main process only. Nothing is written before it is entered.
 
     Args:
         run: the run whose `timings.json` is written.
@@ -64,7 +66,6 @@ class StageTimer:
     def __enter__(self) -> StageTimer:
         open_log(self._run.log)
         self._before = self._earlier()
-        self._begin = time.perf_counter()
         self._save()
         return self
 
@@ -129,6 +130,15 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
         return []
     entries: list[dict[str, Any]] = read_json(run.timings)
     return entries
+
+
+def rename_attempts(run: RunDir, stage: str, name: str) -> None:
+    """Let the attempts of one stage take the place of another's; nothing where there are none."""
+    entries = read_timings(run)
+    renamed = [{**entry, "stage": name} for entry in entries if entry["stage"] == stage]
+    if renamed:
+        kept = [entry for entry in entries if entry["stage"] not in (stage, name)]
+        write_json(run.timings, [*kept, *renamed])
 
 
 def stage_total(run: RunDir, stage: str, quantity: str = "device_seconds") -> float | None:

@@ -5,7 +5,9 @@ Defaults are LLaVA-1.5's (docs/training.md); `training.hf` is passed verbatim an
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,80 @@ import prism_tune
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
 from prism_tune.models.load import resolve_dtype
-from prism_tune.models.tuning import require_known
+from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
-from prism_tune.training.tracking import set_environment
+from prism_tune.training.checkpoints import work_directory
 
 _LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "projector": 1e-3}
 _FIXED = {
     "output_dir": "the run folder is made of `output_dir` and `name`",
     "deepspeed": "use `training.deepspeed`",
     "remove_unused_columns": "our batches are ready for the model",
+    "resume_from_checkpoint": "the same command goes on from the newest checkpoint",
 }
+WITHOUT_EFFECT = frozenset(
+    {
+        # what is shown, written and uploaded
+        "debug",
+        "disable_tqdm",
+        "hub_always_push",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
+        "hub_strategy",
+        "hub_token",
+        "include_num_input_tokens_seen",
+        "log_level",
+        "log_level_replica",
+        "log_on_each_node",
+        "logging_first_step",
+        "logging_nan_inf_filter",
+        "logging_steps",
+        "logging_strategy",
+        "project",
+        "push_to_hub",
+        "report_to",
+        "run_name",
+        "skip_memory_metrics",
+        "trackio_bucket_id",
+        "trackio_space_id",
+        "trackio_static_space_id",
+        # which checkpoints there are to go on from
+        "enable_jit_checkpoint",
+        "save_on_each_node",
+        "save_only_model",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        # how the same batches are fetched, and how long processes wait for each other
+        "dataloader_multiprocessing_context",
+        "dataloader_num_workers",
+        "dataloader_persistent_workers",
+        "dataloader_pin_memory",
+        "dataloader_prefetch_factor",
+        "ddp_timeout",
+        "local_rank",
+        "torch_empty_cache_steps",
+        # of evaluation within a training, which there is none of
+        "batch_eval_metrics",
+        "bf16_full_eval",
+        "do_eval",
+        "do_predict",
+        "do_train",
+        "eval_accumulation_steps",
+        "eval_delay",
+        "eval_do_concat_batches",
+        "eval_on_start",
+        "eval_steps",
+        "eval_strategy",
+        "eval_use_gather_object",
+        "fp16_full_eval",
+        "include_for_metrics",
+        "per_device_eval_batch_size",
+        "prediction_loss_only",
+    }
+)
+"""Options of TrainingArguments that change nothing of what is learnt; any other is taken to."""
 
 
 def training_arguments(
@@ -43,12 +109,11 @@ def training_arguments(
         ConfigError: a key TrainingArguments does not have (the nearest is named), a value it
             refuses, or a DeepSpeed file that cannot be used.
     """
+    check_options(config)
     given = config.training.hf
-    _check_keys(given)
-    _check_liger(config)
     options = {**_defaults(config), **given}
     options.update(
-        output_dir=str(run.training),
+        output_dir=str(work_directory(run)),
         use_cpu=device.type == "cpu",
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
@@ -61,8 +126,35 @@ def training_arguments(
     except (ValueError, TypeError) as error:
         raise ConfigError(f"training.hf: {error}") from error
     if "wandb" in (arguments.report_to or ()):
-        set_environment(config, run)
+        _set_wandb_environment(config, run)
     return arguments
+
+
+def check_options(config: Config) -> None:
+    """Check the options of the libraries without making anything of them.
+
+    Raises:
+        ConfigError: a key TrainingArguments or LoraConfig does not have, a value of another type
+            than theirs, or one that is ours to set.
+    """
+    given = config.training.hf
+    require_known("training.hf", given, TrainingArguments)
+    for key, reason in _FIXED.items():
+        if key in given:
+            raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
+    check_lora(config.training)
+    _check_liger(config)
+
+
+def learning_options(config: Config) -> dict[str, Any]:
+    """The options of TrainingArguments that what is learnt depends on, where not its defaults."""
+    usual = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+    options = {**_defaults(config), **config.training.hf}
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in WITHOUT_EFFECT and not (name in usual and usual[name] == value)
+    }
 
 
 def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
@@ -165,8 +257,10 @@ def _check_liger(config: Config) -> None:
         )
 
 
-def _check_keys(given: dict[str, Any]) -> None:
-    require_known("training.hf", given, TrainingArguments)
-    for key, reason in _FIXED.items():
-        if key in given:
-            raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
+def _set_wandb_environment(config: Config, run: RunDir) -> None:
+    """Name project and folder to wandb, and keep it off the network unless it was let on."""
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_DIR", str(run.training))
+    os.environ["WANDB_PROJECT"] = config.tracking.project
+    if config.tracking.entity is not None:
+        os.environ["WANDB_ENTITY"] = config.tracking.entity

@@ -1,7 +1,7 @@
-"""Batches by number of tokens: a dataset in, this process's batches out.
+"""Packed rows: a dataset in, this process's batches of one row each out.
 
-Accelerate deals batches of a fixed number of records only; these are dealt by their own samplers,
-so that their loader is a plain one of torch.
+Accelerate deals batches of a fixed number of records only; rows are dealt by their own sampler, so
+that their loader is a plain one of torch.
 """
 
 from __future__ import annotations
@@ -17,12 +17,9 @@ from transformers import TrainingArguments
 from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.data.packing import PackedBatchSampler
-from prism_tune.data.token_budget import TokenBudgetBatchSampler
-
-_SAMPLERS = {"token_budget": TokenBudgetBatchSampler, "packed": PackedBatchSampler}
 
 
-class TokenLoader(DataLoader[Any]):
+class RowLoader(DataLoader[Any]):
     """A plain loader that passes the epoch on to its batch sampler."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -31,35 +28,34 @@ class TokenLoader(DataLoader[Any]):
         sampler.set_epoch(epoch)
 
 
-def counts_tokens(config: Config) -> bool:
-    """Whether a batch is a number of tokens rather than of records."""
-    return config.training.batching in _SAMPLERS
+def packs_rows(config: Config) -> bool:
+    """Whether a batch is a row of a number of tokens rather than a number of records."""
+    return config.training.batching == "packed"
 
 
 def build_collator(config: Config, processor: Any, dtype: torch.dtype = torch.float32) -> Collator:
     """Examples to a padded batch, or to one packed row."""
-    packs = config.training.batching == "packed"
-    return (PackingCollator if packs else Collator)(processor, dtype)
+    return (PackingCollator if packs_rows(config) else Collator)(processor, dtype)
 
 
-def token_loader(
+def row_loader(
     dataset: Any,
     collate: Callable[..., Any],
     arguments: TrainingArguments,
     config: Config,
     *,
     seed: int,
-) -> TokenLoader:
-    """Batches of at most `training.tokens_per_batch` tokens for this process.
+) -> RowLoader:
+    """Rows of at most `training.tokens_per_batch` tokens for this process.
 
     Args:
         dataset: a `TuningDataset`.
         collate: examples to a batch.
         arguments: for the options of the loader and this process's rank.
-        config: the experiment; its batching is one that counts tokens.
+        config: the experiment.
         seed: of the order.
     """
-    sampler = _SAMPLERS[config.training.batching](
+    sampler = PackedBatchSampler(
         np.minimum(dataset.lengths_N, config.data.max_length),
         dataset.has_image_N,
         config.training.tokens_per_batch,
@@ -67,7 +63,7 @@ def token_loader(
         world_size=arguments.world_size,
         seed=seed,
     )
-    return TokenLoader(
+    return RowLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,

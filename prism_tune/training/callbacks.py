@@ -1,7 +1,11 @@
-"""Watching a training: one progress line on the console, one JSON line per step in log.jsonl."""
+"""Watching a training: one progress line on the console, one JSON line per step in log.jsonl.
+
+Also what Weights & Biases is told of the run, and leaving a training that has no step left.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,8 @@ import orjson
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
+from prism_tune.config.sections import Config
+from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
 
 LOG_NAME = "log.jsonl"
@@ -77,6 +83,49 @@ class JsonLog(TrainerCallback):
         if state.is_world_process_zero and logs and "loss" in logs:
             with self._path.open("ab") as file:
                 file.write(orjson.dumps({"step": state.global_step, **logs}) + b"\n")
+
+
+class DescribeRun(TrainerCallback):
+    """Adds the experiment and the fingerprints of what it reads to the run's config in wandb."""
+
+    def __init__(self, config: Config, inputs: Mapping[str, Any]) -> None:
+        self._description = {
+            "experiment": config.model_dump(mode="json"),
+            "data_fingerprint": inputs["records"],
+            "fingerprint": fingerprint(inputs),
+        }
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Trainer's own callback, which comes before, has opened the run."""
+        if state.is_world_process_zero and "wandb" in (args.report_to or ()):
+            import wandb
+
+            assert wandb.run is not None
+            wandb.run.config.update(self._description)
+
+
+class AllStepsDone(Exception):  # noqa: N818 - no error
+    """Model and optimiser are loaded as the last step left them."""
+
+
+class StopAfterLastStep(TrainerCallback):
+    """Leaves `Trainer.train` before its first step where there is none to do, only to save.
+
+    Trainer would train on to the end of the batch in hand: a run killed between its last step and
+    the saving of the tuned model would end up with one step more than its schedule has.
+
+    Raises:
+        AllStepsDone: there is none.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The checkpoint has been loaded by now."""
+        if state.global_step >= state.max_steps:
+            raise AllStepsDone
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Checkpoints of a run: completing and verifying them, and which one to go on from.
 
-In: what Trainer saved. Out: self-contained directories; those of other inputs are removed. A
-checkpoint counts once its marker is written, after everything else: a killed save never does.
+In: what Trainer saved. Out: self-contained directories. A checkpoint counts once its marker is
+written, after everything else: a killed save never does. The marker lists the files, so that one
+that has lost some since (its optimiser, its schedule) is not gone on from either.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from prism_tune.models.checkpoint import complete_checkpoint, digest_trained, ve
 from prism_tune.processes import from_main, is_main, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-_MARKER = "complete.json"
+MARKER = "complete.json"
+NEXT = "training.next"
+"""The folder of a training beside one that has finished (see `finished.py`)."""
 
 
 class CheckpointWriter:
@@ -46,10 +50,15 @@ class CheckpointWriter:
         """Add what transformers does not write; on the process that saves."""
         complete_checkpoint(directory, self._config, self._inputs)
 
-    def finish(self, directory: Path, model: nn.Module) -> None:
-        """Verify a checkpoint to go on from, and mark it; the last thing written into it.
+    def finish(self, directory: Path, model: nn.Module, *, only_model: bool) -> None:
+        """Verify a checkpoint, and mark it; the last thing written into it.
 
         Called on every rank. The first steps of a warm-up may leave everything as it was.
+
+        Args:
+            directory: the checkpoint.
+            model: that was saved.
+            only_model: without the optimiser's state, so that no training can go on from it.
 
         Raises:
             UserError: it does not hold what was trained.
@@ -57,8 +66,13 @@ class CheckpointWriter:
         if not self._verify(directory, model) and is_main():
             logger.warning("%s: nothing differs from the initial weights yet", directory)
         if is_main():
-            marker = {"fingerprint": fingerprint(self._inputs), "num_processes": world_size()}
-            write_json(directory / _MARKER, marker)
+            marker = {
+                "fingerprint": fingerprint(self._inputs),
+                "num_processes": world_size(),
+                "only_model": only_model,
+                "bytes": _measure(directory),
+            }
+            write_json(directory / MARKER, marker)
 
     def verify_final(self, directory: Path, model: nn.Module) -> None:
         """Verify the tuned model, and that training has changed it; called on every rank.
@@ -89,6 +103,11 @@ class CheckpointWriter:
         return differs
 
 
+def work_directory(run: RunDir) -> Path:
+    """Where a training that has not finished keeps its checkpoints and its log."""
+    return run.root / NEXT if Stage(run.training).path.exists() else run.training
+
+
 def drop_oldest(root: Path, limit: int | None) -> None:
     """Keep the newest `limit` checkpoints; None keeps all."""
     if limit is not None:
@@ -96,18 +115,23 @@ def drop_oldest(root: Path, limit: int | None) -> None:
             shutil.rmtree(directory)
 
 
-def find_checkpoint(run: RunDir, key: str) -> Path | None:
-    """The newest complete checkpoint that was trained from the same inputs (`key`).
+def complete_checkpoints(root: Path) -> list[Path]:
+    """Those that were marked, newest first."""
+    marked = (path for path in _checkpoints(root) if (path / MARKER).exists())
+    return sorted(marked, key=_step, reverse=True)
+
+
+def find_checkpoint(root: Path, key: str) -> Path | None:
+    """The newest checkpoint that was trained from the same inputs (`key`) and is whole.
+
+    Says why it passes over a newer one.
 
     Raises:
         UserError: it was written by another number of processes, whose batches and optimiser
             shards differ.
     """
-    for directory in sorted(_checkpoints(run.training), key=_step, reverse=True):
-        marker = directory / _MARKER
-        if not marker.exists():
-            continue
-        record = read_json(marker)
+    for directory in complete_checkpoints(root):
+        record = read_json(directory / MARKER)
         if record["fingerprint"] != key:
             continue
         if record["num_processes"] != world_size():
@@ -115,17 +139,43 @@ def find_checkpoint(run: RunDir, key: str) -> Path | None:
                 f"{directory}: written by {record['num_processes']} processes, now there are "
                 f"{world_size()}; launch as many as before, or start again with --force"
             )
-        return directory
+        fault = _find_fault(directory, record)
+        if not fault:
+            return directory
+        if is_main():
+            logger.warning("%s: %s; training cannot go on from it", directory, fault)
     return None
 
 
-def clear_checkpoints(run: RunDir, keep: Path | None) -> None:
+def clear_checkpoints(root: Path, keep: Path | None) -> None:
     """Remove what earlier attempts left, but for `keep` and the older checkpoints beside it."""
-    for directory in _checkpoints(run.training):
+    for directory in _checkpoints(root):
         if keep is None or _step(directory) > _step(keep):
-            logger.info("training: removes %s (unfinished, or of other inputs)", directory)
+            logger.info("training: removes %s (unfinished, or not to go on from)", directory)
             shutil.rmtree(directory)
-    shutil.rmtree(run.checkpoint, ignore_errors=True)
+    for name in ("final", "final.partial"):
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _find_fault(directory: Path, record: Mapping[str, Any]) -> str:
+    """Why nothing can go on from a checkpoint; empty where it can."""
+    if record["only_model"]:
+        return "holds the model alone (training.hf.save_only_model)"
+    measured = _measure(directory)
+    for name, size in record["bytes"].items():
+        if name not in measured:
+            return f"{name} is missing"
+        if measured[name] != size:
+            return f"{name} has {measured[name]} bytes of {size}"
+    return ""
+
+
+def _measure(directory: Path) -> dict[str, int]:
+    """Bytes of each file of a checkpoint but its marker."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    sizes = {str(path.relative_to(directory)): path.stat().st_size for path in files}
+    sizes.pop(MARKER, None)
+    return sizes
 
 
 def _checkpoints(root: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
 from transformers import ProcessorMixin
 
@@ -14,7 +15,7 @@ from prism_tune.data.records import open_pool
 from prism_tune.data.screening import judge, screen_records
 from prism_tune.errors import UserError
 from prism_tune.processes import is_main, main_first
-from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.folder import RunDir
 from prism_tune.training.inputs import training_data
 
 logger = logging.getLogger(__name__)
@@ -22,10 +23,13 @@ logger = logging.getLogger(__name__)
 _NUM_CHECKED = 64
 
 
-def build_examples(config: Config, run: RunDir, processor: ProcessorMixin) -> TuningDataset:
+def build_examples(
+    config: Config, run: RunDir, processor: ProcessorMixin
+) -> tuple[TuningDataset, list[dict[str, Any]]]:
     """Open the records and check them before any step is paid for.
 
-    What `data.policy` lets out is listed in `training/skipped.json`.
+    Returns:
+        The examples, and what `data.policy` has let out, to be listed in `training/skipped.json`.
 
     Raises:
         UserError: nothing to train on, unusable records whose policy is "fail", or label masks
@@ -44,9 +48,8 @@ def build_examples(config: Config, run: RunDir, processor: ProcessorMixin) -> Tu
         raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")
     stride = max(1, len(examples) // _NUM_CHECKED)
     share = check_label_share([examples[n] for n in range(0, len(examples), stride)])
+    listed = [asdict(item) for item in (*pool.skipped, *verdict.skipped.values(), *skipped)]
     if is_main():
-        listed = [asdict(item) for item in (*pool.skipped, *verdict.skipped.values(), *skipped)]
-        write_json(run.training / "skipped.json", listed)
         reasons = dict(Counter(item["reason"] for item in listed))
         logger.info(
             "training: %d records%s, %.1f %% of their tokens are prompt",
@@ -54,4 +57,4 @@ def build_examples(config: Config, run: RunDir, processor: ProcessorMixin) -> Tu
             f", skipped {reasons}" if reasons else "",
             100 * share,
         )
-    return examples
+    return examples, listed

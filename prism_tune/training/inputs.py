@@ -1,43 +1,49 @@
-"""What the training stage reads: the records, and everything its result depends on."""
+"""What the training stage reads: the records, and everything its result depends on.
+
+A config goes in; a flat table comes out, by dotted name of the field or as fingerprints, so that
+what differs between two trainings can be said one line each.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.records import open_pool
+from prism_tune.errors import UserError
+from prism_tune.models.tuning import lora_options
 from prism_tune.run.fingerprints import fingerprint_file, fingerprint_model
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
-from prism_tune.training.arguments import deepspeed_options
-from prism_tune.training.batches import counts_tokens
+from prism_tune.training.arguments import deepspeed_options, learning_options
+from prism_tune.training.batches import packs_rows
 
-# Options of TrainingArguments that change what is written down, not what is learnt.
-_WITHOUT_EFFECT = (
-    "dataloader_num_workers",
-    "dataloader_pin_memory",
-    "dataloader_prefetch_factor",
-    "disable_tqdm",
-    "logging_steps",
-    "logging_first_step",
-    "report_to",
-    "run_name",
-    "save_steps",
-    "save_strategy",
-    "save_total_limit",
-)
+_CONTENT = ("records", "records as read", "images", "model weights")
+_LONGEST_SHOWN = 60
+_NUM_SHOWN = 12
 
 
 def training_data(config: Config, run: RunDir) -> DataConfig:
     """The config of the records to train on: the subset, or the whole pool.
 
     Raises:
-        UserError: the subset is asked for and the selection has not finished.
+        UserError: the subset is asked for, and the selection has not finished or its subset is not
+            the file that it wrote.
     """
     if config.training.records == "pool":
         return config.data
-    Stage(run.selection).require("select")
+    recorded = Stage(run.selection).require("select")["outputs"].get("subset_sha256")
+    if recorded is not None and recorded != fingerprint_file(run.subset):
+        raise UserError(
+            f"{run.subset}: not the file that the selection wrote (its SHA-256 is another than in "
+            f"{Stage(run.selection).path}); `prism-tune select CONFIG --force` writes it anew; to "
+            "train on records of your own, name them in data.records with training.records=pool"
+        )
     image_dir = config.data.image_dir or str(Path(config.data.records).parent)
     return config.data.model_copy(update={"records": str(run.subset), "image_dir": image_dir})
 
@@ -46,20 +52,50 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
     """Everything the tuned weights depend on, by the name shown when it changed.
 
     Raises:
-        UserError: as `training_data`.
+        UserError: as `training_data`; records that cannot be read; a DeepSpeed file that cannot.
     """
     data = training_data(config, run)
+    pool = open_pool(data)
+    fields = fields_of(config, "model")
+    for section in ("training.hf", "training.lora"):
+        del fields[section]
+    fields |= {f"training.hf.{name}": value for name, value in learning_options(config).items()}
+    if config.training.tuning in ("lora", "qlora"):
+        options = lora_options(config.training)
+        fields |= {f"training.lora.{name}": value for name, value in options.items()}
+    if not packs_rows(config):
+        del fields["training.tokens_per_batch"]
     whole_pool = config.training.records == "pool"
-    training = config.training.model_dump(mode="json")
-    if not counts_tokens(config):
-        del training["tokens_per_batch"]
-    hf = training.pop("hf")
-    training["hf"] = {key: value for key, value in hf.items() if key not in _WITHOUT_EFFECT}
     return {
-        "records": open_pool(data).fingerprint if whole_pool else fingerprint_file(run.subset),
+        **fields,
+        "training.deepspeed": deepspeed_options(config),
+        "records": pool.fingerprint if whole_pool else fingerprint_file(run.subset),
+        "records as read": pool.fingerprint,
+        "images": pool.image_index.fingerprint,
         "model weights": fingerprint_model(config.model.path, config.model.revision),
-        "model": config.model.model_dump(mode="json"),
-        "data": {"max_length": data.max_length, "policy": data.policy, "columns": data.columns},
-        "training": {**training, "deepspeed": deepspeed_options(config)},
-        "seed": config.seed,
     }
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two trainings, one line each: both values where they are short.
+
+    Args:
+        before: inputs as a record of them has them, JSON.
+        now: `stage_inputs`.
+    """
+    shown = {name: _show(value) for name, value in before.items()}
+    wanted = {name: _show(value) for name, value in now.items()}
+    changed = [n for n in sorted(shown.keys() | wanted.keys()) if shown.get(n) != wanted.get(n)]
+    lines = []
+    for name in changed[:_NUM_SHOWN]:
+        values = [shown.get(name, "not set"), wanted.get(name, "not set")]
+        says = name not in _CONTENT and max(map(len, values)) <= _LONGEST_SHOWN
+        lines.append(f"  {name}: " + (" -> ".join(values) if says else "changed"))
+    if len(changed) > _NUM_SHOWN:
+        lines.append(f"  and {len(changed) - _NUM_SHOWN} more")
+    return "\n".join(lines)
+
+
+def _show(value: Any) -> str:
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    return orjson.dumps(value, option=options).decode()

@@ -8,8 +8,6 @@ are trained). Attention scores, the vision tower and recomputation are left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,34 +19,29 @@ from prism_tune.models.families import Parts
 from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
-from prism_tune.run.log import open_log
 from prism_tune.run.timings import StageTimer
 
 _COUNTED = ("tokens", "images", "records")
 
 
-@contextmanager
-def metered(
-    run: RunDir, key: str, device: torch.device, *, restart: bool
-) -> Iterator[StageTimer | None]:
-    """Time the stage on the main process; the other ranks get None.
+def stage_timer(
+    run: RunDir, stage: str, key: str, device: torch.device, *, restart: bool
+) -> StageTimer | None:
+    """Times the stage from now on, on the main process; the other ranks get None.
 
     Attempts that were killed count, unless `restart` throws their checkpoints away.
     """
     if not is_main():
-        open_log(run.log)
-        yield None
-        return
+        return None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    with StageTimer(
+    return StageTimer(
         run,
-        "training",
+        stage,
         fingerprint=key,
         device=name,
         num_devices=world_size(),
         restart=restart,
-    ) as timer:
-        yield timer
+    )
 
 
 class Meter:

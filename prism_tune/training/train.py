@@ -1,44 +1,55 @@
 """The training stage: the selected records and a model go in, a tuned checkpoint comes out.
 
-Reads `selection/subset.json` (or the pool) and the model; writes `training/` of the run folder.
+Reads `selection/subset.json` (or the pool) and the model; writes `training/` of the run folder, or
+`training.next/` where a training has finished there. Everything is checked before anything on disk
+is touched, and a finished model is replaced only by another that has finished (`finished.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import set_seed
 from transformers.utils import logging as hf_logging
 
 from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.load import pick_device
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import TunedModel, load_for_tuning, prepare_tuning
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import RunDir
-from prism_tune.run.stage import Stage, must_run
-from prism_tune.training.arguments import compute_dtype, training_arguments
+from prism_tune.run.folder import RunDir, write_json
+from prism_tune.run.log import open_log
+from prism_tune.run.stage import Stage
+from prism_tune.run.timings import StageTimer
+from prism_tune.training.arguments import check_options, compute_dtype, training_arguments
 from prism_tune.training.batches import build_collator
-from prism_tune.training.callbacks import LOG_NAME, read_log
+from prism_tune.training.callbacks import (
+    LOG_NAME,
+    AllStepsDone,
+    DescribeRun,
+    StopAfterLastStep,
+    read_log,
+)
 from prism_tune.training.checkpoints import (
     CheckpointWriter,
     clear_checkpoints,
+    complete_checkpoints,
     find_checkpoint,
+    work_directory,
 )
 from prism_tune.training.examples import build_examples
+from prism_tune.training.finished import must_train, swap_in
 from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.launch import training_group
-from prism_tune.training.meter import build_meter, metered
-from prism_tune.training.resume import AllStepsDone, StopAfterLastStep
+from prism_tune.training.meter import build_meter, stage_timer
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
-from prism_tune.training.tracking import DescribeRun
 from prism_tune.training.trainer import TuningTrainer
 
 logger = logging.getLogger(__name__)
@@ -48,36 +59,61 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     """Tune the model; a finished stage is skipped, a killed one goes on from its last checkpoint.
 
     Raises:
-        UserError: the selection has not finished, or the training went wrong (NaN, nothing learnt,
-            a checkpoint that does not hold what was trained).
+        UserError: the selection has not finished, a training of other inputs would be replaced, or
+            the training went wrong (NaN, nothing learnt, stopped early, a checkpoint that does not
+            hold what was trained).
     """
     if config.training.tuning == "none":
         logger.info("training: tuning is `none`, the model stays as it is")
         return
-    stage = Stage(run.training)
+    check_options(config)
+    if is_main():
+        swap_in(run)
     inputs = stage_inputs(config, run)
-    if not must_run("training", stage, inputs, force=force):
+    if not must_train(run, inputs, force=force):
         return
     hf_logging.disable_progress_bar()  # of loading and saving: they would cut through ours
     device = torch.device("cpu") if config.training.hf.get("use_cpu") else pick_device()
     key = fingerprint(inputs)
-    with (
-        training_group(device, config.training),
-        metered(run, key, device, restart=force) as timer,
-    ):
-        checkpoint = _open_stage(stage, run, key, force=force)
-        dtype = compute_dtype(config, device)
-        arguments = training_arguments(config, run, device=device, dtype=dtype)
+    with training_group(device, config.training):
+        directory = work_directory(run)
+        timer = stage_timer(run, directory.name, key, device, restart=force)
+        checkpoint = None if force else find_checkpoint(directory, key)
+        trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
+        open_log(run.log)
+        _open_directory(directory, skipped, keep=checkpoint)
+        with timer or nullcontext():
+            with suppress(AllStepsDone):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            _finish(trainer, config, run, inputs)
+        if is_main():
+            swap_in(run)
+        barrier()
 
-        processor = load_processor(config.model)
-        sourced = SourcedExamples(build_examples(config, run, processor))
 
-        model = _load_model(config, arguments.seed, dtype, device)
-        checkpoints = CheckpointWriter(config, inputs, initial=digest_trained(model))
+def _prepare(
+    config: Config,
+    run: RunDir,
+    inputs: dict[str, Any],
+    *,
+    device: torch.device,
+    timer: StageTimer | None,
+) -> tuple[TuningTrainer, list[dict[str, Any]]]:
+    """Everything that can go wrong before the first step, with nothing written yet.
 
+    Returns:
+        The trainer, and the records that are left out.
+    """
+    dtype = compute_dtype(config, device)
+    arguments = training_arguments(config, run, device=device, dtype=dtype)
+    processor = load_processor(config.model)
+    examples, skipped = build_examples(config, run, processor)
+    sourced = SourcedExamples(examples)
+    model = _load_model(config, arguments.seed, dtype, device)
+    try:
         trainer = TuningTrainer(
             config,
-            checkpoints=checkpoints,
+            checkpoints=CheckpointWriter(config, inputs, initial=digest_trained(model)),
             meter=build_meter(timer, model),
             model=model,
             args=arguments,
@@ -87,34 +123,11 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
             processing_class=processor,
             callbacks=[DescribeRun(config, inputs), StopAfterLastStep()],
         )
-        with suppress(AllStepsDone):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-        _save_final(trainer, run, checkpoints)
-        if is_main():
-            steps = read_log(run.training / LOG_NAME)
-            stage.finish(
-                inputs,
-                config=config,
-                num_records=len(sourced),
-                num_steps=trainer.state.global_step,
-                final_loss=steps[-1]["loss"],
-                checkpoint=str(run.checkpoint),
-            )
-            logger.info("training: %d steps, %s", trainer.state.global_step, run.checkpoint)
-
-
-def _open_stage(stage: Stage, run: RunDir, key: str, *, force: bool) -> Path | None:
-    """Forget what is outdated; returns the checkpoint to go on from."""
-    checkpoint = None if force else find_checkpoint(run, key)
-    barrier()
-    if is_main():
-        stage.reopen()
-        clear_checkpoints(run, keep=checkpoint)
-    barrier()
-    if checkpoint is not None:
-        logger.info("training: goes on from %s", checkpoint)
-    return checkpoint
+    except UserError:
+        raise
+    except ValueError as error:  # options of transformers that do not go together
+        raise ConfigError(f"training.hf: {error}") from error
+    return trainer, skipped
 
 
 def _load_model(config: Config, seed: int, dtype: torch.dtype, device: torch.device) -> TunedModel:
@@ -126,15 +139,40 @@ def _load_model(config: Config, seed: int, dtype: torch.dtype, device: torch.dev
     return prepare_tuning(base, config.training, weights_dtype=weights_dtype)
 
 
-def _save_final(trainer: TuningTrainer, run: RunDir, checkpoints: CheckpointWriter) -> None:
-    """Write the tuned model, prove that it is what was trained, then give it its name."""
-    partial = run.checkpoint.with_name("final.partial")
-    if is_main():
-        shutil.rmtree(partial, ignore_errors=True)
+def _open_directory(directory: Path, skipped: list[dict[str, Any]], keep: Path | None) -> None:
+    """Forget what nothing goes on from; from here on the stage writes."""
     barrier()
-    trainer.save_model(str(partial))
-    assert trainer.model is not None
-    checkpoints.verify_final(partial, trainer.model)
     if is_main():
-        os.replace(partial, run.checkpoint)
+        clear_checkpoints(directory, keep=keep)
+        write_json(directory / "skipped.json", skipped)
     barrier()
+    if keep is not None:
+        logger.info("training: goes on from %s", keep)
+
+
+def _finish(trainer: TuningTrainer, config: Config, run: RunDir, inputs: dict[str, Any]) -> None:
+    """Write the tuned model, prove that it is what was trained, and record that it finished.
+
+    Raises:
+        UserError: training stopped before its last step, or `CheckpointWriter.verify_final`.
+    """
+    step, num_steps = trainer.state.global_step, trainer.state.max_steps
+    if step < num_steps:
+        saved = complete_checkpoints(trainer.directory)
+        begin = f"goes on from {saved[0]}" if saved else "starts again: no checkpoint was saved"
+        raise UserError(
+            f"training stopped at step {step} of {num_steps}: it has not finished; the same "
+            f"command {begin}"
+        )
+    trainer.save_verified(trainer.directory / "final")
+    if is_main():
+        examples: Any = trainer.train_dataset
+        Stage(trainer.directory).finish(
+            inputs,
+            config=config,
+            num_records=len(examples),
+            num_steps=step,
+            final_loss=read_log(trainer.directory / LOG_NAME)[-1]["loss"],
+            checkpoint=str(run.checkpoint),
+        )
+        logger.info("training: %d steps, %s", step, run.checkpoint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.errors import UserError
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups
-from prism_tune.training.batches import counts_tokens, token_loader
+from prism_tune.processes import barrier, is_main
+from prism_tune.training.batches import packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
 from prism_tune.training.meter import Meter
@@ -60,17 +62,17 @@ class TuningTrainer(Trainer):
         self._meter = meter
         self._source_losses = SourceLosses(sources)
         self._recent_losses: list[float] = []
-        packs = config.training.batching == "packed"
-        self._packing = Packing(options["model"]) if packs else None
+        self._packing = Packing(options["model"]) if packs_rows(config) else None
         fuses_loss = options["args"].use_liger_kernel  # with the head, inside the model
         super().__init__(compute_loss_func=None if fuses_loss else self._label_loss, **options)
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ProgressLine())
-        self.add_callback(JsonLog(self._directory / LOG_NAME))
+        self.add_callback(JsonLog(self.directory / LOG_NAME))
 
     @property
-    def _directory(self) -> Path:
+    def directory(self) -> Path:
+        """Where checkpoints and the log go."""
         assert self.args.output_dir is not None
         return Path(self.args.output_dir)
 
@@ -88,11 +90,11 @@ class TuningTrainer(Trainer):
         )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches by number of records as Trainer makes them, or ours by number of tokens."""
-        if not counts_tokens(self._config):
+        """Batches by number of records as Trainer makes them, or our packed rows."""
+        if not packs_rows(self._config):
             loader: DataLoader[Any] = super().get_train_dataloader()
             return loader
-        return token_loader(
+        return row_loader(
             self.train_dataset, self.data_collator, self.args, self._config, seed=self._data_seed
         )
 
@@ -203,7 +205,7 @@ class TuningTrainer(Trainer):
     ) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self._checkpoints.complete(Path(output_dir or self._directory))
+            self._checkpoints.complete(Path(output_dir or self.directory))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Older checkpoints go only after the new one is complete, also with a limit of 1."""
@@ -212,10 +214,26 @@ class TuningTrainer(Trainer):
         self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         assert self.model is not None
-        latest = self._directory / f"checkpoint-{self.state.global_step}"
-        self._checkpoints.finish(latest, self.model)
+        latest = self.directory / f"checkpoint-{self.state.global_step}"
+        self._checkpoints.finish(latest, self.model, only_model=self.args.save_only_model)
         if self.is_world_process_zero():
-            drop_oldest(self._directory, limit)
+            drop_oldest(self.directory, limit)
+
+    def save_verified(self, directory: Path) -> None:
+        """Write the tuned model, prove that it is what was trained, then give it its name.
+
+        Called on every rank.
+
+        Raises:
+            UserError: as `CheckpointWriter.verify_final`.
+        """
+        partial = directory.with_name(f"{directory.name}.partial")
+        self.save_model(str(partial))
+        assert self.model is not None
+        self._checkpoints.verify_final(partial, self.model)
+        if is_main():
+            os.replace(partial, directory)
+        barrier()
 
 
 def select_labelled(labels_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -19,11 +20,13 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from prism_tune.config.sections import ModelConfig, TrainingConfig
+from prism_tune.config.sections import Config, ModelConfig, TrainingConfig
 from prism_tune.errors import UserError
+from prism_tune.models.checkpoint import complete_checkpoint, load_tuned
 from prism_tune.models.export import ExportOptions, export
 from prism_tune.models.load import load_model
 from prism_tune.models.tuning import prepare_tuning
+from prism_tune.run.folder import read_json
 
 BATCH = {
     "input_ids": torch.tensor([[3, 3, 3, 3, 20, 21, 22]]),
@@ -280,3 +283,38 @@ def test_a_torch_file_that_runs_code_is_refused(parts, tmp_path):
     torch.save({"model.mm_projector.0.weight": Payload()}, tmp_path / "original/mm_projector.bin")
     with pytest.raises(UserError, match="not a torch file of plain tensors"):
         export(tmp_path / "original", tmp_path / "converted")
+
+
+def test_an_adapter_is_merged_from_anywhere_and_into_its_own_base_only(
+    adapter, tiny_llava_dir, tmp_path, monkeypatch
+):
+    """Another model of the same name lies where a relative path would lead."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder, seed in ((home, None), (elsewhere, 7)):
+        shutil.copytree(tiny_llava_dir, folder / "base")
+        if seed is not None:
+            other = plain_load(folder / "base")
+            torch.nn.init.normal_(other.lm_head.weight)
+            other.save_pretrained(folder / "base")
+    trained = shutil.copytree(adapter[0], home / "adapter")
+    monkeypatch.chdir(home)
+    config = Config.model_validate(
+        {"name": "run", "model": {"path": "base"}, "data": {"records": "pool.json"}}
+    )
+    complete_checkpoint(trained, config, {"records": "abc"})
+    named = read_json(trained / "adapter_config.json")["base_model_name_or_path"]
+    assert named == str(home / "base")
+
+    monkeypatch.chdir(elsewhere)
+    export(trained, tmp_path / "merged")
+    torch.testing.assert_close(
+        logits(plain_load(tmp_path / "merged")), adapter[1], rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(UserError, match=r"trained on .*/home/base .*elsewhere/base is another"):
+        export(trained, tmp_path / "wrong", ExportOptions(base_model="base"))
+    with pytest.raises(UserError, match="is another model"):
+        load_tuned(config, trained, dtype=torch.float32, device=torch.device("cpu"))
+    (home / "base").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"no such directory .*/home/base; .*--base-model"):
+        export(trained, tmp_path / "again")
+    export(trained, tmp_path / "again", ExportOptions(base_model=str(tmp_path / "moved")))

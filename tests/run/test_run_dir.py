@@ -136,6 +136,53 @@ class TestFingerprintModel:
         assert self.changed(model, lambda root: (root / "config.json").write_text("{ }"))
         assert self.changed(model, lambda root: (root / "config.json").rename(root / "c.json"))
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "README.md",
+            ".DS_Store",
+            ".git/HEAD",
+            "log.txt",
+            "images/cat.png",
+            "trainer_state.json",
+            "optimizer.bin",
+            "optimizer.pt",
+            "prism_tune.yaml",
+            "provenance.json",
+            "modeling.py",  # no config names it
+            "checkpoint-4/model.safetensors",
+        ],
+    )
+    def test_what_lies_beside_a_model_is_none_of_it(self, model, name):
+        (model / name).parent.mkdir(exist_ok=True)
+        assert not self.changed(model, lambda root: (root / name).write_text("new"))
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "adapter_model.safetensors",
+            "adapter_config.json",
+            "generation_config.json",
+            "tokenizer.json",
+            "preprocessor_config.json",
+            "chat_template.jinja",
+            "additional_chat_templates/tool.jinja",
+        ],
+    )
+    def test_sees_everything_that_makes_the_model(self, model, name):
+        (model / name).parent.mkdir(exist_ok=True)
+        assert self.changed(model, lambda root: (root / name).write_text("new"))
+
+    def test_sees_code_that_a_config_names(self, model):
+        (model / "config.json").write_text('{"auto_map": {"AutoConfig": "modeling.Config"}}')
+        assert self.changed(model, lambda root: (root / "modeling.py").write_text("new"))
+
+    def test_sees_pickled_weights_only_where_they_are_the_ones_loaded(self, model):
+        pickled = model / "pytorch_model.bin"
+        assert not self.changed(model, lambda _: pickled.write_text("old"))
+        (model / "model.safetensors").unlink()
+        assert self.changed(model, lambda _: pickled.write_text("new"))
+
     def test_is_the_same_wherever_the_directory_lies(self, model, tmp_path):
         before = fingerprint_model(str(model), None)
         moved = model.rename(tmp_path / "moved")

@@ -201,10 +201,10 @@ def kill_at(point: str, step: int) -> None:
 
     finish = CheckpointWriter.finish
 
-    def die_unmarked(self: Any, directory: Path, model: Any) -> None:
+    def die_unmarked(self: Any, directory: Path, model: Any, **options: Any) -> None:
         if directory.name == f"checkpoint-{step}":
             die()
-        finish(self, directory, model)
+        finish(self, directory, model, **options)
 
     if point == "step":
         TuningTrainer.log = log_then_die  # type: ignore[method-assign]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from prism_tune.errors import ConfigError
 from prism_tune.training.arguments import (
+    WITHOUT_EFFECT,
     compute_dtype,
     deepspeed_options,
+    learning_options,
     training_arguments,
 )
 
@@ -145,3 +149,82 @@ def test_an_optimizer_in_the_deepspeed_file_cannot_override_our_rates(make_run, 
     options = {"deepspeed": path, "learning_rates": {"projector": 1e-3}}
     with pytest.raises(ConfigError, match=r"would override training\.learning_rates"):
         deepspeed_options(make_run(**options)[0])
+
+
+WITH_EFFECT = {
+    "accelerator_config",
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "auto_find_batch_size",
+    "average_tokens_across_devices",
+    "bf16",
+    "data_seed",
+    "dataloader_drop_last",
+    "dataloader_in_order",
+    "ddp_backend",
+    "ddp_broadcast_buffers",
+    "ddp_bucket_cap_mb",
+    "ddp_find_unused_parameters",
+    "ddp_static_graph",
+    "fp16",
+    "fsdp",
+    "fsdp_config",
+    "full_determinism",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "greater_is_better",
+    "ignore_data_skip",
+    "label_names",
+    "label_smoothing_factor",
+    "learning_rate",
+    "length_column_name",
+    "liger_kernel_config",
+    "load_best_model_at_end",
+    "lr_scheduler_kwargs",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_steps",
+    "metric_for_best_model",
+    "neftune_noise_alpha",
+    "num_train_epochs",
+    "optim",
+    "optim_args",
+    "optim_target_modules",
+    "parallelism_config",
+    "per_device_train_batch_size",
+    "restore_callback_states_from_checkpoint",
+    "seed",
+    "tf32",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
+    "train_sampling_strategy",
+    "use_cache",
+    "use_cpu",
+    "use_liger_kernel",
+    "warmup_steps",
+    "weight_decay",
+}
+
+
+def test_every_option_of_transformers_is_known_to_matter_or_not():
+    """A new version's new option belongs into one of the two lists; until then it counts."""
+    options = {field.name for field in dataclasses.fields(TrainingArguments)}
+    ours = {"output_dir", "deepspeed", "remove_unused_columns", "resume_from_checkpoint"}
+    assert not WITHOUT_EFFECT & WITH_EFFECT
+    assert options - ours == WITHOUT_EFFECT | WITH_EFFECT
+
+
+def test_an_option_nobody_knows_is_taken_to_matter(make_run):
+    before = learning_options(make_run(hf={"log_level": "error"})[0])
+    assert learning_options(make_run(hf={"log_level": "debug"})[0]) == before
+    assert learning_options(make_run(hf={"not_yet_known": 1})[0]) == {**before, "not_yet_known": 1}
+
+
+def test_a_default_that_is_spelt_out_changes_nothing(make_run):
+    hf = {"lr_scheduler_type": "cosine", "max_grad_norm": 1.0, "warmup_steps": 0.03}
+    assert learning_options(make_run(hf=hf)[0]) == learning_options(make_run()[0])

@@ -10,8 +10,10 @@ from support.training_runs import losses, weights
 from prism_tune.errors import UserError
 from prism_tune.training.checkpoints import CheckpointWriter
 from prism_tune.training.train import train
+from prism_tune.training.trainer import TuningTrainer
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_stops_the_run_and_is_not_gone_on_from(make_run, monkeypatch, caplog):
     caplog.set_level("INFO", logger="prism_tune")
     config, run = make_run()
@@ -42,3 +44,53 @@ def test_a_checkpoint_of_the_warm_up_may_hold_what_there_was_before(make_run, ca
     unchanged = [message for message in caplog.messages if "nothing differs" in message]
     first = run.training / "checkpoint-1"
     assert unchanged == [f"{first}: nothing differs from the initial weights yet"]
+
+
+def kill(patch, *, at_step):
+    """As a kill would, once the step is logged."""
+    log = TuningTrainer.log
+
+    def log_then_die(self, logs, start_time=None):
+        log(self, logs, start_time)
+        if self.state.global_step == at_step:
+            raise KeyboardInterrupt
+
+    patch.setattr(TuningTrainer, "log", log_then_die)
+
+
+STATES = ["optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"]
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_checkpoint_that_has_lost_its_state_is_not_gone_on_from(
+    make_run, monkeypatch, caplog, name
+):
+    caplog.set_level("INFO", logger="prism_tune")
+    config, run = make_run(hf={"save_total_limit": None})
+    with monkeypatch.context() as patch:
+        kill(patch, at_step=5)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run)
+    newest = run.training / "checkpoint-4"
+    (newest / name).unlink()
+    train(config, run)
+    assert f"{newest}: {name} is missing; training cannot go on from it" in caplog.messages
+    assert f"training: goes on from {run.training / 'checkpoint-2'}" in caplog.messages
+    config, whole = make_run("whole")
+    train(config, whole)
+    assert losses(run) == losses(whole)
+    expected, got = weights(whole.checkpoint), weights(run.checkpoint)
+    assert all(torch.equal(got[tensor], expected[tensor]) for tensor in expected)
+
+
+def test_a_checkpoint_of_the_model_alone_starts_the_training_anew(make_run, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="prism_tune")
+    config, run = make_run(hf={"save_only_model": True})
+    with monkeypatch.context() as patch:
+        kill(patch, at_step=5)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run)
+    train(config, run)
+    assert "checkpoint-4: holds the model alone (training.hf.save_only_model)" in caplog.text
+    assert "goes on from" not in caplog.text
+    assert len(losses(run)) == 6

@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import load_file
 from support.ranks import Ranks
 
-from prism_tune.data.collator import PackingCollator
-from prism_tune.data.packing import PackedBatchSampler
+from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.errors import ConfigError
 from prism_tune.run.timings import read_timings
-from prism_tune.training import batches
+from prism_tune.training import batches, trainer
 from prism_tune.training.callbacks import read_log
 from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.train import train
@@ -34,6 +33,16 @@ def weights(run):
     }
 
 
+class Padded:
+    """In place of `Packing`: the model attends as it always does."""
+
+    def __init__(self, model):
+        pass
+
+    def arguments(self, inputs):
+        return inputs
+
+
 @pytest.mark.parametrize(("tuning", "attention"), [("lora", "sdpa"), ("full", "eager")])
 def test_rows_train_what_padded_batches_of_the_same_records_do(
     make_run, mixed_pool, monkeypatch, tuning, attention
@@ -50,8 +59,9 @@ def test_rows_train_what_padded_batches_of_the_same_records_do(
     config, packed = make_run("packed", batching="packed", **options)
     train(config, packed)
     with monkeypatch.context() as patch:
-        patch.setitem(batches._SAMPLERS, "token_budget", PackedBatchSampler)
-        config, padded = make_run("padded", batching="token_budget", **options)
+        patch.setattr(batches, "PackingCollator", Collator)
+        patch.setattr(trainer, "Packing", Padded)
+        config, padded = make_run("padded", batching="packed", **options)
         train(config, padded)
     assert len(losses(packed)) >= 4
     assert losses(packed) == pytest.approx(losses(padded), rel=1e-4)
@@ -149,7 +159,7 @@ def test_a_model_that_cannot_be_packed_is_refused_before_the_first_step(make_run
 
 
 def test_a_finished_run_minds_the_budget_only_where_batches_count_tokens(make_run):
-    for batching, minds in [("packed", True), ("token_budget", True), ("random", False)]:
+    for batching, minds in [("packed", True), ("random", False)]:
         inputs = [
             stage_inputs(*make_run(batching=batching, tokens_per_batch=tokens))
             for tokens in (500, 600)

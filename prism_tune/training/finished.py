@@ -1,0 +1,89 @@
+"""The finished training of a run, and the one that may take its place.
+
+A first training works in `training/`. Where one has finished there, a new one works beside it, in
+`training.next/`, and changes places with it only once it has finished as well: until then nothing
+of the old one is touched. Two renames do it; a kill between them is mended by the next `train`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prism_tune.errors import UserError
+from prism_tune.models.adapters import PROVENANCE_NAME
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.stage import Stage
+from prism_tune.run.timings import rename_attempts
+from prism_tune.training.checkpoints import MARKER, NEXT, complete_checkpoints, work_directory
+from prism_tune.training.inputs import describe_changes
+
+logger = logging.getLogger(__name__)
+
+_OURS = ("stage.json", "config.yaml", "final", "final.partial", "log.jsonl", "skipped.json")
+
+
+def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:
+    """Whether there is anything to train; says so. Changes nothing.
+
+    Raises:
+        UserError: a training of other inputs, finished or with checkpoints to go on from, would be
+            replaced, and nobody said that it may be.
+    """
+    if force:
+        logger.info("training: runs anew (--force); what has finished stays until it is replaced")
+        return True
+    directory, stage = work_directory(run), Stage(run.training)
+    begun = complete_checkpoints(directory)
+    if begun and read_json(begun[0] / MARKER)["fingerprint"] == fingerprint(inputs):
+        return True
+    changed = stage.changed_inputs(inputs)
+    if changed == []:
+        logger.info("training: already finished with the same inputs, skipped")
+        return False
+    if changed is not None:
+        before, state = read_json(stage.path)["inputs"], "a finished training"
+    elif begun:
+        before = read_json(begun[0] / PROVENANCE_NAME)["inputs"]
+        state = f"an unfinished training ({begun[0].name})"
+    else:
+        return True
+    raise UserError(
+        f"{directory if changed is None else run.training}: holds {state} of other inputs, which "
+        f"this one would replace:\n{describe_changes(before, inputs)}\n"
+        "Another `name` trains beside it; --force replaces it (a finished model once the new one "
+        "has finished)"
+    )
+
+
+def swap_in(run: RunDir) -> None:
+    """Let a training that has finished beside the one before take its place; on one process.
+
+    What others have put into `training/` (Weights & Biases, a user's notes) stays there.
+    """
+    following, previous = run.root / NEXT, run.root / "training.previous"
+    if Stage(following).path.exists():
+        rename_attempts(run, following.name, run.training.name)
+        if run.training.exists():
+            _keep_others(run.training, following)
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(run.training, previous)
+        os.replace(following, run.training)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _keep_others(source: Path, target: Path) -> None:
+    """Move what no training of ours has written, without overwriting anything."""
+    for path in source.iterdir():
+        if path.name in _OURS or path.name.startswith("checkpoint-"):
+            continue
+        place = target / path.name
+        if not place.exists():
+            os.replace(path, place)
+        elif path.is_dir() and place.is_dir():
+            _keep_others(path, place)
