@@ -14,10 +14,10 @@ from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from prism_tune.config.sections import Config
+from prism_tune.data.batching import ModalityLengthSampler
 from prism_tune.data.collator import Collator
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.records import open_pool
-from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import load_for_tuning, prepare_tuning

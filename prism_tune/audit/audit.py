@@ -16,7 +16,7 @@ import orjson
 
 from prism_tune.audit.console import print_audit
 from prism_tune.audit.summary import (
-    Finding,
+    ListedFinding,
     list_findings,
     summarise_lengths,
     summarise_reasons,
@@ -99,7 +99,7 @@ def _examine(config: Config, run: RunDir, pool: Pool) -> dict[str, Any]:
     }
 
 
-def _write_lists(folder: Path, findings: Sequence[Finding]) -> None:
+def _write_lists(folder: Path, findings: Sequence[ListedFinding]) -> None:
     """One line a record, in `<reason>.jsonl`; lists of an earlier audit are removed."""
     for path in folder.glob("*.jsonl"):
         path.unlink()

@@ -25,7 +25,7 @@ _VERDICTS = ("fail", "skip", "keep")
 
 
 @dataclass(frozen=True)
-class Finding:
+class ListedFinding:
     """One reason found in one record.
 
     `record` is its index in the pool; negative, and different, for records that cannot be read.
@@ -36,23 +36,23 @@ class Finding:
     source: str
 
 
-def list_findings(pool: Pool, findings: Findings) -> list[Finding]:
+def list_findings(pool: Pool, findings: Findings) -> list[ListedFinding]:
     """All of them: records that cannot be read first, then in the order of the pool."""
     unreadable = [
-        Finding(-number, item, source)
+        ListedFinding(-number, item, source)
         for number, (item, source) in enumerate(
             zip(pool.skipped, pool.skipped_sources, strict=True), start=1
         )
     ]
     return unreadable + [
-        Finding(index, item, pool.sources[index])
+        ListedFinding(index, item, pool.sources[index])
         for index, items in findings.items()
         for item in items
     ]
 
 
 def summarise_reasons(
-    findings: Sequence[Finding], policy: Mapping[str, str]
+    findings: Sequence[ListedFinding], policy: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
     """{reason: policy, records, per_source, hint, list}, only of what was found."""
     summary: dict[str, dict[str, Any]] = {}
@@ -70,7 +70,7 @@ def summarise_reasons(
 
 
 def summarise_sources(
-    pool: Pool, findings: Sequence[Finding], policy: Mapping[str, str]
+    pool: Pool, findings: Sequence[ListedFinding], policy: Mapping[str, str]
 ) -> dict[str, dict[str, int]]:
     """{source: records, fail, skip, keep}; a record counts once, by its worst verdict."""
     worst: dict[int, tuple[str, str]] = {}
@@ -112,7 +112,7 @@ def summarise_lengths(
     }
 
 
-def _count_sources(findings: Sequence[Finding]) -> dict[str, int]:
+def _count_sources(findings: Sequence[ListedFinding]) -> dict[str, int]:
     """Records, not findings: a record with two missing images counts once."""
     distinct = {finding.record: finding.source for finding in findings}
     return dict(sorted(Counter(distinct.values()).items()))

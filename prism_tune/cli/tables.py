@@ -53,9 +53,9 @@ def export_subset(
     to: Annotated[Path, typer.Option("--to", help="The file to share.")],
 ) -> None:
     """Write a run's subset as hashes and ids: megabytes instead of gigabytes."""
-    from prism_tune.data.shared_subset import export_subset as run_export
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
+    from prism_tune.selection.shared_subset import export_subset as run_export
 
     setup_logging()
     run_export(RunDir(run), to)
@@ -71,8 +71,8 @@ def verify_subset(
     ] = None,
 ) -> None:
     """Make a shared subset from your copy of its pool; exit code 1 unless it is as published."""
-    from prism_tune.data.shared_subset import verify_subset as run_verify
     from prism_tune.run.log import setup_logging
+    from prism_tune.selection.shared_subset import verify_subset as run_verify
 
     setup_logging()
     verification = run_verify(shared, records, to)

@@ -13,15 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prism_tune.chat_formats import LAYOUTS, Layout
 from prism_tune.config.sections import Template
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER, Turn
-
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions."
-)
-"""LLaVA-1.5's system line (vicuna_v1)."""
 
 
 @dataclass(frozen=True)
@@ -30,42 +25,6 @@ class Rendered:
 
     text: str
     answer_spans: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """What stands around questions and answers; `end_token` is part of the answer."""
-
-    system: str
-    before_question: str
-    before_answer: str
-    answer_prefix: str
-    end_token: str
-    after_answer: str
-
-
-def _chat_v1(end_token: str) -> _Layout:
-    # The prompt of the official evaluation ends with a bare "ASSISTANT:", so the space is the
-    # model's to write. Between turns nothing follows the end token.
-    return _Layout(f"{SYSTEM} ", "USER: ", " ASSISTANT:", " ", end_token, "")
-
-
-_LAYOUTS: dict[str, _Layout] = {
-    "vicuna_v1": _chat_v1("</s>"),
-    "phi": _chat_v1("<|endoftext|>"),
-    "chatml": _Layout(
-        "", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "", "<|im_end|>", "\n"
-    ),
-    "llama3": _Layout(
-        "",
-        "<|start_header_id|>user<|end_header_id|>\n\n",
-        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-        "",
-        "<|eot_id|>",
-        "",
-    ),
-    "plain": _Layout("", "", "", "", "\n", ""),
-}
 
 
 def render(turns: Sequence[Turn], template: Template, processor: Any = None) -> Rendered:
@@ -81,11 +40,11 @@ def render(turns: Sequence[Turn], template: Template, processor: Any = None) -> 
     """
     if template == "processor":
         return _render_chat(turns, processor)
-    layout = _LAYOUTS[template]
-    pieces = [(layout.system, False)]
+    layout = LAYOUTS[template]
+    pieces = [(layout.opening, False)]
     for question, answer in zip(turns[::2], turns[1::2], strict=True):
         asked = _question(question.text, template)
-        pieces.append((layout.before_question + asked + layout.before_answer, False))
+        pieces.append((_ask(asked, layout), False))
         pieces.append((layout.answer_prefix + answer.text + layout.end_token, True))
         pieces.append((layout.after_answer, False))
     token = image_token(processor)
@@ -107,15 +66,15 @@ def render_prompt(
     asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0) + text
     if template == "processor":
         return _apply_chat([Turn("human", asked)], processor, is_prompt=True)
-    layout = _LAYOUTS[template]
+    layout = LAYOUTS[template]
     question = _question(asked, template)
-    prompt = layout.system + layout.before_question + question + layout.before_answer
+    prompt = layout.opening + _ask(question, layout)
     return prompt.replace(IMAGE_PLACEHOLDER, image_token(processor))
 
 
 def end_token(template: Template) -> str | None:
     """What ends an answer; None for `processor`, whose tokenizer knows."""
-    return None if template == "processor" else _LAYOUTS[template].end_token
+    return None if template == "processor" else LAYOUTS[template].end_token
 
 
 def check_end_token(template: Template, tokenizer: Any) -> None:
@@ -149,6 +108,10 @@ def _question(text: str, template: Template) -> str:
     if template == "plain":
         return IMAGE_PLACEHOLDER * text.count(IMAGE_PLACEHOLDER)
     return text
+
+
+def _ask(question: str, layout: Layout) -> str:
+    return layout.before_question + question + layout.after_question + layout.header
 
 
 def _join(pieces: Sequence[tuple[str, bool]]) -> Rendered:

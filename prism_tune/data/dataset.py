@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset
 
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import adds_special_tokens, check_end_token, render
 from prism_tune.data.images import ImageError, open_image
-from prism_tune.data.labels import IGNORED_LABEL, expand_spans, mask_labels
+from prism_tune.data.labels import IGNORED_LABEL, Span, expand_spans, mask_labels
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.policy import BadRecordError, apply_policy
 from prism_tune.data.records import Pool
@@ -108,22 +109,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         record = self.pool[index]
         rendered = render(record.turns, self.template, self.processor)
         images = [open_image(path) for path in self.pool.image_paths(index)]
-        inputs = self.processor(
-            images=images or None,
-            text=[rendered.text],
-            add_special_tokens=adds_special_tokens(rendered.text, self.processor.tokenizer),
-            return_offsets_mapping=True,
-            return_text_replacement_offsets=True,
-            return_tensors="pt",
-        )
-        spans = expand_spans(rendered, inputs.pop("text_replacement_offsets", None), len(images))
-        offsets = inputs.pop("offset_mapping")[0].tolist()
-        example = {
-            key: value[0] if key in TOKEN_KEYS else value
-            for key, value in inputs.items()
-            if isinstance(value, torch.Tensor)
-        }
-        example["labels"] = mask_labels(example["input_ids"], offsets, spans)
+        example = encode_text(rendered.text, rendered.answer_spans, images, self.processor)
         return self._cut(example)
 
     def _cut(self, example: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -183,6 +169,44 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         )
         usable.lengths_N = self.lengths_N[kept]
         return usable, skipped
+
+
+def encode_text(
+    text: str, spans: Sequence[Span], images: Sequence[Image.Image], processor: Any
+) -> dict[str, torch.Tensor]:
+    """A rendered text and its images as the model reads them, by the model's own processor.
+
+    Training, scoring and the extraction of features go through here.
+
+    Args:
+        text: with one image token for each image.
+        spans: [start, end) characters whose tokens are labelled. Without any, a tokenizer that
+            gives no offsets will do.
+        images: decoded.
+        processor: the model's.
+
+    Returns:
+        The processor's tensors (those of `TOKEN_KEYS` of shape L), and `labels` of shape L: the
+        token's id where its characters touch a span, else -100.
+    """
+    offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
+    outputs = processor(
+        images=list(images) or None,
+        text=[text],
+        add_special_tokens=adds_special_tokens(text, processor.tokenizer),
+        return_tensors="pt",
+        **(offsets if spans else {}),
+    )
+    inputs = {
+        key: value[0] if key in TOKEN_KEYS else value
+        for key, value in outputs.items()
+        if isinstance(value, torch.Tensor) and key != "offset_mapping"
+    }
+    if not spans:
+        return {**inputs, "labels": torch.full_like(inputs["input_ids"], IGNORED_LABEL)}
+    moved = expand_spans(spans, outputs.get("text_replacement_offsets"), len(images))
+    places = outputs["offset_mapping"][0].tolist()
+    return {**inputs, "labels": mask_labels(inputs["input_ids"], places, moved)}
 
 
 def image_token_id(processor: Any) -> int:

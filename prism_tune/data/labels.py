@@ -1,6 +1,6 @@
 """Which tokens carry loss: the answers and their end tokens, found by character spans.
 
-In: a rendered conversation, the processor's replacement offsets, the tokenizer's offsets. Out:
+In: the answers' characters, the processor's replacement offsets, the tokenizer's offsets. Out:
 labels. Nothing is counted, so no tokenizer's way of merging can shift a mask.
 
 Shape legend: L tokens of one record.
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from prism_tune.data.conversation import Rendered
 from prism_tune.errors import UserError
 
 IGNORED_LABEL = -100
@@ -22,11 +21,11 @@ IGNORED_LABEL = -100
 Span = tuple[int, int]
 
 
-def expand_spans(rendered: Rendered, replacements: Any, num_images: int) -> list[Span]:
-    """Move the answer spans to where they are after the processor expanded the image tokens.
+def expand_spans(spans: Sequence[Span], replacements: Any, num_images: int) -> list[Span]:
+    """Move spans of a text to where they are after the processor expanded the image tokens.
 
     Args:
-        rendered: text and spans before.
+        spans: before.
         replacements: the processor's `text_replacement_offsets` of a batch of one.
         num_images: how many placeholders were to be expanded.
 
@@ -47,7 +46,7 @@ def expand_spans(rendered: Rendered, replacements: Any, num_images: int) -> list
                 shift += len(item["replacement"]) - (item["span"][1] - item["span"][0])
         return position + shift
 
-    return [(move(start), move(end)) for start, end in rendered.answer_spans]
+    return [(move(start), move(end)) for start, end in spans]
 
 
 def mask_labels(

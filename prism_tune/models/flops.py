@@ -1,11 +1,14 @@
-"""What a model computes: the one formula of every estimate, and the sizes that go into it."""
+"""What a model computes: the one formula of every estimate, and the sizes that go into it.
+
+Without torch, so that who only plans can use it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
 
 
 def estimate_flops(*passes: tuple[int, float]) -> float:
@@ -17,13 +20,14 @@ def estimate_flops(*passes: tuple[int, float]) -> float:
     return 2.0 * sum(num_parameters * num_tokens for num_parameters, num_tokens in passes)
 
 
-def count_parameters(*modules: nn.Module | torch.Tensor) -> int:
-    """How many numbers modules hold, also where ZeRO-3 has partitioned them."""
-    total = 0
-    for module in modules:
-        assert isinstance(module, nn.Module)
-        total += sum(int(getattr(p, "ds_numel", p.numel())) for p in module.parameters())
-    return total
+def count_parameters(*modules: Any, trained_only: bool = False) -> int:
+    """How many numbers torch modules hold, also where ZeRO-3 has partitioned them."""
+    return sum(
+        int(getattr(parameter, "ds_numel", parameter.numel()))
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad or not trained_only
+    )
 
 
 def count_patches(pixel_values: torch.Tensor, config: Any) -> float:

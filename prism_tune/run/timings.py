@@ -3,9 +3,10 @@
 One entry per attempt: {stage, fingerprint, evidence, device, num_devices, start, end, finished,
 wall_seconds, device_seconds, counts}; counts are flops (an estimate from the model's architecture),
 tokens, images and records or questions.
-The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Attempts of
-another fingerprint of the stage are dropped. `evidence` is null, or the kind of evidence that the
-stage read and is charged for, whichever attempt of whichever run has computed it.
+The entry is rewritten at every `tick`, so that an attempt that was killed still counts. Where the
+stage has finished before, a new attempt stands under `<stage>.next` until it has finished too; then
+it takes the place of the others, as what it made does. `evidence` is null, or the kind of evidence
+that the stage read and is charged for, whichever attempt of whichever run has computed it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import open_log
+
+_NEXT = ".next"
 
 
 class StageTimer:
@@ -45,6 +48,8 @@ class StageTimer:
         restart: bool = False,
     ) -> None:
         self._run = run
+        self._stage = stage
+        self._names = (stage, f"{stage}{_NEXT}")
         self._restart = restart
         self._left_out = 0.0
         self._charged: list[dict[str, Any]] = []
@@ -65,6 +70,10 @@ class StageTimer:
 
     def __enter__(self) -> StageTimer:
         open_log(self._run.log)
+        own = self._entry["fingerprint"]
+        finished = [entry["fingerprint"] for entry in self._of_stage() if entry["finished"]]
+        if finished and (self._restart or any(other != own for other in finished)):
+            self._entry["stage"] += _NEXT
         self._before = self._earlier()
         self._save()
         return self
@@ -76,6 +85,13 @@ class StageTimer:
         traceback: TracebackType | None,
     ) -> None:
         self._entry["finished"] = kind is None
+        if kind is None and self._entry["stage"] != self._stage:
+            own = [entry for entry in self._before if entry["stage"] == self._entry["stage"]]
+            others = [
+                e for e in self._before if e["stage"] not in (self._stage, f"{self._stage}{_NEXT}")
+            ]
+            self._before = [*others, *({**entry, "stage": self._stage} for entry in own)]
+            self._entry["stage"] = self._stage
         self._save()
 
     def tick(self, **counts: float) -> None:
@@ -98,19 +114,23 @@ class StageTimer:
         self._charged = [dict(entry) for entry in entries]
         self._save()
 
+    def _of_stage(self) -> list[dict[str, Any]]:
+        return [entry for entry in read_timings(self._run) if entry["stage"] == self._stage]
+
     def _earlier(self) -> list[dict[str, Any]]:
         """What `timings.json` keeps beside this attempt: what is charged is charged anew."""
-        stage, fingerprint = self._entry["stage"], self._entry["fingerprint"]
-        return [
+        here = self._entry["stage"]
+        others = [entry for entry in read_timings(self._run) if entry["stage"] not in self._names]
+        replaced = self._of_stage() if here != self._stage else []
+        gone_on_with = [
             entry
             for entry in read_timings(self._run)
-            if entry["stage"] != stage
-            or (
-                entry["fingerprint"] == fingerprint
-                and entry["evidence"] is None
-                and not self._restart
-            )
+            if entry["stage"] == here
+            and entry["fingerprint"] == self._entry["fingerprint"]
+            and entry["evidence"] is None
+            and not self._restart
         ]
+        return [*others, *replaced, *gone_on_with]
 
     def _save(self) -> None:
         num_devices = self._entry["num_devices"]
@@ -132,13 +152,11 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
     return entries
 
 
-def rename_attempts(run: RunDir, stage: str, name: str) -> None:
-    """Let the attempts of one stage take the place of another's; nothing where there are none."""
+def latest_attempts(run: RunDir, stage: str) -> list[dict[str, Any]]:
+    """Those of the stage that is under way, else of the one that has finished."""
     entries = read_timings(run)
-    renamed = [{**entry, "stage": name} for entry in entries if entry["stage"] == stage]
-    if renamed:
-        kept = [entry for entry in entries if entry["stage"] not in (stage, name)]
-        write_json(run.timings, [*kept, *renamed])
+    following = [entry for entry in entries if entry["stage"] == f"{stage}{_NEXT}"]
+    return following or [entry for entry in entries if entry["stage"] == stage]
 
 
 def stage_total(run: RunDir, stage: str, quantity: str = "device_seconds") -> float | None:

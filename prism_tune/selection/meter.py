@@ -21,7 +21,7 @@ from prism_tune.models.load import pick_device
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import open_log
-from prism_tune.run.timings import StageTimer, read_timings
+from prism_tune.run.timings import StageTimer, latest_attempts
 
 STAGE = "selection"
 
@@ -80,7 +80,7 @@ def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[S
 
 def read_cost(run: RunDir) -> dict[str, Any]:
     """What the selection of a run has cost so far, for its manifest."""
-    entries = [entry for entry in read_timings(run) if entry["stage"] == STAGE]
+    entries = latest_attempts(run, STAGE)
     wall_seconds = sum(entry["wall_seconds"] for entry in entries)
     totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in _COUNTED}
     return {

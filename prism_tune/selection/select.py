@@ -48,13 +48,13 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         processor = load_processor(config.model)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
         with meter_selection(run, fingerprint(inputs), force=force) as meter:
-            main_first(stage.reopen)
             evidence, skipped = _gather_evidence(config, pool, verdict.skipped, meter, force)
             if is_main():
                 scorer = find_scorer(config.selection.scorer)
                 ranking = rank_pool(config, pool, evidence, skipped, scorer)
                 meter.count(records=len(pool))
                 assert verdict.num_tokens_N is not None
+                stage.reopen()  # only now: until here an earlier subset stays as it is
                 outputs = write_outputs(config, run, pool, ranking, evidence, verdict.num_tokens_N)
                 stage.finish(inputs, config=config, **outputs)
         barrier()

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from prism_tune.config.sections import Config
+from prism_tune.data.batching import PackedBatchSampler
 from prism_tune.data.collator import Collator, PackingCollator
-from prism_tune.data.packing import PackedBatchSampler
 
 
 class RowLoader(DataLoader[Any]):

@@ -19,7 +19,6 @@ from prism_tune.models.adapters import PROVENANCE_NAME
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.stage import Stage
-from prism_tune.run.timings import rename_attempts
 from prism_tune.training.checkpoints import MARKER, NEXT, complete_checkpoints, work_directory
 from prism_tune.training.inputs import describe_changes
 
@@ -68,7 +67,6 @@ def swap_in(run: RunDir) -> None:
     """
     following, previous = run.root / NEXT, run.root / "training.previous"
     if Stage(following).path.exists():
-        rename_attempts(run, following.name, run.training.name)
         if run.training.exists():
             _keep_others(run.training, following)
             shutil.rmtree(previous, ignore_errors=True)

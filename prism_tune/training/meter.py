@@ -1,8 +1,8 @@
 """What training has gone through: tokens, images, records, and the speed of each.
 
-FLOPs are an estimate over the language model, per token: forward 2 and gradients of activations 2
-per parameter, gradients of weights 2 per *trained* parameter (Kaplan et al. 2020 count 6 when all
-are trained). Attention scores, the vision tower and recomputation are left out.
+FLOPs are an estimate (`models/flops.py`) over the language model: a token passes its parameters
+forward and back, and once more those that are *trained* (Kaplan et al. 2020 count 6 a parameter
+when all are). The vision tower and recomputation are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 
 from prism_tune.data.collator import first_tokens
 from prism_tune.models.families import Parts
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
@@ -24,9 +25,7 @@ from prism_tune.run.timings import StageTimer
 _COUNTED = ("tokens", "images", "records")
 
 
-def stage_timer(
-    run: RunDir, stage: str, key: str, device: torch.device, *, restart: bool
-) -> StageTimer | None:
+def stage_timer(run: RunDir, key: str, device: torch.device, *, restart: bool) -> StageTimer | None:
     """Times the stage from now on, on the main process; the other ranks get None.
 
     Attempts that were killed count, unless `restart` throws their checkpoints away.
@@ -36,7 +35,7 @@ def stage_timer(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return StageTimer(
         run,
-        stage,
+        "training",
         fingerprint=key,
         device=name,
         num_devices=world_size(),
@@ -99,12 +98,7 @@ def build_meter(timer: StageTimer | None, model: TunedModel) -> Meter:
 
 def flops_per_token(model: nn.Module, found: Parts) -> float:
     """The estimate described above, from the parameter counts of the loaded model."""
-    language = sum(_size(p) for p in found.language_model.parameters())
-    language -= sum(_size(p) for p in found.base.get_input_embeddings().parameters())
-    trained = sum(_size(p) for p in model.parameters() if p.requires_grad)
-    return 4.0 * language + 2.0 * trained
-
-
-def _size(parameter: nn.Parameter) -> int:
-    """Number of elements, also where ZeRO-3 has partitioned them."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
+    language = count_parameters(found.language_model)
+    language -= count_parameters(found.base.get_input_embeddings())
+    trained = count_parameters(model, trained_only=True)
+    return estimate_flops((language, 1), (language, 1), (trained, 1))

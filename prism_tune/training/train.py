@@ -77,7 +77,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     key = fingerprint(inputs)
     with training_group(device, config.training):
         directory = work_directory(run)
-        timer = stage_timer(run, directory.name, key, device, restart=force)
+        timer = stage_timer(run, key, device, restart=force)
         checkpoint = None if force else find_checkpoint(directory, key)
         trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
         open_log(run.log)

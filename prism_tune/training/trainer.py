@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
+from prism_tune.data.batching import ModalityLengthSampler
 from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.data.sampler import ModalityLengthSampler
 from prism_tune.errors import UserError
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups

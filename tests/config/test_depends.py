@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from prism_tune.audit.audit import audit
 from prism_tune.config.depends import BY_CONTENT, DEPENDS, list_fields
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.records import open_pool
+from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
@@ -34,8 +36,15 @@ from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.meter import SelectionMeter
 from prism_tune.selection.select import select
+from prism_tune.training.train import train
 
-STAGES = {"audit": audit, "subset": select}
+
+def evaluate_untuned(config: Config, run: RunDir) -> None:
+    """Without a trained model, whose fingerprint is of what training depends on."""
+    evaluate(change(config, "training.tuning", "none"), run, force=False)
+
+
+STAGES = {"audit": audit, "subset": select, "model": train, "answers": evaluate_untuned}
 SOURCES = {
     "features": (FEATURES, "prefix"),
     "answer_losses": (ANSWER_LOSSES, "answers"),
@@ -72,9 +81,25 @@ def place(tiny_llava_dir, drawn_pool, tmp_path_factory):
     records[0]["picture"] = "unseen.png"
     draw_image(root / "pool/images/unseen.png", 99)
     (root / "pool/pool.json").write_text(json.dumps(records))
+    for folder in ("pope", "other_pope"):
+        write_pope(root / folder, "yes" if folder == "pope" else "no")
+    question = {"question_id": 1, "image": "0.png", "text": "what is it?", "answer": "red"}
+    (root / "asked.json").write_text(json.dumps([{**question, "category": "colour"}]))
     for family in ("clip", "siglip"):
         save_encoder(family, root / family)
-    return SimpleNamespace(root=root, model=tiny_llava_dir, records=records)
+    place = SimpleNamespace(root=root, model=tiny_llava_dir, records=records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRISM_TUNE_CACHE", str(root / "cache"))
+        select(base_config(place), RunDir(root / "run"))  # for training.records: subset
+    return place
+
+
+def write_pope(folder: Path, label: str) -> None:
+    folder.mkdir()
+    for split in ("random", "popular", "adversarial"):
+        question = {"question_id": 1, "image": "0.png", "text": "Is there a circle?"}
+        content = json.dumps({**question, "label": label}) + "\n"
+        (folder / f"coco_pope_{split}.json").write_text(content)
 
 
 @pytest.fixture
@@ -95,7 +120,25 @@ def base_config(place) -> Config:
                 "num_workers": 0,
             },
             "selection": {"dtype": "float32", "budget": 0.5},
-            "training": {"records": "pool", "deepspeed": None, "hf": {"max_steps": 1}},
+            "training": {
+                "records": "pool",
+                "batching": "packed",
+                "deepspeed": None,
+                "hf": {"max_steps": 2, "learning_rate": 0.01, "per_device_train_batch_size": 1},
+            },
+            "evaluation": {
+                "benchmarks": ["pope"],
+                "data": {
+                    "pope": {
+                        "annotations": str(place.root / "pope"),
+                        "image_dir": str(place.root / "pool/images"),
+                    },
+                    "quickstart": {
+                        "annotations": str(place.root / "asked.json"),
+                        "image_dir": str(place.root / "pool/images"),
+                    },
+                },
+            },
         }
     )
 
@@ -182,9 +225,14 @@ SECOND: dict[str, Any] = {
     "training.deepspeed": "configs/deepspeed/zero2.json",
     "training.batching": "random",
     "training.tokens_per_batch": 77,
-    "training.hf": {"max_steps": 2},
-    "evaluation.benchmarks": ["pope"],
-    "evaluation.data": {"pope": {"annotations": "pope"}},
+    "training.hf": {"max_steps": 3},
+    "evaluation.benchmarks": ["pope", "quickstart"],
+    "evaluation.data": lambda place: {
+        "pope": {
+            "annotations": str(place.root / "other_pope"),
+            "image_dir": str(place.root / "pool/images"),
+        }
+    },
     "evaluation.profile": "lmms_eval",
     "evaluation.controls": ["blind"],
     "evaluation.batch_size": 4,
@@ -269,26 +317,52 @@ def test_a_model_that_only_moved_reruns_nothing(place, base):
     assert rows_read("features", base, place) == rows_read("features", moved, place)
 
 
-@pytest.mark.parametrize("field", ["records", "image_dir", "model"])
-def test_a_file_that_changes_in_its_place_reruns_what_reads_it(field, place, base, tmp_path):
-    """The path stays; a record, a picture or the weights behind it do not."""
-    shutil.copytree(place.root / "pool", tmp_path / "pool")
+@pytest.mark.parametrize(
+    "name",
+    ["data.records", "data.image_dir", "model.path", "training.deepspeed", "evaluation.data"],
+)
+def test_a_file_that_changes_in_its_place_reruns_what_reads_it(name, place, base, tmp_path):
+    """The path stays; what lies behind it does not."""
+    for folder in ("pool", "pope"):
+        shutil.copytree(place.root / folder, tmp_path / folder)
     shutil.copytree(place.model, tmp_path / "model")
-    config = change(base, "data.records", str(tmp_path / "pool/pool.json"))
-    config = change(config, "data.image_dir", str(tmp_path / "pool/images"))
-    config = change(config, "model.path", str(tmp_path / "model"))
-    before = {name: deciding_inputs(s, config, tmp_path) for name, s in STAGES.items()}
-    rows = {name: rows_read(name, config, place) for name in ROWS}
-    if field == "records":
-        shutil.copy(other_records(place), tmp_path / "pool/pool.json")
-    elif field == "image_dir":
-        shutil.copy(f"{other_images(place)}/3.png", tmp_path / "pool/images/3.png")
+    deepspeed = tmp_path / "zero.json"
+    shutil.copy("configs/deepspeed/zero2.json", deepspeed)
+    asked = {"annotations": str(tmp_path / "pope"), "image_dir": str(place.root / "pool/images")}
+    config = base
+    for field, value in {
+        "data.records": str(tmp_path / "pool/pool.json"),
+        "data.image_dir": str(tmp_path / "pool/images"),
+        "model.path": str(tmp_path / "model"),
+        "training.deepspeed": str(deepspeed),
+        "training.batching": "random",
+        "evaluation.data": {"pope": asked},
+    }.items():
+        config = change(config, field, value)
+    before = {stage: deciding_inputs(run, config, tmp_path) for stage, run in STAGES.items()}
+    rows = {kind: rows_read(kind, config, place) for kind in ROWS}
+    replace_content(name, place, tmp_path)
+    changed = {
+        s for s, run in STAGES.items() if deciding_inputs(run, config, tmp_path) != before[s]
+    }
+    changed |= {kind for kind in ROWS if rows_read(kind, config, place) != rows[kind]}
+    assert changed == set(DEPENDS[name]) & (STAGES.keys() | ROWS)
+
+
+def replace_content(name: str, place, folder: Path) -> None:
+    if name == "data.records":
+        shutil.copy(other_records(place), folder / "pool/pool.json")
+    elif name == "data.image_dir":
+        shutil.copy(f"{other_images(place)}/3.png", folder / "pool/images/3.png")
+    elif name == "model.path":
+        shutil.copy(f"{other_model(place)}/model.safetensors", folder / "model")
+    elif name == "training.deepspeed":
+        content = json.loads((folder / "zero.json").read_text())
+        content["zero_optimization"]["overlap_comm"] = False
+        (folder / "zero.json").write_text(json.dumps(content))
     else:
-        shutil.copy(f"{other_model(place)}/model.safetensors", tmp_path / "model")
-    for name, stage in STAGES.items():
-        assert deciding_inputs(stage, config, tmp_path) != before[name], name
-    changed = {name for name in ROWS if rows_read(name, config, place) != rows[name]}
-    assert changed == (set(SOURCES) if field == "model" else ROWS)
+        shutil.rmtree(folder / "pope")
+        shutil.copytree(place.root / "other_pope", folder / "pope")
 
 
 @pytest.fixture
@@ -331,6 +405,8 @@ def _empty_sections() -> dict[str, Section]:
         ("subset", {"scorer": "d2", "options": {"difficulty": "el2n"}}),
         ("subset", {"scorer": "kernel_prism"}),
         ("subset", {"scorer": "length"}),
+        ("model", {}),
+        ("answers", {}),
     ],
 )
 def test_what_a_stage_reads_is_declared(artifact, selection, place, base, fields_read, tmp_path):
@@ -339,9 +415,11 @@ def test_what_a_stage_reads_is_declared(artifact, selection, place, base, fields
         config = change(config, f"selection.{key}", value)
     fields_read.clear()
     STAGES[artifact](config, RunDir(tmp_path / "runs/run"))
-    assert {"model.path", "data.records", "data.policy"} <= fields_read  # the note-taking works
+    assert {"model.path", "model.template", "data.policy"} <= fields_read  # noted indeed
     harmless = {name for name, artifacts in DEPENDS.items() if not artifacts}
     declared = {name for name, artifacts in DEPENDS.items() if artifact in artifacts}
+    if artifact == "answers":  # it says which model is asked, whose content is compared
+        declared.add("training.tuning")
     assert fields_read - declared - harmless == set()
 
 

@@ -7,7 +7,6 @@ import torch
 from support.tiny import build_processor, build_tokenizer, draw_image
 
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.conversation import Rendered
 from prism_tune.data.dataset import TuningDataset, check_label_share
 from prism_tune.data.labels import expand_spans, mask_labels
 from prism_tune.data.records import open_pool
@@ -172,14 +171,14 @@ def test_mask_labels_by_touch():
 
 
 def test_expand_spans_moves_what_stands_behind():
-    rendered = Rendered("ab<image>cd<image>ef", ((0, 2), (9, 11), (18, 20)))
+    spans = [(0, 2), (9, 11), (18, 20)]  # of "ab<image>cd<image>ef"
     moves = [
         {"span": (2, 9), "replacement": "<image>" * 3},
         {"span": (11, 18), "replacement": "<row><image>"},
     ]
-    assert expand_spans(rendered, [moves], 2) == [(0, 2), (23, 25), (37, 39)]
+    assert expand_spans(spans, [moves], 2) == [(0, 2), (23, 25), (37, 39)]
     with pytest.raises(UserError, match="reports 0 of 2 expanded image tokens"):
-        expand_spans(rendered, None, 2)
+        expand_spans(spans, None, 2)
 
 
 def test_label_share_has_to_be_plausible():

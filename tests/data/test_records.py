@@ -134,6 +134,22 @@ def test_fingerprint_is_the_content_not_the_file(tmp_path):
     assert first.fingerprint == copy.fingerprint
 
 
+def test_fingerprint_is_of_what_is_read_and_of_what_cannot_be(tmp_path):
+    """A subset holds the file's own text, so that counts too."""
+    records = [{**make(), "other_id": "b", "note": "x"}, {"id": "no turns"}]
+    skip = {"policy": {"no_conversations": "skip"}}
+    pools = [
+        open_records(tmp_path, records, **skip),
+        open_records(tmp_path, records, **skip, columns={"id": "other_id"}),
+        open_records(tmp_path, records, **skip, source_names={"coco": "photos"}),
+        open_records(tmp_path, [{**records[0], "note": "y"}, records[1]], **skip),
+        open_records(tmp_path, [records[0], {"id": "other"}], **skip),
+        open_records(tmp_path, records[::-1], **skip),
+    ]
+    assert len({pool.fingerprint for pool in pools}) == len(pools)
+    assert open_records(tmp_path, records, **skip).fingerprint == pools[0].fingerprint
+
+
 def test_a_changed_file_is_converted_again(tmp_path):
     open_records(tmp_path, [make()])
     assert len(open_records(tmp_path, [make(), make("x <image>")])) == 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from PIL import Image
 
 from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
 from prism_tune.data import screening
 from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
@@ -42,3 +45,35 @@ def test_runs_over_one_pool_keep_its_lengths_at_the_same_moment(
     for verdict in found:
         np.testing.assert_array_equal(verdict.num_tokens_N, lengths)
     assert len(list(tmp_path.rglob("lengths-*"))) == 1
+
+
+def test_lengths_are_kept_for_pictures_and_records_not_for_a_folder(
+    tiny_llava_dir, drawn_pool, tmp_path, monkeypatch
+):
+    """Some models give images of different sizes different lengths."""
+    monkeypatch.setenv("PRISM_TUNE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(drawn_pool.parent, tmp_path / "pool")
+    shutil.copytree(drawn_pool.parent, tmp_path / "moved")
+    estimated = []
+
+    def watch(pool, indices, processor, template):
+        estimated.append(pool.image_dir.parent.name)
+        return estimate_lengths(pool, indices, processor, template)
+
+    monkeypatch.setattr(screening, "estimate_lengths", watch)
+
+    def screen(images, **data):
+        data = {"records": str(drawn_pool), "image_dir": str(images), "num_workers": 0, **data}
+        model = {"path": str(tiny_llava_dir), "template": "vicuna_v1"}
+        config = Config.model_validate({"name": "a", "model": model, "data": data})
+        processor = load_processor(config.model)
+        screening.screen_pool(open_pool(config.data), config, processor)
+
+    screen(tmp_path / "pool" / "images")
+    screen(tmp_path / "moved" / "images")
+    assert estimated == ["pool"]
+    Image.new("RGB", (300, 40)).save(tmp_path / "moved" / "images" / "3.png")
+    screen(tmp_path / "moved" / "images")
+    assert estimated == ["pool", "moved"]
+    screen(tmp_path / "pool" / "images", source="image_folder")
+    assert estimated == ["pool", "moved", "pool"]

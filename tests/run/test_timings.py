@@ -6,7 +6,13 @@ import pytest
 
 from prism_tune.run import timings
 from prism_tune.run.folder import RunDir
-from prism_tune.run.timings import StageTimer, read_timings, stage_total, sum_attempts
+from prism_tune.run.timings import (
+    StageTimer,
+    latest_attempts,
+    read_timings,
+    stage_total,
+    sum_attempts,
+)
 
 
 class Clock:
@@ -86,6 +92,32 @@ def test_attempts_on_other_inputs_are_dropped_and_other_stages_kept(run, clock):
     assert stage_total(run, "training") == 1000.0
     assert stage_total(run, "selection") == 1.0
     assert stage_total(run, "evaluation/pope") == 100.0
+
+
+def test_a_finished_attempt_counts_until_another_one_has_finished_in_its_place(run, clock):
+    """A killed evaluation of another checkpoint leaves the finished one's results, and its time."""
+    with timer(run, fingerprint="f1"):
+        clock.seconds += 10
+    timer(run, fingerprint="f2").__enter__()  # killed
+    clock.seconds += 3
+    assert stage_total(run, "training") == 10.0
+    with timer(run, fingerprint="f2") as attempt:
+        clock.seconds += 5
+        attempt.tick()
+        assert stage_total(run, "training") == 10.0
+        assert sum_attempts(latest_attempts(run, "training"), "device_seconds") == 5.0
+    assert stage_total(run, "training") == 5.0
+    assert {entry["stage"] for entry in read_timings(run)} == {"training"}
+
+
+def test_what_was_begun_and_given_up_is_forgotten(run, clock):
+    with timer(run, fingerprint="f1"):
+        clock.seconds += 10
+    timer(run, fingerprint="f2").__enter__()
+    with timer(run, fingerprint="f1"):
+        clock.seconds += 1
+    assert stage_total(run, "training") == 11.0
+    assert {entry["stage"] for entry in read_timings(run)} == {"training"}
 
 
 def test_a_stage_that_never_ran_has_no_total(run):

@@ -379,3 +379,14 @@ def test_subset_of_a_parquet_pool_is_a_parquet_file(workplace):
     kept = [row["id"] for row in pq.read_table(run.subset).to_pylist()]
     assert kept == [record["id"] for record in before.subset]
     assert not (run.selection / "subset.json").exists()
+
+
+def test_a_selection_that_fails_leaves_the_finished_one_as_it_is(workplace, monkeypatch):
+    finished = workplace.select()
+    monkeypatch.setattr(extractor, "load_shallow", lambda *_, **__: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):  # noqa: PT011 - the fault has no words
+        workplace.select(selection__layer=2)
+    after = workplace.read(finished.run)
+    assert (after.subset, after.manifest) == (finished.subset, finished.manifest)
+    assert select_module.Stage(finished.run.selection).config().selection.layer == 1
+    assert not any(entry["finished"] for entry in read_timings(finished.run)[-1:])

@@ -155,11 +155,11 @@ def test_a_forced_training_replaces_only_once_it_has_finished(make_run, monkeypa
     assert "training: already finished with the same inputs, skipped" in caplog.messages
 
 
-@pytest.mark.parametrize("moves", [1, 2, 3, 4])
+@pytest.mark.parametrize("moves", [1, 2, 3])
 def test_a_kill_while_the_models_change_places_leaves_the_old_or_the_new(
     make_run, monkeypatch, caplog, moves
 ):
-    """It comes before one of four renames: the timings, a note, the old folder, the new one."""
+    """It comes before one of three renames: a note, the old folder, the new one."""
     caplog.set_level("INFO", logger="prism_tune")
     config, run = make_run(hf=SHORT)
     train(config, run)

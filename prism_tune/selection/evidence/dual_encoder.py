@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.errors import UserError
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
-from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.encoding import Encoded, unusable
 from prism_tune.selection.evidence.runner import Rows
 
 _FAMILIES = ("clip", "siglip")
@@ -98,7 +98,7 @@ class ImageDataset(Dataset[Encoded]):
         try:
             image = open_image(self._paths[number])
         except ImageError as error:
-            return Encoded({}, torch.zeros(0, dtype=torch.bool), 0, (error.reason, str(error)))
+            return unusable(error)
         pixels = self._process(images=[image], return_tensors="pt")["pixel_values"]
         return Encoded({"pixel_values": pixels}, torch.ones(self._num_patches), 1)
 

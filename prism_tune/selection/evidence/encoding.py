@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from prism_tune.config.sections import Template
-from prism_tune.data.conversation import Rendered, adds_special_tokens
-from prism_tune.data.dataset import TOKEN_KEYS, image_token_id
+from prism_tune.config.sections import Config, Template
+from prism_tune.data.dataset import TuningDataset, encode_text, image_token_id
 from prism_tune.data.images import ImageError, open_image
-from prism_tune.data.labels import IGNORED_LABEL, expand_spans, mask_labels
+from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool
 from prism_tune.selection.evidence.prompts import Prompt, PromptKind, build_prompt
 
@@ -70,34 +70,51 @@ class UnitDataset(Dataset[Encoded]):
         try:
             images = [open_image(path) for path in self._pool.image_paths(index)]
         except ImageError as error:
-            return Encoded({}, torch.zeros(0, dtype=torch.bool), 0, (error.reason, str(error)))
+            return unusable(error)
         prompt = build_prompt(self._pool[index], self._kind, self._template, self._processor)
         return encode(prompt, images, self._processor)
 
 
+class RecordDataset(Dataset[Encoded]):
+    """Encodes whole records exactly as training sees them; the tokens that carry loss are pooled.
+
+    Args:
+        pool: the records.
+        records: which of them, in this order.
+        config: its template and `data.max_length` are read.
+        processor: the model's.
+    """
+
+    def __init__(self, pool: Pool, records: Sequence[int], config: Config, processor: Any) -> None:
+        self._pool = pool
+        self._records = records
+        self._examples = TuningDataset(
+            pool, records, processor, config.model.template, config.data.max_length
+        )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, number: int) -> Encoded:
+        """The record's inputs, `labels` among them."""
+        index = self._records[number]
+        try:
+            inputs = self._examples.encode(index)
+        except (BadRecordError, ImageError) as error:
+            return unusable(error)
+        return Encoded(inputs, inputs["labels"] != IGNORED_LABEL, len(self._pool.images(index)))
+
+
 def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:
-    """Run the model's own processor on one prompt with its images."""
-    with_text = bool(prompt.instruction_spans)
-    offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
-    outputs = processor(
-        images=list(images),
-        text=[prompt.text],
-        add_special_tokens=adds_special_tokens(prompt.text, processor.tokenizer),
-        return_tensors="pt",
-        **(offsets if with_text else {}),
-    )
-    inputs = {
-        key: value[0] if key in TOKEN_KEYS else value
-        for key, value in outputs.items()
-        if isinstance(value, torch.Tensor) and key != "offset_mapping"
-    }
+    """One prompt with its images, and what of it is pooled."""
+    inputs = encode_text(prompt.text, prompt.instruction_spans, images, processor)
+    instruction_L = inputs.pop("labels") != IGNORED_LABEL
     pooled_L = inputs["input_ids"] == image_token_id(processor)
-    instruction_L = torch.zeros_like(pooled_L)
-    if with_text:
-        rendered = Rendered(prompt.text, prompt.instruction_spans)
-        spans = expand_spans(rendered, outputs.get("text_replacement_offsets"), len(images))
-        places = outputs["offset_mapping"][0].tolist()
-        instruction_L = mask_labels(inputs["input_ids"], places, spans) != IGNORED_LABEL
     if prompt.apart:
         return Encoded(inputs, pooled_L, len(images), instruction_L=instruction_L)
     return Encoded(inputs, pooled_L | instruction_L, len(images))
+
+
+def unusable(error: BadRecordError | ImageError) -> Encoded:
+    """Why a unit has no inputs."""
+    return Encoded({}, torch.zeros(0, dtype=torch.bool), 0, (error.reason, str(error)))

@@ -61,7 +61,8 @@ def compute_features(
     kind = _decide_prompt(config, pool, list(stores.values()), load, processor)
     units = find_units(config, pool, kind, processor, left_out)
     keys = units.keys
-    num_missing = len(set().union(*(store.missing(keys) for store in stores.values())))
+    lacking = set().union(*(store.missing(keys) for store in stores.values()))
+    num_missing = len(keys if force else lacking)
     logger.info(
         "features: %d image records have %d distinct inputs (%s prompts); %d to compute",
         *(int((units.unit_N >= 0).sum()), len(keys), kind, num_missing),

@@ -88,7 +88,12 @@ def compute_cosines(
     readings, description = [], {}
     for name, keys in zip(_NAMES, (sorted(pairs.paths), sorted(pairs.texts)), strict=True):
         store = EvidenceStore(config.output_dir, name, _depends(config))
-        logger.info("%s: %d distinct; %d to compute", name, len(keys), len(store.missing(keys)))
+        logger.info(
+            "%s: %d distinct; %d to compute",
+            name,
+            len(keys),
+            len(keys if force else store.missing(keys)),
+        )
         computation = _plan(config, pool, pairs, encoder, began)[name]
         num_computed = fill([store], keys, computation, meter, force=force)
         description[name] = {"num_units": len(keys), "num_computed": num_computed}

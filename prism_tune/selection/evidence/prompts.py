@@ -7,7 +7,7 @@ A record goes in; its prompt (and which characters are instruction) comes out.
 - "whole": the conversation, for models where that does not hold.
 - "joint": up to the end of the last question; the questions' tokens are pooled too.
 - "pair": the same prompt; the questions' tokens are pooled apart from the image tokens.
-- "answers": the conversation, with the answers' places (see `record_encoding.py`).
+- "answers": the conversation, with the answers' places (see `encoding.RecordDataset`).
 """
 
 from __future__ import annotations

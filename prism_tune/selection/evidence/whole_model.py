@@ -34,9 +34,8 @@ from prism_tune.models.flops import count_parameters, count_patches, estimate_fl
 from prism_tune.models.load import load_model, pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.encoding import Encoded, RecordDataset
 from prism_tune.selection.evidence.filling import Computation, fill
-from prism_tune.selection.evidence.record_encoding import RecordDataset
 from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Reading, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
@@ -172,7 +171,7 @@ def whole_model_source(
         processor = load_processor(config.model)
         units = find_units(config, pool, "answers", processor, left_out)
         keys = units.keys
-        num_missing = len(store.missing(keys))
+        num_missing = len(keys if force else store.missing(keys))
         title = name.replace("_", " ")
         logger.info("%s: %d distinct records; %d to compute", title, len(keys), num_missing)
         computation = Computation(

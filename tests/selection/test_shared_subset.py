@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
 from prism_tune.config.sections import Config
-from prism_tune.data import shared_subset
-from prism_tune.data.shared_subset import export_subset, verify_subset
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
 from prism_tune.run.folder import RunDir
+from prism_tune.selection import shared_subset
 from prism_tune.selection.select import select
+from prism_tune.selection.shared_subset import export_subset, verify_subset
 
 
 @pytest.fixture(scope="module")
