@@ -14,7 +14,7 @@ from prism_tune import __version__
 from prism_tune.cli.benchmarks import data, judge, score
 from prism_tune.cli.compare import compare, plan
 from prism_tune.cli.models import assemble, export
-from prism_tune.cli.options import answer_for
+from prism_tune.cli.options import end_with_errors
 from prism_tune.cli.report import report
 from prism_tune.cli.run import run
 from prism_tune.cli.stages import audit, evaluate, prepare, preview, select, show, train
@@ -64,5 +64,5 @@ def of_every_verb(
 
 
 def main() -> None:
-    """Run the command line; a `UserError` becomes one message and an exit code."""
-    answer_for(app)
+    """Run the command line."""
+    end_with_errors(app)

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from prism_tune.cli.options import Overrides, answer_for, open_run
+from prism_tune.cli.options import Overrides, end_with_errors, open_run
 from prism_tune.cli.run import Launch, NumProcesses
 
 GRIDS = Path("configs/experiments/tables")
@@ -73,7 +73,7 @@ def check_selections(paths: Sequence[str]) -> NoReturn:
     from prism_tune.config.load import load_config
     from prism_tune.selection.inputs import resolve_selection
 
-    answer_for(lambda: [resolve_selection(load_config(path)) for path in paths])
+    end_with_errors(lambda: [resolve_selection(load_config(path)) for path in paths])
     sys.exit(0)
 
 

@@ -1,4 +1,4 @@
-"""What several verbs ask for, a verb whose many options are one value, and what errors become."""
+"""What several verbs ask for, what errors become, and a verb whose many options are one value."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     return config, RunDir(Path(config.output_dir) / config.name)
 
 
+def end_with_errors(call: Callable[[], object]) -> None:
+    """Call it; a `UserError` becomes one message and an exit code."""
+    from prism_tune.errors import ConfigError, UserError
+
+    try:
+        call()
+    except UserError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
 def spread(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb as typer reads it: its last parameter, a dataclass, as one option a field."""
     *plain, grouped = signature(verb, eval_str=True).parameters.values()
@@ -46,14 +57,3 @@ def spread(verb: Callable[..., None]) -> Callable[..., None]:
     call.__name__, call.__doc__ = verb.__name__, verb.__doc__
     call.__signature__ = Signature([*plain, *options.values()])  # type: ignore[attr-defined]
     return call
-
-
-def answer_for(call: Callable[[], object]) -> None:
-    """Call it; a `UserError` becomes one message and an exit code."""
-    from prism_tune.errors import ConfigError, UserError
-
-    try:
-        call()
-    except UserError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -6,12 +6,12 @@ skipped; what fails ends the job, and the same command goes on from there.
 
 from __future__ import annotations
 
+import runpy
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from runpy import run_module
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -80,9 +80,9 @@ def find_launcher(launch: Kind | None, num_processes: int | None) -> Launcher:
 
 
 def run_arguments(arguments: Sequence[str]) -> NoReturn:
-    """The command line with these arguments, in a process of its own."""
+    """As `python -m prism_tune` with these arguments would, in a process that is its own."""
     sys.argv = ["prism-tune", *arguments]
-    run_module("prism_tune", run_name="__main__")
+    runpy.run_module("prism_tune", run_name="__main__")
     sys.exit(0)
 
 

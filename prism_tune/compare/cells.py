@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +25,13 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from prism_tune.compare.files import look_at_images, look_at_model, look_at_path
 from prism_tune.config.depends import DEPENDS, list_fields
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
-from prism_tune.run.fingerprints import fingerprint, fingerprint_model, fingerprint_path
+from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_json
 
 Verb = Literal["audit", "select", "train", "evaluate"]
@@ -100,15 +100,14 @@ class Cell:
     def _inputs(self) -> dict[str, str]:
         """What each of its results depends on: config fields, and the files that some stand for."""
         values = list_fields(self.config)
-        for name in ("model.path", "data.records", "training.deepspeed"):
-            is_model = name == "model.path"
-            values[name] = [
-                values[name],
-                values[name] and _fingerprint(values[name], is_model=is_model),
-            ]
-        data = self.config.evaluation.data
-        asked = [data[n].annotations for n in self.config.evaluation.benchmarks if n in data]
-        values["evaluation.data"] = [values["evaluation.data"], *map(_fingerprint, asked)]
+        model, data = self.config.model, self.config.data
+        values["model.path"] = [model.path, look_at_model(model.path, model.revision)]
+        values["data.image_dir"] = [data.image_dir, look_at_images(data.model_dump_json())]
+        for name in ("data.records", "training.deepspeed"):
+            values[name] = [values[name], values[name] and look_at_path(values[name])]
+        asked = self.config.evaluation.data
+        names = [asked[n].annotations for n in self.config.evaluation.benchmarks if n in asked]
+        values["evaluation.data"] = [values["evaluation.data"], *map(look_at_path, names)]
         return {
             artifact: fingerprint({n: v for n, v in values.items() if artifact in DEPENDS[n]})
             for artifact in ("subset", "model", "answers")
@@ -136,17 +135,11 @@ def plan_cells(config: Config, run: RunDir, patterns: Sequence[str] = ("*",)) ->
             f"compare.baseline: {wanted.baseline!r} is none of compare.selectors: "
             + ", ".join(selections)
         )
-    cells = [
-        cell
-        for seed in wanted.seeds
-        for cell in (
-            *(
-                _selector_cell(config, run, place, chosen, seed)
-                for place, chosen in _budgeted(config, wanted, selections)
-            ),
-            *(_row_cell(row, run, name, seed) for name, row in rows.items()),
-        )
-    ]
+    cells = []
+    for seed in wanted.seeds:
+        for place, chosen in _budgeted(config, wanted, selections):
+            cells.append(_selector_cell(config, run, place, chosen, seed))
+        cells += [_row_cell(row, run, name, seed) for name, row in rows.items()]
     matching = [c for c in cells if any(fnmatch(c.selector, pattern) for pattern in patterns)]
     if not matching:
         raise ConfigError(f"{config.name}: no row is called {' or '.join(patterns)}")
@@ -177,9 +170,7 @@ def require_section(config: Config) -> CompareConfig:
         ConfigError: it has none, or it lacks what it needs.
     """
     if config.compare is None:
-        raise ConfigError(
-            "compare: no such section in the config; configs/experiments/comparison.yaml has one"
-        )
+        raise ConfigError("compare: no such section; configs/experiments/comparison.yaml has one")
     if bool(config.compare.selectors) == bool(config.compare.rows):
         raise ConfigError("compare: expected either `selectors` or `rows`")
     if config.compare.selectors and not config.compare.metrics:
@@ -188,11 +179,6 @@ def require_section(config: Config) -> CompareConfig:
             "results.json"
         )
     return config.compare
-
-
-def look_at_files_again() -> None:
-    """Forget what files held: since they were looked at, they may have been made."""
-    _fingerprint.cache_clear()
 
 
 def stages_of(config: Config) -> tuple[Verb, ...]:
@@ -293,8 +279,3 @@ def _named(entry: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]
 def _row_cell(row: Config, run: RunDir, name: str, seed: int) -> Cell:
     config = row.model_copy(update={"name": f"{name}-seed{seed}", "seed": seed})
     return Cell(name, None, seed, config, stages_of(config), run.root / "cells" / config.name)
-
-
-@cache
-def _fingerprint(path: str, *, is_model: bool = False) -> str:
-    return fingerprint_model(path, None) if is_model else fingerprint_path(Path(path))

@@ -19,11 +19,11 @@ from typing import Any
 from prism_tune.compare.cells import (
     Budget,
     Cell,
-    look_at_files_again,
     plan_before,
     plan_cells,
     require_section,
 )
+from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.launch import Launcher
 from prism_tune.compare.workers import Main, run_forked, share_out
 from prism_tune.config.load import render_config

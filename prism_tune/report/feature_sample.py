@@ -56,7 +56,7 @@ class FeatureSample:
         return values_R / total if total > 0 else values_R
 
     def project(self) -> FloatArray:
-        """Two coordinates of each record, (R, 2): its first principal components."""
+        """Each record on the first two principal axes, (R, 2)."""
         values_R, vectors_RR = self._centred_eigen
         points = vectors_RR[:, :2] * np.sqrt(values_R[:2])
         signs = np.sign(points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])])

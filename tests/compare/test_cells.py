@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+from support.tiny import draw_image
 
-from prism_tune.compare.cells import look_at_files_again, plan_before, plan_cells
+from prism_tune.compare.cells import plan_before, plan_cells
+from prism_tune.compare.files import look_at_files_again
 from prism_tune.config.load import load_config, render_config
 from prism_tune.errors import ConfigError
 from prism_tune.run.folder import RunDir
@@ -84,6 +87,19 @@ def test_what_has_changed_is_named(write_config):
     assert plan(path, "training.lora.r=8")[0].changed() == ["model"]
     assert plan(path, "evaluation.batch_size=3")[0].changed() == ["answers"]
     assert plan(path, "tracking.project=x", "data.num_workers=1")[0].changed() == []
+
+
+def test_other_pictures_under_the_same_names_are_a_change(write_config, drawn_pool, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(drawn_pool.parent, own)
+    overrides = [f"data.records={own / drawn_pool.name}", f"data.image_dir={own}/images"]
+    path = write_config(TWO)
+    plan(path, *overrides)[0].finish(None)
+    assert plan(path, *overrides)[0].state() == "finished"
+    picture = next(file for file in (own / "images").rglob("*.*") if file.is_file())
+    draw_image(picture, 77)
+    look_at_files_again()
+    assert plan(path, *overrides)[0].changed() == ["subset", "model"]
 
 
 def test_what_cells_start_from_comes_first_where_they_need_it(write_config, tmp_path):

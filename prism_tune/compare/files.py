@@ -1,0 +1,41 @@
+"""What the files that cells read hold, looked at once in a call: many cells read the same."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from prism_tune.config.sections import DataConfig
+from prism_tune.data.records import open_pool
+from prism_tune.run.fingerprints import fingerprint_model, fingerprint_path
+
+
+@cache
+def look_at_model(path: str, revision: str | None) -> str:
+    """The fingerprint of a model."""
+    return fingerprint_model(path, revision)
+
+
+@cache
+def look_at_images(data: str) -> str | None:
+    """The fingerprint of a pool's pictures, by their content; None where the pool is not a file.
+
+    Args:
+        data: the config's `data` section as JSON.
+    """
+    section = DataConfig.model_validate_json(data)
+    if not Path(section.records).is_file():
+        return None
+    return open_pool(section).image_index.fingerprint
+
+
+@cache
+def look_at_path(path: str) -> str:
+    """The fingerprint of a file or folder, or of the name where there is neither."""
+    return fingerprint_path(Path(path))
+
+
+def look_at_files_again() -> None:
+    """Forget what files held: since they were looked at, they may have been made."""
+    for look in (look_at_model, look_at_images, look_at_path):
+        look.cache_clear()
