@@ -13,7 +13,7 @@ from prism_tune.cli.app import app
 from prism_tune.config.load import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 VERBS = {command.name or command.callback.__name__ for command in app.registered_commands}
 GROUPS = {group.name for group in app.registered_groups}
 VERBS |= GROUPS

@@ -35,11 +35,6 @@ class RunDir:
     root: Path
 
     @property
-    def config(self) -> Path:
-        """The resolved config."""
-        return self.root / "config.yaml"
-
-    @property
     def timings(self) -> Path:
         """What each stage took (see `timings.py`)."""
         return self.root / "timings.json"

@@ -17,6 +17,8 @@ from prism_tune.config.load import load_config
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.usefixtures("server")
 NAMES = ["sound", "killed", "once", "defect", "mistake", "last"]
 

@@ -11,6 +11,8 @@ from prism_tune.compare import launch
 from prism_tune.compare.launch import Launcher, choose_launcher
 from prism_tune.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ["train", "my.yaml", "seed=1"]
 TABLES = ["tables", "main"]
 

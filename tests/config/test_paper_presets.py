@@ -27,6 +27,8 @@ from prism_tune.run.folder import RunDir, read_json, write_atomic
 from prism_tune.selection.select import select
 from prism_tune.training.train import train
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = Path(__file__).parents[2] / "configs" / "experiments"
 GRIDS = {path.stem: load_config(path) for path in sorted(EXPERIMENTS.glob("tables/*.yaml"))}
 CELLS = {

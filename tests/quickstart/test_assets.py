@@ -19,6 +19,8 @@ from prism_tune.quickstart.assets import (
     wheel_dir,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def build_wheel(folder, content: str = "red circle") -> Wheel:
     """A wheel pip accepts, holding `drawings/a.txt` and `drawings/b.txt`."""

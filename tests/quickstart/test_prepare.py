@@ -19,6 +19,8 @@ from prism_tune.quickstart.pool import build_pool, parse_questions
 from prism_tune.quickstart.prepare import prepare
 from prism_tune.quickstart.vision_tower import ONNX_MEMBER, convert_onnx
 
+pytestmark = pytest.mark.slow
+
 YAML = Path(__file__).parents[2] / "configs/experiments/quickstart.yaml"
 
 

@@ -24,6 +24,8 @@ from prism_tune.report.verdict import describe_run
 from prism_tune.results.overlap import measure_overlap
 from prism_tune.run.folder import RunDir, read_json, write_json
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(runs, tmp_path) -> RunDir:

@@ -12,6 +12,8 @@ from prism_tune.training.checkpoints import CheckpointWriter
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_damaged_checkpoint_stops_the_run_and_is_not_gone_on_from(make_run, monkeypatch, caplog):
     caplog.set_level("INFO", logger="prism_tune")

@@ -19,6 +19,8 @@ from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"max_steps": 2, "save_steps": 1}
 LONGER = {"max_steps": 4, "save_steps": 1}
 

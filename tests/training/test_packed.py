@@ -17,6 +17,8 @@ from prism_tune.training.callbacks import read_log
 from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.train import train
 
+pytestmark = pytest.mark.slow
+
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 EPOCHS = {"max_steps": -1, "num_train_epochs": 2, "save_strategy": "no"}
 

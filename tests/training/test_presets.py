@@ -147,6 +147,7 @@ def adapted_modules(directory):
 @pytest.mark.parametrize(
     ("align", "tunings", "architecture", "tokens"), PRESETS, ids=[preset[0] for preset in PRESETS]
 )
+@pytest.mark.slow
 def test_assembled_aligned_and_tuned(tmp_path, drawn_pool, align, tunings, architecture, tokens):
     torch.manual_seed(0)
     tower = write_tower(tmp_path / "clip")

@@ -11,6 +11,8 @@ from support.training_runs import losses
 from prism_tune.run.folder import read_json
 from prism_tune.training.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(monkeypatch):
