@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from prism_tune.data.images import ImageError, opened_image, resolve_image
 from prism_tune.data.records import Pool
-from prism_tune.report.run_files import ReportRun
+from prism_tune.results.runs import FinishedRun
 
 SIDE_PIXELS = 192
 
@@ -30,7 +30,7 @@ _FEWEST_FOR_PROCESSES = 400  # below, starting them takes longer than the work
 _NAMES_PER_TASK = 16
 
 
-def write_thumbnails(run: ReportRun, rows: Iterable[int], folder: Path) -> dict[str, str]:
+def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dict[str, str]:
     """Write the first image of each record to `thumbs/`, once where records share it.
 
     Args:

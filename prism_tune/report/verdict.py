@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from prism_tune.report.formats import count, number, percent, seconds
-from prism_tune.report.run_files import ReportRun
+from prism_tune.results.runs import FinishedRun
 
 _NARROW_CONE = 0.5
 _EVEN = 0.02  # sources whose kept shares differ by no more are said to be kept evenly
 
 
-def table_row(run: ReportRun) -> Mapping[str, Mapping[str, Any]] | None:
+def table_row(run: FinishedRun) -> Mapping[str, Mapping[str, Any]] | None:
     """The run's own row of its main table; None where no table was made."""
     for row in run.tables.get("main", {}).get("rows", []):
         if run.name in row.get("Run", {}).get("names", ()):
@@ -23,7 +23,7 @@ def table_row(run: ReportRun) -> Mapping[str, Mapping[str, Any]] | None:
     return None
 
 
-def describe_run(run: ReportRun) -> list[str]:
+def describe_run(run: FinishedRun) -> list[str]:
     """The sentences, the most important first; at least one."""
     found = [
         _say_kept(run),
@@ -36,7 +36,7 @@ def describe_run(run: ReportRun) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _say_kept(run: ReportRun) -> str:
+def _say_kept(run: FinishedRun) -> str:
     manifest = run.manifest
     if manifest is None:
         if run.config.training.tuning == "none":
@@ -53,7 +53,7 @@ def _say_kept(run: ReportRun) -> str:
     return text + (f"; {count(skipped)} unusable records were left out." if skipped else ".")
 
 
-def _say_random(run: ReportRun) -> str:
+def _say_random(run: FinishedRun) -> str:
     """The table's own judgement of the selector against Random."""
     row = table_row(run)
     if row is None or run.manifest is None:
@@ -62,7 +62,7 @@ def _say_random(run: ReportRun) -> str:
     return verdict
 
 
-def _say_cost(run: ReportRun) -> str:
+def _say_cost(run: FinishedRun) -> str:
     select, tune = run.total("selection"), run.total("training")
     if select is None:
         return ""
@@ -72,7 +72,7 @@ def _say_cost(run: ReportRun) -> str:
     return text + "."
 
 
-def _say_cone(run: ReportRun) -> str:
+def _say_cone(run: FinishedRun) -> str:
     measured = (run.manifest or {}).get("anisotropy")
     if measured is None:
         return ""
@@ -86,7 +86,7 @@ def _say_cone(run: ReportRun) -> str:
     )
 
 
-def _say_balance(run: ReportRun) -> str:
+def _say_balance(run: FinishedRun) -> str:
     records = run.records
     if records is None:
         return ""
@@ -109,7 +109,7 @@ def _say_balance(run: ReportRun) -> str:
     return f"The sources are kept unevenly: {spread} (least {names[0]}, most {names[1]})."
 
 
-def _say_sight(run: ReportRun) -> list[str]:
+def _say_sight(run: FinishedRun) -> list[str]:
     """What is left of the first metric when the image is taken away."""
     sentences = []
     for name, result in run.results.items():

@@ -19,19 +19,18 @@ from prism_tune.results.columns import Column, ColumnSet
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import selection_cost
 from prism_tune.results.overlap import (
-    Choice,
     Plant,
     measure_overlap,
-    read_choice,
     read_planted,
     removed_shares,
     repeated_share,
 )
+from prism_tune.results.records import RecordTable
 from prism_tune.results.rows import Row
 from prism_tune.results.runs import FinishedRun
 
 Found = dict[str, Any]
-Choices = Mapping[int, Choice]
+Choices = Mapping[int, RecordTable]
 """By seed."""
 
 
@@ -115,7 +114,7 @@ def _check_metrics(comparison: Comparison) -> None:
 def _read_choices(row: GridRow) -> Choices:
     if row.budget is None:
         return {}
-    return {run.config.seed: read_choice(run.run) for run in row.runs}
+    return {run.config.seed: run.records for run in row.runs if run.records is not None}
 
 
 def _build_row(
@@ -183,7 +182,7 @@ def _overlap(
 ) -> dict[str, dict[str, float | None]]:
     """Jaccard of the subsets of two selectors under the same seed, mean over seeds."""
     kept = {
-        row.selector: {seed: choice.kept for seed, choice in of_row.items()}
+        row.selector: of_row
         for row, of_row in zip(rows, choices, strict=True)
         if row.budget == budget
     }

@@ -31,6 +31,7 @@ def grid_row(runs):
             run = RunDir(runs.write(name, [result], scorer=selector, seed=seed, **options))
             verdicts = [uid in kept for uid in "abcd"]
             table = {"uid": list("abcd"), "id": list("abcd"), "source": list("xxyy")}
+            table |= {"score": [0.1] * 4, "rank": [1] * 4, "reason": ["ranked"] * 4}
             run.selection.mkdir(exist_ok=True)
             pq.write_table(
                 pa.table({**table, "selected": verdicts}), run.selection / "scores.parquet"

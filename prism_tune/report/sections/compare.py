@@ -10,25 +10,25 @@ from itertools import combinations
 
 from prism_tune.report.figures import Figure, bar_size, category_colour, named_axis, single
 from prism_tune.report.formats import MISSING, count, number, percent, plot_text, seconds
-from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections.training import format_interval
 from prism_tune.report.verdict import table_row
 from prism_tune.results.columns import Metric, list_metrics
 from prism_tune.results.overlap import Overlap, overlap_matrix
+from prism_tune.results.runs import FinishedRun
 
 _MAX_SOURCES = 16
 _PAIR_HEADER = ("Subsets", "Kept", "Kept by the other", "Shared", "Jaccard", "Expected of random")
 _COST_HEADER = ("Run", "Selector", "Kept", "Selecting", "Tuning", "Rel.", "C")
 
 
-def build(runs: Sequence[ReportRun], page: PageFolder) -> Section:
+def build(runs: Sequence[FinishedRun], page: PageFolder) -> Section:
     """The section; the first run is the report's own."""
     if len(runs) < 2:
         return Section("compare", "Compare", "compare.html", {"ready": False})
     names = _distinct_names(runs)
     selected = [(name, run) for name, run in zip(names, runs, strict=True) if run.records]
-    matrix = overlap_matrix([run.records.kept for _, run in selected if run.records])
+    matrix = overlap_matrix([run.records for _, run in selected if run.records])
     figures: dict[str, Figure] = {}
     if len(selected) > 1:
         figures["overlap"] = _overlap_plot([name for name, _ in selected], matrix)
@@ -50,7 +50,7 @@ def build(runs: Sequence[ReportRun], page: PageFolder) -> Section:
     return Section("compare", "Compare", "compare.html", values, scripts)
 
 
-def _distinct_names(runs: Sequence[ReportRun]) -> list[str]:
+def _distinct_names(runs: Sequence[FinishedRun]) -> list[str]:
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return names
@@ -78,7 +78,7 @@ def _overlap_plot(names: Sequence[str], matrix: Sequence[Sequence[Overlap]]) -> 
     return single([heatmap], {"xaxis": across, "yaxis": named_axis(names)})
 
 
-def _source_names(selected: Sequence[tuple[str, ReportRun]]) -> list[str]:
+def _source_names(selected: Sequence[tuple[str, FinishedRun]]) -> list[str]:
     """The sources of all pools, those with the most kept records first."""
     kept: dict[str, int] = {}
     for _, run in selected:
@@ -87,7 +87,7 @@ def _source_names(selected: Sequence[tuple[str, ReportRun]]) -> list[str]:
     return sorted(kept, key=lambda name: (-kept[name], name))[:_MAX_SOURCES]
 
 
-def _composition_plot(selected: Sequence[tuple[str, ReportRun]]) -> Figure:
+def _composition_plot(selected: Sequence[tuple[str, FinishedRun]]) -> Figure:
     """Share of each source in each subset."""
     sources = _source_names(selected)
     traces = []
@@ -124,7 +124,7 @@ def _pair_row(title: str, overlap: Overlap) -> tuple[str, ...]:
     return (title, *map(count, counts), number(overlap.jaccard), number(overlap.expected))
 
 
-def _result_rows(runs: Sequence[ReportRun]) -> list[tuple[str, ...]]:
+def _result_rows(runs: Sequence[FinishedRun]) -> list[tuple[str, ...]]:
     """Every metric that a run has, with its interval."""
     found = [
         {
@@ -146,7 +146,7 @@ def _result_cell(metric: Metric | None) -> str:
     return f"{value} ({format_interval(metric, digits)})" if metric.interval else value
 
 
-def _differences(names: Sequence[str], runs: Sequence[ReportRun]) -> list[str]:
+def _differences(names: Sequence[str], runs: Sequence[FinishedRun]) -> list[str]:
     """What keeps results of a benchmark from being compared, and pools from being the same."""
     notes = []
     benchmarks = dict.fromkeys(name for run in runs for name in run.results)
@@ -169,7 +169,7 @@ def _differences(names: Sequence[str], runs: Sequence[ReportRun]) -> list[str]:
     return notes
 
 
-def _cost_row(name: str, run: ReportRun) -> tuple[str, ...]:
+def _cost_row(name: str, run: FinishedRun) -> tuple[str, ...]:
     row = table_row(run) or {}
     manifest = run.manifest
     kept = MISSING

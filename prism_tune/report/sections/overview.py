@@ -7,14 +7,14 @@ from typing import Any
 
 from prism_tune.config.load import render_config
 from prism_tune.report.formats import MISSING, count, large, percent, seconds
-from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import Section
 from prism_tune.report.verdict import describe_run, table_row
+from prism_tune.results.runs import FinishedRun
 
 _STAGE_HEADER = ("Stage", "State", "Device", "Attempts", "Wall", "Device time", "Images", "FLOPs")
 
 
-def build(run: ReportRun) -> Section:
+def build(run: FinishedRun) -> Section:
     """The section; it has no data files."""
     lead, *details = describe_run(run)
     values = {
@@ -31,7 +31,7 @@ def build(run: ReportRun) -> Section:
     return Section("overview", "Overview", "overview.html", values)
 
 
-def _tiles(run: ReportRun) -> list[dict[str, str]]:
+def _tiles(run: FinishedRun) -> list[dict[str, str]]:
     tiles = []
     manifest = run.manifest
     if manifest is not None:
@@ -53,7 +53,7 @@ def _tile(label: str, value: str, note: str) -> dict[str, str]:
     return {"label": label, "value": value, "note": note}
 
 
-def _device(run: ReportRun, stage: str) -> str:
+def _device(run: FinishedRun, stage: str) -> str:
     entries = run.attempts(stage)
     if not entries:
         return "has not run"
@@ -61,7 +61,7 @@ def _device(run: ReportRun, stage: str) -> str:
     return f"device time, {number} x {device}" if number > 1 else f"device time, {device}"
 
 
-def _facts(run: ReportRun) -> list[tuple[str, str]]:
+def _facts(run: FinishedRun) -> list[tuple[str, str]]:
     config = run.config
     selection = config.selection
     budget = selection.budget
@@ -78,7 +78,7 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
     ]
 
 
-def _stages(run: ReportRun) -> list[tuple[str, ...]]:
+def _stages(run: FinishedRun) -> list[tuple[str, ...]]:
     names = dict.fromkeys(entry["stage"] for entry in run.timings)
     return [_stage_row(name, run.attempts(name)) for name in names]
 
@@ -101,7 +101,7 @@ def _stage_row(name: str, entries: Sequence[Mapping[str, Any]]) -> tuple[str, ..
     )
 
 
-def _fingerprints(run: ReportRun) -> list[tuple[str, str]]:
+def _fingerprints(run: FinishedRun) -> list[tuple[str, str]]:
     manifest = run.manifest or {}
     selection = run.record("selection")
     found = {
