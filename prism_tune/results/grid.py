@@ -17,7 +17,7 @@ from prism_tune.errors import ConfigError
 from prism_tune.intervals import difference, spread
 from prism_tune.results.columns import Column, ColumnSet
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.cost import selection_cost
+from prism_tune.results.cost import StageName, cost_ratio, row_mean
 from prism_tune.results.overlap import (
     Plant,
     measure_overlap,
@@ -56,22 +56,20 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         UserError: a planted record that does not exist, or files that are missing.
     """
     planted = read_planted(Path(wanted.planted)) if wanted.planted else {}
+    shown = [Row(row.selector, row.runs) for row in rows]
     comparison = Comparison(
-        tuple(Row(row.selector, row.runs) for row in rows),
+        tuple(row for row in shown if row.runs),
         ColumnSet("compare", tuple(_make_column(name) for name in wanted.metrics)),
     )
     _check_metrics(comparison)
     choices = [_read_choices(row) for row in rows]
     places = {(row.budget, row.selector): k for k, row in enumerate(rows)}
-    full = next(
-        (of for row, of in zip(rows, comparison.rows, strict=True) if row.budget is None), None
-    )
     built = []
     for k, row in enumerate(rows):
         beside = places.get((row.budget, wanted.baseline), k)
-        baseline = None if beside == k else comparison.rows[beside]
+        baseline = None if beside == k else shown[beside]
         built.append(
-            _build_row(row, comparison, (comparison.rows[k], baseline, full), choices[k])
+            _build_row(row, comparison, (shown[k], baseline), choices[k])
             | _describe_planted(choices[k], planted)
         )
     entries = [e for row in rows for run in row.runs for e in _metered(run)]
@@ -120,7 +118,7 @@ def _read_choices(row: GridRow) -> Choices:
 def _build_row(
     row: GridRow,
     comparison: Comparison,
-    beside: tuple[Row, Row | None, Row | None],
+    beside: tuple[Row, Row | None],
     choices: Choices,
 ) -> Found:
     """One selector at one budget; what has not been measured is None.
@@ -128,10 +126,10 @@ def _build_row(
     Args:
         row: its state.
         comparison: of all rows.
-        beside: its runs, those of the baseline at the same budget, and those on the whole pool.
+        beside: its runs, and those of the baseline at the same budget.
         choices: its subsets.
     """
-    own, baseline, full = beside
+    own, baseline = beside
     performances = comparison.performances(own)
     performance = spread(list(performances.values()))
     found = difference(performances, comparison.performances(baseline)) if baseline else None
@@ -146,26 +144,14 @@ def _build_row(
         "difference": asdict(found) if found else None,
         "select_seconds": _mean_seconds(own, "selection"),
         "tune_seconds": _mean_seconds(own, "training"),
-        "cost": _cost(comparison, own, full) if full else None,
+        "cost": cost_ratio(comparison, own) if own.runs else None,
         "sources": _mean_of([choice.source_shares() for choice in choices.values()]),
     }
 
 
-def _cost(comparison: Comparison, own: Row, full: Row) -> float | None:
-    """C over the means; None unless both have finished."""
-    performance, best = (_mean(list(comparison.performances(r).values())) for r in (own, full))
-    select, tune = _mean_seconds(own, "selection"), _mean_seconds(own, "training")
-    full_seconds = _mean_seconds(full, "training")
-    if performance is None or select is None or tune is None or not best or not full_seconds:
-        return None
-    if performance <= 0:
-        return None
-    return selection_cost(performance / best, select, tune, full_seconds)
-
-
-def _mean_seconds(row: Row, stage: str) -> float | None:
+def _mean_seconds(row: Row, stage: StageName) -> float | None:
     """Device-seconds; a stage that did not have to run took none."""
-    return _mean([run.total(stage) or 0.0 for run in row.runs])
+    return (row_mean(row, stage) or 0.0) if row.runs else None
 
 
 def _describe_planted(choices: Choices, planted: Mapping[str, Plant]) -> Found:

@@ -153,6 +153,4 @@ def _time_cells(row: Row) -> tuple[Cell, Cell]:
 def _cost_cell(comparison: Comparison, row: Row) -> Cell:
     if row.first.is_untuned:
         return Cell(INAPPLICABLE)
-    if row.first.is_full:
-        return number_cell(1.0, digits=2)
     return number_cell(cost_ratio(comparison, row), digits=2)
