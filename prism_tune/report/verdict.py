@@ -1,33 +1,52 @@
-"""What a run amounts to, in plain words: sentences computed from its files."""
+"""What a run amounts to beside others: its row of their table, and sentences in plain words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from prism_tune.errors import UserError
 from prism_tune.report.formats import count, number, percent, seconds
+from prism_tune.results.build import compose_table
+from prism_tune.results.render import Cell, Table
 from prism_tune.results.runs import FinishedRun
 
 _NARROW_CONE = 0.5
 _EVEN = 0.02  # sources whose kept shares differ by no more are said to be kept evenly
 
 
-def table_row(run: FinishedRun) -> Mapping[str, Mapping[str, Any]] | None:
-    """The run's own row of its main table; None where no table was made."""
-    for row in run.tables.get("main", {}).get("rows", []):
-        if run.name in row.get("Run", {}).get("names", ()):
-            own: Mapping[str, Mapping[str, Any]] = row
-            return own
-    return None
+def compare_runs(runs: Sequence[FinishedRun]) -> Table | None:
+    """The main table of the evaluated runs; None where they have none together.
+
+    What keeps their results apart is said in the section Compare.
+    """
+    evaluated = [run for run in runs if run.results]
+    try:
+        return compose_table("main", evaluated, None).table if evaluated else None
+    except UserError:
+        return None
 
 
-def describe_run(run: FinishedRun) -> list[str]:
-    """The sentences, the most important first; at least one."""
+def find_row(table: Table | None, run: FinishedRun) -> Mapping[str, Cell]:
+    """Heading -> cell of the run's own row; empty where the table does not hold it."""
+    for cells in table.rows if table else ():
+        row = dict(zip(table.header if table else (), cells, strict=True))
+        if run.name in row["Run"].names:
+            return row
+    return {}
+
+
+def describe_run(run: FinishedRun, table: Table | None) -> list[str]:
+    """The sentences, the most important first; at least one.
+
+    Args:
+        run: what they are about.
+        table: of the run and those beside it.
+    """
     found = [
         _say_kept(run),
-        _say_random(run),
+        _say_random(run, table),
         _say_cost(run),
         _say_cone(run),
         _say_balance(run),
@@ -53,13 +72,10 @@ def _say_kept(run: FinishedRun) -> str:
     return text + (f"; {count(skipped)} unusable records were left out." if skipped else ".")
 
 
-def _say_random(run: FinishedRun) -> str:
+def _say_random(run: FinishedRun, table: Table | None) -> str:
     """The table's own judgement of the selector against Random."""
-    row = table_row(run)
-    if row is None or run.manifest is None:
-        return ""
-    verdict: str = run.tables["main"].get("verdicts", {}).get(row["Method"]["text"], "")
-    return verdict
+    row = find_row(table, run)
+    return table.verdicts.get(row["Method"].text, "") if table and row else ""
 
 
 def _say_cost(run: FinishedRun) -> str:

@@ -33,7 +33,7 @@ from prism_tune.results.rows import (
     group_rows,
     same_model,
 )
-from prism_tune.results.runs import FinishedRun, load_runs
+from prism_tune.results.runs import FinishedRun, open_runs, require_evaluated
 from prism_tune.results.scores import paper_cells, score_cells, score_header
 from prism_tune.results.trace import explain_cell
 from prism_tune.run.folder import write_atomic
@@ -100,7 +100,7 @@ def build_table(
         ConfigError: no such table.
         UserError: unreadable or incomplete run folders, or runs that cannot be compared.
     """
-    composed = compose_table(table, runs, baseline)
+    composed = compose_table(table, open_runs(runs), baseline)
     text = render(composed.table, output_format)
     written = {
         SUFFIXES[output_format]: text,
@@ -126,13 +126,13 @@ def explain_table_cell(
     Raises:
         ConfigError, UserError: as `build_table`; no such cell.
     """
-    composed = compose_table(table, runs, baseline)
+    composed = compose_table(table, open_runs(runs), baseline)
     return explain_cell(
         cell, composed.table, composed.comparison, composed.baseline_of, output_format
     )
 
 
-def compose_table(table: str, runs: Sequence[Path], baseline: str | None) -> Composed:
+def compose_table(table: str, runs: Sequence[FinishedRun], baseline: str | None) -> Composed:
     """The table without its text.
 
     Raises:
@@ -141,14 +141,15 @@ def compose_table(table: str, runs: Sequence[Path], baseline: str | None) -> Com
     if table not in TABLES:
         raise ConfigError(f"tables: no table {table!r}; there are {', '.join(TABLES)}")
     kind = TABLES[table]
-    loaded = load_runs(runs)
-    columns, rule = _choose_columns(kind, loaded)
-    _check_runs(loaded, columns)
-    comparison = Comparison(tuple(group_rows(loaded)), columns)
+    for run in runs:
+        require_evaluated(run)
+    columns, rule = _choose_columns(kind, runs)
+    _check_runs(runs, columns)
+    comparison = Comparison(tuple(group_rows(runs)), columns)
     if table == "cost":
         built = _build_cost(comparison, rule)
         return Composed(built, comparison, lambda row: find_full(row, comparison.rows))
-    if not loaded:
+    if not runs:
         return Composed(_build_paper(kind, columns), comparison, lambda _: None)
     per_model = kind.baseline == "per model" and baseline is None
     common = choose_baseline(comparison.rows, baseline, kind.baseline)

@@ -184,37 +184,34 @@ class FinishedRun:
         return sum_attempts(entries, quantity)
 
 
-def load_runs(roots: Sequence[Path]) -> list[FinishedRun]:
-    """Evaluated runs, for a table.
+def open_runs(roots: Sequence[Path]) -> list[FinishedRun]:
+    """Run folders, each under a name of its own: the folder's, or where two agree its path.
 
     Raises:
-        UserError: a folder given twice or not there, no results, or files that cannot be read (the
-            message names the file and the command that makes it).
+        UserError: a folder given twice or not there, or in which no stage has finished.
     """
     resolved = [root.resolve() for root in roots]
     for root, path in zip(roots, resolved, strict=True):
         if resolved.count(path) > 1:
-            raise UserError(f"{root}: given twice with --runs; a run counts once")
-    names = [path.name for path in resolved]
-    unique = len(set(names)) == len(names)
+            raise UserError(f"{root}: given twice; a run counts once")
+        if not root.is_dir():
+            raise UserError(f"{root}: no such run folder; `prism-tune train CONFIG` makes one")
+    unique = len({path.name for path in resolved}) == len(resolved)
     return [
-        _load_run(root, path.name if unique else str(root))
+        FinishedRun(RunDir(root), path.name if unique else str(root))
         for root, path in zip(roots, resolved, strict=True)
     ]
 
 
-def _load_run(root: Path, name: str) -> FinishedRun:
-    if not root.is_dir():
-        raise UserError(f"{root}: no such run folder; `prism-tune train CONFIG` makes one")
-    run = FinishedRun(RunDir(root), name)
+def require_evaluated(run: FinishedRun) -> None:
+    """Raise UserError for a run that no table can hold, naming the command that is missing."""
     if not run.results:
         raise UserError(
-            f"{root}/evaluation/<benchmark>/results.json: none there; "
+            f"{run.root}/evaluation/<benchmark>/results.json: none there; "
             "first run `prism-tune evaluate CONFIG`"
         )
     if run.is_selected and run.manifest is None:
         raise UserError(f"{run.run.selection}: not finished; first run `prism-tune select CONFIG`")
-    return run
 
 
 def _read_result(path: Path) -> BenchmarkResult:

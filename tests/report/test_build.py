@@ -19,9 +19,9 @@ from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
 from prism_tune.report.feature_sample import draw_sample
 from prism_tune.report.sources import summarise_sources
-from prism_tune.report.verdict import describe_run
+from prism_tune.report.verdict import compare_runs, describe_run, find_row
 from prism_tune.results.overlap import measure_overlap
-from prism_tune.results.runs import FinishedRun
+from prism_tune.results.runs import FinishedRun, open_runs
 from prism_tune.run.folder import RunDir, read_json, write_json
 
 pytestmark = pytest.mark.slow
@@ -218,7 +218,8 @@ def test_overlap_is_counted_by_uid(runs):
 
 
 def test_the_verdict_is_in_plain_words(runs):
-    lead, *details = describe_run(FinishedRun(RunDir(runs / "tiny")))
+    run = FinishedRun(RunDir(runs / "tiny"))
+    lead, *details = describe_run(run, compare_runs([run]))
     assert lead == "prism kept 38 of 71 records (53.5 %), all 5 text-only records among them."
     text = " ".join(details)
     assert "no Random run of the same model and tuning to judge it by" in text
@@ -227,10 +228,36 @@ def test_the_verdict_is_in_plain_words(runs):
     assert "when the images are withheld" in text
 
 
-def test_the_verdict_is_found_where_several_seeds_share_a_row(runs, monkeypatch):
-    run = FinishedRun(RunDir(runs / "tiny"))
-    row = {"Method": {"text": "PRISM"}, "Run": {"text": "t{1,2}", "names": ["tiny", "tiny-1"]}}
-    said = "PRISM is ahead of Random by 3.0 points of Rel."
-    table = {"rows": [row], "notes": [said, "Kept: 2"], "verdicts": {"PRISM": said}}
-    monkeypatch.setitem(run.tables, "main", table)
-    assert said in describe_run(run)
+@pytest.fixture
+def judged(tmp_path):
+    """PRISM and Random under five seeds; `tables` has been asked of none of them."""
+    writer, found = RunWriter(tmp_path), []
+    for scorer, gain in (("prism", 3), ("random", 0)):
+        for seed, value in enumerate((50.0, 56.0, 62.0, 47.0, 66.0)):
+            result = quickstart_result(0, 0, metrics={"accuracy": value + gain})
+            own = {"scorer": scorer, "seed": seed, "manifest": {"num_text_only": 0}}
+            found.append(writer.write(f"{scorer}-{seed}", [result], **own))
+    return open_runs(found)
+
+
+def test_the_verdict_is_of_the_runs_in_the_report(judged):
+    """Several seeds share a row; no written table is asked, so none can be out of date."""
+    table = compare_runs(judged)
+    assert "PRISM 25 % (lora) beat Random 25 % (lora) by" in " ".join(
+        describe_run(judged[0], table)
+    )
+    assert find_row(table, judged[0]) is not None
+    assert find_row(table, judged[0])["Rel."] == find_row(table, judged[1])["Rel."]
+
+
+def test_results_that_cannot_be_compared_are_named_and_get_no_verdict(tmp_path):
+    writer = RunWriter(tmp_path)
+    judges = [{"judge": name} for name in ("gpt-4", "local")]
+    roots = [
+        writer.write(f"run-{k}", [quickstart_result(10, 10, provenance=judge)], timings=[])
+        for k, judge in enumerate(judges)
+    ]
+    for root in roots:
+        shutil.rmtree(root / "selection")
+    found = section(build_report([RunDir(root) for root in roots]), "compare")
+    assert "the runs differ in judge (run-0: gpt-4; run-1: local)" in found

@@ -8,19 +8,20 @@ from typing import Any
 from prism_tune.config.load import render_config
 from prism_tune.report.formats import MISSING, count, large, percent, seconds
 from prism_tune.report.section import Section
-from prism_tune.report.verdict import describe_run, table_row
+from prism_tune.report.verdict import describe_run, find_row
+from prism_tune.results.render import Cell, Table
 from prism_tune.results.runs import FinishedRun
 
 _STAGE_HEADER = ("Stage", "State", "Device", "Attempts", "Wall", "Device time", "Images", "FLOPs")
 
 
-def build(run: FinishedRun) -> Section:
+def build(run: FinishedRun, table: Table | None) -> Section:
     """The section; it has no data files."""
-    lead, *details = describe_run(run)
+    lead, *details = describe_run(run, table)
     values = {
         "lead": lead,
         "details": details,
-        "tiles": _tiles(run),
+        "tiles": _tiles(run, find_row(table, run)),
         "facts": _facts(run),
         "stage_header": _STAGE_HEADER,
         "stages": _stages(run),
@@ -31,7 +32,7 @@ def build(run: FinishedRun) -> Section:
     return Section("overview", "Overview", "overview.html", values)
 
 
-def _tiles(run: FinishedRun) -> list[dict[str, str]]:
+def _tiles(run: FinishedRun, row: Mapping[str, Cell]) -> list[dict[str, str]]:
     tiles = []
     manifest = run.manifest
     if manifest is not None:
@@ -40,12 +41,11 @@ def _tiles(run: FinishedRun) -> list[dict[str, str]]:
         tiles.append(_tile("Kept", count(manifest["num_selected"]), note))
     for label, stage in (("Selecting", "selection"), ("Tuning", "training")):
         tiles.append(_tile(label, seconds(run.total(stage)), _device(run, stage)))
-    row = table_row(run) or {}
-    for label, heading, note in (
-        ("C", "C", "cost against tuning on the whole pool; below 1 pays"),
-        ("Rel.", "Rel.", "performance in % of the table's baseline"),
+    for label, note in (
+        ("C", "cost against tuning on the whole pool; below 1 pays"),
+        ("Rel.", "performance in % of the table's baseline"),
     ):
-        tiles.append(_tile(label, row.get(heading, {}).get("text", MISSING), note))
+        tiles.append(_tile(label, row[label].text if row else MISSING, note))
     return tiles
 
 
