@@ -57,21 +57,19 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
     """
     planted = read_planted(Path(wanted.planted)) if wanted.planted else {}
     shown = [Row(row.selector, row.runs) for row in rows]
+    pairs = list(zip(rows, shown, strict=True))
+    baselines = {row.budget: own for row, own in pairs if row.selector == wanted.baseline}
     comparison = Comparison(
         tuple(row for row in shown if row.runs),
         ColumnSet("compare", tuple(_make_column(name) for name in wanted.metrics)),
+        {own: baselines.get(row.budget) for row, own in pairs}.get,
     )
     _check_metrics(comparison)
     choices = [_read_choices(row) for row in rows]
-    places = {(row.budget, row.selector): k for k, row in enumerate(rows)}
-    built = []
-    for k, row in enumerate(rows):
-        beside = places.get((row.budget, wanted.baseline), k)
-        baseline = None if beside == k else shown[beside]
-        built.append(
-            _build_row(row, comparison, (shown[k], baseline), choices[k])
-            | _describe_planted(choices[k], planted)
-        )
+    built = [
+        _build_row(row, own, comparison, chosen) | _describe_planted(chosen, planted)
+        for (row, own), chosen in zip(pairs, choices, strict=True)
+    ]
     entries = [e for row in rows for run in row.runs for e in _metered(run)]
     return {
         "name": name,
@@ -115,24 +113,21 @@ def _read_choices(row: GridRow) -> Choices:
     return {run.config.seed: run.records for run in row.runs if run.records is not None}
 
 
-def _build_row(
-    row: GridRow,
-    comparison: Comparison,
-    beside: tuple[Row, Row | None],
-    choices: Choices,
-) -> Found:
+def _build_row(row: GridRow, own: Row, comparison: Comparison, choices: Choices) -> Found:
     """One selector at one budget; what has not been measured is None.
 
     Args:
         row: its state.
+        own: its runs.
         comparison: of all rows.
-        beside: its runs, and those of the baseline at the same budget.
         choices: its subsets.
     """
-    own, baseline = beside
+    baseline = comparison.baseline_of(own)
     performances = comparison.performances(own)
     performance = spread(list(performances.values()))
-    found = difference(performances, comparison.performances(baseline)) if baseline else None
+    found = None
+    if baseline is not None and row.selector != baseline.label:
+        found = difference(performances, comparison.performances(baseline))
     return {
         "selector": row.selector,
         "budget": row.budget,

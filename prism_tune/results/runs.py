@@ -166,6 +166,24 @@ class FinishedRun:
         count: int | None = self.record("training").get("outputs", {}).get("num_records")
         return count
 
+    @cached_property
+    def stale(self) -> list[str]:
+        """Stages that read something else than what the stage before them has left by now."""
+        selection, training = self.record("selection"), self.record("training")
+        stale = []
+        if self.is_selected:
+            subset = selection.get("outputs", {}).get("subset_sha256")
+            read = training.get("inputs", {}).get("records")
+            if None not in (subset, read) and subset != read:
+                stale.append("training: on another subset than selection/ holds")
+        if self.is_untuned or not self.run.training.exists():
+            return stale
+        for name in self.results:
+            read = self.record(f"evaluation/{name}").get("inputs", {}).get("checkpoint")
+            if read is not None and read != training.get("fingerprint"):
+                stale.append(f"evaluation/{name}: of another checkpoint than training/ holds")
+        return stale
+
     def record(self, stage: str) -> Mapping[str, Any]:
         """What a stage ("evaluation/<benchmark>") recorded; empty unless it finished."""
         path = Stage(self.root / stage).path
