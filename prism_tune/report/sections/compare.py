@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from prism_tune.report.figures import Figure, bar_size, category_colour, named_axis, single
-from prism_tune.report.formats import MISSING, count, number, percent, plot_text, seconds
+from prism_tune.report.formats import count, number, percent, plot_text, seconds
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections.training import format_interval
 from prism_tune.report.verdict import find_row
 from prism_tune.results.columns import Metric, list_metrics
 from prism_tune.results.overlap import Overlap, overlap_matrix
 from prism_tune.results.relative import find_differences
-from prism_tune.results.render import Cell, Table
+from prism_tune.results.render import MISSING, Cell, Table
 from prism_tune.results.runs import FinishedRun
 
 _MAX_SOURCES = 16

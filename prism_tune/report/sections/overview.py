@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prism_tune.config.load import render_config
-from prism_tune.report.formats import MISSING, count, large, percent, seconds
+from prism_tune.report.formats import count, large, percent, seconds
 from prism_tune.report.section import Section
 from prism_tune.report.verdict import describe_run, find_row
-from prism_tune.results.render import Cell, Table
+from prism_tune.results.render import MISSING, Cell, Table
 from prism_tune.results.runs import FinishedRun
+from prism_tune.run.timings import sum_attempts
 
 _STAGE_HEADER = ("Stage", "State", "Device", "Attempts", "Wall", "Device time", "Images", "FLOPs")
 
@@ -84,20 +85,16 @@ def _stages(run: FinishedRun) -> list[tuple[str, ...]]:
 
 
 def _stage_row(name: str, entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    def total(key: str) -> float | None:
-        found = [entry["counts"][key] for entry in entries if key in entry["counts"]]
-        return sum(found) if found else None
-
     last = entries[-1]
     return (
         name,
         "finished" if any(entry["finished"] for entry in entries) else "not finished",
         f"{last['num_devices']} x {last['device']}",
         count(len(entries)),
-        seconds(sum(entry["wall_seconds"] for entry in entries)),
-        seconds(sum(entry["device_seconds"] for entry in entries)),
-        count(total("images")),
-        large(total("flops")),
+        seconds(sum_attempts(entries, "wall_seconds")),
+        seconds(sum_attempts(entries, "device_seconds")),
+        count(sum_attempts(entries, "images")),
+        large(sum_attempts(entries, "flops")),
     )
 
 

@@ -15,9 +15,10 @@ from prism_tune.report.figures import (
     named_axis,
     single,
 )
-from prism_tune.report.formats import MISSING, count, number, plot_text
+from prism_tune.report.formats import count, number, plot_text
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.results.columns import Metric, list_metrics
+from prism_tune.results.render import MISSING
 from prism_tune.results.runs import FinishedRun
 
 _MAX_POINTS = 1500
