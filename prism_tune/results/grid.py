@@ -17,7 +17,7 @@ from prism_tune.errors import ConfigError
 from prism_tune.intervals import difference, spread
 from prism_tune.results.columns import Column, ColumnSet
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.cost import StageName, cost_ratio, row_mean
+from prism_tune.results.cost import StageName, cost_ratio, device_names, row_mean
 from prism_tune.results.overlap import (
     Plant,
     measure_overlap,
@@ -70,14 +70,13 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         _build_row(row, own, comparison, chosen) | _describe_planted(chosen, planted)
         for (row, own), chosen in zip(pairs, choices, strict=True)
     ]
-    entries = [e for row in rows for run in row.runs for e in _metered(run)]
     return {
         "name": name,
         "metrics": wanted.metrics,
         "baseline": wanted.baseline,
         "seeds": wanted.seeds,
         "num_processes": wanted.num_processes,
-        "devices": sorted({str(entry["device"]) for entry in entries}),
+        "devices": list(device_names(comparison.rows)),
         "num_cells": sum(row.num_runs for row in rows),
         "num_finished": sum(len(row.runs) for row in rows),
         "rows": built,
@@ -173,10 +172,6 @@ def _overlap(
         pairs = [measure_overlap(kept[a][seed], kept[b][seed]) for seed in seeds]
         table[a][b] = table[b][a] = _mean([pair.jaccard for pair in pairs])
     return table
-
-
-def _metered(run: FinishedRun) -> list[Mapping[str, Any]]:
-    return [*run.attempts("selection"), *run.attempts("training")]
 
 
 def _mean(values: Sequence[float]) -> float | None:
