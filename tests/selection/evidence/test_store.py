@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.tiny import draw_pool
 
-from prism_tune.report.run_files import ReportRun
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
 
 # Two runs that begin together, in processes forked from one that has imported everything.
@@ -92,11 +92,11 @@ def test_where_links_cannot_be_made_files_are_copied(workplace, monkeypatch):
 
 def test_a_run_that_is_moved_alone_has_its_features(workplace):
     result = workplace.select()
-    before = ReportRun(result.run).features
+    before = FinishedRun(result.run).features
     moved = shutil.copytree(result.run.root, workplace.root / "moved")
     rows = before.values_UD[slice(0, 16)].copy()
     shutil.rmtree(workplace.root / "runs")
-    after = ReportRun(RunDir(moved)).features
+    after = FinishedRun(RunDir(moved)).features
     np.testing.assert_array_equal(after.values_UD[slice(0, 16)], rows)
     np.testing.assert_array_equal(after.row_N, before.row_N)
 
