@@ -60,6 +60,11 @@ class RunDir:
         return self.selection / "evidence"
 
     @property
+    def next_evidence(self) -> Path:
+        """The same of a selection that has not finished, which may replace another."""
+        return self.selection / "evidence.next"
+
+    @property
     def features(self) -> Path:
         """The features behind the scores."""
         return self.evidence / "features"
