@@ -21,14 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from prism_tune.models.load import name_device, pick_device
 from prism_tune.processes import from_main, gather, is_main, rank, world_size
+from prism_tune.run.progress import UnitProgress
 from prism_tune.selection.evidence import store as evidence_store
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.progress import UnitProgress
 from prism_tune.selection.evidence.runner import Batches, Rows, Runner, load_units
 from prism_tune.selection.evidence.source import Gathering, Reading
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
-from prism_tune.selection.meter import SelectionMeter, name_device
+from prism_tune.selection.meter import SelectionMeter
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ class _ShardRows:
         described: dict[str, Any] = {
             "counts": self.counts,
             "seconds": round(seconds, 3),
-            "device": name_device(),
+            "device": name_device(pick_device()),
             "num_devices": world_size(),
         }
         for number, (store, lacking) in enumerate(targets):

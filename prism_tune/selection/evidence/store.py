@@ -14,7 +14,6 @@ grew finds every row it has. `features/shards.py` reads them.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ from safetensors.numpy import save_file
 
 from prism_tune.features.shards import Shard, list_shards, read_shard
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import locked, read_json, write_json
 
 logger = logging.getLogger(__name__)
+
+_WAITS = "%s: another run computes them; waiting for it"
 
 UNITS_PER_SHARD = 512
 """What a kill can lose, and what one process takes at a time."""
@@ -123,9 +125,9 @@ class EvidenceStore:
         metadata = {"content": json.dumps({"keys": list(keys), **described})}
         path = self.folder / f"shard-{fingerprint(list(keys))[:16]}.safetensors"
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
-            partial = Path(scratch) / path.name
-            save_file({"rows": rows_UD}, partial, metadata=metadata)
-            os.replace(partial, path)
+            unfinished = Path(scratch) / path.name
+            save_file({"rows": rows_UD}, unfinished, metadata=metadata)
+            os.replace(unfinished, path)
 
     def remove_partial(self) -> None:
         """Delete what a killed process left half written."""
@@ -142,13 +144,8 @@ def lock_stores(stores: Sequence[EvidenceStore]) -> Iterator[float]:
     began = time.perf_counter()
     with ExitStack() as held:
         for store in sorted(stores, key=lambda store: store.folder):
-            store.folder.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((store.folder / "lock").open("w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("%s: another run computes them; waiting for it", store.kind)
-                fcntl.flock(file, fcntl.LOCK_EX)
+            say = partial(logger.info, _WAITS, store.kind)
+            held.enter_context(locked(store.folder / "lock", say))
         yield time.perf_counter() - began
 
 
