@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,18 @@ def _own_cache(tmp_path_factory):
     own = tmp_path_factory.mktemp("cache")
     (own / "wheels").symlink_to(users / "wheels", target_is_directory=True)
     os.environ["PRISM_TUNE_CACHE"] = str(own)
+
+
+@pytest.fixture(autouse=True)
+def _own_log():
+    """A verb called within a test leaves no handler behind: the next test is another process."""
+    yield
+    logger = logging.getLogger("prism_tune")
+    for handler in logger.handlers[:]:
+        if isinstance(handler, MemoryHandler):
+            logger.removeHandler(handler)
+            if handler.target is not None:
+                handler.target.close()
 
 
 @pytest.fixture(scope="session")

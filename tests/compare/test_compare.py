@@ -58,20 +58,23 @@ def cell_files(runs: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in runs.glob("tiny/cells/*/*/**/stage.json")}
 
 
-def kill_after_first_cell(path: Path) -> None:
-    """Start the comparison and kill it, with all its processes, when one cell has finished."""
-    runs = path.parent / "runs"
+def signal_when(path: Path, sign: str, number: signal.Signals, *arguments: str) -> int:
+    """Start the comparison, and send all its processes a signal when such a file is there."""
     with subprocess.Popen(
-        [sys.executable, "-m", "prism_tune", "compare", str(path)],
+        [sys.executable, "-m", "prism_tune", "compare", str(path), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # As at a terminal: tests in a shell's background inherit an interrupt that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as started:
-        while started.poll() is None and not list(runs.glob("tiny/cells/*/cell.json")):
+        while started.poll() is None and not list((path.parent / "runs").glob(sign)):
             time.sleep(0.1)
         assert started.poll() is None, started.communicate()[0]
-        os.killpg(started.pid, signal.SIGKILL)
+        os.killpg(started.pid, number)
+        started.communicate(timeout=30)
+        return started.returncode
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def finished(tiny_llava_dir, drawn_pool, questions, tmp_path_factory):
     """Killed after the first cell, then run to its end: (config, files at the kill, the result)."""
     folder = tmp_path_factory.mktemp("compare")
     path = write_comparison(folder, tiny_llava_dir, drawn_pool, questions)
-    kill_after_first_cell(path)
+    signal_when(path, "tiny/cells/*/cell.json", signal.SIGKILL)
     at_kill = cell_files(folder / "runs")
     return path, at_kill, compare(path)
 
@@ -209,3 +212,10 @@ def test_a_scorer_that_does_not_exist_is_refused_at_once(finished):
     wrong = compare(path, "compare.selectors=[random,prisma]", "name=wrong")
     assert wrong.returncode == 2
     assert "unknown scorer 'prisma'" in wrong.stderr
+
+
+def test_an_interrupt_ends_it_at_once_and_is_no_failure(finished):
+    path, _, _ = finished
+    begun = "interrupted/cells/random-0.5-seed0/selection"
+    assert signal_when(path, begun, signal.SIGINT, "name=interrupted") == 130
+    assert list((path.parent / "runs/interrupted/cells").glob("*/cell.json")) == []
