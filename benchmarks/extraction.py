@@ -44,7 +44,7 @@ from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence.encoding import Encoded, encode
 from prism_tune.selection.evidence.features import compute_features
 from prism_tune.selection.evidence.prompts import PromptKind, build_prompt
-from prism_tune.selection.evidence.source import Evidence
+from prism_tune.selection.evidence.source import Evidence, Gathering
 from prism_tune.selection.meter import SelectionMeter
 
 Value = TypeVar("Value")
@@ -138,7 +138,8 @@ def with_batch_size(config: Config, pool: Pool, batch_size: int) -> Config:
 
 def extract(config: Config, pool: Pool) -> Evidence:
     """What `prism-tune select` does before it scores."""
-    return compute_features(config, pool, {}, SelectionMeter(None), force=False)
+    links = Path(config.output_dir) / config.name / "links"
+    return compute_features(Gathering(config, pool, SelectionMeter(None), links), {})
 
 
 @torch.inference_mode()

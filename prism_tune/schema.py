@@ -1,9 +1,7 @@
 """What flows between the stages: frozen dataclasses, no torch.
 
-`Record` (a pool's row) -> `Features` -> `Scores` -> `Subset` -> checkpoint -> `Prediction`
--> `BenchmarkResult` -> table.
-
-Shape legend: N records, D feature width.
+`Record` (a pool's row) -> scores -> subset -> checkpoint -> `Prediction` -> `BenchmarkResult`
+-> table.
 """
 
 from __future__ import annotations
@@ -11,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 Role = Literal["human", "gpt"]
 IMAGE_PLACEHOLDER = "<image>"
@@ -48,23 +43,6 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Features:
-    """Pooled features: row n of `values_ND` belongs to `uids[n]`."""
-
-    uids: tuple[str, ...]
-    values_ND: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One float64 score per record; what a low or high score means is the scorer's to say."""
-
-    uids: tuple[str, ...]
-    values_N: NDArray[np.float64]
-    scorer: str
-
-
-@dataclass(frozen=True)
 class Skipped:
     """A record left out, and why. Nothing is ever left out without one of these."""
 
@@ -72,14 +50,6 @@ class Skipped:
     id: str
     reason: str
     detail: str
-
-
-@dataclass(frozen=True)
-class Subset:
-    """The kept records, in the order of the pool."""
-
-    uids: tuple[str, ...]
-    skipped: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)

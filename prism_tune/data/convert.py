@@ -7,7 +7,6 @@ exact duplicates).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -15,7 +14,6 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset,
 from prism_tune.data.formats import Format, ReadRecord, detect_format, read_records
 from prism_tune.data.policy import BadRecordError
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import write_json
+from prism_tune.run.folder import locked, write_json
 from prism_tune.schema import Skipped
 
 logger = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ def convert_pool(config: DataConfig) -> Path:
     folder = cache_root() / fingerprint(
         [_VERSION, source.state, config.columns, config.source, config.source_names]
     )
-    with locked(folder):
+    with locked(Path(f"{folder}.lock")):
         if not folder.exists():
             _convert(source, columns, config, folder)
     return folder
@@ -115,15 +113,6 @@ def _read_state(source: Path) -> list[Any]:
         file.seek(max(0, stat.st_size - _SAMPLED_BYTES))
         sampled = hashlib.sha256(head + file.read()).hexdigest()
     return [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sampled]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Others that want to make the same entry of the cache wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _convert(source: _Source, columns: Columns, config: DataConfig, folder: Path) -> None:

@@ -18,14 +18,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import Progress, TaskID
 
-from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.convert import cache_root
 from prism_tune.data.images import ExaminedImage, FileState, Finding, examine_image, read_state
 from prism_tune.data.policy import REASONS
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import write_atomic
+from prism_tune.run.folder import locked, write_atomic
+from prism_tune.run.progress import UnitProgress
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def index_images(image_dir: Path, names: Sequence[str], *, num_workers: int) -> 
     states = _read_states(image_dir, names)
     known = _read_cache(cache)
     if _list_outdated(states, known):
-        with locked(cache):
+        with locked(Path(f"{cache}.lock")):
             known = _read_cache(cache)
             for part in _examine_in_parts(image_dir, _list_outdated(states, known), num_workers):
                 known |= {image.name: image for image in part}
@@ -124,25 +123,21 @@ def _examine_in_parts(
     """The images in order, in parts."""
     examine = partial(examine_image, image_dir)
     parts = [names[i : i + _NAMES_PER_SAVE] for i in range(0, len(names), _NAMES_PER_SAVE)]
-    progress = Progress(
-        *Progress.get_default_columns(), console=Console(stderr=True), disable=not names
-    )
-    with progress:
-        task = progress.add_task("images", total=len(names))
+    with UnitProgress(len(names), "images") as progress:
         if num_workers == 0 or len(names) < _FEWEST_FOR_PROCESSES:
             for part in parts:
-                yield [_advance(progress, task, examine(name)) for name in part]
+                yield [_advance(progress, examine(name)) for name in part]
             return
         # Spawned, not forked: this process may run threads, of torch or of a process group.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(_num_cores(), mp_context=context) as processes:
             for part in parts:
                 found = processes.map(examine, part, chunksize=_NAMES_PER_TASK)
-                yield [_advance(progress, task, image) for image in found]
+                yield [_advance(progress, image) for image in found]
 
 
-def _advance(progress: Progress, task: TaskID, image: ExaminedImage) -> ExaminedImage:
-    progress.advance(task)
+def _advance(progress: UnitProgress, image: ExaminedImage) -> ExaminedImage:
+    progress.advance()
     return image
 
 

@@ -8,10 +8,8 @@ Shape legend: N records of the pool.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
-from prism_tune.run.folder import write_atomic
+from prism_tune.run.folder import cached_array
 from prism_tune.schema import Skipped
 
 Findings = dict[int, tuple[Skipped, ...]]
@@ -139,17 +137,6 @@ def _cached_lengths(
     pool: Pool, indices: Sequence[int], config: Config, processor: Any
 ) -> NDArray[np.int64]:
     """Tokenising 665K records takes minutes, so the lengths are kept beside the converted pool."""
-    path = _lengths_file(pool, indices, config)
-    if path.exists():
-        return np.asarray(np.load(path))
-    lengths = estimate_lengths(pool, indices, processor, config.model.template)
-    buffer = io.BytesIO()
-    np.save(buffer, lengths)
-    write_atomic(path, buffer.getvalue())
-    return lengths
-
-
-def _lengths_file(pool: Pool, indices: Sequence[int], config: Config) -> Path:
     depends_on = [
         pool.fingerprint,
         pool.image_index.fingerprint,
@@ -158,7 +145,10 @@ def _lengths_file(pool: Pool, indices: Sequence[int], config: Config) -> Path:
         config.model.template,
         config.model.image_aspect_ratio,
     ]
-    return cache_root() / f"lengths-{fingerprint(depends_on)[:16]}.npy"
+    return cached_array(
+        cache_root() / f"lengths-{fingerprint(depends_on)[:16]}.npy",
+        lambda: estimate_lengths(pool, indices, processor, config.model.template),
+    )
 
 
 def _name(pool: Pool, index: int, reason: str, detail: str) -> Skipped:

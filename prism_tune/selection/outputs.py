@@ -5,6 +5,7 @@ Shape legend: N records of the pool.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from prism_tune.run.folder import RunDir, write_atomic, write_json
 from prism_tune.run.log import console
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.source import Evidence
-from prism_tune.selection.evidence.store import link_shards
 from prism_tune.selection.meter import read_cost
 from prism_tune.selection.ranking import Ranking
 
@@ -80,23 +80,25 @@ def write_outputs(
 
 
 def keep_evidence(run: RunDir, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
-    """Link what was read into the run, so that it can be moved alone; what the manifest says."""
-    kinds = {read.store.kind for found in evidence.values() for read in found.readings}
-    for folder in run.evidence.glob("*"):
-        if folder.name not in kinds:
-            shutil.rmtree(folder)
-    described: dict[str, Any] = {}
-    for name, found in evidence.items():
-        for read in found.readings:
-            kind, store = read.store.kind, read.store
-            link_shards([shard for shard, _ in read.shards], run.evidence / kind)
-            described[kind] = {
-                "folder": str(store.folder),
-                "fingerprint": store.fingerprint,
-                "num_shards": len(read.shards),
-                **(found.description if kind == name else found.description[kind]),
-            }
-    return described
+    """Keep the links to what was read in place of the run's earlier ones; what the manifest says.
+
+    A run can so be moved alone.
+    """
+    shutil.rmtree(run.evidence, ignore_errors=True)
+    if run.next_evidence.exists():
+        os.replace(run.next_evidence, run.evidence)
+    return {
+        read.store.kind: {
+            "folder": str(read.store.folder),
+            "fingerprint": read.store.fingerprint,
+            "num_shards": len(read.shards),
+            "num_units": read.num_units,
+            "num_computed": read.num_computed,
+            **found.description,
+        }
+        for found in evidence.values()
+        for read in found.readings
+    }
 
 
 def _replace_subset(run: RunDir, pool: Pool, kept: list[int]) -> str:

@@ -7,8 +7,10 @@ stores of evidence below `<output_dir>/evidence/`.
 
 from __future__ import annotations
 
+import shutil
+
 from prism_tune.config.sections import Config
-from prism_tune.data.records import Pool, open_pool
+from prism_tune.data.records import open_pool
 from prism_tune.data.screening import screen_pool
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, from_main, is_main, main_first, process_group
@@ -16,9 +18,9 @@ from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.source import Evidence
+from prism_tune.selection.evidence.source import Evidence, Gathering
 from prism_tune.selection.inputs import find_scorer, resolve_selection, stage_inputs
-from prism_tune.selection.meter import SelectionMeter, meter_selection
+from prism_tune.selection.meter import meter_selection
 from prism_tune.selection.outputs import write_outputs
 from prism_tune.selection.ranking import rank_pool
 from prism_tune.selection.subset import num_kept
@@ -48,7 +50,8 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         processor = load_processor(config.model)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
         with meter_selection(run, fingerprint(inputs), force=force) as meter:
-            evidence, skipped = _gather_evidence(config, pool, verdict.skipped, meter, force)
+            gathering = Gathering(config, pool, meter, run.next_evidence, force)
+            evidence, skipped = _gather_evidence(gathering, verdict.skipped)
             if is_main():
                 scorer = find_scorer(config.selection.scorer)
                 ranking = rank_pool(config, pool, evidence, skipped, scorer)
@@ -61,14 +64,16 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
 
 
 def _gather_evidence(
-    config: Config, pool: Pool, left_out: dict[int, Skipped], meter: SelectionMeter, force: bool
+    gathering: Gathering, left_out: dict[int, Skipped]
 ) -> tuple[dict[str, Evidence], dict[int, Skipped]]:
     """What the scorer reads, by source, and every record that is left out in the end."""
+    config = gathering.config
+    from_main(lambda: shutil.rmtree(gathering.links, ignore_errors=True))
     evidence: dict[str, Evidence] = {}
     for source in find_scorer(config.selection.scorer).reads(config):
-        found = source.compute(config, pool, left_out, meter, force=force)
+        found = source.compute(gathering, left_out)
         evidence[source.name] = found
         left_out = found.skipped
     readings = [read for found in evidence.values() for read in found.readings]
-    meter.charge({read.store.kind: read.shards for read in readings})
+    gathering.meter.charge({read.store.kind: read.shards for read in readings})
     return evidence, left_out

@@ -5,7 +5,8 @@ Also what Weights & Biases is told of the run, and leaving a training that has n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,28 @@ class DescribeRun(TrainerCallback):
 
             assert wandb.run is not None
             wandb.run.config.update(self._description)
+
+
+@contextmanager
+def closed_tracking(args: TrainingArguments) -> Iterator[None]:
+    """End the run in wandb with the training, as failed where that fails.
+
+    Trainer opens it and leaves it to the end of the process: a second training of the same process
+    would be written into the first one's, and a forked process has no end that wandb hears of. A
+    run that somebody else has opened is left to them.
+    """
+    if "wandb" not in (args.report_to or ()):
+        yield
+        return
+    import wandb
+
+    theirs, exit_code = wandb.run, 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        if wandb.run is not theirs:
+            wandb.finish(exit_code)
 
 
 class AllStepsDone(Exception):  # noqa: N818 - no error

@@ -17,6 +17,7 @@ from torch import nn
 from prism_tune.data.collator import first_tokens
 from prism_tune.models.families import Parts
 from prism_tune.models.flops import count_parameters, estimate_flops
+from prism_tune.models.load import name_device
 from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
@@ -32,12 +33,11 @@ def stage_timer(run: RunDir, key: str, device: torch.device, *, restart: bool) -
     """
     if not is_main():
         return None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return StageTimer(
         run,
         "training",
         fingerprint=key,
-        device=name,
+        device=name_device(device),
         num_devices=world_size(),
         restart=restart,
     )

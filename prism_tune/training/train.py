@@ -35,6 +35,7 @@ from prism_tune.training.callbacks import (
     AllStepsDone,
     DescribeRun,
     StopAfterLastStep,
+    closed_tracking,
     read_log,
 )
 from prism_tune.training.checkpoints import (
@@ -82,7 +83,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
         open_log(run.log)
         _open_directory(directory, skipped, keep=checkpoint)
-        with timer or nullcontext():
+        with timer or nullcontext(), closed_tracking(trainer.args):
             with suppress(AllStepsDone):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             _finish(trainer, config, run, inputs)

@@ -31,6 +31,7 @@ from prism_tune.run.stage import Stage
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
 from prism_tune.selection.evidence.image_text import COSINES, record_text
+from prism_tune.selection.evidence.source import Gathering
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.inputs import resolve_selection
@@ -428,7 +429,8 @@ def test_what_evidence_reads_is_declared(name, place, base, fields_read, tmp_pat
     config = resolve_selection(change(base, "output_dir", str(tmp_path / "runs")))
     pool = open_pool(config.data)
     fields_read.clear()
-    SOURCES[name][0].compute(config, pool, {}, SelectionMeter(None), force=False)
+    gathering = Gathering(config, pool, SelectionMeter(None), tmp_path / "links")
+    SOURCES[name][0].compute(gathering, {})
     harmless = {field for field, artifacts in DEPENDS.items() if not artifacts}
     declared = {field for field, artifacts in DEPENDS.items() if name in artifacts}
     # Who is left out is the pool's affair, and further layers lie in stores of their own.

@@ -8,8 +8,10 @@ import pytest
 import wandb
 from support.training_runs import losses
 
+from prism_tune.errors import UserError
 from prism_tune.run.folder import read_json
 from prism_tune.training.train import train
+from prism_tune.training.trainer import TuningTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -27,14 +29,49 @@ def server(monkeypatch):
     wandb.teardown()
 
 
-def test_an_offline_run_holds_experiment_data_and_the_loss_of_each_source(make_run, server):
+@pytest.fixture
+def summaries(monkeypatch):
+    """What each run held when it was ended."""
+    found, finish = [], wandb.finish
+
+    def remember(*arguments):
+        found.append(wandb.run.summary._as_dict())
+        finish(*arguments)
+
+    monkeypatch.setattr(wandb, "finish", remember)
+    return found
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The runs that were opened."""
+    runs, init = [], wandb.init
+
+    def remember(*arguments, **options):
+        runs.append(init(*arguments, **options))
+        return runs[-1]
+
+    monkeypatch.setattr(wandb, "init", remember)
+    return runs
+
+
+def watch(config):
+    tracking = config.tracking.model_copy(update={"wandb": True, "project": "mine"})
+    return config.model_copy(update={"tracking": tracking})
+
+
+def test_an_offline_run_holds_experiment_data_and_the_loss_of_each_source(
+    make_run, server, opened, summaries
+):
     hf = {"per_device_train_batch_size": 26, "max_steps": 2, "save_strategy": "no"}
     config, run = make_run("watched", batching="random", hf=hf)
-    tracking = config.tracking.model_copy(update={"wandb": True, "project": "mine"})
-    config = config.model_copy(update={"tracking": tracking})
+    config = watch(config)
     train(config, run)
-    settings, summary = dict(wandb.run.config), wandb.run.summary._as_dict()
-    wandb.finish()
+    assert wandb.run is None  # ended with its training
+    (ended,) = opened
+    (summary,) = summaries
+    settings = dict(ended.config)
+    wandb.teardown()  # it writes on behind the back of `finish`, as at the end of a process
 
     assert settings["experiment"] == config.model_dump(mode="json")
     data = read_json(run.training / "stage.json")["inputs"]["records"]
@@ -49,3 +86,26 @@ def test_an_offline_run_holds_experiment_data_and_the_loss_of_each_source(make_r
     assert b"train/loss/colour" in written.read_bytes()
     with pytest.raises(BlockingIOError):
         server.accept()
+
+
+def test_two_trainings_of_one_process_are_two_runs(make_run, server, opened):
+    """`compare_random` trains twice; the second was once written into the run of the first."""
+    hf = {"per_device_train_batch_size": 26, "max_steps": 2, "save_strategy": "no"}
+    for name in ("one", "two"):
+        config, run = make_run(name, batching="random", hf=hf)
+        train(watch(config), run)
+    assert [ended.name for ended in opened] == ["one", "two"]
+
+
+def test_the_run_of_a_training_that_fails_ends_as_failed(make_run, server, opened, monkeypatch):
+    config, run = make_run("fails", batching="random", hf={"max_steps": 1, "save_strategy": "no"})
+    codes, finish = [], wandb.finish
+    monkeypatch.setattr(wandb, "finish", lambda code: (codes.append(code), finish(code)))
+    monkeypatch.setattr(TuningTrainer, "save_verified", fail)
+    with pytest.raises(UserError, match="nothing learnt"):
+        train(watch(config), run)
+    assert (codes, wandb.run, len(opened)) == ([1], None, 1)
+
+
+def fail(*_):
+    raise UserError("nothing learnt")

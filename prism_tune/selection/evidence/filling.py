@@ -9,6 +9,7 @@ Shape legend: U rows of a shard, D width.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -20,13 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from prism_tune.models.load import name_device, pick_device
 from prism_tune.processes import from_main, gather, is_main, rank, world_size
+from prism_tune.run.progress import UnitProgress
 from prism_tune.selection.evidence import store as evidence_store
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.progress import UnitProgress
 from prism_tune.selection.evidence.runner import Batches, Rows, Runner, load_units
+from prism_tune.selection.evidence.source import Gathering, Reading
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
-from prism_tune.selection.meter import SelectionMeter, name_device
+from prism_tune.selection.meter import SelectionMeter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Computation:
     """How rows are computed.
 
     Attributes:
-        title: what they are, for the progress bar.
+        title: what they are, for the log and the progress bar.
         load_runner: called where something is missing.
         encode: makes the units of some keys, in their order.
         tokens_per_batch: padded tokens of a batch.
@@ -56,23 +61,46 @@ def fill(
     stores: Sequence[EvidenceStore],
     keys: Sequence[str],
     computation: Computation,
-    meter: SelectionMeter,
-    *,
-    force: bool,
-) -> int:
-    """Compute the rows of the sorted `keys` that one of the stores does not have; how many.
+    gathering: Gathering,
+) -> Reading:
+    """Compute the rows of the sorted `keys` that one of the stores does not have; read the first.
 
-    One run at a time computes; another that wants the same waits, and finds it. The seconds of the
-    shards stand in these, so they are taken off the meter, as waiting is.
+    What is read is linked first, so that no other run's `--force` takes it away from its reader.
 
     Args:
         stores: one for each matrix that the runner makes.
         keys: all units that are wanted.
         computation: how.
-        meter: of the whole selection.
-        force: compute all of them anew.
+        gathering: for which attempt.
     """
-    if not from_main(lambda: force or any(store.missing(keys) for store in stores)):
+    store, meter, force, num_computed = stores[0], gathering.meter, gathering.force, 0
+    while True:
+        num_computed += _compute_missing(stores, keys, computation, meter, force=force)
+        shards = from_main(lambda: store.take(keys, gathering.links / store.kind))
+        if shards is not None:
+            return Reading(store, tuple(shards), len(keys), num_computed)
+        logger.info("%s: deleted by another run while it was read; looking again", store.kind)
+        force = False
+
+
+def _compute_missing(
+    stores: Sequence[EvidenceStore],
+    keys: Sequence[str],
+    computation: Computation,
+    meter: SelectionMeter,
+    *,
+    force: bool,
+) -> int:
+    """Compute what one of the stores does not have; how many rows that are.
+
+    One run at a time computes; another that wants the same waits, and finds it. The seconds of the
+    shards stand in these, so they are taken off the meter, as waiting is.
+    """
+    num_missing = from_main(
+        lambda: len(keys) if force else len(set().union(*(s.missing(keys) for s in stores)))
+    )
+    logger.info("%s: %d distinct, %d to compute", computation.title, len(keys), num_missing)
+    if num_missing == 0:
         return 0
     with lock_stores(stores) if is_main() else nullcontext(0.0) as waited:
         plan, waited = from_main(lambda: (_plan(stores, keys, force), waited))
@@ -197,7 +225,7 @@ class _ShardRows:
         described: dict[str, Any] = {
             "counts": self.counts,
             "seconds": round(seconds, 3),
-            "device": name_device(),
+            "device": name_device(pick_device()),
             "num_devices": world_size(),
         }
         for number, (store, lacking) in enumerate(targets):

@@ -9,7 +9,6 @@ Shape legend: N records, U rows of a store, Q (image, text) pairs, D width.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,13 +34,10 @@ from prism_tune.selection.evidence.dual_encoder import (
     TextEncoder,
 )
 from prism_tune.selection.evidence.filling import Computation, fill
-from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Reading
+from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import skip_record, usable_images
-from prism_tune.selection.meter import SelectionMeter
 from prism_tune.selection.options import read_options
-
-logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _NAMES = ("image_embeddings", "text_embeddings")
@@ -66,40 +62,26 @@ class _Pairs:
     skipped: dict[int, Skipped]
 
 
-def compute_cosines(
-    config: Config,
-    pool: Pool,
-    left_out: Mapping[int, Skipped],
-    meter: SelectionMeter,
-    *,
-    force: bool,
-) -> Evidence:
+def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
     """The cosine of every record, (N, 1).
 
     Raises:
         UserError: no such encoder; a broken image whose policy is "fail".
     """
     began = time.perf_counter()
+    config, pool = gathering.config, gathering.pool
     options = read_options(config, EncoderOptions)
     device = pick_device()
     dtype = resolve_dtype(config.selection.dtype, device)
     encoder = DualEncoder(options.model, options.revision, dtype, device)
     pairs = _pair_up(pool, *usable_images(config, pool, left_out))
-    readings, description = [], {}
+    readings = []
     for name, keys in zip(_NAMES, (sorted(pairs.paths), sorted(pairs.texts)), strict=True):
         store = EvidenceStore(config.output_dir, name, _depends(config))
-        logger.info(
-            "%s: %d distinct; %d to compute",
-            name,
-            len(keys),
-            len(keys if force else store.missing(keys)),
-        )
         computation = _plan(config, pool, pairs, encoder, began)[name]
-        num_computed = fill([store], keys, computation, meter, force=force)
-        description[name] = {"num_units": len(keys), "num_computed": num_computed}
-        readings.append(Reading(store, tuple(store.find(keys))))
+        readings.append(fill([store], keys, computation, gathering))
         began = time.perf_counter()
-    images, texts = ([shard for shard, _ in reading.shards] for reading in readings)
+    images, texts = (reading.files for reading in readings)
     pairs = _skip_unreadable(pool, pairs, images)
     apply_policy(str(pool.path), list(pairs.skipped.values()), config.data.policy)
     return Evidence(
@@ -107,7 +89,7 @@ def compute_cosines(
         row_N=np.arange(len(pool)),
         skipped=pairs.skipped,
         readings=tuple(readings),
-        description=description,
+        description={},
         columns=("cosine",),
     )
 

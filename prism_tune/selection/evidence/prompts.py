@@ -13,7 +13,6 @@ A record goes in; its prompt (and which characters are instruction) comes out.
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from prism_tune.config.sections import Config, Template
 from prism_tune.data.conversation import Rendered, image_token, render
 from prism_tune.data.records import Pool
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import write_atomic
+from prism_tune.run.folder import cached_array
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record
 
 PromptKind = Literal["prefix", "whole", "joint", "pair", "answers"]
@@ -77,17 +76,17 @@ def digest_prompts(
     folder = Path(config.output_dir) / "evidence" / "prompts"
     described = [pool.fingerprint, kind, template, image_token(processor), _chat(processor)]
     path = folder / f"{fingerprint(described)[:32]}.npy"
-    if path.exists():
-        return np.asarray(np.load(path))
-    digests = np.zeros(len(pool), dtype="S32")
-    for index in np.flatnonzero(~pool.is_text_only_N).tolist():
-        prompt = build_prompt(pool[index], kind, template, processor)
-        content = f"{prompt.instruction_spans}{prompt.text}" if kind == "answers" else prompt.text
-        digests[index] = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    buffer = io.BytesIO()
-    np.save(buffer, digests)
-    write_atomic(path, buffer.getvalue())
-    return digests
+
+    def digest() -> NDArray[np.bytes_]:
+        digests = np.zeros(len(pool), dtype="S32")
+        for index in np.flatnonzero(~pool.is_text_only_N).tolist():
+            prompt = build_prompt(pool[index], kind, template, processor)
+            spans = f"{prompt.instruction_spans}" if kind == "answers" else ""
+            content = f"{spans}{prompt.text}".encode()
+            digests[index] = hashlib.blake2b(content, digest_size=16).hexdigest()
+        return digests
+
+    return cached_array(path, digest)
 
 
 def _find_questions(record: Record, rendered: Rendered, token: str) -> tuple[Span, ...]:

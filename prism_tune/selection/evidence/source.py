@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,37 @@ from prism_tune.selection.meter import SelectionMeter
 
 
 @dataclass(frozen=True)
+class Gathering:
+    """One attempt at a selection, for which evidence is gathered.
+
+    Attributes:
+        links: where the shards that it reads are kept, a folder for each kind.
+        force: compute the rows of its records anew.
+    """
+
+    config: Config
+    pool: Pool
+    meter: SelectionMeter
+    links: Path
+    force: bool = False
+
+
+@dataclass(frozen=True)
 class Reading:
-    """What was read of one store: its shards, and which share of each one's rows."""
+    """What was read of one store: its shards, and which share of each one's rows.
+
+    `num_units` have a row there, of which `num_computed` were computed for this reading.
+    """
 
     store: EvidenceStore
     shards: tuple[tuple[Shard, float], ...]
+    num_units: int
+    num_computed: int
+
+    @property
+    def files(self) -> list[Shard]:
+        """The shards alone."""
+        return [shard for shard, _ in self.shards]
 
 
 @dataclass(frozen=True)
@@ -44,7 +71,7 @@ class Evidence:
         skipped: by index, every record left out so far, with its reason.
         columns: names of the D numbers of a row, where they have some.
         readings: of the stores behind it.
-        description: what the manifest says of it.
+        description: what else the manifest says of it.
     """
 
     values_UD: RowBlocks | None
@@ -71,23 +98,12 @@ class Evidence:
         return {name: values[self.row_N, number] for number, name in enumerate(self.columns)}
 
 
-class Compute(Protocol):
-    """Computes what the stores of the config's `output_dir` do not have; every process calls it.
+Compute = Callable[[Gathering, Mapping[int, Skipped]], Evidence]
+"""Computes what the stores do not have, for the pool without the records left out (by index).
 
-    Raises:
-        UserError: a broken record whose policy is "fail"; out of memory with one record.
-    """
-
-    def __call__(
-        self,
-        config: Config,
-        pool: Pool,
-        left_out: Mapping[int, Skipped],
-        meter: SelectionMeter,
-        *,
-        force: bool,
-    ) -> Evidence:
-        """The evidence on the pool without the records `left_out`; all anew with `force`."""
+Every process calls it. It raises UserError for a broken record whose policy is "fail", and where
+one record alone does not fit into the memory.
+"""
 
 
 @dataclass(frozen=True)

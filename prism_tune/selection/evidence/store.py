@@ -14,7 +14,6 @@ grew finds every row it has. `features/shards.py` reads them.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -22,7 +21,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ from safetensors.numpy import save_file
 
 from prism_tune.features.shards import Shard, list_shards, read_shard
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import locked, read_json, write_json
 
 logger = logging.getLogger(__name__)
+
+_WAITS = "%s: another run computes them; waiting for it"
 
 UNITS_PER_SHARD = 512
 """What a kill can lose, and what one process takes at a time."""
@@ -74,7 +77,11 @@ class EvidenceStore:
         Raises:
             UserError: a file that is not a shard.
         """
-        return [read_shard(path) for path in list_shards(self.folder)]
+        found = []
+        for path in list_shards(self.folder):
+            with suppress(FileNotFoundError):  # another run has begun to compute it anew
+                found.append(read_shard(path))
+        return found
 
     def find(self, keys: Sequence[str]) -> list[tuple[Shard, float]]:
         """The shards with rows of these units, and which share of a shard's rows these are."""
@@ -89,7 +96,27 @@ class EvidenceStore:
     def forget(self, keys: Sequence[str]) -> None:
         """Delete every shard with a row of these units, so that they are computed anew."""
         for shard, _ in self.find(keys):
-            shard.path.unlink()
+            shard.path.unlink(missing_ok=True)
+
+    def take(self, keys: Sequence[str], folder: Path) -> list[tuple[Shard, float]] | None:
+        """As `find`, but of links in `folder`, which then holds these shards and no others.
+
+        What is linked stays readable, whatever becomes of the store.
+
+        Returns:
+            None where a row is missing, because somebody has deleted shards meanwhile.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        taken = []
+        for shard, share in self.find(keys):
+            try:
+                _link(shard.path, folder / shard.path.name)
+            except FileNotFoundError:
+                return None
+            taken.append((replace(shard, path=folder / shard.path.name), share))
+        is_whole = set(keys).issubset(key for shard, _ in taken for key in shard.keys)
+        return taken if is_whole else None
 
     def write_shard(
         self, keys: Sequence[str], rows_UD: NDArray[np.float32], described: Mapping[str, Any]
@@ -98,9 +125,9 @@ class EvidenceStore:
         metadata = {"content": json.dumps({"keys": list(keys), **described})}
         path = self.folder / f"shard-{fingerprint(list(keys))[:16]}.safetensors"
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
-            partial = Path(scratch) / path.name
-            save_file({"rows": rows_UD}, partial, metadata=metadata)
-            os.replace(partial, path)
+            unfinished = Path(scratch) / path.name
+            save_file({"rows": rows_UD}, unfinished, metadata=metadata)
+            os.replace(unfinished, path)
 
     def remove_partial(self) -> None:
         """Delete what a killed process left half written."""
@@ -117,29 +144,13 @@ def lock_stores(stores: Sequence[EvidenceStore]) -> Iterator[float]:
     began = time.perf_counter()
     with ExitStack() as held:
         for store in sorted(stores, key=lambda store: store.folder):
-            store.folder.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((store.folder / "lock").open("w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("%s: another run computes them; waiting for it", store.kind)
-                fcntl.flock(file, fcntl.LOCK_EX)
+            say = partial(logger.info, _WAITS, store.kind)
+            held.enter_context(locked(store.folder / "lock", say))
         yield time.perf_counter() - began
 
 
-def link_shards(shards: Sequence[Shard], folder: Path) -> None:
-    """Make `folder` hold these shards and no others: hard links, or copies where there are none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {shard.path.name: shard.path for shard in shards}
-    for path in folder.iterdir():
-        if path.name not in wanted or not path.samefile(wanted[path.name]):
-            path.unlink()
-    for name, source in wanted.items():
-        if not (folder / name).exists():
-            _link(source, folder / name)
-
-
 def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where there are none."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links

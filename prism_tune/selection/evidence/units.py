@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
-from prism_tune.features.shards import Shard
+from prism_tune.features.shards import StoredRows
 from prism_tune.processes import main_first
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.prompts import PromptKind, digest_prompts
+from prism_tune.selection.evidence.source import Evidence, Reading
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,28 @@ def usable_images(
 
 
 def locate_rows(
-    config: Config, pool: Pool, units: Units, shards: Sequence[Shard]
-) -> tuple[NDArray[np.int64], dict[int, Skipped]]:
-    """Each record's row of all shards (-1: none), and all skipped: also those that failed.
+    config: Config,
+    pool: Pool,
+    units: Units,
+    reading: Reading,
+    *,
+    columns: tuple[str, ...] = (),
+    **description: Any,
+) -> Evidence:
+    """The evidence on a pool: each record's row of what was read, and who is skipped.
+
+    Args:
+        config: the policy is read.
+        pool: the records.
+        units: of the pool.
+        reading: of all of them; those that failed are skipped as well.
+        columns: names of the numbers of a row.
+        description: for the manifest.
 
     Raises:
         UserError: a unit failed for a reason whose policy is "fail".
     """
+    shards = reading.files
     row_of = {key: row for row, key in enumerate(key for shard in shards for key in shard.keys)}
     failed = {key: fault for shard in shards for key, fault in shard.failed.items()}
     keys = units.keys
@@ -120,7 +136,8 @@ def locate_rows(
         skipped[index] = skip_record(pool, index, *failed[keys[units.unit_N[index]]])
         row_N[index] = -1
     apply_policy(str(pool.path), list(skipped.values()), config.data.policy)
-    return row_N, skipped
+    values_UD = StoredRows(shards) if shards else None
+    return Evidence(values_UD, row_N, skipped, (reading,), description, columns)
 
 
 def skip_record(pool: Pool, index: int, reason: str, detail: str) -> Skipped:

@@ -12,7 +12,6 @@ Shape legend: B records, L tokens, P predicted answer tokens of a batch, D width
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ from prism_tune.config.depends import Artifact
 from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.data.records import Pool
-from prism_tune.features.shards import StoredRows
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
 from prism_tune.models.load import load_model, pick_device, resolve_dtype
@@ -37,12 +34,9 @@ from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import Encoded, RecordDataset
 from prism_tune.selection.evidence.filling import Computation, fill
 from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
-from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Reading, depends_on
+from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import find_units, locate_rows
-from prism_tune.selection.meter import SelectionMeter
-
-logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _LOGITS_BYTES = 256 << 20  # of one block in float32: 1,700 tokens of a vocabulary of 32,000
@@ -158,24 +152,14 @@ def whole_model_source(
     def depends(config: Config) -> dict[str, Any]:
         return depends_on(config, name, _VERSION)
 
-    def compute(
-        config: Config,
-        pool: Pool,
-        left_out: Mapping[int, Skipped],
-        meter: SelectionMeter,
-        *,
-        force: bool,
-    ) -> Evidence:
+    def compute(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
         began = time.perf_counter()
+        config, pool = gathering.config, gathering.pool
         store = EvidenceStore(config.output_dir, name, depends(config))
         processor = load_processor(config.model)
         units = find_units(config, pool, "answers", processor, left_out)
-        keys = units.keys
-        num_missing = len(keys if force else store.missing(keys))
-        title = name.replace("_", " ")
-        logger.info("%s: %d distinct records; %d to compute", title, len(keys), num_missing)
         computation = Computation(
-            title=title,
+            title=name.replace("_", " "),
             load_runner=_load_later(config, processor, build_runner),
             encode=lambda keys: RecordDataset(
                 pool, [units.record_of[key] for key in keys], config, processor
@@ -185,18 +169,8 @@ def whole_model_source(
             began=began,
             order=lambda key: sum(len(turn.text) for turn in pool[units.record_of[key]].turns),
         )
-        num_computed = fill([store], keys, computation, meter, force=force)
-        reading = Reading(store, tuple(store.find(keys)))
-        shards = [shard for shard, _ in reading.shards]
-        row_N, skipped = locate_rows(config, pool, units, shards)
-        return Evidence(
-            values_UD=StoredRows(shards) if shards else None,
-            row_N=row_N,
-            skipped=skipped,
-            readings=(reading,),
-            description={"num_units": len(keys), "num_computed": num_computed},
-            columns=columns,
-        )
+        reading = fill([store], units.keys, computation, gathering)
+        return locate_rows(config, pool, units, reading, columns=columns)
 
     return EvidenceSource(name, depends, compute)
 

@@ -19,24 +19,29 @@ size alone, so budgets are nested. Records of one image repel each other as othe
 Cost: forward (PRISM's), then O(N d^2) for the components and O(N D) for each round, some fifteen
 for 30 % of any pool.
 
-Shape legend: M records to be scored, P pairs of a feature row and a group, G groups.
+Shape legend: M records to be scored, N of a group, P pairs of a feature row and a group, G groups.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers.kernel import KernelOptions, fit_kernel
+from prism_tune.selection.scorers.kernel_density import FloatArray, KernelFeatures
 from prism_tune.selection.scorers.kernel_prism import race
-from prism_tune.selection.scorers.pick_order import most_taken, rank_picks
-from prism_tune.selection.scorers.repulsion import pick_repelled
+from prism_tune.selection.scorers.pick_order import IntArray, most_taken, rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids, num_kept
+
+_FIRST_FRACTION = 0.02
+"""Of the records, in the first round."""
+_GROWTH = 0.25
+"""Of what is kept, in every other."""
 
 _FiniteRate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -67,11 +72,45 @@ def score(context: ScoringContext) -> ScoredRecords:
     return rank_picks(len(hashes_M), picks, kernel.diagnostics)
 
 
-def _records_of(
-    members: NDArray[np.int64], of_record_M: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _records_of(members: IntArray, of_record_M: IntArray) -> tuple[IntArray, IntArray]:
     """The records of these pairs, and the place of each one's pair among them."""
     place_P = np.full(int(of_record_M.max()) + 1, -1)
     place_P[members] = np.arange(len(members))
     records = np.flatnonzero(place_P[of_record_M] >= 0)
     return records, place_P[of_record_M[records]]
+
+
+def pick_repelled(
+    keys_N: FloatArray, row_N: IntArray, features: KernelFeatures, num_picks: int, beta: float
+) -> IntArray:
+    """The records kept first, in order; a smaller `num_picks` gives a beginning of a larger one's.
+
+    Args:
+        keys_N: logarithms of the race's keys; the smallest are kept. No two are equal.
+        row_N: the row of each record in `features`.
+        features: of the P rows.
+        num_picks: how many records, at most N.
+        beta: the strength of the repulsion; 0 is the race alone.
+    """
+    cover_P = np.zeros(len(features))
+    left = np.arange(len(keys_N))
+    picks: list[IntArray] = []
+    for size in round_sizes(len(keys_N), num_picks):
+        repelled = keys_N[left] + beta * np.log1p(np.maximum(cover_P, 0.0))[row_N[left]]
+        order = np.argsort(repelled, kind="stable")
+        chosen = left[order[:size]]
+        picks.append(chosen)
+        left = np.sort(left[order[size:]])
+        kept_P = np.bincount(row_N[chosen], minlength=len(features))
+        cover_P += features.compare(features.add_up(kept_P))
+    return np.concatenate(picks)[:num_picks]
+
+
+def round_sizes(num_records: int, num_picks: int) -> Iterator[int]:
+    """The sizes of the rounds until there are enough; `num_picks` decides on their number alone."""
+    num_kept, size = 0, max(1, round(_FIRST_FRACTION * num_records))
+    while num_kept < num_picks:
+        size = min(size, num_records - num_kept)
+        yield size
+        num_kept += size
+        size = max(1, round(_GROWTH * num_kept))

@@ -25,12 +25,15 @@ from prism_tune.selection.evidence.prefix_check import prefix_is_exact
 from prism_tune.selection.evidence.prompts import build_prompt
 from prism_tune.selection.evidence.runner import Batches
 from prism_tune.selection.evidence.shallow import Extractor, pool_positions
+from prism_tune.selection.evidence.source import Gathering
 from prism_tune.selection.meter import SelectionMeter
 
 
 def extract(workplace, *, force=False, **overrides):
     config = workplace.config(**overrides)
-    return compute_features(config, open_pool(config.data), {}, SelectionMeter(None), force=force)
+    links = workplace.run_dir(**overrides).next_evidence
+    pool = open_pool(config.data)
+    return compute_features(Gathering(config, pool, SelectionMeter(None), links, force), {})
 
 
 def shard_of(evidence):
@@ -43,7 +46,7 @@ def shard_of(evidence):
 def layer_rows(workplace, layer):
     """Of a run that asks for one layer that is there already."""
     table = extract(workplace, selection__layer=layer)
-    assert table.description["num_computed"] == 0
+    assert table.readings[0].num_computed == 0
     return table
 
 
@@ -88,7 +91,7 @@ def test_several_layers_in_one_pass(workplace):
 def test_a_pass_computes_what_one_of_its_layers_lacks(workplace):
     extract(workplace)
     more = extract(workplace, selection__layer=2, selection__options="{layers: [1]}")
-    assert more.description["num_computed"] == 16
+    assert more.readings[0].num_computed == 16
     assert len(workplace.shards()) == 2  # layer 1 has kept its own
 
 
@@ -115,7 +118,7 @@ def test_text_before_the_image_is_part_of_the_prefix(workplace):
     question = {"from": "human", "value": "what is this?\n<image>"}
     late["conversations"] = [question, *late["conversations"][1:]]
     workplace.write_records([*records, late])
-    assert extract(workplace).description["num_units"] == 2
+    assert extract(workplace).readings[0].num_units == 2
 
 
 def test_tokens_counted_are_the_prefix_only(workplace):
@@ -238,7 +241,7 @@ def test_model_that_sees_the_question_falls_back_to_whole_prompts(workplace, mon
     )
     table = extract(workplace, selection__layer=2)
     assert table.description["prompt"] == "whole"
-    assert table.description["num_units"] == 24
+    assert table.readings[0].num_units == 24
 
 
 class KilledError(Exception):
@@ -261,7 +264,7 @@ def test_killed_run_resumes_at_the_last_finished_shard(workplace, monkeypatch):
             extract(workplace)
     assert len(workplace.shards()) == 3
     resumed = extract(workplace)
-    assert resumed.description["num_computed"] == 3 + 3 + 1
+    assert resumed.readings[0].num_computed == 3 + 3 + 1
     names = [[p.name for p in workplace.shards(output_dir=d)] for d in ("runs", "elsewhere")]
     assert names[0] == names[1]
     np.testing.assert_array_equal(resumed.row_N, whole.row_N)
@@ -286,7 +289,7 @@ def test_grown_pool_computes_new_images_only(workplace):
     extract(workplace)
     workplace.write_records(records)
     table = extract(workplace)
-    assert table.description["num_computed"] == 2
+    assert table.readings[0].num_computed == 2
     assert (table.row_N >= 0).sum() == 24
 
 
@@ -300,7 +303,7 @@ def test_changed_image_file_is_computed_anew(workplace):
     )
     assert before.row_N[three] != before.row_N[four]
     assert after.row_N[three] == after.row_N[four]
-    assert after.description["num_computed"] == 0
+    assert after.readings[0].num_computed == 0
 
 
 @pytest.mark.parametrize(
@@ -316,12 +319,12 @@ def test_changed_image_file_is_computed_anew(workplace):
 def test_features_of_other_settings_lie_beside_one_another(workplace, change):
     before = extract(workplace)
     other = extract(workplace, **change)
-    assert other.description["num_computed"] > 0
+    assert other.readings[0].num_computed > 0
     again = extract(workplace)
-    assert again.description["num_computed"] == 0
+    assert again.readings[0].num_computed == 0
     assert again.readings[0].store.folder == before.readings[0].store.folder
     assert other.readings[0].store.folder != before.readings[0].store.folder
-    assert extract(workplace, **change).description["num_computed"] == 0
+    assert extract(workplace, **change).readings[0].num_computed == 0
 
 
 def test_a_model_that_moved_is_the_same_and_one_that_changed_is_another(
@@ -329,10 +332,10 @@ def test_a_model_that_moved_is_the_same_and_one_that_changed_is_another(
 ):
     extract(workplace)
     other = shutil.copytree(tiny_llava_dir, tmp_path / "other")
-    assert extract(workplace, model__path=other).description["num_computed"] == 0
+    assert extract(workplace, model__path=other).readings[0].num_computed == 0
     weights = load_file(other / "model.safetensors")
     save_file({name: 2 * value for name, value in weights.items()}, other / "model.safetensors")
-    assert extract(workplace, model__path=other).description["num_computed"] == 16
+    assert extract(workplace, model__path=other).readings[0].num_computed == 16
 
 
 def test_force_computes_this_pools_features_anew_and_leaves_the_others(workplace, monkeypatch):
@@ -342,11 +345,11 @@ def test_force_computes_this_pools_features_anew_and_leaves_the_others(workplace
     first = {path: path.stat().st_mtime_ns for path in workplace.shards()}
     workplace.write_records(records[:2])  # one image
     forced = extract(workplace, force=True)
-    assert forced.description["num_computed"] == 1
+    assert forced.readings[0].num_computed == 1
     kept = [path for path in workplace.shards() if first.get(path) == path.stat().st_mtime_ns]
     assert len(kept) == 3
     workplace.write_records(records)
-    assert extract(workplace).description["num_computed"] == 3
+    assert extract(workplace).readings[0].num_computed == 3
 
 
 def test_the_store_says_what_its_rows_depend_on(workplace):

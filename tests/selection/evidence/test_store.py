@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from support.tiny import draw_pool
 
+from prism_tune.errors import UserError
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
+from prism_tune.selection import select as select_module
+from prism_tune.selection.evidence.store import EvidenceStore
 
 # Two runs that begin together, in processes forked from one that has imported everything.
 TWO_AT_ONCE = """
@@ -108,6 +111,53 @@ def test_a_store_that_was_deleted_is_computed_anew(workplace):
     assert again.manifest["evidence"]["features"]["num_computed"] == 16
     scores = [[row["score"] for row in result.scores] for result in (first, again)]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("moment", ["found", "read"])
+def test_shards_that_are_deleted_while_a_run_reads_them(workplace, monkeypatch, moment):
+    """Another run's `--force` does so, or a user: the reader has them linked, or looks again."""
+    first = workplace.select()
+    shards = workplace.shards()
+    if moment == "found":
+        find, deleted = EvidenceStore.find, []
+
+        def find_in_vain(store, keys):
+            found = find(store, keys)
+            while shards:
+                deleted.append(shards.pop())
+                deleted[-1].unlink()
+            return found
+
+        monkeypatch.setattr(EvidenceStore, "find", find_in_vain)
+    else:
+        rank = select_module.rank_pool
+
+        def rank_without_store(*arguments):
+            for path in shards:
+                path.unlink()
+            return rank(*arguments)
+
+        monkeypatch.setattr(select_module, "rank_pool", rank_without_store)
+    again = workplace.select(selection__budget=0.25)
+    assert [row["score"] for row in again.scores] == [row["score"] for row in first.scores]
+    assert again.manifest["evidence"]["features"]["num_computed"] == 16 * (moment == "found")
+    assert len(ReportRun(again.run).features.row_N) == len(again.scores)
+
+
+def test_a_selection_that_fails_leaves_the_links_of_the_one_before(workplace, monkeypatch):
+    first = workplace.select()
+    kept = [path.name for path in first.run.features.iterdir()]
+
+    def fail(*_):
+        raise UserError("no budget")
+
+    monkeypatch.setattr(select_module, "rank_pool", fail)
+    with pytest.raises(UserError, match="no budget"):
+        workplace.select(selection__layer=2)
+    assert [path.name for path in first.run.features.iterdir()] == kept
+    monkeypatch.undo()
+    workplace.select(selection__layer=2)
+    assert not first.run.next_evidence.exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from prism_tune.errors import ConfigError
 from prism_tune.selection.scorers.kernel_density import KernelFeatures, draw_frequencies
-from prism_tune.selection.scorers.repulsion import pick_repelled, round_sizes
+from prism_tune.selection.scorers.kernel_repulsion import pick_repelled, round_sizes
 
 
 def draw(num_records=120, num_rows=50, seed=0):

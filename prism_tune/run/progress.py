@@ -1,4 +1,4 @@
-"""The extraction's progress bar: done, total, number per second, time left; main process only."""
+"""A progress bar: done, total, number per second, time left; on the main process only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UnitProgress:
             _Speed(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not is_main(),
+            disable=not is_main() or total == 0,
         )
         self._task = self._progress.add_task(title, total=total)
 
@@ -52,6 +52,6 @@ class UnitProgress:
     ) -> None:
         self._progress.stop()
 
-    def advance(self, num_units: int) -> None:
+    def advance(self, num_units: int = 1) -> None:
         """So many more are done."""
         self._progress.advance(self._task, num_units)
