@@ -135,7 +135,7 @@ def _extract_rows(path: Path, column: str, rows: set[int], folder: Path) -> dict
     state = path.stat()
     key = fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns, column])
     known = folder / f"{key[:32]}.json"
-    with locked(known):
+    with locked(Path(f"{known}.lock")):
         names: dict[str, str | None] = read_json(known) if known.exists() else {}
         kept = {row for row, name in names.items() if name is None or (folder / name).exists()}
         due = {row for row in rows if str(row) not in kept}

@@ -141,7 +141,7 @@ def test_shards_that_are_deleted_while_a_run_reads_them(workplace, monkeypatch, 
     again = workplace.select(selection__budget=0.25)
     assert [row["score"] for row in again.scores] == [row["score"] for row in first.scores]
     assert again.manifest["evidence"]["features"]["num_computed"] == 16 * (moment == "found")
-    assert len(ReportRun(again.run).features.row_N) == len(again.scores)
+    assert len(FinishedRun(again.run).features.row_N) == len(again.scores)
 
 
 def test_a_selection_that_fails_leaves_the_links_of_the_one_before(workplace, monkeypatch):
