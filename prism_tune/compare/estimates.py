@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_tune.compare.cells import stages_of
 from prism_tune.compare.shapes import Shape
 from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
@@ -85,13 +86,12 @@ def measure_pool(config: Config) -> PoolSize | None:
 
 def estimate_run(config: Config, shape: Shape, pool: PoolSize) -> Estimate:
     """One run, from selecting to evaluating; nothing for the stages that it does not have."""
-    selects = config.training.tuning != "none" and config.training.records == "subset"
-    tunes = config.training.tuning != "none"
+    verbs = stages_of(config)
     return Estimate(
-        select_flops=_select_flops(config, shape, pool) if selects else 0.0,
-        tune_flops=_tune_flops(config, shape, pool) if tunes else 0.0,
+        select_flops=_select_flops(config, shape, pool) if "select" in verbs else 0.0,
+        tune_flops=_tune_flops(config, shape, pool) if "train" in verbs else 0.0,
         evaluate_flops=_evaluate_flops(config, shape),
-        num_bytes=_disk_bytes(config, shape, pool) if tunes else 0.0,
+        num_bytes=_disk_bytes(config, shape, pool) if "train" in verbs else 0.0,
     )
 
 
@@ -150,7 +150,7 @@ def _evaluate_flops(config: Config, shape: Shape) -> float:
 def _disk_bytes(config: Config, shape: Shape, pool: PoolSize) -> float:
     """Features, subset, the tuned model, and the last checkpoint to resume from."""
     images, texts = _kept(config, pool)
-    selects = config.training.records == "subset"
+    selects = "select" in stages_of(config)
     subset = (images + texts) / pool.num_records * pool.num_bytes if selects else 0.0
     features = 0.0
     if selects and config.selection.scorer not in (*_NO_MODEL, *_WHOLE_MODEL, "clip_score"):

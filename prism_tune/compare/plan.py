@@ -55,12 +55,13 @@ def find_missing(plan: Plan) -> list[str]:
         if not remaining or config.data.prepare:
             continue
         benchmarks = config.evaluation.benchmarks if "evaluate" in remaining else ()
-        paths = [config.model.path, config.data.records, config.data.image_dir]
+        named = [p for p in (config.model.path, config.data.records) if not _is_hub_id(p)]
+        paths = [*named, config.data.image_dir]
         for name in benchmarks:
             data = config.evaluation.data.get(name)
             paths += [data.annotations, data.image_dir] if data else []
         missing |= dict.fromkeys(
-            path for path in paths if path and path not in made and _is_local_and_absent(path)
+            path for path in paths if path and path not in made and not Path(path).exists()
         )
     return list(missing)
 
@@ -87,5 +88,7 @@ def _find_remaining(cell: Cell) -> tuple[Verb, ...]:
     )
 
 
-def _is_local_and_absent(path: str) -> bool:
-    return Path(path).parts[0] in ("data", "runs") and not Path(path).exists()
+def _is_hub_id(path: str) -> bool:
+    """Whether a path that is not there can be OWNER/NAME of the hub."""
+    folder = Path(path).parent
+    return len(Path(path).parts) == 2 and not folder.is_absolute() and not folder.exists()

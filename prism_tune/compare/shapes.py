@@ -43,8 +43,9 @@ def read_shape(path: str) -> Shape | None:
     folder = Path(path)
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         return None
-    sizes = {name: math.prod(shape) for name, shape in _read_headers(folder)}
-    widths = [shape[-1] for name, shape in _read_headers(folder) if _EMBEDDINGS.search(name)]
+    tensors = dict(_read_headers(folder))
+    sizes = {name: math.prod(shape) for name, shape in tensors.items()}
+    widths = [shape[-1] for name, shape in tensors.items() if _EMBEDDINGS.search(name)]
     vision = {n for n in sizes if _VISION.search(n) and not _PROJECTOR.search(n)}
     projector = {n for n in sizes if _PROJECTOR.search(n)}
     layer_of = {n: m for n in sizes.keys() - vision - projector if (m := _DECODER_LAYER.search(n))}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from prism_tune.errors import UserError
 from prism_tune.report.page import write_page
-from prism_tune.report.run_files import ReportRun
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections import compare, gallery, geometry, overview, scores, training
+from prism_tune.report.verdict import compare_runs
+from prism_tune.results.runs import FinishedRun, open_runs
 from prism_tune.run.folder import RunDir
 
 
@@ -27,7 +28,7 @@ def build_report(runs: Sequence[RunDir], output: Path | None = None) -> Path:
     Raises:
         UserError: not a run folder, unreadable files, or an output folder that is no report.
     """
-    run, *others = [ReportRun(of_run) for of_run in runs]
+    run, *others = open_runs([of_run.root for of_run in runs])
     target = output or run.run.report
     _check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,14 +42,17 @@ def build_report(runs: Sequence[RunDir], output: Path | None = None) -> Path:
     return target / "index.html"
 
 
-def _build_sections(run: ReportRun, others: Sequence[ReportRun], page: PageFolder) -> list[Section]:
+def _build_sections(
+    run: FinishedRun, others: Sequence[FinishedRun], page: PageFolder
+) -> list[Section]:
     """Top to bottom."""
+    table = compare_runs([run, *others])
     return [
-        overview.build(run),
+        overview.build(run, table),
         geometry.build(run, page),
         scores.build(run, page),
         gallery.build(run, page),
-        compare.build([run, *others], page),
+        compare.build([run, *others], table, page),
         training.build(run, page),
     ]
 

@@ -6,10 +6,7 @@ Records go in; short lists of text come out: [uid, id, images, turns, number of 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +14,7 @@ import orjson
 
 from prism_tune.data.records import Pool
 from prism_tune.report.section import PageFolder
+from prism_tune.report.spawned import map_spawned
 from prism_tune.schema import Record
 
 Card = list[Any]
@@ -27,7 +25,6 @@ CHUNK_TURNS, CHUNK_CHARACTERS = 2, 240
 
 PREPARED_TURNS, PREPARED_CHARACTERS = 6, 1200
 
-_MAX_PROCESSES = 4
 _ROWS_PER_MAPPING = 500
 
 
@@ -61,28 +58,16 @@ def write_chunks(pool: Pool, page: PageFolder) -> int:
     Returns:
         The number of chunks.
     """
-    number = len(pool)
-    starts = range(0, number, CHUNK_RECORDS)
-    chunks = [range(start, min(start + CHUNK_RECORDS, number)) for start in starts]
-    for _ in _map(partial(_write_chunk, pool, page), range(len(chunks)), chunks):
+    starts = range(0, len(pool), CHUNK_RECORDS)
+    chunks = [range(start, min(start + CHUNK_RECORDS, len(pool))) for start in starts]
+    # A task opens the pool for itself, and what it has read of the mapped file counts as its memory
+    # no longer than it lasts.
+    for _ in map_spawned(partial(_write_chunk, pool, page), list(enumerate(chunks)), fewest=2):
         pass
     return len(chunks)
 
 
-def _map(
-    write: Callable[[int, range], None], numbers: range, chunks: Sequence[range]
-) -> Iterator[None]:
-    if len(chunks) == 1:
-        yield from map(write, numbers, chunks)
-        return
-    # Spawned, not forked: this process runs threads. A task opens the pool for itself, and what it
-    # has read of the mapped file counts as its memory no longer than it lasts.
-    num_processes = min(os.cpu_count() or 1, _MAX_PROCESSES, len(chunks))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context) as processes:
-        yield from processes.map(write, numbers, chunks)
-
-
-def _write_chunk(pool: Pool, page: PageFolder, number: int, rows: range) -> None:
+def _write_chunk(pool: Pool, page: PageFolder, chunk: tuple[int, range]) -> None:
+    number, rows = chunk
     cards = [describe_record(pool[row]) for row in rows]
     page.add_packed(f"gallery-{number}", orjson.dumps(cards))

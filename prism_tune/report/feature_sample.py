@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.report.run_files import ReportRun
+from prism_tune.results.runs import FinishedRun
 
 FloatArray = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class FeatureSample:
         return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
 
 
-def draw_sample(run: ReportRun, max_records: int = MAX_RECORDS) -> FeatureSample | None:
+def draw_sample(run: FinishedRun, max_records: int = MAX_RECORDS) -> FeatureSample | None:
     """Every k-th record that has a feature, so that every part of the pool has its share.
 
     None where the run has no features, or fewer than three records with a finite one.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-MISSING = "n/a"
+from prism_tune.results.render import MISSING
+
 _MAX_LABEL = 32
 
 

@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 
 from prism_tune.errors import UserError
 from prism_tune.report.page import POLICY
-from prism_tune.report.run_files import ReportRun
 from prism_tune.report.thumbnails import draw_thumbnail
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import console
 
@@ -72,7 +72,7 @@ def serve_report(run: RunDir, folder: Path, *, host: str, port: int) -> None:
     Raises:
         UserError: the address cannot be listened on.
     """
-    with ReportServer(ReportRun(run), folder, host, port) as server:
+    with ReportServer(FinishedRun(run), folder, host, port) as server:
         console.print(f"{server.url}  (Ctrl-C ends it)", soft_wrap=True)
         if not server.is_private:
             logger.warning("%s: whoever reaches this address can see the pool's records", host)
@@ -87,7 +87,7 @@ class ReportServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, run: ReportRun, folder: Path, host: str, port: int) -> None:
+    def __init__(self, run: FinishedRun, folder: Path, host: str, port: int) -> None:
         self.folder = folder.resolve()
         self.host = host
         self._run = run

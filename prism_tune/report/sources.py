@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.report.run_files import Keep, RecordTable
+from prism_tune.results.records import RecordTable
+from prism_tune.results.runs import Keep
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

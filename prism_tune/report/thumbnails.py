@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -19,18 +16,18 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from prism_tune.data.images import ImageError, opened_image, resolve_image
 from prism_tune.data.records import Pool
-from prism_tune.report.run_files import ReportRun
+from prism_tune.report.spawned import map_spawned
+from prism_tune.results.runs import FinishedRun
 
 SIDE_PIXELS = 192
 
 _MAX_DECODED_PIXELS = 25_000_000  # at most 100 MB a process; a JPEG is decoded smaller than it is
 _QUALITY = 72
-_MAX_PROCESSES = 4
 _FEWEST_FOR_PROCESSES = 400  # below, starting them takes longer than the work
 _NAMES_PER_TASK = 16
 
 
-def write_thumbnails(run: ReportRun, rows: Iterable[int], folder: Path) -> dict[str, str]:
+def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dict[str, str]:
     """Write the first image of each record to `thumbs/`, once where records share it.
 
     Args:
@@ -49,7 +46,9 @@ def write_thumbnails(run: ReportRun, rows: Iterable[int], folder: Path) -> dict[
         path_of[name] = f"thumbs/{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}.webp"
         if not (folder / path_of[name]).exists():
             todo.append(name)
-    for name, (content, reason) in zip(todo, _draw_all(run.pool.image_dir, todo), strict=True):
+    draw = partial(_draw, run.pool.image_dir)
+    drawn = map_spawned(draw, todo, fewest=_FEWEST_FOR_PROCESSES, per_task=_NAMES_PER_TASK)
+    for name, (content, reason) in zip(todo, drawn, strict=True):
         if reason:
             path_of[name] = f"thumbs/{reason}.webp"
         (folder / path_of[name]).write_bytes(content)
@@ -61,18 +60,6 @@ def draw_thumbnail(pool: Pool, row: int) -> bytes | None:
     """The WebP of a record's first image, or of the reason why there is none; None: text-only."""
     names = pool.images(row)
     return _draw(pool.image_dir, names[0])[0] if names else None
-
-
-def _draw_all(image_dir: Path, names: Sequence[str]) -> Iterator[tuple[bytes, str]]:
-    draw = partial(_draw, image_dir)
-    if len(names) < _FEWEST_FOR_PROCESSES:
-        yield from map(draw, names)
-        return
-    # Spawned, not forked: this process runs threads.
-    num_processes = min(os.cpu_count() or 1, _MAX_PROCESSES)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context) as processes:
-        yield from processes.map(draw, names, chunksize=_NAMES_PER_TASK)
 
 
 def _draw(image_dir: Path, name: str) -> tuple[bytes, str]:

@@ -1,33 +1,52 @@
-"""What a run amounts to, in plain words: sentences computed from its files."""
+"""What a run amounts to beside others: its row of their table, and sentences in plain words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from prism_tune.errors import UserError
 from prism_tune.report.formats import count, number, percent, seconds
-from prism_tune.report.run_files import ReportRun
+from prism_tune.results.build import compose_table
+from prism_tune.results.render import Cell, Table
+from prism_tune.results.runs import FinishedRun
 
 _NARROW_CONE = 0.5
 _EVEN = 0.02  # sources whose kept shares differ by no more are said to be kept evenly
 
 
-def table_row(run: ReportRun) -> Mapping[str, Mapping[str, Any]] | None:
-    """The run's own row of its main table; None where no table was made."""
-    for row in run.tables.get("main", {}).get("rows", []):
-        if run.name in row.get("Run", {}).get("names", ()):
-            own: Mapping[str, Mapping[str, Any]] = row
-            return own
-    return None
+def compare_runs(runs: Sequence[FinishedRun]) -> Table | None:
+    """The main table of the evaluated runs; None where they have none together.
+
+    What keeps their results apart is said in the section Compare.
+    """
+    evaluated = [run for run in runs if run.results]
+    try:
+        return compose_table("main", evaluated, None).table if evaluated else None
+    except UserError:
+        return None
 
 
-def describe_run(run: ReportRun) -> list[str]:
-    """The sentences, the most important first; at least one."""
+def find_row(table: Table | None, run: FinishedRun) -> Mapping[str, Cell]:
+    """Heading -> cell of the run's own row; empty where the table does not hold it."""
+    for cells in table.rows if table else ():
+        row = dict(zip(table.header if table else (), cells, strict=True))
+        if run.name in row["Run"].names:
+            return row
+    return {}
+
+
+def describe_run(run: FinishedRun, table: Table | None) -> list[str]:
+    """The sentences, the most important first; at least one.
+
+    Args:
+        run: what they are about.
+        table: of the run and those beside it.
+    """
     found = [
         _say_kept(run),
-        _say_random(run),
+        _say_random(run, table),
         _say_cost(run),
         _say_cone(run),
         _say_balance(run),
@@ -36,7 +55,7 @@ def describe_run(run: ReportRun) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _say_kept(run: ReportRun) -> str:
+def _say_kept(run: FinishedRun) -> str:
     manifest = run.manifest
     if manifest is None:
         if run.config.training.tuning == "none":
@@ -53,16 +72,13 @@ def _say_kept(run: ReportRun) -> str:
     return text + (f"; {count(skipped)} unusable records were left out." if skipped else ".")
 
 
-def _say_random(run: ReportRun) -> str:
+def _say_random(run: FinishedRun, table: Table | None) -> str:
     """The table's own judgement of the selector against Random."""
-    row = table_row(run)
-    if row is None or run.manifest is None:
-        return ""
-    verdict: str = run.tables["main"].get("verdicts", {}).get(row["Method"]["text"], "")
-    return verdict
+    row = find_row(table, run)
+    return table.verdicts.get(row["Method"].text, "") if table and row else ""
 
 
-def _say_cost(run: ReportRun) -> str:
+def _say_cost(run: FinishedRun) -> str:
     select, tune = run.total("selection"), run.total("training")
     if select is None:
         return ""
@@ -72,7 +88,7 @@ def _say_cost(run: ReportRun) -> str:
     return text + "."
 
 
-def _say_cone(run: ReportRun) -> str:
+def _say_cone(run: FinishedRun) -> str:
     measured = (run.manifest or {}).get("anisotropy")
     if measured is None:
         return ""
@@ -86,7 +102,7 @@ def _say_cone(run: ReportRun) -> str:
     )
 
 
-def _say_balance(run: ReportRun) -> str:
+def _say_balance(run: FinishedRun) -> str:
     records = run.records
     if records is None:
         return ""
@@ -109,7 +125,7 @@ def _say_balance(run: ReportRun) -> str:
     return f"The sources are kept unevenly: {spread} (least {names[0]}, most {names[1]})."
 
 
-def _say_sight(run: ReportRun) -> list[str]:
+def _say_sight(run: FinishedRun) -> list[str]:
     """What is left of the first metric when the image is taken away."""
     sentences = []
     for name, result in run.results.items():

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from prism_tune.report.run_files import RecordTable
+from prism_tune.results.records import RecordTable
 
 ViewName = Literal["high", "low", "cut", "draw"]
 IntArray = NDArray[np.int64]

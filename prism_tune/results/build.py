@@ -33,7 +33,7 @@ from prism_tune.results.rows import (
     group_rows,
     same_model,
 )
-from prism_tune.results.runs import FinishedRun, load_runs
+from prism_tune.results.runs import FinishedRun, open_runs, require_evaluated
 from prism_tune.results.scores import paper_cells, score_cells, score_header
 from prism_tune.results.trace import explain_cell
 from prism_tune.run.folder import write_atomic
@@ -78,7 +78,6 @@ class Composed:
 
     table: Table
     comparison: Comparison
-    baseline_of: BaselineOf
 
 
 def build_table(
@@ -100,7 +99,7 @@ def build_table(
         ConfigError: no such table.
         UserError: unreadable or incomplete run folders, or runs that cannot be compared.
     """
-    composed = compose_table(table, runs, baseline)
+    composed = compose_table(table, open_runs(runs), baseline)
     text = render(composed.table, output_format)
     written = {
         SUFFIXES[output_format]: text,
@@ -126,13 +125,11 @@ def explain_table_cell(
     Raises:
         ConfigError, UserError: as `build_table`; no such cell.
     """
-    composed = compose_table(table, runs, baseline)
-    return explain_cell(
-        cell, composed.table, composed.comparison, composed.baseline_of, output_format
-    )
+    composed = compose_table(table, open_runs(runs), baseline)
+    return explain_cell(cell, composed.table, composed.comparison, output_format)
 
 
-def compose_table(table: str, runs: Sequence[Path], baseline: str | None) -> Composed:
+def compose_table(table: str, runs: Sequence[FinishedRun], baseline: str | None) -> Composed:
     """The table without its text.
 
     Raises:
@@ -141,29 +138,35 @@ def compose_table(table: str, runs: Sequence[Path], baseline: str | None) -> Com
     if table not in TABLES:
         raise ConfigError(f"tables: no table {table!r}; there are {', '.join(TABLES)}")
     kind = TABLES[table]
-    loaded = load_runs(runs)
-    columns, rule = _choose_columns(kind, loaded)
-    _check_runs(loaded, columns)
-    comparison = Comparison(tuple(group_rows(loaded)), columns)
+    for run in runs:
+        require_evaluated(run)
+    columns, rule = _choose_columns(kind, runs)
+    _check_runs(runs, columns)
+    rows = tuple(group_rows(runs))
     if table == "cost":
-        built = _build_cost(comparison, rule)
-        return Composed(built, comparison, lambda row: find_full(row, comparison.rows))
-    if not loaded:
-        return Composed(_build_paper(kind, columns), comparison, lambda _: None)
-    per_model = kind.baseline == "per model" and baseline is None
-    common = choose_baseline(comparison.rows, baseline, kind.baseline)
+        comparison = Comparison(rows, columns, lambda row: find_full(row, rows))
+        return Composed(_build_cost(comparison, rule), comparison)
+    if not rows:
+        comparison = Comparison(rows, columns, lambda _: None)
+        return Composed(_build_paper(kind, comparison), comparison)
+    baseline_of, chosen = _choose_baselines(rows, baseline, kind.baseline)
+    comparison = Comparison(rows, columns, baseline_of)
+    return Composed(_build_scores(kind, comparison, rule, chosen), comparison)
 
-    def baseline_of(row: Row) -> Row | None:
-        if not per_model:
-            return common
-        same = same_model(row, comparison.rows)
-        return next((other for other in same if other.first.is_full), None)
 
-    chosen = "whole pool of the same model"
-    if not per_model:
-        chosen = _describe_baseline(common, baseline, kind.baseline)
-    built = _build_scores(kind, comparison, rule, baseline_of, chosen)
-    return Composed(built, comparison, baseline_of)
+def _choose_baselines(
+    rows: Sequence[Row], name: str | None, rule: BaselineRule
+) -> tuple[BaselineOf, str]:
+    """The row that Rel. of each row refers to, and how it was chosen."""
+    if rule == "per model" and name is None:
+
+        def full_of(row: Row) -> Row | None:
+            same = same_model(row, rows)
+            return next((other for other in same if other.first.is_full), None)
+
+        return full_of, "whole pool of the same model"
+    common = choose_baseline(rows, name, rule)
+    return (lambda _: common), _describe_baseline(common, name, rule)
 
 
 def _choose_columns(kind: TableKind, runs: Sequence[FinishedRun]) -> tuple[ColumnSet, str]:
@@ -188,12 +191,10 @@ def _check_runs(runs: Sequence[FinishedRun], columns: ColumnSet) -> None:
     )
 
 
-def _build_scores(
-    kind: TableKind, comparison: Comparison, rule: str, baseline_of: BaselineOf, chosen: str
-) -> Table:
+def _build_scores(kind: TableKind, comparison: Comparison, rule: str, chosen: str) -> Table:
     rows = comparison.rows
     printed = None if comparison.columns.name == "quickstart" else kind.printed
-    ours = [score_cells(comparison, row, baseline_of, printed) for row in rows]
+    ours = [score_cells(comparison, row, printed) for row in rows]
     columns = comparison.columns.columns
     theirs = [paper_cells(row, printed, columns) for row in printed.rows] if printed else []
     return Table(
@@ -201,15 +202,14 @@ def _build_scores(
         header=score_header(comparison, with_paper=printed is not None),
         rows=(*ours, *theirs),
         verdicts={
-            verdict.row.label: say_verdict(verdict, comparison)
-            for verdict in comparison.verdicts(baseline_of)
+            verdict.row.label: say_verdict(verdict, comparison) for verdict in comparison.verdicts()
         },
         notes=(
             *stale_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
             *measurement_notes(comparison),
-            *relative_notes(comparison, baseline_of),
+            *relative_notes(comparison),
             *spread_notes(comparison),
             *time_notes(comparison, lambda row: cost_ratio(comparison, row) is not None),
             *_paper_notes(printed),
@@ -235,9 +235,9 @@ def _paper_notes(printed: PaperTable | None) -> list[str]:
     return [recomputed, *printed.notes]
 
 
-def _build_paper(kind: TableKind, columns: ColumnSet) -> Table:
-    """The paper's rows alone."""
-    comparison = Comparison((), columns)
+def _build_paper(kind: TableKind, comparison: Comparison) -> Table:
+    """The paper's rows alone; the comparison has none."""
+    columns = comparison.columns
     header = score_header(comparison, with_paper=True)
     shown = {"Method", "Run", "Rel.", "Rel. printed", *(c.label for c in columns.columns)}
     keep = [k for k, heading in enumerate(header) if heading in shown]

@@ -71,10 +71,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows measured alike, over one column set."""
+    """Rows measured alike, over one column set; `baseline_of` is what Rel. of a row refers to."""
 
     rows: tuple[Row, ...]
     columns: ColumnSet
+    baseline_of: BaselineOf
 
     def values(self, row: Row, column: Column) -> list[float] | None:
         """The column's value of each run of the row; None where one of them lacks it."""
@@ -133,19 +134,19 @@ class Comparison:
         shared = a.keys() & b.keys()
         if seeds.test != "welch" and shared and len(shared) < len(a.keys() | b.keys()):
             row, other = row.under(shared), other.under(shared)
-            paired = Comparison((row, other, baseline), self.columns)
+            paired = Comparison((row, other, baseline), self.columns, self.baseline_of)
             return paired.difference(row, other, baseline)
         a_B, b_B = self._relative_samples(row, baseline), self._relative_samples(other, baseline)
         interval = None if a_B is None or b_B is None else percentile_interval(a_B - b_B)
         return RelDifference(mine.value - theirs.value, interval, seeds)
 
-    def verdicts(self, baseline_of: BaselineOf) -> list[Verdict]:
+    def verdicts(self) -> list[Verdict]:
         """Of each selector but Random that has something to be judged by."""
         found = []
         for row in self.rows:
             if not row.first.is_selected or row.is_random:
                 continue
-            other, baseline = random_beside(row, self.rows), baseline_of(row)
+            other, baseline = random_beside(row, self.rows), self.baseline_of(row)
             if other is None:
                 found.append(Verdict(row, "no Random"))
             elif baseline is not None:

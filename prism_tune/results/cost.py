@@ -110,18 +110,18 @@ def break_even_seconds(
 
 
 def cost_ratio(comparison: Comparison, row: Row) -> float | None:
-    """C of a subset's row; None unless the whole pool was tuned on, evaluated and metered."""
+    """C of a row; None unless the whole pool was tuned on, evaluated and metered, and for P = 0."""
+    if row.first.is_full:
+        return 1.0
     full = find_full(row, comparison.rows)
     if full is None or not row.first.is_selected or spans_devices((row, full)):
         return None
     performance = comparison.relative(row, full).value
     select, tune = row_mean(row, "selection"), row_mean(row, "training")
     whole = full_tuning(row, comparison.rows)
-    if performance is None or select is None or tune is None or whole is None:
+    if not performance or select is None or tune is None or whole is None or not whole.measured:
         return None
-    return (
-        selection_cost(performance / 100, select, tune, whole.seconds) if whole.measured else None
-    )
+    return selection_cost(performance / 100, select, tune, whole.seconds)
 
 
 def runs_cell(row: Row) -> Cell:

@@ -14,6 +14,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from prism_tune.results.render import format_budget
+
 Row = Mapping[str, Any]
 
 _DOT = {"color": "rgba(90, 110, 140, 0.45)", "size": 7}
@@ -38,7 +40,9 @@ def build_figure(found: Mapping[str, Any]) -> go.Figure:
     measured = [row for row in found["rows"] if row["performance"] is not None]
     budgets = list(dict.fromkeys(row["budget"] for row in measured if row["budget"] is not None))
     whole = next((row for row in measured if row["budget"] is None), None)
-    titles = [_title(budget) for budget in budgets]
+    titles = [
+        f"{format_budget(b)}{' of the pool' if isinstance(b, float) else ''}" for b in budgets
+    ]
     figure = make_subplots(
         rows=1,
         cols=max(1, len(budgets)),
@@ -102,10 +106,6 @@ def _bars(rows: Sequence[Row]) -> dict[str, Any]:
         for d in (row["difference"] for row in rows)
     ]
     return {"type": "data", "array": half, "thickness": 1.5, "color": _MEAN["color"]}
-
-
-def _title(budget: float | int) -> str:
-    return f"{budget:,} records" if isinstance(budget, int) else f"{100 * budget:g} % of the pool"
 
 
 def _caption(found: Mapping[str, Any], whole: Row | None) -> str:

@@ -17,21 +17,20 @@ from prism_tune.errors import ConfigError
 from prism_tune.intervals import difference, spread
 from prism_tune.results.columns import Column, ColumnSet
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.cost import selection_cost
+from prism_tune.results.cost import StageName, cost_ratio, device_names, row_mean
 from prism_tune.results.overlap import (
-    Choice,
     Plant,
     measure_overlap,
-    read_choice,
     read_planted,
     removed_shares,
     repeated_share,
 )
+from prism_tune.results.records import RecordTable
 from prism_tune.results.rows import Row
 from prism_tune.results.runs import FinishedRun
 
 Found = dict[str, Any]
-Choices = Mapping[int, Choice]
+Choices = Mapping[int, RecordTable]
 """By seed."""
 
 
@@ -57,32 +56,27 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         UserError: a planted record that does not exist, or files that are missing.
     """
     planted = read_planted(Path(wanted.planted)) if wanted.planted else {}
+    shown = [Row(row.selector, row.runs) for row in rows]
+    pairs = list(zip(rows, shown, strict=True))
+    baselines = {row.budget: own for row, own in pairs if row.selector == wanted.baseline}
     comparison = Comparison(
-        tuple(Row(row.selector, row.runs) for row in rows),
+        tuple(row for row in shown if row.runs),
         ColumnSet("compare", tuple(_make_column(name) for name in wanted.metrics)),
+        {own: baselines.get(row.budget) for row, own in pairs}.get,
     )
     _check_metrics(comparison)
     choices = [_read_choices(row) for row in rows]
-    places = {(row.budget, row.selector): k for k, row in enumerate(rows)}
-    full = next(
-        (of for row, of in zip(rows, comparison.rows, strict=True) if row.budget is None), None
-    )
-    built = []
-    for k, row in enumerate(rows):
-        beside = places.get((row.budget, wanted.baseline), k)
-        baseline = None if beside == k else comparison.rows[beside]
-        built.append(
-            _build_row(row, comparison, (comparison.rows[k], baseline, full), choices[k])
-            | _describe_planted(choices[k], planted)
-        )
-    entries = [e for row in rows for run in row.runs for e in _metered(run)]
+    built = [
+        _build_row(row, own, comparison, chosen) | _describe_planted(chosen, planted)
+        for (row, own), chosen in zip(pairs, choices, strict=True)
+    ]
     return {
         "name": name,
         "metrics": wanted.metrics,
         "baseline": wanted.baseline,
         "seeds": wanted.seeds,
         "num_processes": wanted.num_processes,
-        "devices": sorted({str(entry["device"]) for entry in entries}),
+        "devices": list(device_names(comparison.rows)),
         "num_cells": sum(row.num_runs for row in rows),
         "num_finished": sum(len(row.runs) for row in rows),
         "rows": built,
@@ -115,27 +109,24 @@ def _check_metrics(comparison: Comparison) -> None:
 def _read_choices(row: GridRow) -> Choices:
     if row.budget is None:
         return {}
-    return {run.config.seed: read_choice(run.run) for run in row.runs}
+    return {run.config.seed: run.records for run in row.runs if run.records is not None}
 
 
-def _build_row(
-    row: GridRow,
-    comparison: Comparison,
-    beside: tuple[Row, Row | None, Row | None],
-    choices: Choices,
-) -> Found:
+def _build_row(row: GridRow, own: Row, comparison: Comparison, choices: Choices) -> Found:
     """One selector at one budget; what has not been measured is None.
 
     Args:
         row: its state.
+        own: its runs.
         comparison: of all rows.
-        beside: its runs, those of the baseline at the same budget, and those on the whole pool.
         choices: its subsets.
     """
-    own, baseline, full = beside
+    baseline = comparison.baseline_of(own)
     performances = comparison.performances(own)
     performance = spread(list(performances.values()))
-    found = difference(performances, comparison.performances(baseline)) if baseline else None
+    found = None
+    if baseline is not None and row.selector != baseline.label:
+        found = difference(performances, comparison.performances(baseline))
     return {
         "selector": row.selector,
         "budget": row.budget,
@@ -147,26 +138,14 @@ def _build_row(
         "difference": asdict(found) if found else None,
         "select_seconds": _mean_seconds(own, "selection"),
         "tune_seconds": _mean_seconds(own, "training"),
-        "cost": _cost(comparison, own, full) if full else None,
+        "cost": cost_ratio(comparison, own) if own.runs else None,
         "sources": _mean_of([choice.source_shares() for choice in choices.values()]),
     }
 
 
-def _cost(comparison: Comparison, own: Row, full: Row) -> float | None:
-    """C over the means; None unless both have finished."""
-    performance, best = (_mean(list(comparison.performances(r).values())) for r in (own, full))
-    select, tune = _mean_seconds(own, "selection"), _mean_seconds(own, "training")
-    full_seconds = _mean_seconds(full, "training")
-    if performance is None or select is None or tune is None or not best or not full_seconds:
-        return None
-    if performance <= 0:
-        return None
-    return selection_cost(performance / best, select, tune, full_seconds)
-
-
-def _mean_seconds(row: Row, stage: str) -> float | None:
+def _mean_seconds(row: Row, stage: StageName) -> float | None:
     """Device-seconds; a stage that did not have to run took none."""
-    return _mean([run.total(stage) or 0.0 for run in row.runs])
+    return (row_mean(row, stage) or 0.0) if row.runs else None
 
 
 def _describe_planted(choices: Choices, planted: Mapping[str, Plant]) -> Found:
@@ -183,7 +162,7 @@ def _overlap(
 ) -> dict[str, dict[str, float | None]]:
     """Jaccard of the subsets of two selectors under the same seed, mean over seeds."""
     kept = {
-        row.selector: {seed: choice.kept for seed, choice in of_row.items()}
+        row.selector: of_row
         for row, of_row in zip(rows, choices, strict=True)
         if row.budget == budget
     }
@@ -193,10 +172,6 @@ def _overlap(
         pairs = [measure_overlap(kept[a][seed], kept[b][seed]) for seed in seeds]
         table[a][b] = table[b][a] = _mean([pair.jaccard for pair in pairs])
     return table
-
-
-def _metered(run: FinishedRun) -> list[Mapping[str, Any]]:
-    return [*run.attempts("selection"), *run.attempts("training")]
 
 
 def _mean(values: Sequence[float]) -> float | None:

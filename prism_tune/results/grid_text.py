@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prism_tune.results.render import MISSING, Cell, Table, number_cell, render_grid
+from prism_tune.results.render import MISSING, Cell, Table, format_budget, number_cell, render_grid
 
 Row = Mapping[str, Any]
 
@@ -91,17 +91,18 @@ def _render_overlap(overlap: Mapping[str, Mapping[str, float | None]]) -> str:
 def _render_notes(found: Mapping[str, Any], command: str) -> str:
     metrics = ", ".join(f"`{name}`" for name in found["metrics"])
     processes = found["num_processes"]
+    is_mean = len(found["metrics"]) > 1
+    several = ", P / P(whole pool) as the mean over the metrics" if is_mean else ""
     notes = [
-        f"P: {'mean of ' if len(found['metrics']) > 1 else ''}{metrics}; mean ± standard deviation "
-        f"over seeds.",
+        f"P: {'mean of ' if is_mean else ''}{metrics}; mean ± standard deviation over seeds.",
         f"P - {found['baseline']}: mean over the seeds that both have, with the 95 % interval of "
         "Student's t over these differences (n/a with one seed). Many rows are compared: one in "
         "twenty intervals misses 0 where nothing differs.",
         "T: device-seconds, mean over seeds; T_select has the extraction of the features, which "
         "are computed once and charged to every cell that reads them. "
         f"{processes} cell{'s' if processes > 1 else ''} at a time on {_devices(found)}.",
-        "C = P(whole pool) / P x (T_select + T_tune) / T_tune(whole pool); n/a without a cell on "
-        "the whole pool. Below 1 the selection pays.",
+        f"C = P(whole pool) / P x (T_select + T_tune) / T_tune(whole pool){several}; n/a without a "
+        "cell on the whole pool. Below 1 the selection pays.",
         f"{found['num_finished']} of {found['num_cells']} cells are finished. "
         f"`{command}` goes on with the others, and computes none twice.",
     ]
@@ -126,9 +127,7 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _budget(budget: float | int | None) -> str:
-    if budget is None:
-        return "Whole pool"
-    return f"Budget {budget:,} records" if isinstance(budget, int) else f"Budget {100 * budget:g} %"
+    return "Whole pool" if budget is None else f"Budget {format_budget(budget)}"
 
 
 def _seeds(row: Row) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from prism_tune.intervals import Difference
 from prism_tune.results.comparison import Comparison, Finding, RelDifference, Verdict
-from prism_tune.results.rows import BaselineOf, Row
-from prism_tune.results.trace import find_stale
+from prism_tune.results.rows import Row
 
 _SETTINGS = ("template", "image_aspect_ratio", "dtype", "batch_size", "device", "evaluator")
 """Provenance that may move a few answers without making scores incomparable: said, not refused."""
@@ -65,11 +64,11 @@ def _setting_notes(benchmark: str, provenance: Mapping[str, Mapping[str, Any]]) 
     return notes
 
 
-def relative_notes(comparison: Comparison, baseline_of: BaselineOf) -> list[str]:
+def relative_notes(comparison: Comparison) -> list[str]:
     """Skipped columns, and Rel. leaving one benchmark out."""
     notes, skipped = [], {}
     for row in comparison.rows:
-        baseline = baseline_of(row)
+        baseline = comparison.baseline_of(row)
         if baseline is row:
             continue
         if baseline is None:
@@ -123,7 +122,7 @@ def stale_notes(comparison: Comparison) -> list[str]:
         f"STALE {run.name}: {found}; run that stage again."
         for row in comparison.rows
         for run in row.runs
-        for found in find_stale(run)
+        for found in run.stale
     ]
 
 

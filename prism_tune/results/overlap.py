@@ -1,9 +1,10 @@
 """Which records runs kept: what subsets have in common, and how much planted redundancy is left.
 
-Reads selection/scores.parquet, and `compare.planted`: {record id: {"kind": ..., "of": id of the
-record it repeats, or null}}.
+Overlap is over image records: text-only ones are kept by every selector, and would make any two
+subsets look alike. Planted redundancy is `compare.planted`: {record id: {"kind": ..., "of": id of
+the record it repeats, or null}}.
 
-Shape legend: N records of the pool, R runs.
+Shape legend: R runs.
 """
 
 from __future__ import annotations
@@ -13,22 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, read_json
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The uids of kept records, out of `num_candidates`."""
-
-    uids: pa.ChunkedArray
-    num_candidates: int
+from prism_tune.results.records import RecordTable
+from prism_tune.run.folder import read_json
 
 
 @dataclass(frozen=True)
@@ -51,58 +42,23 @@ class Overlap:
         return self.num_shared / either if either else 0.0
 
 
-def measure_overlap(first: Kept, second: Kept) -> Overlap:
-    """Compare by uid, so that the order of the pools does not matter."""
-    shared = pc.sum(pc.is_in(first.uids, value_set=second.uids.combine_chunks())).as_py() or 0
-    return Overlap(len(first.uids), len(second.uids), int(shared), _expected(first, second))
+def measure_overlap(first: RecordTable, second: RecordTable) -> Overlap:
+    """Compare the kept image records by uid, so that the order of the pools does not matter."""
+    shared = pc.sum(pc.is_in(first.kept, value_set=second.kept.combine_chunks())).as_py() or 0
+    return Overlap(len(first.kept), len(second.kept), int(shared), _expected(first, second))
 
 
-def overlap_matrix(subsets: Sequence[Kept]) -> list[list[Overlap]]:
+def overlap_matrix(subsets: Sequence[RecordTable]) -> list[list[Overlap]]:
     """Every subset against every other, (R, R)."""
     return [[measure_overlap(a, b) for b in subsets] for a in subsets]
 
 
-def _expected(first: Kept, second: Kept) -> float | None:
-    if first.num_candidates == 0 or first.num_candidates != second.num_candidates:
+def _expected(first: RecordTable, second: RecordTable) -> float | None:
+    num_candidates = int(first.is_ranked_N.sum())
+    if num_candidates == 0 or num_candidates != int(second.is_ranked_N.sum()):
         return None
-    p, q = (len(subset.uids) / subset.num_candidates for subset in (first, second))
+    p, q = (len(subset.kept) / num_candidates for subset in (first, second))
     return p * q / (p + q - p * q) if p + q > 0 else None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a selection chose of its pool; `uids`, `ids` and `sources` are the pool's."""
-
-    selected_N: NDArray[np.bool_]
-    uids: pa.ChunkedArray
-    ids: NDArray[np.object_]
-    sources: NDArray[np.object_]
-
-    @property
-    def kept(self) -> Kept:
-        """All kept records, text-only ones among them."""
-        return Kept(self.uids.filter(pa.array(self.selected_N)), len(self.selected_N))
-
-    def source_shares(self) -> dict[str, float]:
-        """Each source's share of the kept records."""
-        names, counts = np.unique(self.sources[self.selected_N].astype(str), return_counts=True)
-        found = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
-        return {name: found.get(name, 0.0) for name in sorted(set(self.sources.tolist()))}
-
-
-def read_choice(run: RunDir) -> Choice:
-    """What a finished selection chose.
-
-    Raises:
-        UserError: scores.parquet is not there, or cannot be read.
-    """
-    path = run.selection / "scores.parquet"
-    try:
-        table = pq.read_table(path, columns=["uid", "id", "source", "selected"])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {error}") from error
-    ids, sources = (np.array(table[name].to_pylist(), dtype=object) for name in ("id", "source"))
-    return Choice(table["selected"].to_numpy(), table["uid"], ids, sources)
 
 
 @dataclass(frozen=True)
@@ -128,23 +84,28 @@ def read_planted(path: Path) -> dict[str, Plant]:
         ) from error
 
 
-def removed_shares(choice: Choice, planted: Mapping[str, Plant]) -> dict[str, float]:
+def removed_shares(records: RecordTable, planted: Mapping[str, Plant]) -> dict[str, float]:
     """By kind: the share of the planted records that is not in the subset.
 
     Raises:
         UserError: a planted record that the pool does not have.
     """
-    unknown = planted.keys() - set(choice.ids.tolist())
+    unknown = planted.keys() - set(records.ids.to_pylist())
     if unknown:
         raise UserError(f"compare.planted: {min(unknown)!r} is not the id of a record of the pool")
     totals = Counter(plant.kind for plant in planted.values())
-    selected = choice.ids[choice.selected_N].tolist()
+    selected = _kept_ids(records)
     left = Counter(planted[key].kind for key in selected if key in planted)
     return {kind: 1 - left[kind] / totals[kind] for kind in sorted(totals)}
 
 
-def repeated_share(choice: Choice, planted: Mapping[str, Plant]) -> float:
+def repeated_share(records: RecordTable, planted: Mapping[str, Plant]) -> float:
     """The share of the subset that repeats another record of it: 0 is a subset without copies."""
-    selected: Sequence[str] = choice.ids[choice.selected_N].tolist()
+    selected = _kept_ids(records)
     originals = {(planted[key].of or key) if key in planted else key for key in selected}
     return 1 - len(originals) / len(selected) if selected else 0.0
+
+
+def _kept_ids(records: RecordTable) -> list[str]:
+    ids: list[str] = records.ids.filter(pa.array(records.selected_N)).to_pylist()
+    return ids

@@ -81,38 +81,49 @@ def check_comparable(results: Mapping[str, Mapping[str, BenchmarkResult]]) -> No
         results: run name -> benchmark -> result.
 
     Raises:
-        UserError: the runs differ, on one benchmark, in profile, judge, data or questions.
+        UserError: the runs differ (see `find_differences`).
     """
-    benchmarks = dict.fromkeys(name for of_run in results.values() for name in of_run)
-    for benchmark in benchmarks:
-        present = {run: of_run[benchmark] for run, of_run in results.items() if benchmark in of_run}
-        _check_equal(benchmark, "profile", {run: r.profile for run, r in present.items()})
-        judges = {run: r.provenance.get("judge") for run, r in present.items()}
-        _check_equal(benchmark, "judge", judges)
-        data = {run: r.provenance.get("data") for run, r in present.items()}
-        _check_equal(benchmark, "data", {run: d for run, d in data.items() if d is not None})
-        counts = {run: r.num_examples for run, r in present.items()}
-        _check_equal(benchmark, "number of questions", counts)
-        _check_questions(benchmark, present)
-
-
-def _check_equal(benchmark: str, what: str, values: Mapping[str, Any]) -> None:
-    if len({str(value) for value in values.values()}) > 1:
-        listed = "; ".join(f"{run}: {value}" for run, value in values.items())
+    for difference in find_differences(results):
         raise UserError(
-            f"{benchmark}: the runs differ in {what} ({listed}); such scores cannot be compared. "
-            "Evaluate them alike, or leave one out of --runs"
+            f"{difference}; such scores cannot be compared. Evaluate them alike (profile, judge, "
+            "annotations and limit), or leave one out of --runs"
         )
 
 
-def _check_questions(benchmark: str, results: Mapping[str, BenchmarkResult]) -> None:
+def find_differences(results: Mapping[str, Mapping[str, BenchmarkResult]]) -> list[str]:
+    """In what runs differ, on one benchmark: profile, judge, data or questions; one of them each.
+
+    Args:
+        results: run name -> benchmark -> result.
+    """
+    benchmarks = dict.fromkeys(name for of_run in results.values() for name in of_run)
+    found = []
+    for benchmark in benchmarks:
+        present = {run: of_run[benchmark] for run, of_run in results.items() if benchmark in of_run}
+        difference = _find_difference(present)
+        if difference:
+            found.append(f"{benchmark}: {difference}")
+    return found
+
+
+def _find_difference(results: Mapping[str, BenchmarkResult]) -> str | None:
+    """Between the runs' results of one benchmark."""
+    data = {run: r.provenance.get("data") for run, r in results.items()}
+    measured: dict[str, dict[str, Any]] = {
+        "profile": {run: r.profile for run, r in results.items()},
+        "judge": {run: r.provenance.get("judge") for run, r in results.items()},
+        "data": {run: d for run, d in data.items() if d is not None},
+        "number of questions": {run: r.num_examples for run, r in results.items()},
+    }
+    for what, values in measured.items():
+        if len({str(value) for value in values.values()}) > 1:
+            listed = "; ".join(f"{run}: {value}" for run, value in values.items())
+            return f"the runs differ in {what} ({listed})"
     first_run, first = next(iter(results.items()))
     for run, result in results.items():
         if result.per_question.keys() != first.per_question.keys():
-            raise UserError(
-                f"{benchmark}: {first_run} and {run} answered different questions; such scores "
-                "cannot be compared. Evaluate them on the same annotations and limit"
-            )
+            return f"{first_run} and {run} answered different questions"
+    return None
 
 
 def relative_samples(samples_BRC: FloatArray, row: int, baseline: int) -> FloatArray:

@@ -79,6 +79,11 @@ def format_seconds(seconds: float) -> str:
     return f"{sign}{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
+def format_budget(budget: float | int) -> str:
+    """`1,000 records`, `30 %`."""
+    return f"{budget:,} records" if isinstance(budget, int) else f"{100 * budget:g} %"
+
+
 def render(table: Table, output_format: OutputFormat) -> str:
     """The table as text, ending with a newline."""
     renderers = {

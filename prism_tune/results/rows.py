@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prism_tune.errors import UserError
+from prism_tune.results.render import format_budget
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint
 
@@ -129,9 +130,7 @@ def _describe(run: FinishedRun) -> str:
         return f"whole pool ({tuning})"
     selection = run.config.selection
     scorer = _SCORER_LABELS.get(selection.scorer, selection.scorer)
-    budget = selection.budget
-    kept = f"{budget:,} records" if isinstance(budget, int) else f"{100 * budget:g} %"
-    return f"{scorer} {kept} ({tuning})"
+    return f"{scorer} {format_budget(selection.budget)} ({tuning})"
 
 
 def _distinct_labels(runs: Sequence[FinishedRun]) -> list[str]:

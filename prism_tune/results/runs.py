@@ -1,7 +1,8 @@
 """A finished run as its files tell it: the one reader of run folders for tables and reports.
 
-Reads every stage.json, selection/manifest.json, evaluation/<benchmark>/results.json, timings.json
-and tables/*.json. Labels come from what the stages recorded when they ran. Nothing is written.
+Reads every stage.json, selection/ (manifest.json, scores.parquet, evidence/features/), the pool,
+training/log.jsonl, evaluation/<benchmark>/results.json, timings.json and tables/*.json. Labels come
+from what the stages recorded when they ran. Nothing is written.
 """
 
 from __future__ import annotations
@@ -10,15 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from prism_tune.config.sections import Config
+from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
+from prism_tune.features.shards import RecordFeatures, StoredRows, list_shards, read_shard
+from prism_tune.results.records import RecordTable, read_records
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.record import recorded_config
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings, sum_attempts
 from prism_tune.schema import BenchmarkResult
+
+Keep = Literal["low", "middle", "high"]
 
 _RESULT_FIELDS = {field.name for field in dataclass_fields(BenchmarkResult)}
 _RESULT_REQUIRED = {"benchmark", "metrics", "num_examples", "num_missing", "profile"}
@@ -87,6 +98,59 @@ class FinishedRun:
         return manifest
 
     @cached_property
+    def records(self) -> RecordTable | None:
+        """Score and verdict of every record; None unless the selection finished.
+
+        Raises:
+            UserError: scores.parquet cannot be read.
+        """
+        written = (self.run.selection / "scores.parquet").exists()
+        return read_records(self.run) if written and self.manifest is not None else None
+
+    @cached_property
+    def features(self) -> RecordFeatures | None:
+        """The features behind the scores; None where the scorer needs none or they are gone."""
+        paths = list_shards(self.run.features)
+        if self.records is None or self.records.feature_keys is None or not paths:
+            return None
+        values_UD = StoredRows([read_shard(path) for path in paths])
+        place = pc.index_in(self.records.feature_keys, value_set=pa.array(values_UD.keys))
+        row_N = place.fill_null(-1).to_numpy().astype(np.int64)
+        return RecordFeatures(values_UD, row_N) if (row_N >= 0).any() else None
+
+    @property
+    def keep(self) -> Keep:
+        """Which scores the selection kept: the config's choice, or the method's own."""
+        keep: Keep = self.config.selection.keep or (self.manifest or {}).get("keep") or "low"
+        return keep
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The records' texts and image paths; row n is row n of `records`.
+
+        Raises:
+            UserError: the pool's file is gone, or is not the one that was scored.
+        """
+        data = (Stage(self.run.selection).config() or self.config).data
+        pool = open_pool(data)
+        scored = (self.manifest or {}).get("pool_fingerprint")
+        if scored is not None and pool.fingerprint != scored:
+            raise UserError(
+                f"{data.records}: has changed since it was scored; "
+                f"run `prism-tune select {Stage(self.run.selection).config_path}` again"
+            )
+        return pool
+
+    @cached_property
+    def training_log(self) -> list[dict[str, Any]]:
+        """The logged steps; a last line that a kill cut short is left out."""
+        path = self.run.training / "log.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_bytes().splitlines(keepends=True)
+        return [orjson.loads(line) for line in lines if line.endswith(b"\n")]
+
+    @cached_property
     def timings(self) -> Sequence[Mapping[str, Any]]:
         """Every attempt of every stage."""
         return read_timings(self.run)
@@ -101,6 +165,24 @@ class FinishedRun:
         """The records it was tuned on; None where that is not recorded."""
         count: int | None = self.record("training").get("outputs", {}).get("num_records")
         return count
+
+    @cached_property
+    def stale(self) -> list[str]:
+        """Stages that read something else than what the stage before them has left by now."""
+        selection, training = self.record("selection"), self.record("training")
+        stale = []
+        if self.is_selected:
+            subset = selection.get("outputs", {}).get("subset_sha256")
+            read = training.get("inputs", {}).get("records")
+            if None not in (subset, read) and subset != read:
+                stale.append("training: on another subset than selection/ holds")
+        if self.is_untuned or not self.run.training.exists():
+            return stale
+        for name in self.results:
+            read = self.record(f"evaluation/{name}").get("inputs", {}).get("checkpoint")
+            if read is not None and read != training.get("fingerprint"):
+                stale.append(f"evaluation/{name}: of another checkpoint than training/ holds")
+        return stale
 
     def record(self, stage: str) -> Mapping[str, Any]:
         """What a stage ("evaluation/<benchmark>") recorded; empty unless it finished."""
@@ -120,37 +202,34 @@ class FinishedRun:
         return sum_attempts(entries, quantity)
 
 
-def load_runs(roots: Sequence[Path]) -> list[FinishedRun]:
-    """Evaluated runs, for a table.
+def open_runs(roots: Sequence[Path]) -> list[FinishedRun]:
+    """Run folders, each under a name of its own: the folder's, or where two agree its path.
 
     Raises:
-        UserError: a folder given twice or not there, no results, or files that cannot be read (the
-            message names the file and the command that makes it).
+        UserError: a folder given twice or not there, or in which no stage has finished.
     """
     resolved = [root.resolve() for root in roots]
     for root, path in zip(roots, resolved, strict=True):
         if resolved.count(path) > 1:
-            raise UserError(f"{root}: given twice with --runs; a run counts once")
-    names = [path.name for path in resolved]
-    unique = len(set(names)) == len(names)
+            raise UserError(f"{root}: given twice; a run counts once")
+        if not root.is_dir():
+            raise UserError(f"{root}: no such run folder; `prism-tune train CONFIG` makes one")
+    unique = len({path.name for path in resolved}) == len(resolved)
     return [
-        _load_run(root, path.name if unique else str(root))
+        FinishedRun(RunDir(root), path.name if unique else str(root))
         for root, path in zip(roots, resolved, strict=True)
     ]
 
 
-def _load_run(root: Path, name: str) -> FinishedRun:
-    if not root.is_dir():
-        raise UserError(f"{root}: no such run folder; `prism-tune train CONFIG` makes one")
-    run = FinishedRun(RunDir(root), name)
+def require_evaluated(run: FinishedRun) -> None:
+    """Raise UserError for a run that no table can hold, naming the command that is missing."""
     if not run.results:
         raise UserError(
-            f"{root}/evaluation/<benchmark>/results.json: none there; "
+            f"{run.root}/evaluation/<benchmark>/results.json: none there; "
             "first run `prism-tune evaluate CONFIG`"
         )
     if run.is_selected and run.manifest is None:
         raise UserError(f"{run.run.selection}: not finished; first run `prism-tune select CONFIG`")
-    return run
 
 
 def _read_result(path: Path) -> BenchmarkResult:

@@ -11,7 +11,7 @@ from prism_tune.results.cost import cost_ratio, row_mean, runs_cell
 from prism_tune.results.paper import PaperRow, PaperTable
 from prism_tune.results.relative import relative_score
 from prism_tune.results.render import INAPPLICABLE, MISSING, Cell, duration_cell, number_cell
-from prism_tune.results.rows import BaselineOf, Row, find_variant
+from prism_tune.results.rows import Row, find_variant
 
 
 def score_header(comparison: Comparison, *, with_paper: bool) -> tuple[str, ...]:
@@ -26,11 +26,9 @@ def score_header(comparison: Comparison, *, with_paper: bool) -> tuple[str, ...]
     )  # fmt: skip
 
 
-def score_cells(
-    comparison: Comparison, row: Row, baseline_of: BaselineOf, paper: PaperTable | None
-) -> tuple[Cell, ...]:
+def score_cells(comparison: Comparison, row: Row, paper: PaperTable | None) -> tuple[Cell, ...]:
     """The cells of one of our rows."""
-    baseline = baseline_of(row)
+    baseline = comparison.baseline_of(row)
     scores = [_score_cell(comparison, row, column) for column in comparison.columns.columns]
     beside = _paper_cells(comparison, row, baseline, paper) if paper else ()
     return (
@@ -153,6 +151,4 @@ def _time_cells(row: Row) -> tuple[Cell, Cell]:
 def _cost_cell(comparison: Comparison, row: Row) -> Cell:
     if row.first.is_untuned:
         return Cell(INAPPLICABLE)
-    if row.first.is_full:
-        return number_cell(1.0, digits=2)
     return number_cell(cost_ratio(comparison, row), digits=2)

@@ -19,7 +19,7 @@ from prism_tune.errors import UserError
 from prism_tune.results.columns import Column
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.render import Cell, OutputFormat, Table
-from prism_tune.results.rows import BaselineOf, Row
+from prism_tune.results.rows import Row
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 
@@ -44,7 +44,6 @@ def explain_cell(
     name: str,
     table: Table,
     comparison: Comparison,
-    baseline_of: BaselineOf,
     output_format: OutputFormat,
 ) -> str:
     """The provenance of one cell, as JSON where the format says so, else as YAML.
@@ -53,7 +52,6 @@ def explain_cell(
         name: ROW:COLUMN; a row by its method or by one of its runs.
         table: as printed.
         comparison: the rows behind it.
-        baseline_of: the row that Rel. of a row refers to.
         output_format: of the table.
 
     Raises:
@@ -63,7 +61,7 @@ def explain_cell(
     label, runs = cells[0].text, cells[1].text
     tree = {
         "cell": _describe_cell(label, column, cells[table.header.index(column)], table),
-        **_describe_source(label, runs, column, comparison, baseline_of),
+        **_describe_source(label, runs, column, comparison),
     }
     if output_format == "json":
         return orjson.dumps(tree, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
@@ -94,9 +92,7 @@ def _describe_cell(label: str, column: str, cell: Cell, table: Table) -> dict[st
     }
 
 
-def _describe_source(
-    label: str, runs: str, column: str, comparison: Comparison, baseline_of: BaselineOf
-) -> dict[str, Any]:
+def _describe_source(label: str, runs: str, column: str, comparison: Comparison) -> dict[str, Any]:
     row = next((row for row in comparison.rows if (row.label, row.names) == (label, runs)), None)
     if row is None:
         return {"from": "arXiv 2502.12119 as printed; Rel. is recomputed from its cells"}
@@ -104,7 +100,7 @@ def _describe_source(
     shown = [c for c in comparison.columns.columns if c.label == column]
     if shown:
         source["from"] = _describe_column(shown[0])
-    baseline = baseline_of(row)
+    baseline = comparison.baseline_of(row)
     is_relative = column in _RELATIVE or column.startswith("95 % CI")
     columns = list(comparison.columns.scored) if is_relative else shown
     source["runs"] = _describe_runs(row, column, columns)
@@ -155,7 +151,7 @@ def _describe_run(run: FinishedRun) -> dict[str, Any]:
         described["selection"] = _describe_selection(run)
     if not run.is_untuned:
         described["training"] = _describe_training(run)
-    described["stale"] = find_stale(run) or "nothing"
+    described["stale"] = run.stale or "nothing"
     return described
 
 
@@ -175,24 +171,6 @@ def _describe_results(run: FinishedRun, benchmark: str) -> dict[str, Any] | str:
         "judge": provenance.get("judge"),
         **_describe_code(run.record(f"evaluation/{benchmark}")),
     }
-
-
-def find_stale(run: FinishedRun) -> list[str]:
-    """Stages that read something else than what the stage before them has left by now."""
-    selection, training = run.record("selection"), run.record("training")
-    stale = []
-    if run.is_selected:
-        subset = selection.get("outputs", {}).get("subset_sha256")
-        read = training.get("inputs", {}).get("records")
-        if None not in (subset, read) and subset != read:
-            stale.append("training: on another subset than selection/ holds")
-    if run.is_untuned or not run.run.training.exists():
-        return stale
-    for name in run.results:
-        read = run.record(f"evaluation/{name}").get("inputs", {}).get("checkpoint")
-        if read is not None and read != training.get("fingerprint"):
-            stale.append(f"evaluation/{name}: of another checkpoint than training/ holds")
-    return stale
 
 
 def _describe_selection(run: FinishedRun) -> dict[str, Any]:

@@ -159,14 +159,6 @@ def latest_attempts(run: RunDir, stage: str) -> list[dict[str, Any]]:
     return following or [entry for entry in entries if entry["stage"] == stage]
 
 
-def stage_total(run: RunDir, stage: str, quantity: str = "device_seconds") -> float | None:
-    """Sum of `quantity` over the attempts of a stage.
-
-    None when the stage never ran, or one of its attempts has no such number.
-    """
-    return sum_attempts([e for e in read_timings(run) if e["stage"] == stage], quantity)
-
-
 def sum_attempts(entries: Sequence[Mapping[str, Any]], quantity: str) -> float | None:
     """Sum of a quantity or a count (`flops`, `tokens`, ...) over attempts.
 

@@ -181,6 +181,15 @@ def test_any_config_has_a_plan(repository):
     assert "1 of 1 runs are left" in text
 
 
+def test_files_of_ones_own_that_are_not_there_are_named_and_hub_ids_are_not(repository):
+    """Wherever they lie, not only under `data/` and `runs/`."""
+    own = ["model.path=llava-hf/llava-1.5-7b-hf", "data.records=/mine/pool.json"]
+    made = make_plan(load_config("configs/experiments/llava15_7b_full.yaml", own))
+    missing = find_missing(made)
+    assert "/mine/pool.json" in missing
+    assert "llava-hf/llava-1.5-7b-hf" not in missing
+
+
 def test_hours_are_by_the_rate_that_the_runs_so_far_have_measured(
     repository, tiny_llava_dir, drawn_pool
 ):

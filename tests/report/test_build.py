@@ -18,10 +18,10 @@ from support.table_runs import RunWriter, quickstart_result
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
 from prism_tune.report.feature_sample import draw_sample
-from prism_tune.report.run_files import ReportRun
 from prism_tune.report.sources import summarise_sources
-from prism_tune.report.verdict import describe_run
+from prism_tune.report.verdict import compare_runs, describe_run, find_row
 from prism_tune.results.overlap import measure_overlap
+from prism_tune.results.runs import FinishedRun, open_runs
 from prism_tune.run.folder import RunDir, read_json, write_json
 
 pytestmark = pytest.mark.slow
@@ -130,7 +130,7 @@ def test_the_untuned_model_is_called_that(tmp_path):
 
 def test_a_selection_being_redone_is_not_shown_as_finished(run):
     (run.selection / "stage.json").unlink()
-    assert ReportRun(run).records is None
+    assert FinishedRun(run).records is None
     assert "The selection of this run has not finished" in section(build_report([run]), "scores")
 
 
@@ -158,7 +158,7 @@ def test_a_selector_without_features_has_no_geometry(runs, tmp_path):
 
 def test_every_record_has_the_feature_of_its_image(runs):
     """Records of one image share a row; text-only records have none."""
-    run = ReportRun(RunDir(runs / "tiny"))
+    run = FinishedRun(RunDir(runs / "tiny"))
     image_of = {row: run.pool.images(row) for row in range(len(run.pool))}
     rows = run.features.row_N
     for row, images in image_of.items():
@@ -173,7 +173,7 @@ def test_every_record_has_the_feature_of_its_image(runs):
 
 
 def test_a_large_pool_is_sampled_evenly(runs):
-    run = ReportRun(RunDir(runs / "tiny"))
+    run = FinishedRun(RunDir(runs / "tiny"))
     everything = draw_sample(run)
     sample = draw_sample(run, max_records=10)
     assert len(sample.records) == 10
@@ -185,7 +185,7 @@ def test_a_large_pool_is_sampled_evenly(runs):
 
 def test_sources_add_up_to_the_pool(runs):
     """40 images: 40 `shape`, 20 `colour`, 5 text-only and 6 hostile records; half of each kept."""
-    run = ReportRun(RunDir(runs / "tiny"))
+    run = FinishedRun(RunDir(runs / "tiny"))
     sources = {source.name: source for source in summarise_sources(run.records, run.keep)}
     counts = {name: (s.num_records, s.num_kept, s.num_text_only) for name, s in sources.items()}
     assert counts == {
@@ -201,8 +201,8 @@ def test_sources_add_up_to_the_pool(runs):
 
 
 def test_overlap_is_counted_by_uid(runs):
-    prism, random = (ReportRun(RunDir(runs / name)) for name in ("tiny", "tiny-random"))
-    overlap = measure_overlap(prism.records.kept, random.records.kept)
+    prism, random = (FinishedRun(RunDir(runs / name)) for name in ("tiny", "tiny-random"))
+    overlap = measure_overlap(prism.records, random.records)
     kept = [
         {
             row["uid"]
@@ -214,11 +214,12 @@ def test_overlap_is_counted_by_uid(runs):
     assert overlap.num_shared == len(kept[0] & kept[1])
     assert overlap.jaccard == len(kept[0] & kept[1]) / len(kept[0] | kept[1])
     assert overlap.expected == pytest.approx(1 / 3)  # two random halves
-    assert measure_overlap(prism.records.kept, prism.records.kept).jaccard == 1
+    assert measure_overlap(prism.records, prism.records).jaccard == 1
 
 
 def test_the_verdict_is_in_plain_words(runs):
-    lead, *details = describe_run(ReportRun(RunDir(runs / "tiny")))
+    run = FinishedRun(RunDir(runs / "tiny"))
+    lead, *details = describe_run(run, compare_runs([run]))
     assert lead == "prism kept 38 of 71 records (53.5 %), all 5 text-only records among them."
     text = " ".join(details)
     assert "no Random run of the same model and tuning to judge it by" in text
@@ -227,10 +228,36 @@ def test_the_verdict_is_in_plain_words(runs):
     assert "when the images are withheld" in text
 
 
-def test_the_verdict_is_found_where_several_seeds_share_a_row(runs, monkeypatch):
-    run = ReportRun(RunDir(runs / "tiny"))
-    row = {"Method": {"text": "PRISM"}, "Run": {"text": "t{1,2}", "names": ["tiny", "tiny-1"]}}
-    said = "PRISM is ahead of Random by 3.0 points of Rel."
-    table = {"rows": [row], "notes": [said, "Kept: 2"], "verdicts": {"PRISM": said}}
-    monkeypatch.setitem(run.tables, "main", table)
-    assert said in describe_run(run)
+@pytest.fixture
+def judged(tmp_path):
+    """PRISM and Random under five seeds; `tables` has been asked of none of them."""
+    writer, found = RunWriter(tmp_path), []
+    for scorer, gain in (("prism", 3), ("random", 0)):
+        for seed, value in enumerate((50.0, 56.0, 62.0, 47.0, 66.0)):
+            result = quickstart_result(0, 0, metrics={"accuracy": value + gain})
+            own = {"scorer": scorer, "seed": seed, "manifest": {"num_text_only": 0}}
+            found.append(writer.write(f"{scorer}-{seed}", [result], **own))
+    return open_runs(found)
+
+
+def test_the_verdict_is_of_the_runs_in_the_report(judged):
+    """Several seeds share a row; no written table is asked, so none can be out of date."""
+    table = compare_runs(judged)
+    assert "PRISM 25 % (lora) beat Random 25 % (lora) by" in " ".join(
+        describe_run(judged[0], table)
+    )
+    assert find_row(table, judged[0]) is not None
+    assert find_row(table, judged[0])["Rel."] == find_row(table, judged[1])["Rel."]
+
+
+def test_results_that_cannot_be_compared_are_named_and_get_no_verdict(tmp_path):
+    writer = RunWriter(tmp_path)
+    judges = [{"judge": name} for name in ("gpt-4", "local")]
+    roots = [
+        writer.write(f"run-{k}", [quickstart_result(10, 10, provenance=judge)], timings=[])
+        for k, judge in enumerate(judges)
+    ]
+    for root in roots:
+        shutil.rmtree(root / "selection")
+    found = section(build_report([RunDir(root) for root in roots]), "compare")
+    assert "the runs differ in judge (run-0: gpt-4; run-1: local)" in found

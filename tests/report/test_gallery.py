@@ -13,10 +13,11 @@ from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
 
 from prism_tune.report import cards
 from prism_tune.report.cards import describe_record, shorten
-from prism_tune.report.run_files import Categories, RecordTable, ReportRun
 from prism_tune.report.section import PageFolder
 from prism_tune.report.sections import gallery
 from prism_tune.report.views import choose_prepared, find_cut, order_views, uid_numbers
+from prism_tune.results.records import Categories, RecordTable
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.stage import Stage
 from prism_tune.schema import Record, Turn
 
@@ -96,7 +97,7 @@ def test_a_card_holds_the_beginning_of_a_record():
 
 def test_scattered_records_come_in_order_over_several_mappings(tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "_ROWS_PER_MAPPING", 3)
-    pool = ReportRun(write_drawn_run(tmp_path)).pool
+    pool = FinishedRun(write_drawn_run(tmp_path)).pool
     rows = [7, 0, 5, 5, 9, 2, 1]
     found = list(cards.read_scattered(pool, rows))
     assert [row for row, _ in found] == rows
@@ -112,7 +113,7 @@ def test_texts_are_cut_between_characters():
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The drawn run and the folder of its gallery, in chunks of 40 records."""
-    run = ReportRun(write_drawn_run(tmp_path_factory.mktemp("gallery")))
+    run = FinishedRun(write_drawn_run(tmp_path_factory.mktemp("gallery")))
     page = PageFolder(tmp_path_factory.mktemp("page"))
     with pytest.MonkeyPatch.context() as patch:
         for module in (cards, gallery):
@@ -173,9 +174,9 @@ def test_prepared_records_have_thumbnails_and_neighbours(built):
 
 def test_a_run_whose_selection_has_not_finished_says_so(tmp_path):
     run = write_drawn_run(tmp_path)
-    Stage(run.audit).finish({}, config=ReportRun(run).config)
+    Stage(run.audit).finish({}, config=FinishedRun(run).config)
     Stage(run.selection).reopen()
-    section = gallery.build(ReportRun(run), PageFolder(tmp_path / "page"))
+    section = gallery.build(FinishedRun(run), PageFolder(tmp_path / "page"))
     assert section.values["ready"] is False
     assert "has not finished" in section.values["reason"]
 
@@ -183,13 +184,13 @@ def test_a_run_whose_selection_has_not_finished_says_so(tmp_path):
 def test_a_pool_that_is_gone_is_named(tmp_path):
     run = write_drawn_run(tmp_path)
     (tmp_path / "pool" / "pool.json").unlink()
-    section = gallery.build(ReportRun(run), PageFolder(tmp_path / "page"))
+    section = gallery.build(FinishedRun(run), PageFolder(tmp_path / "page"))
     assert str(tmp_path / "pool" / "pool.json") in section.values["reason"]
 
 
 @pytest.mark.parametrize("change", [{"scorer": "alignment"}, {"scorer": "length"}])
 def test_no_neighbours_are_made_up(tmp_path, change):
-    run = ReportRun(write_drawn_run(tmp_path))
+    run = FinishedRun(write_drawn_run(tmp_path))
     selection = run.config.selection.model_copy(update=change)
     run.__dict__["config"] = run.config.model_copy(update={"selection": selection})
     if change["scorer"] == "length":

@@ -17,10 +17,10 @@ from support.report_pages import MARKUP
 from prism_tune.features.closest import Candidates, find_neighbours
 from prism_tune.report import cards
 from prism_tune.report.build import build_report
-from prism_tune.report.run_files import ReportRun
 from prism_tune.report.sections import gallery
 from prism_tune.report.serve import ReportServer
 from prism_tune.report.views import find_cut, order_views, uid_numbers
+from prism_tune.results.runs import FinishedRun
 
 AXE = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
@@ -51,7 +51,7 @@ def run(tmp_path_factory):
         choose = gallery.choose_prepared
         patch.setattr(gallery, "choose_prepared", lambda *given: choose(*given)[:8])
         build_report([run])
-    return ReportRun(run)
+    return FinishedRun(run)
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def hostile(tmp_path_factory):
     for file in HOSTILE_FILES:
         Image.new("RGB", (40, 30), "red").save(folder / "pool" / "images" / file)
     build_report([run])
-    return ReportRun(run)
+    return FinishedRun(run)
 
 
 def test_hostile_records_are_text(hostile, open_page):

@@ -13,8 +13,8 @@ from support.drawn_runs import write_drawn_run
 
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
-from prism_tune.report.run_files import ReportRun
 from prism_tune.report.serve import ReportServer
+from prism_tune.results.runs import FinishedRun
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(run):
-    with ReportServer(ReportRun(run), run.root / "report", "127.0.0.1", 0) as server:
+    with ReportServer(FinishedRun(run), run.root / "report", "127.0.0.1", 0) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -85,7 +85,7 @@ def test_every_answer_limits_what_a_browser_may_do(ask):
 
 
 def test_thumbnails_are_drawn_by_uid(ask, run):
-    records = ReportRun(run).records
+    records = FinishedRun(run).records
     row = next(row for row in range(len(records)) if records.is_ranked_N[row])
     status, headers, body = ask(f"/thumbs/{records.uid(row)}.webp")
     assert (status, headers["content-type"]) == (200, "image/webp")
@@ -95,7 +95,7 @@ def test_thumbnails_are_drawn_by_uid(ask, run):
 
 
 def test_no_thumbnail_of_what_is_not_in_the_pool_or_has_no_image(ask, run):
-    records = ReportRun(run).records
+    records = FinishedRun(run).records
     text_only = next(row for row in range(len(records)) if not records.is_ranked_N[row])
     assert ask(f"/thumbs/{records.uid(text_only)}.webp")[0] == 404
     assert ask(f"/thumbs/{'0' * 32}.webp")[0] == 404
@@ -194,12 +194,12 @@ def test_other_sites_may_link_to_the_page_but_not_embed_its_data(ask):
 
 def test_only_this_machine_is_listened_to_unless_asked(run):
     for host, is_private in (("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)):
-        with ReportServer(ReportRun(run), run.root / "report", host, 0) as server:
+        with ReportServer(FinishedRun(run), run.root / "report", host, 0) as server:
             assert server.is_private is is_private
 
 
 def test_a_name_given_as_host_is_known(run):
-    with ReportServer(ReportRun(run), run.root / "report", "localhost", 0) as server:
+    with ReportServer(FinishedRun(run), run.root / "report", "localhost", 0) as server:
         server.host = "workstation.lab"
         assert server.knows_host("workstation.lab:8000")
         assert not server.knows_host("other.lab")
@@ -208,14 +208,14 @@ def test_a_name_given_as_host_is_known(run):
 def test_a_port_in_use_is_a_clear_error(run, server):
     port = server.server_address[1]
     with pytest.raises(UserError, match=f"port {port}.*--port 0"):
-        ReportServer(ReportRun(run), run.root / "report", "127.0.0.1", port)
+        ReportServer(FinishedRun(run), run.root / "report", "127.0.0.1", port)
 
 
 def test_a_pool_that_is_gone_has_no_thumbnails(tmp_path):
     run = write_drawn_run(tmp_path)
     build_report([run])
     (tmp_path / "pool" / "pool.json").unlink()
-    report_run = ReportRun(run)
+    report_run = FinishedRun(run)
     with ReportServer(report_run, run.root / "report", "127.0.0.1", 0) as server:
         assert server.answer(f"/thumbs/{report_run.records.uid(1)}.webp") is None
         assert server.answer("/") is not None

@@ -141,3 +141,9 @@ def test_a_source_of_the_full_time_is_said_of_all_rows_only_where_all_have_it():
     }
     assert gather_rows({"A": "measured on full"}) == {"measured on full": "A"}
     assert gather_rows({"A": "", "B": ""}) == {}
+
+
+def test_a_subset_that_scores_nothing_has_no_c(runs):
+    full = runs.write("full", [quickstart_result(20, 20)], records="pool", tune_seconds=400.0)
+    row = _cost([runs.write("prism", [quickstart_result(0, 0)]), full])["prism"]
+    assert (float(row["P"]), row["C"]) == (0, "n/a")

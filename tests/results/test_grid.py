@@ -23,14 +23,15 @@ PRISM = dict(zip(SEEDS, (53.1, 58.8, 65.2, 49.7, 69.1), strict=True))
 def grid_row(runs):
     """A row of finished runs with this accuracy by seed; of four records `kept` ones are kept."""
 
-    def make(selector, values, *, budget=0.25, kept="ab", failures=(), **options):
+    def make(selector, values, *, budget=0.25, kept="ab", failures=(), metrics=None, **options):
         finished = []
         for seed, value in values.items():
-            result = quickstart_result(0, 0, metrics={"accuracy": value})
+            result = quickstart_result(0, 0, metrics=metrics or {"accuracy": value})
             name = f"{selector}-seed{seed}"
             run = RunDir(runs.write(name, [result], scorer=selector, seed=seed, **options))
             verdicts = [uid in kept for uid in "abcd"]
             table = {"uid": list("abcd"), "id": list("abcd"), "source": list("xxyy")}
+            table |= {"score": [0.1] * 4, "rank": [1] * 4, "reason": ["ranked"] * 4}
             run.selection.mkdir(exist_ok=True)
             pq.write_table(
                 pa.table({**table, "selected": verdicts}), run.selection / "scores.parquet"
@@ -79,6 +80,21 @@ def test_cost_is_against_the_whole_pool(grid_row):
     row, whole = build(grid_row("random", {0: 50.0}), full)["rows"]
     assert row["cost"] == pytest.approx(80 / 50 * 102 / 400)
     assert (whole["cost"], whole["select_seconds"], whole["sources"]) == (1.0, 0.0, {})
+
+
+def test_cost_over_several_metrics_is_that_of_tables(grid_row):
+    """40 of 80 and 90 of 90 are Rel. 75, although 130 of 170 are more."""
+    metrics = [{"accuracy": 40.0, "accuracy_open": 90.0}, {"accuracy": 80.0, "accuracy_open": 90.0}]
+    subset, full = (
+        grid_row(name, {0: 0.0}, metrics=values, **options)
+        for name, values, options in (
+            ("random", metrics[0], {}),
+            ("whole_pool", metrics[1], {"budget": None, "records": "pool", "tune_seconds": 400.0}),
+        )
+    )
+    found = build(subset, full, metrics=["quickstart.accuracy", "quickstart.accuracy_open"])
+    cost = found["rows"][0]["cost"]
+    assert cost == pytest.approx(102 / 400 / 0.75)
 
 
 def test_subsets_are_compared_seed_by_seed(grid_row):

@@ -10,19 +10,28 @@ import pytest
 
 from prism_tune.errors import UserError
 from prism_tune.results.overlap import (
-    Choice,
     measure_overlap,
     read_planted,
     removed_shares,
     repeated_share,
 )
+from prism_tune.results.records import Categories, RecordTable
 
 
-def keep(ids: str, selected: str) -> Choice:
-    names = np.array(list(ids), dtype=object)
-    mask = np.array([name in selected for name in ids])
-    uids = pa.chunked_array([pa.array(list(ids))])
-    return Choice(mask, uids, names, np.array(["s"] * len(ids), dtype=object))
+def keep(ids: str, selected: str, text_only: str = "") -> RecordTable:
+    """A pool of records that are called so, each its own uid."""
+    column = pa.chunked_array([pa.array(list(ids))])
+    one = Categories(("s",), np.zeros(len(ids), dtype=np.int32))
+    return RecordTable(
+        uids=column,
+        ids=column,
+        sources=one,
+        reasons=one,
+        score_N=np.array([np.nan if name in text_only else 1.0 for name in ids]),
+        rank_N=np.ones(len(ids), dtype=np.int64),
+        selected_N=np.array([name in selected for name in ids], dtype=bool),
+        feature_keys=None,
+    )
 
 
 @pytest.fixture
@@ -65,9 +74,17 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 def test_jaccard():
     def jaccard(first, second):
-        pair = measure_overlap(keep("abcd", first).kept, keep("dcba", second).kept)
+        pair = measure_overlap(keep("abcd", first), keep("dcba", second))
         return pair.jaccard
 
     assert jaccard("abc", "bcd") == 0.5
     assert jaccard("ab", "cd") == 0
     assert jaccard("", "") == 0
+
+
+def test_text_only_records_do_not_make_subsets_alike():
+    """Every selector keeps them: here x, y and z beside one image record of two."""
+    first, second = (keep("abxyz", f"{name}xyz", "xyz") for name in "ab")
+    pair = measure_overlap(first, second)
+    assert (pair.num_first, pair.num_shared, pair.jaccard) == (1, 0, 0)
+    assert pair.expected == pytest.approx(1 / 3)

@@ -10,7 +10,6 @@ from prism_tune.run.timings import (
     StageTimer,
     latest_attempts,
     read_timings,
-    stage_total,
     sum_attempts,
 )
 
@@ -39,6 +38,10 @@ def run(tmp_path):
 
 def timer(run, stage="training", fingerprint="f1", **options) -> StageTimer:
     return StageTimer(run, stage, fingerprint=fingerprint, device="cpu", **options)
+
+
+def stage_total(run, stage, quantity="device_seconds"):
+    return sum_attempts([e for e in read_timings(run) if e["stage"] == stage], quantity)
 
 
 def test_an_attempt_is_metered(run, clock):

@@ -5,30 +5,31 @@ Shape legend: R runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from prism_tune.report.figures import Figure, bar_size, category_colour, named_axis, single
-from prism_tune.report.formats import MISSING, count, number, percent, plot_text, seconds
-from prism_tune.report.run_files import ReportRun
+from prism_tune.report.formats import count, number, percent, plot_text, seconds
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections.training import format_interval
-from prism_tune.report.verdict import table_row
+from prism_tune.report.verdict import find_row
 from prism_tune.results.columns import Metric, list_metrics
 from prism_tune.results.overlap import Overlap, overlap_matrix
+from prism_tune.results.relative import find_differences
+from prism_tune.results.render import MISSING, Cell, Table
+from prism_tune.results.runs import FinishedRun
 
 _MAX_SOURCES = 16
 _PAIR_HEADER = ("Subsets", "Kept", "Kept by the other", "Shared", "Jaccard", "Expected of random")
 _COST_HEADER = ("Run", "Selector", "Kept", "Selecting", "Tuning", "Rel.", "C")
 
 
-def build(runs: Sequence[ReportRun], page: PageFolder) -> Section:
+def build(runs: Sequence[FinishedRun], table: Table | None, page: PageFolder) -> Section:
     """The section; the first run is the report's own."""
     if len(runs) < 2:
         return Section("compare", "Compare", "compare.html", {"ready": False})
-    names = _distinct_names(runs)
-    selected = [(name, run) for name, run in zip(names, runs, strict=True) if run.records]
-    matrix = overlap_matrix([run.records.kept for _, run in selected if run.records])
+    selected = [(run.name, run) for run in runs if run.records]
+    matrix = overlap_matrix([run.records for _, run in selected if run.records])
     figures: dict[str, Figure] = {}
     if len(selected) > 1:
         figures["overlap"] = _overlap_plot([name for name, _ in selected], matrix)
@@ -36,25 +37,18 @@ def build(runs: Sequence[ReportRun], page: PageFolder) -> Section:
     values = {
         "ready": True,
         "has_overlap": len(selected) > 1,
-        "without": [name for name, run in zip(names, runs, strict=True) if not run.records],
+        "without": [run.name for run in runs if not run.records],
         "pair_header": _PAIR_HEADER,
         "pairs": _pair_rows([name for name, _ in selected], matrix),
         "size": bar_size(2 * len(_source_names(selected))),
-        "result_header": ("Benchmark", "Metric", *names),
+        "result_header": ("Benchmark", "Metric", *(run.name for run in runs)),
         "results": _result_rows(runs),
-        "notes": _differences(names, runs),
+        "notes": _differences(runs),
         "cost_header": _COST_HEADER,
-        "costs": [_cost_row(name, run) for name, run in zip(names, runs, strict=True)],
+        "costs": [_cost_row(run, find_row(table, run)) for run in runs],
     }
     scripts = (page.add_data("compare", {"figures": figures}),) if figures else ()
     return Section("compare", "Compare", "compare.html", values, scripts)
-
-
-def _distinct_names(runs: Sequence[ReportRun]) -> list[str]:
-    names = [run.name for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    return [str(run.root) for run in runs]
 
 
 def _overlap_plot(names: Sequence[str], matrix: Sequence[Sequence[Overlap]]) -> Figure:
@@ -78,7 +72,7 @@ def _overlap_plot(names: Sequence[str], matrix: Sequence[Sequence[Overlap]]) -> 
     return single([heatmap], {"xaxis": across, "yaxis": named_axis(names)})
 
 
-def _source_names(selected: Sequence[tuple[str, ReportRun]]) -> list[str]:
+def _source_names(selected: Sequence[tuple[str, FinishedRun]]) -> list[str]:
     """The sources of all pools, those with the most kept records first."""
     kept: dict[str, int] = {}
     for _, run in selected:
@@ -87,7 +81,7 @@ def _source_names(selected: Sequence[tuple[str, ReportRun]]) -> list[str]:
     return sorted(kept, key=lambda name: (-kept[name], name))[:_MAX_SOURCES]
 
 
-def _composition_plot(selected: Sequence[tuple[str, ReportRun]]) -> Figure:
+def _composition_plot(selected: Sequence[tuple[str, FinishedRun]]) -> Figure:
     """Share of each source in each subset."""
     sources = _source_names(selected)
     traces = []
@@ -124,7 +118,7 @@ def _pair_row(title: str, overlap: Overlap) -> tuple[str, ...]:
     return (title, *map(count, counts), number(overlap.jaccard), number(overlap.expected))
 
 
-def _result_rows(runs: Sequence[ReportRun]) -> list[tuple[str, ...]]:
+def _result_rows(runs: Sequence[FinishedRun]) -> list[tuple[str, ...]]:
     """Every metric that a run has, with its interval."""
     found = [
         {
@@ -146,21 +140,10 @@ def _result_cell(metric: Metric | None) -> str:
     return f"{value} ({format_interval(metric, digits)})" if metric.interval else value
 
 
-def _differences(names: Sequence[str], runs: Sequence[ReportRun]) -> list[str]:
+def _differences(runs: Sequence[FinishedRun]) -> list[str]:
     """What keeps results of a benchmark from being compared, and pools from being the same."""
-    notes = []
-    benchmarks = dict.fromkeys(name for run in runs for name in run.results)
-    for benchmark in benchmarks:
-        for what in ("profile", "num_examples"):
-            values = {
-                name: getattr(run.results[benchmark], what)
-                for name, run in zip(names, runs, strict=True)
-                if benchmark in run.results
-            }
-            if len(set(values.values())) > 1:
-                listed = ", ".join(f"{name} {value}" for name, value in values.items())
-                words = what.replace("num_examples", "number of questions")
-                notes.append(f"{benchmark}: not comparable, the {words} differs: {listed}.")
+    found = find_differences({run.name: run.results for run in runs})
+    notes = [f"{difference}; such scores cannot be compared." for difference in found]
     pools = {run.manifest["pool_fingerprint"] for run in runs if run.manifest}
     if len(pools) > 1:
         notes.append(
@@ -169,19 +152,17 @@ def _differences(names: Sequence[str], runs: Sequence[ReportRun]) -> list[str]:
     return notes
 
 
-def _cost_row(name: str, run: ReportRun) -> tuple[str, ...]:
-    row = table_row(run) or {}
+def _cost_row(run: FinishedRun, row: Mapping[str, Cell]) -> tuple[str, ...]:
     manifest = run.manifest
     kept = MISSING
     if manifest is not None:
         share = percent(manifest["num_selected"] / max(manifest["num_pool"], 1))
         kept = f"{count(manifest['num_selected'])} ({share})"
     return (
-        name,
+        run.name,
         run.config.selection.scorer if manifest is not None else "none",
         kept,
         seconds(run.total("selection")),
         seconds(run.total("training")),
-        row.get("Rel.", {}).get("text", MISSING),
-        row.get("C", {}).get("text", MISSING),
+        *(row[heading].text if row else MISSING for heading in ("Rel.", "C")),
     )

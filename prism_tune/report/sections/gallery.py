@@ -28,7 +28,6 @@ from prism_tune.report.cards import (
     read_scattered,
     write_chunks,
 )
-from prism_tune.report.run_files import RecordTable, ReportRun
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.thumbnails import write_thumbnails
 from prism_tune.report.views import (
@@ -41,6 +40,8 @@ from prism_tune.report.views import (
     order_views,
     uid_numbers,
 )
+from prism_tune.results.records import RecordTable
+from prism_tune.results.runs import FinishedRun
 
 _REDUNDANCY = {
     "prism": "PRISM drops the records whose features point where those of their group point on the "
@@ -51,7 +52,7 @@ _REDUNDANCY = {
 """Selectors whose high score means: like others."""
 
 
-def build(run: ReportRun, page: PageFolder) -> Section:
+def build(run: FinishedRun, page: PageFolder) -> Section:
     """The section, its data in `data/gallery*.js` and the thumbnails of what it shows first."""
     absent = _why_not(run)
     if absent or run.records is None:
@@ -87,7 +88,7 @@ def build(run: ReportRun, page: PageFolder) -> Section:
     return Section("gallery", "Gallery", "gallery.html", values, scripts)
 
 
-def _why_not(run: ReportRun) -> str:
+def _why_not(run: FinishedRun) -> str:
     if run.records is None:
         return "The selection of this run has not finished: there are no verdicts to show yet."
     try:
@@ -98,7 +99,7 @@ def _why_not(run: ReportRun) -> str:
 
 
 def _neighbours(
-    run: ReportRun, records: RecordTable, rows: Sequence[int]
+    run: FinishedRun, records: RecordTable, rows: Sequence[int]
 ) -> tuple[dict[int, Neighbours], str]:
     """Neighbours by row, and why there are none."""
     selection = run.config.selection
@@ -112,7 +113,7 @@ def _neighbours(
 
 
 def _write_prepared(
-    run: ReportRun, page: PageFolder, rows: Sequence[int], neighbours: dict[int, Neighbours]
+    run: FinishedRun, page: PageFolder, rows: Sequence[int], neighbours: dict[int, Neighbours]
 ) -> None:
     """`data/gallery-prepared.js`: cards of the rows and of their neighbours, by row."""
     shown = set(rows)
@@ -149,7 +150,7 @@ def _write_columns(records: RecordTable, page: PageFolder, numbers_N: np.ndarray
     page.add_packed("gallery-columns", b"".join(column.tobytes() for column in columns))
 
 
-def _describe(run: ReportRun, records: RecordTable, cut: Cut) -> dict[str, Any]:
+def _describe(run: FinishedRun, records: RecordTable, cut: Cut) -> dict[str, Any]:
     """What the page has to know before it opens a column or a chunk."""
     return {
         "records": len(records),

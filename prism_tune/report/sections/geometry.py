@@ -21,15 +21,16 @@ from prism_tune.report.feature_sample import (
 )
 from prism_tune.report.figures import NUM_COLOURS, Figure, Variant, figure, single, variant
 from prism_tune.report.formats import count, number, percent, plot_text
-from prism_tune.report.run_files import RecordTable, ReportRun
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.thumbnails import write_thumbnails
+from prism_tune.results.records import RecordTable
+from prism_tune.results.runs import FinishedRun
 
 _NUM_SHOWN = 64  # of the spectrum
 _COLOURINGS = (("source", "source"), ("score", "score"), ("kept", "kept"))
 
 
-def build(run: ReportRun, page: PageFolder) -> Section:
+def build(run: FinishedRun, page: PageFolder) -> Section:
     """The section, its plots in `data/geometry.js` and the map's thumbnails."""
     sample = draw_sample(run)
     if sample is None or run.records is None:
@@ -61,7 +62,7 @@ def build(run: ReportRun, page: PageFolder) -> Section:
     )
 
 
-def _why_not(run: ReportRun) -> str:
+def _why_not(run: FinishedRun) -> str:
     if run.records is None:
         return "The selection of this run has not finished: there are no features to look at yet."
     if "features" not in (run.manifest or {}).get("evidence", {}):
@@ -211,7 +212,7 @@ def _scatter(
 
 
 def _describe_points(
-    run: ReportRun, records: RecordTable, rows: NDArray[np.int64], page: PageFolder
+    run: FinishedRun, records: RecordTable, rows: NDArray[np.int64], page: PageFolder
 ) -> list[dict[str, Any]]:
     """What the hover card says of each sampled record."""
     try:
@@ -247,7 +248,7 @@ def _numbers(means: dict[str, float], shares: dict[str, FloatArray]) -> list[tup
     ]
 
 
-def _exact(run: ReportRun) -> str:
+def _exact(run: FinishedRun) -> str:
     """The mean cosines over all pairs of the pool, where the selector measured them."""
     measured = (run.manifest or {}).get("anisotropy")
     if measured is None:
@@ -259,7 +260,7 @@ def _exact(run: ReportRun) -> str:
     )
 
 
-def _own_centring(run: ReportRun) -> str:
+def _own_centring(run: FinishedRun) -> str:
     """Where the run's scores are centred in another way than the plots."""
     selection = run.config.selection
     if selection.centering != "corpus":

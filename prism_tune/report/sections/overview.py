@@ -6,21 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prism_tune.config.load import render_config
-from prism_tune.report.formats import MISSING, count, large, percent, seconds
-from prism_tune.report.run_files import ReportRun
+from prism_tune.report.formats import count, large, percent, seconds
 from prism_tune.report.section import Section
-from prism_tune.report.verdict import describe_run, table_row
+from prism_tune.report.verdict import describe_run, find_row
+from prism_tune.results.render import MISSING, Cell, Table
+from prism_tune.results.runs import FinishedRun
+from prism_tune.run.timings import sum_attempts
 
 _STAGE_HEADER = ("Stage", "State", "Device", "Attempts", "Wall", "Device time", "Images", "FLOPs")
 
 
-def build(run: ReportRun) -> Section:
+def build(run: FinishedRun, table: Table | None) -> Section:
     """The section; it has no data files."""
-    lead, *details = describe_run(run)
+    lead, *details = describe_run(run, table)
     values = {
         "lead": lead,
         "details": details,
-        "tiles": _tiles(run),
+        "tiles": _tiles(run, find_row(table, run)),
         "facts": _facts(run),
         "stage_header": _STAGE_HEADER,
         "stages": _stages(run),
@@ -31,7 +33,7 @@ def build(run: ReportRun) -> Section:
     return Section("overview", "Overview", "overview.html", values)
 
 
-def _tiles(run: ReportRun) -> list[dict[str, str]]:
+def _tiles(run: FinishedRun, row: Mapping[str, Cell]) -> list[dict[str, str]]:
     tiles = []
     manifest = run.manifest
     if manifest is not None:
@@ -40,12 +42,11 @@ def _tiles(run: ReportRun) -> list[dict[str, str]]:
         tiles.append(_tile("Kept", count(manifest["num_selected"]), note))
     for label, stage in (("Selecting", "selection"), ("Tuning", "training")):
         tiles.append(_tile(label, seconds(run.total(stage)), _device(run, stage)))
-    row = table_row(run) or {}
-    for label, heading, note in (
-        ("C", "C", "cost against tuning on the whole pool; below 1 pays"),
-        ("Rel.", "Rel.", "performance in % of the table's baseline"),
+    for label, note in (
+        ("C", "cost against tuning on the whole pool; below 1 pays"),
+        ("Rel.", "performance in % of the table's baseline"),
     ):
-        tiles.append(_tile(label, row.get(heading, {}).get("text", MISSING), note))
+        tiles.append(_tile(label, row[label].text if row else MISSING, note))
     return tiles
 
 
@@ -53,7 +54,7 @@ def _tile(label: str, value: str, note: str) -> dict[str, str]:
     return {"label": label, "value": value, "note": note}
 
 
-def _device(run: ReportRun, stage: str) -> str:
+def _device(run: FinishedRun, stage: str) -> str:
     entries = run.attempts(stage)
     if not entries:
         return "has not run"
@@ -61,7 +62,7 @@ def _device(run: ReportRun, stage: str) -> str:
     return f"device time, {number} x {device}" if number > 1 else f"device time, {device}"
 
 
-def _facts(run: ReportRun) -> list[tuple[str, str]]:
+def _facts(run: FinishedRun) -> list[tuple[str, str]]:
     config = run.config
     selection = config.selection
     budget = selection.budget
@@ -78,30 +79,26 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
     ]
 
 
-def _stages(run: ReportRun) -> list[tuple[str, ...]]:
+def _stages(run: FinishedRun) -> list[tuple[str, ...]]:
     names = dict.fromkeys(entry["stage"] for entry in run.timings)
     return [_stage_row(name, run.attempts(name)) for name in names]
 
 
 def _stage_row(name: str, entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    def total(key: str) -> float | None:
-        found = [entry["counts"][key] for entry in entries if key in entry["counts"]]
-        return sum(found) if found else None
-
     last = entries[-1]
     return (
         name,
         "finished" if any(entry["finished"] for entry in entries) else "not finished",
         f"{last['num_devices']} x {last['device']}",
         count(len(entries)),
-        seconds(sum(entry["wall_seconds"] for entry in entries)),
-        seconds(sum(entry["device_seconds"] for entry in entries)),
-        count(total("images")),
-        large(total("flops")),
+        seconds(sum_attempts(entries, "wall_seconds")),
+        seconds(sum_attempts(entries, "device_seconds")),
+        count(sum_attempts(entries, "images")),
+        large(sum_attempts(entries, "flops")),
     )
 
 
-def _fingerprints(run: ReportRun) -> list[tuple[str, str]]:
+def _fingerprints(run: FinishedRun) -> list[tuple[str, str]]:
     manifest = run.manifest or {}
     selection = run.record("selection")
     found = {

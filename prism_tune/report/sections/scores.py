@@ -22,16 +22,18 @@ from prism_tune.report.figures import (
     variant,
     vertical_line,
 )
-from prism_tune.report.formats import MISSING, count, number, percent
-from prism_tune.report.run_files import Keep, RecordTable, ReportRun
+from prism_tune.report.formats import count, number, percent
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sources import SourceSummary, find_cuts, summarise_sources
+from prism_tune.results.records import RecordTable
+from prism_tune.results.render import MISSING
+from prism_tune.results.runs import FinishedRun, Keep
 
 _NUM_BINS = 60
 _MAX_SOURCES = 30
 
 
-def build(run: ReportRun, page: PageFolder) -> Section:
+def build(run: FinishedRun, page: PageFolder) -> Section:
     """The section, and its plots in `data/scores.js`."""
     records = run.records
     if records is None:

@@ -15,17 +15,18 @@ from prism_tune.report.figures import (
     named_axis,
     single,
 )
-from prism_tune.report.formats import MISSING, count, number, plot_text
-from prism_tune.report.run_files import ReportRun
+from prism_tune.report.formats import count, number, plot_text
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.results.columns import Metric, list_metrics
+from prism_tune.results.render import MISSING
+from prism_tune.results.runs import FinishedRun
 
 _MAX_POINTS = 1500
 _SMOOTHED_POINTS = 20  # from so many on, a smoothed line stands over the logged one
 _PER_SOURCE = "loss/"
 
 
-def build(run: ReportRun, page: PageFolder) -> Section:
+def build(run: FinishedRun, page: PageFolder) -> Section:
     """The section, and its plots in `data/training.js`."""
     log = _thin(run.training_log)
     metrics = {name: list_metrics(result) for name, result in run.results.items()}
@@ -62,7 +63,7 @@ def build(run: ReportRun, page: PageFolder) -> Section:
     return Section("training", "Training and evaluation", "training.html", values, scripts)
 
 
-def _why_no_log(run: ReportRun) -> str:
+def _why_no_log(run: FinishedRun) -> str:
     if run.config.training.tuning == "none":
         return "This run is the untuned model: there is no training to show."
     return "This run has not been trained yet: `prism-tune train` writes the loss curve."
@@ -191,7 +192,7 @@ def _result_plot(judged: Sequence[tuple[str, Metric]]) -> Figure:
 
 
 def _result_rows(
-    run: ReportRun, metrics: dict[str, list[Metric]], controls: Sequence[str]
+    run: FinishedRun, metrics: dict[str, list[Metric]], controls: Sequence[str]
 ) -> list[tuple[str, ...]]:
     rows = []
     for benchmark, found in metrics.items():

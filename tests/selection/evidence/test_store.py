@@ -14,7 +14,7 @@ import pytest
 from support.tiny import draw_pool
 
 from prism_tune.errors import UserError
-from prism_tune.report.run_files import ReportRun
+from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
 from prism_tune.selection import select as select_module
 from prism_tune.selection.evidence.store import EvidenceStore
@@ -95,11 +95,11 @@ def test_where_links_cannot_be_made_files_are_copied(workplace, monkeypatch):
 
 def test_a_run_that_is_moved_alone_has_its_features(workplace):
     result = workplace.select()
-    before = ReportRun(result.run).features
+    before = FinishedRun(result.run).features
     moved = shutil.copytree(result.run.root, workplace.root / "moved")
     rows = before.values_UD[slice(0, 16)].copy()
     shutil.rmtree(workplace.root / "runs")
-    after = ReportRun(RunDir(moved)).features
+    after = FinishedRun(RunDir(moved)).features
     np.testing.assert_array_equal(after.values_UD[slice(0, 16)], rows)
     np.testing.assert_array_equal(after.row_N, before.row_N)
 
@@ -141,7 +141,7 @@ def test_shards_that_are_deleted_while_a_run_reads_them(workplace, monkeypatch, 
     again = workplace.select(selection__budget=0.25)
     assert [row["score"] for row in again.scores] == [row["score"] for row in first.scores]
     assert again.manifest["evidence"]["features"]["num_computed"] == 16 * (moment == "found")
-    assert len(ReportRun(again.run).features.row_N) == len(again.scores)
+    assert len(FinishedRun(again.run).features.row_N) == len(again.scores)
 
 
 def test_a_selection_that_fails_leaves_the_links_of_the_one_before(workplace, monkeypatch):
