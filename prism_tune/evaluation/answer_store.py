@@ -25,6 +25,7 @@ from prism_tune.evaluation.predictions import (
 )
 from prism_tune.processes import rank
 from prism_tune.run.folder import RunDir
+from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
 from prism_tune.schema import Prediction
 
@@ -52,11 +53,6 @@ class ResultFolder:
         return cls(run.benchmark(benchmark), aside, reuse)
 
     @property
-    def replaced(self) -> Path:
-        """Where the finished folder waits while another takes its place."""
-        return self.unfinished.with_name(f"{self.unfinished.name}.replaced")
-
-    @property
     def sources(self) -> list[Path]:
         """Folders whose answers may be taken over."""
         return [self.finished, self.unfinished] if self.reuse else [self.unfinished]
@@ -69,28 +65,12 @@ class ResultFolder:
         Stage(self.unfinished).reopen()
 
     def publish(self) -> None:
-        """Put the complete unfinished folder into the finished one's place. Main process only.
+        """Put a complete unfinished folder into the finished one's place. Main process only.
 
-        The finished folder is moved aside whole and the new one moved in whole: at no time does a
-        reader find files of both. What has no successor (a judge's grades) is kept.
+        Also before anything is looked at: then it completes a replacing that was killed. What has
+        no successor (a judge's grades) is kept.
         """
-        if self.finished.exists():
-            self.finished.rename(self.replaced)
-        self.settle()
-
-    def settle(self) -> None:
-        """Complete a `publish` that was killed half way. Main process only."""
-        if not self.finished.exists():
-            if Stage(self.unfinished).path.exists():
-                self.finished.parent.mkdir(parents=True, exist_ok=True)
-                self.unfinished.rename(self.finished)
-            elif self.replaced.exists():
-                self.replaced.rename(self.finished)
-        if self.replaced.exists():
-            for path in self.replaced.iterdir():
-                if not (self.finished / path.name).exists():
-                    path.rename(self.finished / path.name)
-            shutil.rmtree(self.replaced)
+        replace_folder(self.unfinished, self.finished)
         for folder in (self.unfinished.parent, self.unfinished.parent.parent):
             with suppress(OSError):  # not there, or another benchmark has something in it
                 folder.rmdir()

@@ -1,12 +1,14 @@
 """Where each benchmark's data come from: the hub, and what only a person can fetch.
 
 Hub ids and configurations are those of lmms-eval's and lm-eval's task files; official addresses
-those of LLaVA's evaluation guide and of the benchmarks' own repositories. Nothing is imported here.
+those of LLaVA's evaluation guide and of the benchmarks' own repositories.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from prism_tune.evaluation.benchmarks.mmmu import DOMAINS
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,7 @@ class DataSource:
     reason: str = ""
 
 
-_SUBJECTS = (
-    "Accounting", "Agriculture", "Architecture_and_Engineering", "Art", "Art_Theory",
-    "Basic_Medical_Science", "Biology", "Chemistry", "Clinical_Medicine", "Computer_Science",
-    "Design", "Diagnostics_and_Laboratory_Medicine", "Economics", "Electronics",
-    "Energy_and_Power", "Finance", "Geography", "History", "Literature", "Manage", "Marketing",
-    "Materials", "Math", "Mechanical_Engineering", "Music", "Pharmacy", "Physics", "Psychology",
-    "Public_Health", "Sociology",
-)  # fmt: skip
+_SUBJECTS = tuple(sorted(name for members in DOMAINS.values() for name in members.split()))
 
 DATA_SOURCES: dict[str, DataSource] = {
     "scienceqa": DataSource(

@@ -79,7 +79,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         folders = {name: ResultFolder.of(run, name, reuse=not force) for name in names}
         if is_main():
             for folder in folders.values():
-                folder.settle()
+                folder.publish()
         barrier()
         due = [item for item in evaluations if _must_run(item, folders[item.name], force=force)]
         if due:

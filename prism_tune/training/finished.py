@@ -2,29 +2,35 @@
 
 A first training works in `training/`. Where one has finished there, a new one works beside it, in
 `training.next/`, and changes places with it only once it has finished as well: until then nothing
-of the old one is touched. Two renames do it; a kill between them is mended by the next `train`.
+of the old one is touched (`run/replace.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import PROVENANCE_NAME
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
 from prism_tune.training.checkpoints import MARKER, NEXT, complete_checkpoints, work_directory
 from prism_tune.training.inputs import describe_changes
 
 logger = logging.getLogger(__name__)
 
-_OURS = ("stage.json", "config.yaml", "final", "final.partial", "log.jsonl", "skipped.json")
+_OURS = (
+    "stage.json",
+    "config.yaml",
+    "final",
+    "final.partial",
+    "log.jsonl",
+    "skipped.json",
+    "checkpoint-*",
+)
 
 
 def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:
@@ -65,23 +71,4 @@ def swap_in(run: RunDir) -> None:
 
     What others have put into `training/` (Weights & Biases, a user's notes) stays there.
     """
-    following, previous = run.root / NEXT, run.root / "training.previous"
-    if Stage(following).path.exists():
-        if run.training.exists():
-            _keep_others(run.training, following)
-            shutil.rmtree(previous, ignore_errors=True)
-            os.replace(run.training, previous)
-        os.replace(following, run.training)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _keep_others(source: Path, target: Path) -> None:
-    """Move what no training of ours has written, without overwriting anything."""
-    for path in source.iterdir():
-        if path.name in _OURS or path.name.startswith("checkpoint-"):
-            continue
-        place = target / path.name
-        if not place.exists():
-            os.replace(path, place)
-        elif path.is_dir() and place.is_dir():
-            _keep_others(path, place)
+    replace_folder(run.root / NEXT, run.training, own=_OURS)

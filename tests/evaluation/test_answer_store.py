@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support.evaluation_runs import interrupt_batch
 from prism_tune.errors import UserError
 from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.answer_store import ResultFolder
+from prism_tune.run import replace
 from prism_tune.run.stage import Stage
 
 
@@ -91,24 +93,37 @@ def test_a_model_that_cannot_be_opened_leaves_everything(setting, finished, monk
     assert snapshot(finished) == before
 
 
-@pytest.mark.parametrize("number", range(1, 4))
+@pytest.mark.parametrize("number", range(1, 6))
 def test_a_kill_between_two_files_never_leaves_a_mix(setting, finished, monkeypatch, number):
-    """After every single move a reader finds the old results or the new, or for a moment none."""
-    old = snapshot(finished)
-    calls, rename = [], Path.rename
+    """After every single step of the replacing a reader finds the old results or the new."""
+    old, publish = snapshot(finished), ResultFolder.publish
 
-    def kill(self, target):
-        calls.append(self)
-        if len(calls) == number:
-            raise KeyboardInterrupt
-        return rename(self, target)
+    def kill(function):
+        def step(*args, **options):
+            calls.append(args)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return function(*args, **options)
 
+        return step
+
+    def publish_then_die(folder):
+        with monkeypatch.context() as patch:
+            if Stage(folder.unfinished).path.exists():
+                patch.setattr(replace, "_exchange", kill(replace._exchange))
+                for module, name in ((os, "replace"), (shutil, "rmtree"), (Path, "unlink")):
+                    patch.setattr(module, name, kill(getattr(module, name)))
+            publish(folder)
+
+    calls: list[object] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", kill)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(ResultFolder, "publish", publish_then_die)
+        try:
             setting.evaluate(batch_size=3)
-    found = snapshot(finished)
-    if found and found != old:
+        except KeyboardInterrupt:
+            assert len(calls) == number
+    found = {name: content for name, content in snapshot(finished).items() if name[0] != "."}
+    if found != old:
         assert json.loads(found["results.json"])["provenance"]["batch_size"] == 3
         assert found["predictions.jsonl"] != old["predictions.jsonl"]
         assert "stage.json" in found
@@ -123,7 +138,8 @@ def test_a_kill_between_two_files_never_leaves_a_mix(setting, finished, monkeypa
 def test_a_replacing_that_was_killed_is_completed_by_the_next_look(setting, finished, monkeypatch):
     """Also where the settings asked for are the old ones again."""
     old = setting.results()["metrics"]
-    replaced = ResultFolder.of(setting.run, "quickstart").replaced
+    unfinished = ResultFolder.of(setting.run, "quickstart").unfinished
+    replaced = unfinished.with_name("quickstart.replaced")
     replaced.parent.mkdir(parents=True)
     finished.rename(replaced)
     monkeypatch.setattr(checkpoint, "load_tuned", None)

@@ -12,6 +12,7 @@ import torch
 from support.training_runs import losses, weights
 
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.run import replace as replacing
 from prism_tune.run.folder import read_json
 from prism_tune.run.timings import read_timings
 from prism_tune.training import finished
@@ -159,7 +160,7 @@ def test_a_forced_training_replaces_only_once_it_has_finished(make_run, monkeypa
 def test_a_kill_while_the_models_change_places_leaves_the_old_or_the_new(
     make_run, monkeypatch, caplog, moves
 ):
-    """It comes before one of three renames: a note, the old folder, the new one."""
+    """It comes before one of three moves: the old folder, the new one, a note."""
     caplog.set_level("INFO", logger="prism_tune")
     config, run = make_run(hf=SHORT)
     train(config, run)
@@ -180,6 +181,7 @@ def test_a_kill_while_the_models_change_places_leaves_the_old_or_the_new(
 
         def die_within(run):
             patch.setattr(os, "replace", replace_then_die)
+            patch.setattr(replacing, "_exchange", lambda first, second: False)  # as on NFS
             swap_in(run)
 
         patch.setattr("prism_tune.training.train.swap_in", lambda run: None)
@@ -189,8 +191,9 @@ def test_a_kill_while_the_models_change_places_leaves_the_old_or_the_new(
             die_within(run)
     stage = run.training / "stage.json"
     if stage.exists():
-        assert read_json(stage)["outputs"]["num_steps"] == 2
-        assert same(weights(run.checkpoint), old)
+        is_new = moves == 3
+        assert read_json(stage)["outputs"]["num_steps"] == (4 if is_new else 2)
+        assert same(weights(run.checkpoint), old) is not is_new
     train(config, run)
     assert "training: already finished with the same inputs, skipped" in caplog.messages
     assert read_json(stage)["outputs"]["num_steps"] == 4
