@@ -7,7 +7,8 @@ import time
 import pytest
 
 from prism_tune.features.shards import read_shard
-from prism_tune.run.timings import read_timings, stage_total
+from prism_tune.results.runs import FinishedRun
+from prism_tune.run.timings import read_timings
 from prism_tune.selection import select as select_module
 from prism_tune.selection.evidence import store as evidence_store
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
@@ -30,7 +31,7 @@ def test_a_fresh_selection_takes_its_time_and_no_more(workplace):
     result = workplace.select()
     taken = time.perf_counter() - began
     assert evidence_of(result.run) == {"features": pytest.approx(seconds_on_disk(workplace))}
-    total = stage_total(result.run, "selection")
+    total = FinishedRun(result.run).total("selection")
     assert seconds_on_disk(workplace) < total < taken
     assert result.manifest["timings"]["device_seconds"] == pytest.approx(total, abs=0.1)
 
@@ -42,8 +43,8 @@ def test_who_finds_the_evidence_is_charged_for_it_in_full(workplace, change):
     second = workplace.select(**change)
     assert second.manifest["evidence"]["features"]["num_computed"] == 0
     assert evidence_of(second.run) == evidence_of(first.run)
-    assert stage_total(second.run, "selection") > seconds_on_disk(workplace)
-    assert stage_total(second.run, "selection", "images") == 16
+    assert FinishedRun(second.run).total("selection") > seconds_on_disk(workplace)
+    assert FinishedRun(second.run).total("selection", "images") == 16
     assert second.manifest["timings"]["num_attempts"] == 1  # an earlier scoring is another's
 
 
@@ -67,7 +68,7 @@ def test_d2_is_charged_for_both_kinds_it_reads(workplace):
     assert both.manifest["timings"]["num_images"] == features["num_images"] + losses["num_images"]
     seconds = features["evidence_seconds"] + losses["evidence_seconds"]
     assert both.manifest["timings"]["evidence_seconds"] == pytest.approx(seconds, abs=0.01)
-    assert stage_total(both.run, "selection") > seconds
+    assert FinishedRun(both.run).total("selection") > seconds
 
 
 def test_a_killed_attempt_counts_as_far_as_it_got(workplace, monkeypatch):
@@ -135,4 +136,4 @@ def test_waiting_for_another_run_is_not_charged(workplace, monkeypatch):
     began = time.perf_counter()
     result = workplace.select(selection__scorer="el2n")
     taken = time.perf_counter() - began
-    assert stage_total(result.run, "selection") < taken - 1.4
+    assert FinishedRun(result.run).total("selection") < taken - 1.4
