@@ -58,7 +58,7 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
             summary = _examine(config, run, pool)
             timer.tick(records=summary["num_records"], images=summary["num_images"])
         write_json(run.audit / "audit.json", summary)
-        stage.finish(inputs, config=config, ok=summary["ok"])
+        stage.finish(inputs, config=config, files=[run.audit / "audit.json"], ok=summary["ok"])
     summary = read_json(run.audit / "audit.json")
     print_audit(summary)
     return bool(summary["ok"])

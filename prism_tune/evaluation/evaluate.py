@@ -126,7 +126,11 @@ def _run(
         result = replace(result, provenance=described)
         write_json(folder.unfinished / "results.json", result_to_json(result))
         stage = Stage(folder.unfinished)
-        stage.finish(evaluation.inputs, config=config, metrics=dict(result.metrics))
+        files = [folder.unfinished / "results.json"]
+        answers = folder.unfinished / "predictions.jsonl"
+        files += [answers] if answers.exists() else []
+        metrics = dict(result.metrics)
+        stage.finish(evaluation.inputs, config=config, files=files, metrics=metrics)
         folder.publish()
     barrier()
 

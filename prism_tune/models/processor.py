@@ -8,7 +8,7 @@ from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.load import load_model_config
+from prism_tune.models.load import check_model, load_model_config
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -20,8 +20,9 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
     everything as published.
 
     Raises:
-        UserError: no processor at the model's path.
+        UserError: no model directory, or no processor in it.
     """
+    check_model(config)
     options: dict[str, object] = {}
     if importlib.util.find_spec("torchvision") is None:
         options["backend"] = "pil"

@@ -128,6 +128,20 @@ def check_lora(training: TrainingConfig) -> None:
         ConfigError: an option that peft does not know, or of another type.
     """
     require_known("training.lora", training.lora, LoraConfig)
+    if training.lora.get("r", 1) < 1:
+        raise ConfigError(f"training.lora.r = {training.lora['r']!r}: expected at least 1")
+
+
+def check_tuning(training: TrainingConfig, device: torch.device) -> None:
+    """Check how to tune before a model is loaded.
+
+    Raises:
+        ConfigError: parts that do not go with the way of tuning.
+        UserError: qlora without a CUDA device or bitsandbytes.
+    """
+    _check_parts(training)
+    if training.tuning == "qlora":
+        _require_bitsandbytes(device)
 
 
 def lora_targets(found: Parts) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 _SAMPLED_BYTES = 1 << 20
+_LARGE_BYTES = 1 << 30
 _MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -47,6 +48,11 @@ def fingerprint_file(path: Path) -> str:
         while block := file.read(_SAMPLED_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def fingerprint_large(path: Path) -> str:
+    """SHA-256 of a file's content; over 1 GiB of its size and its first and last MiB."""
+    return _sample(path) if path.stat().st_size > _LARGE_BYTES else fingerprint_file(path)
 
 
 def fingerprint_path(path: Path) -> str:

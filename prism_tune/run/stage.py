@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
+from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
-from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.fingerprints import fingerprint, fingerprint_large
 from prism_tune.run.folder import read_json, write_atomic, write_json
 from prism_tune.run.provenance import describe_software
 
 logger = logging.getLogger(__name__)
+
+_REMEDY = "restore it, or delete it and run the stage again"
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,63 @@ class Stage:
         """The config it finished with, as a file to read and to run again."""
         return self.directory / "config.yaml"
 
+    def record(self) -> dict[str, Any] | None:
+        """What it finished with; None where it has not.
+
+        Raises:
+            UserError: the file is not such a record.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            content = read_json(self.path)
+        except UserError as error:
+            raise UserError(f"{error}; {_REMEDY}") from error
+        parts = ("inputs", "outputs")
+        if not isinstance(content, dict) or not all(
+            isinstance(content.get(k), dict) for k in parts
+        ):
+            raise UserError(f"{self.path}: not the record of a finished stage; {_REMEDY}")
+        return content
+
+    def damaged_files(self) -> list[str]:
+        """Which of the files that the stage left are gone, or not as it wrote them."""
+        recorded = (self.record() or {}).get("files", {})
+        return sorted(
+            name for name, seen in recorded.items() if _describe(self.directory / name) != seen
+        )
+
     def changed_inputs(self, inputs: Mapping[str, Any]) -> list[str] | None:
         """The names of inputs that differ from the finished run's; None if there is none.
 
         An empty list means: finished, with the same inputs.
         """
-        if not self.path.exists():
+        record = self.record()
+        if record is None:
             return None
-        before = read_json(self.path)["inputs"]
+        before = record["inputs"]
         now = {key: _canonical(value) for key, value in inputs.items()}
         return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
-    def finish(self, inputs: Mapping[str, Any], *, config: Config, **outputs: Any) -> None:
+    def finish(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        config: Config,
+        files: Sequence[Path] = (),
+        **outputs: Any,
+    ) -> None:
         """Record that the stage finished: with which inputs and config, by which code.
 
         Its last act. Labels of tables and reports come from this record, never from what was asked
         of the run folder afterwards.
+
+        Args:
+            inputs: everything the stage has read, by the name shown when it changed.
+            config: what it ran with.
+            files: what it leaves in its folder and others build on; it is held against this record
+                before the stage counts as finished.
+            outputs: what else to remember.
         """
         write_atomic(self.config_path, render_config(config))
         write_json(
@@ -61,6 +106,7 @@ class Stage:
                 "config": config.model_dump(mode="json"),
                 "inputs": {key: _canonical(value) for key, value in inputs.items()},
                 "outputs": outputs,
+                "files": {str(p.relative_to(self.directory)): _describe(p) for p in files},
                 "software": describe_software(),
             },
         )
@@ -71,15 +117,19 @@ class Stage:
         Raises:
             UserError: the record has none.
         """
-        if not self.path.exists():
+        record = self.record()
+        if record is None:
             return None
-        record = read_json(self.path)
         if "config" not in record:
             raise UserError(
                 f"{self.path}: no `config`, as older versions of prism_tune wrote it; "
                 "run that stage again with --force"
             )
-        return Config.model_validate(record["config"])
+        try:
+            return Config.model_validate(record["config"])
+        except ValidationError as error:
+            described = describe_errors(error, f"{self.path}: config", Config)
+            raise UserError(f"{described}; another version of prism_tune wrote it") from error
 
     def reopen(self) -> None:
         """Forget that the stage finished; the first thing a stage does when it has to rerun."""
@@ -92,9 +142,9 @@ class Stage:
         Raises:
             UserError: the stage has not finished; the message names the command that runs it.
         """
-        if not self.path.exists():
+        record = self.record()
+        if record is None:
             raise UserError(f"{self.directory}: not finished; first run `prism-tune {verb} CONFIG`")
-        record: dict[str, Any] = read_json(self.path)
         return record
 
 
@@ -110,12 +160,22 @@ def must_run(name: str, stage: Stage, inputs: Mapping[str, Any], *, force: bool)
     changed = stage.changed_inputs(inputs)
     if changed is None:
         return True
-    if not changed and not force:
+    damaged = stage.damaged_files()
+    if not changed and not damaged and not force:
         logger.info("%s: already finished with the same inputs, skipped", name)
         return False
-    reason = f"changed: {', '.join(changed)}" if changed else "--force"
+    reason = "--force"
+    if changed:
+        reason = f"changed: {', '.join(changed)}"
+    elif damaged:
+        reason = f"not as it left them: {', '.join(damaged)}"
     logger.info("%s: runs again (%s)", name, reason)
     return True
+
+
+def _describe(path: Path) -> list[Any] | None:
+    """Size and SHA-256 of a file (a large one is sampled); None where there is none."""
+    return [path.stat().st_size, fingerprint_large(path)] if path.is_file() else None
 
 
 def _canonical(value: Any) -> Any:

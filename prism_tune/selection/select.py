@@ -59,7 +59,9 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
                 assert verdict.num_tokens_N is not None
                 stage.reopen()  # only now: until here an earlier subset stays as it is
                 outputs = write_outputs(config, run, pool, ranking, evidence, verdict.num_tokens_N)
-                stage.finish(inputs, config=config, **outputs)
+                beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
+                files = [run.subset, *beside]
+                stage.finish(inputs, config=config, files=files, **outputs)
         barrier()
 
 

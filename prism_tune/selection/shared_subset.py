@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune import __version__
-from prism_tune.config.sections import Config, DataConfig
+from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import format_subset, open_pool
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, write_atomic
@@ -87,9 +87,17 @@ def export_subset(run: RunDir, to: Path) -> None:
     """Write a run's subset to a file that can be shared.
 
     Raises:
-        UserError: the run has not selected.
+        UserError: the run has not selected, or its files are not as the selection left them.
     """
-    config = Config.model_validate(Stage(run.selection).require("select")["config"])
+    stage = Stage(run.selection)
+    stage.require("select")
+    config = stage.config()
+    assert config is not None
+    if damaged := stage.damaged_files():
+        raise UserError(
+            f"{run.selection}: not as the selection left them: {', '.join(damaged)}; "
+            f"`prism-tune select {stage.config_path}` writes them anew"
+        )
     manifest = read_json(run.selection / "manifest.json")
     scores = pq.read_table(run.selection / "scores.parquet", columns=["uid", "id", "selected"])
     kept = scores.column("selected").to_pylist()

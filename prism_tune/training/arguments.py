@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers import TrainingArguments
 
 import prism_tune
 from prism_tune.config.sections import Config
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.load import resolve_dtype
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
@@ -121,10 +123,8 @@ def training_arguments(
         remove_unused_columns=False,
         **_checkpointing(given),
     )
-    try:
+    with refused_by_library("training.hf"):
         arguments = TrainingArguments(**options)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"training.hf: {error}") from error
     if "wandb" in (arguments.report_to or ()):
         _set_wandb_environment(config, run)
     return arguments
@@ -143,7 +143,22 @@ def check_options(config: Config) -> None:
         if key in given:
             raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
     check_lora(config.training)
+    _check_ranges(config)
     _check_liger(config)
+
+
+@contextmanager
+def refused_by_library(section: str) -> Iterator[None]:
+    """What a library says of the options of a section, as an error of the config's.
+
+    For what is done before the first step: there a library's error is its answer to an option.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"{section}: {error}") from error
 
 
 def learning_options(config: Config) -> dict[str, Any]:
@@ -241,6 +256,27 @@ def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
         if given.get(name) and f"{name}_kwargs" not in given:
             return {f"{name}_kwargs": {"use_reentrant": False}}
     return {}
+
+
+def _check_ranges(config: Config) -> None:
+    """Refuse what trains nothing now, not after the last step."""
+    options = {**_defaults(config), **config.training.hf}
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if options.get(name, 1) < 1:
+            raise ConfigError(f"training.hf.{name} = {options[name]!r}: expected at least 1")
+    if not (options.get("max_steps", -1) == -1 or options["max_steps"] >= 1):
+        given = options["max_steps"]
+        raise ConfigError(
+            f"training.hf.max_steps = {given!r}: expected at least 1, or -1 for epochs"
+        )
+    if options["num_train_epochs"] <= 0:
+        given = options["num_train_epochs"]
+        raise ConfigError(f"training.hf.num_train_epochs = {given!r}: expected more than 0")
+    if options["learning_rate"] <= 0 and not config.training.learning_rates:
+        raise ConfigError(
+            f"training.hf.learning_rate = {options['learning_rate']!r}: nothing would be learnt; "
+            "expected more than 0"
+        )
 
 
 def _check_liger(config: Config) -> None:

@@ -48,6 +48,12 @@ def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:
     if begun and read_json(begun[0] / MARKER)["fingerprint"] == fingerprint(inputs):
         return True
     changed = stage.changed_inputs(inputs)
+    damaged = stage.damaged_files()
+    if changed == [] and damaged:
+        raise UserError(
+            f"{run.training}: finished with these inputs, but not as it left them: "
+            f"{', '.join(damaged)}; restore them, or train anew with --force"
+        )
     if changed == []:
         logger.info("training: already finished with the same inputs, skipped")
         return False

@@ -6,11 +6,13 @@ what differs between two trainings can be said one line each.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+from transformers import TrainingArguments
 
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, DataConfig
@@ -38,11 +40,16 @@ def training_data(config: Config, run: RunDir) -> DataConfig:
     if config.training.records == "pool":
         return config.data
     recorded = Stage(run.selection).require("select")["outputs"].get("subset_sha256")
+    if not run.subset.exists():
+        raise UserError(
+            f"{run.subset}: the selection wrote it, and it is gone; `prism-tune select CONFIG` "
+            "writes it anew"
+        )
     if recorded is not None and recorded != fingerprint_file(run.subset):
         raise UserError(
             f"{run.subset}: not the file that the selection wrote (its SHA-256 is another than in "
-            f"{Stage(run.selection).path}); `prism-tune select CONFIG --force` writes it anew; to "
-            "train on records of your own, name them in data.records with training.records=pool"
+            f"{Stage(run.selection).path}); `prism-tune select CONFIG` writes it anew; to train on "
+            "records of your own, name them in data.records with training.records=pool"
         )
     image_dir = config.data.image_dir or str(Path(config.data.records).parent)
     return config.data.model_copy(update={"records": str(run.subset), "image_dir": image_dir})
@@ -85,15 +92,21 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     shown = {name: _show(value) for name, value in before.items()}
     wanted = {name: _show(value) for name, value in now.items()}
+    usual = {f"training.hf.{f.name}": f.default for f in dataclasses.fields(TrainingArguments)}
     changed = [n for n in sorted(shown.keys() | wanted.keys()) if shown.get(n) != wanted.get(n)]
     lines = []
     for name in changed[:_NUM_SHOWN]:
-        values = [shown.get(name, "not set"), wanted.get(name, "not set")]
+        default = f"{_show(usual[name])} (its default)" if _is_plain(usual.get(name)) else "not set"
+        values = [shown.get(name, default), wanted.get(name, default)]
         says = name not in _CONTENT and max(map(len, values)) <= _LONGEST_SHOWN
         lines.append(f"  {name}: " + (" -> ".join(values) if says else "changed"))
     if len(changed) > _NUM_SHOWN:
         lines.append(f"  and {len(changed) - _NUM_SHOWN} more")
     return "\n".join(lines)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str)
 
 
 def _show(value: Any) -> str:

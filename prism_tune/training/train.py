@@ -17,18 +17,23 @@ from transformers import set_seed
 from transformers.utils import logging as hf_logging
 
 from prism_tune.config.sections import Config
-from prism_tune.errors import ConfigError, UserError
+from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import digest_trained
-from prism_tune.models.load import pick_device
+from prism_tune.models.load import check_model, pick_device
 from prism_tune.models.processor import load_processor
-from prism_tune.models.tuning import TunedModel, load_for_tuning, prepare_tuning
+from prism_tune.models.tuning import TunedModel, check_tuning, load_for_tuning, prepare_tuning
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.log import open_log
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import StageTimer
-from prism_tune.training.arguments import check_options, compute_dtype, training_arguments
+from prism_tune.training.arguments import (
+    check_options,
+    compute_dtype,
+    refused_by_library,
+    training_arguments,
+)
 from prism_tune.training.batches import build_collator
 from prism_tune.training.callbacks import (
     LOG_NAME,
@@ -67,14 +72,16 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     if config.training.tuning == "none":
         logger.info("training: tuning is `none`, the model stays as it is")
         return
+    device = torch.device("cpu") if config.training.hf.get("use_cpu") else pick_device()
     check_options(config)
+    check_model(config.model)
+    check_tuning(config.training, device)
     if is_main():
         swap_in(run)
     inputs = stage_inputs(config, run)
     if not must_train(run, inputs, force=force):
         return
     hf_logging.disable_progress_bar()  # of loading and saving: they would cut through ours
-    device = torch.device("cpu") if config.training.hf.get("use_cpu") else pick_device()
     key = fingerprint(inputs)
     with training_group(device, config.training):
         directory = work_directory(run)
@@ -111,7 +118,7 @@ def _prepare(
     examples, skipped = build_examples(config, run, processor)
     sourced = SourcedExamples(examples)
     model = _load_model(config, arguments.seed, dtype, device)
-    try:
+    with refused_by_library("training.hf"):
         trainer = TuningTrainer(
             config,
             checkpoints=CheckpointWriter(config, inputs, initial=digest_trained(model)),
@@ -124,10 +131,7 @@ def _prepare(
             processing_class=processor,
             callbacks=[DescribeRun(config, inputs), StopAfterLastStep()],
         )
-    except UserError:
-        raise
-    except ValueError as error:  # options of transformers that do not go together
-        raise ConfigError(f"training.hf: {error}") from error
+        trainer.check_optimizer()
     return trainer, skipped
 
 
@@ -137,7 +141,8 @@ def _load_model(config: Config, seed: int, dtype: torch.dtype, device: torch.dev
     set_seed(seed)  # only now: loading draws differently under ZeRO-3
     # DeepSpeed keeps float32 masters of its own.
     weights_dtype = torch.float32 if config.training.deepspeed is None else dtype
-    return prepare_tuning(base, config.training, weights_dtype=weights_dtype)
+    with refused_by_library(f"training.{config.training.tuning}"):
+        return prepare_tuning(base, config.training, weights_dtype=weights_dtype)
 
 
 def _open_directory(directory: Path, skipped: list[dict[str, Any]], keep: Path | None) -> None:
@@ -171,6 +176,7 @@ def _finish(trainer: TuningTrainer, config: Config, run: RunDir, inputs: dict[st
         Stage(trainer.directory).finish(
             inputs,
             config=config,
+            files=sorted((trainer.directory / "final").iterdir()),
             num_records=len(examples),
             num_steps=step,
             final_loss=read_log(trainer.directory / LOG_NAME)[-1]["loss"],

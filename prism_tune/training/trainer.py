@@ -116,6 +116,11 @@ class TuningTrainer(Trainer):
             self.optimizer = optimizer_class(list(groups), **options)
         return self.optimizer
 
+    def check_optimizer(self) -> None:
+        """Raise now what `training.hf.optim` would raise when it is made: a missing package."""
+        tuned: Any = self.model
+        self.get_optimizer_cls_and_kwargs(self.args, tuned)
+
     def compute_loss(
         self,
         model: Any,

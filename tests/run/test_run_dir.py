@@ -17,7 +17,7 @@ from prism_tune.run import folder
 from prism_tune.run import stage as stage_module
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
-from prism_tune.run.stage import Stage
+from prism_tune.run.stage import Stage, must_run
 
 MIB = 1 << 20
 
@@ -227,6 +227,37 @@ class TestStage:
         stage.finish(inputs, config=CONFIG)
         assert stage.changed_inputs(inputs) == []
         assert stage.changed_inputs({"num_images": 4, "sizes": [1, 3]}) == ["sizes"]
+
+    @pytest.mark.parametrize("damage", ["delete", "cut", "edit"])
+    def test_files_that_are_not_as_it_left_them_make_it_run_again(self, stage, caplog, damage):
+        caplog.set_level("INFO", logger="prism_tune")
+        stage.directory.mkdir(parents=True)
+        path = stage.directory / "subset.json"
+        path.write_text("[1, 2]")
+        stage.finish(INPUTS, config=CONFIG, files=[path])
+        assert not must_run("select", stage, INPUTS, force=False)
+        if damage == "delete":
+            path.unlink()
+        else:
+            path.write_text("[1]" if damage == "cut" else "[1, 3]")
+        assert stage.damaged_files() == ["subset.json"]
+        assert must_run("select", stage, INPUTS, force=False)
+        assert "select: runs again (not as it left them: subset.json)" in caplog.messages
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"inputs": 3, "outputs": {}}'])
+    def test_a_record_that_is_none_says_what_to_do(self, stage, content):
+        write_atomic(stage.path, content)
+        for read in (stage.config, lambda: stage.require("select"), stage.damaged_files):
+            with pytest.raises(UserError, match=r"stage.json: .*restore it, or delete it and run"):
+                read()
+
+    def test_a_config_of_another_version_names_the_field(self, stage):
+        stage.finish(INPUTS, config=CONFIG)
+        record = read_json(stage.path)
+        record["config"]["selection"]["moon"] = 1
+        write_json(stage.path, record)
+        with pytest.raises(UserError, match=r"stage.json: config: unknown key `selection.moon`"):
+            stage.config()
 
     def test_reopened(self, stage):
         stage.finish(INPUTS, config=CONFIG)

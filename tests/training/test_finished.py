@@ -62,9 +62,21 @@ MISTAKES = [
     ({"hf": {**SHORT, "learning_rate": 0.5, "eval_strategy": "steps"}}, ANEW, "training.hf: "),
     ({"lora": {"rank": 4}}, "LoraConfig has no `rank`", None),
     ({"lora": {"r": "four"}}, "training.lora.r = 'four': Input should be a valid int", None),
-    ({"tuning": "qlora"}, r"(?s)training\.tuning: \"lora\" -> \"qlora\"", "needs a CUDA device"),
+    ({"tuning": "qlora"}, "qlora needs a CUDA device", None),
+    ({"hf": {**SHORT, "per_device_train_batch_size": 0}}, "batch_size = 0: expected at", None),
+    ({"hf": {**SHORT, "max_steps": 0}}, "max_steps = 0: expected at least 1, or -1", None),
+    ({"hf": {**SHORT, "num_train_epochs": -1}}, "num_train_epochs = -1: expected more", None),
+    ({"hf": {**SHORT, "learning_rate": 0.0}}, "learning_rate = 0.0: nothing would", None),
+    ({"lora": {"r": 0}}, r"training\.lora\.r = 0: expected at least 1", None),
+    ({"lora": {"target_modules": ["nonsense"]}}, ANEW, r"training\.lora: No modules were targeted"),
+    ({"hf": {**SHORT, "optim": "adamw_bnb_8bit"}}, ANEW, "training.hf: .*bitsandbytes"),
     ({"deepspeed": "nowhere.json"}, "nowhere.json: no such file", None),
-    ({"freeze": ["language_model", "vision_tower"]}, ANEW, "LoRA adapts the language model"),
+    ({"freeze": ["language_model", "vision_tower"]}, "LoRA adapts the language model", None),
+    (
+        {"model": {"path": "/nowhere/at/all"}},
+        r"model\.path: /nowhere/at/all: no such directory",
+        None,
+    ),
     (
         {"model": {"path": "nowhere"}},
         r"(?s)holds .*model weights: changed",
@@ -87,6 +99,13 @@ def test_no_mistake_touches_a_finished_training(make_run):
         assert contents(run.root) == before, options
 
 
+def test_a_tracker_that_is_not_installed_is_a_mistake_in_the_config(make_run):
+    config, run = make_run(hf={**SHORT, "report_to": ["mlflow"]})
+    with pytest.raises(ConfigError, match=r"training\.hf: .*(?i:mlflow)"):
+        train(config, run)
+    assert not run.root.exists() or not run.training.exists()
+
+
 def test_what_would_be_replaced_is_said_with_what_differs(make_run):
     config, run = make_run(hf=SHORT)
     train(config, run)
@@ -98,7 +117,7 @@ def test_what_would_be_replaced_is_said_with_what_differs(make_run):
     lines = str(caught.value).splitlines()
     assert "  seed: 0 -> 1" in lines
     assert "  training.hf.learning_rate: 0.001 -> 0.5" in lines
-    assert "  training.hf.weight_decay: not set -> 0.1" in lines
+    assert "  training.hf.weight_decay: 0.0 (its default) -> 0.1" in lines
     assert "Another `name` trains beside it; --force replaces it" in lines[-1]
     assert contents(run.root) == before
 
@@ -238,3 +257,15 @@ def test_options_that_trainer_refuses_are_config_errors(make_run):
     config, run = make_run(hf={**SHORT, "eval_strategy": "steps"})
     with pytest.raises(ConfigError, match=r"training\.hf: .*eval"):
         train(config, run)
+
+
+def test_a_finished_model_that_lost_a_file_is_named_and_left(make_run):
+    config, run = make_run(hf=SHORT)
+    train(config, run)
+    (run.checkpoint / "adapter_model.safetensors").unlink()
+    before = contents(run.root)
+    with pytest.raises(UserError, match=r"final/adapter_model.safetensors; restore them, or train"):
+        train(config, run)
+    assert contents(run.root) == before
+    train(config, run, force=True)
+    assert (run.checkpoint / "adapter_model.safetensors").exists()

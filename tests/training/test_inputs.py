@@ -22,7 +22,10 @@ def test_a_subset_that_is_not_the_one_selected_is_refused(make_run, drawn_pool):
     Stage(run.selection).finish({}, config=config, subset_sha256=sha256)
     assert stage_inputs(config, run)["records"] == sha256
     run.subset.write_text(json.dumps(records[:5]))
-    with pytest.raises(UserError, match=r"subset\.json: not the file that .*select CONFIG --force"):
+    with pytest.raises(UserError, match=r"subset\.json: not the file that .*select CONFIG` writes"):
+        train(config, run)
+    run.subset.unlink()
+    with pytest.raises(UserError, match=r"subset\.json: the selection wrote it, and it is gone"):
         train(config, run)
     assert not run.training.exists()
 
