@@ -261,22 +261,16 @@ def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
 def _check_ranges(config: Config) -> None:
     """Refuse what trains nothing now, not after the last step."""
     options = {**_defaults(config), **config.training.hf}
-    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-        if options.get(name, 1) < 1:
-            raise ConfigError(f"training.hf.{name} = {options[name]!r}: expected at least 1")
-    if not (options.get("max_steps", -1) == -1 or options["max_steps"] >= 1):
-        given = options["max_steps"]
-        raise ConfigError(
-            f"training.hf.max_steps = {given!r}: expected at least 1, or -1 for epochs"
-        )
-    if options["num_train_epochs"] <= 0:
-        given = options["num_train_epochs"]
-        raise ConfigError(f"training.hf.num_train_epochs = {given!r}: expected more than 0")
-    if options["learning_rate"] <= 0 and not config.training.learning_rates:
-        raise ConfigError(
-            f"training.hf.learning_rate = {options['learning_rate']!r}: nothing would be learnt; "
-            "expected more than 0"
-        )
+    rated = bool(config.training.learning_rates)
+    for name, is_sound, expected in (
+        ("per_device_train_batch_size", lambda value: value >= 1, "at least 1"),
+        ("gradient_accumulation_steps", lambda value: value >= 1, "at least 1"),
+        ("max_steps", lambda value: value == -1 or value >= 1, "at least 1, or -1 for epochs"),
+        ("num_train_epochs", lambda value: value > 0, "more than 0"),
+        ("learning_rate", lambda value: value > 0 or rated, "more than 0, or nothing is learnt"),
+    ):
+        if name in options and not is_sound(options[name]):
+            raise ConfigError(f"training.hf.{name} = {options[name]!r}: expected {expected}")
 
 
 def _check_liger(config: Config) -> None:
