@@ -9,7 +9,9 @@ Shape legend: U rows of all shards, N records of a pool, D width of a row.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from safetensors import SafetensorError, safe_open
 
 from prism_tune.errors import UserError
 
+_LENGTH_BYTES = 8  # of the header, in front of it (the format of safetensors)
+_BLOCK_BYTES = 1 << 20
 _OPEN_SHARDS = 16  # their mapped pages count as the process's memory; eight threads read at a time
 
 
@@ -36,6 +40,7 @@ class Shard:
         seconds: of the one process that computed it, loading the model included for its first.
         device: what that process ran on.
         num_devices: the processes that worked at the same time.
+        digest: of its rows (see `digest_rows`).
     """
 
     path: Path
@@ -45,6 +50,23 @@ class Shard:
     seconds: float
     device: str
     num_devices: int
+    digest: str
+
+    def is_sound(self) -> bool:
+        """Whether its rows are those that were written; reads the file once."""
+        digest = hashlib.blake2b(digest_size=16)
+        with self.path.open("rb") as file:
+            header = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            file.seek(header, os.SEEK_CUR)
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest() == self.digest
+
+
+def digest_rows(rows_UD: NDArray[np.float32]) -> str:
+    """BLAKE2b of the rows as they lie in the file, behind its header."""
+    content = np.ascontiguousarray(rows_UD).tobytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def list_shards(folder: Path) -> list[Path]:

@@ -79,7 +79,7 @@ def fill(
         shards = from_main(lambda: store.take(keys, gathering.links / store.kind))
         if shards is not None:
             return Reading(store, tuple(shards), len(keys), num_computed)
-        logger.info("%s: deleted by another run while it was read; looking again", store.kind)
+        logger.info("%s: deleted while it was read; looking again", store.kind)
         force = False
 
 

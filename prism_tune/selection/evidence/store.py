@@ -21,7 +21,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from prism_tune.features.shards import Shard, list_shards, read_shard
+from prism_tune.errors import UserError
+from prism_tune.features.shards import Shard, digest_rows, list_shards, read_shard
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, read_json, write_json
 
@@ -68,20 +70,30 @@ class EvidenceStore:
         write_json(self.manifest, {"kind": self.kind, "depends_on": self.depends, **about})
 
     def about(self, key: str) -> Any:
-        """What `begin` was told; None before."""
-        return read_json(self.manifest).get(key) if self.manifest.exists() else None
+        """What `begin` was told; None before, and where the manifest was damaged."""
+        if not self.manifest.exists():
+            return None
+        try:
+            return read_json(self.manifest).get(key)
+        except UserError as error:
+            self._give_up(self.manifest, str(error))
+            return None
 
     def shards(self) -> list[Shard]:
-        """The finished shards, by name.
-
-        Raises:
-            UserError: a file that is not a shard.
-        """
+        """The finished shards, by name; what is none is deleted, for all of it can be made anew."""
         found = []
         for path in list_shards(self.folder):
-            with suppress(FileNotFoundError):  # another run has begun to compute it anew
+            try:
                 found.append(read_shard(path))
+            except FileNotFoundError:  # another run has begun to compute it anew
+                continue
+            except UserError as error:
+                self._give_up(path, str(error))
         return found
+
+    def _give_up(self, path: Path, why: str) -> None:
+        logger.warning("%s: damaged, so it is deleted and made anew (%s)", path, why)
+        path.unlink(missing_ok=True)
 
     def find(self, keys: Sequence[str]) -> list[tuple[Shard, float]]:
         """The shards with rows of these units, and which share of a shard's rows these are."""
@@ -104,7 +116,8 @@ class EvidenceStore:
         What is linked stays readable, whatever becomes of the store.
 
         Returns:
-            None where a row is missing, because somebody has deleted shards meanwhile.
+            None where a row is missing: somebody has deleted shards meanwhile, or their rows are
+            not those that were written; then they are deleted here.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -115,6 +128,13 @@ class EvidenceStore:
             except FileNotFoundError:
                 return None
             taken.append((replace(shard, path=folder / shard.path.name), share))
+        with ThreadPoolExecutor() as threads:
+            sound = list(threads.map(lambda item: item[0].is_sound(), taken))
+        for (shard, _), is_sound in zip(taken, sound, strict=True):
+            if not is_sound:
+                self._give_up(self.folder / shard.path.name, "its rows have another digest")
+        if not all(sound):
+            return None
         is_whole = set(keys).issubset(key for shard, _ in taken for key in shard.keys)
         return taken if is_whole else None
 
@@ -122,7 +142,8 @@ class EvidenceStore:
         self, keys: Sequence[str], rows_UD: NDArray[np.float32], described: Mapping[str, Any]
     ) -> None:
         """Write a finished shard atomically; `described` is the rest of a `Shard`."""
-        metadata = {"content": json.dumps({"keys": list(keys), **described})}
+        content = {"keys": list(keys), "digest": digest_rows(rows_UD), **described}
+        metadata = {"content": json.dumps(content)}
         path = self.folder / f"shard-{fingerprint(list(keys))[:16]}.safetensors"
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
             unfinished = Path(scratch) / path.name

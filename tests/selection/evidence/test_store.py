@@ -178,3 +178,24 @@ def test_what_is_recorded_is_what_ran(workplace, scorer, expected):
         selection__scorer=scorer, **{f"selection__{key}": value for key, value in expected.items()}
     )
     assert again.manifest == result.manifest  # the config as recorded is the one that has finished
+
+
+@pytest.mark.parametrize("damage", ["rows", "cut", "no shard", "manifest"])
+def test_what_is_damaged_is_made_anew_and_said(workplace, caplog, damage):
+    """Evidence is a cache: 100 bytes of a shard's rows once changed a subset without a word."""
+    first = workplace.select()
+    path = workplace.shards()[0]
+    content = path.read_bytes()
+    if damage == "manifest":
+        path = path.with_name("manifest.json")
+        path.write_text("")
+    elif damage == "rows":
+        path.write_bytes(content[:-400] + b"\xff" * 100 + content[-300:])
+    else:
+        path.write_bytes(content[:-400] if damage == "cut" else b"nothing")
+    again = workplace.select(selection__budget=0.25, name="again")
+    assert f"{path}: damaged, so it is deleted and made anew" in caplog.text
+    assert [row["score"] for row in again.scores] == [row["score"] for row in first.scores]
+    caplog.clear()
+    workplace.select(selection__budget=0.2, name="third")
+    assert "damaged" not in caplog.text
