@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune import __version__
+from prism_tune.config.depends import list_fields
 from prism_tune.config.sections import Config
 from prism_tune.data.conversation import check_end_token
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.generate import Decoder
-from prism_tune.models.adapters import name_base
+from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.load import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
@@ -29,10 +30,21 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pillow")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is evaluated: `path` is None for an untuned model; `fingerprint` identifies it."""
+    """What is evaluated: `path` is None for an untuned model; `fingerprint` identifies it.
+
+    `made_with`: what its training ran with, where one of this run made it.
+    """
 
     path: Path | None
     fingerprint: str
+    made_with: Config | None = None
+
+    def describe(self, asked: Config) -> Config:
+        """The config of what is evaluated: the model was tuned as its training recorded."""
+        if self.made_with is None:
+            return asked
+        sections = {"training": self.made_with.training, "selection": self.made_with.selection}
+        return asked.model_copy(update=sections)
 
 
 def find_checkpoint(config: Config, run: RunDir) -> Checkpoint:
@@ -43,7 +55,8 @@ def find_checkpoint(config: Config, run: RunDir) -> Checkpoint:
 
     Raises:
         ConfigError: a template that cannot carry a question.
-        UserError: the run has not been trained, or its training did not finish.
+        UserError: the run has not been trained, its training did not finish, or the model below
+            its adapter is another by now.
     """
     if config.model.template == "plain":
         raise ConfigError(
@@ -51,7 +64,12 @@ def find_checkpoint(config: Config, run: RunDir) -> Checkpoint:
             "was tuned with"
         )
     if config.training.tuning != "none":
-        return Checkpoint(run.checkpoint, _require_training(run))
+        found, made_with = _require_training(run), Stage(run.training).config()
+        if (run.checkpoint / ADAPTER_CONFIG).exists():
+            require_base(run.checkpoint, name_base(config.model))
+        if made_with is not None:
+            _say_differences(config, made_with)
+        return Checkpoint(run.checkpoint, found, made_with)
     own = fingerprint_model(config.model.path, config.model.revision)
     base = name_base(config.model)
     if base is config.model:
@@ -100,6 +118,17 @@ def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any
         "evaluator": f"prism_tune {__version__}",
         "packages": {name: version(name) for name in _PACKAGES},
     }
+
+
+def _say_differences(asked: Config, made_with: Config) -> None:
+    """An evaluation does not tune: what is asked of tuning otherwise has no effect, and is said."""
+    before, now = (list_fields(config) for config in (made_with, asked))
+    changed = [k for k in now if k.startswith("training.") and now[k] != before[k]]
+    changed += [k for k in ("selection.scorer", "selection.budget") if now[k] != before[k]]
+    if changed:
+        logger.warning(
+            "evaluation: of the model as it was tuned; without effect here: %s", ", ".join(changed)
+        )
 
 
 def _require_training(run: RunDir) -> str:

@@ -130,7 +130,8 @@ def _run(
         answers = folder.unfinished / "predictions.jsonl"
         files += [answers] if answers.exists() else []
         metrics = dict(result.metrics)
-        stage.finish(evaluation.inputs, config=config, files=files, metrics=metrics)
+        asked = checkpoint.describe(config)
+        stage.finish(evaluation.inputs, config=asked, files=files, metrics=metrics)
         folder.publish()
     barrier()
 

@@ -420,6 +420,29 @@ def test_tuned_checkpoint_is_evaluated_and_its_change_noticed(setting, asked, ca
     assert "runs again (changed: checkpoint)" in caplog.text
 
 
+def test_what_is_recorded_is_the_tuning_that_was_evaluated(setting, caplog):
+    """An evaluation asked with another tuning is still one of the model that lies there."""
+    shutil.copytree(setting.model_dir, setting.run.checkpoint)
+    Stage(setting.run.training).finish({"steps": 1}, config=setting.config(tuning="full"))
+    setting.evaluate(tuning="projector")
+    recorded = Stage(setting.run.benchmark("quickstart")).config()
+    assert recorded is not None
+    assert recorded.training.tuning == "full"
+    assert "of the model as it was tuned; without effect here: training.tuning" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["results.json", "predictions.jsonl"])
+def test_results_that_are_gone_or_cut_are_made_again(setting, caplog, name):
+    caplog.set_level("INFO")
+    setting.evaluate()
+    path = setting.run.benchmark("quickstart") / name
+    before = path.read_bytes()
+    path.write_bytes(before[: len(before) // 2])
+    setting.evaluate()
+    assert f"runs again (not as it left them: {name})" in caplog.text
+    assert len(path.read_bytes()) == len(before)
+
+
 def test_template_without_a_question_is_refused(setting):
     config = setting.config()
     plain = config.model_copy(
