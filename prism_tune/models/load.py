@@ -118,18 +118,6 @@ def load_shallow(
     return _place(model, device)
 
 
-def check_model(config: ModelConfig) -> None:
-    """Refuse what is clearly a path (a hub id has one slash at most) and is not there.
-
-    Raises:
-        UserError: no such directory.
-    """
-    path = Path(config.path)
-    is_path = path.is_absolute() or config.path.startswith((".", "~")) or len(path.parts) > 2
-    if is_path and not path.exists():
-        raise UserError(f"model.path: {config.path}: no such directory")
-
-
 def load_model_config(config: ModelConfig) -> PretrainedConfig:
     """The model's `config.json`.
 

@@ -146,3 +146,9 @@ def test_the_tokenizer_is_saved_as_what_it_is(tiny_llava_dir, tmp_path):
 def test_checkpoint_of_the_fixture_is_plain_safetensors(tiny_llava_dir):
     with safe_open(tiny_llava_dir / "model.safetensors", "pt") as file:
         assert any("multi_modal_projector" in name for name in file.keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "./nowhere", "data/models/nowhere"])
+def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(path):
+    with pytest.raises(UserError, match=f"model.path: {path}: no such directory"):
+        load_processor(ModelConfig(path=path))
