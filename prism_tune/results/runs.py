@@ -172,6 +172,8 @@ class FinishedRun:
         selection, training = self.record("selection"), self.record("training")
         stale = []
         if self.is_selected:
+            if damaged := Stage(self.run.selection).damaged_files():
+                stale.append(f"selection: not as it left them: {', '.join(damaged)}")
             subset = selection.get("outputs", {}).get("subset_sha256")
             read = training.get("inputs", {}).get("records")
             if None not in (subset, read) and subset != read:
@@ -186,9 +188,7 @@ class FinishedRun:
 
     def record(self, stage: str) -> Mapping[str, Any]:
         """What a stage ("evaluation/<benchmark>") recorded; empty unless it finished."""
-        path = Stage(self.root / stage).path
-        record: dict[str, Any] = read_json(path) if path.exists() else {}
-        return record
+        return Stage(self.root / stage).record() or {}
 
     def attempts(self, stage: str) -> list[Mapping[str, Any]]:
         """The metered attempts of a stage."""

@@ -52,10 +52,10 @@ class Stage:
             content = read_json(self.path)
         except UserError as error:
             raise UserError(f"{error}; {_REMEDY}") from error
-        parts = ("inputs", "outputs")
-        if not isinstance(content, dict) or not all(
-            isinstance(content.get(k), dict) for k in parts
-        ):
+        parts: list[Any] = []
+        if isinstance(content, dict):
+            parts = [content.get("inputs"), content.get("outputs"), content.get("files", {})]
+        if not parts or not all(isinstance(part, dict) for part in parts):
             raise UserError(f"{self.path}: not the record of a finished stage; {_REMEDY}")
         return content
 

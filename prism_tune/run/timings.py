@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import open_log
 
@@ -148,7 +149,10 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
     """Every attempt of every stage of the run; empty before the first."""
     if not run.timings.exists():
         return []
-    entries: list[dict[str, Any]] = read_json(run.timings)
+    try:
+        entries: list[dict[str, Any]] = read_json(run.timings)
+    except UserError as error:
+        raise UserError(f"{error}; delete it: only what the stages took is lost") from error
     return entries
 
 

@@ -390,3 +390,18 @@ def test_a_selection_that_fails_leaves_the_finished_one_as_it_is(workplace, monk
     assert (after.subset, after.manifest) == (finished.subset, finished.manifest)
     assert select_module.Stage(finished.run.selection).config().selection.layer == 1
     assert not any(entry["finished"] for entry in read_timings(finished.run)[-1:])
+
+
+@pytest.mark.parametrize("name", ["subset.json", "scores.parquet"])
+@pytest.mark.parametrize("damage", ["delete", "cut"])
+def test_outputs_that_are_gone_or_cut_are_written_again(workplace, no_model, caplog, name, damage):
+    finished = workplace.select()
+    no_model()
+    path = finished.run.selection / name
+    content = path.read_bytes()
+    path.unlink() if damage == "delete" else path.write_bytes(content[:100])
+    with caplog.at_level("INFO", logger="prism_tune"):
+        again = workplace.select()
+    assert f"select: runs again (not as it left them: {name})" in caplog.messages
+    assert again.subset == finished.subset
+    assert path.read_bytes() == content
