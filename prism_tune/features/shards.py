@@ -65,8 +65,9 @@ class Shard:
 
 def digest_rows(rows_UD: NDArray[np.float32]) -> str:
     """BLAKE2b of the rows as they lie in the file, behind its header."""
-    content = np.ascontiguousarray(rows_UD).tobytes()
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        np.ascontiguousarray(rows_UD).reshape(-1).data, digest_size=16
+    ).hexdigest()
 
 
 def list_shards(folder: Path) -> list[Path]:
@@ -88,7 +89,7 @@ def read_shard(path: Path) -> Shard:
         return Shard(path=path, **content)
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not a shard of evidence ({error}); delete it and rerun"
         ) from error

@@ -74,10 +74,14 @@ class EvidenceStore:
         if not self.manifest.exists():
             return None
         try:
-            return read_json(self.manifest).get(key)
+            manifest = read_json(self.manifest)
         except UserError as error:
             self._give_up(self.manifest, str(error))
             return None
+        if isinstance(manifest, dict):
+            return manifest.get(key)
+        self._give_up(self.manifest, "not an object")
+        return None
 
     def shards(self) -> list[Shard]:
         """The finished shards, by name; what is none is deleted, for all of it can be made anew."""

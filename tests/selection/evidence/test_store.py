@@ -180,15 +180,15 @@ def test_what_is_recorded_is_what_ran(workplace, scorer, expected):
     assert again.manifest == result.manifest  # the config as recorded is the one that has finished
 
 
-@pytest.mark.parametrize("damage", ["rows", "cut", "no shard", "manifest"])
+@pytest.mark.parametrize("damage", ["rows", "cut", "no shard", "manifest", "list"])
 def test_what_is_damaged_is_made_anew_and_said(workplace, caplog, damage):
     """Evidence is a cache: 100 bytes of a shard's rows once changed a subset without a word."""
     first = workplace.select()
     path = workplace.shards()[0]
     content = path.read_bytes()
-    if damage == "manifest":
+    if damage in ("manifest", "list"):
         path = path.with_name("manifest.json")
-        path.write_text("")
+        path.write_text("" if damage == "manifest" else "[]")
     elif damage == "rows":
         path.write_bytes(content[:-400] + b"\xff" * 100 + content[-300:])
     else:
