@@ -30,7 +30,7 @@ from prism_tune.config.load import load_config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
-from prism_tune.selection.evidence.store import UNITS_PER_SHARD, EvidenceStore, link_shards
+from prism_tune.selection.evidence.store import UNITS_PER_SHARD, EvidenceStore
 from prism_tune.selection.outputs import write_outputs
 from prism_tune.selection.ranking import Ranking
 from prism_tune.selection.subset import cut_subset
@@ -159,7 +159,7 @@ def write_features(run: RunDir, num_images: int, width: int) -> list[str]:
         part = keys[start : start + UNITS_PER_SHARD]
         rolled = np.roll(noise, start // UNITS_PER_SHARD * 7, axis=1) * rng.uniform(0.5, 1.5)
         store.write_shard(part, (centre + rolled[: len(part)]).astype(np.float32), described)
-    link_shards(store.shards(), run.features)
+    store.take(keys, run.features)
     return keys
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from safetensors.numpy import save_file
 
 from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
+from prism_tune.selection.evidence.store import EvidenceStore
 
 NUM_RECORDS, NUM_IMAGES, WIDTH = 90, 30, 8
 SOURCES = ("animals", "charts", "streets")
@@ -97,8 +97,10 @@ def _write_selection(run: RunDir, config: Config) -> None:
     pq.write_table(pa.table(columns), run.selection / "scores.parquet")
     values_UD = np.random.default_rng(0).normal(size=(len(keys), WIDTH)).astype(np.float32) + 3
     described = {"failed": {}, "counts": {}, "seconds": 1.0, "device": "cpu", "num_devices": 1}
-    metadata = {"content": json.dumps({"keys": keys, **described})}
-    save_file({"rows": values_UD}, run.features / "shard-0.safetensors", metadata=metadata)
+    store = EvidenceStore(str(run.root.parent), "features", {"model": "drawn"})
+    store.begin(prompt="prefix")
+    store.write_shard(keys, values_UD, described)
+    store.take(keys, run.features)
     sources = {name: pool.sources.count(name) for name in sorted(set(pool.sources))}
     kept = {name: int(selected_N[sources_N == name].sum()) for name in sources}
     manifest = {
