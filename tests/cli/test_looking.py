@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
 
+pytestmark = pytest.mark.slow  # seconds each
+
 LOGGER = logging.getLogger("prism_tune")
 
 

@@ -14,6 +14,8 @@ from prism_tune.models.checkpoint import load_tuned
 from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
 
+pytestmark = pytest.mark.slow  # seconds each
+
 STEPS = {"max_steps": 3, "save_strategy": "no", "warmup_steps": 0}
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 BATCH = {

@@ -11,6 +11,8 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.models.load import load_model
 from prism_tune.training.trainer import TuningTrainer, select_labelled
 
+pytestmark = pytest.mark.slow  # seconds each
+
 
 def test_selected_positions_are_those_before_a_label():
     labels_BL = torch.tensor([[-100, -100, 7, 8], [-100, 5, -100, 6]])

@@ -19,6 +19,8 @@ from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import RunDir
 
+pytestmark = pytest.mark.slow  # seconds each
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
