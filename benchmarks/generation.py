@@ -28,7 +28,7 @@ from prism_tune.data.images import open_image
 from prism_tune.evaluation.benchmarks.pope import SUFFIX
 from prism_tune.evaluation.generate import Answer, Decoder, Request
 from prism_tune.models.checkpoint import load_tuned
-from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 
 _COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")

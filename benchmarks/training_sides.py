@@ -18,7 +18,7 @@ from prism_tune.data.batching import ModalityLengthSampler
 from prism_tune.data.collator import Collator
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.records import open_pool
-from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import load_for_tuning, prepare_tuning
 from prism_tune.run.folder import RunDir

@@ -182,7 +182,7 @@ def _do(number: int, step: Step, launcher: Launcher) -> None:
     if code != 0:
         typer.echo(
             f"\nStep {number} ({step.title}) did not finish (exit code {code}); the reason stands "
-            "above. The same command goes on from here.",
+            "above. Once that is mended, the same command goes on from here.",
             err=True,
         )
         raise typer.Exit(code if code == 2 else 1)

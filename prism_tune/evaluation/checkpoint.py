@@ -16,7 +16,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import load_tuned
-from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model

@@ -28,10 +28,9 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from prism_tune.config.sections import DType, ModelConfig
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.families import parts
-from prism_tune.processes import local_rank
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
@@ -39,28 +38,6 @@ _FINAL_NORM = re.compile(r"(^|\.)(norm|final_layernorm)\.(weight|bias)$")
 _FINAL_NORM_NAMES = ("norm", "final_layernorm")  # the second is Phi's
 _HEAD = re.compile(r"(^|\.)lm_head\.")
 _VISION = re.compile(r"vis(ion|ual)")
-
-
-def pick_device() -> torch.device:
-    """This process's accelerator where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", local_rank() % torch.cuda.device_count())
-    return torch.device("cpu")
-
-
-def name_device(device: torch.device) -> str:
-    """For example "cpu" or "NVIDIA H100"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device computes in it, else float16 (CUDA) or float32 (CPU)."""
-    if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if _cpu_computes_bf16() else torch.float32
 
 
 def load_model(
@@ -118,12 +95,25 @@ def load_shallow(
     return _place(model, device)
 
 
+def check_model(config: ModelConfig) -> None:
+    """Refuse what is clearly a path (a hub id has one slash at most) and is not there.
+
+    Raises:
+        UserError: no such directory.
+    """
+    path = Path(config.path)
+    is_path = path.is_absolute() or config.path.startswith((".", "~")) or len(path.parts) > 2
+    if is_path and not path.exists():
+        raise UserError(f"model.path: {config.path}: no such directory")
+
+
 def load_model_config(config: ModelConfig) -> PretrainedConfig:
     """The model's `config.json`.
 
     Raises:
         UserError: not a model directory or hub id, or not reachable.
     """
+    check_model(config)
     try:
         return AutoConfig.from_pretrained(
             config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
@@ -150,6 +140,7 @@ def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
                 f"model.path: {local} has no config.json; expected a HF model directory"
             )
         return local
+    check_model(config)
     try:
         root = _download(config, ["*.json", "*.jinja", "*.model", "*.txt"])
         if not (root / _INDEX).exists():
@@ -281,11 +272,3 @@ def _unreachable(config: ModelConfig) -> str:
         "that can be reached; give the directory, or check the id, the revision, the network "
         "and HF_TOKEN"
     )
-
-
-def _cpu_computes_bf16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return False
-    flags = cpuinfo.read_text()
-    return "avx512_bf16" in flags or "amx_bf16" in flags

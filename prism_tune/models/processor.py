@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.load import load_model_config
-
-
-def check_model(config: ModelConfig) -> None:
-    """Refuse what is clearly a path (a hub id has one slash at most) and is not there.
-
-    Raises:
-        UserError: no such directory.
-    """
-    path = Path(config.path)
-    is_path = path.is_absolute() or config.path.startswith((".", "~")) or len(path.parts) > 2
-    if is_path and not path.exists():
-        raise UserError(f"model.path: {config.path}: no such directory")
+from prism_tune.models.load import check_model, load_model_config
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:

@@ -10,7 +10,8 @@ import difflib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from enum import Enum
+from typing import Any, Union, get_args, get_type_hints
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
@@ -171,13 +172,21 @@ def require_known(section: str, given: Mapping[str, Any], options: type) -> None
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"; did you mean `{close[0]}`?" if close else ""
             raise ConfigError(f"{section}: {options.__name__} has no `{key}`{hint}")
-        wanted = types[key]
+        wanted = _name_choices(types[key])
         config = None if dataclasses.is_dataclass(wanted) else _ANY_TYPE
         try:
             TypeAdapter(wanted, config=config).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ConfigError(f"{section}.{key} = {value!r}: {reason}") from error
+
+
+def _name_choices(wanted: Any) -> Any:
+    """Of `SomeEnum | str`, as libraries write their choices, the enum alone."""
+    members = get_args(wanted)
+    if not any(isinstance(member, type) and issubclass(member, Enum) for member in members):
+        return wanted
+    return Union[tuple(member for member in members if member is not str)]  # noqa: UP007
 
 
 def parameter_part(name: str, found: Parts) -> Part:

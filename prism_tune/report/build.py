@@ -9,7 +9,7 @@ from pathlib import Path
 from prism_tune.errors import UserError
 from prism_tune.report.page import write_page
 from prism_tune.report.section import PageFolder, Section
-from prism_tune.report.sections import compare, gallery, geometry, overview, scores, training
+from prism_tune.report.sections import gallery, geometry, other_runs, overview, scores, training
 from prism_tune.report.verdict import compare_runs
 from prism_tune.results.runs import FinishedRun, open_runs
 from prism_tune.run.folder import RunDir
@@ -52,7 +52,7 @@ def _build_sections(
         geometry.build(run, page),
         scores.build(run, page),
         gallery.build(run, page),
-        compare.build([run, *others], table, page),
+        other_runs.build([run, *others], table, page),
         training.build(run, page),
     ]
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prism_tune.features.shards import Shard
-from prism_tune.models.load import name_device, pick_device
+from prism_tune.models.devices import name_device, pick_device
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import open_log

@@ -61,20 +61,11 @@ def rank_pool(
     text_only_N = pool.is_text_only_N
     skipped_N = np.zeros(len(pool), dtype=bool)
     skipped_N[list(skipped)] = True
-    features = evidence.get(FEATURES.name)
-    columns = [of_kind.read_columns() for of_kind in evidence.values()]
     sources_N = np.array(pool.sources)
     by_source = config.selection.scope == "per_source"
     records_M = np.flatnonzero(~text_only_N & ~skipped_N)
-    context = ScoringContext(
-        config=config,
-        pool=pool,
-        records_M=records_M,
-        groups_M=sources_N[records_M] if by_source else None,
-        features_UD=None if features is None else features.values_UD,
-        row_M=None if features is None else features.row_N[records_M],
-        measured={k: v[records_M] for of_kind in columns for k, v in of_kind.items()},
-    )
+    groups_M = sources_N[records_M] if by_source else None
+    context = _build_context(config, pool, evidence, records_M, groups_M)
     scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
     keep = config.selection.keep
     assert keep is not None  # the scorer has completed the config
@@ -97,6 +88,28 @@ def rank_pool(
     for place, reason in zip(usable.tolist(), cut.reasons, strict=True):
         reasons[place] = reason
     nothing: list[str | None] = [None] * len(pool)
+    features = evidence.get(FEATURES.name)
     keys = nothing if features is None else features.keys()
     left_out = tuple(skipped.values())
     return Ranking(scores_N, rank_N, selected_N, reasons, keys, left_out, scored.diagnostics)
+
+
+def _build_context(
+    config: Config,
+    pool: Pool,
+    evidence: Mapping[str, Evidence],
+    records_M: NDArray[np.int64],
+    groups_M: NDArray[Any] | None,
+) -> ScoringContext:
+    """What the scorer is given of the records to be scored."""
+    features = evidence.get(FEATURES.name)
+    columns = [of_kind.read_columns() for of_kind in evidence.values()]
+    return ScoringContext(
+        config=config,
+        pool=pool,
+        records_M=records_M,
+        groups_M=groups_M,
+        features_UD=None if features is None else features.values_UD,
+        row_M=None if features is None else features.row_N[records_M],
+        measured={k: v[records_M] for of_kind in columns for k, v in of_kind.items()},
+    )

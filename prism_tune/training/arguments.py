@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 import prism_tune
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.models.load import resolve_dtype
+from prism_tune.models.devices import resolve_dtype
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory

@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from prism_tune.data.collator import first_tokens
+from prism_tune.models.devices import name_device
 from prism_tune.models.families import Parts
 from prism_tune.models.flops import count_parameters, estimate_flops
-from prism_tune.models.load import name_device
 from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir

@@ -19,8 +19,9 @@ from transformers.utils import logging as hf_logging
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import digest_trained
-from prism_tune.models.load import pick_device
-from prism_tune.models.processor import check_model, load_processor
+from prism_tune.models.devices import pick_device
+from prism_tune.models.load import check_model
+from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import TunedModel, check_tuning, load_for_tuning, prepare_tuning
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.fingerprints import fingerprint
@@ -131,7 +132,7 @@ def _prepare(
             processing_class=processor,
             callbacks=[DescribeRun(config, inputs), StopAfterLastStep()],
         )
-        trainer.check_optimizer()
+        trainer.check_first_step()
     return trainer, skipped
 
 

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, get_scheduler
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
@@ -35,6 +35,12 @@ from prism_tune.training.source_losses import SourceLosses, take_sources
 logger = logging.getLogger(__name__)
 
 _CONSTANT_LOSSES = 20
+_LOADING_OPTIONS = (
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+)
 
 
 class TuningTrainer(Trainer):
@@ -116,10 +122,23 @@ class TuningTrainer(Trainer):
             self.optimizer = optimizer_class(list(groups), **options)
         return self.optimizer
 
-    def check_optimizer(self) -> None:
-        """Raise now what `training.hf.optim` would raise when it is made: a missing package."""
+    def check_first_step(self) -> None:
+        """Raise now what the options of optimiser, schedule and loading would raise there."""
         tuned: Any = self.model
+        schedule: Any = self.args.lr_scheduler_kwargs
+        nothing: Any = [0]
         self.get_optimizer_cls_and_kwargs(self.args, tuned)
+        get_scheduler(
+            self.args.lr_scheduler_type,
+            optimizer=torch.optim.SGD([torch.zeros(1)]),
+            num_warmup_steps=1,
+            num_training_steps=2,
+            scheduler_specific_kwargs=schedule,
+        )
+        loading = {
+            name.removeprefix("dataloader_"): getattr(self.args, name) for name in _LOADING_OPTIONS
+        }
+        DataLoader(nothing, **loading)
 
     def compute_loss(
         self,

@@ -99,7 +99,7 @@ def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(code, exit_code, mo
     assert launcher.called == ["prepare", "audit", "evaluate", "select", "train"]
     said = capsys.readouterr()
     assert f"Step 5 (Tune: quickstart) did not finish (exit code {code})" in said.err
-    assert "The same command goes on from here." in said.err
+    assert "Once that is mended, the same command goes on from here." in said.err
     assert "Report:" not in said.out
 
 

@@ -20,7 +20,7 @@ def questions(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def server() -> None:
     """What verbs are forked from, with what their stand-ins import."""
-    start_server(["torch", "prism_tune.compare.compare", "pytest"], {})
+    start_server(["torch", "prism_tune.compare.run_grid", "pytest"], {})
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from prism_tune.compare import compare as grid
+from prism_tune.compare import run_grid as grid
 from prism_tune.compare.cells import plan_cells
-from prism_tune.compare.compare import compare
 from prism_tune.compare.launch import Launcher
+from prism_tune.compare.run_grid import compare
 from prism_tune.config.load import load_config
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir

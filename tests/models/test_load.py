@@ -14,8 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models import load
+from prism_tune.models.devices import resolve_dtype
 from prism_tune.models.families import parts
-from prism_tune.models.load import load_model, load_shallow, resolve_dtype
+from prism_tune.models.load import load_model, load_shallow
 from prism_tune.models.processor import load_processor
 
 NUM_LAYERS = 4

@@ -26,14 +26,33 @@ def seconds_on_disk(workplace, kind="features"):
     return sum(read_shard(path).seconds for path in workplace.shards(kind))
 
 
-def test_a_fresh_selection_takes_its_time_and_no_more(workplace):
-    began = time.perf_counter()
+class Clock:
+    """A second passes whenever somebody looks at it, and more when it is told so."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        self.seconds += 1
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
+def test_a_fresh_selection_takes_its_time_and_no_more(workplace, clock):
     result = workplace.select()
-    taken = time.perf_counter() - began
+    taken = clock.seconds
     assert evidence_of(result.run) == {"features": pytest.approx(seconds_on_disk(workplace))}
     total = FinishedRun(result.run).total("selection")
     assert seconds_on_disk(workplace) < total < taken
-    assert result.manifest["timings"]["device_seconds"] == pytest.approx(total, abs=0.1)
+    assert result.manifest["timings"]["device_seconds"] == pytest.approx(
+        total, abs=1
+    )  # one look later
 
 
 @pytest.mark.parametrize("change", [{"selection__budget": 0.25}, {"name": "second"}])
@@ -116,7 +135,7 @@ def test_of_a_shard_that_pools_share_each_is_charged_for_its_own_part(workplace)
     assert evidence_of(part.run)["features"] == pytest.approx(expected, abs=0.002)
 
 
-def test_waiting_for_another_run_is_not_charged(workplace, monkeypatch):
+def test_waiting_for_another_run_is_not_charged(workplace, monkeypatch, clock):
     """The lock says how long it took to get; these seconds are in the other run's shards."""
     real = lock_stores
 
@@ -126,14 +145,12 @@ def test_waiting_for_another_run_is_not_charged(workplace, monkeypatch):
 
         def __enter__(self):
             self._lock.__enter__()
-            time.sleep(1.5)
-            return 1.5
+            clock.seconds += 1000
+            return 1000.0
 
         def __exit__(self, *error):
             return self._lock.__exit__(*error)
 
     monkeypatch.setattr("prism_tune.selection.evidence.filling.lock_stores", Slow)
-    began = time.perf_counter()
     result = workplace.select(selection__scorer="el2n")
-    taken = time.perf_counter() - began
-    assert FinishedRun(result.run).total("selection") < taken - 1.4
+    assert FinishedRun(result.run).total("selection") < clock.seconds - 1000

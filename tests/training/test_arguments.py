@@ -68,7 +68,7 @@ def test_checkpointing_is_not_reentrant_unless_asked(make_run, name):
         ({"learning_rat": 1}, "no `learning_rat`; did you mean `learning_rate`"),
         ({"output_dir": "x"}, "output_dir cannot be set: the run folder"),
         ({"deepspeed": "x.json"}, "deepspeed cannot be set: use `training.deepspeed`"),
-        ({"lr_scheduler_type": "wave"}, "training.hf: .*wave"),
+        ({"lr_scheduler_type": "wave"}, "lr_scheduler_type = 'wave': Input should be"),
         ({"use_liger_kernel": True}, "needs a GPU and liger-kernel: pip install liger-kernel"),
     ],
 )

@@ -58,7 +58,9 @@ ANEW = "holds a finished training of other inputs"
 MISTAKES = [
     ({"hf": {**SHORT, "lerning_rate": 1e-4}}, "did you mean `learning_rate`", None),
     ({"hf": {**SHORT, "max_grad_norm": "oops"}}, "max_grad_norm = 'oops': Input should be", None),
-    ({"hf": {**SHORT, "lr_scheduler_type": "wave"}}, ANEW, "training.hf: .*wave"),
+    ({"hf": {**SHORT, "lr_scheduler_type": "wave"}}, "lr_scheduler_type = 'wave': Input", None),
+    ({"hf": {**SHORT, "optim": "adman"}}, "optim = 'adman': Input should be", None),
+    ({"hf": {**SHORT, "lr_scheduler_kwargs": {"nope": 1}}}, ANEW, r"training\.hf: .*nope"),
     ({"hf": {**SHORT, "learning_rate": 0.5, "eval_strategy": "steps"}}, ANEW, "training.hf: "),
     ({"lora": {"rank": 4}}, "LoraConfig has no `rank`", None),
     ({"lora": {"r": "four"}}, "training.lora.r = 'four': Input should be a valid int", None),
@@ -104,6 +106,18 @@ def test_a_tracker_that_is_not_installed_is_a_mistake_in_the_config(make_run):
     with pytest.raises(ConfigError, match=r"training\.hf: .*(?i:mlflow)"):
         train(config, run)
     assert not run.root.exists() or not run.training.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dataloader_num_workers": -1}, {"dataloader_persistent_workers": True}],
+    ids=str,
+)
+def test_what_the_first_step_would_refuse_is_refused_before(make_run, options):
+    config, run = make_run(hf={**SHORT, "dataloader_num_workers": 0, **options})
+    with pytest.raises(ConfigError, match=r"training\.hf: .*worker"):
+        train(config, run)
+    assert not list(run.training.glob("*"))
 
 
 def test_what_would_be_replaced_is_said_with_what_differs(make_run):

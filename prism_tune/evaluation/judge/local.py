@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from prism_tune.config.sections import DType
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
-from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.devices import pick_device, resolve_dtype
 
 SCORES = tuple(number / 10 for number in range(11))
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from prism_tune.models.load import name_device, pick_device
+from prism_tune.models.devices import name_device, pick_device
 from prism_tune.processes import from_main, gather, is_main, rank, world_size
 from prism_tune.run.progress import UnitProgress
 from prism_tune.selection.evidence import store as evidence_store

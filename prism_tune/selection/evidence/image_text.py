@@ -23,7 +23,7 @@ from prism_tune.config.sections import Config, Section
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.features.shards import Shard, StoredRows
-from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.run.fingerprints import fingerprint_model
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
 from prism_tune.selection.evidence.dual_encoder import (

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.errors import ConfigError
+from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
-from prism_tune.models.load import load_shallow, pick_device, resolve_dtype
+from prism_tune.models.load import load_shallow
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows, place_batch
 

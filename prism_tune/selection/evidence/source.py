@@ -21,7 +21,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.shards import Shard, StoredRows
-from prism_tune.models.load import pick_device, resolve_dtype
+from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.run.fingerprints import fingerprint_model
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.store import EvidenceStore

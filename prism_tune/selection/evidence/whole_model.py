@@ -26,9 +26,10 @@ from prism_tune.config.depends import Artifact
 from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
-from prism_tune.models.load import load_model, pick_device, resolve_dtype
+from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import Encoded, RecordDataset
