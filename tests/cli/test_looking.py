@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.report_pages import write_questions
+from support.tiny_runs import tiny_config
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
@@ -43,33 +44,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 def config(tiny_llava_dir, drawn_pool, tmp_path_factory) -> Path:
     """The config of a run that is selected, tuned, evaluated and audited."""
     folder = tmp_path_factory.mktemp("looking")
-    tree = {
-        "name": "tiny",
-        "output_dir": str(folder / "runs"),
-        "model": {"path": str(tiny_llava_dir), "dtype": "float32", "template": "chatml"},
-        "data": {
-            "records": str(drawn_pool),
-            "image_dir": str(drawn_pool.parent / "images"),
-            "num_workers": 0,
-        },
-        "selection": {"budget": 0.5, "dtype": "float32"},
-        "training": {
-            "lora": {"r": 4, "lora_alpha": 8},
-            "deepspeed": None,
-            "hf": {
-                "max_steps": 2,
-                "per_device_train_batch_size": 2,
-                "learning_rate": 1e-2,
-                "logging_steps": 1,
-                "use_cpu": True,
-            },
-        },
-        "evaluation": {
-            "benchmarks": ["quickstart"],
-            "data": {"quickstart": write_questions(folder)},
-            "dtype": "float32",
-        },
-    }
+    tree = tiny_config(folder, tiny_llava_dir, drawn_pool, write_questions(folder))
+    tree["selection"]["budget"] = 0.5
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     for verb in ("audit", "select", "train", "evaluate"):

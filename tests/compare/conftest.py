@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.compare_config import draw_questions, tiny_config
+from support.tiny_runs import draw_questions, tiny_config
 
 from prism_tune.compare.workers import start_server
 

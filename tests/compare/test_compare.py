@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.compare_config import tiny_config
+from support.tiny_runs import tiny_config
 
 ROOT = Path(__file__).parents[2]
 SELECTORS = [

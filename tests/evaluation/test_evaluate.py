@@ -25,10 +25,11 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.evaluate import evaluate
+from prism_tune.models.adapters import describe_base
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tuning import prepare_tuning
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
 
@@ -429,6 +430,23 @@ def test_what_is_recorded_is_the_tuning_that_was_evaluated(setting, caplog):
     assert recorded is not None
     assert recorded.training.tuning == "full"
     assert "of the model as it was tuned; without effect here: training.tuning" in caplog.text
+
+
+def test_another_base_below_the_adapter_is_refused_before_anything(setting, asked):
+    """Also over finished results: "already finished" would be of a model that is no more."""
+    base = describe_base(setting.config().model)
+    for fingerprint in (base["fingerprint"], "of another model"):
+        provenance = {"base_model": {**base, "fingerprint": fingerprint}}
+        write_json(setting.run.checkpoint / "provenance.json", provenance)
+        write_json(setting.run.checkpoint / "adapter_config.json", {})
+        Stage(setting.run.training).finish({}, config=setting.config(tuning="lora"))
+        config = setting.config(tuning="lora")
+        if fingerprint == base["fingerprint"]:
+            assert checkpoint.find_checkpoint(config, setting.run).path == setting.run.checkpoint
+        else:
+            with pytest.raises(UserError, match="is another model"):
+                evaluate(config, setting.run, force=False)
+    assert asked == []
 
 
 @pytest.mark.parametrize("name", ["results.json", "predictions.jsonl"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.report_pages import prism_tune, write_hostile_pool, write_questions
+from support.tiny_runs import tiny_config
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -17,34 +18,10 @@ def runs(tiny_llava_dir, tmp_path_factory) -> Path:
     """`tiny` (PRISM: selected, tuned, evaluated, tabled) and `tiny-random` (selected)."""
     folder = tmp_path_factory.mktemp("report")
     pool = write_hostile_pool(folder / "pool")
-    config = {
-        "name": "tiny",
-        "output_dir": str(folder / "runs"),
-        "model": {"path": str(tiny_llava_dir), "dtype": "float32", "template": "chatml"},
-        "data": {
-            "records": str(pool),
-            "image_dir": str(pool.parent / "images"),
-            "num_workers": 0,
-        },
-        "selection": {"budget": 0.5, "dtype": "float32"},
-        "training": {
-            "lora": {"r": 4, "lora_alpha": 8},
-            "deepspeed": None,
-            "hf": {
-                "max_steps": 4,
-                "per_device_train_batch_size": 4,
-                "learning_rate": 1e-2,
-                "logging_steps": 1,
-                "use_cpu": True,
-            },
-        },
-        "evaluation": {
-            "benchmarks": ["quickstart"],
-            "data": {"quickstart": write_questions(folder)},
-            "controls": ["blind"],
-            "dtype": "float32",
-        },
-    }
+    config = tiny_config(folder, tiny_llava_dir, pool, write_questions(folder))
+    config["selection"]["budget"] = 0.5
+    config["training"]["hf"] |= {"max_steps": 4, "save_strategy": "steps"}
+    config["evaluation"]["controls"] = ["blind"]
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
     for verb in ("select", "train", "evaluate"):

@@ -1,4 +1,4 @@
-"""The config of a comparison at its smallest, and its held-out questions."""
+"""The config of a run at its smallest, and its held-out questions."""
 
 from __future__ import annotations
 
