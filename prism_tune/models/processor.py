@@ -9,6 +9,7 @@ from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.load import check_model, load_model_config
+from prism_tune.models.tokenizer import explain_tokenizer
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -34,7 +35,8 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             **options,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+        reason = explain_tokenizer(error)
+        raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and tokenizer.is_fast:
         # The image processor's backend has gone to the tokenizer as well, and would be saved there:
