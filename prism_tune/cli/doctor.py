@@ -22,8 +22,8 @@ GIB = 1 << 30
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)
 DISK_NEEDED_GIB = 6  # as scripts/setup.sh asks for
 SHARED_MEMORY = Path("/dev/shm")
-SHARED_MEMORY_NEEDED = 4 * 2 * 16 * (3 * 336 * 336 * 4)
-"""Bytes of pixels on their way in the LLaVA presets: 4 workers, 2 batches each, of 16 images."""
+SHARED_MEMORY_NEEDED = (4 * 2 + 1) * 16 * (3 * 336 * 336 * 4)
+"""Bytes of pixels in the LLaVA presets: 4 workers with 2 batches each, one in use, of 16 images."""
 _MARKS: dict[State, str] = {
     "ok": "[green]ok[/green]",
     "optional": "[yellow]optional[/yellow]",
@@ -106,7 +106,7 @@ def check_shared_memory() -> Iterator[Check]:
         return
     needed = f"{SHARED_MEMORY_NEEDED / 2**20:.0f} MiB"
     mend = "docker run --shm-size 16g; where you cannot, data.num_workers=0 does without"
-    yield Check(name, f"{found}, a batch of the LLaVA presets needs {needed}", "missing", mend)
+    yield Check(name, f"{found}, the batches of the LLaVA presets need {needed}", "missing", mend)
 
 
 def check_disk() -> Iterator[Check]:

@@ -214,7 +214,7 @@ def test_dockers_shared_memory_is_too_small(monkeypatch, tmp_path, free_mib, sta
     (check,) = doctor.check_shared_memory()
     assert check.state == state
     if state == "missing":
-        assert "64 MiB free, a batch of the LLaVA presets needs 165 MiB" in check.found
+        assert "64 MiB free, the batches of the LLaVA presets need 186 MiB" in check.found
         assert "--shm-size 16g" in check.mend
         assert "data.num_workers=0" in check.mend
 
