@@ -49,6 +49,7 @@ setup(
         "datasets>=4",
         "safetensors>=0.5",
         "sentencepiece>=0.2",  # tokenizers that come as tokenizer.model alone (Vicuna)
+        "protobuf>=5.26",  # by which transformers reads these
         "pillow>=11",
         "wandb>=0.20",
         "numpy>=2.0",
