@@ -42,7 +42,7 @@ setup(
     install_requires=[
         # No upper bound: it would take a user's newer torch away from their torchvision.
         "torch>=2.6",
-        "transformers>=5.23,<6",
+        "transformers>=5.24,<6",  # 5.23 lost the first space of a tokenizer.model beside a LLaVA
         "accelerate>=1.10",
         "deepspeed>=0.19.8",  # the first that can train twice in one process
         "peft>=0.18",
