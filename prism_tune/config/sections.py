@@ -23,6 +23,7 @@ Readout = Literal["expected", "argmax"]
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -99,6 +100,7 @@ class TrainingConfig(Section):
     deepspeed: str | None = "configs/deepspeed/zero2.json"
     batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
+    validation: Share = 0.0
     hf: dict[str, Any] = {}
 
 

@@ -21,16 +21,17 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
 from prism_tune.data.batching import ModalityLengthSampler
-from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.data.labels import select_labelled
 from prism_tune.errors import UserError
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups
 from prism_tune.processes import barrier, is_main
 from prism_tune.training.batches import packs_rows, row_loader
-from prism_tune.training.callbacks import LOG_NAME, JsonLog, ProgressLine
+from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
 from prism_tune.training.meter import Meter
 from prism_tune.training.source_losses import SourceLosses, take_sources
+from prism_tune.training.validation import MeanLoss, held_out_batches
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class TuningTrainer(Trainer):
             dataset.lengths_N,
             dataset.has_image_N,
             self.args.train_batch_size,
-            self.args.world_size,
+            self.args.world_size * self.args.gradient_accumulation_steps,
             self._data_seed,
         )
 
@@ -152,8 +153,9 @@ class TuningTrainer(Trainer):
         The same value and gradients as over all positions: the others carry no loss. The head
         over a 49K vocabulary costs as much as a third of SmolLM2-135M.
         """
-        self._meter.add_batch(inputs)
         sources_BL = take_sources(inputs)
+        if model.training:  # held-out records are not counted
+            self._meter.add_batch(inputs)
         if self._packing is not None:
             inputs = self._packing.arguments(inputs)
         if self.compute_loss_func is None:
@@ -189,9 +191,43 @@ class TuningTrainer(Trainer):
         """Add tokens/s and images/s, meter them, and watch the loss; called on every rank."""
         if "loss" in logs:
             self._watch(logs["loss"])
+            logs.update(self._rates)
             logs.update(self._meter.read(self.accelerator))
             logs.update(self._source_losses.read(self.accelerator))
         super().log(logs, start_time)
+
+    def _get_learning_rate(self) -> float:
+        """The first group's, as Trainer logs it; called before the schedule's next step."""
+        optimizer: Any = self.optimizer
+        groups = optimizer.param_groups
+        self._rates = {f"learning_rate/{g['part']}": float(g["lr"]) for g in groups}
+        return super()._get_learning_rate()
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Log the mean loss per labelled token of the held-out records, in all and by source."""
+        held_out: Any = self.eval_dataset
+        mean, by_source = MeanLoss(), SourceLosses(held_out.names)
+        of_training, model = self._source_losses, self.model_wrapped
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch, counts in held_out_batches(held_out, self.data_collator, self.args):
+                self._source_losses = by_source if counts else SourceLosses(held_out.names)
+                inputs = self._prepare_inputs(batch)
+                loss = self.compute_loss(model, inputs)
+                if counts:
+                    mean.add(loss, inputs["labels"])
+        model.train()
+        self._source_losses = of_training
+        metrics = {VALIDATION_LOSS: mean.read(self.accelerator)}
+        metrics |= {f"eval_{key}": v for key, v in by_source.read(self.accelerator).items()}
+        self.log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _watch(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -258,10 +294,3 @@ class TuningTrainer(Trainer):
         if is_main():
             os.replace(partial, directory)
         barrier()
-
-
-def select_labelled(labels_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which positions predict a label (boolean, B x L), and those K labels in the same order."""
-    next_BL = functional.pad(labels_BL, (0, 1), value=IGNORED_LABEL)[:, 1:]
-    keep_BL = next_BL != IGNORED_LABEL
-    return keep_BL, next_BL[keep_BL]
