@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments, get_scheduler
 
 import prism_tune
 from prism_tune.config.sections import Config
@@ -24,6 +25,12 @@ from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory
 from prism_tune.training.options import default_options
 
+_LOADING_OPTIONS = (
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+)
 _FIXED = {
     "output_dir": "the run folder is made of `output_dir` and `name`",
     "deepspeed": "use `training.deepspeed`",
@@ -96,6 +103,27 @@ def refused_by_library(section: str) -> Iterator[None]:
         raise
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"{section}: {error}") from error
+
+
+def check_schedule(arguments: TrainingArguments) -> None:
+    """Build a schedule of two steps; raises what transformers says of its name and options."""
+    options: Any = arguments.lr_scheduler_kwargs
+    get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer=torch.optim.SGD([torch.zeros(1)]),
+        num_warmup_steps=1,
+        num_training_steps=2,
+        scheduler_specific_kwargs=options,
+    )
+
+
+def check_loading(arguments: TrainingArguments) -> None:
+    """Build a loader of nothing; raises what torch says of the options."""
+    options = {
+        name.removeprefix("dataloader_"): getattr(arguments, name) for name in _LOADING_OPTIONS
+    }
+    nothing: Any = [0]
+    DataLoader(nothing, **options)
 
 
 def compute_dtype(config: Config, device: torch.device) -> torch.dtype:

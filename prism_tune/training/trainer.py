@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer, get_scheduler
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
@@ -26,6 +26,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups
 from prism_tune.processes import barrier, is_main
+from prism_tune.training.arguments import check_loading, check_schedule
 from prism_tune.training.batches import packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
@@ -36,12 +37,6 @@ from prism_tune.training.validation import MeanLoss, held_out_batches
 logger = logging.getLogger(__name__)
 
 _CONSTANT_LOSSES = 20
-_LOADING_OPTIONS = (
-    "dataloader_num_workers",
-    "dataloader_pin_memory",
-    "dataloader_persistent_workers",
-    "dataloader_prefetch_factor",
-)
 
 
 class TuningTrainer(Trainer):
@@ -126,20 +121,9 @@ class TuningTrainer(Trainer):
     def check_first_step(self) -> None:
         """Raise now what the options of optimiser, schedule and loading would raise there."""
         tuned: Any = self.model
-        schedule: Any = self.args.lr_scheduler_kwargs
-        nothing: Any = [0]
         self.get_optimizer_cls_and_kwargs(self.args, tuned)
-        get_scheduler(
-            self.args.lr_scheduler_type,
-            optimizer=torch.optim.SGD([torch.zeros(1)]),
-            num_warmup_steps=1,
-            num_training_steps=2,
-            scheduler_specific_kwargs=schedule,
-        )
-        loading = {
-            name.removeprefix("dataloader_"): getattr(self.args, name) for name in _LOADING_OPTIONS
-        }
-        DataLoader(nothing, **loading)
+        check_schedule(self.args)
+        check_loading(self.args)
 
     def compute_loss(
         self,
@@ -260,6 +244,16 @@ class TuningTrainer(Trainer):
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         target.load_state_dict(saved.state_dict())
 
+    def _load_best_model(self) -> None:
+        """The checkpoint of the lowest loss over the held-out records, as it was saved."""
+        best = self.state.best_model_checkpoint
+        assert best is not None
+        logger.info("training: the lowest held-out loss is %s, of %s", self.state.best_metric, best)
+        if self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(best)
+
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
@@ -277,7 +271,8 @@ class TuningTrainer(Trainer):
         latest = self.directory / f"checkpoint-{self.state.global_step}"
         self._checkpoints.finish(latest, self.model, only_model=self.args.save_only_model)
         if self.is_world_process_zero():
-            drop_oldest(self.directory, limit)
+            best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+            drop_oldest(self.directory, limit, best)
 
     def save_verified(self, directory: Path) -> None:
         """Write the tuned model, prove that it is what was trained, then give it its name.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.training_runs import weights
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.data.records import open_pool
@@ -124,3 +125,29 @@ def test_every_groups_learning_rate_is_logged(make_run):
         )
         assert line["learning_rate"] in rates.values()
         assert all(math.isfinite(rate) for rate in rates.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_the_best_checkpoint_is_kept_and_becomes_the_model(make_run, tuning):
+    """At a rate so high that what was learnt is lost again."""
+    hf = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "learning_rate": 1.0 if tuning == "lora" else 0.1,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+    }
+    config, run = make_run(tuning=tuning, validation=0.3, hf=hf)
+    train(config, run)
+    log = read_log(run.training / "log.jsonl")
+    by_step = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
+    best = min(by_step, key=by_step.get)
+    assert best < 6
+    final, kept = run.training / "final", run.training / f"checkpoint-{best}"
+    saved, expected = weights(final), weights(kept)
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[name], expected[name]) for name in saved)
