@@ -52,7 +52,7 @@ class ModelConfig(Section):
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     template: Template = "vicuna_v1"
-    image_aspect_ratio: Literal["pad", "processor"] = "pad"
+    image_aspect_ratio: Literal["pad", "crop", "processor"] = "pad"
 
 
 class DataConfig(Section):
