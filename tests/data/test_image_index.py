@@ -12,8 +12,8 @@ from PIL import Image
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data import image_index
+from prism_tune.data.examination import examine_image
 from prism_tune.data.image_index import index_images
-from prism_tune.data.images import examine_image
 from prism_tune.data.records import open_pool
 
 

@@ -7,7 +7,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from prism_tune.data.images import ImageError, examine_image, open_image, resolve_image
+from prism_tune.data.examination import examine_image
+from prism_tune.data.images import ImageError, open_image, resolve_image
 
 
 def save(path, size=(4, 2), mode="RGB", colour=(255, 0, 0), **options):
