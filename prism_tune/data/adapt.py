@@ -51,11 +51,12 @@ class Columns:
 
     def find(self, column: Column, raw: Mapping[str, Any]) -> Any:
         """The value of `column`, None where the record has none."""
-        for key in self.keys[column]:
-            value = raw.get(key)
-            if value is not None:
-                return value
-        return None
+        key = self.key(column, raw)
+        return None if key is None else raw[key]
+
+    def key(self, column: Column, raw: Mapping[str, Any]) -> str | None:
+        """The key of `column` in the record, None where it has none."""
+        return next((key for key in self.keys[column] if raw.get(key) is not None), None)
 
     def name(self, column: Column) -> str:
         """The keys of `column`, for messages."""
@@ -92,6 +93,16 @@ def adapt_record(raw: Any, columns: Columns) -> Adapted:
     _check_turns(turns, len(images))
     source = columns.find("source", raw)
     return Adapted(read_id(raw, columns), _read_label(source), images, turns)
+
+
+def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """The keys of a record that are not read, and of its turns as `turns.<key>`; null is nothing."""
+    read = {columns.key(column, raw) for column in COLUMNS}
+    extras = {key: value for key, value in raw.items() if key not in read and value is not None}
+    for item in columns.find("conversations", raw):
+        read = {columns.key("role", item), columns.key("text", item)}
+        extras |= {f"turns.{key}": item[key] for key in item if key not in read}
+    return extras
 
 
 def read_id(raw: Any, columns: Columns) -> str:

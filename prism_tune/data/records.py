@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.adapt import adapt_record, build_columns
+from prism_tune.data.adapt import adapt_record, build_columns, find_extras
 from prism_tune.data.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.convert import convert_pool
 from prism_tune.data.formats import Format, format_records, take_parquet
@@ -99,6 +99,10 @@ class Pool:
         """The record as it stands in the file, unknown keys included."""
         value: dict[str, Any] = json.loads(self._value("raw", index))
         return value
+
+    def extras(self, index: int) -> dict[str, Any]:
+        """What the record says besides what is read of it, by key."""
+        return find_extras(self.raw(index), self._columns)
 
     @cached_property
     def uids(self) -> list[str]:
