@@ -32,9 +32,9 @@ def select(
     config: ConfigPath,
     overrides: Overrides = None,
     force: Force = False,
-    layouts: Annotated[
-        list[ExportLayout] | None,
-        typer.Option("--as", help="Also in this layout, in selection/exports/; repeat for more."),
+    layout: Annotated[
+        ExportLayout | None,
+        typer.Option("--as", help="Write it for this trainer too, in selection/exports/."),
     ] = None,
 ) -> None:
     """Score the pool and write the subset."""
@@ -44,9 +44,8 @@ def select(
 
     loaded, run = open_run(config, overrides)
     run_select(loaded, run, force=force)
-    for layout in layouts or ():
-        if is_main():
-            export_run(run, layout)
+    if layout is not None and is_main():
+        export_run(run, layout)
 
 
 def train(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:

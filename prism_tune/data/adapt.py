@@ -96,7 +96,7 @@ def adapt_record(raw: Any, columns: Columns) -> Adapted:
 
 
 def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The keys of a record that are not read, and of its turns as `turns.<key>`; null is nothing."""
+    """The keys that are not read, those of turns as `turns.<key>`; null counts as nothing."""
     read = {columns.key(column, raw) for column in COLUMNS}
     extras = {key: value for key, value in raw.items() if key not in read and value is not None}
     for item in columns.find("conversations", raw):

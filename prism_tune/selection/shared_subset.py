@@ -113,7 +113,7 @@ def export_subset(run: RunDir, to: Path) -> None:
         "data": {"columns": config.data.columns, "policy": config.data.policy},
         "selection": config.selection.model_dump(mode="json"),
         "seed": config.seed,
-        "model": config.model.path,
+        "model": name_publicly(config.model.path),
     }
     table = pa.table(
         {
@@ -168,6 +168,11 @@ def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
         published_sha256=header["subset_sha256"],
         num_kept=len(wanted),
     )
+
+
+def name_publicly(path: str) -> str:
+    """A file's or folder's name; a hub id as it is. Where it lies here is nobody's business."""
+    return Path(path).name if Path(path).exists() or path.count("/") != 1 else path
 
 
 def _shorten(uids: Sequence[bytes]) -> list[bytes]:

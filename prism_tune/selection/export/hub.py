@@ -15,6 +15,7 @@ import jinja2
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.stage import Stage
+from prism_tune.selection.shared_subset import name_publicly
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,9 @@ configs:
 
 # {{ "{:,}".format(num_selected) }} of {{ "{:,}".format(num_pool) }} records of {{ pool }}
 
-Which records of a visual-instruction pool to tune on, as chosen by prism_tune's `{{ scorer }}`: a hash
-of the content of each record of the pool, whether it was kept, and the ids of those kept. No text
-and no images: make the subset from your own copy of the pool.
+Which records of a visual-instruction pool to tune on, as prism_tune's `{{ scorer }}` chose them: a
+hash of the content of each record of the pool, whether it was kept, and the ids of those kept. No
+text and no images: make the subset from your own copy of the pool.
 
 ```bash
 prism-tune subset verify {{ file }} --records YOUR_COPY_OF_THE_POOL --to {{ subset }}
@@ -73,8 +74,8 @@ def push_subset(run: RunDir, shared: Path, repository: str, *, private: bool) ->
     token = get_token()
     if token is None:
         raise UserError(
-            f"{repository}: no token for the hub; `hf auth login` keeps one, or set HF_TOKEN to one "
-            "that may write"
+            f"{repository}: no token for the hub; `hf auth login` keeps one, or set HF_TOKEN to "
+            "one that may write"
         )
     api = HfApi(token=token)
     card = describe_subset(run, shared.name)
@@ -108,16 +109,11 @@ def describe_subset(run: RunDir, file: str) -> str:
         manifest,
         file=file,
         subset=run.subset.name,
-        pool=_name(config.data.records),
-        model=_name(config.model.path),
+        pool=name_publicly(config.data.records),
+        model=name_publicly(config.model.path),
         scorer=config.selection.scorer,
         scope=config.selection.scope,
         seed=config.seed,
         budget=f"{budget:.1%}" if isinstance(budget, float) else f"{budget:,}",
         sources=manifest["per_source"].items(),
     )
-
-
-def _name(path: str) -> str:
-    """A file's or folder's name; a hub id as it is. Where it lies here is nobody's business."""
-    return Path(path).name if Path(path).exists() or path.count("/") != 1 else path
