@@ -6,7 +6,6 @@ Their own loaders run in scripts/check_peers.sh; `datasets`, which all of them l
 from __future__ import annotations
 
 import json
-import logging
 from typing import get_args
 
 import pytest
@@ -212,8 +211,7 @@ def test_an_image_that_is_gone_is_named(export, pool, tmp_path):
         ("trl", "key `width` (2 records), line breaks beside `<image>` (1 record)"),
     ],
 )
-def test_what_a_layout_does_not_carry_is_said(export, caplog, monkeypatch, layout, lost):
-    monkeypatch.setattr(logging.getLogger("prism_tune"), "propagate", True)
+def test_what_a_layout_does_not_carry_is_said(export, caplog, layout, lost):
     with caplog.at_level("INFO", logger="prism_tune"):
         path = export(layout)
     said = [f"{path}: not carried by {layout}: {lost}"] if lost else []
