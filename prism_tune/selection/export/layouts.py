@@ -16,7 +16,7 @@ from typing import Any
 
 from prism_tune.config.sections import DataConfig, ExportLayout
 from prism_tune.data.formats import format_records
-from prism_tune.data.records import Pool, open_pool
+from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.stage import Stage
@@ -103,6 +103,27 @@ def export_run(run: RunDir, layout: ExportLayout, to: Path | None = None) -> Non
         shutil.rmtree(folder, ignore_errors=True)
         to = folder / f"{run.root.name}{LAYOUTS[layout].suffix}"
     export_pool(open_pool(data), layout, to)
+
+
+def write_own(pool: Pool, path: Path) -> None:
+    """Write all records as they stand in their file: JSON (lines) as either, parquet as parquet.
+
+    Raises:
+        UserError: a name of another format.
+    """
+    own = ("json", "jsonl") if pool.format in ("json", "jsonl") else ("parquet",)
+    suffix = path.suffix.removeprefix(".")
+    if suffix not in own:
+        raise UserError(
+            f"{path}: these records are kept as {pool.format}: expected a name in "
+            f"{' or '.join(f'.{name}' for name in own)}, or one of the layouts "
+            f"{', '.join(LAYOUTS)}"
+        )
+    if suffix == "parquet":
+        write_subset(pool, range(len(pool)), path)
+    else:
+        raws = [pool.raw_bytes(index) for index in range(len(pool))]
+        write_atomic(path, format_records(raws, "json" if suffix == "json" else "jsonl"))
 
 
 def _shape_rows(pool: Pool, layout: Layout, losses: Losses) -> Iterator[Row]:

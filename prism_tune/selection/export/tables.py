@@ -12,14 +12,17 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
-from prism_tune.selection.export.rows import Row
+from prism_tune.selection.export.rows import Row, to_parts
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _GROUP_BYTES = 64 << 20
 """Of images in a row group: what a reader has to hold."""
@@ -44,6 +47,17 @@ def build_features(*, parts: bool) -> Any:
             "messages": List({"role": text, "content": content}),
         }
     )
+
+
+def build_dataset(pool: Pool) -> Dataset:
+    """All records of a pool with content in parts; images are read from their files when asked."""
+    from datasets import Dataset
+
+    rows = []
+    for index in range(len(pool)):
+        paths = [{"bytes": None, "path": str(path.resolve())} for path in pool.image_paths(index)]
+        rows.append({**to_parts(pool[index]), "images": paths})
+    return Dataset.from_list(rows, features=build_features(parts=True))
 
 
 def write_file(pool: Pool, rows: Iterable[Row], path: Path) -> None:
