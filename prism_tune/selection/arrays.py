@@ -7,8 +7,11 @@ Shape legend: N rows, D width.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +27,8 @@ from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import cut_subset
+
+_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def select_rows(
         UserError: no such matrix, lengths that differ, a method that reads something else.
         ConfigError: a setting that does not fit.
     """
-    features_ND = as_matrix(features)
+    features_ND = as_floats(features, "features")
     num_rows = len(features_ND)
     names = [str(n) for n in range(num_rows)] if ids is None else [str(name) for name in ids]
     for what, given in (("groups", groups), ("ids", ids)):
@@ -104,26 +109,51 @@ def select_rows(
     )
 
 
-def as_matrix(features: ArrayLike) -> NDArray[Any]:
-    """A matrix of floats; arrays and memory maps of floats as they are.
+def as_floats(given: ArrayLike, what: str, num_dimensions: int = 2) -> NDArray[Any]:
+    """Numbers in any form as an array of floats; arrays and memory maps of floats as they are.
+
+    Args:
+        given: an array, a memory map, a torch tensor, or (nested) lists.
+        what: these are, for messages.
+        num_dimensions: 2 of a matrix (N, D), 1 of a number a row (N,).
 
     Raises:
-        UserError: it has no rows, or is not a table of numbers.
+        UserError: no numbers, none at all, or of another shape.
     """
-    given: Any = features
-    if hasattr(given, "detach"):  # a torch tensor, of a type that numpy may not have
-        given = given.detach().cpu()
-        given = given.float().numpy() if given.element_size() < 4 else given.numpy()
+    values: Any = given
+    if hasattr(values, "detach"):  # a torch tensor, of a type that numpy may not have
+        values = values.detach().cpu()
+        values = values.float().numpy() if values.element_size() < 4 else values.numpy()
     try:
-        matrix = given if isinstance(given, np.ndarray) else np.asarray(given)
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
     except ValueError as error:  # lists of different lengths
-        raise UserError(f"features: not a table of numbers: {error}") from error
-    if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "fiub":
+        raise UserError(f"{what}: not a table of numbers: {error}") from error
+    if array.ndim != num_dimensions or 0 in array.shape or array.dtype.kind not in "fiub":
+        expected = "rows and columns of numbers" if num_dimensions == 2 else "one number a row"
         raise UserError(
-            f"features: expected rows and columns of numbers, got the shape {matrix.shape} of "
-            f"{matrix.dtype}"
+            f"{what}: expected {expected}, got the shape {array.shape} of {array.dtype}"
         )
-    return matrix if matrix.dtype.kind == "f" else matrix.astype(np.float32)
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def keep_array(array: NDArray[Any], folder: Path) -> Path:
+    """The .npy file of an array: the one that it maps whole, or a new one named by its content."""
+    mapped = getattr(array, "filename", None)
+    if mapped is not None and str(mapped).endswith(".npy"):
+        stored = np.load(mapped, mmap_mode="r")
+        looks = [(one.shape, one.strides, one.dtype) for one in (stored, array)]
+        if looks[0] == looks[1]:
+            return Path(mapped)
+    digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
+    for start in range(0, len(array), _BLOCK_ROWS):
+        digest.update(array[start : start + _BLOCK_ROWS].tobytes())
+    path = folder / f"{digest.hexdigest()}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{os.getpid()}-{path.name}"
+        np.save(temporary, array)
+        os.replace(temporary, path)
+    return path
 
 
 def _configure(selection: dict[str, Any], seed: int) -> Config:
