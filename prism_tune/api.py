@@ -10,18 +10,19 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from prism_tune.config.errors import complete_key, describe_errors
-from prism_tune.config.sections import Config, DataConfig, ExportLayout
+from prism_tune.config.sections import Config, DataConfig, ExportLayout, SelectionConfig
 from prism_tune.data.records import Pool
 from prism_tune.data.records import open_pool as open_configured
 from prism_tune.errors import ConfigError
+from prism_tune.features.given import as_floats, keep_array
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.log import keep_log
@@ -33,6 +34,10 @@ from prism_tune.selection.export.tables import build_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+_NO_MODEL = "(none)"
+"""The model's path where nothing of it is read."""
 
 
 def open_pool(records: str | Path, *, image_dir: str | Path | None = None, **reading: Any) -> Pool:
@@ -59,6 +64,8 @@ def select(
     source: Pool | Config,
     *,
     model: str | Path | Mapping[str, Any] | None = None,
+    features: ArrayLike | str | Path | None = None,
+    scores: ArrayLike | str | Path | None = None,
     name: str | None = None,
     force: bool = False,
     **settings: Any,
@@ -67,7 +74,12 @@ def select(
 
     Args:
         source: a pool, or a whole config (`load_config`).
-        model: a directory or hub id, or the config's `model` as a mapping.
+        model: a directory or hub id, or the config's `model` as a mapping. Not needed where the
+            method reads features or scores of your own, or nothing.
+        features: of your own, in place of the model's: a row for each record of the pool's file
+            (an array, a memory map, a torch tensor, lists), or a file (`selection.features_file`).
+            The words of `selection.features` say what the model reads instead.
+        scores: of your own, a number for each record, or a file: the scorer `file`.
         name: of the run, below `output_dir`; a pool's by default follows from all settings.
         force: select again, and compute the evidence anew.
         **settings: what differs from the defaults: keys of the config as `prism-tune select` takes
@@ -80,6 +92,16 @@ def select(
     """
     from prism_tune.selection.select import select as run_select
 
+    runs = source.output_dir if isinstance(source, Config) else "runs"
+    folder = Path(settings.get("output_dir", runs)) / "given"
+    if features is not None:
+        settings |= _give_features(features, folder)
+    if scores is not None:
+        path = _give("scores", scores, folder, 1)
+        settings |= {"scorer": "file", "options": {"path": path}}
+    if model is None and isinstance(source, Pool):
+        model = _NO_MODEL if settings.get("scorer", "prism") in ("file", "random") else model
+        model = _NO_MODEL if "features_file" in settings else model
     config = configure(source, model=model, name=name, **settings)
     run = open_run(config)
     run_select(config, run, force=force)
@@ -242,6 +264,20 @@ def open_run(config: Config) -> RunDir:
     """Its folder, with a log to be kept there."""
     keep_log()
     return RunDir(Path(config.output_dir) / config.name)
+
+
+def _give_features(features: ArrayLike | str | Path, folder: Path) -> dict[str, Any]:
+    words = get_args(SelectionConfig.model_fields["features"].annotation)
+    if isinstance(features, str) and features in words:
+        return {"selection.features": features}
+    return {"features_file": _give("features", features, folder, 2)}
+
+
+def _give(what: str, given: ArrayLike | str | Path, folder: Path, num_dimensions: int) -> str:
+    """The file that a selection reads: the one given, or what is given kept below the runs."""
+    if isinstance(given, str | Path):
+        return str(given)
+    return str(keep_array(as_floats(given, what, num_dimensions), folder))
 
 
 def _name_run(tree: Mapping[str, Any]) -> str:

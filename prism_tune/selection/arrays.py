@@ -7,11 +7,8 @@ Shape legend: N rows, D width.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,13 +19,12 @@ from pydantic import ValidationError
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.features.given import as_floats
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import cut_subset
-
-_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -107,53 +103,6 @@ def select_rows(
     return ChosenRows(
         np.flatnonzero(cut.selected_N), scored.values_M, cut.rank_N, scored.diagnostics
     )
-
-
-def as_floats(given: ArrayLike, what: str, num_dimensions: int = 2) -> NDArray[Any]:
-    """Numbers in any form as an array of floats; arrays and memory maps of floats as they are.
-
-    Args:
-        given: an array, a memory map, a torch tensor, or (nested) lists.
-        what: these are, for messages.
-        num_dimensions: 2 of a matrix (N, D), 1 of a number a row (N,).
-
-    Raises:
-        UserError: no numbers, none at all, or of another shape.
-    """
-    values: Any = given
-    if hasattr(values, "detach"):  # a torch tensor, of a type that numpy may not have
-        values = values.detach().cpu()
-        values = values.float().numpy() if values.element_size() < 4 else values.numpy()
-    try:
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    except ValueError as error:  # lists of different lengths
-        raise UserError(f"{what}: not a table of numbers: {error}") from error
-    if array.ndim != num_dimensions or 0 in array.shape or array.dtype.kind not in "fiub":
-        expected = "rows and columns of numbers" if num_dimensions == 2 else "one number a row"
-        raise UserError(
-            f"{what}: expected {expected}, got the shape {array.shape} of {array.dtype}"
-        )
-    return array if array.dtype.kind == "f" else array.astype(np.float32)
-
-
-def keep_array(array: NDArray[Any], folder: Path) -> Path:
-    """The .npy file of an array: the one that it maps whole, or a new one named by its content."""
-    mapped = getattr(array, "filename", None)
-    if mapped is not None and str(mapped).endswith(".npy"):
-        stored = np.load(mapped, mmap_mode="r")
-        looks = [(one.shape, one.strides, one.dtype) for one in (stored, array)]
-        if looks[0] == looks[1]:
-            return Path(mapped)
-    digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
-    for start in range(0, len(array), _BLOCK_ROWS):
-        digest.update(array[start : start + _BLOCK_ROWS].tobytes())
-    path = folder / f"{digest.hexdigest()}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{os.getpid()}-{path.name}"
-        np.save(temporary, array)
-        os.replace(temporary, path)
-    return path
 
 
 def _configure(selection: dict[str, Any], seed: int) -> Config:

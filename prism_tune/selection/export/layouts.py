@@ -19,6 +19,7 @@ from prism_tune.data.formats import format_records
 from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
+from prism_tune.run.log import console
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
 from prism_tune.schema import Record
@@ -82,7 +83,7 @@ def export_pool(pool: Pool, layout: ExportLayout, to: Path) -> None:
         logger.warning("%s: not carried by %s: %s", to, layout, losses.describe())
     path, images = to.resolve(), pool.image_dir.resolve()
     loading = chosen.load.format(to=path, folder=path.parent, name=path.stem, images=images)
-    logger.info("to load it: %s", loading)
+    console.print(loading, soft_wrap=True, markup=False, highlight=False)
 
 
 def export_run(run: RunDir, layout: ExportLayout, to: Path | None = None) -> None:
@@ -177,7 +178,7 @@ LAYOUTS: dict[ExportLayout, Layout] = {
         to_messages,
         _write_llamafactory,
         ".json",
-        "dataset: {name}, dataset_dir: {folder}, media_dir: {images}",
+        "dataset: {name}\ndataset_dir: {folder}\nmedia_dir: {images}",
     ),
     "ms_swift": Layout(
         to_messages, _write_lines, ".jsonl", "ROOT_IMAGE_DIR={images} swift sft --dataset {to}"
