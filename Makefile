@@ -7,6 +7,9 @@ PRISM_TUNE_VENV ?= .venv
 export PRISM_TUNE_VENV
 PYTHON = $(PRISM_TUNE_VENV)/bin/python
 ARGS ?=
+# Test files side by side, one thread each; JOBS=0 runs them one after another, for a debugger.
+JOBS ?= auto
+PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := test
 .PHONY: setup test fast lint golden format clean
@@ -16,10 +19,10 @@ setup:
 
 test: setup
 	@bash scripts/browser.sh || true
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 fast: setup
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 lint: setup
 	$(PYTHON) -m ruff check .

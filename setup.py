@@ -19,6 +19,7 @@ DEV = [
     "playwright>=1.45",
     "pre-commit>=3.7",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
 ]
 
