@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.evaluation_runs import draw_benchmarks
 from typer.testing import CliRunner
 
 import prism_tune as pt
@@ -266,3 +267,32 @@ def test_a_program_that_logs_for_itself_is_left_alone(subset):
     before = shown()
     pt.select(subset.config)
     assert shown() == before
+
+
+@pytest.mark.slow
+def test_the_other_stages_run_in_the_subsets_folder(subset, tmp_path):
+    quickstart = draw_benchmarks(tmp_path)
+    data = {
+        "quickstart": {
+            "annotations": str(quickstart / "test.json"),
+            "image_dir": str(quickstart / "images"),
+        }
+    }
+    assert pt.audit_pool(subset.config)
+    steps = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2}
+    checkpoint = pt.train(subset, tuning="projector", deepspeed=None, hf=steps, template="chatml")
+    assert (checkpoint / "model.safetensors").exists()
+    results = pt.evaluate(
+        subset,
+        tuning="projector",
+        template="chatml",
+        benchmarks=["quickstart"],
+        **{"evaluation.data": data},
+    )
+    assert results["quickstart"]["num_examples"] == 12
+    assert {path.name for path in subset.run.root.iterdir() if path.is_dir()} == {
+        "audit",
+        "selection",
+        "training",
+        "evaluation",
+    }
