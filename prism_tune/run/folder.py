@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
 
-_SUBSET_SUFFIXES = {
+SUBSET_SUFFIXES = {
     "json": ".json",
     "jsonl": ".jsonl",
     "parquet": ".parquet",
@@ -87,12 +87,12 @@ class RunDir:
     @property
     def subset(self) -> Path:
         """The kept records, in the format of the pool; subset.json before there are any."""
-        paths = [self.subset_in(pool_format) for pool_format in _SUBSET_SUFFIXES]
+        paths = [self.subset_in(pool_format) for pool_format in SUBSET_SUFFIXES]
         return next((path for path in paths if path.exists()), paths[0])
 
     def subset_in(self, pool_format: str) -> Path:
         """The same by the pool's format, which the name says: subset.jsonl holds JSON lines."""
-        return self.selection / f"subset{_SUBSET_SUFFIXES[pool_format]}"
+        return self.selection / f"subset{SUBSET_SUFFIXES[pool_format]}"
 
     @property
     def exports(self) -> Path:

@@ -123,7 +123,9 @@ def test_hashes_that_agree_in_their_first_half_are_shared_whole(run, tmp_path, m
     assert verify_subset(path, str(run.root.parent / "pool.json"), None).is_identical
 
 
-def test_refusals(run, shared, tmp_path):
+def test_refusals(run, shared, copy, tmp_path):
+    with pytest.raises(UserError, match=r"x\.jsonl: .* \(json\): expected a name in \.json"):
+        verify_subset(shared, copy(), tmp_path / "x.jsonl")
     with pytest.raises(UserError, match="first run `prism-tune select"):
         export_subset(RunDir(tmp_path / "nothing"), tmp_path / "x")
     other = tmp_path / "other.parquet"

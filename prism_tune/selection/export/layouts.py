@@ -73,10 +73,12 @@ def export_pool(pool: Pool, layout: ExportLayout, to: Path) -> None:
         to: the file, replaced atomically; for `trl` a new folder.
 
     Raises:
-        UserError: an image that cannot be read; a folder that is there already; a dataset_info.json
-            beside the file that is none.
+        UserError: a name of another format; an image that cannot be read; a folder that is there
+            already; a dataset_info.json beside the file that is none.
     """
     chosen, losses = LAYOUTS[layout], Losses()
+    if chosen.suffix and to.suffix != chosen.suffix:
+        raise UserError(f"{to}: {layout} is one file: expected a name in {chosen.suffix}")
     chosen.write(pool, _shape_rows(pool, chosen, losses), to)
     logger.info("%s: %d records as %s", to, len(pool), layout)
     if losses.counts:

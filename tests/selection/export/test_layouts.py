@@ -144,6 +144,13 @@ def test_llamafactory_finds_its_file_by_dataset_info(export, tmp_path):
     }
 
 
+@pytest.mark.parametrize("layout", ["llava", "ms_swift", "parquet"])
+def test_a_name_says_what_the_file_is(pool, tmp_path, layout):
+    with pytest.raises(UserError, match=rf"expected a name in \{LAYOUTS[layout].suffix}"):
+        export_pool(pool, layout, tmp_path / "mine.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dataset_info_that_is_none_is_refused(export, tmp_path):
     (tmp_path / "dataset_info.json").write_text("[]")
     with pytest.raises(UserError, match=r"dataset_info\.json: expected LLaMA-Factory's object"):
