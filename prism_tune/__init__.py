@@ -13,7 +13,7 @@ _LIBRARY = {
     "Config": "config.sections",
     "ConfigError": "errors",
     "Pool": "data.records",
-    "Subset": "api",
+    "Subset": "selection.finished",
     "UserError": "errors",
     "audit_pool": "api",
     "evaluate": "api",

@@ -1,4 +1,3 @@
-from prism_tune.api import Subset as Subset
 from prism_tune.api import audit_pool as audit_pool
 from prism_tune.api import evaluate as evaluate
 from prism_tune.api import open_pool as open_pool
@@ -11,5 +10,6 @@ from prism_tune.errors import ConfigError as ConfigError
 from prism_tune.errors import UserError as UserError
 from prism_tune.selection.arrays import ChosenRows as ChosenRows
 from prism_tune.selection.arrays import select_rows as select_rows
+from prism_tune.selection.finished import Subset as Subset
 
 __version__: str

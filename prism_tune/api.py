@@ -7,34 +7,24 @@ that has finished with the same inputs is not run again. `import prism_tune` has
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 from prism_tune.config.errors import complete_key, describe_errors
-from prism_tune.config.sections import Config, DataConfig, ExportLayout, SelectionConfig
+from prism_tune.config.sections import Config, DataConfig, SelectionConfig
 from prism_tune.data.records import Pool
 from prism_tune.data.records import open_pool as open_configured
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.given import as_floats, keep_array
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.log import keep_log
-from prism_tune.run.stage import Stage
-from prism_tune.run.subset_file import subset_data
-from prism_tune.schema import Record
-from prism_tune.selection.export.layouts import export_pool, write_own
-from prism_tune.selection.export.tables import build_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
+from prism_tune.selection.finished import Subset
 
 _NO_MODEL = "(none)"
 """The model's path where nothing of it is read."""
@@ -93,11 +83,14 @@ def select(
     from prism_tune.selection.select import select as run_select
 
     runs = source.output_dir if isinstance(source, Config) else "runs"
-    folder = Path(settings.get("output_dir", runs)) / "given"
-    if features is not None:
-        settings |= _give_features(features, folder)
+    given = Path(settings.get("output_dir", runs)) / "given"
+    words = get_args(SelectionConfig.model_fields["features"].annotation)
+    if isinstance(features, str) and features in words:
+        settings["selection.features"] = features
+    elif features is not None:
+        settings["features_file"] = _keep("features", features, source, given)
     if scores is not None:
-        path = _give("scores", scores, folder, 1)
+        path = _keep("scores", scores, source, given)
         settings |= {"scorer": "file", "options": {"path": path}}
     if model is None and isinstance(source, Pool):
         model = _NO_MODEL if settings.get("scorer", "prism") in ("file", "random") else model
@@ -139,96 +132,6 @@ def evaluate(
     return {name: read_json(run.benchmark(name) / "results.json") for name in names}
 
 
-class Subset:
-    """What a selection kept, and the verdict on every record of the pool.
-
-    Attributes:
-        run: the run folder.
-        config: what the selection ran with.
-        pool: the kept records, as a pool of their own.
-    """
-
-    def __init__(self, run: RunDir) -> None:
-        stage = Stage(run.selection)
-        stage.require("select")
-        config = stage.config()
-        assert config is not None
-        self.run, self.config = run, config
-        self.pool: Pool = open_configured(subset_data(config.data, run))
-        self.manifest: dict[str, Any] = read_json(run.selection / "manifest.json")
-        self.table = pq.read_table(run.selection / "scores.parquet")
-
-    def __repr__(self) -> str:
-        num_pool = self.table.num_rows
-        return f"Subset({len(self)} of {num_pool} records, {self.config.selection.scorer})"
-
-    def __len__(self) -> int:
-        return len(self.pool)
-
-    def __getitem__(self, index: int) -> Record:
-        """A kept record, parsed now."""
-        return self.pool[index]
-
-    def __iter__(self) -> Iterator[Record]:
-        return (self.pool[index] for index in range(len(self)))
-
-    @property
-    def ids(self) -> list[str]:
-        """Of the kept records, in their order; ids may repeat in a pool."""
-        return self.pool.ids
-
-    @cached_property
-    def scores(self) -> NDArray[np.float64]:
-        """Of every record of the pool, in its order; NaN where one is not ranked."""
-        return self.table.column("score").to_numpy().astype(np.float64)
-
-    @cached_property
-    def indices(self) -> NDArray[np.int64]:
-        """Where the kept records stand in the pool."""
-        return np.flatnonzero(self.table.column("selected").to_numpy())
-
-    @property
-    def reasons(self) -> list[str]:
-        """Of every record of the pool: selected, below_cut, text_only, or why it was skipped."""
-        reasons: list[str] = self.table.column("reason").to_pylist()
-        return reasons
-
-    def save(self, path: str | Path, layout: ExportLayout | None = None) -> None:
-        """Write the kept records.
-
-        Args:
-            path: a file; of `trl` a new folder.
-            layout: a trainer's (docs/data.md); by default the records as they stand in the pool.
-
-        Raises:
-            UserError: a name that does not fit the format, or what `export_pool` raises.
-        """
-        if layout is None:
-            write_own(self.pool, Path(path))
-        else:
-            export_pool(self.pool, layout, Path(path))
-
-    def to_dataset(self) -> Dataset:
-        """The kept records as `datasets` has them; images are decoded when they are read.
-
-        The columns are those of the layout `trl`: `SFTTrainer(train_dataset=subset.to_dataset())`.
-        """
-        return build_dataset(self.pool)
-
-    def push_to_hub(self, repository: str, *, private: bool = False) -> None:
-        """Share the kept records' hashes and ids, with a dataset card; no text and no images.
-
-        Raises:
-            UserError: no token, or the hub refuses.
-        """
-        from prism_tune.selection.export.hub import push_subset
-        from prism_tune.selection.shared_subset import export_subset
-
-        shared = self.run.exports / "shared" / f"{self.run.root.name}.parquet"
-        export_subset(self.run, shared)
-        push_subset(self.run, shared, repository, private=private)
-
-
 def configure(
     source: Pool | Config,
     *,
@@ -266,18 +169,24 @@ def open_run(config: Config) -> RunDir:
     return RunDir(Path(config.output_dir) / config.name)
 
 
-def _give_features(features: ArrayLike | str | Path, folder: Path) -> dict[str, Any]:
-    words = get_args(SelectionConfig.model_fields["features"].annotation)
-    if isinstance(features, str) and features in words:
-        return {"selection.features": features}
-    return {"features_file": _give("features", features, folder, 2)}
-
-
-def _give(what: str, given: ArrayLike | str | Path, folder: Path, num_dimensions: int) -> str:
-    """The file that a selection reads: the one given, or what is given kept below the runs."""
-    if isinstance(given, str | Path):
-        return str(given)
-    return str(keep_array(as_floats(given, what, num_dimensions), folder))
+def _keep(
+    what: Literal["features", "scores"],
+    numbers: ArrayLike | str | Path,
+    source: Pool | Config,
+    folder: Path,
+) -> str:
+    """The file that a selection reads: the one named, or the numbers kept below the runs."""
+    if isinstance(numbers, str | Path):
+        return str(numbers)
+    array = as_floats(numbers, what, 2 if what == "features" else 1)
+    if isinstance(source, Pool) and len(array) != (
+        num_records := len(source) + len(source.skipped)
+    ):
+        raise UserError(
+            f"{what}: {len(array):,} rows, but {source.path} has {num_records:,} records; give "
+            "each of them a row, in their order, also those that are text only or skipped"
+        )
+    return str(keep_array(array, folder))
 
 
 def _name_run(tree: Mapping[str, Any]) -> str:
