@@ -73,16 +73,31 @@ class DataConfig(Section):
 
 
 class SelectionConfig(Section):
-    """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md)."""
+    """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md).
+
+    `budgets` are further ones, each cut to a file of its own; `must_keep` and `must_drop` name
+    files of ids or uids; `features_file` is a matrix in place of the model's features.
+    """
 
     scorer: str = "prism"
     budget: Fraction | Count = Field(
         default=0.30, description="a fraction in (0, 1] or a positive count"
     )
+    budgets: tuple[Fraction | Count, ...] = Field(
+        default=(), description="a list of fractions in (0, 1] or counts"
+    )
+    budget_of: Literal["images", "rows", "tokens"] = "images"
+    text_only: Literal["keep", "own_source", "drop"] = "keep"
+    source_budgets: dict[str, Fraction | Index] = Field(
+        default={}, description="a fraction in (0, 1] or a count from 0 of each source"
+    )
+    must_keep: str | None = None
+    must_drop: str | None = None
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] | None = None
     features: Literal["visual", "joint", "pair"] = "visual"
+    features_file: str | None = None
     layer: Index = 1
     pooling: Literal["mean", "last", "attention"] = "mean"
     tokens_per_batch: Count = 16384

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
-from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
+from transformers import AutoProcessor, AutoTokenizer, LlavaProcessor, ProcessorMixin
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
@@ -35,6 +36,12 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+    if not isinstance(processor, ProcessorMixin):  # what is there of one, when the rest is not
+        found = type(processor).__name__
+        raise UserError(
+            f"model.path: {config.path} has no usable processor: only a {found} is there, and "
+            "images take an image processor and a tokenizer together"
+        )
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and tokenizer.is_fast:
         # The image processor's backend has gone to the tokenizer as well, and would be saved there:
@@ -45,6 +52,24 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         if config.image_aspect_ratio == "pad":
             _pad_to_square(processor)
     return processor
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer, also of a directory that has nothing else.
+
+    Raises:
+        UserError: none there.
+    """
+    try:
+        return load_processor(config).tokenizer
+    except UserError:
+        check_model(config)
+    try:
+        return AutoTokenizer.from_pretrained(
+            config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"model.path: {config.path} has no usable tokenizer: {error}") from error
 
 
 def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:

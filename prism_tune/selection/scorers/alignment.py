@@ -18,13 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config
-from prism_tune.errors import UserError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 
 
 def adapt(config: Config) -> Config:
-    """The config with the two features of every record apart."""
+    """The config with the two features of every record apart.
+
+    Raises:
+        ConfigError: there is one feature a record, of one's own.
+    """
+    if config.selection.features_file is not None:
+        raise ConfigError(
+            "selection.features_file: alignment compares two features of each record, which a "
+            "matrix of one's own does not tell apart; choose another selection.scorer"
+        )
     return change_selection(config, features="pair")
 
 

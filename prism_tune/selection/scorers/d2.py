@@ -33,10 +33,10 @@ from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.options import read_options
-from prism_tune.selection.scorers.pick_order import PickOptions, most_taken, rank_picks
+from prism_tune.selection.scorers.pick_order import PickOptions, rank_picks
 from prism_tune.selection.scorers.prism import score as score_redundancy
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
-from prism_tune.selection.subset import hash_uids, num_kept
+from prism_tune.selection.subset import hash_uids
 
 Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -65,8 +65,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
     difficulty_M = _measure_difficulty(context, options)
     hashes_M = hash_uids(context.uids)
-    num_wanted = num_kept(context.config.selection.budget, len(hashes_M))
-    wanted_G = most_taken(pairs.size_G, num_wanted)
+    wanted_G = context.most_taken(pairs.size_G)
     picks = []
     for members, wanted in zip(_records_by_group(pairs), wanted_G.tolist(), strict=True):
         at = members[np.argsort(hashes_M[members], kind="stable")]
