@@ -59,14 +59,22 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The pool: LLaVA-style records and the folder their image paths are relative to."""
+    """The pool: its records, and the folder that their image paths are relative to.
+
+    Absolute paths may lead into that folder and into `image_roots`. `image_place: front` moves the
+    `<image>` of a record of one image to the front of its turn, as LLaVA does; `system: drop`
+    leaves the records' own system lines out.
+    """
 
     records: str
     image_dir: str | None = None
+    image_roots: tuple[str, ...] = ()
     prepare: Preparation | None = None
     columns: dict[str, str] = {}
     source: Literal["field", "image_folder"] = "field"
     source_names: dict[str, str] = {}
+    image_place: Literal["front", "keep"] = "front"
+    system: Literal["keep", "drop"] = "keep"
     policy: dict[str, Policy] = {}
     max_length: Count = 2048
     num_workers: Index = 2

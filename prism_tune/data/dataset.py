@@ -107,9 +107,9 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             ImageError: an image is unusable.
         """
         record = self.pool[index]
-        rendered = render(record.turns, self.template, self.processor)
+        rendered = render(record.turns, self.template, self.processor, system=record.system)
         images = [open_image(path) for path in self.pool.image_paths(index)]
-        example = encode_text(rendered.text, rendered.answer_spans, images, self.processor)
+        example = encode_text(rendered.text, rendered.loss_spans, images, self.processor)
         return self._cut(example)
 
     def _cut(self, example: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

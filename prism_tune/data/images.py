@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.policy import Reason
-from prism_tune.errors import UserError
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit for a decompression bomb error: twice its 89-megapixel warning."""
@@ -32,40 +32,6 @@ FileState = tuple[int, int]
 _BLOCK_BYTES = 1 << 20
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
-
-
-class ImageError(UserError):
-    """An image that cannot be used, with the reason its policy is looked up by."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-
-
-def resolve_image(image_dir: Path, name: str) -> Path:
-    """The path of an image named by a record, certain to lie inside `image_dir`.
-
-    Existence is not checked. Links are followed, and may not lead out of the folder.
-
-    Raises:
-        ImageError: absolute, with `..`, or leading outside through a symbolic link.
-    """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or Path(name).is_absolute() or parts[0] == "/" or ".." in parts or "\0" in name:
-        raise ImageError(
-            "image_outside",
-            f"image {name!r}: expected a path inside data.image_dir ({image_dir}), relative to it "
-            "and without `..`",
-        )
-    root = image_dir.resolve()
-    resolved = (root / name).resolve()
-    if not resolved.is_relative_to(root):
-        raise ImageError(
-            "image_outside",
-            f"image {name!r}: a symbolic link leads out of data.image_dir ({image_dir}) to "
-            f"{resolved}; copy the files into it, or set data.image_dir to the real folder",
-        )
-    return resolved
 
 
 def open_image(path: Path) -> Image.Image:
@@ -110,11 +76,11 @@ class ExaminedImage:
     findings: tuple[Finding, ...]
 
 
-def examine_image(image_dir: Path, name: str) -> ExaminedImage:
+def examine_image(folders: ImageFolders, name: str) -> ExaminedImage:
     """Open one image once, and read its content for the hash and the decoder."""
-    state, digest = read_state(image_dir, name), None
+    state, digest = read_state(folders, name), None
     try:
-        path = resolve_image(image_dir, name)
+        path = folders.resolve(name)
         with _opened_file(path) as file:
             digest = _hash_content(file)
             file.seek(0)
@@ -124,10 +90,10 @@ def examine_image(image_dir: Path, name: str) -> ExaminedImage:
     return ExaminedImage(name, state, digest, findings)
 
 
-def read_state(image_dir: Path, name: str) -> FileState | None:
+def read_state(folders: ImageFolders, name: str) -> FileState | None:
     """Size and modification time, which tell whether an earlier examination still holds."""
     try:
-        state = os.stat(os.path.join(image_dir, name))
+        state = os.stat(folders.locate(name))
     except (OSError, ValueError):
         return None
     return state.st_size, state.st_mtime_ns

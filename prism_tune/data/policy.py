@@ -21,10 +21,16 @@ Reason = Literal[
     "bad_field",
     "no_conversations",
     "unknown_role",
+    "system_turn",
+    "tool_turn",
+    "unsupported_medium",
     "not_alternating",
     "empty_question",
     "empty_answer",
     "image_count",
+    "image_unmarked",
+    "image_unread",
+    "image_remote",
     "image_outside",
     "image_missing",
     "image_empty",
@@ -40,6 +46,7 @@ Reason = Literal[
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 USABLE: tuple[Reason, ...] = (
+    "image_unmarked",
     "image_wrong_type",
     "image_animated",
     "image_aspect_ratio",

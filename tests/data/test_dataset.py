@@ -132,7 +132,11 @@ def test_long_records_are_cut_behind_the_image(tmp_path, processor):
 @pytest.mark.parametrize(
     ("record", "reason", "part"),
     [
-        (make("x " * 20 + "<image>", "yes"), "over_long", "the last image's end at"),
+        (
+            make("<image>" + "x " * 20 + "<image>", "yes", image=["a.png", "b.png"]),
+            "over_long",
+            "the last image's end at",
+        ),
         (make("<image>" + "x " * 20, "yes"), "no_label", "the answer begins beyond the limit"),
     ],
 )
