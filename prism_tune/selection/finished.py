@@ -20,7 +20,7 @@ from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
 from prism_tune.schema import Record
-from prism_tune.selection.export.layouts import export_pool, write_own
+from prism_tune.selection.export.layouts import as_in_file, export_pool, write_own
 from prism_tune.selection.export.tables import build_dataset
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Subset:
 
         The columns are those of the layout `trl`: `SFTTrainer(train_dataset=subset.to_dataset())`.
         """
-        return build_dataset(self.pool)
+        return build_dataset(as_in_file(self.pool))
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> None:
         """Share the kept records' hashes and ids, with a dataset card; no text and no images.

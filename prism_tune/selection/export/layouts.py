@@ -10,12 +10,13 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prism_tune.config.sections import DataConfig, ExportLayout
 from prism_tune.data.formats import format_records
+from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
@@ -23,8 +24,16 @@ from prism_tune.run.log import console
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
 from prism_tune.schema import Record
+from prism_tune.selection.export.image_names import ImageNames
 from prism_tune.selection.export.losses import Losses
-from prism_tune.selection.export.rows import Row, to_llava, to_messages, to_parts, to_sharegpt
+from prism_tune.selection.export.rows import (
+    Row,
+    to_llava,
+    to_messages,
+    to_parts,
+    to_plain_messages,
+    to_sharegpt,
+)
 from prism_tune.selection.export.tables import write_file, write_folder
 
 logger = logging.getLogger(__name__)
@@ -55,6 +64,7 @@ class Layout:
             that the image names are relative to.
         carries_extras: whether a record's other keys go along. Not where the file is read into
             columns of one type each, which a key of mixed types would break.
+        holds_images: whether the image files go into it.
     """
 
     shape: Callable[[Record], Row]
@@ -62,10 +72,14 @@ class Layout:
     suffix: str
     load: str
     carries_extras: bool = False
+    holds_images: bool = False
 
 
 def export_pool(pool: Pool, layout: ExportLayout, to: Path) -> None:
     """Write all records of a pool in a layout; say what it does not carry, and what loads it.
+
+    `<image>` stays where the file has it, whatever `data.image_place` says. Images that records
+    hold themselves become files in `<name>_images/` beside it, but in `trl` and `parquet`.
 
     Args:
         pool: the records.
@@ -76,11 +90,16 @@ def export_pool(pool: Pool, layout: ExportLayout, to: Path) -> None:
         UserError: a name of another format; an image that cannot be read; a folder that is there
             already; a dataset_info.json beside the file that is none.
     """
-    chosen, losses = LAYOUTS[layout], Losses()
+    chosen = LAYOUTS[layout]
     if chosen.suffix and to.suffix != chosen.suffix:
         raise UserError(f"{to}: {layout} is one file: expected a name in {chosen.suffix}")
-    chosen.write(pool, _shape_rows(pool, chosen, losses), to)
+    pool = as_in_file(pool)
+    losses = Losses(pool.config.model_copy(update={"records": str(to), "columns": {}}))
+    names = ImageNames(pool, to.with_name(f"{to.stem}_images"))
+    chosen.write(pool, _shape_rows(pool, chosen, losses, names), to)
     logger.info("%s: %d records as %s", to, len(pool), layout)
+    if names.num_written:
+        logger.info("%s: %d images that the records hold", names.folder, names.num_written)
     if losses.counts:
         logger.warning("%s: not carried by %s: %s", to, layout, losses.describe())
     path, images = to.resolve(), pool.image_dir.resolve()
@@ -129,14 +148,31 @@ def write_own(pool: Pool, path: Path) -> None:
         write_atomic(path, format_records(raws, "json" if suffix == "json" else "jsonl"))
 
 
-def _shape_rows(pool: Pool, layout: Layout, losses: Losses) -> Iterator[Row]:
+def as_in_file(pool: Pool) -> Pool:
+    """The pool with `<image>` where the file has it."""
+    if pool.config.image_place == "keep":
+        return pool
+    return open_pool(pool.config.model_copy(update={"image_place": "keep"}))
+
+
+def _shape_rows(pool: Pool, layout: Layout, losses: Losses, names: ImageNames) -> Iterator[Row]:
     for index in range(len(pool)):
         record, extras = pool[index], pool.extras(index)
-        row = layout.shape(record)
-        if layout.carries_extras:
-            row = {**extras, **row}
-        losses.note(record, extras, row)
+        if layout.holds_images:
+            row = layout.shape(record)
+            held = [_hold(name) for name in row["images"]]
+            losses.note(record, extras, {**row, "images": held})
+        else:
+            row = layout.shape(replace(record, images=names.translate(record.images)))
+            if layout.carries_extras:
+                row |= {key: value for key, value in extras.items() if key not in row}
+            losses.note(record, extras, row)
         yield row
+
+
+def _hold(name: str) -> Any:
+    """An image as it will be found: bytes count before a path, and so before the file's name."""
+    return name if name.startswith(EMBEDDED) else {"bytes": b".", "path": name}
 
 
 def _write_list(pool: Pool, rows: Iterable[Row], path: Path) -> None:
@@ -177,7 +213,7 @@ LAYOUTS: dict[ExportLayout, Layout] = {
         to_messages, _write_lines, ".jsonl", "{to}; images are relative to {images}", True
     ),
     "llamafactory": Layout(
-        to_messages,
+        to_plain_messages,
         _write_llamafactory,
         ".json",
         "dataset: {name}\ndataset_dir: {folder}\nmedia_dir: {images}",
@@ -191,11 +227,13 @@ LAYOUTS: dict[ExportLayout, Layout] = {
         "",
         'SFTTrainer(train_dataset=load_dataset("{to}", split="train"), '
         "args=SFTConfig(assistant_only_loss=True, max_length=None))",
+        holds_images=True,
     ),
     "parquet": Layout(
-        to_messages,
+        to_plain_messages,
         write_file,
         ".parquet",
         'load_dataset("parquet", data_files="{to}", split="train")',
+        holds_images=True,
     ),
 }

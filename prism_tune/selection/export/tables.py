@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
 from prism_tune.selection.export.rows import Row, to_parts
@@ -50,7 +51,11 @@ def build_features(*, parts: bool) -> Any:
 
 
 def build_dataset(pool: Pool) -> Dataset:
-    """All records of a pool with content in parts; images are read from their files when asked."""
+    """All records of a pool with content in parts; images are read from their files when asked.
+
+    Args:
+        pool: with `<image>` where it is to be.
+    """
     from datasets import Dataset
 
     rows = []
@@ -123,7 +128,8 @@ def _read_images(pool: Pool, index: int) -> list[dict[str, Any]]:
     images = []
     for name, path in zip(pool.images(index), pool.image_paths(index), strict=True):
         try:
-            images.append({"bytes": path.read_bytes(), "path": name})
+            content = path.read_bytes()
         except OSError as error:
             raise UserError(f"{pool.describe(index)}: image {path}: {error.strerror}") from error
+        images.append({"bytes": content, "path": None if name.startswith(EMBEDDED) else name})
     return images

@@ -6,6 +6,7 @@ Their own loaders run in scripts/check_peers.sh; `datasets`, which all of them l
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -68,9 +69,13 @@ def export(pool, tmp_path):
     return write
 
 
+def warnings(caplog):
+    return [entry.message for entry in caplog.records if entry.levelname == "WARNING"]
+
+
 def as_records(pool):
     return [
-        (record.id, record.source, record.images, record.turns)
+        (record.id, record.source, record.images, record.turns, record.system)
         for record in (pool[index] for index in range(len(pool)))
     ]
 
@@ -186,6 +191,99 @@ def test_parquet_holds_the_image_files_themselves(export, pool):
     ]
 
 
+SPOKEN = {
+    "id": "s",
+    "source": "s",
+    "conversations": [
+        {"from": "system", "value": "be brief"},
+        *talk("one?", "1", "two?", "2"),
+    ],
+}
+SPOKEN["conversations"][2]["loss"] = False
+
+
+@pytest.mark.parametrize(
+    ("layout", "key", "spoken", "lost"),
+    [
+        ("llava", "system", "be brief", None),
+        ("sharegpt", "conversations", talk("one?", "1", "two?", "2"), None),
+        ("messages", "messages", "loss", None),
+        ("ms_swift", "messages", "loss", None),
+        ("llamafactory", "messages", "", "answers without loss, which would be learnt (1 record)"),
+    ],
+)
+def test_system_lines_and_answers_without_loss(tmp_path, caplog, layout, key, spoken, lost):
+    (tmp_path / "pool.json").write_text(json.dumps([SPOKEN]))
+    path = tmp_path / f"mine{LAYOUTS[layout].suffix}"
+    before = open_pool(DataConfig(records=str(tmp_path / "pool.json")))
+    with caplog.at_level("WARNING", logger="prism_tune"):
+        export_pool(before, layout, path)
+    assert warnings(caplog) == ([f"{path}: not carried by {layout}: {lost}"] if lost else [])
+    row = json.loads(path.read_text().strip("[]\n"))
+    if key == "messages":
+        unlearnt = {"loss": False} if spoken else {}
+        assert row[key][:3] == [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "one?"},
+            {"role": "assistant", "content": "1", **unlearnt},
+        ]
+    elif key == "conversations":
+        spoken[1]["loss"] = False
+        assert (row[key], row["system"]) == (spoken, "be brief")
+    else:
+        assert row[key] == spoken
+    after = open_pool(DataConfig(records=str(path)))
+    assert after[0].system == "be brief"
+    assert [turn.has_loss for turn in after[0].turns] == [True, lost is not None, True, True]
+
+
+def test_a_pool_comes_back_from_parquet_and_from_a_trl_folder(pool, export):
+    """Ids, sources, turns and the image files; these by their content."""
+    before = open_pool(pool.config.model_copy(update={"image_place": "keep"}))
+    for layout in ("parquet", "trl"):
+        after = open_pool(DataConfig(records=str(export(layout)), image_place="keep"))
+        assert (after.ids, after.sources) == (before.ids, before.sources)
+        for number in range(len(RECORDS) - (layout == "trl")):
+            assert after[number].turns == before[number].turns
+            assert [path.read_bytes() for path in after.image_paths(number)] == [
+                path.read_bytes() for path in before.image_paths(number)
+            ]
+        assert after[3].turns[0].text in ("what?\n<image>", "what?\n<image>\n")
+
+
+def test_images_that_records_hold_become_files_or_stay_in_the_table(export, tmp_path, caplog):
+    """An export names no file of the cache."""
+    held = open_pool(DataConfig(records=str(export("parquet"))))
+    assert held[0].images[0].startswith("embedded:")
+    again = tmp_path / "again"
+    with caplog.at_level("WARNING", logger="prism_tune"):
+        caplog.clear()
+        export_pool(held, "parquet", again / "mine.parquet")
+    assert warnings(caplog) == []
+    back = open_pool(DataConfig(records=str(again / "mine.parquet")))
+    assert back.uids == held.uids
+    export_pool(held, "ms_swift", again / "mine.jsonl")
+    first = json.loads((again / "mine.jsonl").read_text().splitlines()[0])
+    (path,) = map(Path, first["images"])
+    assert path.parent == again / "mine_images"
+    assert path.read_bytes() == held.image_paths(0)[0].read_bytes()
+    assert len(list(path.parent.iterdir())) == 4
+
+
+def test_image_stays_where_the_file_has_it(pool, export):
+    assert pool[3].turns[0].text == "<image>\nwhat?"  # as it is trained on
+    assert read_json(export("llava"))[3]["conversations"][0]["value"] == "what?\n<image>"
+
+
+def test_a_backslash_of_windows_is_a_slash_elsewhere(pool, tmp_path):
+    record = {**RECORDS[0], "image": "a\\0.png"}
+    (tmp_path / "pool.json").write_text(json.dumps([record]))
+    folder = str(pool.image_dir)
+    windows = open_pool(DataConfig(records=str(tmp_path / "pool.json"), image_dir=folder))
+    export_pool(windows, "sharegpt", tmp_path / "mine.json")
+    assert read_json(tmp_path / "mine.json")[0]["images"] == ["a/0.png"]
+
+
 def test_a_trl_folder_comes_in_files_of_a_bounded_size(export, monkeypatch):
     monkeypatch.setattr("prism_tune.selection.export.tables._GROUP_BYTES", 0)
     monkeypatch.setattr("prism_tune.selection.export.tables._SHARD_BYTES", 0)
@@ -214,15 +312,19 @@ def test_an_image_that_is_gone_is_named(export, pool, tmp_path):
     ("layout", "lost"),
     [
         *((name, None) for name in ("llava", "sharegpt", "messages")),
-        *((name, "key `width` (2 records)") for name in ("llamafactory", "ms_swift", "parquet")),
-        ("trl", "key `width` (2 records), line breaks beside `<image>` (1 record)"),
+        *((name, "key `width` (2 records)") for name in ("llamafactory", "ms_swift")),
+        ("parquet", "names of images (3 records), key `width` (2 records)"),
+        (
+            "trl",
+            "names of images (3 records), key `width` (2 records), line breaks beside `<image>` "
+            "(1 record)",
+        ),
     ],
 )
 def test_what_a_layout_does_not_carry_is_said(export, caplog, layout, lost):
     with caplog.at_level("INFO", logger="prism_tune"):
         path = export(layout)
-    said = [f"{path}: not carried by {layout}: {lost}"] if lost else []
-    assert [entry.message for entry in caplog.records if entry.levelname == "WARNING"] == said
+    assert warnings(caplog) == ([f"{path}: not carried by {layout}: {lost}"] if lost else [])
     assert f"{path}: 4 records as {layout}" in caplog.messages
 
 
@@ -233,12 +335,16 @@ ANSWER = st.text(st.sampled_from('ab"\\ü\n\u2028 '), min_size=1).filter(str.str
 
 
 @st.composite
-def drawn_records(draw):
+def drawn_records(draw, has_loss):
     records = []
     for _ in range(draw(st.integers(1, 5))):
         asked = ["".join(draw(st.lists(PIECE))) + "?" for _ in range(draw(st.integers(1, 3)))]
         names = [f"{n % 2}/{n}.png" for n in range(sum(text.count("<image>") for text in asked))]
         turns = talk(*(text for question in asked for text in (question, draw(ANSWER))))
+        if len(turns) > 2 and draw(st.booleans()) and has_loss:
+            turns[1]["loss"] = False
+        if draw(st.booleans()):
+            turns.insert(0, {"from": "system", "value": draw(ANSWER)})
         record = {"id": draw(st.one_of(st.integers(), ANSWER)), "conversations": turns}
         source = draw(st.one_of(st.none(), st.sampled_from(["a", "ü"])))
         extra = draw(
@@ -250,10 +356,11 @@ def drawn_records(draw):
 
 
 @settings(max_examples=25)
-@given(records=drawn_records())
+@given(data=st.data())
 @pytest.mark.parametrize("layout", TEXT_FILES)
-def test_what_goes_out_comes_back(tmp_path_factory, layout, records):
+def test_what_goes_out_comes_back(tmp_path_factory, layout, data):
     """Ids, sources, images, turns, order; other keys where the layout takes any."""
+    records = data.draw(drawn_records(has_loss=layout != "llamafactory"))
     root = tmp_path_factory.mktemp("trip")
     (root / "pool.json").write_text(json.dumps(records))
     before = open_pool(DataConfig(records=str(root / "pool.json")))
