@@ -185,6 +185,68 @@ def test_a_dataset_has_decoded_images(pool, subset):
     assert rows[first]["messages"][0]["content"][0] == {"type": "image", "text": None}
 
 
+FORMS = {
+    "array": np.asarray,
+    "tensor": torch.from_numpy,
+    "list": np.ndarray.tolist,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_features_of_ones_own_need_no_model(pool, tmp_path, form):
+    """And the run can be repeated from its config, by the command line too."""
+    matrix = np.random.default_rng(3).normal(size=(len(pool), 6)).astype(np.float32)
+    options = {"scorer": "kcenter", "budget": 6, "output_dir": tmp_path}
+    subset = pt.select(pool, features=FORMS[form](matrix), **options)
+    assert len(subset) == 6 + 2
+    given = Path(subset.config.selection.features_file)
+    assert given.parent == tmp_path / "given"
+    np.testing.assert_allclose(np.load(given), matrix)
+    config = str(subset.run.selection / "config.yaml")
+    done = CliRunner().invoke(app, ["select", config, "name=again"])
+    assert done.exit_code == 0, done.output
+    again = tmp_path / "again" / "selection" / "subset.json"
+    assert again.read_bytes() == subset.run.subset.read_bytes()
+
+
+def test_a_memory_map_is_read_where_it_is(pool, tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(3).normal(size=(len(pool), 6)))
+    options = {"budget": 6, "output_dir": tmp_path}
+    mapped = np.load(tmp_path / "mine.npy", mmap_mode="r")
+    subset = pt.select(pool, features=mapped, **options)
+    assert subset.config.selection.features_file == str(tmp_path / "mine.npy")
+    named = pt.select(pool, features=tmp_path / "mine.npy", **options)
+    assert (named.run, named.ids) == (subset.run, subset.ids)
+    turned = pt.select(pool, features=mapped[::-1], **options)
+    assert Path(turned.config.selection.features_file).parent == tmp_path / "given"
+
+
+def test_scores_of_ones_own(pool, tmp_path):
+    values = np.arange(len(pool), dtype=np.float64)
+    subset = pt.select(pool, scores=values, budget=3, scope="global", output_dir=tmp_path)
+    images = np.flatnonzero(~pool.is_text_only_N)
+    assert set(subset.indices) == {*images[-3:], *np.flatnonzero(pool.is_text_only_N)}
+    low = pt.select(pool, scores=values, budget=3, scope="global", keep="low", output_dir=tmp_path)
+    assert set(images[:3]) <= set(low.indices)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"features": [[1.0, 2.0]]},
+            r"features: 1 rows, but .*\.json has 26 records; give",
+        ),
+        ({"features": [1.0]}, "features: expected rows and columns of numbers"),
+        ({"scores": [[1.0]]}, "scores: expected one number a row"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_pool(pool, tmp_path, given, message):
+    with pytest.raises(pt.UserError, match=message):
+        pt.select(pool, **given, output_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def features_ND():
     return np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
