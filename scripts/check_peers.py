@@ -23,7 +23,12 @@ RECORDS: list[dict[str, Any]] = [
     {"id": "3", "image": ["a/2.png", "a/3.png"], "conversations": talk("<image><image>\n=?", "no")},
     {"id": "4", "conversations": talk("hello", "grüß dich"), "width": "none"},
     {"id": "5", "image": "a/4.png", "conversations": talk("in <image> what?", "d"), "width": 40},
-    {"id": "6", "image": "a/5.png", "conversations": talk("<image>\nwhat?", "e")},
+    {
+        "id": "6",
+        "image": "a/5.png",
+        "system": "Be brief.",
+        "conversations": talk("<image>\nwhat?", "e"),
+    },
 ]
 
 
@@ -72,6 +77,7 @@ def trl(folder: Path) -> str:
     )
     batch = trainer.data_collator([rows[n] for n in range(6)])
     assert batch["pixel_values"].shape[0] == 6, batch["pixel_values"].shape
+    assert "Be brief." in trainer.processing_class.decode(batch["input_ids"][5])
     loss = trainer.train().training_loss
     return f"6 rows, 6 images in a batch of all, 3 steps of SFTTrainer, loss {loss:.3f}"
 
@@ -104,6 +110,7 @@ def llamafactory(folder: Path) -> str:
     images = [len(row["images"] or []) for row in rows]
     assert images == [1, 1, 2, 0, 1, 1], images
     assert all(Path(name).exists() for row in rows for name in row["images"] or [])
+    assert "Be brief." in tokens["tokenizer"].decode(rows[5]["input_ids"])
     return f"{len(rows)} rows tokenised, {sum(images)} images found"
 
 
@@ -118,6 +125,7 @@ def ms_swift(folder: Path) -> str:
     sizes = [load_image(name).size for name in images]
     assert [width for width, _ in sizes] == [40, 41, 42, 43, 44, 45], sizes
     assert rows[1]["messages"][0] == {"role": "user", "content": "what?\n<image>"}, rows[1]
+    assert rows[5]["messages"][0] == {"role": "system", "content": "Be brief."}, rows[5]
     return f"{len(rows)} rows, {len(sizes)} images opened"
 
 

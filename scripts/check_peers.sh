@@ -5,8 +5,9 @@
 #
 # Each peer gets an environment of its own (gigabytes, minutes; kept for the next time), for they ask
 # for versions of transformers and datasets that exclude one another. Six drawn records go out by
-# prism_tune's environment: text only, two images, several turns, an `<image>` at the end. TRL then
-# trains three steps on them, LLaMA-Factory tokenises them, ms-swift loads them and opens the images.
+# prism_tune's environment: text only, two images, several turns, an `<image>` at the end, a system
+# line. TRL then trains three steps on them, LLaMA-Factory tokenises them, ms-swift loads them and
+# opens the images.
 # From the environment:
 #   PRISM_TUNE_PEERS   where the peers' environments are (default: build/peers in this repository)
 set -euo pipefail

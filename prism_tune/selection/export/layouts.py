@@ -124,7 +124,7 @@ def export_run(run: RunDir, layout: ExportLayout, to: Path | None = None) -> Non
         folder = run.exports / layout
         shutil.rmtree(folder, ignore_errors=True)
         to = folder / f"{run.root.name}{LAYOUTS[layout].suffix}"
-    export_pool(open_pool(data), layout, to)
+    export_pool(open_pool(data.model_copy(update={"image_place": "keep"})), layout, to)
 
 
 def write_own(pool: Pool, path: Path) -> None:
