@@ -32,7 +32,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["prism_tune", "prism_tune.*"]),
-    package_data={"prism_tune.report": ["templates/*"]},
+    package_data={"prism_tune": ["py.typed", "*.pyi"], "prism_tune.report": ["templates/*"]},
     install_requires=[
         # The upper bound lets a CPU-only machine keep the CPU build laid out for it.
         "torch>=2.6,<2.14",

@@ -20,6 +20,10 @@ Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
 Readout = Literal["expected", "argmax"]
 """What a local judge's likelihoods become: their expectation, or the likeliest score."""
+ExportLayout = Literal[
+    "llava", "sharegpt", "messages", "llamafactory", "ms_swift", "trl", "parquet"
+]
+"""What a subset is written as on request (docs/data.md)."""
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]

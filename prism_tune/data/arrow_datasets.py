@@ -56,7 +56,8 @@ def open_dataset(records: str) -> Dataset:
     except (DatasetGenerationError, DatasetNotFoundError, OSError, *_DAMAGE) as error:
         raise UserError(
             f"data.records: {records!r} is neither a file nor a dataset that can be read: "
-            f"{first_line(error.__cause__ or error)}; check the path or the hub id, the network and HF_TOKEN"
+            f"{first_line(error.__cause__ or error)}; check the path or the hub id, the network "
+            "and HF_TOKEN"
         ) from error
     if isinstance(dataset, DatasetDict):
         splits = ", ".join(f"{records}/{split}" for split in dataset)
