@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
-from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
+from transformers import AutoProcessor, LlavaProcessor, PretrainedConfig, ProcessorMixin
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
+from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
 
 
@@ -23,6 +25,7 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         UserError: no model directory, or no processor in it.
     """
     check_model(config)
+    model_config = _read_config(config)
     options: dict[str, object] = {}
     if importlib.util.find_spec("torchvision") is None:
         options["backend"] = "pil"
@@ -44,7 +47,20 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         _complete_llava(processor, config)
         if config.image_aspect_ratio == "pad":
             _pad_to_square(processor)
+    if model_config is not None:
+        # Not always the processor's own: Gemma 3's names the token that stands before an image's.
+        processor.image_token_id = image_token_id(model_config)
     return processor
+
+
+def _read_config(config: ModelConfig) -> PretrainedConfig | None:
+    """The model's config, of a family that is supported; None for an adapter's directory."""
+    local = Path(config.path)
+    if local.is_dir() and not (local / "config.json").exists():
+        return None
+    model_config = load_model_config(config)
+    family_of(model_config)
+    return model_config
 
 
 def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:

@@ -54,7 +54,7 @@ def load_for_tuning(
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", family.vision_tower, family.projector],
+        llm_int8_skip_modules=["lm_head", family.vision_tower, family.projector, *family.more_projectors],
     )
     return AutoModelForImageTextToText.from_pretrained(
         resolve_source(config),
@@ -105,7 +105,7 @@ def lora_config(found: Parts, training: TrainingConfig) -> LoraConfig:
     goes to `peft.LoraConfig` verbatim and wins.
     """
     others = sorted(_trained_parts(training) - {"language_model"})
-    in_full = [found.names[part] for part in others]
+    in_full = [path for part in others for path in found.names[part]]
     check_lora(training)
     return LoraConfig(
         **{
@@ -147,7 +147,7 @@ def check_tuning(training: TrainingConfig, device: torch.device) -> None:
 
 def lora_targets(found: Parts) -> str:
     """A regular expression that matches exactly the linear layers of the decoder blocks."""
-    root = found.names["language_model"]
+    (root,) = found.names["language_model"]
     linear = {
         _LAYER_INDEX.sub(".#.", f".{name}", count=1)
         for name, module in found.language_model.named_modules()

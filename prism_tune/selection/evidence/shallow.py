@@ -62,7 +62,9 @@ class Extractor:
         self._collate = Collator(processor, model.dtype)
         self._parts = parts(model)
         decoder: Any = self._parts.language_model
-        self._decoder_size = count_parameters(decoder.layers)
+        self._decoder_size = count_parameters(
+            decoder.layers, active=self._parts.active_share
+        )
         self._vision_size = count_parameters(self._parts.vision_tower, self._parts.projector)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:

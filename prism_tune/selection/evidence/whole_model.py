@@ -74,7 +74,7 @@ class WholeModel:
         self._base = found.base
         self.language_model = found.language_model
         decoder: Any = found.language_model
-        self._decoder_size = count_parameters(decoder.layers)
+        self._decoder_size = count_parameters(decoder.layers, active=found.active_share)
         self._vision_size = count_parameters(found.vision_tower, found.projector)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
