@@ -23,8 +23,9 @@ from prism_tune.config.sections import Config
 from prism_tune.data.batching import ModalityLengthSampler
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.errors import UserError
+from prism_tune.models.guards import check_use
 from prism_tune.models.packing import Packing
-from prism_tune.models.tuning import parameter_groups
+from prism_tune.models.tuning import parameter_groups, tuned_parts
 from prism_tune.processes import barrier, is_main
 from prism_tune.training.batches import packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, JsonLog, ProgressLine
@@ -68,6 +69,7 @@ class TuningTrainer(Trainer):
         self._meter = meter
         self._source_losses = SourceLosses(sources)
         self._recent_losses: list[float] = []
+        self._is_checked = False
         self._packing = Packing(options["model"]) if packs_rows(config) else None
         fuses_loss = options["args"].use_liger_kernel  # with the head, inside the model
         super().__init__(compute_loss_func=None if fuses_loss else self._label_loss, **options)
@@ -152,6 +154,9 @@ class TuningTrainer(Trainer):
         The same value and gradients as over all positions: the others carry no loss. The head
         over a 49K vocabulary costs as much as a third of SmolLM2-135M.
         """
+        if not self._is_checked:
+            self._is_checked = True
+            self._check_model(model)
         self._meter.add_batch(inputs)
         sources_BL = take_sources(inputs)
         if self._packing is not None:
@@ -164,6 +169,28 @@ class TuningTrainer(Trainer):
         if sources_BL is not None:
             self._source_losses.add(sources_BL[keep_BL], self._losses_K)
         return result if return_outputs else result[0]
+
+    def _check_model(self, model: Any) -> None:
+        """Before the first step, on the first example with an image: the same in every process.
+
+        Raises:
+            UserError: see `models.guards`.
+        """
+        dataset: Any = self.train_dataset
+        if not dataset.has_image_N.any():
+            return
+        collate: Any = self.data_collator
+        inputs = self._prepare_inputs(collate([dataset[int(dataset.has_image_N.argmax())]]))
+        take_sources(inputs)
+        tuned: Any = self.model
+
+        def forward(given: Any, keep_BL: torch.Tensor) -> torch.Tensor:
+            arguments = given if self._packing is None else self._packing.arguments(given)
+            options = {**arguments, "use_cache": False, "logits_to_keep": keep_BL}
+            logits_KV: torch.Tensor = model(**options).logits
+            return logits_KV
+
+        check_use(forward, inputs, tuned_parts(tuned))
 
     def _label_loss(
         self,
