@@ -41,10 +41,15 @@ def count_parameters(*modules: Any, trained_only: bool = False, active: float = 
     }
     sizes = (
         int(getattr(parameter, "ds_numel", parameter.numel()))
-        * (active if _EXPERTS.search(name) else 1.0)
+        * (active if is_expert(name) else 1.0)
         for name, parameter in parameters.values()
     )
     return round(sum(sizes))
+
+
+def is_expert(parameter_name: str) -> bool:
+    """Whether a parameter belongs to experts that a router chooses from."""
+    return bool(_EXPERTS.search(parameter_name))
 
 
 def active_share(text_config: Any) -> float:

@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
+from prism_tune.errors import UserError
+from prism_tune.features.row_blocks import RowBlocks, default_block_rows
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import Evidence
 from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import cut_subset
+
+_ROUNDING = 64 * float(np.finfo(np.float32).eps)
+"""A difference this much shorter than a feature is rounding noise, as in `features.redundancy`."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def rank_pool(
         scorer: the method.
 
     Raises:
-        UserError: a budget that cannot be met.
+        UserError: a budget that cannot be met, or features that are all the same.
     """
     text_only_N = pool.is_text_only_N
     skipped_N = np.zeros(len(pool), dtype=bool)
@@ -66,6 +71,8 @@ def rank_pool(
     records_M = np.flatnonzero(~text_only_N & ~skipped_N)
     groups_M = sources_N[records_M] if by_source else None
     context = _build_context(config, pool, evidence, records_M, groups_M)
+    if context.features_UD is not None and context.row_M is not None and len(records_M) > 1:
+        _require_varied(context.features_UD, np.unique(context.row_M[context.row_M >= 0]))
     scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
     keep = config.selection.keep
     assert keep is not None  # the scorer has completed the config
@@ -92,6 +99,26 @@ def rank_pool(
     keys = nothing if features is None else features.keys()
     left_out = tuple(skipped.values())
     return Ranking(scores_N, rank_N, selected_N, reasons, keys, left_out, scored.diagnostics)
+
+
+def _require_varied(features_UD: RowBlocks, rows: NDArray[np.int64]) -> None:
+    """Refuse features that are all zero once centred: every score would be equal."""
+    if not len(rows):
+        return
+    first = int(rows[0])
+    first_D = features_UD[slice(first, first + 1)][0].astype(np.float64)
+    zero = _ROUNDING * float(np.linalg.norm(first_D))
+    block = default_block_rows(features_UD.shape[1], features_UD.dtype)
+    for start in range(first, int(rows[-1]) + 1, block):
+        wanted = rows[(rows >= start) & (rows < start + block)] - start
+        block_UD = features_UD[slice(start, start + block)][wanted].astype(np.float64)
+        if not (np.linalg.norm(block_UD - first_D, axis=1) <= zero).all():  # or not finite
+            return
+    raise UserError(
+        f"the features of all image records are the same ({len(rows)} distinct of image and prompt), "
+        "so that centred they are zero and every score is equal: the subset would be a draw; "
+        "pictures that differ, or a model and selection.layer that see them, are needed"
+    )
 
 
 def _build_context(
