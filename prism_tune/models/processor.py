@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor, AutoTokenizer, LlavaProcessor, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    LlavaProcessor,
+    PretrainedConfig,
+    ProcessorMixin,
+)
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
+from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
 
 
@@ -24,6 +32,7 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         UserError: no model directory, or no processor in it.
     """
     check_model(config)
+    model_config = _read_config(config)
     options: dict[str, object] = {}
     if importlib.util.find_spec("torchvision") is None:
         options["backend"] = "pil"
@@ -51,6 +60,9 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         _complete_llava(processor, config)
         if config.image_aspect_ratio != "processor":
             _set_padding(processor, config.image_aspect_ratio == "pad")
+    if model_config is not None:
+        # Not always the processor's own: Gemma 3's names the token that stands before an image's.
+        setattr(processor, "image_token_id", image_token_id(model_config))  # noqa: B010 - not typed
     return processor
 
 
@@ -70,6 +82,16 @@ def load_tokenizer(config: ModelConfig) -> Any:
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.path: {config.path} has no usable tokenizer: {error}") from error
+
+
+def _read_config(config: ModelConfig) -> PretrainedConfig | None:
+    """The model's config, of a family that is supported; None for an adapter's directory."""
+    local = Path(config.path)
+    if local.is_dir() and not (local / "config.json").exists():
+        return None
+    model_config = load_model_config(config)
+    family_of(model_config)
+    return model_config
 
 
 def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
