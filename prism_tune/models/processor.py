@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import (
     AutoProcessor,
-    AutoTokenizer,
     LlavaProcessor,
     PretrainedConfig,
     ProcessorMixin,
@@ -18,6 +17,7 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
+from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -44,7 +44,8 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             **options,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+        reason = explain_tokenizer(error)
+        raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
     if not isinstance(processor, ProcessorMixin):  # what is there of one, when the rest is not
         found = type(processor).__name__
         raise UserError(
@@ -66,7 +67,7 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
     return processor
 
 
-def load_tokenizer(config: ModelConfig) -> Any:
+def load_model_tokenizer(config: ModelConfig) -> Any:
     """The model's tokenizer, also of a directory that has nothing else.
 
     Raises:
@@ -76,12 +77,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
         return load_processor(config).tokenizer
     except UserError:
         check_model(config)
-    try:
-        return AutoTokenizer.from_pretrained(
-            config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable tokenizer: {error}") from error
+    return load_tokenizer(config.path, config.revision, trust_remote_code=config.trust_remote_code)
 
 
 def _read_config(config: ModelConfig) -> PretrainedConfig | None:
