@@ -44,8 +44,14 @@ def data(
 
 def score(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="For example pope.")],
-    predictions: Annotated[Path, typer.Option(help="Answers: LLaVA's jsonl or another layout.")],
-    annotations: Annotated[Path, typer.Option(help="Official annotations: a file or folder.")],
+    predictions: Annotated[
+        list[Path],
+        typer.Option(help="Answers: LLaVA's jsonl or another layout; again for more files."),
+    ],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Official annotations: a file or folder. Reviews and results need none."),
+    ] = None,
     profile: Annotated[Profile, typer.Option(help="Whose prompts and parsers.")] = "llava15",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     output: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks import (
     mmbench,
+    mmbench_cn,
     mme,
     mmmu,
     mmvet,
@@ -16,5 +17,5 @@ from prism_tune.evaluation.benchmarks import (
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (scienceqa, vizwiz, pope, mmvet, mmbench, mme, mmmu, quickstart)
+    for module in (scienceqa, vizwiz, pope, mmvet, mmbench, mmbench_cn, mme, mmmu, quickstart)
 }
