@@ -191,6 +191,8 @@ def _decode_text(text: str) -> bytes | None:
 
 
 def _read_bytes(image: object, where: str) -> bytes | None:
+    if isinstance(image, list):  # the frames of a video: the one in the middle, as LLaVA shows it
+        image = image[len(image) // 2] if image else None
     content = image.get("bytes") if isinstance(image, dict) else image
     if isinstance(content, str):
         return _decode_text(content)

@@ -133,7 +133,7 @@ def test_a_result_folder_of_mme_beside_the_release(tmp_path):
 
 def test_popes_own_lines_are_joined_by_place_and_verified_by_their_questions(tmp_path):
     (tmp_path / "data").mkdir()
-    annotations, answers = write_official("pope", tmp_path / "data")
+    annotations, _ = write_official("pope", tmp_path / "data")
     popular = annotations / "coco_pope_popular.json"
     popular.write_text(popular.read_text().replace("Is there a 3?", "Is there a cup?"))
     rows = [json.loads(line) for line in popular.read_text().splitlines()]

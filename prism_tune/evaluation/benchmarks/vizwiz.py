@@ -39,8 +39,13 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
-from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c, normalize_vizwiz
-from prism_tune.evaluation.metrics import group_credits, mean, percent
+from prism_tune.evaluation.benchmarks.vqa_text import (
+    credit_m4c_both,
+    match_answer,
+    normalize_m4c,
+    normalize_vizwiz,
+)
+from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     Joined,
     find_foreign_prompts,
@@ -74,12 +79,6 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     ]
 
 
-def match_answer(answer: str, references: Sequence[str]) -> float:
-    """Mean over the references of min(1, matches among the others / 3)."""
-    num_matches = list(references).count(answer)
-    return mean(min(1.0, (num_matches - (reference == answer)) / 3) for reference in references)
-
-
 def credit_vizwiz(answer: str, references: Sequence[str]) -> float:
     """The VizWiz API: the answer normalised, the references as they stand."""
     return match_answer(normalize_vizwiz(answer), references)
@@ -88,11 +87,6 @@ def credit_vizwiz(answer: str, references: Sequence[str]) -> float:
 def credit_m4c_first(answer: str, references: Sequence[str]) -> float:
     """LLaVA's route: M4C before the upload, then the VizWiz API."""
     return credit_vizwiz(normalize_m4c(answer), references)
-
-
-def credit_m4c_both(answer: str, references: Sequence[str]) -> float:
-    """lmms-eval: M4C on both sides."""
-    return match_answer(normalize_m4c(answer), [normalize_m4c(text) for text in references])
 
 
 CREDITS: Mapping[Profile, Credit] = {"llava15": credit_vizwiz, "lmms_eval": credit_m4c_both}
