@@ -58,7 +58,9 @@ def find_places(
     for prediction in predictions:
         by_file[prediction.metadata.get(_FILE, "")].append(prediction)
     placed = by_file.pop("", [])
-    splits = {q.category: [p for p in questions if p.category == q.category] for q in questions}
+    splits: dict[str, list[Question]] = defaultdict(list)
+    for question in questions:
+        splits[question.category].append(question)
     orders = [order for n in range(1, len(splits) + 1) for order in permutations(splits, n)]
     for file, answers in by_file.items():
         asked = [fold_text(answer.prompt) for answer in answers]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from prism_tune.evaluation.metrics import mean
 
@@ -54,12 +55,14 @@ CONTRACTIONS = {
 }
 
 
+@lru_cache(maxsize=1 << 16)
 def normalize_m4c(answer: str) -> str:
     """The M4C normal form: what LLaVA uploads to VizWiz, and lmms-eval applies to both sides."""
     tokenized = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return normalize_vizwiz(tokenized.strip())
 
 
+@lru_cache(maxsize=1 << 16)  # ten references a question, and half of them "yes"
 def normalize_vizwiz(answer: str) -> str:
     """The VizWiz API's normal form of a prediction: the same without M4C's first step."""
     words = [_NUMBERS.get(w, w) for w in strip_punctuation(flatten(answer)).lower().split()]
