@@ -36,6 +36,7 @@ setup(
     packages=[*find_packages(include=["prism_tune", "prism_tune.*"]), "prism_tune.configs"],
     package_dir={"prism_tune.configs": "configs"},
     package_data={
+        "prism_tune": ["py.typed", "*.pyi"],
         "prism_tune.configs": ["**/*.yaml", "**/*.json"],
         "prism_tune.report": ["templates/*"],
     },

@@ -104,7 +104,9 @@ class Cell:
         model, data = self.config.model, self.config.data
         values["model.path"] = [model.path, look_at_model(model.path, model.revision)]
         values["data.image_dir"] = [data.image_dir, look_at_images(data.model_dump_json())]
-        values["data.records"] = [data.records, look_at_path(data.records)]
+        own = [f"selection.{name}" for name in ("must_keep", "must_drop", "features_file")]
+        for name in ("data.records", *own):
+            values[name] = [values[name], values[name] and look_at_path(values[name])]
         deepspeed = self.config.training.deepspeed
         found = deepspeed and str(find_file(deepspeed, "deepspeed"))
         values["training.deepspeed"] = [deepspeed, found and look_at_path(found)]

@@ -11,14 +11,18 @@ from prism_tune.errors import UserError
 from prism_tune.models.sentencepiece_files import find_fault
 
 
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory or hub id.
+def load_tokenizer(
+    path: str, revision: str | None = None, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory or hub id, also of one that has nothing else.
 
     Raises:
         UserError: there is none that transformers can read.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{path}: no usable tokenizer: {explain_tokenizer(error)}") from error
     return tokenizer
