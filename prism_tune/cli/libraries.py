@@ -112,7 +112,7 @@ def check_template() -> Check:
 
 def check_tokenizers() -> Check:
     """Tokenizers that come as tokenizer.model alone, as Vicuna's."""
-    from prism_tune.models.sentencepiece_files import find_fault
+    from prism_tune.models.tokenizer import find_fault
 
     name, fault = "SentencePiece tokenizers", find_fault()
     if not fault:

@@ -5,10 +5,13 @@ Vicuna and the first Llamas come with a SentencePiece file, tokenizer.model, and
 
 from __future__ import annotations
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from prism_tune.errors import UserError
-from prism_tune.models.sentencepiece_files import find_fault
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def load_tokenizer(
@@ -19,6 +22,8 @@ def load_tokenizer(
     Raises:
         UserError: there is none that transformers can read.
     """
+    from transformers import AutoTokenizer  # the doctor asks for faults where this fails
+
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
@@ -41,3 +46,22 @@ def explain_tokenizer(error: Exception) -> str:
         f"its tokenizer.model is a SentencePiece file, and {fault}; "
         "pip install --upgrade sentencepiece protobuf"
     )
+
+
+def find_fault() -> str:
+    """What keeps transformers from reading such files; empty where nothing does.
+
+    sentencepiece's module wants a protobuf at least as new as the one that wrote it, and its
+    package does not say so.
+    """
+    try:
+        runtime = import_module("google.protobuf.runtime_version")
+    except ImportError as error:
+        return f"protobuf is missing or old ({error})"
+    try:
+        import_module("sentencepiece.sentencepiece_model_pb2")
+    except ImportError as error:
+        return f"sentencepiece is missing ({error})"
+    except runtime.VersionError as error:
+        return f"protobuf is too old for this sentencepiece ({error})"
+    return ""
