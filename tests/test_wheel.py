@@ -69,13 +69,12 @@ def site(sdist, tmp_path_factory) -> Path:
 
 
 def data_files() -> set[str]:
-    """Everything that people or browsers read, by its place in the package."""
+    """Every file by its place in the package: modules, templates, and what lies in configs/."""
     configs = (path for path in (ROOT / "configs").rglob("*") if path.is_file())
-    templates = (ROOT / "prism_tune/report/templates").iterdir()
-    package = (path for path in (ROOT / "prism_tune").rglob("*.py"))
+    package = (path for path in (ROOT / "prism_tune").rglob("*") if path.is_file())
     return {
         *(f"prism_tune/{path.relative_to(ROOT)}" for path in configs),
-        *(str(path.relative_to(ROOT)) for path in (*templates, *package)),
+        *(str(path.relative_to(ROOT)) for path in package if path.parent.name != "__pycache__"),
     }
 
 
