@@ -134,6 +134,8 @@ def opened_image(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Ima
         with warnings.catch_warnings():
             # The warning at half the limit would be printed once per large, but sound, photograph.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # What is odd about a file's metadata, without the file's name.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
             with Image.open(path if file is None else file) as image:
                 reason = "image_truncated"
                 _check_size(path, image)

@@ -14,6 +14,7 @@ from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
     describe_columns,
+    left_out_notes,
     measurement_notes,
     relative_notes,
     say_verdict,
@@ -210,6 +211,7 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, chosen: st
             *unranked_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
+            *left_out_notes(comparison),
             *measurement_notes(comparison),
             *relative_notes(comparison),
             *spread_notes(comparison),

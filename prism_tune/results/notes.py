@@ -137,6 +137,26 @@ def unranked_notes(comparison: Comparison) -> list[str]:
     return [f"UNRANKED {runs}: {text}." for text, runs in gather_rows(said).items()]
 
 
+def left_out_notes(comparison: Comparison) -> list[str]:
+    """Records that runs could not use, or were told not to, and why."""
+    said = {
+        run.name: "; ".join(
+            f"{stage} without {_list_counts(counts)}"
+            for stage, counts in run.left_out.items()
+            if counts
+        )
+        for row in comparison.rows
+        for run in row.runs
+        if not run.is_untuned
+    }
+    return [f"Left out in {runs}: {text}." for text, runs in gather_rows(said).items()]
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{reason} {number:,}" for reason, number in counts.items())
+    return f"{sum(counts.values()):,} records ({listed})"
+
+
 def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[str]:
     """What the times and C are, and why C is n/a where it is."""
     notes = [

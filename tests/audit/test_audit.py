@@ -71,6 +71,8 @@ def break_everything(folder):
     Image.effect_noise((64, 64), 50).save(images / "half.png")
     (images / "half.png").write_bytes((images / "half.png").read_bytes()[:-500])
     write_bomb(images / "bomb.png")
+    Image.new("F", (8, 8), 0.5).save(images / "depth.tif")
+    Image.new("I;16", (8, 8), 300).save(images / "dark.png")
     (images / "link.png").symlink_to("/etc/hostname")
     twice = make("twin", "<image> twins?")
     records = [
@@ -89,6 +91,8 @@ def break_everything(folder):
         make("image_unreadable", image="html.jpg"),
         make("image_truncated", image="half.png"),
         make("image_bomb", image="bomb.png"),
+        make("image_mode", image="depth.tif"),
+        make("image_16bit", image="dark.png"),
         make("image_wrong_type", image="png.jpg"),
         make("image_animated", image="moving.gif"),
         make("image_aspect_ratio", image="long.png"),
@@ -117,10 +121,10 @@ def test_every_reason_is_found_once_counted_and_listed(open_config, tmp_path, ca
             assert "record 26" in listed[0]["detail"]
         else:
             assert listed[0]["id"] == reason
-    assert summary["num_records"] == 26 + 23
-    assert summary["num_usable"] == 26 + 4 + 2  # as drawn, suspicious, the twin and the cut one
+    assert summary["num_records"] == 26 + 25
+    assert summary["num_usable"] == 26 + 5 + 2  # as drawn, suspicious, the twin and the cut one
     assert summary["per_source"]["shape"] == {"records": 16, "fail": 0, "skip": 0, "keep": 0}
-    assert summary["per_source"]["made"] == {"records": 21, "fail": 15, "skip": 0, "keep": 4}
+    assert summary["per_source"]["made"] == {"records": 23, "fail": 16, "skip": 0, "keep": 5}
     assert summary["per_source"]["images"]["fail"] == 1  # has neither source nor folder
     assert summary["per_source"]["(unreadable)"]["fail"] == 1
     assert summary["lengths"]["num_cut"] == 1

@@ -80,9 +80,8 @@ def test_of_two_records_prism_knows_no_more(workplace, caplog):
     give_sources(workplace, lambda number: f"pair{number // 2}")
     with caplog.at_level("WARNING", logger="prism_tune"):
         result = workplace.select()
-    assert (
-        "12 of 12 image records could not be ranked: sources whose records all have" in caplog.text
-    )
+    said = "12 of 12 image records could not be ranked: all scores they are compared with are equal"
+    assert said in caplog.text
     assert reasons(result) == ["equal_scores"] * 12
 
 
@@ -112,7 +111,12 @@ def test_every_method_on_features_says_what_features_do_not_tell(workplace, scor
     expected[3], expected[5] = "feature_not_finite", "feature_like_all"
     assert reasons(result) == expected
     text = result.manifest["unranked"]["text"]
-    assert text.startswith("2 of 12 image records could not be ranked: features with NaN")
+    assert text == (
+        "2 of 12 image records could not be ranked: features with NaN or infinity (1); "
+        "selection.dtype=float32 may help; features equal to the mean of those they are compared "
+        "with (1); look at their images: blank, or all the same; selection.scope=global compares "
+        "them with more"
+    )
 
 
 def test_correlations_that_do_not_exist(workplace):
