@@ -98,6 +98,7 @@ def _examine(config: Config, run: RunDir, pool: Pool) -> dict[str, Any]:
         "num_text_only": int(pool.is_text_only_N.sum()),
         "num_images": len(pool.unique_images()),
         **count_image_records(pool, findings, policy),
+        "num_moved": pool.num_moved,
         "reasons": reasons,
         "per_source": per_source,
         "lengths": summarise_lengths(lengths_N, config.data.max_length, len(too_long)),

@@ -23,6 +23,7 @@ Readout = Literal["expected", "argmax"]
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -51,18 +52,26 @@ class ModelConfig(Section):
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     template: Template = "vicuna_v1"
-    image_aspect_ratio: Literal["pad", "processor"] = "pad"
+    image_aspect_ratio: Literal["pad", "crop", "processor"] = "pad"
 
 
 class DataConfig(Section):
-    """The pool: LLaVA-style records and the folder their image paths are relative to."""
+    """The pool: its records, and the folder that their image paths are relative to.
+
+    Absolute paths may lead into that folder and into `image_roots`. `image_place: front` moves the
+    `<image>` of a record of one image to the front of its turn, as LLaVA does; `system: drop`
+    leaves the records' own system lines out.
+    """
 
     records: str
     image_dir: str | None = None
+    image_roots: tuple[str, ...] = ()
     prepare: Preparation | None = None
     columns: dict[str, str] = {}
     source: Literal["field", "image_folder"] = "field"
     source_names: dict[str, str] = {}
+    image_place: Literal["front", "keep"] = "front"
+    system: Literal["keep", "drop"] = "keep"
     policy: dict[str, Policy] = {}
     max_length: Count = 2048
     num_workers: Index = 2
@@ -114,6 +123,7 @@ class TrainingConfig(Section):
     deepspeed: str | None = "configs/deepspeed/zero2.json"
     batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
+    validation: Share = 0.0
     hf: dict[str, Any] = {}
 
 

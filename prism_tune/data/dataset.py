@@ -107,9 +107,9 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             ImageError: an image is unusable.
         """
         record = self.pool[index]
-        rendered = render(record.turns, self.template, self.processor)
+        rendered = render(record.turns, self.template, self.processor, system=record.system)
         images = [open_image(path) for path in self.pool.image_paths(index)]
-        example = encode_text(rendered.text, rendered.answer_spans, images, self.processor)
+        example = encode_text(rendered.text, rendered.loss_spans, images, self.processor)
         return self._cut(example)
 
     def _cut(self, example: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -159,16 +159,14 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         bad = self.find_unusable(np.flatnonzero(self.lengths_N > self.max_length).tolist())
         skipped = tuple(bad.values())
         apply_policy("training", skipped, policy)
-        kept = [number for number in range(len(self)) if number not in bad]
-        usable = TuningDataset(
-            self.pool,
-            [self.indices[number] for number in kept],
-            self.processor,
-            self.template,
-            self.max_length,
-        )
-        usable.lengths_N = self.lengths_N[kept]
-        return usable, skipped
+        return self.part([number for number in range(len(self)) if number not in bad]), skipped
+
+    def part(self, numbers: Sequence[int] | NDArray[np.int64]) -> TuningDataset:
+        """Some of the examples; what is known of their lengths goes with them."""
+        indices = [self.indices[number] for number in numbers]
+        part = TuningDataset(self.pool, indices, self.processor, self.template, self.max_length)
+        part.lengths_N = self.lengths_N[numbers]
+        return part
 
 
 def encode_text(

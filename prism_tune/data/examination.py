@@ -15,8 +15,15 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from prism_tune.data.images import ImageError, decode, opened_image, require_file, resolve_image
-from prism_tune.data.pixels import FEWEST_LEVELS, count_levels, has_16_bits
+from prism_tune.data.image_paths import ImageError, ImageFolders
+from prism_tune.data.images import (
+    FEWEST_LEVELS,
+    count_levels,
+    decode,
+    has_16_bits,
+    opened_image,
+    require_file,
+)
 from prism_tune.data.policy import Reason
 
 MAX_ASPECT_RATIO = 20
@@ -47,11 +54,11 @@ class ExaminedImage:
     findings: tuple[Finding, ...]
 
 
-def examine_image(image_dir: Path, name: str) -> ExaminedImage:
+def examine_image(folders: ImageFolders, name: str) -> ExaminedImage:
     """Open one image once, and read its content for the hash and the decoder."""
-    state, digest = read_state(image_dir, name), None
+    state, digest = read_state(folders, name), None
     try:
-        path = resolve_image(image_dir, name)
+        path = folders.resolve(name)
         with _opened_file(path) as file:
             digest = _hash_content(file)
             file.seek(0)
@@ -61,10 +68,10 @@ def examine_image(image_dir: Path, name: str) -> ExaminedImage:
     return ExaminedImage(name, state, digest, findings)
 
 
-def read_state(image_dir: Path, name: str) -> FileState | None:
+def read_state(folders: ImageFolders, name: str) -> FileState | None:
     """Size and modification time, which tell whether an earlier examination still holds."""
     try:
-        state = os.stat(os.path.join(image_dir, name))
+        state = os.stat(folders.locate(name))
     except (OSError, ValueError):
         return None
     return state.st_size, state.st_mtime_ns

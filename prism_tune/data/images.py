@@ -1,4 +1,7 @@
-"""One image file: a safe path in; its RGB image, or what is to be known of it, out.
+"""One image file: a safe path in; its image in 8-bit RGB out, or why there is none.
+
+Values of 16 bits are scaled by `value >> 8`. Floating-point and 32-bit values have no range of
+their own (metres, degrees, counts), so that no scale would be right: they are refused.
 
 Nothing outside the image folder is opened, nothing broken is replaced, no bomb is inflated. Light
 enough to be imported by many worker processes.
@@ -12,14 +15,14 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from prism_tune.data.pixels import find_obstacle, to_rgb
+from prism_tune.data.image_paths import ImageError
 from prism_tune.data.policy import Reason
-from prism_tune.errors import UserError
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit for a decompression bomb error: twice its 89-megapixel warning."""
@@ -41,49 +44,20 @@ _RAISED_BY_DECODERS = (
 )
 """What Pillow's decoders have been seen to raise, or may, for damaged files."""
 
+FEWEST_LEVELS = 64
+"""Of 256 grey levels; an image of 12 bits in 16, scaled, has 16 left and is nearly black."""
+
+_CONVERTED = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+_WIDE = {"PNG", "PPM", "JPEG2000"}
+"""Formats whose integers, where they are wider than a byte, have 16 bits."""
+
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
 
 
-class ImageError(UserError):
-    """An image that cannot be used, with the reason its policy is looked up by."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-
-
-def resolve_image(image_dir: Path, name: str) -> Path:
-    """The path of an image named by a record, certain to lie inside `image_dir`.
-
-    Existence is not checked. Links are followed, and may not lead out of the folder.
-
-    Raises:
-        ImageError: absolute, with `..`, or leading outside through a symbolic link.
-    """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or Path(name).is_absolute() or parts[0] == "/" or ".." in parts or "\0" in name:
-        raise ImageError(
-            "image_outside",
-            f"image {name!r}: expected a path inside data.image_dir ({image_dir}), relative to it "
-            "and without `..`",
-        )
-    root = image_dir.resolve()
-    try:
-        resolved = (root / name).resolve()
-    except (OSError, RuntimeError) as error:  # the latter of a loop of links, before Python 3.13
-        raise ImageError("image_unreadable", f"{image_dir / name}: {_first_line(error)}") from error
-    if not resolved.is_relative_to(root):
-        raise ImageError(
-            "image_outside",
-            f"image {name!r}: a symbolic link leads out of data.image_dir ({image_dir}) to "
-            f"{resolved}; copy the files into it, or set data.image_dir to the real folder",
-        )
-    return resolved
-
-
 def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, upright (see `pixels.py`).
+    """Decode an image file to RGB, upright (see `to_rgb`).
 
     Of an animated image the first frame is taken.
 
@@ -104,6 +78,43 @@ def decode(path: Path, image: Image.Image) -> Image.Image:
     if obstacle := find_obstacle(image):
         raise ImageError("image_mode", f"{path}: {obstacle}")
     return to_rgb(image)
+
+
+def find_obstacle(image: Image.Image) -> str:
+    """Why an image cannot be scaled to 8-bit RGB; empty where it can."""
+    if has_16_bits(image) or image.mode in _CONVERTED or image.mode in _PREMULTIPLIED:
+        return ""
+    if image.mode in ("F", "I"):
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        return f"{kind} values, whose range is not known; save it with 8 or 16 bits a value"
+    return f"pixels of mode {image.mode}; save it as RGB"
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether values are grey, from 0 to 65,535."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in _WIDE)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The upright image in RGB; one without `find_obstacle`, which may be changed in place.
+
+    The EXIF orientation is applied, as viewers do. Transparent pixels keep the colour they have
+    under the transparency.
+    """
+    wide = has_16_bits(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    if wide:
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
+    return image.convert("RGB")
+
+
+def count_levels(image: Image.Image) -> tuple[int, int, int]:
+    """The lowest and highest value of a 16-bit image, and how many grey levels they span in 8."""
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    return low, high, (high >> 8) - (low >> 8) + 1
 
 
 def read_size(path: Path) -> tuple[int, int]:

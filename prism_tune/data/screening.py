@@ -49,6 +49,9 @@ def screen_records(pool: Pool) -> Findings:
     """Duplicates, and everything wrong or odd about the images."""
     found_in = pool.image_index.findings
     found: dict[int, list[Skipped]] = {}
+    for index in pool.unmarked:
+        detail = "no <image> in the turns; its images are put before the first question"
+        found.setdefault(index, []).append(_name(pool, index, "image_unmarked", detail))
     for index in pool.duplicates:
         found.setdefault(index, []).append(
             _name(pool, index, "duplicate", "the images and turns of an earlier record")

@@ -81,6 +81,9 @@ def place(tiny_llava_dir, drawn_pool, tmp_path_factory):
         record["other"] = [human, {**answer, "value": answer["value"] + " indeed"}]
         record["picture"] = record.get("image")
     records[0]["picture"] = "unseen.png"
+    asked = records[1]["conversations"][0]
+    asked["value"] = asked["value"].removeprefix("<image>\n") + "\n<image>"
+    records[3]["system"] = "Be brief."
     draw_image(root / "pool/images/unseen.png", 99)
     (root / "pool/pool.json").write_text(json.dumps(records))
     for folder in ("pope", "other_pope"):
@@ -213,10 +216,13 @@ SECOND: dict[str, Any] = {
     "model.image_aspect_ratio": "processor",
     "data.records": other_records,
     "data.image_dir": other_images,
+    "data.image_roots": ["elsewhere"],
     "data.prepare": "quickstart",
     "data.columns": {"conversations": "other", "image": "picture"},
     "data.source": "image_folder",
     "data.source_names": {"shape": "form"},
+    "data.image_place": "keep",
+    "data.system": "drop",
     "data.policy": {"image_wrong_type": "fail"},
     "data.max_length": 300,
     "data.num_workers": 1,
@@ -246,6 +252,7 @@ SECOND: dict[str, Any] = {
     "training.deepspeed": "configs/deepspeed/zero2.json",
     "training.batching": "random",
     "training.tokens_per_batch": 77,
+    "training.validation": 0.5,
     "training.hf": {"max_steps": 3},
     "evaluation.benchmarks": ["pope", "quickstart"],
     "evaluation.data": lambda place: {
@@ -264,7 +271,7 @@ SECOND: dict[str, Any] = {
 }
 """A second valid value of every field, or what makes one."""
 
-CONTENT_STAYS = {"model.revision"}
+CONTENT_STAYS = {"model.revision", "data.image_roots"}
 """Of fields compared by content: the second value stands for the same content."""
 
 

@@ -11,10 +11,15 @@ import pytest
 from PIL import Image
 
 from prism_tune.data.examination import examine_image
-from prism_tune.data.images import ImageError, open_image, read_size
+from prism_tune.data.image_paths import ImageError, ImageFolders
+from prism_tune.data.images import open_image, read_size
 
 GRADIENT = (np.arange(40 * 32).reshape(32, 40) * 51).astype(np.uint16)
 """0 to 65,229."""
+
+
+def find(folder, name):
+    return [reason for reason, _ in examine_image(ImageFolders(folder), name).findings]
 
 
 def big_endian(path):
@@ -45,12 +50,12 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path, name):
     values = np.asarray(image)
     assert image.mode == "RGB"
     assert np.array_equal(values, np.repeat((GRADIENT >> 8)[..., None], 3, axis=2))
-    assert examine_image(tmp_path, name).findings == ()
+    assert examine_image(ImageFolders(tmp_path), name).findings == ()
 
 
 def test_16_bits_of_which_few_are_used_are_said(tmp_path):
     Image.fromarray(GRADIENT >> 4).save(tmp_path / "x_ray.png")
-    ((reason, detail),) = examine_image(tmp_path, "x_ray.png").findings
+    ((reason, detail),) = examine_image(ImageFolders(tmp_path), "x_ray.png").findings
     assert reason == "image_16bit"
     assert detail.endswith("16-bit values 0 to 4,076, of which 8 bits keep 16 grey levels")
 
@@ -69,7 +74,9 @@ def test_what_has_no_scale_is_refused_alike(tmp_path, name, values, message):
     with pytest.raises(ImageError, match=message) as error:
         open_image(tmp_path / name)
     assert error.value.reason == "image_mode"
-    assert [reason for reason, _ in examine_image(tmp_path, name).findings] == ["image_mode"]
+    assert [reason for reason, _ in examine_image(ImageFolders(tmp_path), name).findings] == [
+        "image_mode"
+    ]
     assert read_size(tmp_path / name) == image.size
 
 
@@ -87,7 +94,7 @@ def test_what_has_no_scale_is_refused_alike(tmp_path, name, values, message):
 def test_other_kinds_keep_their_colour(tmp_path, name, mode, colour, expected):
     Image.new(mode, (4, 2), colour).save(tmp_path / name)
     assert open_image(tmp_path / name).getpixel((0, 0)) == expected
-    assert examine_image(tmp_path, name).findings == ()
+    assert examine_image(ImageFolders(tmp_path), name).findings == ()
 
 
 @pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
@@ -136,7 +143,9 @@ HOSTILE = {
 def test_hostile_files_have_a_reason(tmp_path, name):
     make, expected = HOSTILE[name]
     make(tmp_path / name)
-    assert [reason for reason, _ in examine_image(tmp_path, name).findings] == [expected]
+    assert [reason for reason, _ in examine_image(ImageFolders(tmp_path), name).findings] == [
+        expected
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
@@ -146,7 +155,7 @@ def test_a_closed_folder_is_a_reason(tmp_path):
     Image.new("RGB", (4, 2)).save(folder / "a.png")
     folder.chmod(0o600)
     try:
-        ((reason, _),) = examine_image(tmp_path, "closed/a.png").findings
+        ((reason, _),) = examine_image(ImageFolders(tmp_path), "closed/a.png").findings
     finally:
         folder.chmod(0o700)
     assert reason == "image_unreadable"
@@ -165,7 +174,7 @@ def test_pages_without_end_are_not_counted_to_the_end(tmp_path):
     )
     content = b"II*\0" + struct.pack("<I", 12) + b"\x07\0\0\0" + b"".join(pages)
     (tmp_path / "pages.tif").write_bytes(content)
-    ((reason, detail),) = examine_image(tmp_path, "pages.tif").findings
+    ((reason, detail),) = examine_image(ImageFolders(tmp_path), "pages.tif").findings
     assert reason == "image_animated"
     assert detail.endswith("very many frames; the first is used")
 
@@ -186,7 +195,7 @@ def test_whatever_is_changed_in_a_file_there_is_an_image_or_a_reason(tmp_path, k
         places = rng.integers(0, min(len(content), 200), 4)
         content[places] = rng.integers(0, 256, 4)
         path.write_bytes(content[: rng.integers(1, len(content) + 1)].tobytes())
-        found = examine_image(tmp_path, "a.png")
+        found = examine_image(ImageFolders(tmp_path), "a.png")
         assert found.hash is not None
         assert _outcome(path) in {"RGB", *(reason for reason, _ in found.findings)}
 
