@@ -20,6 +20,10 @@ Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
 Readout = Literal["expected", "argmax"]
 """What a local judge's likelihoods become: their expectation, or the likeliest score."""
+ExportLayout = Literal[
+    "llava", "sharegpt", "messages", "llamafactory", "ms_swift", "trl", "parquet"
+]
+"""What a subset is written as on request (docs/data.md)."""
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -139,12 +143,14 @@ class EvaluationConfig(Section):
     """Which benchmarks to run, and the protocol they share.
 
     `controls` asks every question again without image, or with another question's image.
+    `chat_template` puts the language benchmarks' prompts into `model.template`, too.
     """
 
     benchmarks: tuple[str, ...] = ()
     data: dict[str, BenchmarkData] = {}
     profile: Profile = "llava15"
     controls: tuple[Control, ...] = ()
+    chat_template: bool = False
     batch_size: Count = 8
     dtype: DType = "auto"
 

@@ -16,14 +16,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from prism_tune.data.image_paths import ImageError, ImageFolders
-from prism_tune.data.images import (
-    FEWEST_LEVELS,
-    count_levels,
-    decode,
-    has_16_bits,
-    opened_image,
-    require_file,
-)
+from prism_tune.data.images import decode, opened_image, require_file
+from prism_tune.data.pixels import FEWEST_LEVELS, count_levels, has_16_bits
 from prism_tune.data.policy import Reason
 
 MAX_ASPECT_RATIO = 20

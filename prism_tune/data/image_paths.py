@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.policy import Reason
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 
 _EMBEDDED = re.compile(r"embedded:([0-9a-f]{32}\.\w+)")
 _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -58,17 +58,16 @@ class ImageFolders:
         backslash separates folders, as on Windows, where no file is called so.
 
         Raises:
-            ImageError: with `..`, absolute or leading outside through a symbolic link; a loop of
-                links.
+            ImageError: with `..`, absolute or leading outside through a symbolic link.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if not parts or ".." in parts or "\0" in name or _WINDOWS_DRIVE.match(name):
             raise self._outside(name, "expected a path relative to data.image_dir, without `..`")
-        located = self.locate(name)
+        located = Path(self.locate(name))
         try:
-            resolved = Path(located).resolve()
-        except (OSError, RuntimeError) as error:  # the latter of a loop, before Python 3.13
-            raise ImageError("image_unreadable", f"{located}: {error}") from error
+            resolved = located.resolve()
+        except (OSError, RuntimeError) as error:  # of a loop of links
+            raise ImageError("image_unreadable", f"{located}: {first_line(error)}") from error
         if any(resolved.is_relative_to(folder) for folder in self._resolved):
             return resolved
         if parts[0] == "/":

@@ -1,7 +1,4 @@
-"""One image file: a safe path in; its image in 8-bit RGB out, or why there is none.
-
-Values of 16 bits are scaled by `value >> 8`. Floating-point and 32-bit values have no range of
-their own (metres, degrees, counts), so that no scale would be right: they are refused.
+"""One image file: a safe path in; its RGB image, or what is to be known of it, out.
 
 Nothing outside the image folder is opened, nothing broken is replaced, no bomb is inflated. Light
 enough to be imported by many worker processes.
@@ -18,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from prism_tune.data.image_paths import ImageError
+from prism_tune.data.pixels import find_obstacle, to_rgb
 from prism_tune.data.policy import Reason
+from prism_tune.errors import first_line
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit for a decompression bomb error: twice its 89-megapixel warning."""
@@ -44,20 +42,12 @@ _RAISED_BY_DECODERS = (
 )
 """What Pillow's decoders have been seen to raise, or may, for damaged files."""
 
-FEWEST_LEVELS = 64
-"""Of 256 grey levels; an image of 12 bits in 16, scaled, has 16 left and is nearly black."""
-
-_CONVERTED = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
-_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
-_WIDE = {"PNG", "PPM", "JPEG2000"}
-"""Formats whose integers, where they are wider than a byte, have 16 bits."""
-
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, upright (see `to_rgb`).
+    """Decode an image file to RGB, upright (see `pixels.py`).
 
     Of an animated image the first frame is taken.
 
@@ -78,43 +68,6 @@ def decode(path: Path, image: Image.Image) -> Image.Image:
     if obstacle := find_obstacle(image):
         raise ImageError("image_mode", f"{path}: {obstacle}")
     return to_rgb(image)
-
-
-def find_obstacle(image: Image.Image) -> str:
-    """Why an image cannot be scaled to 8-bit RGB; empty where it can."""
-    if has_16_bits(image) or image.mode in _CONVERTED or image.mode in _PREMULTIPLIED:
-        return ""
-    if image.mode in ("F", "I"):
-        kind = "floating-point" if image.mode == "F" else "32-bit"
-        return f"{kind} values, whose range is not known; save it with 8 or 16 bits a value"
-    return f"pixels of mode {image.mode}; save it as RGB"
-
-
-def has_16_bits(image: Image.Image) -> bool:
-    """Whether values are grey, from 0 to 65,535."""
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in _WIDE)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The upright image in RGB; one without `find_obstacle`, which may be changed in place.
-
-    The EXIF orientation is applied, as viewers do. Transparent pixels keep the colour they have
-    under the transparency.
-    """
-    wide = has_16_bits(image)
-    ImageOps.exif_transpose(image, in_place=True)
-    if wide:
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in _PREMULTIPLIED:
-        image = image.convert(_PREMULTIPLIED[image.mode])
-    return image.convert("RGB")
-
-
-def count_levels(image: Image.Image) -> tuple[int, int, int]:
-    """The lowest and highest value of a 16-bit image, and how many grey levels they span in 8."""
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
-    return low, high, (high >> 8) - (low >> 8) + 1
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -145,8 +98,6 @@ def opened_image(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Ima
         with warnings.catch_warnings():
             # The warning at half the limit would be printed once per large, but sound, photograph.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # What is odd about a file's metadata, without the file's name.
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
             with Image.open(path if file is None else file) as image:
                 reason = "image_truncated"
                 _check_size(path, image)
@@ -157,7 +108,7 @@ def opened_image(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Ima
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            "image_bomb", f"{path}: refused as a decompression bomb: {_first_line(error)}"
+            "image_bomb", f"{path}: refused as a decompression bomb: {first_line(error)}"
         ) from error
     except _RAISED_BY_DECODERS as error:
         raise _name_fault(path, reason, error) from error
@@ -188,7 +139,7 @@ def _name_fault(path: Path, reason: Reason, error: Exception) -> ImageError:
     }[reason]
     if isinstance(error, UnidentifiedImageError):  # it says no more than that
         return ImageError(reason, f"{path}: {problem}")
-    return ImageError(reason, f"{path}: {problem}: {_first_line(error)}")
+    return ImageError(reason, f"{path}: {problem}: {first_line(error)}")
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -196,7 +147,3 @@ def _check_size(path: Path, image: Image.Image) -> None:
     if num_pixels > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         raise ImageError("image_bomb", f"{path}: {size} pixels; refused as a decompression bomb")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

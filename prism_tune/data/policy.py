@@ -48,8 +48,8 @@ Reason = Literal[
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 USABLE: tuple[Reason, ...] = (
-    "image_16bit",
     "image_unmarked",
+    "image_16bit",
     "image_wrong_type",
     "image_animated",
     "image_aspect_ratio",

@@ -1,4 +1,4 @@
-"""What a finished selection leaves behind: scores.parquet, subset.json, manifest.json, a table.
+"""What a finished selection leaves behind: scores.parquet, the subset, manifest.json, a table.
 
 Shape legend: N records of the pool.
 """
@@ -120,11 +120,13 @@ def keep_evidence(run: RunDir, evidence: Mapping[str, Evidence]) -> dict[str, An
 
 
 def _replace_subset(run: RunDir, pool: Pool, kept: list[int]) -> str:
-    """Write the subset, and remove one that an earlier pool left in the other format."""
-    names = ("subset.parquet", "subset.json")
-    new, old = names if pool.format in ("parquet", "dataset") else names[::-1]
-    digest = write_subset(pool, kept, run.selection / new)
-    (run.selection / old).unlink(missing_ok=True)
+    """Write the subset; what an earlier one left, in another format or for others, goes."""
+    path = run.subset_in(pool.format)
+    digest = write_subset(pool, kept, path)
+    for old in run.selection.glob("subset.*"):
+        if old != path:
+            old.unlink()
+    shutil.rmtree(run.exports, ignore_errors=True)
     return digest
 
 

@@ -1,7 +1,7 @@
 """The selection stage: pool and model in, subset out.
 
 Reads `data.records` and, where the scorer needs evidence, the images and the model. Writes
-`runs/<name>/selection/` (scores.parquet, subset.json, manifest.json, evidence/), and fills the
+`runs/<name>/selection/` (scores.parquet, the subset, manifest.json, evidence/), and fills the
 stores of evidence below `<output_dir>/evidence/`.
 """
 

@@ -1,6 +1,6 @@
 """The training stage: the selected records and a model go in, a tuned checkpoint comes out.
 
-Reads `selection/subset.json` (or the pool) and the model; writes `training/` of the run folder, or
+Reads `selection/subset.*` (or the pool) and the model; writes `training/` of the run folder, or
 `training.next/` where a training has finished there. Everything is checked before anything on disk
 is touched, and a finished model is replaced only by another that has finished (`finished.py`).
 """

@@ -11,15 +11,11 @@ import pytest
 from PIL import Image
 
 from prism_tune.data.examination import examine_image
-from prism_tune.data.image_paths import ImageError, ImageFolders
-from prism_tune.data.images import open_image, read_size
+from prism_tune.data.image_paths import ImageFolders
+from prism_tune.data.images import ImageError, open_image, read_size
 
 GRADIENT = (np.arange(40 * 32).reshape(32, 40) * 51).astype(np.uint16)
 """0 to 65,229."""
-
-
-def find(folder, name):
-    return [reason for reason, _ in examine_image(ImageFolders(folder), name).findings]
 
 
 def big_endian(path):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 
@@ -48,8 +48,14 @@ def score(context: ScoringContext) -> ScoredRecords:
 
 
 def correlate_pairs(features_UD: RowBlocks) -> NDArray[np.float64]:
-    """Pearson correlation of the two halves of every row, in float64; NaN where undefined."""
+    """Pearson correlation of the two halves of every row, in float64; NaN where undefined.
+
+    Raises:
+        UserError: rows of an odd width, which have no halves.
+    """
     num_rows, width = features_UD.shape
+    if width % 2:
+        raise UserError(f"alignment: expected two features side by side, got {width} columns")
     block_rows = default_block_rows(width, np.dtype(np.float64))
 
     def visit(blocks: list[tuple[int, int]]) -> NDArray[np.float64]:
