@@ -35,7 +35,7 @@ _REMEDY: dict[Reason, str] = {
     "feature_not_finite": "selection.dtype=float32 may help",
     "feature_like_all": "look at their images: blank, or all the same",
     "no_correlation": "look at their questions and images",
-    "no_score": "selection.dtype=float32 may help",
+    "no_score": "of a loss, selection.dtype=float32 may help",
 }
 _BY_SOURCE: dict[Reason, str] = {
     "alone": "selection.scope=global ranks them, and so do larger sources (data.source, "
