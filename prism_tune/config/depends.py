@@ -22,6 +22,7 @@ Artifact = Literal[
     "subset",
     "model",
     "answers",
+    "language_answers",
 ]
 """What the stages audit, select, train and evaluate leave; `select` leaves evidence, too."""
 
@@ -35,6 +36,7 @@ _STATES: tuple[Artifact, ...] = ("subset", "model", "answers")
 _SUBSET: tuple[Artifact, ...] = ("subset",)
 _MODEL: tuple[Artifact, ...] = ("model",)
 _ANSWERS: tuple[Artifact, ...] = ("answers",)
+_LANGUAGE: tuple[Artifact, ...] = ("language_answers",)
 
 DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "name": _NONE,
@@ -64,10 +66,17 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "data.num_workers": _NONE,
     "selection.scorer": _SUBSET,
     "selection.budget": _SUBSET,
+    "selection.budgets": _SUBSET,
+    "selection.budget_of": _SUBSET,
+    "selection.text_only": _SUBSET,
+    "selection.source_budgets": _SUBSET,
+    "selection.must_keep": _SUBSET,
+    "selection.must_drop": _SUBSET,
     "selection.scope": _SUBSET,
     "selection.centering": _SUBSET,
     "selection.keep": _SUBSET,
     "selection.features": (*_SUBSET, "features"),
+    "selection.features_file": _SUBSET,
     "selection.layer": (*_SUBSET, "features"),
     "selection.pooling": (*_SUBSET, "features"),
     "selection.tokens_per_batch": _NONE,
@@ -81,11 +90,13 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "training.deepspeed": _MODEL,
     "training.batching": _MODEL,
     "training.tokens_per_batch": _MODEL,
+    "training.validation": _MODEL,
     "training.hf": _MODEL,
     "evaluation.benchmarks": _NONE,  # each has results of its own
     "evaluation.data": _ANSWERS,
     "evaluation.profile": _ANSWERS,
     "evaluation.controls": _ANSWERS,
+    "evaluation.chat_template": _LANGUAGE,
     "evaluation.batch_size": _ANSWERS,
     "evaluation.dtype": _ANSWERS,
     "tracking.wandb": _NONE,
@@ -105,6 +116,9 @@ BY_CONTENT = frozenset(
         "data.columns",
         "data.source",
         "data.source_names",
+        "selection.must_keep",
+        "selection.must_drop",
+        "selection.features_file",
         "training.deepspeed",
         "evaluation.data",
     }

@@ -14,11 +14,17 @@ from typing import Any
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.image_paths import find_image_dir
-from prism_tune.data.layouts.columns import COLUMNS, Columns, build_columns
+from prism_tune.data.layouts.columns import (
+    COLUMNS,
+    FLAT_COLUMNS,
+    Columns,
+    build_columns,
+    is_null,
+)
 from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, read_images
 from prism_tune.data.layouts.media import refuse_media, refuse_unread
 from prism_tune.data.layouts.placing import fill_slots, move_to_front, place_images
-from prism_tune.data.layouts.turns import check_filled, read_conversation
+from prism_tune.data.layouts.turns import LOSS_KEYS, check_filled, read_conversation
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import Turn
 
@@ -125,12 +131,14 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
 
 def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """The keys that are not read, those of turns as `turns.<key>`; null counts as nothing."""
-    read = {columns.key(column, raw) for column in COLUMNS}
-    extras = {key: value for key, value in raw.items() if key not in read and value is not None}
     items = columns.find("conversations", raw)
-    for item in items if isinstance(items, list) else []:
-        if isinstance(item, dict):
-            read = {columns.key("role", item), columns.key("text", item)}
+    is_flat = items is None or "question" in columns.configured
+    unread = ("conversations",) if is_flat else FLAT_COLUMNS
+    read = {columns.key(column, raw) for column in COLUMNS if column not in unread}
+    extras = {key: value for key, value in raw.items() if key not in read and not is_null(value)}
+    for item in items if isinstance(items, list) and not is_flat else []:
+        if isinstance(item, dict) and (role := columns.key("role", item)) is not None:
+            read = {role, columns.key("text", item), *LOSS_KEYS}
             extras |= {f"turns.{key}": item[key] for key in item if key not in read}
     return extras
 

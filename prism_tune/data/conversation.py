@@ -176,7 +176,7 @@ def _apply_chat(turns: Sequence[Turn], processor: Any, system: str, *, is_prompt
     messages += [
         {
             "role": "user" if turn.role == "human" else "assistant",
-            "content": _split_content(turn.text)
+            "content": split_content(turn.text)
             if as_parts
             else turn.text.replace(IMAGE_PLACEHOLDER, image_token(processor)),
         }
@@ -194,7 +194,7 @@ def _apply_chat(turns: Sequence[Turn], processor: Any, system: str, *, is_prompt
     return str(text)
 
 
-def _split_content(text: str) -> list[dict[str, str]]:
+def split_content(text: str) -> list[dict[str, str]]:
     """Text as a message's parts: `<image>`, a line break, `what?` -> an image, then `what?`.
 
     The line break that LLaVA puts behind a placeholder is left to the template.

@@ -24,6 +24,7 @@ ReadRecord = tuple[bytes, Any]
 
 _CHUNK_CHARACTERS = 1 << 24
 _LARGEST_RECORD_CHARACTERS = 1 << 26
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 _BLANKS = "\ufeff \t\r\n"
 _ROWS, _ROWS_WITH_BYTES = 1024, 32
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -106,7 +107,8 @@ def _detect_encoding(path: Path) -> str:
 def format_records(raws: Sequence[bytes], file_format: Literal["json", "jsonl"]) -> bytes:
     """The records as one file: a list with a record a line, or JSON lines."""
     if file_format == "jsonl":
-        return b"".join(raw + b"\n" for raw in raws)
+        # A line break in JSON is a blank: in a string it would be written \\n.
+        return b"".join(raw.translate(_ONE_LINE) + b"\n" for raw in raws)
     return b"[\n" + b",\n".join(raws) + b"\n]\n" if raws else b"[]\n"
 
 

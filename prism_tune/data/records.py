@@ -106,6 +106,11 @@ class Pool:
         """The same pool, mapped anew: what was read of this one stays behind with it."""
         return Pool(*self._opened_with)
 
+    @property
+    def config(self) -> DataConfig:
+        """What it was opened with."""
+        return self._opened_with[1]
+
     def __len__(self) -> int:
         return int(self._table.num_rows)
 

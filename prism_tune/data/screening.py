@@ -113,8 +113,13 @@ def judge(pool: Pool, findings: Findings, policy: Mapping[str, str]) -> Verdict:
     return Verdict(skipped)
 
 
-def screen_pool(pool: Pool, config: Config, processor: Any) -> Verdict:
+def screen_pool(pool: Pool, config: Config, processor: Any | None) -> Verdict:
     """Everything: duplicates, images and lengths, under the config's policy.
+
+    Args:
+        pool: the records.
+        config: the model and data sections are read.
+        processor: the model's; without one lengths are not looked at.
 
     Raises:
         UserError: listing records with a reason whose policy is "fail".
@@ -122,6 +127,8 @@ def screen_pool(pool: Pool, config: Config, processor: Any) -> Verdict:
     policy = config.data.policy
     findings = screen_records(pool)
     verdict = judge(pool, findings, policy)
+    if processor is None:
+        return verdict
     usable = verdict.usable(len(pool))
     lengths, too_long = screen_lengths(pool, usable, config, processor)
     verdict = judge(pool, merge(findings, too_long), policy)

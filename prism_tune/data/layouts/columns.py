@@ -40,6 +40,9 @@ _KEYS: dict[Column, tuple[str, ...]] = {
     "choices": ("choices", "options"),
     "history": ("history",),
 }
+FLAT_COLUMNS: tuple[Column, ...] = ("question", "input", "answer", "choices", "history")
+"""In place of turns; not read where there are turns."""
+
 _OF_TURNS: tuple[Column, ...] = ("role", "text")
 _EMPTY: tuple[Any, ...] = ("", [], {})
 

@@ -25,7 +25,7 @@ _TOOL_ROLES = (
     *("tool", "tools", "function", "observation", "ipython", "tool_call", "tool_calls"),
     *("function_call", "tool_response", "tool_result", "function_response"),
 )
-_LOSS_KEYS = ("loss", "weight", "train")
+LOSS_KEYS = ("loss", "weight", "train")
 """ms-swift's, OpenAI's and OpenChat's, and axolotl's: whether a turn is learnt."""
 
 _NUM_USUAL_KEYS = 2
@@ -259,7 +259,7 @@ def _read_further(number: int, item: Mapping[str, Any], role: str) -> bool:
     for key in ("tool_calls", "function_call"):
         if item.get(key):
             raise BadRecordError("tool_turn", f"turn {number}: it calls tools (`{key}`)")
-    for key in _LOSS_KEYS:
+    for key in LOSS_KEYS:
         value = item.get(key)
         if is_null(value) or _ROLES[role] != "gpt":
             continue
