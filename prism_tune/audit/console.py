@@ -80,8 +80,8 @@ def _print_verdict(summary: Mapping[str, Any]) -> None:
     )
     if summary.get("num_moved"):
         console.print(
-            f"<image> goes to the front of its question in {summary['num_moved']:,} records, as in "
-            "LLaVA; data.image_place=keep leaves it",
+            f"<image> goes to the front of its question in {summary['num_moved']:,} of "
+            f"{summary['num_records']:,} records, as in LLaVA; data.image_place=keep leaves it",
             markup=False,
             soft_wrap=True,
         )

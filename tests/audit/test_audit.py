@@ -69,6 +69,7 @@ def break_everything(folder):
     frames[0].save(images / "moving.gif", save_all=True, append_images=frames[1:])
     Image.new("RGB", (200, 4)).save(images / "long.png")
     Image.new("RGB", (8, 8)).save(images / "png.jpg", format="PNG")
+    Image.new("I;16", (4, 2), 9).save(images / "dark.png")
     (images / "html.jpg").write_text("<html>")
     (images / "empty.jpg").touch()
     Image.effect_noise((64, 64), 50).save(images / "half.png")
