@@ -20,8 +20,9 @@ from urllib.parse import unquote_to_bytes
 import pyarrow.parquet as pq
 
 from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.examination import Finding
 from prism_tune.data.image_index import index_images
-from prism_tune.data.images import Finding, ImageError, resolve_image
+from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
@@ -58,7 +59,7 @@ def find_missing(references: Iterable[str], image_dir: Path) -> dict[str, Findin
     faults = {}
     for reference in sorted({r for r in references if not _is_embedded(r)}):
         try:
-            path = resolve_image(image_dir, reference)
+            path = ImageFolders(image_dir).resolve(reference)
             if not path.is_file():
                 raise ImageError("image_missing", f"{path}: no such image file")
         except ImageError as error:
@@ -103,7 +104,8 @@ def _describe_unusable(reference: str, name: str | None) -> Finding:
 
 def _look(folder: Path, names: Mapping[str, str], num_workers: int) -> ImageFiles:
     """`names` maps references to files in `folder`."""
-    index = index_images(folder, sorted(set(names.values())), num_workers=num_workers)
+    folders = ImageFolders(folder)
+    index = index_images(folders, sorted(set(names.values())), num_workers=num_workers)
     unusable = {
         name: next((f for f in findings if f[0] in IMAGE_FAULTS), None)
         for name, findings in index.findings.items()
@@ -111,7 +113,7 @@ def _look(folder: Path, names: Mapping[str, str], num_workers: int) -> ImageFile
     faults = {r: fault for r, name in names.items() if (fault := unusable.get(name))}
     sound = {reference: name for reference, name in names.items() if reference not in faults}
     return ImageFiles(
-        {reference: resolve_image(folder, name) for reference, name in sound.items()},
+        {reference: folders.resolve(name) for reference, name in sound.items()},
         {reference: index.hashes[name] for reference, name in sound.items()},
         faults,
     )

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
+from typing import Any
 
-from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    LlavaProcessor,
+    PretrainedConfig,
+    ProcessorMixin,
+)
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
+from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
+from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -16,13 +25,14 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
 
     LLaVA-1.5 was trained on images padded to a square with the mean colour (official
     `image_aspect_ratio: pad`), but the published processors centre-crop: `do_pad` is off, or the
-    class does not know it. With `image_aspect_ratio: pad` it is switched on; `processor` leaves
-    everything as published.
+    class does not know it. With `image_aspect_ratio: pad` it is switched on; with `crop` off, as
+    LLaVA's own alignment stage has it; `processor` leaves everything as published.
 
     Raises:
         UserError: no model directory, or no processor in it.
     """
     check_model(config)
+    model_config = _read_config(config)
     options: dict[str, object] = {}
     if importlib.util.find_spec("torchvision") is None:
         options["backend"] = "pil"
@@ -34,7 +44,14 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             **options,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+        reason = explain_tokenizer(error)
+        raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
+    if not isinstance(processor, ProcessorMixin):  # what is there of one, when the rest is not
+        found = type(processor).__name__
+        raise UserError(
+            f"model.path: {config.path} has no usable processor: only a {found} is there, and "
+            "images take an image processor and a tokenizer together"
+        )
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and tokenizer.is_fast:
         # The image processor's backend has gone to the tokenizer as well, and would be saved there:
@@ -42,9 +59,35 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         tokenizer.backend = tokenizer.init_kwargs["backend"] = "tokenizers"
     if isinstance(processor, LlavaProcessor):
         _complete_llava(processor, config)
-        if config.image_aspect_ratio == "pad":
-            _pad_to_square(processor)
+        if config.image_aspect_ratio != "processor":
+            _set_padding(processor, config.image_aspect_ratio == "pad")
+    if model_config is not None:
+        # Not always the processor's own: Gemma 3's names the token that stands before an image's.
+        setattr(processor, "image_token_id", image_token_id(model_config))  # noqa: B010 - not typed
     return processor
+
+
+def load_model_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer, also of a directory that has nothing else.
+
+    Raises:
+        UserError: none there.
+    """
+    try:
+        return load_processor(config).tokenizer
+    except UserError:
+        check_model(config)
+    return load_tokenizer(config.path, config.revision, trust_remote_code=config.trust_remote_code)
+
+
+def _read_config(config: ModelConfig) -> PretrainedConfig | None:
+    """The model's config, of a family that is supported; None for an adapter's directory."""
+    local = Path(config.path)
+    if local.is_dir() and not (local / "config.json").exists():
+        return None
+    model_config = load_model_config(config)
+    family_of(model_config)
+    return model_config
 
 
 def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
@@ -60,7 +103,7 @@ def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
         processor.num_additional_image_tokens = int(has_class_token)
 
 
-def _pad_to_square(processor: LlavaProcessor) -> None:
+def _set_padding(processor: LlavaProcessor, pads: bool) -> None:
     image_processor = processor.image_processor
     if not hasattr(image_processor, "do_pad"):
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -68,4 +111,4 @@ def _pad_to_square(processor: LlavaProcessor) -> None:
         settings = image_processor.to_dict()
         settings.pop("image_processor_type", None)
         processor.image_processor = LlavaImageProcessorPil(**settings)
-    processor.image_processor.do_pad = True
+    processor.image_processor.do_pad = pads

@@ -13,13 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from prism_tune.config.sections import DType
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
 from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.tokenizer import load_tokenizer
 
 SCORES = tuple(number / 10 for number in range(11))
 
@@ -33,13 +34,12 @@ class LocalJudge:
         dtype: to compute in.
 
     Raises:
-        UserError: no such model.
+        UserError: no such model, or no tokenizer with it.
     """
 
     def __init__(self, path: str, *, readout: Readout = "expected", dtype: DType = "auto") -> None:
         device = pick_device()
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 path, dtype=resolve_dtype(dtype, device), use_safetensors=True
             )
@@ -48,6 +48,7 @@ class LocalJudge:
                 f"--model: {path!r} is neither a directory with a language model nor a hub id that "
                 "can be reached; for a judge behind an address give --base-url as well"
             ) from error
+        self._tokenizer: Any = load_tokenizer(path)
         self._model = model.to(device).eval()
         self._readout = readout
         self._path = f"{path} (local)"

@@ -82,8 +82,9 @@ def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Ev
         readings.append(fill([store], keys, computation, gathering))
         began = time.perf_counter()
     images, texts = (reading.files for reading in readings)
-    pairs = _skip_unreadable(pool, pairs, images)
-    apply_policy(str(pool.path), list(pairs.skipped.values()), config.data.policy)
+    before, pairs = pairs.skipped, _skip_unreadable(pool, pairs, images)
+    found = [item for index, item in pairs.skipped.items() if index not in before]
+    apply_policy(str(pool.path), found, config.data.policy)
     return Evidence(
         values_UD=_cosines(pairs, len(pool), images, texts)[:, None],
         row_N=np.arange(len(pool)),
@@ -193,4 +194,4 @@ def _normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows_UD / np.linalg.norm(rows_UD, axis=1, keepdims=True)
 
 
-COSINES = EvidenceSource("cosines", _depends, compute_cosines)
+COSINES = EvidenceSource("cosines", _depends, compute_cosines, lambda config: False)
