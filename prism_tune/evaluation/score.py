@@ -193,6 +193,8 @@ def _list_rows(result: Mapping[str, Any], controls: Sequence[str]) -> list[list[
         benchmark = result["benchmark"]
         shown = ["" if value is None else format_metric(benchmark, value) for value in values]
         rows.append(["", name, *shown])
+    if not rows:
+        rows.append(["", "no score: see the notes in results.json"])
     num_skipped = sum(result["provenance"].get("num_skipped", {}).values())
     skipped = f", {num_skipped} skipped" if num_skipped else ""
     rows[0][0] = f"{result['benchmark']} ({result['num_examples']}{skipped})"
