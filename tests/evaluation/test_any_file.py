@@ -214,6 +214,7 @@ PIXEL = (
         (f"data:image/png;base64,{PIXEL[:40]}%", "image_unreadable"),
         ("data:image/png;base64,", "image_missing"),
     ],
+    ids=["base64", "uri", "text", "cut", "empty"],
 )
 def test_an_image_cell_is_base64_or_a_data_uri(tmp_path, cell, fault, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
