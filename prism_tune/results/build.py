@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.results import paper
-from prism_tune.results.columns import COLUMN_SETS, ColumnSet
+from prism_tune.results.columns import COLUMN_SETS, ColumnSet, add_own
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
@@ -144,6 +144,7 @@ def compose_table(table: str, runs: Sequence[FinishedRun], baseline: str | None)
     for run in runs:
         require_evaluated(run)
     columns, rule = _choose_columns(kind, runs)
+    columns = add_own(columns, [run.results for run in runs])
     _check_runs(runs, columns)
     rows = tuple(group_rows(runs))
     if table == "cost":

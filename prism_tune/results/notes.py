@@ -30,8 +30,12 @@ _VERBS: Mapping[Finding, str] = {
 def describe_columns(comparison: Comparison, rule: str) -> str:
     """The column set, why it, and the definition of Rel."""
     scored = ", ".join(column.label for column in comparison.columns.scored)
-    controls = [column.label for column in comparison.columns.columns if column.control]
+    scores = {column.benchmark for column in comparison.columns.scored}
+    others = [column for column in comparison.columns.columns if column.control]
+    controls = [column.label for column in others if column.benchmark in scores]
+    own = [column.label for column in others if column.benchmark not in scores]
     beside = f"; controls, never counted: {', '.join(controls)}" if controls else ""
+    beside += f"; of your own, beside the set and not counted: {', '.join(own)}" if own else ""
     return (
         f"Columns `{comparison.columns.name}` ({rule}). Rel. = 100 x mean over {scored} of score / "
         f"baseline's score{beside}."
