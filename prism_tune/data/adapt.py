@@ -5,8 +5,10 @@ The layouts are told apart by their keys (`layouts/columns.py`); `data.columns` 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -154,7 +156,7 @@ def name_source(adapted: Adapted, config: DataConfig, reading: Reading) -> str:
     source = adapted.source if config.source == "field" else ""
     if not source:
         images = adapted.images
-        source = _image_folder(images[0].name, reading) if images else "text"
+        source = _image_folder(images[0], reading) if images else "text"
     return config.source_names.get(source, source)
 
 
@@ -182,10 +184,9 @@ def _read_label(value: Any) -> str:
     return "" if value is None else str(value).encode(errors="backslashreplace").decode()
 
 
-def _image_folder(image: str, reading: Reading) -> str:
-    if image.startswith(EMBEDDED):
-        return "images"
-    name = _strip(image, reading.roots).replace("\\", "/")
+def _image_folder(image: NamedImage, reading: Reading) -> str:
+    path = image.path if image.name.startswith(EMBEDDED) else image.name
+    name = _strip(path, reading.roots).replace("\\", "/")
     folder, _, rest = name.partition("/")
     if folder and folder[0] != "." and rest:
         return folder
@@ -201,11 +202,21 @@ def _relate(image: NamedImage, reading: Reading) -> NamedImage:
 
 
 def _strip(name: str, folders: tuple[str, ...]) -> str:
-    for folder in folders:
-        inside = name.removeprefix(folder).lstrip("/") if name.startswith(folder) else ""
-        if inside:
-            return inside
+    """A path relative to the first of `folders` it leads into; the name where there is none."""
+    if not name.startswith("/") or "/../" in name:
+        return name
+    folder, _, file = name.rpartition("/")
+    for path in (name, f"{_follow(folder)}/{file}"):
+        for outer in folders:
+            inside = path.removeprefix(outer).lstrip("/") if path.startswith(outer) else ""
+            if inside:
+                return inside
     return name
+
+
+@lru_cache(maxsize=4096)
+def _follow(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _spell(folder: Path) -> tuple[str, ...]:

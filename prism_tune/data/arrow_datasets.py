@@ -71,17 +71,15 @@ def list_files(dataset: Dataset) -> list[tuple[str, int, int]]:
 
 
 def read_rows(dataset: Dataset, records: str) -> Iterator[dict[str, Any]]:
-    """Every row, its images as {bytes, path}; of a webdataset as one record.
+    """Every row, its images as {bytes, path}.
 
     Raises:
         UserError: the files are damaged.
     """
-    is_tar = "__key__" in dataset.column_names
     size = _ROWS_WITH_BYTES if holds_bytes(dataset.features.arrow_schema) else _ROWS
     try:
         for batch in dataset.with_format("arrow").iter(batch_size=size):
-            for row in batch.to_pylist():
-                yield _join_sample(row) if is_tar else row
+            yield from batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"data.records: {records}: damaged: {_first_line(error)}") from error
 
@@ -116,27 +114,6 @@ def _load_hub(records: str) -> Any:
 
     name, _, split = records.partition(":")
     return load_dataset(name, split=split or "train")
-
-
-def _join_sample(row: dict[str, Any]) -> dict[str, Any]:
-    """The files of a webdataset's sample as one record: its JSON, and its images by their names.
-
-    `7.json` with `7.jpg` (or `7.0.jpg`, `7.1.jpg`): the images are those of the record, whatever
-    its JSON calls them.
-    """
-    images = {key: value for key, value in row.items() if _is_image(value)}
-    described = {key: value for key, value in row.items() if key not in images and key != "json"}
-    record = row.get("json")
-    joined = {**described, **(record if isinstance(record, dict) else {})}
-    joined.pop("__url__", None)
-    if images:
-        joined.pop("images", None)
-        joined["image"] = [images[key] for key in sorted(images)]
-    return joined
-
-
-def _is_image(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"bytes", "path"} and bool(value["bytes"])
 
 
 def _first_line(error: Exception) -> str:

@@ -41,6 +41,7 @@ from prism_tune.data.formats import (
     read_parquet,
     read_records,
 )
+from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_json
@@ -108,7 +109,7 @@ class _Source:
 def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _Source:
     def name_images(rows: Iterator[dict[str, Any]]) -> Iterator[ReadRecord]:
         for row in rows:
-            detached = embedded.detach(row, reading.read_keys)
+            detached = embedded.detach(join_sample(row), reading.read_keys)
             yield json.dumps(detached, default=str).encode(), detached
 
     if is_dataset(records):

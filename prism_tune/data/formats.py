@@ -24,11 +24,8 @@ ReadRecord = tuple[bytes, Any]
 
 _CHUNK_CHARACTERS = 1 << 24
 _LARGEST_RECORD_CHARACTERS = 1 << 26
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
-_TOO_LONG = (
-    f"over {_LARGEST_RECORD_CHARACTERS:,} characters, the most that a record of a JSON list may "
-    "have; a quote or a bracket may be missing; as JSON lines, records of any length are read"
-)
+_ONE_LINE = bytes.maketrans(b"
+", b"  ")
 _BLANKS = "\ufeff \t\r\n"
 _ROWS, _ROWS_WITH_BYTES = 1024, 32
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -180,7 +177,11 @@ class _Window:
                 if self._at_end or not isinstance(error, json.JSONDecodeError):
                     raise self._broken(_explain(error)) from error
                 if len(self._text) - self._start > _LARGEST_RECORD_CHARACTERS:
-                    raise self._broken(_TOO_LONG) from error
+                    raise self._broken(
+                        f"over {_LARGEST_RECORD_CHARACTERS:,} characters, the most that a record "
+                        "of a JSON list may have; a quote or a bracket may be missing; as JSON "
+                        "lines, records of any length are read"
+                    ) from error
                 self._refill()
                 continue
             if end < len(self._text) or self._at_end:

@@ -83,7 +83,7 @@ def place(tiny_llava_dir, drawn_pool, tmp_path_factory):
     records[0]["picture"] = "unseen.png"
     asked = records[1]["conversations"][0]
     asked["value"] = asked["value"].removeprefix("<image>\n") + "\n<image>"
-    records[1]["system"] = "Be brief."
+    records[3]["system"] = "Be brief."
     draw_image(root / "pool/images/unseen.png", 99)
     (root / "pool/pool.json").write_text(json.dumps(records))
     for folder in ("pope", "other_pope"):

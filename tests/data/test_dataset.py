@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from support.tiny import build_processor, build_tokenizer, draw_image
+from support.tiny import CHAT_TEMPLATE, build_processor, build_tokenizer, draw_image
+from support.tiny_processors import TINY_PROCESSORS
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.dataset import TuningDataset, check_label_share
@@ -205,3 +206,38 @@ def test_label_share_is_plausible_from_5_to_99_5_percent(num_masked, num_labels,
     else:
         with pytest.raises(UserError, match=r"expected 5 % to 99\.5 %"):
             check_label_share([example])
+
+
+def test_a_records_own_system_line_is_read_and_counted(tmp_path, processor):
+    record = {**make("<image>\nx?", "y"), "system": "Be brief."}
+    dataset = build(tmp_path, processor, record, make("<image>\nx?", "y"))
+    example = dataset[0]
+    decoded = processor.tokenizer.decode(example["input_ids"])
+    assert decoded.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<image>")
+    assert labelled(processor, example) == ["y<|im_end|>"]
+    assert dataset.lengths_N.tolist() == [len(example["input_ids"]), len(dataset[1]["input_ids"])]
+    assert dataset.lengths_N[0] > dataset.lengths_N[1]
+
+
+@pytest.mark.parametrize("template", ["chatml", "vicuna_v1", "processor"])
+def test_an_answer_without_loss_has_no_labels(tmp_path, processor, template):
+    record = make("<image>\nx?", "yes", "y?", "no")
+    record["conversations"][1]["loss"] = False
+    dataset = build(tmp_path, processor, record, template=template)
+    (learnt,) = labelled(processor, dataset[0])
+    assert learnt.strip().startswith("no")
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_every_familys_own_template_renders_system_lines(tmp_path, family):
+    processor = TINY_PROCESSORS[family]()
+    processor.chat_template = CHAT_TEMPLATE.replace("<image>", processor.image_token)
+    records = [{**make("<image>\nx?", "y"), "system": "Be brief."}, make("<image>\nx?", "y")]
+    dataset = build(tmp_path, processor, *records, template="processor", max_length=4096)
+    own, other = dataset[0], dataset[1]
+    assert "Be brief." in processor.tokenizer.decode(own["input_ids"])
+    assert (
+        own["labels"][own["labels"] != -100].tolist()
+        == other["labels"][other["labels"] != -100].tolist()
+    )
+    assert dataset.lengths_N.tolist() == [len(own["input_ids"]), len(other["input_ids"])]

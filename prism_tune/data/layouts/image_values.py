@@ -42,10 +42,14 @@ _LONGEST_FILE_NAME = 255
 
 
 class NamedImage(NamedTuple):
-    """An image of a record; `content` where the record holds it."""
+    """An image of a record; `content` where the record holds it.
+
+    `path`: what such an image is called beside its content, or "".
+    """
 
     name: str
     content: bytes | None = None
+    path: str = ""
 
 
 def read_images(value: Any, columns: Columns) -> tuple[NamedImage, ...]:
@@ -102,7 +106,9 @@ def _read_dictionary(value: Mapping[str, Any], where: str) -> NamedImage | None:
             continue
         if key in {"base64", "data"} and isinstance(given, str) and not given.startswith("data:"):
             return name_content(_decode(given, where))
-        return read_image(given, where)
+        image = read_image(given, where)
+        path = value.get("path")
+        return image._replace(path=path) if image and isinstance(path, str) else image
     if any(key in value for key in _IN_DICTIONARY):
         return None
     raise _no_image(value, where)
@@ -112,7 +118,7 @@ def _read_text(value: str, where: str) -> NamedImage:
     if value.startswith("data:"):
         return _read_data_uri(value, where)
     if value.startswith("file://"):
-        path = unquote(value.removeprefix("file://").removeprefix("localhost/"))
+        path = unquote(re.sub(r"^file://(localhost(?=/))?", "", value))
         value = path[1:] if re.match(r"/[A-Za-z]:[\\/]", path) else path
     elif "://" in value and _REMOTE.match(value):
         raise BadRecordError(

@@ -137,7 +137,7 @@ def _split_pair(item: Any) -> list[dict[str, Any]]:
 
 def _read_flat(raw: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]]:
     """Question and answer as turns, behind those of `history`."""
-    question, answer = columns.find("question", raw), _name_answer(columns.find("answer", raw))
+    question, answer = columns.find("question", raw), _name_answer(raw, columns)
     if question is None or answer is None:
         missing = columns.name("question" if question is None else "answer")
         raise BadRecordError("no_conversations", f"{missing}: expected text, got None")
@@ -161,9 +161,13 @@ def _has_input(raw: Mapping[str, Any], columns: Columns) -> bool:
     return "input" in columns.configured or columns.key("question", raw) == "instruction"
 
 
-def _name_answer(answer: Any) -> Any:
+def _name_answer(raw: Mapping[str, Any], columns: Columns) -> Any:
     """An answer in a column of its own may be a number, or the only one of a list."""
-    if isinstance(answer, list) and len(answer) == 1:
+    answer = columns.find("answer", raw)
+    if isinstance(answer, list):
+        if len(answer) != 1:
+            expected = f"{columns.name('answer')}: expected one answer"
+            raise BadRecordError("bad_field", f"{expected}, got {len(answer)}: {shorten(answer)}")
         answer = answer[0]
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
     return str(answer) if is_number else answer
