@@ -24,8 +24,7 @@ ReadRecord = tuple[bytes, Any]
 
 _CHUNK_CHARACTERS = 1 << 24
 _LARGEST_RECORD_CHARACTERS = 1 << 26
-_ONE_LINE = bytes.maketrans(b"
-", b"  ")
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 _BLANKS = "\ufeff \t\r\n"
 _ROWS, _ROWS_WITH_BYTES = 1024, 32
 _BLANK = re.compile(r"[ \t\r\n]*")
