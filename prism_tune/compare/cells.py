@@ -103,7 +103,8 @@ class Cell:
         model, data = self.config.model, self.config.data
         values["model.path"] = [model.path, look_at_model(model.path, model.revision)]
         values["data.image_dir"] = [data.image_dir, look_at_images(data.model_dump_json())]
-        for name in ("data.records", "training.deepspeed"):
+        own = [f"selection.{name}" for name in ("must_keep", "must_drop", "features_file")]
+        for name in ("data.records", "training.deepspeed", *own):
             values[name] = [values[name], values[name] and look_at_path(values[name])]
         asked = self.config.evaluation.data
         names = [asked[n].annotations for n in self.config.evaluation.benchmarks if n in asked]

@@ -88,6 +88,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "training.deepspeed": _MODEL,
     "training.batching": _MODEL,
     "training.tokens_per_batch": _MODEL,
+    "training.validation": _MODEL,
     "training.hf": _MODEL,
     "evaluation.benchmarks": _NONE,  # each has results of its own
     "evaluation.data": _ANSWERS,

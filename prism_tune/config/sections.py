@@ -27,6 +27,7 @@ ExportLayout = Literal[
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -55,7 +56,7 @@ class ModelConfig(Section):
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     template: Template = "vicuna_v1"
-    image_aspect_ratio: Literal["pad", "processor"] = "pad"
+    image_aspect_ratio: Literal["pad", "crop", "processor"] = "pad"
 
 
 class DataConfig(Section):
@@ -126,6 +127,7 @@ class TrainingConfig(Section):
     deepspeed: str | None = "configs/deepspeed/zero2.json"
     batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
+    validation: Share = 0.0
     hf: dict[str, Any] = {}
 
 

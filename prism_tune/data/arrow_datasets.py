@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune.data.formats import holds_bytes
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,7 +56,8 @@ def open_dataset(records: str) -> Dataset:
     except (DatasetGenerationError, DatasetNotFoundError, OSError, *_DAMAGE) as error:
         raise UserError(
             f"data.records: {records!r} is neither a file nor a dataset that can be read: "
-            f"{_first_line(error)}; check the path or the hub id, the network and HF_TOKEN"
+            f"{first_line(error.__cause__ or error)}; check the path or the hub id, the network "
+            "and HF_TOKEN"
         ) from error
     if isinstance(dataset, DatasetDict):
         splits = ", ".join(f"{records}/{split}" for split in dataset)
@@ -81,7 +82,9 @@ def read_rows(dataset: Dataset, records: str) -> Iterator[dict[str, Any]]:
         for batch in dataset.with_format("arrow").iter(batch_size=size):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"data.records: {records}: damaged: {_first_line(error)}") from error
+        raise UserError(
+            f"data.records: {records}: damaged: {first_line(error.__cause__ or error)}"
+        ) from error
 
 
 def take_rows(dataset: Dataset, positions: Sequence[int]) -> bytes:
@@ -114,9 +117,3 @@ def _load_hub(records: str) -> Any:
 
     name, _, split = records.partition(":")
     return load_dataset(name, split=split or "train")
-
-
-def _first_line(error: Exception) -> str:
-    """Of the error, or of what it was raised from, which says more."""
-    told = error.__cause__ or error
-    return (str(told).splitlines() or [type(told).__name__])[0]

@@ -20,8 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune.data.convert import cache_root
+from prism_tune.data.examination import (
+    ExaminedImage,
+    FileState,
+    Finding,
+    examine_image,
+    read_state,
+)
 from prism_tune.data.image_paths import ImageFolders
-from prism_tune.data.images import ExaminedImage, FileState, Finding, examine_image, read_state
 from prism_tune.data.policy import REASONS
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_atomic
@@ -33,7 +39,7 @@ _FEWEST_FOR_PROCESSES = 512  # below, starting them takes longer than the work
 _NUM_THREADS = 8  # a `stat` waits for the disk, or the network
 _NAMES_PER_TASK = 64
 _NAMES_PER_SAVE = 20_000  # what a kill can lose
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),

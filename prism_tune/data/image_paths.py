@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.policy import Reason
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 
 _EMBEDDED = re.compile(r"embedded:([0-9a-f]{32}\.\w+)")
 _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -63,7 +63,11 @@ class ImageFolders:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if not parts or ".." in parts or "\0" in name or _WINDOWS_DRIVE.match(name):
             raise self._outside(name, "expected a path relative to data.image_dir, without `..`")
-        resolved = Path(self.locate(name)).resolve()
+        located = Path(self.locate(name))
+        try:
+            resolved = located.resolve()
+        except (OSError, RuntimeError) as error:  # of a loop of links
+            raise ImageError("image_unreadable", f"{located}: {first_line(error)}") from error
         if any(resolved.is_relative_to(folder) for folder in self._resolved):
             return resolved
         if parts[0] == "/":

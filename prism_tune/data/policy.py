@@ -37,6 +37,8 @@ Reason = Literal[
     "image_unreadable",
     "image_truncated",
     "image_bomb",
+    "image_mode",
+    "image_16bit",
     "image_wrong_type",
     "image_animated",
     "image_aspect_ratio",
@@ -47,6 +49,7 @@ Reason = Literal[
 REASONS: tuple[Reason, ...] = get_args(Reason)
 USABLE: tuple[Reason, ...] = (
     "image_unmarked",
+    "image_16bit",
     "image_wrong_type",
     "image_animated",
     "image_aspect_ratio",

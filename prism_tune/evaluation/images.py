@@ -19,9 +19,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.examination import Finding
 from prism_tune.data.image_index import index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders
-from prism_tune.data.images import Finding
 from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint

@@ -17,8 +17,8 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
 
     LLaVA-1.5 was trained on images padded to a square with the mean colour (official
     `image_aspect_ratio: pad`), but the published processors centre-crop: `do_pad` is off, or the
-    class does not know it. With `image_aspect_ratio: pad` it is switched on; `processor` leaves
-    everything as published.
+    class does not know it. With `image_aspect_ratio: pad` it is switched on; with `crop` off, as
+    LLaVA's own alignment stage has it; `processor` leaves everything as published.
 
     Raises:
         UserError: no model directory, or no processor in it.
@@ -49,8 +49,8 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         tokenizer.backend = tokenizer.init_kwargs["backend"] = "tokenizers"
     if isinstance(processor, LlavaProcessor):
         _complete_llava(processor, config)
-        if config.image_aspect_ratio == "pad":
-            _pad_to_square(processor)
+        if config.image_aspect_ratio != "processor":
+            _set_padding(processor, config.image_aspect_ratio == "pad")
     return processor
 
 
@@ -85,7 +85,7 @@ def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
         processor.num_additional_image_tokens = int(has_class_token)
 
 
-def _pad_to_square(processor: LlavaProcessor) -> None:
+def _set_padding(processor: LlavaProcessor, pads: bool) -> None:
     image_processor = processor.image_processor
     if not hasattr(image_processor, "do_pad"):
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -93,4 +93,4 @@ def _pad_to_square(processor: LlavaProcessor) -> None:
         settings = image_processor.to_dict()
         settings.pop("image_processor_type", None)
         processor.image_processor = LlavaImageProcessorPil(**settings)
-    processor.image_processor.do_pad = True
+    processor.image_processor.do_pad = pads

@@ -32,7 +32,7 @@ def describe_record(
     record: Record, max_turns: int = CHUNK_TURNS, max_characters: int = CHUNK_CHARACTERS
 ) -> Card:
     """The card of a record; its own system line comes first, as a turn of that role."""
-    spoken = [(turn.role, turn.text) for turn in record.turns]
+    spoken: list[tuple[str, str]] = [(turn.role, turn.text) for turn in record.turns]
     if record.system:
         spoken = [("system", record.system), *spoken]
     turns = [[role, shorten(text, max_characters)] for role, text in spoken[:max_turns]]

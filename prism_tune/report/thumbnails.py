@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from prism_tune.data.image_paths import ImageError, ImageFolders
-from prism_tune.data.images import opened_image
+from prism_tune.data.images import decode, opened_image
 from prism_tune.data.records import Pool
 from prism_tune.report.spawned import map_spawned
 from prism_tune.results.runs import FinishedRun
@@ -69,8 +69,6 @@ def _draw(folders: ImageFolders, name: str) -> tuple[bytes, str]:
         return _encode(_shrink(folders.resolve(name))), ""
     except ImageError as error:
         return _draw_text(error.reason.replace("_", " ")), error.reason
-    except (OSError, RuntimeError):  # a name that is too long; a loop of links before Python 3.13
-        return _draw_text("image unreadable"), "image_unreadable"
 
 
 def _shrink(path: Path) -> Image.Image:
@@ -79,9 +77,9 @@ def _shrink(path: Path) -> Image.Image:
         if image.width * image.height > _MAX_DECODED_PIXELS:
             size = f"{image.width} x {image.height}"
             raise ImageError("image_bomb", f"{path}: {size} pixels are too many for a thumbnail")
-        small = image.convert("RGB")
+        small = decode(path, image)
         small.thumbnail((SIDE_PIXELS, SIDE_PIXELS), reducing_gap=2.0)
-        return ImageOps.exif_transpose(small)
+        return small
 
 
 def _draw_text(text: str) -> bytes:

@@ -20,6 +20,7 @@ from prism_tune.results.notes import (
     spread_notes,
     stale_notes,
     time_notes,
+    unranked_notes,
 )
 from prism_tune.results.paper import PaperTable
 from prism_tune.results.relative import check_comparable
@@ -206,6 +207,7 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, chosen: st
         },
         notes=(
             *stale_notes(comparison),
+            *unranked_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
             *measurement_notes(comparison),

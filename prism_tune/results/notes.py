@@ -126,6 +126,17 @@ def stale_notes(comparison: Comparison) -> list[str]:
     ]
 
 
+def unranked_notes(comparison: Comparison) -> list[str]:
+    """Runs whose selector could not rank all records."""
+    said = {
+        run.name: (run.manifest or {}).get("unranked", {}).get("text", "")
+        for row in comparison.rows
+        for run in row.runs
+        if run.is_selected
+    }
+    return [f"UNRANKED {runs}: {text}." for text, runs in gather_rows(said).items()]
+
+
 def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[str]:
     """What the times and C are, and why C is n/a where it is."""
     notes = [

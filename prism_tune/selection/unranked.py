@@ -42,7 +42,7 @@ _WHAT: dict[Reason, tuple[str, str]] = {
         "look at their questions and images",
     ),
     "no_score": (
-        "no finite score, so they come last",
+        "no finite score or loss, so they come last",
         "selection.dtype=float32 may help; look at their answers",
     ),
     "equal_scores": (
@@ -64,7 +64,8 @@ def name_unranked(
         values_M: the scores.
         groups_M: what is cut apart; None: nothing.
     """
-    masks = {"no_score": ~np.isfinite(values_M), **found, **_look_at_groups(values_M, groups_M)}
+    masks = {**found, **_look_at_groups(values_M, groups_M)}
+    masks["no_score"] = found.get("no_score", False) | ~np.isfinite(values_M)
     names: list[Reason | None] = [None] * len(values_M)
     for reason in reversed(get_args(Reason)):
         for index in np.flatnonzero(masks.get(reason, ())).tolist():

@@ -252,6 +252,7 @@ SECOND: dict[str, Any] = {
     "training.deepspeed": "configs/deepspeed/zero2.json",
     "training.batching": "random",
     "training.tokens_per_batch": 77,
+    "training.validation": 0.5,
     "training.hf": {"max_steps": 3},
     "evaluation.benchmarks": ["pope", "quickstart"],
     "evaluation.data": lambda place: {

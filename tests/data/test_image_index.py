@@ -12,9 +12,9 @@ from PIL import Image
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data import image_index
+from prism_tune.data.examination import examine_image
 from prism_tune.data.image_index import index_images
 from prism_tune.data.image_paths import ImageFolders
-from prism_tune.data.images import examine_image
 from prism_tune.data.records import open_pool
 
 

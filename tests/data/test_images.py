@@ -7,8 +7,9 @@ import zlib
 import pytest
 from PIL import Image
 
+from prism_tune.data.examination import examine_image
 from prism_tune.data.image_paths import ImageError, ImageFolders
-from prism_tune.data.images import examine_image, open_image
+from prism_tune.data.images import open_image
 
 
 def save(path, size=(4, 2), mode="RGB", colour=(255, 0, 0), **options):

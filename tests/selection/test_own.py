@@ -136,7 +136,7 @@ def test_a_record_without_a_number_comes_last_and_is_said(workplace, nowhere, ca
     with caplog.at_level("WARNING", logger="prism_tune"):
         result = workplace.select(**nowhere, selection__scorer="file", selection__options=options)
     assert not {"shape-15", "shape-13"} & set(kept(result))
-    assert "2 of 24 image records could not be ranked: no finite score" in caplog.text
+    assert "2 of 24 image records could not be ranked: no finite score or loss" in caplog.text
     rows = {row["id"]: row for row in result.scores}
     assert (rows["shape-15"]["score"], rows["shape-15"]["unranked"]) == (None, "no_score")
     assert result.manifest["unranked"]["reasons"]["no_score"]["sources"] == {"shape": 2}

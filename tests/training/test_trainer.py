@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from prism_tune.config.sections import ModelConfig
+from prism_tune.data.labels import select_labelled
 from prism_tune.models.load import load_model
-from prism_tune.training.trainer import TuningTrainer, select_labelled
+from prism_tune.training.trainer import TuningTrainer
 
 pytestmark = pytest.mark.slow  # seconds each
 
@@ -180,7 +181,7 @@ def test_losses_are_those_of_plain_transformers_on_the_same_batches(make_run):
     plain = Trainer(
         model=prepare_tuning(base, config.training, weights_dtype=torch.float32),
         args=training_arguments(config, run, device=cpu, dtype=torch.float32),
-        train_dataset=build_examples(config, run, processor)[0],
+        train_dataset=build_examples(config, run, processor).trained,
         data_collator=Collator(processor),
     )
     plain.train()

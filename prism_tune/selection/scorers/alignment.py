@@ -43,7 +43,8 @@ def score(context: ScoringContext) -> ScoredRecords:
     values_M = correlate_pairs(features_UD)[row_M]
     undefined_M = ~np.isfinite(values_M)
     values_M[undefined_M] = 0.0
-    return ScoredRecords(values_M, {"num_without_correlation": int(undefined_M.sum())})
+    counts = {"num_without_correlation": int(undefined_M.sum())}
+    return ScoredRecords(values_M, counts, {"no_correlation": undefined_M})
 
 
 def correlate_pairs(features_UD: RowBlocks) -> NDArray[np.float64]:

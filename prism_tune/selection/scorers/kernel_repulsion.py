@@ -35,7 +35,7 @@ from prism_tune.selection.scorers.kernel import KernelOptions, fit_kernel
 from prism_tune.selection.scorers.kernel_density import FloatArray, KernelFeatures
 from prism_tune.selection.scorers.kernel_prism import race
 from prism_tune.selection.scorers.pick_order import IntArray, rank_picks
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
 _FIRST_FRACTION = 0.02
@@ -68,7 +68,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         records, row_N = _records_of(members, of_record_M)
         at = pick_repelled(keys_M[records], row_N, features, wanted, options.beta)
         picks.append(records[at])
-    return rank_picks(len(hashes_M), picks, kernel.diagnostics)
+    return rank_picks(len(hashes_M), picks, kernel.diagnostics, mark_rows(kernel.reduced, pairs))
 
 
 def _records_of(members: IntArray, of_record_M: IntArray) -> tuple[IntArray, IntArray]:

@@ -23,8 +23,9 @@ from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
 from prism_tune.selection.options import ScorerOptions, read_options
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
+from prism_tune.selection.unranked import Unranked
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -55,18 +56,21 @@ def score_picks(context: ScoringContext, choose_next: ChooseNext) -> ScoredRecor
         rng = np.random.default_rng(context.config.seed)
         picks = pick(reduced.values_PK[at], pairs.count_P[at], wanted, choose_next, rng)
         chosen.append(first_P[at[picks]])
-    return rank_picks(len(uids), chosen, reduced.diagnostics)
+    return rank_picks(len(uids), chosen, reduced.diagnostics, mark_rows(reduced, pairs))
 
 
 def rank_picks(
-    num_records: int, picks: Sequence[IntArray], diagnostics: Mapping[str, Any]
+    num_records: int,
+    picks: Sequence[IntArray],
+    diagnostics: Mapping[str, Any],
+    unranked: Unranked,
 ) -> ScoredRecords:
     """Places as scores: each group's picked records in their order, then all others together."""
     num_picked = sum(len(chosen) for chosen in picks)
     values_M = np.full(num_records, float(num_picked))
     for chosen in picks:
         values_M[chosen] = np.arange(len(chosen))
-    return ScoredRecords(values_M, {**diagnostics, "num_picked": num_picked})
+    return ScoredRecords(values_M, {**diagnostics, "num_picked": num_picked}, unranked)
 
 
 def pick(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
+from prism_tune.features.reduction import ReducedFeatures
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs, pair_rows
 from prism_tune.selection.evidence.source import EvidenceSource
@@ -76,6 +77,14 @@ class ScoredRecords:
     values_M: NDArray[np.float64]
     diagnostics: dict[str, Any]
     unranked: Unranked = field(default_factory=dict)
+
+
+def mark_rows(reduced: ReducedFeatures, pairs: RowPairs) -> Unranked:
+    """The records whose reduced feature is a row of zeros."""
+    return {
+        "feature_not_finite": pairs.spread(reduced.non_finite_P),
+        "feature_like_all": pairs.spread(reduced.zero_P),
+    }
 
 
 @dataclass(frozen=True)
