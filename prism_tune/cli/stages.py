@@ -83,3 +83,15 @@ def show(
     from prism_tune.config.load import load_config, render_config
 
     typer.echo(render_config(load_config(config, overrides or []), key))
+
+
+def presets() -> None:
+    """List what ships with prism_tune: configs for every verb, and DeepSpeed files."""
+    from prism_tune.config.presets import PREFIX, describe_preset, list_presets
+
+    configs = list_presets("experiments")
+    width = max(map(len, configs)) + len(PREFIX)
+    for name, path in configs.items():
+        typer.echo(f"{PREFIX + name:{width}}  {describe_preset(path)}")
+    typer.echo("\nDeepSpeed files, for training.deepspeed:")
+    typer.echo("  ".join(PREFIX + name for name in list_presets("deepspeed")))

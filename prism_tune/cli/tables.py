@@ -19,7 +19,8 @@ def tables(
     table: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help="main, cost, ablation, models, visionflan or language."
+            metavar="TABLE",
+            help="main, cost, ablation, models, visionflan, studies or language.",
         ),
     ],
     more_runs: Annotated[

@@ -22,6 +22,7 @@ Artifact = Literal[
     "subset",
     "model",
     "answers",
+    "language_answers",
 ]
 """What the stages audit, select, train and evaluate leave; `select` leaves evidence, too."""
 
@@ -35,6 +36,7 @@ _STATES: tuple[Artifact, ...] = ("subset", "model", "answers")
 _SUBSET: tuple[Artifact, ...] = ("subset",)
 _MODEL: tuple[Artifact, ...] = ("model",)
 _ANSWERS: tuple[Artifact, ...] = ("answers",)
+_LANGUAGE: tuple[Artifact, ...] = ("language_answers",)
 
 DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "name": _NONE,
@@ -94,6 +96,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "evaluation.data": _ANSWERS,
     "evaluation.profile": _ANSWERS,
     "evaluation.controls": _ANSWERS,
+    "evaluation.chat_template": _LANGUAGE,
     "evaluation.batch_size": _ANSWERS,
     "evaluation.dtype": _ANSWERS,
     "tracking.wandb": _NONE,

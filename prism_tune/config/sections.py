@@ -143,12 +143,14 @@ class EvaluationConfig(Section):
     """Which benchmarks to run, and the protocol they share.
 
     `controls` asks every question again without image, or with another question's image.
+    `chat_template` puts the language benchmarks' prompts into `model.template`, too.
     """
 
     benchmarks: tuple[str, ...] = ()
     data: dict[str, BenchmarkData] = {}
     profile: Profile = "llava15"
     controls: tuple[Control, ...] = ()
+    chat_template: bool = False
     batch_size: Count = 8
     dtype: DType = "auto"
 

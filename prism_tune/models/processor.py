@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor, AutoTokenizer, LlavaProcessor, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    LlavaProcessor,
+    PretrainedConfig,
+    ProcessorMixin,
+)
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
+from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
+from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -24,6 +32,7 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         UserError: no model directory, or no processor in it.
     """
     check_model(config)
+    model_config = _read_config(config)
     options: dict[str, object] = {}
     if importlib.util.find_spec("torchvision") is None:
         options["backend"] = "pil"
@@ -35,7 +44,8 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             **options,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+        reason = explain_tokenizer(error)
+        raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
     if not isinstance(processor, ProcessorMixin):  # what is there of one, when the rest is not
         found = type(processor).__name__
         raise UserError(
@@ -51,10 +61,13 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         _complete_llava(processor, config)
         if config.image_aspect_ratio != "processor":
             _set_padding(processor, config.image_aspect_ratio == "pad")
+    if model_config is not None:
+        # Not always the processor's own: Gemma 3's names the token that stands before an image's.
+        setattr(processor, "image_token_id", image_token_id(model_config))  # noqa: B010 - not typed
     return processor
 
 
-def load_tokenizer(config: ModelConfig) -> Any:
+def load_model_tokenizer(config: ModelConfig) -> Any:
     """The model's tokenizer, also of a directory that has nothing else.
 
     Raises:
@@ -64,12 +77,17 @@ def load_tokenizer(config: ModelConfig) -> Any:
         return load_processor(config).tokenizer
     except UserError:
         check_model(config)
-    try:
-        return AutoTokenizer.from_pretrained(
-            config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable tokenizer: {error}") from error
+    return load_tokenizer(config.path, config.revision, trust_remote_code=config.trust_remote_code)
+
+
+def _read_config(config: ModelConfig) -> PretrainedConfig | None:
+    """The model's config, of a family that is supported; None for an adapter's directory."""
+    local = Path(config.path)
+    if local.is_dir() and not (local / "config.json").exists():
+        return None
+    model_config = load_model_config(config)
+    family_of(model_config)
+    return model_config
 
 
 def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:

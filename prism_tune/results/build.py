@@ -67,6 +67,7 @@ TABLES = {
     "ablation": TableKind("Ablations", "ablation", paper.ABLATION, baseline="prism"),
     "models": TableKind("Models", "llava", paper.MODELS, baseline="per model"),
     "visionflan": TableKind("Vision-Flan", "visionflan", paper.VISIONFLAN, has_quickstart=False),
+    "studies": TableKind("Selection studies", "studies", paper.STUDIES, has_quickstart=False),
     "language": TableKind(
         "Language", "language", paper.LANGUAGE, baseline="per model", has_quickstart=False
     ),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
+from prism_tune.features.row_blocks import RowBlocks, default_block_rows
 from prism_tune.schema import Skipped
 from prism_tune.selection.budgets import (
     Candidates,
@@ -28,6 +29,9 @@ from prism_tune.selection.evidence.source import Evidence
 from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import Cut, hash_uids
 from prism_tune.selection.unranked import describe_unranked, name_unranked
+
+_ROUNDING = 64 * float(np.finfo(np.float32).eps)
+"""A difference this much shorter than a feature is rounding noise, as in `features.redundancy`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def rank_pool(
         candidates: the pool's records, as they are cut.
 
     Raises:
-        UserError: a budget that cannot be met, or no record with a finite score.
+        UserError: a budget that cannot be met, features that are all the same, or no record with a
+            finite score.
     """
     skipped_N = np.zeros(len(pool), dtype=bool)
     skipped_N[list(skipped)] = True
@@ -79,6 +84,8 @@ def rank_pool(
     usable = np.flatnonzero(~skipped_N)
     cut_of = candidates.of(usable)
     context = _build_context(config, pool, evidence, records_M, cut_of)
+    if context.features_UD is not None and context.row_M is not None and len(records_M) > 1:
+        _require_varied(context.features_UD, np.unique(context.row_M[context.row_M >= 0]))
     scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
     values_M = np.where(np.isfinite(scored.values_M), scored.values_M, np.nan)
     if len(values_M) and np.isnan(values_M).all():
@@ -132,6 +139,26 @@ def _spread(usable: NDArray[np.int64], cut: Cut, num_records: int) -> NDArray[np
     selected_N = np.zeros(num_records, dtype=bool)
     selected_N[usable] = cut.selected_N
     return selected_N
+
+
+def _require_varied(features_UD: RowBlocks, rows: NDArray[np.int64]) -> None:
+    """Refuse features that are all zero once centred: every score would be equal."""
+    if not len(rows):
+        return
+    first = int(rows[0])
+    first_D = features_UD[slice(first, first + 1)][0].astype(np.float64)
+    zero = _ROUNDING * float(np.linalg.norm(first_D))
+    block = default_block_rows(features_UD.shape[1], features_UD.dtype)
+    for start in range(first, int(rows[-1]) + 1, block):
+        wanted = rows[(rows >= start) & (rows < start + block)] - start
+        block_UD = features_UD[slice(start, start + block)][wanted].astype(np.float64)
+        if not (np.linalg.norm(block_UD - first_D, axis=1) <= zero).all():  # or not finite
+            return
+    raise UserError(
+        f"the features of all image records are the same ({len(rows)} distinct of image and prompt), "
+        "so that centred they are zero and every score is equal: the subset would be a draw; "
+        "pictures that differ, or a model and selection.layer that see them, are needed"
+    )
 
 
 def _build_context(

@@ -9,14 +9,13 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments, get_scheduler
 
-import prism_tune
+from prism_tune.config.presets import find_file
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.devices import resolve_dtype
@@ -154,18 +153,15 @@ def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
 def deepspeed_options(config: Config) -> dict[str, Any] | None:
     """The DeepSpeed file's content; None for plain training (DDP with several processes).
 
-    A relative path is looked up in the working directory, then beside the package.
-
     Raises:
-        ConfigError: no such file, ZeRO-3 without gathering on save, or an optimizer section that
-            would override `training.learning_rates`.
+        ConfigError: no such file or preset, ZeRO-3 without gathering on save, or an optimizer
+            section that would override `training.learning_rates`.
     """
     given = config.training.deepspeed
     if given is None:
         return None
-    beside_package = Path(prism_tune.__file__).parent.parent / given
-    path = next((p for p in (Path(given), beside_package) if p.is_file()), None)
-    if path is None:
+    path = find_file(given, "deepspeed")
+    if not path.is_file():
         raise ConfigError(
             f"training.deepspeed: {given}: no such file; null trains without DeepSpeed"
         )

@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.records import open_pool
-from prism_tune.models.tuning import lora_options
+from prism_tune.models.lora import lora_options
 from prism_tune.run.fingerprints import fingerprint_file, fingerprint_model
 from prism_tune.run.folder import RunDir
 from prism_tune.run.subset_file import subset_data
@@ -54,7 +54,7 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
         del fields[section]
     fields |= {f"training.hf.{name}": value for name, value in learning_options(config).items()}
     if config.training.tuning in ("lora", "qlora"):
-        options = lora_options(config.training)
+        options = lora_options(config.training.lora)
         fields |= {f"training.lora.{name}": value for name, value in options.items()}
     if not packs_rows(config):
         del fields["training.tokens_per_batch"]

@@ -6,7 +6,6 @@ Shape legend: B records of a batch, L tokens, K positions with a label.
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,21 +21,20 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from prism_tune.config.sections import Config
 from prism_tune.data.batching import ModalityLengthSampler
 from prism_tune.data.labels import select_labelled
-from prism_tune.errors import UserError
+from prism_tune.models.guards import check_use
 from prism_tune.models.packing import Packing
-from prism_tune.models.tuning import parameter_groups
+from prism_tune.models.tuning import parameter_groups, tuned_parts
 from prism_tune.processes import barrier, is_main
 from prism_tune.training.arguments import check_loading, check_schedule
 from prism_tune.training.batches import packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
+from prism_tune.training.loss_watch import LossWatch
 from prism_tune.training.meter import Meter
 from prism_tune.training.source_losses import SourceLosses, take_sources
 from prism_tune.training.validation import MeanLoss, held_out_batches
 
 logger = logging.getLogger(__name__)
-
-_CONSTANT_LOSSES = 20
 
 
 class TuningTrainer(Trainer):
@@ -63,7 +61,8 @@ class TuningTrainer(Trainer):
         self._checkpoints = checkpoints
         self._meter = meter
         self._source_losses = SourceLosses(sources)
-        self._recent_losses: list[float] = []
+        self._watch = LossWatch()
+        self._is_checked = False
         self._packing = Packing(options["model"]) if packs_rows(config) else None
         fuses_loss = options["args"].use_liger_kernel  # with the head, inside the model
         super().__init__(compute_loss_func=None if fuses_loss else self._label_loss, **options)
@@ -137,6 +136,9 @@ class TuningTrainer(Trainer):
         The same value and gradients as over all positions: the others carry no loss. The head
         over a 49K vocabulary costs as much as a third of SmolLM2-135M.
         """
+        if not self._is_checked:
+            self._is_checked = True
+            self._check_model(model)
         sources_BL = take_sources(inputs)
         if model.training:  # held-out records are not counted
             self._meter.add_batch(inputs)
@@ -150,6 +152,28 @@ class TuningTrainer(Trainer):
         if sources_BL is not None:
             self._source_losses.add(sources_BL[keep_BL], self._losses_K)
         return result if return_outputs else result[0]
+
+    def _check_model(self, model: Any) -> None:
+        """Before the first step, on the first example with an image: the same in every process.
+
+        Raises:
+            UserError: see `models.guards`.
+        """
+        dataset: Any = self.train_dataset
+        if not dataset.has_image_N.any():
+            return
+        collate: Any = self.data_collator
+        inputs = self._prepare_inputs(collate([dataset[int(dataset.has_image_N.argmax())]]))
+        take_sources(inputs)
+        tuned: Any = self.model
+
+        def forward(given: Any, keep_BL: torch.Tensor) -> torch.Tensor:
+            arguments = given if self._packing is None else self._packing.arguments(given)
+            options = {**arguments, "use_cache": False, "logits_to_keep": keep_BL}
+            logits_KV: torch.Tensor = model(**options).logits
+            return logits_KV
+
+        check_use(forward, inputs, tuned_parts(tuned))
 
     def _label_loss(
         self,
@@ -174,7 +198,7 @@ class TuningTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add tokens/s and images/s, meter them, and watch the loss; called on every rank."""
         if "loss" in logs:
-            self._watch(logs["loss"])
+            self._watch.add(self.state.global_step, logs["loss"])
             logs.update(self._rates)
             logs.update(self._meter.read(self.accelerator))
             logs.update(self._source_losses.read(self.accelerator))
@@ -212,22 +236,6 @@ class TuningTrainer(Trainer):
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _watch(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(
-                f"step {self.state.global_step}: the loss is {loss}; lower the learning rate, or "
-                "use bf16 in place of fp16; finished checkpoints are kept"
-            )
-        self._recent_losses = [*self._recent_losses, loss][-_CONSTANT_LOSSES:]
-        if len(self._recent_losses) == _CONSTANT_LOSSES and len(set(self._recent_losses)) == 1:
-            logger.warning(
-                "step %d: the loss has been exactly %s for %d log lines: nothing is learnt",
-                self.state.global_step,
-                loss,
-                _CONSTANT_LOSSES,
-            )
-            self._recent_losses = []
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Resume full weights through `from_pretrained`.

@@ -263,6 +263,7 @@ SECOND: dict[str, Any] = {
     },
     "evaluation.profile": "lmms_eval",
     "evaluation.controls": ["blind"],
+    "evaluation.chat_template": True,
     "evaluation.batch_size": 4,
     "evaluation.dtype": "bfloat16",
     "tracking.wandb": True,

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.errors import UserError
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.tokenizer import explain_tokenizer
 from prism_tune.selection.evidence.encoding import Encoded, unusable
 from prism_tune.selection.evidence.runner import Rows
 
@@ -53,7 +54,8 @@ class DualEncoder:
             self.processor = AutoProcessor.from_pretrained(path, revision=revision, **options)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"selection.options.model: no CLIP or SigLIP with a processor at {path!r}: {error}"
+                f"selection.options.model: no CLIP or SigLIP with a processor at {path!r}: "
+                f"{explain_tokenizer(error)}"
             ) from error
         if self.config.model_type not in _FAMILIES:
             raise UserError(

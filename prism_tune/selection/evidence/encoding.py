@@ -105,6 +105,12 @@ class RecordDataset(Dataset[Encoded]):
         return Encoded(inputs, inputs["labels"] != IGNORED_LABEL, len(self._pool.images(index)))
 
 
+def first_usable(units: UnitDataset | RecordDataset) -> Encoded | None:
+    """The first whose images can be read."""
+    encoded = (units[number] for number in range(len(units)))
+    return next((unit for unit in encoded if unit.fault is None), None)
+
+
 def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:
     """One prompt with its images, and what of it is pooled."""
     inputs = encode_text(prompt.text, prompt.instruction_spans, images, processor)

@@ -16,7 +16,7 @@ import numpy as np
 
 from prism_tune.config.sections import Config, Section
 from prism_tune.errors import UserError
-from prism_tune.models.processor import load_tokenizer
+from prism_tune.models.processor import load_model_tokenizer
 from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
@@ -49,7 +49,7 @@ def score(context: ScoringContext) -> ScoredRecords:
 
 def _count_tokens(config: Config) -> Callable[[Sequence[str]], list[int]]:
     try:
-        tokenizer = load_tokenizer(config.model)
+        tokenizer = load_model_tokenizer(config.model)
     except UserError as error:
         raise UserError(
             f"{error}; length counts tokens of its tokenizer: selection.options.unit=words or "
