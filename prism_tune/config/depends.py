@@ -9,9 +9,10 @@ forgotten: a test walks over every field of `Config`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, ImageBackend
 
 Artifact = Literal[
     "audit",
@@ -52,6 +53,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "model.trust_remote_code": (*_ALL, *_ROWS),
     "model.template": (*_ALL, *_ROWS),
     "model.image_aspect_ratio": (*_ALL, *_ROWS),
+    "model.image_backend": (*_ALL, *_ROWS),
     "data.records": (*_RECORDS, *_EVIDENCE),
     "data.image_dir": (*_RECORDS, *_EVIDENCE),
     "data.image_roots": (*_RECORDS, *_EVIDENCE),
@@ -136,9 +138,24 @@ def list_fields(config: Config) -> dict[str, Any]:
 
 
 def fields_of(config: Config, artifact: Artifact) -> dict[str, Any]:
-    """The fields an artifact depends on and that are compared by their value, by dotted name."""
-    return {
+    """The fields an artifact depends on and that are compared by their value, by dotted name.
+
+    `model.image_backend` is compared by its library's version as well: other pixels may come of it.
+    """
+    fields = {
         name: value
         for name, value in list_fields(config).items()
         if artifact in DEPENDS[name] and name not in BY_CONTENT
     }
+    if "model.image_backend" in fields:
+        fields["model.image_backend"] = name_image_library(config.model.image_backend)
+    return fields
+
+
+def name_image_library(backend: ImageBackend) -> str:
+    """What resizes and normalises images, with its version: `pillow 13.0.0`."""
+    package = {"pil": "pillow", "torchvision": "torchvision"}[backend]
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package}, not installed"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Part = Literal["vision_tower", "projector", "language_model"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Profile = Literal["llava15", "lmms_eval"]
+ImageBackend = Literal["pil", "torchvision"]
 Policy = Literal["fail", "skip", "keep"]
 Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 Control = Literal["blind", "shuffled"]
@@ -57,6 +58,7 @@ class ModelConfig(Section):
     trust_remote_code: bool = False
     template: Template = "vicuna_v1"
     image_aspect_ratio: Literal["pad", "crop", "processor"] = "pad"
+    image_backend: ImageBackend = "pil"
 
 
 class DataConfig(Section):

@@ -9,7 +9,15 @@ from prism_tune.intervals import Difference
 from prism_tune.results.comparison import Comparison, Finding, RelDifference, Verdict
 from prism_tune.results.rows import Row
 
-_SETTINGS = ("template", "image_aspect_ratio", "dtype", "batch_size", "device", "evaluator")
+_SETTINGS = (
+    "template",
+    "image_aspect_ratio",
+    "image_library",
+    "dtype",
+    "batch_size",
+    "device",
+    "evaluator",
+)
 """Provenance that may move a few answers without making scores incomparable: said, not refused."""
 _VERBS: Mapping[Finding, str] = {
     "ahead": "is ahead of",

@@ -214,6 +214,7 @@ SECOND: dict[str, Any] = {
     "model.trust_remote_code": True,
     "model.template": "vicuna_v1",
     "model.image_aspect_ratio": "processor",
+    "model.image_backend": "torchvision",
     "data.records": other_records,
     "data.image_dir": other_images,
     "data.image_roots": ["elsewhere"],
@@ -304,7 +305,8 @@ def rows_read(name: str, config: Config, place) -> tuple[Any, frozenset[str]]:
         return COSINES.depends(config), frozenset(texts | images)
     source, kind = SOURCES[name]
     config = resolve_selection(config)
-    units = find_units(config, pool, kind, load_processor(config.model), {})
+    processor = load_processor(change(config, "model.image_backend", "pil").model)
+    units = find_units(config, pool, kind, processor, {})
     return source.depends(config), frozenset(units.keys)
 
 

@@ -40,6 +40,7 @@ _WITHOUT_EFFECT = {
     "seed",
     "model.template",
     "model.image_aspect_ratio",
+    "model.image_backend",
     "data.policy",
     "evaluation.profile",
     "evaluation.controls",

@@ -7,7 +7,6 @@ Shape legend: B images or texts of a batch, L tokens, D width of the shared spac
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -48,10 +47,9 @@ class DualEncoder:
         self._path, self._revision = path, revision
         self.dtype = dtype
         self._device = device
-        options = {} if importlib.util.find_spec("torchvision") else {"backend": "pil"}
         try:
             self.config = AutoConfig.from_pretrained(path, revision=revision)
-            self.processor = AutoProcessor.from_pretrained(path, revision=revision, **options)
+            self.processor = AutoProcessor.from_pretrained(path, revision=revision, backend="pil")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"selection.options.model: no CLIP or SigLIP with a processor at {path!r}: "

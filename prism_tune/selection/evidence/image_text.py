@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from prism_tune.config.depends import name_image_library
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
@@ -101,6 +102,7 @@ def _depends(config: Config) -> dict[str, Any]:
     dtype = resolve_dtype(config.selection.dtype, pick_device())
     return {
         "selection.options.model": fingerprint_model(options.model, options.revision),
+        "image library": name_image_library("pil"),
         "selection.dtype": str(dtype).removeprefix("torch."),
         "version": _VERSION,
     }
