@@ -118,7 +118,8 @@ def test_text_before_the_image_is_part_of_the_prefix(workplace):
     question = {"from": "human", "value": "what is this?\n<image>"}
     late["conversations"] = [question, *late["conversations"][1:]]
     workplace.write_records([*records, late])
-    assert extract(workplace).readings[0].num_units == 2
+    assert extract(workplace, data__image_place="keep").readings[0].num_units == 2
+    assert extract(workplace).readings[0].num_units == 1  # to the front, as LLaVA has it
 
 
 def test_tokens_counted_are_the_prefix_only(workplace):
@@ -356,7 +357,8 @@ def test_the_store_says_what_its_rows_depend_on(workplace):
     manifest = read_json(extract(workplace).readings[0].store.manifest)
     assert manifest["depends_on"].keys() == {
         *("model", "model.attn_implementation", "model.trust_remote_code", "model.template"),
-        *("model.image_aspect_ratio", "selection.features", "selection.layer"),
+        *("model.image_aspect_ratio", "model.image_backend"),
+        *("selection.features", "selection.layer"),
         *("selection.pooling", "selection.dtype", "version"),
     }
     assert (manifest["kind"], manifest["prompt"]) == ("features", "prefix")
