@@ -76,6 +76,9 @@ REFUSED: dict[str, str] = {
 """Why a family cannot be a row."""
 
 
+FINAL_NORMS = ("norm", "final_layernorm", "embedding_norm")  # the second is Phi's, the third LFM2's
+
+
 @dataclass(frozen=True)
 class Parts:
     """The parts of a loaded model.
@@ -127,6 +130,21 @@ def parts(model: PreTrainedModel) -> Parts:
             "projector": tuple(prefix + path for path in projectors),
             "language_model": (prefix + family.language_model,),
         },
+    )
+
+
+def final_norm(language_model: nn.Module) -> str:
+    """The name of the norm behind a decoder's last layer.
+
+    Raises:
+        UserError: it has none that is known.
+    """
+    for name in FINAL_NORMS:
+        if hasattr(language_model, name):
+            return name
+    raise UserError(
+        f"{type(language_model).__name__}: no norm behind its last layer (looked for "
+        f"{', '.join(FINAL_NORMS)}): its layers cannot be taken one by one"
     )
 
 

@@ -30,12 +30,11 @@ from transformers.utils import logging as hf_logging
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.families import parts
+from prism_tune.models.families import FINAL_NORMS, final_norm, parts
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
-_FINAL_NORM = re.compile(r"(^|\.)(norm|final_layernorm)\.(weight|bias)$")
-_FINAL_NORM_NAMES = ("norm", "final_layernorm")  # the second is Phi's
+_FINAL_NORM = re.compile(rf"(^|\.)({'|'.join(FINAL_NORMS)})\.(weight|bias)$")
 _HEAD = re.compile(r"(^|\.)lm_head\.")
 _VISION = re.compile(r"vis(ion|ual)")
 
@@ -87,9 +86,9 @@ def load_shallow(
                 AutoModel, source, dtype, config, architecture=model_config
             )
     found = parts(model)
-    norm = next(name for name in _FINAL_NORM_NAMES if hasattr(found.language_model, name))
-    final_norm = f"{found.names['language_model'][0]}.{norm}." if num_layers < depth else None
-    _require_complete(config, report, allowed=final_norm)
+    norm = final_norm(found.language_model)
+    left_out = f"{found.names['language_model'][0]}.{norm}." if num_layers < depth else None
+    _require_complete(config, report, allowed=left_out)
     if num_layers < depth:
         setattr(found.language_model, norm, nn.Identity())
     return _place(model, device)

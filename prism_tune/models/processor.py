@@ -48,9 +48,25 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         if config.image_aspect_ratio == "pad":
             _pad_to_square(processor)
     if model_config is not None:
-        # Not always the processor's own: Gemma 3's names the token that stands before an image's.
-        processor.image_token_id = image_token_id(model_config)
+        _name_image_token(processor, image_token_id(model_config), config)
     return processor
+
+
+def _name_image_token(processor: ProcessorMixin, token_id: int, config: ModelConfig) -> None:
+    """Let the processor say what the model's config calls an image token.
+
+    Gemma 3's own `image_token_id` is the token that stands before an image's.
+
+    Raises:
+        UserError: it writes other tokens for an image.
+    """
+    written = [known for known in processor.image_token_ids if known is not None]
+    if written and token_id not in written:
+        raise UserError(
+            f"model.path: {config.path}: the processor writes the tokens {written} for an image, "
+            f"and config.json calls {token_id} the image token: the processor is another model's"
+        )
+    processor.image_token_id = token_id
 
 
 def _read_config(config: ModelConfig) -> PretrainedConfig | None:
