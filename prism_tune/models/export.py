@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from prism_tune.config.load import load_config
@@ -21,6 +20,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import CONFIG_NAME
 from prism_tune.models.convert_original import convert_original, is_original
+from prism_tune.models.devices import stored_dtypes
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.write import require_vacant, sample_logits, write_verified
@@ -124,10 +124,7 @@ def _load_processor(checkpoint: Path, base: ModelConfig) -> Any:
 
 def _stored_dtype(checkpoint: Path) -> torch.dtype:
     """The smallest type that holds every stored weight exactly."""
-    stored = set()
-    for path in checkpoint.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as tensors:
-            stored |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
-    if stored == {"BF16"}:
+    stored = stored_dtypes(checkpoint)
+    if stored == {torch.bfloat16}:
         return torch.bfloat16
-    return torch.float16 if stored == {"F16"} else torch.float32
+    return torch.float16 if stored == {torch.float16} else torch.float32

@@ -52,7 +52,12 @@ def load_for_tuning(
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", family.vision_tower, family.projector, *family.more_projectors],
+        llm_int8_skip_modules=[
+            "lm_head",
+            family.vision_tower,
+            family.projector,
+            *family.more_projectors,
+        ],
     )
     return AutoModelForImageTextToText.from_pretrained(
         resolve_source(config),

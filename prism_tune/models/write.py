@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.load import cast_parameters, load_model
+from prism_tune.models.devices import cast_parameters, set_dtype
+from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
-from prism_tune.models.read_parts import set_dtype
 
 logger = logging.getLogger(__name__)
 

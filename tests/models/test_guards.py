@@ -17,7 +17,9 @@ def llava():
     """A model that is sound, its parts, and a record with an image and an answer."""
     model, processor = build_family("vipllava")
     image = Image.effect_noise((40, 32), 90).convert("RGB")
-    inputs = processor(images=[image], text=["<image>\nwhat is it? a red square"], return_tensors="pt")
+    inputs = processor(
+        images=[image], text=["<image>\nwhat is it? a red square"], return_tensors="pt"
+    )
     labels = torch.full_like(inputs["input_ids"], -100)
     labels[0, -4:] = inputs["input_ids"][0, -4:]
     return model, parts(model), {**inputs, "labels": labels}

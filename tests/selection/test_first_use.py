@@ -10,7 +10,9 @@ import pytest
 from prism_tune.errors import UserError
 
 
-def test_a_processor_that_does_not_write_the_models_image_token(workplace, tiny_llava_dir, tmp_path):
+def test_a_processor_that_does_not_write_the_models_image_token(
+    workplace, tiny_llava_dir, tmp_path
+):
     model = shutil.copytree(tiny_llava_dir, tmp_path / "other")
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "image_token_index": 299}))

@@ -63,9 +63,7 @@ class Extractor:
         self._collate = Collator(processor, model.dtype)
         self._parts = parts(model)
         decoder: Any = self._parts.language_model
-        self._decoder_size = count_parameters(
-            decoder.layers, active=self._parts.active_share
-        )
+        self._decoder_size = count_parameters(decoder.layers, active=self._parts.active_share)
         self._vision_size = count_parameters(self._parts.vision_tower, self._parts.projector)
 
     def check(self, unit: Encoded) -> None:
