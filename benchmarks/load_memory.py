@@ -1,11 +1,11 @@
 """Host memory that each process takes to load a checkpoint of another type than it computes in.
 
-    torchrun --standalone --nproc_per_node=2 benchmarks/load_memory.py --folder /tmp/llava
+    torchrun --standalone --nproc_per_node=2 benchmarks/load_memory.py --dtype float16 --device meta
 
 Draws a random LLaVA in bfloat16 (unless `--folder` has one), then every process reads it with
-`models.load.load_model` and prints the highest anonymous memory (its own; a file that is mapped is
-shared, and is not counted) over what it had before, and afterwards. `--dtype` is what it computes in;
-`--keep` leaves the weights as they are saved, which is what a process holds before its device casts.
+`models.load.load_model` and prints the highest anonymous memory over what it had before, and that
+afterwards: its own; a file that is mapped is shared, and is not counted. `--dtype` is what it
+computes in. `--device meta` stands for a device with a memory of its own where there is none.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class Peak:
 
 def main() -> None:
     """Draw, load, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Memory of loading.")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/prism_tune-load-memory"))
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--device", default="cpu")
@@ -80,9 +78,10 @@ def main() -> None:
             device=torch.device(options.device),
         )
         torch.distributed.barrier()
+    kept = anonymous_mb() - peak.before
     print(
         f"rank {rank}: checkpoint {size:.0f} MiB in bfloat16, loaded as {model.dtype}: at most "
-        f"{peak.highest - peak.before:.0f} MiB more, {anonymous_mb() - peak.before:.0f} MiB at the end",
+        f"{peak.highest - peak.before:.0f} MiB more, {kept:.0f} MiB at the end",
         flush=True,
     )
     torch.distributed.destroy_process_group()

@@ -167,8 +167,8 @@ def _probe_tower(tower: PreTrainedModel, recipe: Recipe) -> _Grid:
     name = type(tower).__name__
     if tower.config.model_type == "siglip2_vision_model":
         raise UserError(
-            f"{name}: images of any size (NaFlex), and a LLaVA's have one; take a SigLIP 2 of a fixed "
-            "size (its model type is siglip)"
+            f"{name}: images of any size (NaFlex), and a LLaVA's have one; take a SigLIP 2 of a "
+            "fixed size (its model type is siglip)"
         )
     own_size = getattr(tower.config, "image_size", None)
     patch_size = getattr(tower.config, "patch_size", None)

@@ -63,7 +63,7 @@ def set_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def stored_dtypes(directory: Path) -> set[torch.dtype | str]:
-    """The types of the weights in a directory's safetensors files; those not known by their name."""
+    """The types of the weights in a directory's safetensors files; other types by their names."""
     found = set()
     for path in directory.glob("*.safetensors"):
         with safe_open(path, framework="pt") as tensors:

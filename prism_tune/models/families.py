@@ -60,10 +60,10 @@ FAMILIES: dict[str, Family] = {
 REFUSED: dict[str, str] = {
     "paligemma": "its prompt attends in both directions, answers included while it is tuned, so "
     "that labels would leak into what predicts them",
-    "mllama": "images enter by cross-attention: the decoder has no image tokens to take features of",
-    "idefics": "images enter by cross-attention: the decoder has no image tokens to take features of",
-    "llama4": "transformers has no base model of its vision and text parts together, which the first "
-    "decoder layers could be loaded of",
+    "mllama": "images enter by cross-attention: no token of the decoder is an image's",
+    "idefics": "images enter by cross-attention: no token of the decoder is an image's",
+    "llama4": "transformers has no base model of its vision and text parts together, of which the "
+    "first decoder layers could be loaded",
     "blip-2": "a Q-Former writes the image tokens, which is no projector of a tower's patches",
     "instructblip": "a Q-Former that reads the question writes the image tokens",
     "florence2": "an encoder reads images and prompt in both directions",

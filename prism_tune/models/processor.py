@@ -66,7 +66,7 @@ def _name_image_token(processor: ProcessorMixin, token_id: int, config: ModelCon
             f"model.path: {config.path}: the processor writes the tokens {written} for an image, "
             f"and config.json calls {token_id} the image token: the processor is another model's"
         )
-    processor.image_token_id = token_id
+    processor.image_token_id = token_id  # type: ignore[attr-defined]
 
 
 def _read_config(config: ModelConfig) -> PretrainedConfig | None:

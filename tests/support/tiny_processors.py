@@ -61,7 +61,7 @@ class _Qwen2(_WithoutVideo, Qwen2VLProcessor):
     pass
 
 
-class _Qwen2_5(_WithoutVideo, Qwen2_5_VLProcessor):
+class _Qwen25(_WithoutVideo, Qwen2_5_VLProcessor):
     pass
 
 
@@ -110,7 +110,7 @@ def _llava_onevision() -> Any:
     )
 
 
-def _qwen(processor_class: type = _Qwen2_5) -> Any:
+def _qwen(processor_class: type = _Qwen25) -> Any:
     return processor_class(
         image_processor=Qwen2VLImageProcessorPil(
             size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16},

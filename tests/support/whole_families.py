@@ -1,4 +1,4 @@
-"""The families' processors as their users have them, video processors included: with torchvision."""
+"""The families' processors as users have them, with video processors: where torchvision is."""
 
 from __future__ import annotations
 
