@@ -20,7 +20,7 @@ FLOORS = (
     {"audit", "selection", "training", "evaluation", "quickstart", "results"},
     {"report"},
     {"compare"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "api"},
 )
 MOST_FILES = 20
 STAGES = {"audit", "selection", "training", "evaluation", "quickstart"}

@@ -36,7 +36,8 @@ def estimate_lengths(
     lengths_N = np.zeros(len(indices), dtype=np.int64)
     for start in range(0, len(indices), _BATCH_RECORDS):
         batch = indices[start : start + _BATCH_RECORDS]
-        texts = [render(pool[index].turns, template, processor).text for index in batch]
+        records = [pool[index] for index in batch]
+        texts = [render(r.turns, template, processor, system=r.system).text for r in records]
         special = adds_special_tokens(texts[0], processor.tokenizer)
         encoded = processor.tokenizer(texts, add_special_tokens=special)
         for offset, (index, ids) in enumerate(zip(batch, encoded["input_ids"], strict=True)):

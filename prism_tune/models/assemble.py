@@ -26,7 +26,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from prism_tune.errors import UserError
-from prism_tune.models.vocabulary import prepare_vocabulary
+from prism_tune.models.tokenizer import prepare_vocabulary
 
 logger = logging.getLogger(__name__)
 

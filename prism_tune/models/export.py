@@ -23,7 +23,7 @@ from prism_tune.models.convert_original import convert_original, is_original
 from prism_tune.models.devices import stored_dtypes
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
-from prism_tune.models.write import require_vacant, sample_logits, write_verified
+from prism_tune.models.write import require_vacant, sample_inputs, sample_logits, write_verified
 from prism_tune.run.folder import RunDir
 
 
@@ -68,7 +68,7 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
         dtype = model.dtype
     elif (checkpoint / ADAPTER_CONFIG).exists():
         adapted, processor = _load_adapted(checkpoint, options.base_model)
-        expected = sample_logits(adapted, processor)
+        expected = sample_logits(adapted, sample_inputs(processor))
         model = adapted.merge_and_unload(safe_merge=True)
         dtype = torch.float32
     else:

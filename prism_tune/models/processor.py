@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoProcessor, LlavaProcessor, PretrainedConfig, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    LlavaProcessor,
+    PretrainedConfig,
+    ProcessorMixin,
+)
+from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
 
-from prism_tune.config.sections import ModelConfig
-from prism_tune.errors import UserError
+from prism_tune.config.sections import ImageBackend, ModelConfig
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
+from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -18,26 +26,37 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
 
     LLaVA-1.5 was trained on images padded to a square with the mean colour (official
     `image_aspect_ratio: pad`), but the published processors centre-crop: `do_pad` is off, or the
-    class does not know it. With `image_aspect_ratio: pad` it is switched on; `processor` leaves
-    everything as published.
+    class does not know it. With `image_aspect_ratio: pad` it is switched on; with `crop` off, as
+    LLaVA's own alignment stage has it; `processor` leaves everything as published.
 
     Raises:
         UserError: no model directory, or no processor in it.
     """
     check_model(config)
     model_config = _read_config(config)
-    options: dict[str, object] = {}
-    if importlib.util.find_spec("torchvision") is None:
-        options["backend"] = "pil"
+    backend = config.image_backend
+    if backend == "torchvision" and importlib.util.find_spec("torchvision") is None:
+        raise ConfigError(
+            "model.image_backend: torchvision is not installed: pip install torchvision, of the "
+            "version made for this torch; or leave it at `pil`"
+        )
     try:
         processor = AutoProcessor.from_pretrained(
             config.path,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
-            **options,
+            backend=backend,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+        reason = explain_tokenizer(error)
+        raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
+    if not isinstance(processor, ProcessorMixin):  # what is there of one, when the rest is not
+        found = type(processor).__name__
+        raise UserError(
+            f"model.path: {config.path} has no usable processor: only a {found} is there, and "
+            "images take an image processor and a tokenizer together"
+        )
+    _require_backend(processor, config)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and tokenizer.is_fast:
         # The image processor's backend has gone to the tokenizer as well, and would be saved there:
@@ -45,8 +64,8 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         tokenizer.backend = tokenizer.init_kwargs["backend"] = "tokenizers"
     if isinstance(processor, LlavaProcessor):
         _complete_llava(processor, config)
-        if config.image_aspect_ratio == "pad":
-            _pad_to_square(processor)
+        if config.image_aspect_ratio != "processor":
+            _set_padding(processor, config.image_aspect_ratio == "pad", backend)
     if model_config is not None:
         _name_image_token(processor, image_token_id(model_config), config)
     return processor
@@ -67,6 +86,19 @@ def _name_image_token(processor: ProcessorMixin, token_id: int, config: ModelCon
             f"and config.json calls {token_id} the image token: the processor is another model's"
         )
     processor.image_token_id = token_id  # type: ignore[attr-defined]
+
+
+def load_model_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer, also of a directory that has nothing else.
+
+    Raises:
+        UserError: none there.
+    """
+    try:
+        return load_processor(config).tokenizer
+    except UserError:
+        check_model(config)
+    return load_tokenizer(config.path, config.revision, trust_remote_code=config.trust_remote_code)
 
 
 def _read_config(config: ModelConfig) -> PretrainedConfig | None:
@@ -92,12 +124,29 @@ def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
         processor.num_additional_image_tokens = int(has_class_token)
 
 
-def _pad_to_square(processor: LlavaProcessor) -> None:
+def image_backend_of(processor: Any) -> ImageBackend:
+    """Which library a processor's images go through."""
+    bases = type(getattr(processor, "image_processor", None)).__mro__
+    return "torchvision" if any(b.__name__ == "TorchvisionBackend" for b in bases) else "pil"
+
+
+def _require_backend(processor: ProcessorMixin, config: ModelConfig) -> None:
+    """Where a class of the backend asked for is missing, transformers takes another."""
+    found = image_backend_of(processor)
+    if found != config.image_backend:
+        name = type(processor.image_processor).__name__
+        raise UserError(
+            f"model.image_backend: {config.image_backend}, but of {config.path} there is only "
+            f"{name}, which is {found}'s; set model.image_backend={found}"
+        )
+
+
+def _set_padding(processor: LlavaProcessor, pads: bool, backend: ImageBackend) -> None:
     image_processor = processor.image_processor
     if not hasattr(image_processor, "do_pad"):
-        from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-
         settings = image_processor.to_dict()
         settings.pop("image_processor_type", None)
-        processor.image_processor = LlavaImageProcessorPil(**settings)
-    processor.image_processor.do_pad = True
+        name = "LlavaImageProcessor" + ("Pil" if backend == "pil" else "")
+        image_class: Any = get_image_processor_class_from_name(name)
+        processor.image_processor = image_class(**settings)
+    processor.image_processor.do_pad = pads

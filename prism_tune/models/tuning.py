@@ -176,7 +176,7 @@ def tuned_parts(model: TunedModel) -> Parts:
 def parameter_groups(
     model: TunedModel, training: TrainingConfig, *, decayed: set[str], weight_decay: float
 ) -> Iterator[dict[str, Any]]:
-    """Optimiser groups per part; a part with its own learning rate carries `lr`.
+    """Optimiser groups, each named by its `part`; one with its own learning rate carries `lr`.
 
     Args:
         model: after `prepare_tuning`.
@@ -194,6 +194,7 @@ def parameter_groups(
         rate = training.learning_rates.get(part)
         yield {
             "params": parameters,
+            "part": part,  # for the log
             "weight_decay": weight_decay if decays else 0.0,
             **({} if rate is None else {"lr": rate}),
         }

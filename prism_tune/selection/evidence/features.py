@@ -24,6 +24,7 @@ from prism_tune.processes import from_main
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import UnitDataset, first_usable
 from prism_tune.selection.evidence.filling import Computation, fill
+from prism_tune.selection.evidence.own import own_features
 from prism_tune.selection.evidence.prefix_check import prefix_is_exact
 from prism_tune.selection.evidence.prompts import PromptKind
 from prism_tune.selection.evidence.shallow import Extractor, load_extractor
@@ -38,11 +39,15 @@ _VERSION = 1
 def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
     """The features of `selection.layer`; those of `selection.options.layers` are kept as well.
 
+    With `selection.features_file` they are the matrix in that file, and no model is looked at.
+
     Raises:
         UserError: a broken image whose policy is "fail"; out of memory with one record.
     """
     began = time.perf_counter()
     config, pool = gathering.config, gathering.pool
+    if config.selection.features_file is not None:
+        return own_features(config.selection.features_file, pool, left_out)
     processor = load_processor(config.model)
     layers = feature_layers(config)
     stores = [_open_store(config, layer) for layer in layers]
@@ -135,4 +140,6 @@ def _decide_prompt(
     return from_main(decide)
 
 
-FEATURES = EvidenceSource(_NAME, _depends, compute_features)
+FEATURES = EvidenceSource(
+    _NAME, _depends, compute_features, lambda config: config.selection.features_file is None
+)

@@ -52,7 +52,7 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
         template: how conversations are written.
         processor: the model's; its image token stands for `<image>`.
     """
-    rendered = render(record.turns, template, processor)
+    rendered = render(record.turns, template, processor, system=record.system)
     text, token = rendered.text, image_token(processor)
     images_end = text.rindex(token) + len(token)
     if kind == "prefix":
@@ -60,7 +60,7 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
     if kind == "whole":
         return Prompt(text)
     if kind == "answers":
-        return Prompt(text, rendered.answer_spans)
+        return Prompt(text, rendered.loss_spans)
     spans = _find_questions(record, rendered, token)
     end = max([images_end, *(end for _, end in spans)])
     return Prompt(text[:end], spans, apart=kind == "pair")
