@@ -143,7 +143,8 @@ def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
         return local
     check_model(config)
     try:
-        root = _download(config, ["*.json", "*.jinja", "*.model", "*.txt"])
+        code = ["*.py"] if config.trust_remote_code else []
+        root = _download(config, ["*.json", "*.jinja", "*.model", "*.txt", *code])
         if not (root / _INDEX).exists():
             return _download(config, ["model.safetensors"])
         weights = json.loads((root / _INDEX).read_text())["weight_map"]
@@ -265,7 +266,8 @@ def _shallow_view(source: Path, num_layers: int | None, folder: Path) -> Path:
     for shard in set(weights.values()):
         os.symlink((source / shard).resolve(), folder / shard)
     (folder / _INDEX).write_text(json.dumps({**index, "weight_map": weights}))
-    os.symlink((source / "config.json").resolve(), folder / "config.json")
+    for path in (source / "config.json", *source.glob("*.py")):
+        os.symlink(path.resolve(), folder / path.name)
     return folder
 
 
