@@ -103,15 +103,23 @@ def _load_adapted(checkpoint: Path, base_model: str | None) -> tuple[Any, Any]:
 
 def _base_config(checkpoint: Path, base_model: str | None) -> ModelConfig:
     """The model that the adapter names, or the one given; read as our config beside it says."""
-    config = ModelConfig(path=str(checkpoint))
-    if (checkpoint / CONFIG_NAME).exists():
-        config = load_config(checkpoint / CONFIG_NAME).model
     path = str(checkpoint) if base_model is None else base_model
-    return name_base(config.model_copy(update={"path": path, "revision": None}))
+    return name_base(_read_config(checkpoint).model_copy(update={"path": path, "revision": None}))
+
+
+def _read_config(checkpoint: Path) -> ModelConfig:
+    """As our config beside it says; else the defaults, which trust no code."""
+    if (checkpoint / CONFIG_NAME).exists():
+        return load_config(checkpoint / CONFIG_NAME).model
+    return ModelConfig(path=str(checkpoint))
 
 
 def _load_full(checkpoint: Path) -> tuple[PreTrainedModel, Any]:
-    config = ModelConfig(path=str(checkpoint), image_aspect_ratio="processor")
+    config = ModelConfig(
+        path=str(checkpoint),
+        image_aspect_ratio="processor",
+        trust_remote_code=_read_config(checkpoint).trust_remote_code,
+    )
     return load_model(config, dtype=torch.float32), load_processor(config)
 
 

@@ -129,7 +129,10 @@ def _write_weights(
             dtype,
             moved,
         )
-    written = load_model(ModelConfig(path=str(partial)), dtype=torch.float32)
+    # Code of the model's own was trusted when it was loaded; transformers has copied it.
+    has_code = type(model).__module__.startswith("transformers_modules.")
+    reread = ModelConfig(path=str(partial), trust_remote_code=has_code)
+    written = load_model(reread, dtype=torch.float32)
     _require_equal(sample_logits(written, sample), rounded_BLV, "what was written, read back")
 
 
