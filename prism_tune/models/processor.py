@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    AutoImageProcessor,
     AutoProcessor,
     LlavaProcessor,
     PretrainedConfig,
@@ -41,12 +42,7 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             "version made for this torch; or leave it at `pil`"
         )
     try:
-        processor = AutoProcessor.from_pretrained(
-            config.path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            backend=backend,
-        )
+        processor = _read_processor(config)
     except (OSError, ValueError, ImportError) as error:
         reason = explain_tokenizer(error)
         raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
@@ -68,6 +64,23 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             _set_padding(processor, config.image_aspect_ratio == "pad", backend)
     if model_config is not None:
         _name_image_token(processor, image_token_id(model_config), config)
+    return processor
+
+
+def _read_processor(config: ModelConfig) -> Any:
+    """As published, with the image processor of the backend that the config asks for."""
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    backend = config.image_backend
+    try:
+        return AutoProcessor.from_pretrained(config.path, **options, backend=backend)
+    except ImportError as error:
+        if "Video processor" not in str(error):
+            raise
+    # The backend is asked of the video processor as well, and videos have torchvision's alone.
+    processor = AutoProcessor.from_pretrained(config.path, **options)
+    processor.image_processor = AutoImageProcessor.from_pretrained(
+        config.path, **options, backend=backend
+    )
     return processor
 
 

@@ -28,7 +28,7 @@ NOT_RECORD_BY_RECORD = {
     "qwen3_5": "layers.*.mlp.*",  # linear attention has numbers beside its linear layers
     "qwen3_5_moe": "layers.2.self_attn.*",
 }
-SIZES = [(60, 40), (28, 28), (30, 90)]
+SIZES = [(60, 40), (56, 56), (30, 90)]
 NUM_LAYERS = 3
 FAMILY_INPUTS = {
     "llava_next": {"pixel_values", "image_sizes"},
