@@ -6,13 +6,13 @@ LLaVA's vocabulary has an image token, and padding that is not the end of an ans
 
 from __future__ import annotations
 
-import importlib.util
 from typing import cast
 
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prism_tune.errors import UserError
+from prism_tune.models.sentencepiece_files import find_fault
 
 
 def load_tokenizer(
@@ -33,14 +33,18 @@ def load_tokenizer(
 
 
 def explain_tokenizer(error: Exception) -> str:
-    """What transformers says, but for its dead end where sentencepiece is missing.
+    """What transformers says, but for its dead end where SentencePiece files cannot be read.
 
     It then takes tokenizer.model for a file of tiktoken's and asks for that, which cannot read it.
     """
     said = str(error)
-    if "tiktoken" in said and importlib.util.find_spec("sentencepiece") is None:
-        return "its tokenizer.model is a SentencePiece file; to read it: pip install sentencepiece"
-    return said
+    fault = find_fault() if "tiktoken" in said else ""
+    if not fault:
+        return said
+    return (
+        f"its tokenizer.model is a SentencePiece file, and {fault}; "
+        "pip install --upgrade sentencepiece protobuf"
+    )
 
 
 def prepare_vocabulary(
