@@ -9,6 +9,7 @@ Shape legend: B images, T patch tokens of an image, V vision width, D language-m
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,6 +26,9 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from prism_tune.errors import UserError
+from prism_tune.models.tokenizer import prepare_vocabulary
+
+logger = logging.getLogger(__name__)
 
 # Images per forward pass while the projector's statistics are taken.
 _IMAGES_PER_BATCH = 32
@@ -60,12 +64,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Grid:
-    """What the tower makes of one image: its size and the tokens before and beside patches."""
+    """What the tower makes of one image: its size and its tokens, class token and registers too."""
 
     image_size: int
     patch_size: int
-    num_patches: int
+    num_tokens: int
     has_class_token: bool
+
+    @property
+    def num_additional(self) -> int:
+        """Tokens besides the patches."""
+        return self.num_tokens - (self.image_size // self.patch_size) ** 2
 
 
 def assemble_llava(
@@ -83,7 +92,8 @@ def assemble_llava(
 
     Raises:
         UserError: an image size the tower cannot take, a layer it does not have, a tower whose
-            tokens are not patches with at most one class token, or a biased output layer.
+            tokens are not patches with at most a class token and registers before them, a biased
+            output layer, or a language model that nothing can be selected or tuned with.
     """
     grid = _probe_tower(tower.model, recipe)
     head = language_model.get_output_embeddings()
@@ -92,12 +102,12 @@ def assemble_llava(
             f"{type(language_model).__name__}: a LLaVA needs a causal language model whose output "
             "layer has no bias"
         )
-    image_token_id = _prepare_vocabulary(language_model, tokenizer, recipe.image_token)
+    image_token_id = prepare_vocabulary(language_model, tokenizer, recipe.image_token)
     config = LlavaConfig(
         vision_config=tower.model.config,
         text_config=language_model.config,
         image_token_index=image_token_id,
-        image_seq_length=grid.num_patches,
+        image_seq_length=grid.num_tokens - int(grid.has_class_token),
         vision_feature_layer=recipe.feature_layer,
         vision_feature_select_strategy="default" if grid.has_class_token else "full",
         tie_word_embeddings=language_model.config.tie_word_embeddings,
@@ -155,6 +165,11 @@ def standardise_projector(
 def _probe_tower(tower: PreTrainedModel, recipe: Recipe) -> _Grid:
     """Send one blank image through the tower: the only sure way to know its tokens."""
     name = type(tower).__name__
+    if tower.config.model_type == "siglip2_vision_model":
+        raise UserError(
+            f"{name}: images of any size (NaFlex), and a LLaVA's have one; take a SigLIP 2 of a "
+            "fixed size (its model type is siglip)"
+        )
     own_size = getattr(tower.config, "image_size", None)
     patch_size = getattr(tower.config, "patch_size", None)
     image_size = recipe.image_size or own_size
@@ -179,51 +194,20 @@ def _probe_tower(tower: PreTrainedModel, recipe: Recipe) -> _Grid:
         )
     num_patches = (image_size // patch_size) ** 2
     num_tokens = output.hidden_states[recipe.feature_layer].shape[1]
-    if num_tokens - num_patches not in (0, 1):
+    num_registers = int(getattr(tower.config, "num_register_tokens", 0))
+    if num_tokens - num_patches not in {0, 1, 1 + num_registers}:
         raise UserError(
             f"{name}: {num_tokens} tokens for {num_patches} patches; LLaVA can drop one class "
-            "token, and no register or pooled tokens"
+            "token, keep registers behind it, and nothing else"
         )
-    return _Grid(image_size, patch_size, num_patches, num_tokens > num_patches)
-
-
-def _prepare_vocabulary(
-    language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_token: str
-) -> int:
-    """Give the tokenizer image and pad tokens, the model rows for them; return the image's id."""
-    new_tokens = [token for token in [image_token] if token not in tokenizer.get_vocab()]
-    pad_token = _choose_pad_token(tokenizer)
-    if pad_token not in tokenizer.get_vocab():
-        new_tokens.append(pad_token)
-    tokenizer.add_tokens(new_tokens, special_tokens=True)
-    tokenizer.pad_token = pad_token
-    language_model.config.pad_token_id = tokenizer.pad_token_id
-    if language_model.generation_config is not None:
-        language_model.generation_config.pad_token_id = tokenizer.pad_token_id
-    _grow_embeddings(language_model, len(tokenizer))
-    return int(tokenizer.get_vocab()[image_token])
-
-
-def _choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The tokenizer's own; where that also ends an answer, the unknown token, or a new one.
-
-    Byte-level vocabularies never produce their unknown token; Vicuna's use as pad is LLaVA's.
-    """
-    for token in (tokenizer.pad_token, tokenizer.unk_token):
-        if token is not None and token != tokenizer.eos_token:
-            return str(token)
-    return "<pad>"
-
-
-def _grow_embeddings(language_model: PreTrainedModel, num_tokens: int) -> None:
-    """Add rows (many vocabularies have spare ones); a new row is the mean of the old."""
-    num_rows = cast(nn.Embedding, language_model.get_input_embeddings()).weight.shape[0]
-    if num_tokens <= num_rows:
-        return
-    language_model.resize_token_embeddings(num_tokens, mean_resizing=False)
-    for layer in (language_model.get_input_embeddings(), language_model.get_output_embeddings()):
-        weight = cast(nn.Linear, layer).weight.data
-        weight[num_rows:] = weight[:num_rows].float().mean(0).to(weight.dtype)
+    if num_tokens - num_patches > 1:
+        logger.warning(
+            "%s: a LLaVA drops the class token alone: its %d register tokens stand before the "
+            "patches of each image",
+            name,
+            num_registers,
+        )
+    return _Grid(image_size, patch_size, num_tokens, num_tokens > num_patches)
 
 
 def _join(
@@ -266,7 +250,7 @@ def _build_processor(
         tokenizer=tokenizer,
         patch_size=grid.patch_size,
         vision_feature_select_strategy="default" if grid.has_class_token else "full",
-        num_additional_image_tokens=int(grid.has_class_token),
+        num_additional_image_tokens=grid.num_additional,
         image_token=recipe.image_token,
         chat_template=recipe.chat_template or tokenizer.chat_template,
     )

@@ -30,7 +30,8 @@ from prism_tune.models.adapters import (
     point_to_base,
     require_base,
 )
-from prism_tune.models.load import cast_parameters, load_model
+from prism_tune.models.devices import cast_parameters
+from prism_tune.models.load import load_model
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic, write_json

@@ -1,13 +1,23 @@
-"""What to compute on, and in: this process's device, its name, and the precision it is good at."""
+"""What to compute on, and in: this process's device, its name, and the precision it is good at.
+
+Also the type that weights are saved in, and casting them to another.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import PreTrainedModel
 
 from prism_tune.config.sections import DType
 from prism_tune.processes import local_rank
+
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+PLAIN_DTYPES = frozenset(_DTYPES.values())
 
 
 def pick_device() -> torch.device:
@@ -30,6 +40,35 @@ def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.bfloat16 if _cpu_computes_bf16() else torch.float32
+
+
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the weights and nothing else.
+
+    `Module.to` would round the buffers as well: rotary frequencies in bfloat16 are other
+    positions (by more than a radian beyond 1,000 tokens) than those the model was tuned with.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def set_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast a model's weights and say so in its configs, those of its parts included."""
+    cast_parameters(model, dtype)
+    configs: list[Any] = [model.config]
+    configs += [getattr(model.config, name, None) for name in ("text_config", "vision_config")]
+    for config in configs:
+        if config is not None:
+            config.dtype = dtype
+
+
+def stored_dtypes(directory: Path) -> set[torch.dtype | str]:
+    """The types of the weights in a directory's safetensors files; other types by their names."""
+    found = set()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as tensors:
+            found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    return {_DTYPES.get(name, name) for name in found}
 
 
 def _cpu_computes_bf16() -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from prism_tune.config.load import load_config
@@ -21,6 +20,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import CONFIG_NAME
 from prism_tune.models.convert_original import convert_original, is_original
+from prism_tune.models.devices import stored_dtypes
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.write import require_vacant, sample_inputs, sample_logits, write_verified
@@ -103,15 +103,23 @@ def _load_adapted(checkpoint: Path, base_model: str | None) -> tuple[Any, Any]:
 
 def _base_config(checkpoint: Path, base_model: str | None) -> ModelConfig:
     """The model that the adapter names, or the one given; read as our config beside it says."""
-    config = ModelConfig(path=str(checkpoint))
-    if (checkpoint / CONFIG_NAME).exists():
-        config = load_config(checkpoint / CONFIG_NAME).model
     path = str(checkpoint) if base_model is None else base_model
-    return name_base(config.model_copy(update={"path": path, "revision": None}))
+    return name_base(_read_config(checkpoint).model_copy(update={"path": path, "revision": None}))
+
+
+def _read_config(checkpoint: Path) -> ModelConfig:
+    """As our config beside it says; else the defaults, which trust no code."""
+    if (checkpoint / CONFIG_NAME).exists():
+        return load_config(checkpoint / CONFIG_NAME).model
+    return ModelConfig(path=str(checkpoint))
 
 
 def _load_full(checkpoint: Path) -> tuple[PreTrainedModel, Any]:
-    config = ModelConfig(path=str(checkpoint), image_aspect_ratio="processor")
+    config = ModelConfig(
+        path=str(checkpoint),
+        image_aspect_ratio="processor",
+        trust_remote_code=_read_config(checkpoint).trust_remote_code,
+    )
     return load_model(config, dtype=torch.float32), load_processor(config)
 
 
@@ -124,10 +132,7 @@ def _load_processor(checkpoint: Path, base: ModelConfig) -> Any:
 
 def _stored_dtype(checkpoint: Path) -> torch.dtype:
     """The smallest type that holds every stored weight exactly."""
-    stored = set()
-    for path in checkpoint.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as tensors:
-            stored |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
-    if stored == {"BF16"}:
+    stored = stored_dtypes(checkpoint)
+    if stored == {torch.bfloat16}:
         return torch.bfloat16
-    return torch.float16 if stored == {"F16"} else torch.float32
+    return torch.float16 if stored == {torch.float16} else torch.float32

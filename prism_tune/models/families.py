@@ -60,10 +60,10 @@ FAMILIES: dict[str, Family] = {
 REFUSED: dict[str, str] = {
     "paligemma": "its prompt attends in both directions, answers included while it is tuned, so "
     "that labels would leak into what predicts them",
-    "mllama": "images enter by cross-attention: the decoder has no image tokens to take features of",
-    "idefics": "images enter by cross-attention: the decoder has no image tokens to take features of",
-    "llama4": "transformers has no base model of its vision and text parts together, which the first "
-    "decoder layers could be loaded of",
+    "mllama": "images enter by cross-attention: no token of the decoder is an image's",
+    "idefics": "images enter by cross-attention: no token of the decoder is an image's",
+    "llama4": "transformers has no base model of its vision and text parts together, of which the "
+    "first decoder layers could be loaded",
     "blip-2": "a Q-Former writes the image tokens, which is no projector of a tower's patches",
     "instructblip": "a Q-Former that reads the question writes the image tokens",
     "florence2": "an encoder reads images and prompt in both directions",
@@ -74,6 +74,9 @@ REFUSED: dict[str, str] = {
     "fuyu": "there is no vision tower: patches go into the decoder as they are",
 }
 """Why a family cannot be a row."""
+
+
+FINAL_NORMS = ("norm", "final_layernorm", "embedding_norm")  # the second is Phi's, the third LFM2's
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,21 @@ def parts(model: PreTrainedModel) -> Parts:
             "projector": tuple(prefix + path for path in projectors),
             "language_model": (prefix + family.language_model,),
         },
+    )
+
+
+def final_norm(language_model: nn.Module) -> str:
+    """The name of the norm behind a decoder's last layer.
+
+    Raises:
+        UserError: it has none that is known.
+    """
+    for name in FINAL_NORMS:
+        if hasattr(language_model, name):
+            return name
+    raise UserError(
+        f"{type(language_model).__name__}: no norm behind its last layer (looked for "
+        f"{', '.join(FINAL_NORMS)}): its layers cannot be taken one by one"
     )
 
 

@@ -1,8 +1,8 @@
 """What is measured of a model when it is first used: a wrong row of `families.py` is silent.
 
-One encoded record goes in, and a way to run the model on it. An error comes out where images have no
-tokens, where the model does not see them, or where an answer's later tokens reach what predicts its
-earlier ones. It takes three forward passes.
+One encoded record goes in, and a way to run the model on it. An error comes out where images have
+no tokens, where the model does not see them, or where an answer's later tokens reach what predicts
+its earlier ones. It takes three forward passes.
 
 Shape legend: B records, L tokens, K chosen positions, D width or vocabulary.
 """

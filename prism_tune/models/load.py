@@ -26,16 +26,17 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging as hf_logging
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.families import parts
+from prism_tune.models.devices import PLAIN_DTYPES, set_dtype, stored_dtypes
+from prism_tune.models.families import FINAL_NORMS, final_norm, parts
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
-_FINAL_NORM = re.compile(r"(^|\.)(norm|final_layernorm)\.(weight|bias)$")
-_FINAL_NORM_NAMES = ("norm", "final_layernorm")  # the second is Phi's
+_FINAL_NORM = re.compile(rf"(^|\.)({'|'.join(FINAL_NORMS)})\.(weight|bias)$")
 _HEAD = re.compile(r"(^|\.)lm_head\.")
 _VISION = re.compile(r"vis(ion|ual)")
 
@@ -53,7 +54,7 @@ def load_model(
     )
     parts(model)
     _require_complete(config, report)
-    return _place(model, device)
+    return _place(model, device, dtype)
 
 
 def load_shallow(
@@ -87,12 +88,12 @@ def load_shallow(
                 AutoModel, source, dtype, config, architecture=model_config
             )
     found = parts(model)
-    norm = next(name for name in _FINAL_NORM_NAMES if hasattr(found.language_model, name))
-    final_norm = f"{found.names['language_model'][0]}.{norm}." if num_layers < depth else None
-    _require_complete(config, report, allowed=final_norm)
+    norm = final_norm(found.language_model)
+    left_out = f"{found.names['language_model'][0]}.{norm}." if num_layers < depth else None
+    _require_complete(config, report, allowed=left_out)
     if num_layers < depth:
         setattr(found.language_model, norm, nn.Identity())
-    return _place(model, device)
+    return _place(model, device, dtype)
 
 
 def check_model(config: ModelConfig) -> None:
@@ -142,23 +143,14 @@ def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
         return local
     check_model(config)
     try:
-        root = _download(config, ["*.json", "*.jinja", "*.model", "*.txt"])
+        code = ["*.py"] if config.trust_remote_code else []
+        root = _download(config, ["*.json", "*.jinja", "*.model", "*.txt", *code])
         if not (root / _INDEX).exists():
             return _download(config, ["model.safetensors"])
         weights = json.loads((root / _INDEX).read_text())["weight_map"]
         return _download(config, sorted(set(_shallow_weights(weights, num_layers).values())))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise UserError(_unreachable(config)) from error
-
-
-def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the weights and nothing else.
-
-    `Module.to` would round the buffers as well: rotary frequencies in bfloat16 are other
-    positions (by more than a radian beyond 1,000 tokens) than those the model was tuned with.
-    """
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
 
 
 def _require_complete(
@@ -180,8 +172,17 @@ def _require_complete(
         )
 
 
-def _place(model: PreTrainedModel, device: torch.device | None) -> PreTrainedModel:
+def _place(
+    model: PreTrainedModel, device: torch.device | None, dtype: torch.dtype
+) -> PreTrainedModel:
+    """Move the weights as they are saved, and cast them where they are computed with.
+
+    Until then they are the file's pages, which the processes of a machine share; a cast before
+    would give each of them the whole model in host memory.
+    """
     nn.Module.to(model, device or torch.device("cpu"))
+    if model.dtype != dtype:
+        set_dtype(model, dtype)
     model.eval()
     return model
 
@@ -208,8 +209,11 @@ def _read_weights(
     config: ModelConfig,
     architecture: PretrainedConfig | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model and the report of missing, unexpected and mismatched weights."""
+    """The model, in the type it is saved in, and the report of missing and mismatched weights."""
     options: dict[str, Any] = {"config": architecture} if architecture is not None else {}
+    stored = stored_dtypes(source)
+    if len(stored) == 1 and stored <= PLAIN_DTYPES and not is_deepspeed_zero3_enabled():
+        (dtype,) = stored  # type: ignore[assignment]  # `_place` casts; ZeRO-3 casts while it deals out
     if config.attn_implementation is not None:
         options["attn_implementation"] = config.attn_implementation
     model, report = auto_class.from_pretrained(
@@ -262,7 +266,8 @@ def _shallow_view(source: Path, num_layers: int | None, folder: Path) -> Path:
     for shard in set(weights.values()):
         os.symlink((source / shard).resolve(), folder / shard)
     (folder / _INDEX).write_text(json.dumps({**index, "weight_map": weights}))
-    os.symlink((source / "config.json").resolve(), folder / "config.json")
+    for path in (source / "config.json", *source.glob("*.py")):
+        os.symlink(path.resolve(), folder / path.name)
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    AutoImageProcessor,
     AutoProcessor,
     LlavaProcessor,
     PretrainedConfig,
@@ -41,12 +42,7 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             "version made for this torch; or leave it at `pil`"
         )
     try:
-        processor = AutoProcessor.from_pretrained(
-            config.path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            backend=backend,
-        )
+        processor = _read_processor(config)
     except (OSError, ValueError, ImportError) as error:
         reason = explain_tokenizer(error)
         raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
@@ -67,9 +63,42 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         if config.image_aspect_ratio != "processor":
             _set_padding(processor, config.image_aspect_ratio == "pad", backend)
     if model_config is not None:
-        # Not always the processor's own: Gemma 3's names the token that stands before an image's.
-        setattr(processor, "image_token_id", image_token_id(model_config))  # noqa: B010 - not typed
+        _name_image_token(processor, image_token_id(model_config), config)
     return processor
+
+
+def _read_processor(config: ModelConfig) -> Any:
+    """As published, with the image processor of the backend that the config asks for."""
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    backend = config.image_backend
+    try:
+        return AutoProcessor.from_pretrained(config.path, **options, backend=backend)
+    except ImportError as error:
+        if "Video processor" not in str(error):
+            raise
+    # The backend is asked of the video processor as well, and videos have torchvision's alone.
+    processor = AutoProcessor.from_pretrained(config.path, **options)
+    processor.image_processor = AutoImageProcessor.from_pretrained(
+        config.path, **options, backend=backend
+    )
+    return processor
+
+
+def _name_image_token(processor: ProcessorMixin, token_id: int, config: ModelConfig) -> None:
+    """Let the processor say what the model's config calls an image token.
+
+    Gemma 3's own `image_token_id` is the token that stands before an image's.
+
+    Raises:
+        UserError: it writes other tokens for an image.
+    """
+    written = [known for known in processor.image_token_ids if known is not None]
+    if written and token_id not in written:
+        raise UserError(
+            f"model.path: {config.path}: the processor writes the tokens {written} for an image, "
+            f"and config.json calls {token_id} the image token: the processor is another model's"
+        )
+    processor.image_token_id = token_id  # type: ignore[attr-defined]
 
 
 def load_model_tokenizer(config: ModelConfig) -> Any:

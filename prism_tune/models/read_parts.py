@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import VisionTower
-from prism_tune.models.load import cast_parameters, without_load_report
+from prism_tune.models.load import without_load_report
 from prism_tune.models.tokenizer import load_tokenizer
 
 
@@ -85,16 +84,6 @@ def read_complete(
         )
     evaluated: PreTrainedModel = model.eval()
     return evaluated.requires_grad_(True)
-
-
-def set_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast a model's weights and say so in its configs, those of its parts included."""
-    cast_parameters(model, dtype)
-    configs: list[Any] = [model.config]
-    configs += [getattr(model.config, name, None) for name in ("text_config", "vision_config")]
-    for config in configs:
-        if config is not None:
-            config.dtype = dtype
 
 
 def _read_config(path: str) -> PretrainedConfig:

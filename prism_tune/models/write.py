@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.load import cast_parameters, load_model
+from prism_tune.models.devices import cast_parameters, set_dtype
+from prism_tune.models.load import load_model
 from prism_tune.models.processor import image_backend_of, load_processor
-from prism_tune.models.read_parts import set_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,10 @@ def _write_weights(
             dtype,
             moved,
         )
-    written = load_model(ModelConfig(path=str(partial)), dtype=torch.float32)
+    # Code of the model's own was trusted when it was loaded; transformers has copied it.
+    has_code = type(model).__module__.startswith("transformers_modules.")
+    reread = ModelConfig(path=str(partial), trust_remote_code=has_code)
+    written = load_model(reread, dtype=torch.float32)
     _require_equal(sample_logits(written, sample), rounded_BLV, "what was written, read back")
 
 

@@ -156,9 +156,9 @@ def _require_varied(features_UD: RowBlocks, rows: NDArray[np.int64]) -> None:
         if not (np.linalg.norm(block_UD - first_D, axis=1) <= zero).all():  # or not finite
             return
     raise UserError(
-        f"the features of all image records are the same ({len(rows)} distinct of image and prompt), "
-        "so that centred they are zero and every score is equal: the subset would be a draw; "
-        "pictures that differ, or a model and selection.layer that see them, are needed"
+        f"the features of all image records are the same ({len(rows)} distinct of image and "
+        "prompt), so that centred they are zero and every score is equal: the subset would be a "
+        "draw; pictures that differ, or a model and selection.layer that see them, are needed"
     )
 
 

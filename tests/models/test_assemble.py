@@ -198,10 +198,12 @@ def test_a_layer_the_tower_does_not_have():
         assemble(clip(), llama(), feature_layer=4)
 
 
-def test_a_tower_with_register_tokens_is_refused():
+def test_a_tower_with_tokens_that_nobody_names_is_refused():
     config = Dinov2WithRegistersConfig(**SIZES, mlp_ratio=2, image_size=28)
+    tower = Dinov2WithRegistersModel(config)
+    tower.config.num_register_tokens = 1
     with pytest.raises(UserError, match="9 tokens for 4 patches"):
-        assemble(Dinov2WithRegistersModel(config), llama())
+        assemble(tower, llama())
 
 
 def test_a_model_that_is_no_plain_vision_tower_is_refused():

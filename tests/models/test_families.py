@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from support.tiny_families import TINY_FAMILIES, text_inputs
+from transformers import AutoConfig
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.families import FAMILIES, part_of, parts
 from prism_tune.models.load import load_model, load_shallow
+from prism_tune.models.processor import load_processor
 
 
 @pytest.fixture(scope="module", params=sorted(TINY_FAMILIES))
@@ -52,3 +54,20 @@ def test_unsupported_family_is_named():
     )
     with pytest.raises(UserError, match=r"model type 'llama' is not supported; supported: llava"):
         parts(LlamaForCausalLM(config))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("paligemma", "labels would leak"),
+        ("mllama", "images enter by cross-attention"),
+        ("llama4", "no base model of its vision and text parts together"),
+        ("blip-2", "a Q-Former writes the image tokens"),
+    ],
+)
+def test_a_family_that_cannot_be_is_refused_with_its_reason_before_weights_are_read(
+    model_type, reason, tmp_path
+):
+    AutoConfig.for_model(model_type).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"'{model_type}' is not supported: .*{reason}"):
+        load_processor(ModelConfig(path=str(tmp_path)))

@@ -82,7 +82,7 @@ def test_labels_that_leak_through_attention_that_looks_ahead_are_refused(llava):
     def look_ahead(given, keep_BL):
         return run(model)({**given, "attention_mask": both_ways}, keep_BL)
 
-    with pytest.raises(UserError, match="moves what predicts its earlier ones .* labels leak"):
+    with pytest.raises(UserError, match=r"moves what predicts its earlier ones .* labels leak"):
         check_use(look_ahead, inputs, found)
     without = {key: value for key, value in inputs.items() if key != "labels"}
     check_use(look_ahead, without, found)  # features are not labelled: the prefix check sees to it

@@ -61,7 +61,7 @@ class _Qwen2(_WithoutVideo, Qwen2VLProcessor):
     pass
 
 
-class _Qwen2_5(_WithoutVideo, Qwen2_5_VLProcessor):
+class _Qwen25(_WithoutVideo, Qwen2_5_VLProcessor):
     pass
 
 
@@ -80,9 +80,7 @@ class _InternVL(_WithoutVideo, InternVLProcessor):
 def _tokenizer(*tokens: str, image: str = "<image>", **named: str) -> PreTrainedTokenizerFast:
     tokenizer = build_tokenizer()
     tokenizer.add_tokens([*tokens, image, *named.values()], special_tokens=True)
-    for name, token in {"image_token": image, **named}.items():
-        setattr(tokenizer, name, token)
-        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    tokenizer._set_model_specific_special_tokens({"image_token": image, **named})
     return tokenizer
 
 
@@ -112,7 +110,7 @@ def _llava_onevision() -> Any:
     )
 
 
-def _qwen(processor_class: type = _Qwen2_5) -> Any:
+def _qwen(processor_class: type = _Qwen25) -> Any:
     return processor_class(
         image_processor=Qwen2VLImageProcessorPil(
             size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16},
@@ -254,4 +252,8 @@ def build_family(name: str) -> tuple[PreTrainedModel, Any]:
     vision_start = processor.tokenizer.convert_tokens_to_ids("<|vision_start|>")
     if vision_start is not None:
         config.vision_start_token_id = vision_start
-    return type(TINY_FAMILIES[name]())(config).eval(), processor
+    model = type(TINY_FAMILIES[name]())(config).eval()
+    if name == "gemma3":  # begins as zero, and would not see
+        projector: Any = model.model.multi_modal_projector
+        torch.nn.init.normal_(projector.mm_input_projection_weight)
+    return model, processor

@@ -21,7 +21,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.errors import ConfigError
 from prism_tune.models.devices import pick_device, resolve_dtype
-from prism_tune.models.families import parts
+from prism_tune.models.families import final_norm, parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
 from prism_tune.models.guards import check_use
 from prism_tune.models.load import load_shallow
@@ -128,7 +128,8 @@ class Extractor:
                     with_kwargs=True,
                 )
             else:
-                handle = decoder.norm.register_forward_hook(
+                norm: Any = getattr(decoder, final_norm(decoder))
+                handle = norm.register_forward_hook(
                     lambda _, args, output, layer=layer: keep(layer, output)
                 )
             hooks.callback(handle.remove)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tiny_families import TINY_FAMILIES
 from support.tiny_processors import TINY_PROCESSORS, build_family
 
 from prism_tune.config.sections import ModelConfig
@@ -27,16 +28,18 @@ NOT_RECORD_BY_RECORD = {
     "qwen3_5": "layers.*.mlp.*",  # linear attention has numbers beside its linear layers
     "qwen3_5_moe": "layers.2.self_attn.*",
 }
-SIZES = [(60, 40), (28, 28), (30, 90)]
+SIZES = [(60, 40), (56, 56), (30, 90)]
 NUM_LAYERS = 3
 FAMILY_INPUTS = {
     "llava_next": {"pixel_values", "image_sizes"},
     "llava_onevision": {"pixel_values", "image_sizes", "batch_num_images"},
-    **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v"),
-        {"pixel_values", "image_grid_thw", "mm_token_type_ids"},
-    ),
-    **dict.fromkeys(("mistral3", "pixtral"), {"pixel_values", "image_sizes"}),
+    **{
+        name: {"pixel_values", "image_grid_thw", "mm_token_type_ids"}
+        for name in TINY_FAMILIES
+        if name.startswith(("qwen", "glm"))
+    },
+    "mistral3": {"pixel_values", "image_sizes"},
+    "pixtral": {"pixel_values", "image_sizes"},
     "aya_vision": {"pixel_values"},
     "vipllava": {"pixel_values"},
     "gemma3": {"pixel_values", "token_type_ids"},
