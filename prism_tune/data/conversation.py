@@ -9,14 +9,19 @@ The built-in templates write no beginning-of-sequence token: the tokenizer adds 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prism_tune.chat_formats import LAYOUTS, Layout
+from prism_tune.chat_templates import apply_chat, image_token, takes_parts, wrap_image
 from prism_tune.config.sections import Template
+from prism_tune.data.literal_text import mark_literals
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER, Turn
+
+_STAND_IN = re.compile("\ufdd2[0-9]+\ufdd3")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ def render(turns: Sequence[Turn], template: Template, processor: Any = None) -> 
     Raises:
         UserError: the processor's chat template does not keep the turns as they are.
     """
+    turns = mark_turns(turns, processor)
     if template == "processor":
         return _render_chat(turns, processor)
     layout = LAYOUTS[template]
@@ -47,8 +53,8 @@ def render(turns: Sequence[Turn], template: Template, processor: Any = None) -> 
         pieces.append((_ask(asked, layout), False))
         pieces.append((layout.answer_prefix + answer.text + layout.end_token, True))
         pieces.append((layout.after_answer, False))
-    token = image_token(processor)
-    return _join([(text.replace(IMAGE_PLACEHOLDER, token), answer) for text, answer in pieces])
+    image = wrap_image(processor)
+    return _join([(text.replace(IMAGE_PLACEHOLDER, image), answer) for text, answer in pieces])
 
 
 def render_prompt(
@@ -63,45 +69,24 @@ def render_prompt(
         processor: as in `render`.
         num_images: how many images, where there are any.
     """
-    asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0) + text
+    asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0)
+    asked += mark_literals(text, processor)
     if template == "processor":
         return _apply_chat([Turn("human", asked)], processor, is_prompt=True)
     layout = LAYOUTS[template]
     question = _question(asked, template)
     prompt = layout.opening + _ask(question, layout)
-    return prompt.replace(IMAGE_PLACEHOLDER, image_token(processor))
+    return prompt.replace(IMAGE_PLACEHOLDER, wrap_image(processor))
 
 
-def end_token(template: Template) -> str | None:
-    """What ends an answer; None for `processor`, whose tokenizer knows."""
-    return None if template == "processor" else LAYOUTS[template].end_token
-
-
-def check_end_token(template: Template, tokenizer: Any) -> None:
-    """Refuse a template whose end token the tokenizer would cut into pieces.
-
-    Raises:
-        UserError: the model could never learn to stop.
-    """
-    end = end_token(template)
-    if end is None or template == "plain":
-        return
-    if len(tokenizer.encode(end, add_special_tokens=False)) != 1:
-        raise UserError(
-            f"model.template: {template} ends answers with {end!r}, which is not one token of this "
-            f"tokenizer (its end token is {tokenizer.eos_token!r}); choose the template the model "
-            "was made for, or `processor` for its own"
-        )
+def mark_turns(turns: Sequence[Turn], processor: Any) -> list[Turn]:
+    """The turns with the names of control tokens in them marked as text (`literal_text`)."""
+    return [replace(turn, text=mark_literals(turn.text, processor)) for turn in turns]
 
 
 def adds_special_tokens(text: str, tokenizer: Any) -> bool:
     """Whether to tokenise with `add_special_tokens`: not where the text has its own beginning."""
     return not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
-
-
-def image_token(processor: Any) -> str:
-    """The processor's placeholder for an image; `<image>` without processor."""
-    return str(getattr(processor, "image_token", None) or IMAGE_PLACEHOLDER)
 
 
 def _question(text: str, template: Template) -> str:
@@ -131,14 +116,67 @@ def _render_chat(turns: Sequence[Turn], processor: Any) -> Rendered:
     for number in range(1, len(turns), 2):
         before = _apply_chat(turns[:number], processor, is_prompt=True)
         after = _apply_chat(turns[: number + 1], processor, is_prompt=False)
-        kept = whole.startswith(after) and after.startswith(before)
-        if not kept or turns[number].text.strip() not in after[len(before) :]:
+        if not (whole.startswith(after) and after.startswith(before)):
+            return _render_by_turn(turns, processor)
+        if turns[number].text.strip() not in after[len(before) :]:
             raise _template_error(f"answer {turns[number].text[:40]!r}")
         spans.append((len(before), len(after.rstrip())))
     for turn in turns[::2]:
         if any(piece.strip() not in whole for piece in turn.text.split(IMAGE_PLACEHOLDER)):
             raise _template_error(f"question {turn.text[:40]!r}")
     return Rendered(whole, tuple(spans))
+
+
+def _render_by_turn(turns: Sequence[Turn], processor: Any) -> Rendered:
+    """For templates that write an earlier answer otherwise than the last (without its thinking).
+
+    Every answer stands behind the prompt that it would be generated from. The template is shown
+    stand-ins; where they come out, the texts are put in.
+    """
+    shown, texts = _stand_in_texts(turns)
+    pieces: list[tuple[str, bool]] = []
+    end = ""
+    for number in range(1, len(turns), 2):
+        prompt = _apply_chat(shown[:number], processor, is_prompt=True)
+        closed = _apply_chat(shown[: number + 1], processor, is_prompt=False)
+        before, found, behind = closed.partition(shown[number].text)
+        lead = before[len(prompt) :] if before.startswith(prompt) else ""
+        if number > 1:
+            _, earlier, prompt = prompt.partition(shown[number - 2].text + end)
+            found = found and earlier
+        if not found:
+            raise _template_error(f"answer {turns[number].text[:40]!r}")
+        end = behind.rstrip()
+        pieces += [(prompt, False), (lead + shown[number].text + end, True)]
+    pieces.append((behind[len(end) :], False))
+    lost = [text for mark, text in texts.items() if sum(p.count(mark) for p, _ in pieces) != 1]
+    if lost:
+        raise _template_error(f"text {lost[0][:40]!r}")
+    return _join(
+        [(_STAND_IN.sub(lambda m: texts[m[0]], piece), spoken) for piece, spoken in pieces]
+    )
+
+
+def _stand_in_texts(turns: Sequence[Turn]) -> tuple[list[Turn], dict[str, str]]:
+    """The turns with a mark for each text between their images, and the texts by mark."""
+    texts: dict[str, str] = {}
+
+    def stand_in(piece: str) -> str:
+        if not piece.strip():
+            return piece
+        mark = f"\ufdd2{len(texts)}\ufdd3"
+        texts[mark] = piece.removeprefix("\n")
+        return piece[: len(piece) - len(texts[mark])] + mark
+
+    def shown(turn: Turn) -> Turn:
+        if turn.role == "gpt":
+            mark = f"\ufdd2{len(texts)}\ufdd3"
+            texts[mark] = turn.text
+            return replace(turn, text=mark)
+        pieces = turn.text.split(IMAGE_PLACEHOLDER)
+        return replace(turn, text=IMAGE_PLACEHOLDER.join(map(stand_in, pieces)))
+
+    return [shown(turn) for turn in turns], texts
 
 
 def _template_error(turn: str) -> UserError:
@@ -149,7 +187,7 @@ def _template_error(turn: str) -> UserError:
 
 
 def _apply_chat(turns: Sequence[Turn], processor: Any, *, is_prompt: bool) -> str:
-    as_parts = bool(getattr(processor, "chat_template", None)) and hasattr(processor, "tokenizer")
+    as_parts = takes_parts(processor)
     messages = [
         {
             "role": "user" if turn.role == "human" else "assistant",
@@ -159,9 +197,7 @@ def _apply_chat(turns: Sequence[Turn], processor: Any, *, is_prompt: bool) -> st
         }
         for turn in turns
     ]
-    return str(
-        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt)
-    )
+    return apply_chat(messages, processor, is_prompt=is_prompt)
 
 
 def _split_content(text: str) -> list[dict[str, str]]:

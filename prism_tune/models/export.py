@@ -15,12 +15,14 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from prism_tune.chat_templates import end_token
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import CONFIG_NAME
 from prism_tune.models.convert_original import convert_original, is_original
+from prism_tune.models.end_token import add_end_token
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.write import require_vacant, sample_logits, write_verified
@@ -74,9 +76,18 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
     else:
         model, processor = _load_full(checkpoint)
         dtype = _stored_dtype(checkpoint)
+    add_end_token(model, processor, _learnt_end(checkpoint, processor))
     if options.dtype != "auto":
         dtype = getattr(torch, options.dtype)
     write_verified(model, processor, destination, dtype=dtype, expected_BLV=expected)
+
+
+def _learnt_end(checkpoint: Path, processor: Any) -> str | None:
+    """What the model was taught to end answers with, where our config beside it says so."""
+    if not (checkpoint / CONFIG_NAME).exists():
+        return None
+    template = load_config(checkpoint / CONFIG_NAME).model.template
+    return None if template == "auto" else end_token(template, processor)
 
 
 def _find_checkpoint(source: Path) -> Path:

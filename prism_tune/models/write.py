@@ -20,8 +20,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prism_tune.chat_templates import find_end_token
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
+from prism_tune.models.end_token import add_end_token
 from prism_tune.models.load import cast_parameters, load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.read_parts import set_dtype
@@ -56,7 +58,8 @@ def write_verified(
     """Write a model, read it back as its users will, and compare the logits of both in float32.
 
     Args:
-        model: taken over: afterwards it is rounded to `dtype`.
+        model: taken over: afterwards it is rounded to `dtype`, and its generation config has the
+            end token of the processor's chat template.
         processor: written beside it, and used to make the input.
         directory: where to; must be vacant.
         dtype: of the written weights. Where it rounds, what was written is compared with the
@@ -69,6 +72,7 @@ def write_verified(
             nothing is left behind then.
     """
     require_vacant(directory)
+    add_end_token(model, processor, find_end_token(processor))
     logits_BLV = sample_logits(model, processor)
     if expected_BLV is None:
         expected_BLV = logits_BLV
@@ -93,7 +97,7 @@ def sample_logits(model: PreTrainedModel, processor: Any) -> Tensor:
         B x L x V, with B = 1.
     """
     inputs = processor(
-        images=[_draw_image()],
+        images=[[_draw_image()]],
         text=[f"{processor.image_token}\n{_QUESTION}"],
         return_tensors="pt",
     )
