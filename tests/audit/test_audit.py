@@ -30,7 +30,7 @@ def open_config(tiny_llava_dir, drawn_pool, tmp_path, monkeypatch):
         f"""
 name: run
 output_dir: {tmp_path / "runs"}
-model: {{path: {tiny_llava_dir}}}
+model: {{path: {tiny_llava_dir}, template: vicuna_v1}}
 data:
   records: {tmp_path / "pool" / "pool.json"}
   image_dir: {tmp_path / "pool" / "images"}
