@@ -102,10 +102,19 @@ def encode_prompts(
     return inputs
 
 
-def count_text_tokens(texts: Sequence[str], processor: Any) -> list[int]:
-    """Tokens of rendered texts, one for each image token."""
+def count_text_tokens(
+    texts: Sequence[str], processor: Any, *, special: bool | None = None
+) -> list[int]:
+    """Tokens of texts with marked literals, one for each image token.
+
+    `special`: whether the tokenizer adds its own; as `adds_special_tokens` says by default.
+
+    Raises:
+        BadRecordError: as `encode_text`.
+    """
     written = [write_out(text, processor) for text in texts]
-    special = adds_special_tokens(written[0].text, processor.tokenizer)
+    if special is None:
+        special = adds_special_tokens(written[0].text, processor.tokenizer)
     encoded = processor.tokenizer([w.text for w in written], add_special_tokens=special)
     return [len(ids) + w.num_more for ids, w in zip(encoded["input_ids"], written, strict=True)]
 
