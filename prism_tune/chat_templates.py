@@ -71,15 +71,23 @@ def apply_chat(messages: Sequence[dict[str, Any]], processor: Any, *, is_prompt:
 def find_end_token(processor: Any) -> str | None:
     """The token behind an answer: what the tokenizer makes of the text there is one special token.
 
-    None where there is no chat template, or where it writes no such token: a model tuned with it
-    would never learn to stop.
+    Where nothing is written there, it is the token that the next question begins with (GLM's
+    `<|user|>`). None where that is no control token either, or there is no chat template: a model
+    tuned with it would never learn to stop.
     """
     if not has_chat_template(processor):
         return None
-    written = _exchange(processor, is_prompt=False)
-    if _ANSWER not in written:
-        return None
-    return _leading_token(written.partition(_ANSWER)[2].lstrip(), special_tokens(processor))
+    return _find_end_token(processor, _source(processor))
+
+
+@lru_cache(maxsize=8)
+def _find_end_token(processor: Any, chat_template: str) -> str | None:
+    for num_spoken in (2, 3):
+        _, found, behind = _speak(processor, num_spoken).partition(_ANSWER)
+        token = _leading_token(behind.lstrip(), special_tokens(processor))
+        if found and (token or behind.strip()):
+            return token
+    return None
 
 
 def is_llava15(processor: Any, model_type: str) -> bool:
@@ -92,7 +100,7 @@ def is_llava15(processor: Any, model_type: str) -> bool:
         return False
     if not has_chat_template(processor):
         return True
-    asked = _exchange(processor, is_prompt=True)
+    asked = _speak(processor, 1)
     return "USER:" in asked and asked.rstrip().endswith("ASSISTANT:")
 
 
@@ -193,9 +201,9 @@ def list_templates() -> str:
 _CHATS: tuple[str, ...] = get_args(ChatFormat)
 
 
-def _exchange(processor: Any, *, is_prompt: bool) -> str:
-    """A marked question, and unless it is a prompt a marked answer."""
-    spoken = [("user", _QUESTION), ("assistant", _ANSWER)][: 1 if is_prompt else 2]
+def _speak(processor: Any, num_spoken: int) -> str:
+    """A marked question, answer, question; a prompt where there is a question alone."""
+    spoken = [("user", _QUESTION), ("assistant", _ANSWER), ("user", _QUESTION)][:num_spoken]
     messages = [
         {
             "role": role,
@@ -203,7 +211,7 @@ def _exchange(processor: Any, *, is_prompt: bool) -> str:
         }
         for role, text in spoken
     ]
-    return apply_chat(messages, processor, is_prompt=is_prompt)
+    return apply_chat(messages, processor, is_prompt=num_spoken == 1)
 
 
 def _leading_token(text: str, known: Sequence[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.chat_templates import LLAVA_15, QWEN, QWEN_THINKING
+from support.chat_templates import GLM, LLAVA_15, QWEN, QWEN_THINKING
 from support.tiny import CHAT_TEMPLATE, build_processor, build_tokenizer
 from support.tiny_processors import TINY_PROCESSORS
 
@@ -80,6 +80,16 @@ def test_a_chat_template_ends_its_answers_or_is_refused():
         check_end_token("processor", llava(LLAVA_15))
     with pytest.raises(UserError, match=r"it has none; set model.template to .*chatml"):
         check_end_token("processor", llava(None))
+
+
+def test_an_answer_may_end_where_the_next_question_begins():
+    processor = qwen(GLM)
+    processor.tokenizer.add_tokens(["<|user|>", "<|assistant|>"], special_tokens=True)
+    check_end_token("processor", processor)
+    rendered = render([*TURNS[2:], *TURNS[2:]], "processor", processor)
+    exchange = "<|user|>\nSure?<|assistant|>\nYes"
+    assert rendered.text == f"{exchange}{exchange}<|user|>"
+    assert answers(rendered) == ["Yes<|user|>", "Yes<|user|>"]
 
 
 def test_which_models_are_llava_15():

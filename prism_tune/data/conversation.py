@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prism_tune.chat_formats import LAYOUTS, Layout
-from prism_tune.chat_templates import apply_chat, image_token, takes_parts, wrap_image
+from prism_tune.chat_templates import (
+    apply_chat,
+    find_end_token,
+    image_token,
+    takes_parts,
+    wrap_image,
+)
 from prism_tune.config.sections import Template
 from prism_tune.data.literal_text import mark_literals
 from prism_tune.errors import UserError
@@ -112,6 +118,7 @@ def _join(pieces: Sequence[tuple[str, bool]]) -> Rendered:
 def _render_chat(turns: Sequence[Turn], processor: Any) -> Rendered:
     """Find each answer between the template's prompt before it and its text after it."""
     whole = _apply_chat(turns, processor, is_prompt=False)
+    end_text = find_end_token(processor) or ""
     spans = []
     for number in range(1, len(turns), 2):
         before = _apply_chat(turns[:number], processor, is_prompt=True)
@@ -120,7 +127,11 @@ def _render_chat(turns: Sequence[Turn], processor: Any) -> Rendered:
             return _render_by_turn(turns, processor)
         if turns[number].text.strip() not in after[len(before) :]:
             raise _template_error(f"answer {turns[number].text[:40]!r}")
-        spans.append((len(before), len(after.rstrip())))
+        end = len(after.rstrip())
+        if after.rstrip().endswith(turns[number].text.strip()):  # nothing is written behind it
+            whole += end_text if len(after) == len(whole) else ""
+            end = len(after) + len(end_text)
+        spans.append((len(before), end))
     for turn in turns[::2]:
         if any(piece.strip() not in whole for piece in turn.text.split(IMAGE_PLACEHOLDER)):
             raise _template_error(f"question {turn.text[:40]!r}")
@@ -146,7 +157,7 @@ def _render_by_turn(turns: Sequence[Turn], processor: Any) -> Rendered:
             found = found and earlier
         if not found:
             raise _template_error(f"answer {turns[number].text[:40]!r}")
-        end = behind.rstrip()
+        end = behind.rstrip() or find_end_token(processor) or ""
         pieces += [(prompt, False), (lead + shown[number].text + end, True)]
     pieces.append((behind[len(end) :], False))
     lost = [text for mark, text in texts.items() if sum(p.count(mark) for p, _ in pieces) != 1]

@@ -34,3 +34,9 @@ LLAVA_15 = (
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 """LLaVA-1.5's: without any end token."""
+
+GLM = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n" + _VISION + "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+"""GLM's: an answer ends where the next question begins."""
