@@ -1,30 +1,41 @@
 # make test: set up what is needed and run the tests (ARGS="-k config" narrows them down).
 # make fast: those that start no process and take no seconds, for the developer's loop.
+# make test-torchvision: what torchvision changes, in an environment of its own that has it.
 # make lint: style and types.
+# make try-wheel: build the wheel, install it into a fresh environment, run it from an empty folder.
 # make golden: write the golden losses anew, after a change that is meant to change them.
 
 PRISM_TUNE_VENV ?= .venv
 export PRISM_TUNE_VENV
 PYTHON = $(PRISM_TUNE_VENV)/bin/python
 ARGS ?=
+# Test files side by side, one thread each; JOBS=0 runs them one after another, for a debugger.
+JOBS ?= auto
+PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := test
-.PHONY: setup test fast lint golden format clean
+.PHONY: setup test fast test-torchvision lint golden format clean try-wheel
 
 setup:
 	@bash scripts/setup.sh dev,eval
 
 test: setup
 	@bash scripts/browser.sh || true
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 fast: setup
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-torchvision:
+	@bash scripts/test_torchvision.sh $(ARGS)
 
 lint: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+try-wheel:
+	@bash scripts/try_wheel.sh
 
 golden: setup
 	PRISM_TUNE_GOLDEN=write OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest tests/training/test_train.py -k golden

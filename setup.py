@@ -19,7 +19,9 @@ DEV = [
     "playwright>=1.45",
     "pre-commit>=3.7",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
+    "setuptools>=68",  # builds the wheel that a test looks into
 ]
 
 setup(
@@ -30,17 +32,24 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["prism_tune", "prism_tune.*"]),
-    package_data={"prism_tune.report": ["templates/*"]},
+    # configs/ is where people read presets; installed, it is a folder of the package.
+    packages=[*find_packages(include=["prism_tune", "prism_tune.*"]), "prism_tune.configs"],
+    package_dir={"prism_tune.configs": "configs"},
+    package_data={
+        "prism_tune": ["py.typed", "*.pyi"],
+        "prism_tune.configs": ["**/*.yaml", "**/*.json"],
+        "prism_tune.report": ["templates/*"],
+    },
     install_requires=[
-        # The upper bound lets a CPU-only machine keep the CPU build laid out for it.
-        "torch>=2.6,<2.14",
+        # No upper bound: it would take a user's newer torch away from their torchvision.
+        "torch>=2.6",
         "transformers>=5.23,<6",
         "accelerate>=1.10",
         "deepspeed>=0.19.8",  # the first that can train twice in one process
         "peft>=0.18",
         "datasets>=4",
         "safetensors>=0.5",
+        "sentencepiece>=0.2",  # tokenizers that come as tokenizer.model alone (Vicuna)
         "pillow>=11",
         "wandb>=0.20",
         "numpy>=2.0",
@@ -51,7 +60,7 @@ setup(
         "typer>=0.19",
         "rich>=13.7",
         "packaging>=24",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "plotly>=5.22",
         "openpyxl>=3.1",
         "faiss-cpu>=1.9",

@@ -1,3 +1,35 @@
-"""prism_tune: visual instruction tuning with built-in, training-free data selection."""
+"""prism_tune: visual instruction tuning with built-in, training-free data selection.
+
+As a library (docs/python.md) it offers what stands below, by the module that has it: loaded when it
+is first used, so that the import itself takes no time.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_LIBRARY = {
+    "ChosenRows": "selection.arrays",
+    "Config": "config.sections",
+    "ConfigError": "errors",
+    "Pool": "data.records",
+    "Subset": "selection.finished",
+    "UserError": "errors",
+    "audit_pool": "api",
+    "evaluate": "api",
+    "load_config": "config.load",
+    "open_pool": "api",
+    "select": "api",
+    "select_rows": "selection.arrays",
+    "train": "api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LIBRARY:
+        raise AttributeError(f"module 'prism_tune' has no attribute {name!r}")
+    return getattr(import_module(f"prism_tune.{_LIBRARY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LIBRARY])

@@ -10,3 +10,8 @@ class UserError(ValueError):
 
 class ConfigError(UserError):
     """A config or a command line that cannot be used. The command line exits with 2."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

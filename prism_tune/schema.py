@@ -16,18 +16,24 @@ IMAGE_PLACEHOLDER = "<image>"
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation; `text` keeps its `<image>` placeholders."""
+    """One turn of a conversation; `text` keeps its `<image>` placeholders.
+
+    `has_loss`: whether an answer is learnt; a question never is.
+    """
 
     role: Role
     text: str
+    has_loss: bool = True
 
 
 @dataclass(frozen=True)
 class Record:
     """One visual-instruction record.
 
-    `uid` is a hash of the content (images and turns), because `id` repeats in the wild.
-    `images` are paths relative to the pool's image folder; empty for a text-only record.
+    `uid` is a hash of the content (images, turns and system line), because `id` repeats in the
+    wild. `images` are names that the pool's `image_folders` finds: mostly paths relative to its
+    image folder; empty for a text-only record. `system` stands in place of the template's own
+    system line where it is not empty.
     """
 
     uid: str
@@ -35,6 +41,7 @@ class Record:
     source: str
     images: tuple[str, ...]
     turns: tuple[Turn, ...]
+    system: str = ""
 
     @property
     def is_text_only(self) -> bool:

@@ -21,15 +21,17 @@ STEP_X, STEP_Y = 124, 74
 MARGIN = 20
 GROUND = "the ground"
 """The modules at the top of the package: words everyone speaks."""
+LIBRARY = "api"
+"""The one that stands above the rooms."""
 
 
 def read_arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
     """Room -> the rooms it imports from, itself left out."""
-    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")} | {LIBRARY}
     arrows: dict[str, set[str]] = {room: set() for room in sorted(rooms | {GROUND})}
     for path in sorted(package.rglob("*.py")):
-        here = path.relative_to(package).parts[0]
-        if here == "__main__.py":
+        here = path.relative_to(package).parts[0].removesuffix(".py")
+        if here == "__main__":
             continue
         room = here if here in rooms else GROUND
         for module in _imported(path):

@@ -8,7 +8,9 @@
 #   PRISM_TUNE_VENV    the virtual environment (default: .venv in this repository)
 #   PRISM_TUNE_PYTHON  the Python to build it with (default: the newest suitable one on PATH)
 #   PRISM_TUNE_TORCH   a pip requirement for torch, where you want a particular build of it;
-#                      pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply as always
+#                      pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply as always, and
+#                      without a GPU a torch among its find-links goes before that of an index
+#   PRISM_TUNE_WHEEL   a wheel of prism_tune to install (default: this repository, editable)
 set -euo pipefail
 
 extras="${1:-quickstart}"
@@ -89,21 +91,30 @@ drop_half_installed() {
 
 has_torch() { "$python" -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))'; }
 
+# What pip's settings lay out as files (find-links) was chosen for this machine; the newest release
+# of an index, which pip would prefer, comes with CUDA's libraries.
+install_laid_out_torch() {
+  "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps torch \
+    >/dev/null 2>&1
+}
+
 install_package() {
-  if ! has_gpu && [ -z "${PRISM_TUNE_TORCH:-}" ] && ! has_torch; then
+  if ! has_gpu && [ -z "${PRISM_TUNE_TORCH:-}" ] && ! has_torch && ! install_laid_out_torch; then
     say "no NVIDIA GPU here. Where the package index offers no CPU build of torch, pip brings the"
     say "CUDA one (several GB, and it runs on a CPU just as well); PRISM_TUNE_TORCH picks a build."
   fi
+  local package=(-e "$root[$extras]")
+  [ -z "${PRISM_TUNE_WHEEL:-}" ] || package=("$PRISM_TUNE_WHEEL[$extras]")
   say "installing prism_tune[$extras]: about two minutes and 2 GB on a CPU machine"
   "$python" -m pip install --quiet --progress-bar=on --disable-pip-version-check \
-    ${PRISM_TUNE_TORCH:+"$PRISM_TUNE_TORCH"} -e "$root[$extras]" >&2 ||
+    ${PRISM_TUNE_TORCH:+"$PRISM_TUNE_TORCH"} "${package[@]}" >&2 ||
     fail "the installation did not finish; pip says why above." "The next run continues it."
 }
 
 # Everything the installed state depends on, but the extras.
 describe_state() {
   echo "setup.py $(cksum <"$root/setup.py") pyproject.toml $(cksum <"$root/pyproject.toml")" \
-    "root $root torch ${PRISM_TUNE_TORCH:-as required}"
+    "root $root torch ${PRISM_TUNE_TORCH:-as required} wheel ${PRISM_TUNE_WHEEL:-none}"
 }
 
 # The stamp is the state, then the extras installed under it, one a line.

@@ -54,6 +54,46 @@ def test_set_up_installs_again_what_is_new_or_changed(sandbox):
     assert "torch==2.9.1 -e " in sandbox.calls[-1]
 
 
+@pytest.mark.parametrize(("laid_out", "says_what_comes"), [("0", False), ("1", True)])
+def test_without_a_gpu_a_torch_that_pip_has_as_a_file_goes_first(
+    sandbox, laid_out, says_what_comes
+):
+    """The newest of an index, which pip would take, comes with CUDA's libraries."""
+    path = sandbox.place_command("nvidia-smi", "exit 1")
+    environment = {"HAS_TORCH_EXIT_CODE": "1", "LAID_OUT_EXIT_CODE": laid_out}
+    done = sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}", **environment)
+    assert done.returncode == 0, done.stderr
+    first, second = sandbox.calls
+    assert first.endswith("--no-index --no-deps torch")
+    assert second.endswith(f"-e {sandbox.root}[quickstart]")
+    assert ("pip brings the" in done.stderr) is says_what_comes
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HAS_TORCH_EXIT_CODE": "0"},
+        {"HAS_TORCH_EXIT_CODE": "1", "PRISM_TUNE_TORCH": "torch==2.9.1"},
+    ],
+)
+def test_a_torch_that_is_there_or_asked_for_is_left_alone(sandbox, environment):
+    path = sandbox.place_command("nvidia-smi", "exit 1")
+    sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}", **environment)
+    assert len(sandbox.calls) == 1
+
+
+def test_with_a_gpu_torch_comes_from_the_index(sandbox):
+    path = sandbox.place_command("nvidia-smi", "exit 0")
+    sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}", HAS_TORCH_EXIT_CODE="1")
+    assert len(sandbox.calls) == 1
+
+
+def test_a_wheel_is_installed_in_place_of_the_checkout(sandbox):
+    sandbox.run("setup.sh", "quickstart")
+    sandbox.run("setup.sh", "quickstart", PRISM_TUNE_WHEEL="dist/prism_tune-1-py3-none-any.whl")
+    assert sandbox.calls[-1].endswith(" dist/prism_tune-1-py3-none-any.whl[quickstart]")
+
+
 def test_an_installation_that_failed_is_not_taken_for_finished(sandbox):
     failed = sandbox.run("setup.sh", PIP_EXIT_CODE="1")
     assert failed.returncode == 1

@@ -17,6 +17,7 @@ import orjson
 from prism_tune.audit.console import print_audit
 from prism_tune.audit.summary import (
     ListedFinding,
+    count_image_records,
     list_findings,
     summarise_lengths,
     summarise_reasons,
@@ -27,14 +28,16 @@ from prism_tune.config.sections import Config
 from prism_tune.data.policy import REASONS, check_policy
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import Findings, is_unusable, merge, screen_lengths, screen_records
-from prism_tune.models.processor import load_processor
-from prism_tune.models.template import resolve_template
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
 
 logger = logging.getLogger(__name__)
+
+_VERSION = 2
+"""Of what audit.json says; another number makes it anew."""
 
 
 def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
@@ -62,7 +65,7 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
         write_json(run.audit / "audit.json", summary)
         stage.finish(inputs, config=config, files=[run.audit / "audit.json"], ok=summary["ok"])
     summary = read_json(run.audit / "audit.json")
-    print_audit(summary)
+    print_audit(summary, by_source=config.selection.scope == "per_source")
     return bool(summary["ok"])
 
 
@@ -72,6 +75,7 @@ def _stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
         "pool": pool.fingerprint,
         "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
+        "version": _VERSION,
     }
 
 
@@ -94,6 +98,8 @@ def _examine(config: Config, run: RunDir, pool: Pool) -> dict[str, Any]:
         "num_usable": usable,
         "num_text_only": int(pool.is_text_only_N.sum()),
         "num_images": len(pool.unique_images()),
+        "num_moved": pool.num_moved,
+        **count_image_records(pool, findings, policy),
         "reasons": reasons,
         "per_source": per_source,
         "lengths": summarise_lengths(

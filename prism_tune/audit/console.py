@@ -13,14 +13,28 @@ _BAR_CHARACTERS = 30
 _NUM_SOURCES = 4
 
 
-def print_audit(summary: Mapping[str, Any]) -> None:
-    """Findings by reason and by source, the lengths, and what to do."""
+def print_audit(summary: Mapping[str, Any], *, by_source: bool) -> None:
+    """Findings by reason and by source, the lengths, and what to do.
+
+    Args:
+        summary: the content of audit.json.
+        by_source: whether a selection would compare records inside their source.
+    """
     if summary["reasons"]:
         console.print(_tabulate_reasons(summary["reasons"]))
     console.print(_tabulate_sources(summary["per_source"]))
     console.print(_tabulate_lengths(summary["lengths"]))
     for reason, found in summary["reasons"].items():
         console.print(f"{reason}: {found['hint']}", markup=False, soft_wrap=True)
+    alone = summary["num_alone_in_source"]
+    if alone and by_source:
+        console.print(
+            f"{alone:,} of {summary['num_image_records']:,} image records cannot be ranked: "
+            "sources of one record; selection.scope=global ranks them, and so do larger sources "
+            "(data.source, data.source_names)",
+            markup=False,
+            soft_wrap=True,
+        )
     _print_verdict(summary)
 
 
@@ -69,6 +83,13 @@ def _print_verdict(summary: Mapping[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if summary.get("num_moved"):
+        console.print(
+            f"<image> goes to the front of its question in {summary['num_moved']:,} records, as in "
+            "LLaVA; data.image_place=keep leaves it",
+            markup=False,
+            soft_wrap=True,
+        )
     failing = [reason for reason, found in summary["reasons"].items() if found["policy"] == "fail"]
     if failing:
         keys = " ".join(f"data.policy.{reason}=skip" for reason in failing)

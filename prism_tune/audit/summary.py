@@ -86,6 +86,20 @@ def summarise_sources(
     }
 
 
+def count_image_records(
+    pool: Pool, findings: Sequence[ListedFinding], policy: Mapping[str, str]
+) -> dict[str, int]:
+    """{num_image_records, num_alone_in_source}, of the records that are not left out.
+
+    What is alone in its source cannot be told apart from the rest of it.
+    """
+    left_out = {f.record for f in findings if decide(f.item.reason, policy) != "keep"}
+    usable = [n for n in np.flatnonzero(~pool.is_text_only_N).tolist() if n not in left_out]
+    sizes = Counter(pool.sources[index] for index in usable)
+    alone = sum(size == 1 for size in sizes.values())
+    return {"num_image_records": len(usable), "num_alone_in_source": alone}
+
+
 def summarise_lengths(
     lengths_N: NDArray[np.int64], max_length: int, num_unusable: int
 ) -> dict[str, Any]:

@@ -17,7 +17,16 @@ from prism_tune.cli.models import assemble, export
 from prism_tune.cli.options import end_with_errors
 from prism_tune.cli.report import report
 from prism_tune.cli.run import run
-from prism_tune.cli.stages import audit, evaluate, prepare, preview, select, show, train
+from prism_tune.cli.stages import (
+    audit,
+    evaluate,
+    prepare,
+    presets,
+    preview,
+    select,
+    show,
+    train,
+)
 from prism_tune.cli.tables import subset_app, tables
 
 app = typer.Typer(
@@ -37,7 +46,7 @@ def doctor() -> None:
 
 
 VERBS = (
-    *(run, prepare, audit, select, train, evaluate, preview, show),
+    *(run, prepare, audit, select, train, evaluate, preview, show, presets),
     *(data, score, judge),
     *(compare, plan, tables, report),
     *(export, assemble, doctor),

@@ -44,8 +44,14 @@ def data(
 
 def score(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="For example pope.")],
-    predictions: Annotated[Path, typer.Option(help="Answers: LLaVA's jsonl or another layout.")],
-    annotations: Annotated[Path, typer.Option(help="Official annotations: a file or folder.")],
+    predictions: Annotated[
+        list[Path],
+        typer.Option(help="Answers: LLaVA's jsonl or another layout; again for more files."),
+    ],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Official annotations: a file or folder. Reviews and results need none."),
+    ] = None,
     profile: Annotated[Profile, typer.Option(help="Whose prompts and parsers.")] = "llava15",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     output: Annotated[
@@ -69,8 +75,10 @@ class JudgeOptions:
     """What is judged, who judges it, and how."""
 
     predictions: Annotated[Path, typer.Option(help="Answers: LLaVA's jsonl or {id: answer}.")]
-    annotations: Annotated[Path, typer.Option(help="mm-vet.json.")]
-    judge_prompt: Annotated[Path, typer.Option(help="MM-Vet's mm-vet_evaluator.py, or its text.")]
+    annotations: Annotated[Path, typer.Option(help="mm-vet.json; LLaVA-Bench's folder.")]
+    judge_prompt: Annotated[
+        Path, typer.Option(help="MM-Vet's mm-vet_evaluator.py, or its text; LLaVA's rule.json.")
+    ]
     model: Annotated[str, typer.Option(help="The judge: a name at --base-url, or a HF model.")]
     base_url: Annotated[
         str, typer.Option(help="OpenAI-compatible, https://host/v1; key: OPENAI_API_KEY.")
@@ -81,17 +89,18 @@ class JudgeOptions:
         float | None, typer.Option(min=0, help="Of a million prompt tokens, for the estimate.")
     ] = None
     output: Annotated[
-        Path | None, typer.Option(help="The grade file; else beside the answers.")
+        Path | None,
+        typer.Option(help="The grade file (of reviews their stem); else beside the answers."),
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate only.")] = False
 
 
 @spread
 def judge(
-    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="mmvet.")],
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="mmvet or llava_bench.")],
     asked: JudgeOptions,
 ) -> None:
-    """Grade answers with a judge; writes a grade file in the official format."""
+    """Grade answers with a judge; writes grade or review files in the official format."""
     from prism_tune.evaluation.judge.command import JudgeSettings, run_judge
     from prism_tune.run.log import setup_logging
 

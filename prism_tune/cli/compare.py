@@ -14,7 +14,10 @@ from prism_tune.cli.run import Launch, NumProcesses
 
 GRIDS = Path("configs/experiments/tables")
 Grid = Annotated[
-    str, typer.Argument(metavar="CONFIG|TABLE", help="A config; or a table: main, ablation, ...")
+    str,
+    typer.Argument(
+        metavar="CONFIG|TABLE", help="A config or preset:NAME; or a table: main, ablation, ..."
+    ),
 ]
 Rows = Annotated[str, typer.Option(help='Only rows called so: "prism* random*".')]
 
@@ -78,18 +81,21 @@ def check_selections(paths: Sequence[str]) -> NoReturn:
 
 
 def find_grid(name: str) -> Path:
-    """The config of a table by its name, or any config by its path.
+    """The config of a table by its name, or any config by its path or `preset:NAME`.
 
     Raises:
         ConfigError: neither.
     """
+    from prism_tune.config.presets import PREFIX, find_file, list_presets
     from prism_tune.errors import ConfigError
 
-    if Path(name).suffix in (".yaml", ".yml"):
+    if name.startswith(PREFIX) or Path(name).suffix in (".yaml", ".yml"):
         return Path(name)
-    path = GRIDS / f"{name}.yaml"
+    path = find_file(GRIDS / f"{name}.yaml", "experiments")
     if not path.exists():
-        known = ", ".join(sorted(found.stem for found in GRIDS.glob("*.yaml")))
-        reason = f"there are {known}" if known else f"no {GRIDS} here: call this in the repository"
-        raise ConfigError(f"no table {name!r}; {reason}, or give the path of a config")
+        shipped = [preset for preset in list_presets("experiments") if preset.startswith("tables/")]
+        known = ", ".join(Path(preset).name for preset in shipped)
+        raise ConfigError(
+            f"no table {name!r}; there are {known}, or give the path of a config or preset:NAME"
+        )
     return path

@@ -1,4 +1,4 @@
-"""Is this machine ready? Versions, devices, disk and launchers in; a table and a verdict out.
+"""Is this machine ready? Libraries, devices, disk and launchers in; a table and a verdict out.
 
 What is missing comes with the command that mends it. Nothing is changed, nothing is fetched.
 """
@@ -7,44 +7,28 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
 
-from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
+from prism_tune.cli.libraries import Check, State, check_packages, check_uses
 from prism_tune.run.log import console
 
-State = Literal["ok", "optional", "missing"]
 GIB = 1 << 30
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)
 DISK_NEEDED_GIB = 6  # as scripts/setup.sh asks for
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_NEEDED = (4 * 2 + 1) * 16 * (3 * 336 * 336 * 4)
+"""Bytes of pixels in the LLaVA presets: 4 workers with 2 batches each, one in use, of 16 images."""
 _MARKS: dict[State, str] = {
     "ok": "[green]ok[/green]",
     "optional": "[yellow]optional[/yellow]",
     "missing": "[red]missing[/red]",
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table.
-
-    `state` is "missing" where prism_tune cannot work without it, "optional" where only some of it
-    cannot; `mend` says what to do about either.
-    """
-
-    name: str
-    found: str
-    state: State = "ok"
-    mend: str = ""
 
 
 def diagnose() -> bool:
@@ -53,7 +37,10 @@ def diagnose() -> bool:
     Returns:
         False when something required is missing.
     """
-    checks = [*check_python(), *check_packages(), *check_devices(), *check_disk(), *check_tools()]
+    checks = [
+        *(*check_python(), *check_packages(), *check_uses(), *check_devices()),
+        *(*check_shared_memory(), *check_disk(), *check_tools(), check_tracking()),
+    ]
     table = Table("", "found", "", "how to mend it", title="prism-tune doctor")
     for column in table.columns:
         column.overflow = "fold"
@@ -66,6 +53,9 @@ def diagnose() -> bool:
         console.print(f"[red]Not ready:[/red] {escape(', '.join(missing))}")
     else:
         console.print("[green]Ready.[/green]")
+    optional = [check.name for check in checks if check.state == "optional"]
+    if optional:
+        console.print(f"Only some things need: {escape(', '.join(optional))}")
     return not missing
 
 
@@ -75,22 +65,7 @@ def check_python() -> Iterator[Check]:
     if PYTHON_FROM <= sys.version_info[:2] < PYTHON_BELOW:
         yield Check("Python", found)
     else:
-        yield Check("Python", found, "missing", "Python 3.11 to 3.13; then bash scripts/setup.sh")
-
-
-def check_packages() -> Iterator[Check]:
-    """Every requirement of setup.py against what is installed."""
-    try:
-        lines = requires("prism_tune") or []
-    except PackageNotFoundError:
-        yield Check("prism_tune", "not installed", "missing", "bash scripts/setup.sh")
-        return
-    for line in lines:
-        requirement = Requirement(line)
-        extra = _extra_of(requirement)
-        if extra in ("dev", "bench"):  # of no use to a user
-            continue
-        yield _check_package(requirement, extra)
+        yield Check("Python", found, "missing", "install Python 3.11, 3.12 or 3.13")
 
 
 def check_devices() -> Iterator[Check]:
@@ -101,7 +76,8 @@ def check_devices() -> Iterator[Check]:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
-        yield Check("torch", f"cannot be imported: {error}", "missing", "bash scripts/setup.sh")
+        mend = "pip install --force-reinstall torch"
+        yield Check("torch", f"cannot be imported: {error}", "missing", mend)
         return
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -109,11 +85,28 @@ def check_devices() -> Iterator[Check]:
             bf16 = "bf16" if gpu.major >= 8 else "fp16 only: set training.hf.fp16"
             yield Check(f"GPU {index}", f"{gpu.name}, {gpu.total_memory / GIB:.0f} GiB, {bf16}")
     elif shutil.which("nvidia-smi"):
-        mend = "a CUDA build: PRISM_TUNE_TORCH=... bash scripts/setup.sh; or update the driver"
+        mend = (
+            "install a CUDA build of torch (PRISM_TUNE_TORCH=... bash scripts/setup.sh), "
+            "or update the driver"
+        )
         yield Check("GPU", f"torch {torch.__version__} sees none", "missing", mend)
     else:
         yield Check("GPU", "none: everything runs on the CPU")
         yield Check("bf16 on the CPU", _cpu_bf16())
+
+
+def check_shared_memory() -> Iterator[Check]:
+    """Where the workers that read images hand them over; containers have 64 MB by default."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    name, found = f"shared memory ({SHARED_MEMORY})", f"{free / 2**20:,.0f} MiB free"
+    if free >= SHARED_MEMORY_NEEDED:
+        yield Check(name, found)
+        return
+    needed = f"{SHARED_MEMORY_NEEDED / 2**20:.0f} MiB"
+    mend = "docker run --shm-size 16g; where you cannot, data.num_workers=0 does without"
+    yield Check(name, f"{found}, the batches of the LLaVA presets need {needed}", "missing", mend)
 
 
 def check_disk() -> Iterator[Check]:
@@ -125,33 +118,21 @@ def check_disk() -> Iterator[Check]:
 
 
 def check_tools() -> Iterator[Check]:
-    """Launchers, the compiler of DeepSpeed's own operators, and where W&B will write."""
-    yield _check_command("torchrun", "bash scripts/setup.sh", "missing")
-    yield _check_command("deepspeed", "bash scripts/setup.sh", "missing")
+    """Launchers, and the compiler of DeepSpeed's own operators."""
+    for command, package in (("torchrun", "torch"), ("deepspeed", "deepspeed")):
+        yield _check_command(command, f"pip install --force-reinstall {package}", "missing")
     offload = "needed by ZeRO with CPU offload only"
     yield _check_command("g++", f"install a C++ compiler; {offload}", "optional")
     yield _check_command("ninja", f"pip install ninja; {offload}", "optional")
-    yield Check("WANDB_MODE", os.environ.get("WANDB_MODE", "not set: offline"))
 
 
-def _extra_of(requirement: Requirement) -> str:
-    """The extra that a requirement belongs to; empty for one that everybody needs."""
-    found = re.search(r'extra == "(.+?)"', str(requirement.marker or ""))
-    return found[1] if found else ""
-
-
-def _check_package(requirement: Requirement, extra: str) -> Check:
-    state: State = "optional" if extra else "missing"
-    mend = f"bash scripts/setup.sh {extra}".rstrip()
-    needed = f"{requirement.name}{requirement.specifier}"
-    label = f"{requirement.name} [{extra}]" if extra else requirement.name
-    try:
-        found = version(requirement.name)
-    except PackageNotFoundError:
-        return Check(label, "not installed", state, f"{mend} (needs {needed})")
-    if requirement.specifier.contains(found, prereleases=True):
-        return Check(label, found)
-    return Check(label, f"{found}, needs {needed}", state, mend)
+def check_tracking() -> Check:
+    """Where W&B will write; without its key it would ask for one, or end a run."""
+    mode = os.environ.get("WANDB_MODE", "not set: offline")
+    has_key = "WANDB_API_KEY" in os.environ or _is_logged_in()
+    if mode == "online" and not has_key:
+        return Check("WANDB_MODE", "online, without a key", "optional", "wandb login")
+    return Check("WANDB_MODE", mode)
 
 
 def _check_command(name: str, mend: str, state: State) -> Check:
@@ -168,3 +149,11 @@ def _cpu_bf16() -> str:
         return "unknown on this system"
     native = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
     return f"native ({', '.join(native)})" if native else "emulated: try model.dtype=float32 too"
+
+
+def _is_logged_in() -> bool:
+    """Whether `wandb login` has left a key."""
+    try:
+        return "wandb" in (Path.home() / ".netrc").read_text()
+    except OSError:
+        return False

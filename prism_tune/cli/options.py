@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from prism_tune.config.sections import Config
     from prism_tune.run.folder import RunDir
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment YAML.")]
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="Experiment YAML, or preset:NAME.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="For example selection.budget=0.2"),

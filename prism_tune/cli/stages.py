@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from prism_tune.cli.options import ConfigPath, Force, Overrides, open_run
+from prism_tune.config.sections import ExportLayout
 
 
 def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
@@ -27,11 +28,24 @@ def audit(config: ConfigPath, overrides: Overrides = None, force: Force = False)
         raise typer.Exit(1)
 
 
-def select(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+def select(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    force: Force = False,
+    layout: Annotated[
+        ExportLayout | None,
+        typer.Option("--as", help="Write it for this trainer too, in selection/exports/."),
+    ] = None,
+) -> None:
     """Score the pool and write the subset."""
+    from prism_tune.processes import is_main
+    from prism_tune.selection.export.layouts import export_run
     from prism_tune.selection.select import select as run_select
 
-    run_select(*open_run(config, overrides), force=force)
+    loaded, run = open_run(config, overrides)
+    run_select(loaded, run, force=force)
+    if layout is not None and is_main():
+        export_run(run, layout)
 
 
 def train(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
@@ -69,3 +83,15 @@ def show(
     from prism_tune.config.load import load_config, render_config
 
     typer.echo(render_config(load_config(config, overrides or []), key))
+
+
+def presets() -> None:
+    """List what ships with prism_tune: configs for every verb, and DeepSpeed files."""
+    from prism_tune.config.presets import PREFIX, describe_preset, list_presets
+
+    configs = list_presets("experiments")
+    width = max(map(len, configs)) + len(PREFIX)
+    for name, path in configs.items():
+        typer.echo(f"{PREFIX + name:{width}}  {describe_preset(path)}")
+    typer.echo("\nDeepSpeed files, for training.deepspeed:")
+    typer.echo("  ".join(PREFIX + name for name in list_presets("deepspeed")))

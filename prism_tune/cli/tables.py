@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
+from prism_tune.config.sections import ExportLayout
 from prism_tune.results.render import OutputFormat
 
-subset_app = typer.Typer(help="Share a subset as hashes, and verify it.", no_args_is_help=True)
+subset_app = typer.Typer(
+    help="Write a subset for other trainers, share it, verify it.", no_args_is_help=True
+)
 
 
 def tables(
     table: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help="main, cost, ablation, models, visionflan or language."
+            metavar="TABLE",
+            help="main, cost, ablation, models, visionflan, studies or language.",
         ),
     ],
     more_runs: Annotated[
@@ -50,15 +54,34 @@ def tables(
 @subset_app.command("export")
 def export_subset(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that has selected.")],
-    to: Annotated[Path, typer.Option("--to", help="The file to share.")],
+    to: Annotated[Path, typer.Option("--to", help="The file; of trl a new folder.")],
+    layout: Annotated[
+        ExportLayout | None,
+        typer.Option("--as", help="The records, as this trainer reads them. Default: the hashes."),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Share the hashes there, with a dataset card."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="The hub repository, if new.")] = False,
 ) -> None:
-    """Write a run's subset as hashes and ids: megabytes instead of gigabytes."""
+    """Write a run's subset for another trainer; or as hashes and ids, to share and `verify`."""
+    from prism_tune.errors import ConfigError
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
+    from prism_tune.selection.export.hub import push_subset
+    from prism_tune.selection.export.layouts import export_run
     from prism_tune.selection.shared_subset import export_subset as run_export
 
     setup_logging()
+    if layout is not None and push_to_hub is not None:
+        raise ConfigError("--push-to-hub shares the hashes and ids, not records: leave out --as")
+    if layout is not None:
+        export_run(RunDir(run), layout, to)
+        return
     run_export(RunDir(run), to)
+    if push_to_hub is not None:
+        push_subset(RunDir(run), to, push_to_hub, private=private)
 
 
 @subset_app.command("verify")

@@ -29,6 +29,7 @@ from prism_tune.compare.files import look_at_images, look_at_model, look_at_path
 from prism_tune.config.depends import DEPENDS, list_fields
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
+from prism_tune.config.presets import find_file
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
 from prism_tune.run.fingerprints import fingerprint
@@ -103,8 +104,12 @@ class Cell:
         model, data = self.config.model, self.config.data
         values["model.path"] = [model.path, look_at_model(model.path, model.revision)]
         values["data.image_dir"] = [data.image_dir, look_at_images(data.model_dump_json())]
-        for name in ("data.records", "training.deepspeed"):
+        own = [f"selection.{name}" for name in ("must_keep", "must_drop", "features_file")]
+        for name in ("data.records", *own):
             values[name] = [values[name], values[name] and look_at_path(values[name])]
+        deepspeed = self.config.training.deepspeed
+        found = deepspeed and str(find_file(deepspeed, "deepspeed"))
+        values["training.deepspeed"] = [deepspeed, found and look_at_path(found)]
         asked = self.config.evaluation.data
         names = [asked[n].annotations for n in self.config.evaluation.benchmarks if n in asked]
         values["evaluation.data"] = [values["evaluation.data"], *map(look_at_path, names)]
@@ -170,7 +175,7 @@ def require_section(config: Config) -> CompareConfig:
         ConfigError: it has none, or it lacks what it needs.
     """
     if config.compare is None:
-        raise ConfigError("compare: no such section; configs/experiments/comparison.yaml has one")
+        raise ConfigError("compare: no such section; preset:comparison has one")
     if bool(config.compare.selectors) == bool(config.compare.rows):
         raise ConfigError("compare: expected either `selectors` or `rows`")
     if config.compare.selectors and not config.compare.metrics:

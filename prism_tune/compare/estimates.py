@@ -23,7 +23,7 @@ _LORA_SHARE = 0.05  # of the decoder's parameters, at LLaVA's rank of 128
 _PROMPT_TOKENS = 70  # of a benchmark's question, with its answer
 _WHOLE_MODEL = {"perplexity": 1, "el2n": 1, "grand": 3}
 """Scorers that run every layer, and how many forward passes' worth they take at most."""
-_NO_MODEL = ("random", "length")
+_NO_MODEL = ("random", "length", "file")
 
 NUM_QUESTIONS = {
     "scienceqa": 4_241,
@@ -97,7 +97,7 @@ def estimate_run(config: Config, shape: Shape, pool: PoolSize) -> Estimate:
 
 def _select_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
     selection = config.selection
-    if selection.scorer in _NO_MODEL:
+    if selection.scorer in _NO_MODEL or selection.features_file is not None:
         return 0.0
     look = shape.vision * shape.num_image_tokens
     tokens = shape.num_image_tokens + pool.text_tokens
@@ -126,8 +126,18 @@ def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:
     texts = pool.num_records - pool.num_image_records
     if config.training.records == "pool":
         return pool.num_image_records, texts
-    budget = config.selection.budget
-    return (budget if isinstance(budget, int) else budget * pool.num_image_records), texts
+    selection, images = config.selection, pool.num_image_records
+    budget, counted = selection.budget, images
+    if selection.budget_of != "images":
+        counted = pool.num_records
+    if isinstance(budget, int) and selection.budget_of != "tokens":
+        budget = min(1.0, budget / max(counted, 1))
+    share = float(min(budget, 1.0))
+    if selection.text_only == "own_source":
+        return share * images, share * texts
+    kept = texts if selection.text_only == "keep" else 0
+    beside = kept if selection.budget_of != "images" else 0
+    return max(0.0, share * counted - beside), kept
 
 
 def _num_trained(config: Config, shape: Shape) -> float:

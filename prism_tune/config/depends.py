@@ -9,9 +9,10 @@ forgotten: a test walks over every field of `Config`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, ImageBackend
 
 Artifact = Literal[
     "audit",
@@ -22,6 +23,7 @@ Artifact = Literal[
     "subset",
     "model",
     "answers",
+    "language_answers",
 ]
 """What the stages audit, select, train and evaluate leave; `select` leaves evidence, too."""
 
@@ -35,6 +37,7 @@ _STATES: tuple[Artifact, ...] = ("subset", "model", "answers")
 _SUBSET: tuple[Artifact, ...] = ("subset",)
 _MODEL: tuple[Artifact, ...] = ("model",)
 _ANSWERS: tuple[Artifact, ...] = ("answers",)
+_LANGUAGE: tuple[Artifact, ...] = ("language_answers",)
 
 DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "name": _NONE,
@@ -50,21 +53,32 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "model.trust_remote_code": (*_ALL, *_ROWS),
     "model.template": (*_ALL, *_ROWS),
     "model.image_aspect_ratio": (*_ALL, *_ROWS),
+    "model.image_backend": (*_ALL, *_ROWS),
     "data.records": (*_RECORDS, *_EVIDENCE),
     "data.image_dir": (*_RECORDS, *_EVIDENCE),
+    "data.image_roots": (*_RECORDS, *_EVIDENCE),
     "data.prepare": _NONE,
     "data.columns": (*_RECORDS, *_EVIDENCE),
     "data.source": _RECORDS,
     "data.source_names": _RECORDS,
+    "data.image_place": (*_RECORDS, *_ROWS),
+    "data.system": (*_RECORDS, *_ROWS),
     "data.policy": _ALL,
     "data.max_length": (*_RECORDS, *_ANSWER_ROWS),
     "data.num_workers": _NONE,
     "selection.scorer": _SUBSET,
     "selection.budget": _SUBSET,
+    "selection.budgets": _SUBSET,
+    "selection.budget_of": _SUBSET,
+    "selection.text_only": _SUBSET,
+    "selection.source_budgets": _SUBSET,
+    "selection.must_keep": _SUBSET,
+    "selection.must_drop": _SUBSET,
     "selection.scope": _SUBSET,
     "selection.centering": _SUBSET,
     "selection.keep": _SUBSET,
     "selection.features": (*_SUBSET, "features"),
+    "selection.features_file": _SUBSET,
     "selection.layer": (*_SUBSET, "features"),
     "selection.pooling": (*_SUBSET, "features"),
     "selection.tokens_per_batch": _NONE,
@@ -78,11 +92,13 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "training.deepspeed": _MODEL,
     "training.batching": _MODEL,
     "training.tokens_per_batch": _MODEL,
+    "training.validation": _MODEL,
     "training.hf": _MODEL,
     "evaluation.benchmarks": _NONE,  # each has results of its own
     "evaluation.data": _ANSWERS,
     "evaluation.profile": _ANSWERS,
     "evaluation.controls": _ANSWERS,
+    "evaluation.chat_template": _LANGUAGE,
     "evaluation.batch_size": _ANSWERS,
     "evaluation.dtype": _ANSWERS,
     "tracking.wandb": _NONE,
@@ -96,9 +112,15 @@ BY_CONTENT = frozenset(
         "model.revision",
         "data.records",
         "data.image_dir",
+        "data.image_roots",
+        "data.image_place",
+        "data.system",
         "data.columns",
         "data.source",
         "data.source_names",
+        "selection.must_keep",
+        "selection.must_drop",
+        "selection.features_file",
         "training.deepspeed",
         "evaluation.data",
     }
@@ -116,9 +138,24 @@ def list_fields(config: Config) -> dict[str, Any]:
 
 
 def fields_of(config: Config, artifact: Artifact) -> dict[str, Any]:
-    """The fields an artifact depends on and that are compared by their value, by dotted name."""
-    return {
+    """The fields an artifact depends on and that are compared by their value, by dotted name.
+
+    `model.image_backend` is compared by its library's version as well: other pixels may come of it.
+    """
+    fields = {
         name: value
         for name, value in list_fields(config).items()
         if artifact in DEPENDS[name] and name not in BY_CONTENT
     }
+    if "model.image_backend" in fields:
+        fields["model.image_backend"] = name_image_library(config.model.image_backend)
+    return fields
+
+
+def name_image_library(backend: ImageBackend) -> str:
+    """What resizes and normalises images, with its version: `pillow 13.0.0`."""
+    package = {"pil": "pillow", "torchvision": "torchvision"}[backend]
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package}, not installed"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from prism_tune.config.errors import complete_key, describe_errors
+from prism_tune.config.presets import find_file, suggest_presets
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
 
@@ -23,14 +24,16 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """Read, merge and validate a config.
 
     Args:
-        path: the YAML file; its `base:` names another, relative to the file itself.
+        path: the YAML file, or `preset:NAME`; its `base:` names another, relative to the file
+            itself.
         overrides: `section.key=value` items, applied last; a bare `key=value` is completed
             where exactly one section has that key.
 
     Raises:
-        ConfigError: unreadable file, circular base, unknown key, or a value out of range.
+        ConfigError: no such preset, unreadable file, circular base, unknown key, or a value out
+            of range.
     """
-    merged = _load_with_base(Path(path), seen=())
+    merged = _load_with_base(find_file(path, "experiments"), seen=())
     for item in overrides:
         merged = _merge_override(merged, item)
     try:
@@ -78,7 +81,8 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         loaded = OmegaConf.load(path)
     except FileNotFoundError as error:
         named = f" (named as base by {seen[-1]})" if seen else ""
-        raise ConfigError(f"{path}: no such config file{named}") from error
+        hint = suggest_presets(path.stem)
+        raise ConfigError(f"{path}: no such config file{named}{hint}") from error
     except (YAMLError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(loaded, DictConfig):
@@ -87,8 +91,11 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
     if base is None:
         return loaded
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: `base` = {base!r}: expected the path of one YAML file")
-    return _merge(_load_with_base(path.parent / base, (*seen, resolved)), loaded, str(path))
+        raise ConfigError(
+            f"{path}: `base` = {base!r}: expected the path of one YAML file, or preset:NAME"
+        )
+    below = find_file(base, "experiments", path.parent)
+    return _merge(_load_with_base(below, (*seen, resolved)), loaded, str(path))
 
 
 def _merge(base: DictConfig, top: DictConfig, where: str) -> DictConfig:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Part = Literal["vision_tower", "projector", "language_model"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Profile = Literal["llava15", "lmms_eval"]
+ImageBackend = Literal["pil", "torchvision"]
 Policy = Literal["fail", "skip", "keep"]
 Template = Literal["auto", "vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 """`processor` is the processor's own chat template; `auto` becomes it, or LLaVA-1.5's vicuna_v1."""
@@ -21,9 +22,14 @@ Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
 Readout = Literal["expected", "argmax"]
 """What a local judge's likelihoods become: their expectation, or the likeliest score."""
+ExportLayout = Literal[
+    "llava", "sharegpt", "messages", "llamafactory", "ms_swift", "trl", "parquet"
+]
+"""What a subset is written as on request (docs/data.md)."""
 Index = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -52,34 +58,58 @@ class ModelConfig(Section):
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     template: Template = "auto"
-    image_aspect_ratio: Literal["pad", "processor"] = "pad"
+    image_aspect_ratio: Literal["pad", "crop", "processor"] = "pad"
+    image_backend: ImageBackend = "pil"
 
 
 class DataConfig(Section):
-    """The pool: LLaVA-style records and the folder their image paths are relative to."""
+    """The pool: its records, and the folder that their image paths are relative to.
+
+    Absolute paths may lead into that folder and into `image_roots`. `image_place: front` moves the
+    `<image>` of a record of one image to the front of its turn, as LLaVA does; `system: drop`
+    leaves the records' own system lines out.
+    """
 
     records: str
     image_dir: str | None = None
+    image_roots: tuple[str, ...] = ()
     prepare: Preparation | None = None
     columns: dict[str, str] = {}
     source: Literal["field", "image_folder"] = "field"
     source_names: dict[str, str] = {}
+    image_place: Literal["front", "keep"] = "front"
+    system: Literal["keep", "drop"] = "keep"
     policy: dict[str, Policy] = {}
     max_length: Count = 2048
     num_workers: Index = 2
 
 
 class SelectionConfig(Section):
-    """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md)."""
+    """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md).
+
+    `budgets` are further ones, each cut to a file of its own; `must_keep` and `must_drop` name
+    files of ids or uids; `features_file` is a matrix in place of the model's features.
+    """
 
     scorer: str = "prism"
     budget: Fraction | Count = Field(
         default=0.30, description="a fraction in (0, 1] or a positive count"
     )
+    budgets: tuple[Fraction | Count, ...] = Field(
+        default=(), description="a list of fractions in (0, 1] or counts"
+    )
+    budget_of: Literal["images", "rows", "tokens"] = "images"
+    text_only: Literal["keep", "own_source", "drop"] = "keep"
+    source_budgets: dict[str, Fraction | Index] = Field(
+        default={}, description="a fraction in (0, 1] or a count from 0 of each source"
+    )
+    must_keep: str | None = None
+    must_drop: str | None = None
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] | None = None
     features: Literal["visual", "joint", "pair"] = "visual"
+    features_file: str | None = None
     layer: Index = 1
     pooling: Literal["mean", "last", "attention"] = "mean"
     tokens_per_batch: Count = 16384
@@ -100,6 +130,7 @@ class TrainingConfig(Section):
     deepspeed: str | None = "configs/deepspeed/zero2.json"
     batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
+    validation: Share = 0.0
     hf: dict[str, Any] = {}
 
 
@@ -115,12 +146,14 @@ class EvaluationConfig(Section):
     """Which benchmarks to run, and the protocol they share.
 
     `controls` asks every question again without image, or with another question's image.
+    `chat_template` puts the language benchmarks' prompts into `model.template`, too.
     """
 
     benchmarks: tuple[str, ...] = ()
     data: dict[str, BenchmarkData] = {}
     profile: Profile = "llava15"
     controls: tuple[Control, ...] = ()
+    chat_template: bool = False
     batch_size: Count = 8
     dtype: DType = "auto"
 

@@ -1,97 +1,145 @@
-"""One raw record of any accepted layout -> its id, source, images and turns.
+"""One raw record of any accepted layout -> its id, source, images, turns and system line.
 
-LLaVA/ShareGPT (`conversations` of `from`/`value`) and `messages` (of `role`/`content`) are
-recognised by their keys; `data.columns` names other keys.
+The layouts are told apart by their keys (`layouts/columns.py`); `data.columns` names other ones.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, Literal, get_args
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from prism_tune.config.sections import DataConfig
+from prism_tune.data.image_paths import find_image_dir
+from prism_tune.data.layouts.columns import (
+    COLUMNS,
+    FLAT_COLUMNS,
+    Columns,
+    build_columns,
+    is_null,
+)
+from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, read_images
+from prism_tune.data.layouts.media import refuse_media, refuse_unread
+from prism_tune.data.layouts.placing import fill_slots, move_to_front, place_images
+from prism_tune.data.layouts.turns import LOSS_KEYS, check_filled, read_conversation
 from prism_tune.data.policy import BadRecordError
-from prism_tune.errors import ConfigError
-from prism_tune.schema import IMAGE_PLACEHOLDER, Role, Turn
-
-Column = Literal["id", "source", "image", "conversations", "role", "text"]
-COLUMNS: tuple[Column, ...] = get_args(Column)
+from prism_tune.schema import Turn
 
 UNREADABLE = "(unreadable)"
 """In place of a source."""
 
-_KEYS: dict[Column, tuple[str, ...]] = {
-    "id": ("id",),
-    "source": ("source",),
-    "image": ("image", "images"),
-    "conversations": ("conversations", "messages"),
-    "role": ("from", "role"),
-    "text": ("value", "content"),
-}
-_ROLES: dict[str, Role] = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
-
 
 @dataclass(frozen=True)
 class Adapted:
-    """A record's content, before it has a uid; `source` is what it says itself, or ""."""
+    """A record's content, before it has a uid.
+
+    Attributes:
+        id: its own, or "".
+        source: what it says itself, or "".
+        images: names, with the content of those that it holds itself.
+        turns: with an `<image>` for each image, where the record has it.
+        system: its system line, or "".
+        num_placed: of the images, how many had no `<image>` and were put before the first question.
+    """
 
     id: str
     source: str
-    images: tuple[str, ...]
+    images: tuple[NamedImage, ...]
     turns: tuple[Turn, ...]
+    system: str = ""
+    num_placed: int = 0
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which keys of a raw record hold what; the first one present counts."""
+class Reading:
+    """How the records of a pool are read.
 
-    keys: Mapping[Column, tuple[str, ...]]
+    Attributes:
+        columns: which keys hold what.
+        read_keys: all of these together.
+        image_dirs: spellings of the image folder; absolute paths in it become relative to it.
+        roots: those of the other folders that absolute paths may lead to.
+        moves_images: `<image>` goes to the front of its turn.
+        drops_system: the system line is left out.
+    """
 
-    def find(self, column: Column, raw: Mapping[str, Any]) -> Any:
-        """The value of `column`, None where the record has none."""
-        for key in self.keys[column]:
-            value = raw.get(key)
-            if value is not None:
-                return value
-        return None
+    columns: Columns
+    read_keys: frozenset[str]
+    image_dirs: tuple[str, ...]
+    roots: tuple[str, ...]
+    moves_images: bool
+    drops_system: bool
 
-    def name(self, column: Column) -> str:
-        """The keys of `column`, for messages."""
-        return " or ".join(f"`{key}`" for key in self.keys[column])
+    def arrange(self, adapted: Adapted) -> tuple[Turn, ...]:
+        """The turns as a model sees them; the same object where nothing is moved."""
+        if not self.moves_images:
+            return adapted.turns
+        return move_to_front(adapted.turns, len(adapted.images))
 
 
-def build_columns(config: DataConfig) -> Columns:
-    """The configured keys over the default ones.
+def build_reading(config: DataConfig) -> Reading:
+    """What the config says about it.
 
     Raises:
         ConfigError: `data.columns` names something that is not a column.
     """
-    unknown = sorted(config.columns.keys() - set(COLUMNS))
-    if unknown:
-        raise ConfigError(f"data.columns: unknown `{unknown[0]}`; known: {', '.join(COLUMNS)}")
-    configured = {
-        column: (config.columns[column],) for column in COLUMNS if column in config.columns
-    }
-    return Columns({**_KEYS, **configured})
+    columns = build_columns(config)
+    return Reading(
+        columns,
+        columns.list_read(),
+        _spell(find_image_dir(config)),
+        tuple(name for root in config.image_roots for name in _spell(Path(root))),
+        config.image_place == "front",
+        config.system == "drop",
+    )
 
 
-def adapt_record(raw: Any, columns: Columns) -> Adapted:
-    """Read a raw record.
-
-    Text is kept as it is: LLaVA puts `<image>` at the beginning or at the end of the first turn.
+def adapt_record(raw: Any, reading: Reading) -> Adapted:
+    """Read a raw record; its text is kept as it is.
 
     Raises:
         BadRecordError: with the reason and what was expected.
     """
     if not isinstance(raw, dict):
         raise BadRecordError("not_an_object", f"expected a JSON object, got {type(raw).__name__}")
-    images = _read_images(raw, columns)
-    turns = _read_turns(raw, columns)
-    _check_turns(turns, len(images))
-    source = columns.find("source", raw)
-    return Adapted(read_id(raw, columns), _read_label(source), images, turns)
+    columns = reading.columns
+    refuse_media(raw, columns)
+    own = read_images(columns.find_filled("image", raw), columns)
+    spoken = read_conversation(raw, columns, drops_system=reading.drops_system)
+    images = fill_slots(own, spoken.slots)
+    if images:
+        images = tuple(_relate(image, reading) for image in images)
+    else:
+        refuse_unread(raw, reading.read_keys)
+    turns = place_images(spoken.turns, len(images), spoken.system)
+    check_filled(turns)
+    if not any(turn.has_loss for turn in turns if turn.role == "gpt"):
+        raise BadRecordError("no_label", "no answer carries loss")
+    return Adapted(
+        read_id(raw, columns),
+        _read_label(columns.find("source", raw)),
+        images,
+        turns,
+        spoken.system,
+        0 if turns is spoken.turns else len(images),
+    )
+
+
+def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """The keys that are not read, those of turns as `turns.<key>`; null counts as nothing."""
+    items = columns.find("conversations", raw)
+    is_flat = items is None or "question" in columns.configured
+    unread = ("conversations",) if is_flat else FLAT_COLUMNS
+    read = {columns.key(column, raw) for column in COLUMNS if column not in unread}
+    extras = {key: value for key, value in raw.items() if key not in read and not is_null(value)}
+    for item in items if isinstance(items, list) and not is_flat else []:
+        if isinstance(item, dict) and (role := columns.key("role", item)) is not None:
+            read = {role, columns.key("text", item), *LOSS_KEYS}
+            extras |= {f"turns.{key}": item[key] for key in item if key not in read}
+    return extras
 
 
 def read_id(raw: Any, columns: Columns) -> str:
@@ -100,27 +148,35 @@ def read_id(raw: Any, columns: Columns) -> str:
     return _read_label(value)
 
 
-def name_source(adapted: Adapted, config: DataConfig) -> str:
+def name_source(adapted: Adapted, config: DataConfig, reading: Reading) -> str:
     """The record's source: its field or its image's first folder, renamed by the config.
 
     Without field or folder it is "images"; without image, "text".
     """
     source = adapted.source if config.source == "field" else ""
     if not source:
-        source = _image_folder(adapted.images[0]) if adapted.images else "text"
+        images = adapted.images
+        source = _image_folder(images[0], reading) if images else "text"
     return config.source_names.get(source, source)
 
 
-def guess_source(raw: Any, columns: Columns, config: DataConfig) -> str:
+def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
     """The source of a record that cannot be used; "(unreadable)" where that cannot be read."""
-    try:
-        images = _read_images(raw, columns) if isinstance(raw, dict) else None
-    except BadRecordError:
-        images = None
-    if images is None:
+    if not isinstance(raw, dict):
         return UNREADABLE
-    source = columns.find("source", raw)
-    return name_source(Adapted("", _read_label(source), images, ()), config)
+    columns = reading.columns
+    try:
+        refuse_media(raw, columns)
+        images = read_images(columns.find_filled("image", raw), columns)
+        if not images:
+            refuse_unread(raw, reading.read_keys)
+    except BadRecordError:
+        own = columns.find("source", raw) if config.source == "field" else None
+        source = _read_label(own) or UNREADABLE
+        return config.source_names.get(source, source)
+    images = tuple(_relate(image, reading) for image in images)
+    adapted = Adapted("", _read_label(columns.find("source", raw)), images, ())
+    return name_source(adapted, config, reading)
 
 
 def _read_label(value: Any) -> str:
@@ -128,92 +184,42 @@ def _read_label(value: Any) -> str:
     return "" if value is None else str(value).encode(errors="backslashreplace").decode()
 
 
-def _image_folder(image: str) -> str:
-    parts = PurePosixPath(image).parts
+def _image_folder(image: NamedImage, reading: Reading) -> str:
+    path = image.path if image.name.startswith(EMBEDDED) else image.name
+    name = _strip(path, reading.roots).replace("\\", "/")
+    folder, _, rest = name.partition("/")
+    if folder and folder[0] != "." and rest:
+        return folder
+    parts = PurePosixPath(name).parts
     return parts[0] if len(parts) > 1 else "images"
 
 
-def _read_images(raw: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
-    value = columns.find("image", raw)
-    names = value if isinstance(value, list) else [value] if value else []
-    for name in names:
-        if not isinstance(name, str) or not name or not _is_unicode(name):
-            raise BadRecordError(
-                "bad_field",
-                f"{columns.name('image')}: expected a path or a list of paths: {name!r}",
-            )
-    return tuple(names)
+def _relate(image: NamedImage, reading: Reading) -> NamedImage:
+    """An absolute path inside the image folder as what it is called there."""
+    if image.name[0] != "/":
+        return image
+    return image._replace(name=_strip(image.name, reading.image_dirs))
 
 
-def _read_turns(raw: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
-    items = columns.find("conversations", raw)
-    if not isinstance(items, list) or not items:
-        expected = f"{columns.name('conversations')}: expected a non-empty list of turns"
-        raise BadRecordError("no_conversations", f"{expected}, got {_shorten(items)}")
-    return tuple(_read_turn(number, item, columns) for number, item in enumerate(items))
+def _strip(name: str, folders: tuple[str, ...]) -> str:
+    """A path relative to the first of `folders` it leads into; the name where there is none."""
+    if not name.startswith("/") or "/../" in name:
+        return name
+    folder, _, file = name.rpartition("/")
+    for path in (name, f"{_follow(folder)}/{file}"):
+        for outer in folders:
+            inside = path.removeprefix(outer).lstrip("/") if path.startswith(outer) else ""
+            if inside:
+                return inside
+    return name
 
 
-def _read_turn(number: int, item: Any, columns: Columns) -> Turn:
-    if not isinstance(item, dict):
-        raise BadRecordError(
-            "bad_field", f"turn {number}: expected an object, got {_shorten(item)}"
-        )
-    role = columns.find("role", item)
-    if not isinstance(role, str) or role not in _ROLES:
-        expected = f"{columns.name('role')}: expected one of {', '.join(_ROLES)}"
-        raise BadRecordError("unknown_role", f"turn {number}: {expected}, got {_shorten(role)}")
-    text = _join_content(columns.find("text", item))
-    if not isinstance(text, str) or not _is_unicode(text):
-        expected = f"{columns.name('text')}: expected text"
-        raise BadRecordError("bad_field", f"turn {number}: {expected}, got {_shorten(text)}")
-    return Turn(_ROLES[role], text)
+@lru_cache(maxsize=4096)
+def _follow(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
-def _join_content(content: Any) -> Any:
-    """A `messages` content list as LLaVA text: an image part is `<image>` on its own line."""
-    if not isinstance(content, list):
-        return content
-    parts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "image":
-            parts.append(f"{IMAGE_PLACEHOLDER}\n")
-        elif kind == "text" and isinstance(part.get("text"), str):
-            parts.append(part["text"])
-        else:
-            return content
-    return "".join(parts)
-
-
-def _check_turns(turns: tuple[Turn, ...], num_images: int) -> None:
-    expected: tuple[Role, ...] = ("human", "gpt")
-    for number, turn in enumerate(turns):
-        if turn.role != expected[number % 2]:
-            raise BadRecordError(
-                "not_alternating",
-                f"turn {number}: expected {expected[number % 2]}, got {turn.role}",
-            )
-        if turn.role == "gpt" and not turn.text.strip():
-            raise BadRecordError("empty_answer", f"turn {number}: the answer is empty")
-        if turn.role == "human" and not turn.text.strip():
-            raise BadRecordError("empty_question", f"turn {number}: the question is empty")
-    if len(turns) % 2:
-        raise BadRecordError("not_alternating", "the last turn is a question without an answer")
-    num_placeholders = sum(turn.text.count(IMAGE_PLACEHOLDER) for turn in turns)
-    if num_placeholders != num_images:
-        found = f"{num_placeholders} {IMAGE_PLACEHOLDER} in the turns, {num_images} images"
-        raise BadRecordError("image_count", f"{found}; expected as many placeholders as images")
-
-
-def _is_unicode(text: str) -> bool:
-    """False for text with a lone surrogate, which no tokenizer accepts."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _spell(folder: Path) -> tuple[str, ...]:
+    """A folder's absolute path with a slash behind it, as it is written and as it is."""
+    spelt = (f"{str(path).rstrip('/')}/" for path in (folder.absolute(), folder.resolve()))
+    return tuple(dict.fromkeys(spelt))

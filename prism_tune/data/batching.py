@@ -1,4 +1,4 @@
-"""Which records a step takes: batches of one modality and of similar lengths, or packed rows.
+"""Which records a step takes: of one modality and dealt evenly by length, or packed rows.
 
 In: each record's length and whether it has an image. Out, seeded and by epoch, each record exactly
 once: record numbers in the order in which batches are dealt to the processes, or this process's
@@ -17,42 +17,46 @@ from torch.utils.data import Sampler
 
 from prism_tune.errors import UserError
 
-_MEGABATCH_STEPS = 50
-_FEWEST_MEGABATCHES = 4
 _OPEN_ROWS = 64
 """More of them fill better but take longer; with 64, 99 % of LLaVA-like rows are used."""
 
 
 class ModalityLengthSampler(Sampler[int]):
-    """A seeded, epoch-aware order for a plain data loader under accelerate.
+    """LLaVA's grouping: each step is drawn at random within one modality and dealt evenly.
 
-    A step is what all processes consume at once: `world_size` batches of `batch_size` records;
-    process r takes batch r of each step, as accelerate deals batches. All records of a step have
-    the same modality and similar lengths, so no process waits for another's long batch. Within
-    that the order is random, and so is the order of the steps.
+    Source: `LengthGroupedSampler(group_by_modality=True)` of llava/train/llava_trainer.py.
 
-    What does not fill a step of its own modality is put together into mixed steps; only the last
-    step of the epoch may be short. Every record comes exactly once. Where the number of records
-    is no multiple of `world_size * batch_size`, accelerate completes the last step with records
-    from the beginning of the epoch, so that no process is left waiting: at most
-    `world_size * batch_size - 1` records are then seen twice (with `dataloader_drop_last` they are
-    left out instead).
+    A step is what one update consumes: `num_micro_batches` (processes x accumulation) batches of
+    `batch_size` records. Its records are drawn at random, all with image or all without; within it
+    the longest go first, each to the micro-batch of the fewest tokens so far, so that no process
+    waits for another's long batch. Records are never sorted beyond their step: a step that held
+    only long or only short answers would weigh sources against each other. Which records a step
+    has depends on `batch_size * num_micro_batches` alone, so that any split of one global batch
+    into processes and accumulation trains on the same steps. Micro-batch b of a step goes to
+    process b modulo the number of processes, as accelerate deals batches.
+
+    What does not fill a step of its own modality comes at the end, as LLaVA has it: at most one
+    step mixes the modalities, and only the very last may be short. Every record comes exactly once.
+    Where the number of records is no multiple of `batch_size` times processes, accelerate completes
+    the last batches with records from the beginning of the epoch, so that no process is left
+    waiting (with `dataloader_drop_last` they are left out instead).
 
     Example, 2 processes, batches of 2, six image records (0-5) and three of text (6-8):
 
         lengths    9 3 8 2 7 1 | 5 6 4        shuffled: 3 0 5 2 1 4 | 8 6 7
-        images     3 0 5 2 sorted by length -> 0 2 3 5   one full step; 1 4 are left over
-        text       8 6 7                                 no full step; 8 6 7 are left over
-        mixed      4 7 6 8 | 1                           left over, sorted: one full step, one short
-        steps      shuffled, the short one last: [4 7 6 8] [0 2 3 5] [1]
-        process 0  batches [4 7] [0 2] [1]
-        process 1  batches [6 8] [3 5] [...]             completed by accelerate
+        images     3 0 5 2 full; longest first 0 2 3 5: 0 opens [0], 2 opens [2], 3 joins 2 (8 < 9),
+                   5 joins 0: batches [0 5] and [2 3]; 1 4 are left over
+        text       8 6 7 no full step, left over
+        mixed      the fewer first: 1 4 and then 8 6, longest first 4 6 8 1: batches [4 1] and [6 8]
+        short      7
+        process 0  batches [0 5] [4 1] [7 ...]        completed by accelerate
+        process 1  batches [2 3] [6 8] [...]
 
     Args:
         lengths_N: tokens of each record.
         has_image_N: which records have an image; any mix, all or none.
         batch_size: records a process takes at once.
-        world_size: number of processes (times accumulation steps, to group those as well).
+        num_micro_batches: processes times accumulation steps.
         seed: of the order; the same for every process.
     """
 
@@ -61,13 +65,14 @@ class ModalityLengthSampler(Sampler[int]):
         lengths_N: NDArray[np.integer],
         has_image_N: NDArray[np.bool_],
         batch_size: int,
-        world_size: int = 1,
+        num_micro_batches: int = 1,
         seed: int = 0,
     ) -> None:
         assert len(lengths_N) == len(has_image_N)
         self._lengths_N = np.asarray(lengths_N)
         self._has_image_N = np.asarray(has_image_N, dtype=bool)
-        self._step_records = batch_size * world_size
+        self._batch_size = batch_size
+        self._step_records = batch_size * num_micro_batches
         self._seed = seed
         self._epoch = 0
 
@@ -83,32 +88,32 @@ class ModalityLengthSampler(Sampler[int]):
         random = np.random.default_rng([self._seed, self._epoch])
         steps: list[NDArray[np.int64]] = []
         left_over = []
-        for modality in (True, False):
-            shuffled = random.permutation(np.flatnonzero(self._has_image_N == modality))
-            full = len(shuffled) - len(shuffled) % self._step_records
-            steps += self._group(shuffled[:full])
-            left_over.append(shuffled[full:])
-        mixed = self._sort(np.concatenate(left_over))
-        full = len(mixed) - len(mixed) % self._step_records
-        steps += np.split(mixed[:full], full // self._step_records) if full else []
+        for has_image in (True, False):
+            shuffled = random.permutation(np.flatnonzero(self._has_image_N == has_image))
+            num_full = len(shuffled) // self._step_records
+            *full, rest = np.split(shuffled, self._step_records * np.arange(1, num_full + 1))
+            steps += full
+            left_over.append(rest)
+        last = np.concatenate(sorted(left_over, key=len))  # the short step is then of one modality
         order = [steps[number] for number in random.permutation(len(steps))]
-        for step in [*order, mixed[full:]]:
-            yield from step.tolist()
+        for step in [*order, last[: self._step_records], last[self._step_records :]]:
+            yield from self._deal(step)
 
-    def _group(self, shuffled: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Sort within megabatches of a random part each, and cut into steps."""
-        num_steps = len(shuffled) // self._step_records
-        megabatch_steps = max(1, min(_MEGABATCH_STEPS, num_steps // _FEWEST_MEGABATCHES))
-        size = megabatch_steps * self._step_records
-        steps = []
-        for start in range(0, len(shuffled), size):
-            ordered = self._sort(shuffled[start : start + size])
-            steps += np.split(ordered, len(ordered) // self._step_records)
-        return steps
-
-    def _sort(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Longest first; equal lengths keep their (random) order."""
-        return numbers[np.argsort(-self._lengths_N[numbers], kind="stable")]
+    def _deal(self, step: NDArray[np.int64]) -> list[int]:
+        """The records of a step, micro-batch by micro-batch, of about equal tokens each."""
+        longest_first = step[np.argsort(-self._lengths_N[step], kind="stable")].tolist()
+        num_batches = -(-len(step) // self._batch_size)
+        batches: list[list[int]] = [[] for _ in range(num_batches)]
+        room = [self._batch_size] * num_batches
+        if num_batches:
+            room[-1] -= num_batches * self._batch_size - len(step)
+        tokens = [0] * num_batches
+        for number in longest_first:
+            lightest = min((b for b in range(num_batches) if room[b]), key=tokens.__getitem__)
+            batches[lightest].append(number)
+            room[lightest] -= 1
+            tokens[lightest] += int(self._lengths_N[number])
+        return [number for batch in batches for number in batch]
 
 
 class PackedBatchSampler(Sampler[list[int]]):

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from prism_tune.chat_templates import image_token
-from prism_tune.data.encoder import TOKEN_KEYS, run_processor
+from prism_tune.chat.templates import image_token
+from prism_tune.data.encoding.encoder import TOKEN_KEYS, run_processor
 from prism_tune.data.labels import IGNORED_LABEL
 
 Example = Mapping[str, torch.Tensor]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prism_tune.chat_formats import LAYOUTS, Layout
-from prism_tune.chat_templates import (
+from prism_tune.chat.formats import LAYOUTS, Layout
+from prism_tune.chat.templates import (
     apply_chat,
     find_end_token,
     image_token,
@@ -32,35 +32,43 @@ _STAND_IN = re.compile("\ufdd2[0-9]+\ufdd3")
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation's text; `answer_spans` are [start, end) characters that carry loss."""
+    """A conversation's text, and in it, as [start, end) characters, its answers.
+
+    `loss_spans`: those of them that are learnt.
+    """
 
     text: str
     answer_spans: tuple[tuple[int, int], ...]
+    loss_spans: tuple[tuple[int, int], ...]
 
 
-def render(turns: Sequence[Turn], template: Template, processor: Any = None) -> Rendered:
+def render(
+    turns: Sequence[Turn], template: Template, processor: Any = None, *, system: str = ""
+) -> Rendered:
     """Render a whole conversation, questions and answers alternating.
 
     Args:
         turns: human, gpt, human, gpt, ...
+        system: in place of the template's own system line, where it is not empty. `plain` has none.
         template: `plain`, for the alignment stage, keeps of a question only its placeholders.
         processor: where given, `<image>` becomes its own image token; needed by `processor`.
 
     Raises:
         UserError: the processor's chat template does not keep the turns as they are.
     """
-    turns = mark_turns(turns, processor)
+    turns, system = mark_turns(turns, processor), mark_literals(system, processor)
     if template == "processor":
-        return _render_chat(turns, processor)
+        return _render_chat(turns, processor, system)
     layout = LAYOUTS[template]
-    pieces = [(layout.opening, False)]
+    pieces = [(_open(layout, "" if template == "plain" else system), False)]
     for question, answer in zip(turns[::2], turns[1::2], strict=True):
         asked = _question(question.text, template)
         pieces.append((_ask(asked, layout), False))
         pieces.append((layout.answer_prefix + answer.text + layout.end_token, True))
         pieces.append((layout.after_answer, False))
     image = wrap_image(processor)
-    return _join([(text.replace(IMAGE_PLACEHOLDER, image), answer) for text, answer in pieces])
+    joined = [(text.replace(IMAGE_PLACEHOLDER, image), answer) for text, answer in pieces]
+    return _join(joined, [turn.has_loss for turn in turns[1::2]])
 
 
 def render_prompt(
@@ -78,7 +86,7 @@ def render_prompt(
     asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0)
     asked += mark_literals(text, processor)
     if template == "processor":
-        return _apply_chat([Turn("human", asked)], processor, is_prompt=True)
+        return _apply_chat([Turn("human", asked)], processor, "", is_prompt=True)
     layout = LAYOUTS[template]
     question = _question(asked, template)
     prompt = layout.opening + _ask(question, layout)
@@ -105,26 +113,37 @@ def _ask(question: str, layout: Layout) -> str:
     return layout.before_question + question + layout.after_question + layout.header
 
 
-def _join(pieces: Sequence[tuple[str, bool]]) -> Rendered:
+def _open(layout: Layout, system: str) -> str:
+    """A conversation's beginning, with a system line of its own or the template's."""
+    return system.join(layout.around_system) if system else layout.opening
+
+
+def _join(pieces: Sequence[tuple[str, bool]], has_loss: Sequence[bool]) -> Rendered:
     spans = []
     position = 0
     for text, is_answer in pieces:
         if is_answer:
             spans.append((position, position + len(text)))
         position += len(text)
-    return Rendered("".join(text for text, _ in pieces), tuple(spans))
+    return Rendered("".join(text for text, _ in pieces), tuple(spans), _choose(spans, has_loss))
 
 
-def _render_chat(turns: Sequence[Turn], processor: Any) -> Rendered:
+def _choose(spans: Sequence[tuple[int, int]], has_loss: Sequence[bool]) -> tuple[Any, ...]:
+    return tuple(span for span, learnt in zip(spans, has_loss, strict=True) if learnt)
+
+
+def _render_chat(turns: Sequence[Turn], processor: Any, system: str) -> Rendered:
     """Find each answer between the template's prompt before it and its text after it."""
-    whole = _apply_chat(turns, processor, is_prompt=False)
+    whole = _apply_chat(turns, processor, system, is_prompt=False)
+    if system.strip() not in whole:
+        raise _template_error(f"system line {system[:40]!r}")
     end_text = find_end_token(processor) or ""
     spans = []
     for number in range(1, len(turns), 2):
-        before = _apply_chat(turns[:number], processor, is_prompt=True)
-        after = _apply_chat(turns[: number + 1], processor, is_prompt=False)
+        before = _apply_chat(turns[:number], processor, system, is_prompt=True)
+        after = _apply_chat(turns[: number + 1], processor, system, is_prompt=False)
         if not (whole.startswith(after) and after.startswith(before)):
-            return _render_by_turn(turns, processor)
+            return _render_by_turn(turns, processor, system)
         if turns[number].text.strip() not in after[len(before) :]:
             raise _template_error(f"answer {turns[number].text[:40]!r}")
         end = len(after.rstrip())
@@ -135,10 +154,10 @@ def _render_chat(turns: Sequence[Turn], processor: Any) -> Rendered:
     for turn in turns[::2]:
         if any(piece.strip() not in whole for piece in turn.text.split(IMAGE_PLACEHOLDER)):
             raise _template_error(f"question {turn.text[:40]!r}")
-    return Rendered(whole, tuple(spans))
+    return Rendered(whole, tuple(spans), _choose(spans, [turn.has_loss for turn in turns[1::2]]))
 
 
-def _render_by_turn(turns: Sequence[Turn], processor: Any) -> Rendered:
+def _render_by_turn(turns: Sequence[Turn], processor: Any, system: str) -> Rendered:
     """For templates that write an earlier answer otherwise than the last (without its thinking).
 
     Every answer stands behind the prompt that it would be generated from. The template is shown
@@ -148,8 +167,8 @@ def _render_by_turn(turns: Sequence[Turn], processor: Any) -> Rendered:
     pieces: list[tuple[str, bool]] = []
     end = ""
     for number in range(1, len(turns), 2):
-        prompt = _apply_chat(shown[:number], processor, is_prompt=True)
-        closed = _apply_chat(shown[: number + 1], processor, is_prompt=False)
+        prompt = _apply_chat(shown[:number], processor, system, is_prompt=True)
+        closed = _apply_chat(shown[: number + 1], processor, system, is_prompt=False)
         before, found, behind = closed.partition(shown[number].text)
         lead = before[len(prompt) :] if before.startswith(prompt) else ""
         if number > 1:
@@ -163,9 +182,8 @@ def _render_by_turn(turns: Sequence[Turn], processor: Any) -> Rendered:
     lost = [text for mark, text in texts.items() if sum(p.count(mark) for p, _ in pieces) != 1]
     if lost:
         raise _template_error(f"text {lost[0][:40]!r}")
-    return _join(
-        [(_STAND_IN.sub(lambda m: texts[m[0]], piece), spoken) for piece, spoken in pieces]
-    )
+    filled = [(_STAND_IN.sub(lambda m: texts[m[0]], piece), spoken) for piece, spoken in pieces]
+    return _join(filled, [turn.has_loss for turn in turns[1::2]])
 
 
 def _stand_in_texts(turns: Sequence[Turn]) -> tuple[list[Turn], dict[str, str]]:
@@ -197,12 +215,14 @@ def _template_error(turn: str) -> UserError:
     )
 
 
-def _apply_chat(turns: Sequence[Turn], processor: Any, *, is_prompt: bool) -> str:
+def _apply_chat(turns: Sequence[Turn], processor: Any, system: str, *, is_prompt: bool) -> str:
     as_parts = takes_parts(processor)
-    messages = [
+    spoken = [{"type": "text", "text": system}] if as_parts else system
+    messages: list[dict[str, Any]] = [{"role": "system", "content": spoken}] if system else []
+    messages += [
         {
             "role": "user" if turn.role == "human" else "assistant",
-            "content": _split_content(turn.text)
+            "content": split_content(turn.text)
             if as_parts
             else turn.text.replace(IMAGE_PLACEHOLDER, image_token(processor)),
         }
@@ -211,7 +231,7 @@ def _apply_chat(turns: Sequence[Turn], processor: Any, *, is_prompt: bool) -> st
     return apply_chat(messages, processor, is_prompt=is_prompt)
 
 
-def _split_content(text: str) -> list[dict[str, str]]:
+def split_content(text: str) -> list[dict[str, str]]:
     """Text as a message's parts: `<image>`, a line break, `what?` -> an image, then `what?`.
 
     The line break that LLaVA puts behind a placeholder is left to the template.

@@ -1,13 +1,14 @@
 """Converting a pool's source file, once, to a memory-mapped Arrow file in the cache.
 
-In: the records file and the column settings. Out: a folder with `records.arrow` (fixed schema,
-written in batches) and `pool.json` (format, content fingerprint, records that cannot be used, and
-exact duplicates).
+In: the records file and how it is read. Out: a folder with `records.arrow` (fixed schema, written
+in batches) and `pool.json` (format, content fingerprint, records that cannot be used, exact
+duplicates, and what was done about `<image>`); images that records hold themselves, as files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -24,15 +25,23 @@ import pyarrow as pa
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import (
     Adapted,
-    Columns,
+    Reading,
     adapt_record,
-    build_columns,
+    build_reading,
     guess_source,
     name_source,
     read_id,
 )
 from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
-from prism_tune.data.formats import Format, ReadRecord, detect_format, read_records
+from prism_tune.data.embedded_images import EmbeddedImages
+from prism_tune.data.formats import (
+    Format,
+    ReadRecord,
+    detect_format,
+    read_parquet,
+    read_records,
+)
+from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_json
@@ -53,7 +62,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 4
+_VERSION = 5
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -66,14 +75,24 @@ def convert_pool(config: DataConfig) -> Path:
     Raises:
         UserError: the file cannot be read.
     """
-    columns = build_columns(config)
-    source = _open_source(config.records)
+    reading = build_reading(config)
+    embedded = EmbeddedImages(embedded_folder())
+    source = _open_source(config.records, reading, embedded)
+    dirs = (reading.image_dirs, reading.roots)
+    ways = (config.columns, config.image_place, config.system)
     folder = cache_root() / fingerprint(
-        [_VERSION, source.state, config.columns, config.source, config.source_names]
+        [_VERSION, source.state, *ways, *dirs, config.source, config.source_names]
     )
     with locked(Path(f"{folder}.lock")):
         if not folder.exists():
-            _convert(source, columns, config, folder)
+            _convert(source, _Builder(reading, config, embedded), folder)
+            if embedded.num_written:
+                logger.info(
+                    "pool: %d images that records hold themselves written to %s (%.1f MB)",
+                    embedded.num_written,
+                    embedded_folder(),
+                    embedded.num_bytes / 1e6,
+                )
     return folder
 
 
@@ -87,12 +106,22 @@ class _Source:
     read: Callable[[], Iterator[ReadRecord]]
 
 
-def _open_source(records: str) -> _Source:
+def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _Source:
+    def name_images(rows: Iterator[dict[str, Any]]) -> Iterator[ReadRecord]:
+        for row in rows:
+            detached = embedded.detach(join_sample(row), reading.read_keys)
+            yield json.dumps(detached, default=str).encode(), detached
+
     if is_dataset(records):
         dataset = open_dataset(records)
-        return _Source(records, "dataset", list_files(dataset), lambda: read_rows(dataset))
+        read = lambda: name_images(read_rows(dataset, records))  # noqa: E731
+        return _Source(records, "dataset", list_files(dataset), read)
     path = Path(records)
     file_format = detect_format(path)
+    if file_format == "parquet":
+        return _Source(
+            records, "parquet", _read_state(path), lambda: name_images(read_parquet(path))
+        )
     return _Source(records, file_format, _read_state(path), lambda: read_records(path, file_format))
 
 
@@ -105,6 +134,11 @@ def cache_root() -> Path:
     return Path(cache) / "pools"
 
 
+def embedded_folder() -> Path:
+    """Where images that records hold themselves are written, for every pool."""
+    return cache_root() / "embedded"
+
+
 def _read_state(source: Path) -> list[Any]:
     """Name, size, modification time, and a hash of the first and last MiB."""
     stat = source.stat()
@@ -115,12 +149,11 @@ def _read_state(source: Path) -> list[Any]:
     return [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sampled]
 
 
-def _convert(source: _Source, columns: Columns, config: DataConfig, folder: Path) -> None:
+def _convert(source: _Source, builder: _Builder, folder: Path) -> None:
     logger.info("pool: converting %s (once)", source.name)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     arrow = str(temporary / "records.arrow")
     try:
-        builder = _Builder(columns, config)
         with pa.OSFile(arrow, "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
             for position, (raw, value) in enumerate(source.read()):
                 builder.add(position, raw, value)
@@ -136,15 +169,18 @@ def _convert(source: _Source, columns: Columns, config: DataConfig, folder: Path
 class _Builder:
     """Turns raw records into Arrow batches, and keeps account of the bad ones."""
 
-    def __init__(self, columns: Columns, config: DataConfig) -> None:
-        self._columns = columns
+    def __init__(self, reading: Reading, config: DataConfig, embedded: EmbeddedImages) -> None:
+        self._reading = reading
         self._config = config
+        self._embedded = embedded
         self._rows: list[dict[str, Any]] = []
         self._skipped: list[Skipped] = []
         self._skipped_sources: list[str] = []
         self._num_seen: Counter[bytes] = Counter()
         self._num_rows = 0
         self._duplicates: list[int] = []
+        self._unmarked: list[int] = []
+        self._num_moved = 0
         self._content = hashlib.blake2b(digest_size=16)
 
     @property
@@ -153,25 +189,30 @@ class _Builder:
 
     def add(self, position: int, raw: bytes, value: Any) -> None:
         try:
-            adapted = adapt_record(value, self._columns)
+            adapted = adapt_record(value, self._reading)
         except BadRecordError as error:
-            name = read_id(value, self._columns)
+            name = read_id(value, self._reading.columns)
             uid = hashlib.blake2b(raw, digest_size=16).hexdigest()
             detail = f"record {position} (id {name!r}): {error.detail}"
             self._skipped.append(Skipped(uid, name, error.reason, detail))
-            self._skipped_sources.append(guess_source(value, self._columns, self._config))
+            self._skipped_sources.append(guess_source(value, self._config, self._reading))
             self._note_content(raw, error.reason)
             return
-        source = name_source(adapted, self._config)
+        source = name_source(adapted, self._config, self._reading)
+        if adapted.num_placed:
+            self._unmarked.append(self._num_rows)
         uid, name = self._name_uid(adapted), adapted.id or str(position)
         # As it stands in the file, for that is what a subset holds, and as it is read.
         self._note_content(raw, uid, name, source)
+        self._note_moved(adapted)
+        for image in adapted.images:
+            self._embedded.keep(image)
         self._rows.append(
             {
                 "uid": uid,
                 "id": name,
                 "source": source,
-                "images": adapted.images,
+                "images": [image.name for image in adapted.images],
                 "num_turns": len(adapted.turns),
                 "position": position,
                 "raw": raw,
@@ -189,14 +230,28 @@ class _Builder:
             "skipped": [asdict(item) for item in self._skipped],
             "skipped_sources": self._skipped_sources,
             "duplicates": self._duplicates,
+            "unmarked": self._unmarked,
+            "num_moved": self._num_moved,
         }
 
     def _note_content(self, raw: bytes, *read: str) -> None:
-        for part in (raw, *(text.encode() for text in read)):
-            self._content.update(len(part).to_bytes(8, "little") + part)
+        parts = (raw, *(text.encode() for text in read))
+        self._content.update(b"".join(len(p).to_bytes(8, "little") + p for p in parts))
+
+    def _note_moved(self, adapted: Adapted) -> None:
+        """The uid is of the record as it is; the content also of where its image was moved to."""
+        turns = self._reading.arrange(adapted)
+        if turns is not adapted.turns:
+            self._num_moved += 1
+            self._note_content(b"", *(turn.text for turn in turns))
 
     def _name_uid(self, adapted: Adapted) -> str:
-        content = orjson.dumps([adapted.images, [(t.role, t.text) for t in adapted.turns]])
+        turns = [(turn.role, turn.text) for turn in adapted.turns]
+        parts: list[Any] = [[image.name for image in adapted.images], turns]
+        unlearnt = [number for number, turn in enumerate(adapted.turns) if not turn.has_loss]
+        if adapted.system or unlearnt:
+            parts.append({"system": adapted.system, "unlearnt": unlearnt})
+        content = orjson.dumps(parts)
         digest = hashlib.blake2b(content, digest_size=16).digest()
         occurrence = self._num_seen[digest]
         self._num_seen[digest] += 1

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from prism_tune.chat_templates import check_end_token
+from prism_tune.chat.templates import check_end_token
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render
-from prism_tune.data.encoder import TOKEN_KEYS, encode_text, image_token_id
+from prism_tune.data.encoding.encoder import TOKEN_KEYS, encode_text, image_token_id
+from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.policy import BadRecordError, apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
@@ -105,9 +105,9 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             ImageError: an image is unusable.
         """
         record = self.pool[index]
-        rendered = render(record.turns, self.template, self.processor)
+        rendered = render(record.turns, self.template, self.processor, system=record.system)
         images = [open_image(path) for path in self.pool.image_paths(index)]
-        example = encode_text(rendered.text, rendered.answer_spans, images, self.processor)
+        example = encode_text(rendered.text, rendered.loss_spans, images, self.processor)
         return self._cut(example)
 
     def _cut(self, example: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -157,16 +157,14 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         bad = self.find_unusable(suspicious(self.lengths_N, self.max_length))
         skipped = tuple(bad.values())
         apply_policy("training", skipped, policy)
-        kept = [number for number in range(len(self)) if number not in bad]
-        usable = TuningDataset(
-            self.pool,
-            [self.indices[number] for number in kept],
-            self.processor,
-            self.template,
-            self.max_length,
-        )
-        usable.lengths_N = self.lengths_N[kept]
-        return usable, skipped
+        return self.part([number for number in range(len(self)) if number not in bad]), skipped
+
+    def part(self, numbers: Sequence[int] | NDArray[np.int64]) -> TuningDataset:
+        """Some of the examples; what is known of their lengths goes with them."""
+        indices = [self.indices[number] for number in numbers]
+        part = TuningDataset(self.pool, indices, self.processor, self.template, self.max_length)
+        part.lengths_N = self.lengths_N[numbers]
+        return part
 
 
 def suspicious(lengths_N: NDArray[np.int64], max_length: int) -> list[int]:
@@ -178,15 +176,31 @@ def suspicious(lengths_N: NDArray[np.int64], max_length: int) -> list[int]:
 def check_label_share(examples: Sequence[Mapping[str, torch.Tensor]]) -> float:
     """The mean share of masked tokens, certain to be plausible.
 
+    There is no upper limit: an answer of one word has two labels, whatever the number of image
+    tokens and the length of the question.
+
     Raises:
-        UserError: under 5 % or over 99.5 % of the tokens are without label on average, which
-            means that template and tokenizer, or template and records, do not fit.
+        UserError: no example has a label, or under 5 % of the tokens are without one on
+            average, which means that template and tokenizer, or template and records, do not fit.
     """
-    shares = [(e["labels"] == IGNORED_LABEL).double().mean().item() for e in examples]
-    mean = sum(shares) / len(shares)
-    if not 0.05 <= mean <= 0.995:
+    masked = [e["labels"] == IGNORED_LABEL for e in examples]
+    without = sum(bool(mask_L.all()) for mask_L in masked)
+    if without == len(masked):
         raise UserError(
-            f"{mean:.1%} of the tokens carry no loss on average over {len(shares)} records; "
-            "expected 5 % to 99.5 %; see `prism-tune preview` and check model.template"
+            f"none of the {len(masked)} records looked at has a token with loss; "
+            "see `prism-tune preview` and check model.template"
+        )
+    if without:
+        logger.warning(
+            "training: %d of the %d records looked at have no token with loss, so that nothing is "
+            "learnt from them; see `prism-tune preview`",
+            without,
+            len(masked),
+        )
+    mean = sum(mask_L.double().mean().item() for mask_L in masked) / len(masked)
+    if mean < 0.05:
+        raise UserError(
+            f"{mean:.1%} of the tokens carry no loss on average over {len(masked)} records; "
+            "expected 5 % or more; see `prism-tune preview` and check model.template"
         )
     return mean

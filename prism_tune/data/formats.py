@@ -1,7 +1,7 @@
 """Reading and writing the files a pool may come in.
 
-In: a JSON list, JSON lines or parquet file. Out: one (JSON bytes, parsed value) pair a record, in
-the file's order, with the memory of a few records only; and the inverse, for a subset.
+In: a JSON list, JSON lines or parquet file. Out: one (JSON bytes, parsed value) pair, or row, a
+record, in the file's order, with the memory of a few records only; and the inverse, for a subset.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,9 @@ ReadRecord = tuple[bytes, Any]
 
 _CHUNK_CHARACTERS = 1 << 24
 _LARGEST_RECORD_CHARACTERS = 1 << 26
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+_BLANKS = "\ufeff \t\r\n"
+_ROWS, _ROWS_WITH_BYTES = 1024, 32
 _BLANK = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
@@ -35,13 +39,14 @@ def detect_format(path: Path) -> Format:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file (data.records)")
-    if path.suffix in {".parquet", ".pq"}:
-        return "parquet"
     with path.open("rb") as file:
-        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head[:1] == b"[":
+        head = file.read(4096)
+    if path.suffix in {".parquet", ".pq"} or head.startswith(b"PAR1"):
+        return "parquet"
+    text = head.decode(_detect_encoding(path), errors="ignore").lstrip()
+    if text.startswith("["):
         return "json"
-    if head[:1] == b"{":
+    if text.startswith("{"):
         return "jsonl"
     raise UserError(
         f"{path}: expected a JSON list or one JSON object a line; it starts {head[:20]!r}"
@@ -49,29 +54,61 @@ def detect_format(path: Path) -> Format:
 
 
 def read_records(path: Path, file_format: Format) -> Iterator[ReadRecord]:
-    """Yield every record's own JSON text and its value.
+    """Yield every record's own JSON text, in UTF-8, and its value.
 
-    The text of a JSON or JSON lines record is the file's, byte for byte, so that numbers beyond
-    64 bits and unknown keys survive.
+    The text is the file's, letter for letter, so that numbers beyond 64 bits and unknown keys
+    survive. Files in UTF-16 or UTF-32, or with a byte order mark, are read as well.
 
     Raises:
-        UserError: broken JSON or not UTF-8, naming the record.
+        UserError: broken JSON or encoding, naming the record.
     """
-    if file_format == "parquet":
-        yield from _read_parquet(path)
-        return
     read = _read_list if file_format == "json" else _read_lines
+    encoding = _detect_encoding(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding=encoding, newline="") as file:
             yield from read(path, file)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8: {error}") from error
+    except UnicodeError as error:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
+        raise UserError(f"{path}: not {name}: {error}") from error
+
+
+def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield every row.
+
+    Raises:
+        UserError: the file is damaged, or no parquet file.
+    """
+    num_read = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            size = _ROWS_WITH_BYTES if holds_bytes(file.schema_arrow) else _ROWS
+            for batch in file.iter_batches(batch_size=size):
+                for row in batch.to_pylist():
+                    yield row
+                    num_read += 1
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        if num_read == 0:
+            raise UserError(f"{path}: not a parquet file, or a damaged one: {problem}") from error
+        raise UserError(f"{path}: damaged behind record {num_read - 1}: {problem}") from error
+
+
+def holds_bytes(schema: pa.Schema) -> bool:
+    """Whether a column, or a part of one, is of bytes."""
+    return any("binary" in str(field.type) for field in schema)
+
+
+def _detect_encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        found = json.detect_encoding(file.read(4))
+    return "utf-8-sig" if found == "utf-8" else found
 
 
 def format_records(raws: Sequence[bytes], file_format: Literal["json", "jsonl"]) -> bytes:
     """The records as one file: a list with a record a line, or JSON lines."""
     if file_format == "jsonl":
-        return b"".join(raw + b"\n" for raw in raws)
+        # A line break in JSON is a blank: in a string it would be written \\n.
+        return b"".join(raw.translate(_ONE_LINE) + b"\n" for raw in raws)
     return b"[\n" + b",\n".join(raws) + b"\n]\n" if raws else b"[]\n"
 
 
@@ -84,13 +121,13 @@ def take_parquet(path: Path, positions: Sequence[int]) -> bytes:
 
 def _read_lines(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:
     for number, line in enumerate(file, start=1):
-        text = line.strip()
+        text = line.strip().strip(_BLANKS)
         if not text:
             continue
         try:
             yield text.encode(), json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path}: line {number}: not valid JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: line {number}: {_explain(error)}") from error
 
 
 def _read_list(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:
@@ -125,7 +162,8 @@ class _Window:
             return True
         if required:
             found = self._text[self._start : self._start + 20]
-            raise self._broken(f"expected {mark!r}, found {found!r}" if found else "the file ends")
+            problem = f"expected {mark!r}, found {found!r}" if found else "the file ends"
+            raise self._broken(f"not valid JSON: {problem}")
         return False
 
     def take_value(self) -> ReadRecord:
@@ -134,9 +172,15 @@ class _Window:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._start)
-            except (json.JSONDecodeError, RecursionError) as error:
-                if self._at_end or len(self._text) - self._start > _LARGEST_RECORD_CHARACTERS:
-                    raise self._broken(str(error)) from error
+            except (ValueError, RecursionError) as error:
+                if self._at_end or not isinstance(error, json.JSONDecodeError):
+                    raise self._broken(_explain(error)) from error
+                if len(self._text) - self._start > _LARGEST_RECORD_CHARACTERS:
+                    raise self._broken(
+                        f"over {_LARGEST_RECORD_CHARACTERS:,} characters, the most that a record "
+                        "of a JSON list may have; a quote or a bracket may be missing; as JSON "
+                        "lines, records of any length are read"
+                    ) from error
                 self._refill()
                 continue
             if end < len(self._text) or self._at_end:
@@ -150,7 +194,7 @@ class _Window:
         """Refuse text behind the list."""
         self._skip_blanks()
         if self._start < len(self._text):
-            raise self._broken("text after the end of the list")
+            raise self._broken("not valid JSON: text after the end of the list")
 
     def _skip_blanks(self) -> None:
         while True:
@@ -168,20 +212,13 @@ class _Window:
         self._start = 0
 
     def _broken(self, problem: str) -> UserError:
-        return UserError(f"{self._path}: record {self._num_records}: not valid JSON: {problem}")
+        return UserError(f"{self._path}: record {self._num_records}: {problem}")
 
 
-def _read_parquet(path: Path) -> Iterator[ReadRecord]:
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a parquet file: {error}") from error
-    for field in file.schema_arrow:
-        if "binary" in str(field.type):
-            raise UserError(
-                f"{path}: column `{field.name}` holds bytes; write the images as files and their "
-                "paths into the column"
-            )
-    for batch in file.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
-            yield json.dumps(row, default=str).encode(), row
+def _explain(error: Exception) -> str:
+    """What is wrong with a piece of JSON."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON: {error}"
+    if isinstance(error, RecursionError):
+        return "lists and objects are nested too deeply to be read"
+    return f"a number of more than {sys.get_int_max_str_digits():,} digits, which is not read"

@@ -20,7 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune.data.convert import cache_root
-from prism_tune.data.images import ExaminedImage, FileState, Finding, examine_image, read_state
+from prism_tune.data.examination import (
+    ExaminedImage,
+    FileState,
+    Finding,
+    examine_image,
+    read_state,
+)
+from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import REASONS
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_atomic
@@ -32,7 +39,7 @@ _FEWEST_FOR_PROCESSES = 512  # below, starting them takes longer than the work
 _NUM_THREADS = 8  # a `stat` waits for the disk, or the network
 _NAMES_PER_TASK = 64
 _NAMES_PER_SAVE = 20_000  # what a kill can lose
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -77,27 +84,28 @@ class ImageIndex:
         return fingerprint({**self.hashes, **{name: why for name, (why, _) in self.faults.items()}})
 
 
-def index_images(image_dir: Path, names: Sequence[str], *, num_workers: int) -> ImageIndex:
+def index_images(folders: ImageFolders, names: Sequence[str], *, num_workers: int) -> ImageIndex:
     """Examine the named images; of those that have not changed no file is opened again.
 
     Args:
-        image_dir: what the names are relative to.
+        folders: where they lie.
         names: each once.
         num_workers: 0 works in this process; otherwise one process per core is started where
             there is much to do.
     """
-    key = fingerprint([_VERSION, str(image_dir.resolve())])
+    roots = [str(root.resolve()) for root in folders.roots]
+    key = fingerprint([_VERSION, str(folders.base.resolve()), *roots])
     cache = cache_root() / f"images-{key[:16]}.parquet"
-    states = _read_states(image_dir, names)
+    states = _read_states(folders, names)
     known = _read_cache(cache)
     if _list_outdated(states, known):
         with locked(Path(f"{cache}.lock")):
             known = _read_cache(cache)
-            for part in _examine_in_parts(image_dir, _list_outdated(states, known), num_workers):
+            for part in _examine_in_parts(folders, _list_outdated(states, known), num_workers):
                 known |= {image.name: image for image in part}
                 _write_cache(cache, known)
     # What is not there is looked for again each time, and costs no reading.
-    known |= {name: examine_image(image_dir, name) for name in names if states[name] is None}
+    known |= {name: examine_image(folders, name) for name in names if states[name] is None}
     images = [known[name] for name in names]
     return ImageIndex(
         {image.name: image.hash for image in images if image.hash is not None},
@@ -105,9 +113,9 @@ def index_images(image_dir: Path, names: Sequence[str], *, num_workers: int) -> 
     )
 
 
-def _read_states(image_dir: Path, names: Sequence[str]) -> dict[str, FileState | None]:
+def _read_states(folders: ImageFolders, names: Sequence[str]) -> dict[str, FileState | None]:
     def read_part(part: Sequence[str]) -> list[FileState | None]:
-        return [read_state(image_dir, name) for name in part]
+        return [read_state(folders, name) for name in part]
 
     parts = [names[i : i + _NAMES_PER_TASK] for i in range(0, len(names), _NAMES_PER_TASK)]
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
@@ -127,10 +135,10 @@ def _list_outdated(
 
 
 def _examine_in_parts(
-    image_dir: Path, names: Sequence[str], num_workers: int
+    folders: ImageFolders, names: Sequence[str], num_workers: int
 ) -> Iterator[list[ExaminedImage]]:
     """The images in order, in parts."""
-    examine = partial(examine_image, image_dir)
+    examine = partial(examine_image, folders)
     parts = [names[i : i + _NAMES_PER_SAVE] for i in range(0, len(names), _NAMES_PER_SAVE)]
     with UnitProgress(len(names), "images") as progress:
         if num_workers == 0 or len(names) < _FEWEST_FOR_PROCESSES:

@@ -6,79 +6,68 @@ enough to be imported by many worker processes.
 
 from __future__ import annotations
 
-import hashlib
-import os
+import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from prism_tune.data.image_paths import ImageError
+from prism_tune.data.pixels import find_obstacle, to_rgb
 from prism_tune.data.policy import Reason
-from prism_tune.errors import UserError
+from prism_tune.errors import first_line
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit for a decompression bomb error: twice its 89-megapixel warning."""
 
-MAX_ASPECT_RATIO = 20
-"""Of the longer to the shorter side; padded to a square, less than a twentieth would be image."""
+_RAISED_BY_DECODERS = (
+    OSError,
+    SyntaxError,  # of a broken PNG
+    ValueError,
+    TypeError,  # of a TIFF without dimensions
+    LookupError,
+    ArithmeticError,
+    RuntimeError,  # NotImplementedError among them: BLP, DDS
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders have been seen to raise, or may, for damaged files."""
 
-Finding = tuple[Reason, str]
-FileState = tuple[int, int]
-
-_BLOCK_BYTES = 1 << 20
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
 
 
-class ImageError(UserError):
-    """An image that cannot be used, with the reason its policy is looked up by."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-
-
-def resolve_image(image_dir: Path, name: str) -> Path:
-    """The path of an image named by a record, certain to lie inside `image_dir`.
-
-    Existence is not checked. Links are followed, and may not lead out of the folder.
-
-    Raises:
-        ImageError: absolute, with `..`, or leading outside through a symbolic link.
-    """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or Path(name).is_absolute() or parts[0] == "/" or ".." in parts or "\0" in name:
-        raise ImageError(
-            "image_outside",
-            f"image {name!r}: expected a path inside data.image_dir ({image_dir}), relative to it "
-            "and without `..`",
-        )
-    root = image_dir.resolve()
-    resolved = (root / name).resolve()
-    if not resolved.is_relative_to(root):
-        raise ImageError(
-            "image_outside",
-            f"image {name!r}: a symbolic link leads out of data.image_dir ({image_dir}) to "
-            f"{resolved}; copy the files into it, or set data.image_dir to the real folder",
-        )
-    return resolved
-
-
 def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, upright.
+    """Decode an image file to RGB, upright (see `pixels.py`).
 
-    The EXIF orientation is applied, as viewers do. Of an animated image the first frame is taken.
-    Transparent pixels keep the colour they have under the transparency.
+    Of an animated image the first frame is taken.
 
     Raises:
-        ImageError: missing, empty, truncated, not an image, or more than `MAX_PIXELS` pixels.
+        ImageError: missing, empty, truncated, not an image, more than `MAX_PIXELS` pixels, or of
+            values that cannot be scaled to 8 bits.
     """
     with opened_image(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return decode(path, image)
+
+
+def decode(path: Path, image: Image.Image) -> Image.Image:
+    """The opened image in RGB, upright; it may be changed in place.
+
+    Raises:
+        ImageError: its values cannot be scaled to 8 bits.
+    """
+    if obstacle := find_obstacle(image):
+        raise ImageError("image_mode", f"{path}: {obstacle}")
+    return to_rgb(image)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -90,47 +79,6 @@ def read_size(path: Path) -> tuple[int, int]:
     with opened_image(path) as image:
         turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _SIDEWAYS
         return (image.height, image.width) if turned else (image.width, image.height)
-
-
-@dataclass(frozen=True)
-class ExaminedImage:
-    """What is to be known of one image file.
-
-    Attributes:
-        name: the record's name for it.
-        state: (bytes, mtime in ns); None where there is no such file.
-        hash: BLAKE2b-128 hex digest of the file's bytes, equal for copies under other names; None
-            where they cannot be read.
-        findings: (reason, detail) of everything wrong or odd.
-    """
-
-    name: str
-    state: FileState | None
-    hash: str | None
-    findings: tuple[Finding, ...]
-
-
-def examine_image(image_dir: Path, name: str) -> ExaminedImage:
-    """Open one image once, and read its content for the hash and the decoder."""
-    state, digest = read_state(image_dir, name), None
-    try:
-        path = resolve_image(image_dir, name)
-        with _opened_file(path) as file:
-            digest = _hash_content(file)
-            file.seek(0)
-            findings = _inspect(path, file)
-    except ImageError as error:
-        findings = ((error.reason, str(error)),)
-    return ExaminedImage(name, state, digest, findings)
-
-
-def read_state(image_dir: Path, name: str) -> FileState | None:
-    """Size and modification time, which tell whether an earlier examination still holds."""
-    try:
-        state = os.stat(os.path.join(image_dir, name))
-    except (OSError, ValueError):
-        return None
-    return state.st_size, state.st_mtime_ns
 
 
 @contextmanager
@@ -145,7 +93,7 @@ def opened_image(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Ima
         ImageError: missing, empty, not an image, a bomb; while decoding inside: truncated.
     """
     reason: Reason = "image_unreadable"
-    _refuse_special(path)
+    require_file(path)
     try:
         with warnings.catch_warnings():
             # The warning at half the limit would be printed once per large, but sound, photograph.
@@ -160,67 +108,25 @@ def opened_image(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Ima
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            "image_bomb", f"{path}: refused as a decompression bomb: {_first_line(error)}"
+            "image_bomb", f"{path}: refused as a decompression bomb: {first_line(error)}"
         ) from error
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,  # what Pillow raises for a broken PNG
-        ValueError,
-    ) as error:
+    except _RAISED_BY_DECODERS as error:
         raise _name_fault(path, reason, error) from error
 
 
-@contextmanager
-def _opened_file(path: Path) -> Iterator[BinaryIO]:
-    _refuse_special(path)
-    try:
-        with path.open("rb") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise ImageError("image_missing", f"{path}: no such image file") from error
-    except OSError as error:
-        raise ImageError("image_unreadable", f"{path}: {error}") from error
-
-
-def _hash_content(file: BinaryIO) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    while block := file.read(_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _inspect(path: Path, file: BinaryIO) -> tuple[Finding, ...]:
-    """Everything odd about an image that can be decoded.
+def require_file(path: Path) -> None:
+    """A pipe among the images would keep its reader waiting for ever.
 
     Raises:
-        ImageError: it cannot.
+        ImageError: not a file, or one that cannot be reached.
     """
-    with opened_image(path, file) as image:
-        image.load()
-        kind, size = str(image.format), image.size
-        num_frames = getattr(image, "n_frames", 1)
-    findings: list[Finding] = []
-    expected = Image.registered_extensions().get(path.suffix.lower())
-    if expected is not None and not _same_kind(kind, expected):
-        detail = f"{path}: the content is {kind}, the name says {expected}"
-        findings.append(("image_wrong_type", detail))
-    if num_frames > 1 and kind != "MPO":  # a second view beside a photograph, not an animation
-        findings.append(("image_animated", f"{path}: {num_frames} frames; the first is used"))
-    if max(size) > MAX_ASPECT_RATIO * min(size):
-        detail = f"{path}: {size[0]} x {size[1]} pixels, over {MAX_ASPECT_RATIO}:1"
-        findings.append(("image_aspect_ratio", detail))
-    return tuple(findings)
-
-
-def _same_kind(kind: str, expected: str) -> bool:
-    """Whether a file's format fits its extension; a camera's .jpg may be MPO."""
-    return kind == expected or {kind, expected} == {"JPEG", "MPO"}
-
-
-def _refuse_special(path: Path) -> None:
-    """A pipe among the images would keep its reader waiting for ever."""
-    if path.exists() and not path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError("image_missing", f"{path}: no such image file") from error
+    except OSError as error:  # a name that is too long, a loop of links, a closed folder
+        raise ImageError("image_unreadable", f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
         raise ImageError("image_unreadable", f"{path}: not a file")
 
 
@@ -233,7 +139,7 @@ def _name_fault(path: Path, reason: Reason, error: Exception) -> ImageError:
     }[reason]
     if isinstance(error, UnidentifiedImageError):  # it says no more than that
         return ImageError(reason, f"{path}: {problem}")
-    return ImageError(reason, f"{path}: {problem}: {_first_line(error)}")
+    return ImageError(reason, f"{path}: {problem}: {first_line(error)}")
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -241,7 +147,3 @@ def _check_size(path: Path, image: Image.Image) -> None:
     if num_pixels > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         raise ImageError("image_bomb", f"{path}: {size} pixels; refused as a decompression bomb")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from prism_tune.data.literal_text import move_spans
 from prism_tune.errors import UserError
@@ -62,3 +63,10 @@ def mask_labels(
         if end > span[0]:
             labels_L[position] = input_ids_L[position]
     return labels_L
+
+
+def select_labelled(labels_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which positions predict a label (boolean, B x L), and those K labels in the same order."""
+    next_BL = functional.pad(labels_BL, (0, 1), value=IGNORED_LABEL)[:, 1:]
+    keep_BL = next_BL != IGNORED_LABEL
+    return keep_BL, next_BL[keep_BL]

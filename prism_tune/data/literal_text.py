@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from prism_tune.chat_templates import placeholders, special_tokens
+from prism_tune.chat.templates import placeholders, special_tokens
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import IMAGE_PLACEHOLDER
 

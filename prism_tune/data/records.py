@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +22,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.adapt import adapt_record, build_columns
+from prism_tune.data.adapt import adapt_record, build_reading, find_extras
 from prism_tune.data.arrow_datasets import open_dataset, take_rows
-from prism_tune.data.convert import convert_pool
+from prism_tune.data.convert import convert_pool, embedded_folder
 from prism_tune.data.formats import Format, format_records, take_parquet
 from prism_tune.data.image_index import ImageIndex, index_images
-from prism_tune.data.images import ImageError, resolve_image
+from prism_tune.data.image_paths import ImageError, ImageFolders, find_image_dir
 from prism_tune.data.policy import apply_policy, check_policy
 from prism_tune.run.folder import read_json, write_atomic
 from prism_tune.schema import Record, Skipped
+
+logger = logging.getLogger(__name__)
 
 
 def open_pool(config: DataConfig) -> Pool:
@@ -40,21 +43,39 @@ def open_pool(config: DataConfig) -> Pool:
         ConfigError: `data.columns` or `data.policy` names something unknown.
     """
     check_policy(config.policy)
-    return Pool(convert_pool(config), config)
+    pool = Pool(convert_pool(config), config)
+    if pool.num_moved:
+        logger.info(
+            "%s: <image> goes to the front of its question in %d of %d records, as in LLaVA "
+            "(data.image_place=keep leaves it)",
+            pool.path,
+            pool.num_moved,
+            len(pool),
+        )
+    if pool.unmarked:
+        logger.info(
+            "%s: %d of %d records have images and no <image>; it is put before the first question",
+            pool.path,
+            len(pool.unmarked),
+            len(pool),
+        )
+    return pool
 
 
 class Pool:
     """The usable records of a file, in the file's order.
 
-    A record's uid is a hash of its images, its turns and, among exact duplicates, how many came
-    before it. The `id` field cannot serve: ids repeat in the wild (LLaVA-665K has the same id on
-    different conversations), and keying on it would silently lose rows.
+    A record's uid is a hash of its images, its turns, its system line and, among exact duplicates,
+    how many came before it. The `id` field cannot serve: ids repeat in the wild (LLaVA-665K has the
+    same id on different conversations), and keying on it would silently lose rows.
 
     Attributes:
         skipped: the records left out because their policy is "skip", with reasons.
         skipped_sources: the source of each of these.
         fingerprint: a hash of every record as it stands in the file and as it is read (ids, images,
             turns and sources); not of the images, see `image_index`.
+        unmarked: indices of records whose images had no `<image>`.
+        num_moved: records whose `<image>` was moved to the front of its turn.
         duplicates: indices of records that repeat the images and turns of an earlier one.
     """
 
@@ -62,14 +83,18 @@ class Pool:
         self._opened_with = (folder, config)
         described = read_json(folder / "pool.json")
         self.path = Path(config.records)
-        self.image_dir = Path(config.image_dir) if config.image_dir else self.path.parent
+        self.image_dir = find_image_dir(config)
+        roots = tuple(Path(root) for root in config.image_roots)
+        self.image_folders = ImageFolders(self.image_dir, roots, embedded_folder())
         self.fingerprint: str = described["fingerprint"]
         self.skipped = tuple(Skipped(**item) for item in described["skipped"])
         apply_policy(config.records, self.skipped, config.policy)
         self.skipped_sources: list[str] = described["skipped_sources"]
         self.duplicates: list[int] = described["duplicates"]
+        self.unmarked: list[int] = described["unmarked"]
+        self.num_moved: int = described["num_moved"]
         self.format: Format = described["format"]
-        self._columns = build_columns(config)
+        self._reading = build_reading(config)
         self._map = pa.memory_map(str(folder / "records.arrow"))
         self._table = pa.ipc.open_file(self._map).read_all()
 
@@ -81,24 +106,34 @@ class Pool:
         """The same pool, mapped anew: what was read of this one stays behind with it."""
         return Pool(*self._opened_with)
 
+    @property
+    def config(self) -> DataConfig:
+        """What it was opened with."""
+        return self._opened_with[1]
+
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def __getitem__(self, index: int) -> Record:
         """The record at `index`, parsed now."""
-        adapted = adapt_record(self.raw(index), self._columns)
+        adapted = adapt_record(self.raw(index), self._reading)
         return Record(
             uid=self._value("uid", index),
             id=self._value("id", index),
             source=self._value("source", index),
-            images=adapted.images,
-            turns=adapted.turns,
+            images=tuple(image.name for image in adapted.images),
+            turns=self._reading.arrange(adapted),
+            system=adapted.system,
         )
 
     def raw(self, index: int) -> dict[str, Any]:
         """The record as it stands in the file, unknown keys included."""
         value: dict[str, Any] = json.loads(self._value("raw", index))
         return value
+
+    def extras(self, index: int) -> dict[str, Any]:
+        """What the record says besides what is read of it, by key."""
+        return find_extras(self.raw(index), self._reading.columns)
 
     @cached_property
     def uids(self) -> list[str]:
@@ -137,16 +172,16 @@ class Pool:
     def image_index(self) -> ImageIndex:
         """Hash and findings of every image; files seen before in any run are not opened again."""
         names, num_workers = self.unique_images(), self._opened_with[1].num_workers
-        return index_images(self.image_dir, names, num_workers=num_workers)
+        return index_images(self.image_folders, names, num_workers=num_workers)
 
     def image_paths(self, index: int) -> list[Path]:
-        """The record's image files, certain to lie inside the image folder.
+        """The record's image files, certain to lie inside the image folders.
 
         Raises:
-            ImageError: a path that is absolute, climbs with `..` or leaves through a link.
+            ImageError: a path that leads elsewhere.
         """
         try:
-            return [resolve_image(self.image_dir, name) for name in self.images(index)]
+            return [self.image_folders.resolve(name) for name in self.images(index)]
         except ImageError as error:
             raise ImageError(error.reason, f"{self.describe(index)}: {error}") from error
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config
 from prism_tune.data.convert import cache_root
 from prism_tune.data.dataset import TuningDataset, suspicious
-from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
@@ -51,6 +51,9 @@ def screen_records(pool: Pool) -> Findings:
     """Duplicates, and everything wrong or odd about the images."""
     found_in = pool.image_index.findings
     found: dict[int, list[Skipped]] = {}
+    for index in pool.unmarked:
+        detail = "no <image> in the turns; its images are put before the first question"
+        found.setdefault(index, []).append(_name(pool, index, "image_unmarked", detail))
     for index in pool.duplicates:
         found.setdefault(index, []).append(
             _name(pool, index, "duplicate", "the images and turns of an earlier record")
@@ -112,8 +115,13 @@ def judge(pool: Pool, findings: Findings, policy: Mapping[str, str]) -> Verdict:
     return Verdict(skipped)
 
 
-def screen_pool(pool: Pool, config: Config, processor: Any) -> Verdict:
+def screen_pool(pool: Pool, config: Config, processor: Any | None) -> Verdict:
     """Everything: duplicates, images and lengths, under the config's policy.
+
+    Args:
+        pool: the records.
+        config: the model and data sections are read.
+        processor: the model's; without one lengths are not looked at.
 
     Raises:
         UserError: listing records with a reason whose policy is "fail".
@@ -121,6 +129,8 @@ def screen_pool(pool: Pool, config: Config, processor: Any) -> Verdict:
     policy = config.data.policy
     findings = screen_records(pool)
     verdict = judge(pool, findings, policy)
+    if processor is None:
+        return verdict
     usable = verdict.usable(len(pool))
     lengths, too_long = screen_lengths(pool, usable, config, processor)
     verdict = judge(pool, merge(findings, too_long), policy)

@@ -7,7 +7,11 @@ what was expected of it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import binascii
+import codecs
+import json
+from collections.abc import Collection, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +19,147 @@ import orjson
 
 from prism_tune.errors import UserError
 
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""In this order: the mark of UTF-32 begins with that of UTF-16."""
 
-def read_json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Read a file of one JSON object a line; blank lines are passed over.
 
-    Returns:
-        (where, record) pairs; `where` names file and line, for messages.
+def read_text(path: Path) -> str:
+    """The text of a file: UTF-8, or what its byte order mark says (Excel and Notepad write one).
 
     Raises:
-        UserError: missing file, or a line that is no JSON object (named by its number).
+        UserError: missing, a folder, or no such text.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except IsADirectoryError as error:
-        raise UserError(f"{path}: a folder; expected a file of JSON lines") from error
-    numbered = ((f"{path}, line {n}", line) for n, line in enumerate(lines, 1) if line.strip())
-    return [(where, _parse_object(line, where)) for where, line in numbered]
-
-
-def _parse_object(line: bytes, where: str) -> dict[str, Any]:
+        raise UserError(f"{path}: a folder; expected a file") from error
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        record = orjson.loads(line)
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected {encoding.upper()} text: {error}") from error
+
+
+def read_json_file(path: Path) -> Any:
+    """Somebody's JSON: a byte order mark is passed over, and NaN (a table's empty cell) is null.
+
+    Raises:
+        UserError: missing, or not JSON.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def read_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read a file of JSON objects: one a line (blank lines are passed over), or a list of them.
+
+    Returns:
+        (where, record) pairs; `where` names file and line (or number in the list), for messages.
+
+    Raises:
+        UserError: missing file, or something that is no JSON object (named by its number).
+    """
+    text = read_text(path)
+    if text.lstrip().startswith("[") and not _is_list_a_line(text):
+        values = parse_json(text, str(path))
+        return [_check_object(v, f"{path}, record {n}") for n, v in enumerate(values, 1)]
+    numbered = ((f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), 1))
+    return [
+        _check_object(parse_json(line, where, "; expected one object a line"), where)
+        for where, line in numbered
+        if line.strip()
+    ]
+
+
+def parse_json(text: str, where: str, expected: str = "") -> Any:
+    """Text as JSON, NaN as null.
+
+    Raises:
+        UserError: naming `where`.
+    """
+    try:
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON: {error}; expected one object a line") from error
+        try:
+            return json.loads(text, parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            raise UserError(f"{where}: not valid JSON: {error}{expected}") from error
+
+
+def _is_list_a_line(text: str) -> bool:
+    """Whether the first line is a list of its own, with more behind it."""
+    first, _, rest = text.strip().partition("\n")
+    return first.rstrip().endswith("]") and bool(rest.strip())
+
+
+def _check_object(record: Any, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected one JSON object a line, found {type(record).__name__}")
-    return record
+    return where, record
+
+
+def to_text(value: Any, where: str) -> str:
+    """A text, or the text of a number: table programs turn "5" into 5 or 5.0.
+
+    Raises:
+        UserError: something else.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise UserError(f"{where}: expected text, found {value!r}")
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def to_number(value: Any, where: str) -> int:
+    """A whole number, also where it is written as text or as 2.0.
+
+    Raises:
+        UserError: something else.
+    """
+    try:
+        number = float(value)
+        if not isinstance(value, bool) and number == int(number):
+            return (
+                int(value)
+                if isinstance(value, int | str) and "." not in str(value)
+                else int(number)
+            )
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"{where}: expected a number, found {value!r}")
+
+
+def to_letter(value: Any, options: Collection[str], where: str) -> str:
+    """The letter of an option, in any case, spaces around it passed over.
+
+    Raises:
+        UserError: none of the options' letters.
+    """
+    letter = str(value).strip().upper()
+    if letter not in options:
+        listed = ", ".join(options) or "none there"
+        raise UserError(f"{where}: expected the letter of an option ({listed}), found {value!r}")
+    return letter
+
+
+def to_yes_no(value: Any, where: str) -> str:
+    """The word yes or no, in any case, spaces and one period around it passed over.
+
+    Raises:
+        UserError: something else.
+    """
+    word = str(value).strip().lower().removesuffix(".")
+    if isinstance(value, bool) or word not in ("yes", "no"):
+        raise UserError(f"{where}: expected yes or no, found {value!r}")
+    return word
 
 
 def require_keys(record: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
@@ -105,8 +222,13 @@ def parquet_image(path: Path, row: int, column: str) -> str:
     return f"parquet:{path.resolve()}#{row}#{column}"
 
 
-def data_uri(content_base64: str) -> str:
-    """A data URI for an image that an annotation file carries as base64."""
-    head = base64.b64decode(content_base64[:16] + "=" * (-len(content_base64[:16]) % 4))
+def data_uri(content: str) -> str:
+    """A data URI for an image that an annotation file carries as base64, or as such a URI."""
+    if content.startswith("data:"):
+        return content
+    try:
+        head = base64.b64decode(content[:16] + "=" * (-len(content[:16]) % 4))
+    except (binascii.Error, ValueError):
+        head = b""  # found out, and the question named, when its image is looked at
     kind = "png" if head.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{content_base64}"
+    return f"data:image/{kind};base64,{content}"

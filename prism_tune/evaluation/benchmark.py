@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.config.sections import Profile
+from prism_tune.errors import UserError
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 
@@ -24,9 +25,11 @@ class Benchmark:
             predictions, as they stand in it.
         score: (questions, predictions, profile) -> the official metrics. Predictions are joined by
             id, never by position; missing, duplicate and unknown ids are named in `notes`.
+        max_new_tokens: per profile, of the official decoding.
         write_submission: (questions, predictions, folder) -> the official submission file; None
             where the benchmark has none.
-        max_new_tokens: per profile, of the official decoding.
+        own_questions: the questions that answer files bring along where a result or review file
+            holds the references, so that no annotations are needed; None where none does.
     """
 
     name: str
@@ -35,3 +38,24 @@ class Benchmark:
     score: Callable[[Sequence[Question], Sequence[Prediction], Profile], BenchmarkResult]
     max_new_tokens: Mapping[Profile, int]
     write_submission: Callable[[Sequence[Question], Sequence[Prediction], Path], Path] | None = None
+    own_questions: Callable[[Sequence[Prediction]], list[Question]] | None = None
+
+
+def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) -> list[Question]:
+    """A benchmark's questions out of somebody's files, checked as a whole.
+
+    Raises:
+        UserError: as `load_questions`; no question; some have a reference and others have none,
+            which is a damaged file and never a test split.
+    """
+    questions = benchmark.load_questions(annotations, profile)
+    if not questions:
+        raise UserError(f"{annotations}: no questions in it")
+    withheld = [question for question in questions if question.reference is None]
+    if withheld and len(withheld) < len(questions):
+        raise UserError(
+            f"{annotations}: question {withheld[0].question_id}: no reference, as for "
+            f"{len(withheld)} of {len(questions)} questions; expected one for each, or, in a test "
+            "split, for none. Is the file complete?"
+        )
+    return questions

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune import __version__
-from prism_tune.chat_templates import check_end_token
-from prism_tune.config.depends import list_fields
+from prism_tune.chat.templates import check_end_token
+from prism_tune.config.depends import list_fields, name_image_library
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.generate import Decoder
@@ -112,6 +112,7 @@ def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any
         "model_revision": model.revision,
         "attn_implementation": model.attn_implementation,
         "checkpoint_path": str(checkpoint.path) if checkpoint.path else None,
+        "image_library": name_image_library(model.image_backend),
         "dtype": str(dtype).removeprefix("torch."),
         "device": device.type,
         "num_processes": world_size(),

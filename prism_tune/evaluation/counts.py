@@ -26,7 +26,7 @@ class ForwardCounter:
     def __init__(self, model: PreTrainedModel) -> None:
         found = parts(model)
         embeddings = found.base.get_input_embeddings()
-        self._decoder_size = count_parameters(found.language_model)
+        self._decoder_size = count_parameters(found.language_model, active=found.active_share)
         self._decoder_size -= count_parameters(embeddings)
         self._head_size = count_parameters(model.get_output_embeddings())
         self._vision_size = count_parameters(found.vision_tower, found.projector)

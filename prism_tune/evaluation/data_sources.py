@@ -46,6 +46,12 @@ class DataSource:
 
 _SUBJECTS = tuple(sorted(name for members in DOMAINS.values() for name in members.split()))
 
+
+def _llava_file(goes_to: str) -> ByHand:
+    where = "https://github.com/haotian-liu/LLaVA (docs/Evaluation.md, eval.zip)"
+    return ByHand("LLaVA's question files", where, goes_to)
+
+
 DATA_SOURCES: dict[str, DataSource] = {
     "scienceqa": DataSource(
         hub=HubData("lmms-lab/ScienceQA", ("test",), ("ScienceQA-FULL",)),
@@ -125,6 +131,91 @@ DATA_SOURCES: dict[str, DataSource] = {
             ),
         ),
         reason="its licence asks for an application",
+    ),
+    "mmbench_cn": DataSource(
+        hub=HubData("lmms-lab/MMBench", ("dev",), ("cn",)),
+        by_hand=(
+            ByHand(
+                "the version of LLaVA-1.5",
+                "https://download.openmmlab.com/mmclassification/datasets/mmbench/"
+                "mmbench_dev_cn_20231003.tsv",
+                "mmbench_dev_cn_20231003.tsv",
+            ),
+        ),
+        reason="published numbers are of that file",
+    ),
+    "textvqa": DataSource(
+        hub=HubData("lmms-lab/textvqa", ("validation",)),
+        by_hand=(
+            ByHand(
+                "annotations",
+                "https://dl.fbaipublicfiles.com/textvqa/data/TextVQA_0.5.1_val.json",
+                "TextVQA_0.5.1_val.json",
+            ),
+            _llava_file("textvqa/llava_textvqa_val_v051_ocr.jsonl"),
+            ByHand(
+                "images",
+                "https://dl.fbaipublicfiles.com/textvqa/images/train_val_images.zip",
+                "train_images/*.jpg",
+            ),
+        ),
+        reason="LLaVA's question file has the OCR tokens of its prompts, and its answer files the "
+        "images' ids",
+    ),
+    "gqa": DataSource(
+        hub=HubData(
+            "lmms-lab/GQA",
+            ("testdev",),
+            ("testdev_balanced_instructions", "testdev_balanced_images"),
+        ),
+        by_hand=(
+            ByHand(
+                "questions and images",
+                "https://cs.stanford.edu/people/dorarad/gqa/download.html",
+                "testdev_balanced_questions.json, images/*.jpg",
+            ),
+        ),
+        reason="the official files",
+    ),
+    "vqav2": DataSource(
+        hub=HubData("lmms-lab/VQAv2", ("validation",)),
+        by_hand=(
+            ByHand(
+                "questions and annotations of val2014",
+                "https://visualqa.org/download.html",
+                "v2_OpenEnded_mscoco_val2014_questions.json, v2_mscoco_val2014_annotations.json",
+            ),
+            _llava_file("vqav2/llava_vqav2_mscoco_{test-dev2015,test2015}.jsonl"),
+            ByHand("COCO images", "https://cocodataset.org (Download)", "val2014/ or test2015/"),
+        ),
+        reason="published numbers are of test-dev, which the EvalAI server scores alone",
+    ),
+    "seed_bench": DataSource(
+        hub=HubData("lmms-lab/SEED-Bench", ("test",)),
+        by_hand=(
+            ByHand(
+                "questions, images, and videos of which one frame each is taken",
+                "https://github.com/AILab-CVC/SEED-Bench (DATASET.md)",
+                "SEED-Bench.json, SEED-Bench-image/, SEED-Bench-video-image/",
+            ),
+        ),
+        reason="the official files name the question types",
+    ),
+    "llava_bench": DataSource(
+        hub=HubData("lmms-lab/llava-bench-in-the-wild", ("train",)),
+        by_hand=(
+            ByHand(
+                "questions, captions, GPT-4's answers and images",
+                "https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild",
+                "questions.jsonl, context.jsonl, answers_gpt4.jsonl, images/",
+            ),
+            ByHand(
+                "the judge's prompts, for `prism-tune judge`",
+                "https://github.com/haotian-liu/LLaVA (llava/eval/table/rule.json)",
+                "rule.json",
+            ),
+        ),
+        reason="the judge needs the captions and GPT-4's answers of the official files",
     ),
     "mmmu": DataSource(hub=HubData("MMMU/MMMU", ("validation",), _SUBJECTS)),
     "mmlu": DataSource(hub=HubData("cais/mmlu", ("test", "dev"), ("all",))),

@@ -22,10 +22,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from prism_tune.chat_templates import end_token
+from prism_tune.chat.templates import end_token
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render_prompt
-from prism_tune.data.encoder import encode_prompts, require_accepted
+from prism_tune.data.encoding.encoder import encode_prompts, require_accepted
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError

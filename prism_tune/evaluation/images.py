@@ -16,14 +16,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pyarrow.parquet as pq
 from PIL import Image
 
 from prism_tune.data.convert import cache_root, locked
-from prism_tune.data.encoder import require_accepted
+from prism_tune.data.encoding.encoder import require_accepted
+from prism_tune.data.examination import Finding
 from prism_tune.data.image_index import index_images
-from prism_tune.data.images import Finding, ImageError, read_size, resolve_image
+from prism_tune.data.image_paths import ImageError, ImageFolders
+from prism_tune.data.images import read_size
 from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
@@ -62,7 +65,7 @@ def find_missing(references: Iterable[str], image_dir: Path) -> dict[str, Findin
     faults = {}
     for reference in sorted({r for r in references if not _is_embedded(r)}):
         try:
-            path = resolve_image(image_dir, reference)
+            path = ImageFolders(image_dir).resolve(reference)
             if not path.is_file():
                 raise ImageError("image_missing", f"{path}: no such image file")
         except ImageError as error:
@@ -84,18 +87,18 @@ def find_images(references: Iterable[str], image_dir: Path, *, num_workers: int)
     wanted = sorted(set(references))
     folder = cache_root() / "benchmark_images"
     embedded = _extract([r for r in wanted if _is_embedded(r)], folder)
-    empty: dict[str, Finding] = {
-        reference: ("image_missing", f"{reference[:80]}: no image bytes in it")
+    unusable = {
+        reference: _describe_unusable(reference, name)
         for reference, name in embedded.items()
-        if name is None
+        if not name
     }
-    names = {reference: name for reference, name in embedded.items() if name is not None}
+    names = {reference: name for reference, name in embedded.items() if name}
     inside = _look(folder, names, num_workers)
     files = _look(image_dir, {r: r for r in wanted if not _is_embedded(r)}, num_workers)
     return ImageFiles(
         {**inside.paths, **files.paths},
         {**inside.hashes, **files.hashes},
-        {**empty, **inside.faults, **files.faults},
+        {**unusable, **inside.faults, **files.faults},
         inside.strips | files.strips,
     )
 
@@ -116,9 +119,16 @@ def leave_out_refused(images: ImageFiles, processor: Any) -> ImageFiles:
     )
 
 
+def _describe_unusable(reference: str, name: str | None) -> Finding:
+    if name is None:
+        return "image_missing", f"{reference[:80]}: no image bytes in it"
+    return "image_unreadable", f"{reference[:80]}: expected an image as base64"
+
+
 def _look(folder: Path, names: Mapping[str, str], num_workers: int) -> ImageFiles:
     """`names` maps references to files in `folder`."""
-    index = index_images(folder, sorted(set(names.values())), num_workers=num_workers)
+    folders = ImageFolders(folder)
+    index = index_images(folders, sorted(set(names.values())), num_workers=num_workers)
     unusable = {
         name: next((f for f in findings if f[0] in IMAGE_FAULTS), None)
         for name, findings in index.findings.items()
@@ -126,7 +136,7 @@ def _look(folder: Path, names: Mapping[str, str], num_workers: int) -> ImageFile
     faults = {r: fault for r, name in names.items() if (fault := unusable.get(name))}
     sound = {reference: name for reference, name in names.items() if reference not in faults}
     return ImageFiles(
-        {reference: resolve_image(folder, name) for reference, name in sound.items()},
+        {reference: folders.resolve(name) for reference, name in sound.items()},
         {reference: index.hashes[name] for reference, name in sound.items()},
         faults,
         frozenset(r for r, name in sound.items() if name in index.strips),
@@ -138,12 +148,15 @@ def _is_embedded(reference: str) -> bool:
 
 
 def _extract(references: Iterable[str], folder: Path) -> dict[str, str | None]:
-    """Write embedded images out, named by their content; None where there are no bytes."""
+    """Write embedded images out, named by their content.
+
+    None where there are no bytes, empty where text is there that is no base64.
+    """
     names: dict[str, str | None] = {}
     columns: defaultdict[tuple[Path, str], dict[str, int]] = defaultdict(dict)
     for reference in references:
         if reference.startswith(_DATA_URI):
-            names[reference] = _keep(_decode_base64(reference.partition(",")[2]), folder)
+            names[reference] = _keep(_decode_text(reference), folder)
         else:
             file, row, column = reference.removeprefix(_PARQUET).rsplit("#", 2)
             columns[Path(file), column][reference] = int(row)
@@ -172,8 +185,8 @@ def _extract_rows(path: Path, column: str, rows: set[int], folder: Path) -> dict
 
 
 def _keep(content: bytes | None, folder: Path) -> str | None:
-    if content is None:
-        return None
+    if not content:
+        return None if content is None else ""
     name = hashlib.sha256(content).hexdigest()[:32]
     if not (folder / name).exists():
         write_atomic(folder / name, content)
@@ -190,18 +203,28 @@ def _iterate_column(path: Path, column: str, *, until: int) -> Iterator[tuple[in
             return
 
 
-def _decode_base64(text: str) -> bytes | None:
-    try:
-        return base64.b64decode(text) or None
-    except binascii.Error:
+def _decode_text(text: str) -> bytes | None:
+    """The bytes of a data URI, or of bare base64; None of an empty one, no bytes where broken."""
+    head, _, payload = text.partition(",") if text.startswith(_DATA_URI) else ("", "", text)
+    if not payload.strip():
         return None
+    if head and not head.endswith(";base64"):
+        return unquote_to_bytes(payload)
+    try:
+        return base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def _read_bytes(image: object, where: str) -> bytes | None:
+    if isinstance(image, list):  # the frames of a video: the one in the middle, as LLaVA shows it
+        image = image[len(image) // 2] if image else None
     content = image.get("bytes") if isinstance(image, dict) else image
+    if isinstance(content, str):
+        return _decode_text(content)
     if content is not None and not isinstance(content, bytes):
         raise UserError(
-            f"{where}: expected an image as bytes (the schema of `datasets`: bytes and path), "
-            f"found {type(content).__name__}"
+            f"{where}: expected an image as bytes (the schema of `datasets`: bytes and path) or "
+            f"base64, found {type(content).__name__}"
         )
-    return content
+    return content or None

@@ -1,6 +1,9 @@
 """Answer files in LLaVA's format, and their join with a benchmark's questions.
 
-One JSON object a line: {question_id, prompt, text, answer_id, model_id, metadata}. An answer is
+One JSON object a line: {question_id, prompt, text, answer_id, model_id, metadata}. What official
+scripts and servers write besides is read as well: a list of objects or {id: answer}, the id under
+`question_id`, `questionId`, `id` or `image`, the answer under `text`, `answer`, `prediction` or
+`response`. An answer is
 joined to its question by id (MME: by id and prompt), never by position. What cannot be joined is
 named in notes: a missing answer counts as wrong, a question answered twice differently has no
 answer, an unknown id is left out. Nothing is guessed.
@@ -15,12 +18,27 @@ from typing import Any
 
 import orjson
 
+from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import read_json_lines, require_keys
+from prism_tune.evaluation.annotations import (
+    parse_json,
+    read_objects,
+    read_text,
+    require_keys,
+    to_text,
+)
 from prism_tune.run.folder import write_atomic
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 _NUM_NAMED = 5
+PROTOCOLS: Mapping[Profile, str] = {
+    "llava15": "LLaVA-1.5's evaluation scripts (scripts/v1_5/eval)",
+    "lmms_eval": "lmms-eval 0.7.3",
+}
+"""What each profile follows to the letter; where lmms-eval has changed, that version decides."""
+
+_ID_KEYS = ("question_id", "questionId", "id", "image")
+_TEXT_KEYS = ("text", "answer", "prediction", "response")
 
 
 @dataclass(frozen=True)
@@ -40,7 +58,7 @@ class Joined:
     def make_result(
         self,
         benchmark: str,
-        profile: str,
+        profile: Profile,
         metrics: Mapping[str, float],
         credits: Mapping[str, float],
         notes: Sequence[str],
@@ -50,7 +68,7 @@ class Joined:
 
         Args:
             benchmark: its name.
-            profile: whose rules were applied.
+            profile: whose rules were applied; provenance names their version.
             metrics: under their official names.
             credits: per question, in [0, 1].
             notes: everything to be said about the number.
@@ -64,7 +82,11 @@ class Joined:
             num_examples=self.num_questions,
             num_missing=self.num_missing,
             profile=profile,
-            provenance={"data_version": f"{self.num_questions} questions", **provenance},
+            provenance={
+                "protocol": PROTOCOLS[profile],
+                "data_version": f"{self.num_questions} questions",
+                **provenance,
+            },
             per_question=credits,
             notes=tuple(note for note in notes if note),
         )
@@ -76,10 +98,50 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises:
         UserError: names file, line number and key.
     """
-    records = read_json_lines(path)
-    if not records:
+    predictions = [parse_prediction(record, where) for where, record in read_answer_objects(path)]
+    if not predictions:
         raise UserError(f"{path}: no answers in it")
-    return [parse_prediction(record, where) for where, record in records]
+    return predictions
+
+
+def read_answer_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The records of an answer file; one object {id: answer} becomes a record for each.
+
+    Raises:
+        UserError: as `annotations.read_objects`.
+    """
+    text = read_text(path)
+    if not text.lstrip().startswith("{"):
+        return read_objects(path)
+    first = text.strip().partition("\n")[0]
+    is_whole = first.strip() == text.strip() or not _is_json(first)
+    if is_whole and _is_json(text):
+        content = parse_json(text, str(path))
+        if not any(key in content for key in _ID_KEYS):
+            return [
+                (f"{path}, {key}", {"question_id": key, "text": answer})
+                for key, answer in content.items()
+            ]
+        return [(f"{path}, line 1", content)]
+    return read_objects(path)
+
+
+def read_whole(path: Path) -> Any:
+    """An answer file as one JSON value; None where it is no such file (JSON lines, for example).
+
+    Raises:
+        UserError: missing.
+    """
+    text = read_text(path)
+    return parse_json(text, "") if _is_json(text) else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        parse_json(text, "")
+    except UserError:
+        return False
+    return True
 
 
 def salvage_predictions(path: Path) -> tuple[list[Prediction], int]:
@@ -101,20 +163,23 @@ def parse_prediction(record: Mapping[str, Any], where: str) -> Prediction:
     Raises:
         UserError: a key is missing or has the wrong type.
     """
-    require_keys(record, ("question_id", "text"), where)
-    question_id, text = record["question_id"], record["text"]
-    if not isinstance(question_id, str | int) or isinstance(question_id, bool):
-        raise UserError(f"{where}: question_id: expected text or a number, found {question_id!r}")
-    if not isinstance(text, str):
-        raise UserError(f"{where}: text: expected the answer as text, found {text!r}")
+    id_key = next((key for key in _ID_KEYS if key in record), _ID_KEYS[0])
+    text_key = next((key for key in _TEXT_KEYS if key in record), _TEXT_KEYS[0])
+    require_keys(record, (id_key, text_key), where)
     return Prediction(
-        question_id=question_id,
-        prompt=str(record.get("prompt", "")),
-        text=text,
-        answer_id=str(record.get("answer_id", "")),
-        model_id=str(record.get("model_id", "")),
+        question_id=_read_id(record[id_key], f"{where}: {id_key}"),
+        prompt=str(record.get("prompt") or ""),
+        text=to_text(record[text_key], f"{where}: {text_key}"),
+        answer_id=str(record.get("answer_id") or ""),
+        model_id=str(record.get("model_id") or ""),
         metadata=record.get("metadata") or {},
     )
+
+
+def _read_id(value: Any, where: str) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return to_text(value, where)
 
 
 def format_prediction(prediction: Prediction) -> bytes:

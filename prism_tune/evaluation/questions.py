@@ -18,7 +18,7 @@ from typing import Any
 from prism_tune.config.sections import BenchmarkData, Config, Control
 from prism_tune.data.policy import apply_policy, decide
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.benchmark import Benchmark, open_questions
 from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.run.fingerprints import fingerprint
@@ -75,7 +75,7 @@ def load_questions(config: Config, name: str) -> Questions:
     benchmark = find_benchmark(name)
     data = find_data(config, name)
     annotations = Path(data.annotations)
-    questions = benchmark.load_questions(annotations, config.evaluation.profile)
+    questions = open_questions(benchmark, annotations, config.evaluation.profile)
     if not all(question.text for question in questions):
         raise UserError(
             f"evaluation.data.{name}.annotations: {annotations} holds references, not questions: "

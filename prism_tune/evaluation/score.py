@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from prism_tune import __version__
+from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmark import Benchmark, open_questions
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 from prism_tune.run.folder import write_json
-from prism_tune.schema import BenchmarkResult, Prediction
+from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,8 +33,8 @@ _TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".tsv", ".parquet")
 
 def score(
     benchmark: str,
-    predictions: Path,
-    annotations: Path,
+    predictions: Path | Sequence[Path],
+    annotations: Path | None,
     *,
     profile: Profile = "llava15",
     output: Path | None = None,
@@ -42,8 +43,10 @@ def score(
 
     Args:
         benchmark: a key of `BENCHMARKS`.
-        predictions: LLaVA's answer jsonl, or another layout the benchmark's file names.
-        annotations: the official annotations, in a layout the benchmark's file names.
+        predictions: LLaVA's answer jsonl, or another layout the benchmark's file names; several
+            files are shards of one, or runs of one judge.
+        annotations: the official annotations, in a layout the benchmark's file names; None where
+            the predictions bring their references along (MME's result folder, reviews, grades).
         profile: whose prompts and parsers.
         output: folder for `results.json` and the submission file.
 
@@ -51,19 +54,39 @@ def score(
         UserError: unknown benchmark (the nearest is named), or a file that is not as expected.
     """
     chosen = find_benchmark(benchmark)
-    questions = chosen.load_questions(annotations, profile)
-    answers = chosen.read_predictions(predictions)
+    files = [predictions] if isinstance(predictions, Path) else list(predictions)
+    answers = [answer for file in files for answer in chosen.read_predictions(file)]
+    questions = _find_questions(chosen, annotations, answers, profile)
     result = chosen.score(questions, answers, profile)
-    files = {"annotations": annotations, "predictions": predictions}
-    described = {name: describe_file(path) for name, path in files.items()}
-    result = replace(
-        result, provenance={**result.provenance, **described, **_describe_answers(answers)}
-    )
+    listed = [describe_file(file) for file in files]
+    described = {
+        **({"annotations": describe_file(annotations)} if annotations else {}),
+        "predictions": listed[0] if len(listed) == 1 else listed,
+        **_describe_answers(answers),
+    }
+    result = replace(result, provenance={**result.provenance, **described})
     if output is not None:
         write_json(output / "results.json", result_to_json(result))
         if chosen.write_submission is not None:
             chosen.write_submission(questions, answers, output)
     return result
+
+
+def _find_questions(
+    benchmark: Benchmark,
+    annotations: Path | None,
+    answers: Sequence[Prediction],
+    profile: Profile,
+) -> list[Question]:
+    if annotations is not None:
+        return open_questions(benchmark, annotations, profile)
+    own = benchmark.own_questions(answers) if benchmark.own_questions else []
+    if not own:
+        raise UserError(
+            f"--annotations: missing; these answers to {benchmark.name} do not bring their "
+            "references along. Give the benchmark's official files or the hub's parquet"
+        )
+    return own
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -101,7 +124,7 @@ def print_result(result: BenchmarkResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{result.benchmark} ({result.profile})"
+    title = f"{result.benchmark} ({result.profile}: {result.provenance['protocol']})"
     table = Table("metric", title=title, caption=f"{result.num_examples} questions")
     table.add_column("value", justify="right")
     for name, value in result.metrics.items():

@@ -38,13 +38,16 @@ class ReducedFeatures:
     """Centred rows in K components, and how many *records* have none to speak of (a row of zeros).
 
     `basis_DK` maps a centred feature to a row, whitening included; its columns are eigenvectors of
-    the covariance, whose sign (and rotation, where eigenvalues repeat) means nothing.
+    the covariance, whose sign (and rotation, where eigenvalues repeat) means nothing. `zero_P` and
+    `non_finite_P` are the rows of zeros, by why they are.
     """
 
     values_PK: FloatArray
     basis_DK: FloatArray
     num_zero_norm: int
     num_non_finite: int
+    zero_P: NDArray[np.bool_]
+    non_finite_P: NDArray[np.bool_]
 
     @property
     def diagnostics(self) -> dict[str, Any]:
@@ -101,6 +104,8 @@ def reduce_features(
         basis_DK,
         num_zero_norm=int(pairs.count_P[zero_P & finite_P].sum()),
         num_non_finite=int(pairs.count_P[~finite_P].sum()),
+        zero_P=zero_P & finite_P,
+        non_finite_P=~finite_P,
     )
 
 

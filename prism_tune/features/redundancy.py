@@ -37,11 +37,21 @@ _ROUNDING_UNITS = 64  # a centred norm below so many roundings of the centre is 
 
 @dataclass(frozen=True)
 class Redundancy:
-    """Scores, and how many records had no direction to score (their score is 0)."""
+    """Scores, and which records had no direction to score (their score is 0), by why."""
 
     values_N: FloatArray
-    num_zero_norm: int
-    num_non_finite: int
+    zero_N: NDArray[np.bool_]
+    non_finite_N: NDArray[np.bool_]
+
+    @property
+    def num_zero_norm(self) -> int:
+        """Records whose centred feature is zero."""
+        return int(self.zero_N.sum())
+
+    @property
+    def num_non_finite(self) -> int:
+        """Records whose feature is not finite."""
+        return int(self.non_finite_N.sum())
 
 
 def redundancy_scores(
@@ -108,8 +118,8 @@ def score_redundancy(
     of_records_N = slice(None) if pairs.of_record_N is None else pairs.of_record_N
     return Redundancy(
         values_N=scan.scores_P[of_records_N],
-        num_zero_norm=int(np.sum(((scan.norms_P == 0) & scan.finite_P)[of_records_N])),
-        num_non_finite=int(np.sum(~scan.finite_P[of_records_N])),
+        zero_N=((scan.norms_P == 0) & scan.finite_P)[of_records_N],
+        non_finite_N=~scan.finite_P[of_records_N],
     )
 
 

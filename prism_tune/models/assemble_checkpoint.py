@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from prism_tune.chat_formats import ChatFormat, chat_template
+from prism_tune.chat.formats import ChatFormat, chat_template
 from prism_tune.models.assemble import Recipe, assemble_llava
 from prism_tune.models.output_bias import fold_output_bias
 from prism_tune.models.read_parts import load_language_model, load_vision_tower

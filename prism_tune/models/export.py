@@ -15,17 +15,16 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from prism_tune.chat_templates import end_token
+from prism_tune.chat.templates import add_end_token, end_token
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import CONFIG_NAME
 from prism_tune.models.convert_original import convert_original, is_original
-from prism_tune.models.end_token import add_end_token
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
-from prism_tune.models.write import require_vacant, sample_logits, write_verified
+from prism_tune.models.write import require_vacant, sample_inputs, sample_logits, write_verified
 from prism_tune.run.folder import RunDir
 
 
@@ -70,7 +69,7 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
         dtype = model.dtype
     elif (checkpoint / ADAPTER_CONFIG).exists():
         adapted, processor = _load_adapted(checkpoint, options.base_model)
-        expected = sample_logits(adapted, processor)
+        expected = sample_logits(adapted, sample_inputs(processor))
         model = adapted.merge_and_unload(safe_merge=True)
         dtype = torch.float32
     else:

@@ -5,10 +5,13 @@ Without torch, so that who only plans can use it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+_EXPERTS = re.compile(r"(^|\.)experts\.")  # not those that are shared, which every token passes
 
 
 def estimate_flops(*passes: tuple[int, float]) -> float:
@@ -20,14 +23,42 @@ def estimate_flops(*passes: tuple[int, float]) -> float:
     return 2.0 * sum(num_parameters * num_tokens for num_parameters, num_tokens in passes)
 
 
-def count_parameters(*modules: Any, trained_only: bool = False) -> int:
-    """How many numbers torch modules hold, also where ZeRO-3 has partitioned them."""
-    return sum(
-        int(getattr(parameter, "ds_numel", parameter.numel()))
+def count_parameters(*modules: Any, trained_only: bool = False, active: float = 1.0) -> int:
+    """How many numbers torch modules hold, also where ZeRO-3 has partitioned them.
+
+    What several of them share counts once.
+
+    Args:
+        modules: of torch.
+        trained_only: without what is frozen.
+        active: share of the experts' weights that counts, see `active_share`.
+    """
+    parameters = {
+        id(parameter): (name, parameter)
         for module in modules
-        for parameter in module.parameters()
+        for name, parameter in module.named_parameters()
         if parameter.requires_grad or not trained_only
+    }
+    sizes = (
+        int(getattr(parameter, "ds_numel", parameter.numel()))
+        * (active if is_expert(name) else 1.0)
+        for name, parameter in parameters.values()
     )
+    return round(sum(sizes))
+
+
+def is_expert(parameter_name: str) -> bool:
+    """Whether a parameter belongs to experts that a router chooses from."""
+    return bool(_EXPERTS.search(parameter_name))
+
+
+def active_share(text_config: Any) -> float:
+    """The share of a decoder's experts that one token passes; 1 where there are none."""
+    for name in ("num_experts", "num_local_experts", "n_routed_experts"):
+        num_experts = getattr(text_config, name, None)
+        if num_experts:
+            return float(getattr(text_config, "num_experts_per_tok", num_experts)) / num_experts
+    return 1.0
 
 
 def count_patches(pixel_values: torch.Tensor, config: Any) -> float:

@@ -88,7 +88,7 @@ def load_shallow(
             )
     found = parts(model)
     norm = next(name for name in _FINAL_NORM_NAMES if hasattr(found.language_model, name))
-    final_norm = f"{found.names['language_model']}.{norm}." if num_layers < depth else None
+    final_norm = f"{found.names['language_model'][0]}.{norm}." if num_layers < depth else None
     _require_complete(config, report, allowed=final_norm)
     if num_layers < depth:
         setattr(found.language_model, norm, nn.Identity())

@@ -31,7 +31,14 @@ PACKED_FAMILIES = (
     "internvl",
     "idefics3",
     "smolvlm",
+    "qwen2_vl",
     "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "mistral3",
+    "vipllava",
+    "glm4v",
+    "aya_vision",
 )
 PACKED_DECODERS = (
     "llama",
@@ -40,12 +47,17 @@ PACKED_DECODERS = (
     "mistral",
     "phi",
     "phi3",
+    "qwen2_vl_text",
     "qwen2_5_vl_text",
+    "qwen3_vl_text",
+    "qwen3_vl_moe_text",
+    "glm4v_text",
+    "cohere2",
 )
 """`model_type` of the language models whose attention and positions are known to begin anew."""
 
 _PER_RECORD = "sdpa_per_record"
-_MULTI_AXIS = ("qwen2_5_vl",)
+_MULTI_AXIS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v")
 """Families whose tokens have a position on each of three axes (time, height, width)."""
 
 

@@ -1,14 +1,38 @@
-"""Loading the processor of a target model, with LLaVA's own image protocol where it applies."""
+"""Loading the processor of a target model, with LLaVA's own image protocol where it applies.
+
+And `model.template: auto`, which becomes the name of a template that the processor can be asked in.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
 
-from transformers import AutoProcessor, LlavaProcessor, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    LlavaProcessor,
+    PretrainedConfig,
+    ProcessorMixin,
+)
+from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
 
-from prism_tune.config.sections import ModelConfig
-from prism_tune.errors import UserError
+from prism_tune.chat.templates import (
+    check_end_token,
+    has_chat_template,
+    is_llava15,
+    list_templates,
+)
+from prism_tune.config.sections import Config, ImageBackend, ModelConfig, Template
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.models.adapters import name_base
+from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
+from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
+from prism_tune.processes import is_main
+
+logger = logging.getLogger(__name__)
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -16,25 +40,37 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
 
     LLaVA-1.5 was trained on images padded to a square with the mean colour (official
     `image_aspect_ratio: pad`), but the published processors centre-crop: `do_pad` is off, or the
-    class does not know it. With `image_aspect_ratio: pad` it is switched on; `processor` leaves
-    everything as published.
+    class does not know it. With `image_aspect_ratio: pad` it is switched on; with `crop` off, as
+    LLaVA's own alignment stage has it; `processor` leaves everything as published.
 
     Raises:
         UserError: no model directory, or no processor in it.
     """
     check_model(config)
-    options: dict[str, object] = {}
-    if importlib.util.find_spec("torchvision") is None:
-        options["backend"] = "pil"
+    model_config = _read_config(config)
+    backend = config.image_backend
+    if backend == "torchvision" and importlib.util.find_spec("torchvision") is None:
+        raise ConfigError(
+            "model.image_backend: torchvision is not installed: pip install torchvision, of the "
+            "version made for this torch; or leave it at `pil`"
+        )
     try:
         processor = AutoProcessor.from_pretrained(
             config.path,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
-            **options,
+            backend=backend,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.path: {config.path} has no usable processor: {error}") from error
+        reason = explain_tokenizer(error)
+        raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
+    if not isinstance(processor, ProcessorMixin):  # what is there of one, when the rest is not
+        found = type(processor).__name__
+        raise UserError(
+            f"model.path: {config.path} has no usable processor: only a {found} is there, and "
+            "images take an image processor and a tokenizer together"
+        )
+    _require_backend(processor, config)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is not None and tokenizer.is_fast:
         # The image processor's backend has gone to the tokenizer as well, and would be saved there:
@@ -42,9 +78,35 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         tokenizer.backend = tokenizer.init_kwargs["backend"] = "tokenizers"
     if isinstance(processor, LlavaProcessor):
         _complete_llava(processor, config)
-        if config.image_aspect_ratio == "pad":
-            _pad_to_square(processor)
+        if config.image_aspect_ratio != "processor":
+            _set_padding(processor, config.image_aspect_ratio == "pad", backend)
+    if model_config is not None:
+        # Not always the processor's own: Gemma 3's names the token that stands before an image's.
+        setattr(processor, "image_token_id", image_token_id(model_config))  # noqa: B010 - not typed
     return processor
+
+
+def load_model_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer, also of a directory that has nothing else.
+
+    Raises:
+        UserError: none there.
+    """
+    try:
+        return load_processor(config).tokenizer
+    except UserError:
+        check_model(config)
+    return load_tokenizer(config.path, config.revision, trust_remote_code=config.trust_remote_code)
+
+
+def _read_config(config: ModelConfig) -> PretrainedConfig | None:
+    """The model's config, of a family that is supported; None for an adapter's directory."""
+    local = Path(config.path)
+    if local.is_dir() and not (local / "config.json").exists():
+        return None
+    model_config = load_model_config(config)
+    family_of(model_config)
+    return model_config
 
 
 def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
@@ -60,12 +122,62 @@ def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
         processor.num_additional_image_tokens = int(has_class_token)
 
 
-def _pad_to_square(processor: LlavaProcessor) -> None:
+def image_backend_of(processor: Any) -> ImageBackend:
+    """Which library a processor's images go through."""
+    bases = type(getattr(processor, "image_processor", None)).__mro__
+    return "torchvision" if any(b.__name__ == "TorchvisionBackend" for b in bases) else "pil"
+
+
+def _require_backend(processor: ProcessorMixin, config: ModelConfig) -> None:
+    """Where a class of the backend asked for is missing, transformers takes another."""
+    found = image_backend_of(processor)
+    if found != config.image_backend:
+        name = type(processor.image_processor).__name__
+        raise UserError(
+            f"model.image_backend: {config.image_backend}, but of {config.path} there is only "
+            f"{name}, which is {found}'s; set model.image_backend={found}"
+        )
+
+
+def _set_padding(processor: LlavaProcessor, pads: bool, backend: ImageBackend) -> None:
     image_processor = processor.image_processor
     if not hasattr(image_processor, "do_pad"):
-        from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-
         settings = image_processor.to_dict()
         settings.pop("image_processor_type", None)
-        processor.image_processor = LlavaImageProcessorPil(**settings)
-    processor.image_processor.do_pad = True
+        name = "LlavaImageProcessor" + ("Pil" if backend == "pil" else "")
+        image_class: Any = get_image_processor_class_from_name(name)
+        processor.image_processor = image_class(**settings)
+    processor.image_processor.do_pad = pads
+
+
+def resolve_template(config: Config) -> Config:
+    """The config with its template's name, checked to end answers, before anything is touched.
+
+    `auto` is LLaVA's own `vicuna_v1` where the model is LLaVA-1.5, whose published chat template
+    writes no end token, and the processor's own chat template for every other model.
+
+    Raises:
+        ConfigError: `auto`, and the model has no chat template.
+        UserError: no processor; the processor's template would not let the model learn to stop.
+    """
+    if config.model.template not in ("auto", "processor"):
+        return config
+    base = name_base(config.model)
+    processor = load_processor(base)
+    if config.model.template == "processor":
+        check_end_token("processor", processor)
+        return config
+    model_type = load_model_config(base).model_type
+    chosen: Template
+    if is_llava15(processor, model_type):
+        chosen, why = "vicuna_v1", "a LLaVA-1.5"
+    elif has_chat_template(processor):
+        chosen, why = "processor", "its own chat template"
+    else:
+        raise ConfigError(
+            f"model.template: auto finds no chat template in {base.path}; {list_templates()}"
+        )
+    check_end_token(chosen, processor)
+    if is_main():
+        logger.info("model.template: %s (%s: %s)", chosen, base.path, why)
+    return config.model_copy(update={"model": config.model.model_copy(update={"template": chosen})})

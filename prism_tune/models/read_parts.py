@@ -12,7 +12,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import VisionTower
 from prism_tune.models.load import cast_parameters, without_load_report
+from prism_tune.models.tokenizer import load_tokenizer
 
 
 def load_vision_tower(path: str) -> VisionTower:
@@ -59,19 +59,6 @@ def load_language_model(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizer
     """
     _read_config(path)
     return read_complete(AutoModelForCausalLM, path), load_tokenizer(path)
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory or hub id.
-
-    Raises:
-        UserError: there is none that transformers can read.
-    """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{path}: no usable tokenizer: {error}") from error
-    return tokenizer
 
 
 def read_complete(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
-import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Union, get_args, get_type_hints
@@ -24,12 +23,11 @@ from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.families import Parts, family_of, part_of, parts
 from prism_tune.models.load import load_model, load_model_config, resolve_source
+from prism_tune.models.lora import log_coverage, lora_config
 
 TunedModel = PreTrainedModel | PeftModel
 
-_LAYER_INDEX = re.compile(r"\.\d+\.")
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
-_LORA_DEFAULTS: dict[str, Any] = {"r": 128, "lora_alpha": 256, "lora_dropout": 0.05}
 
 
 def load_for_tuning(
@@ -54,7 +52,12 @@ def load_for_tuning(
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", family.vision_tower, family.projector],
+        llm_int8_skip_modules=[
+            "lm_head",
+            family.vision_tower,
+            family.projector,
+            *family.more_projectors,
+        ],
     )
     return AutoModelForImageTextToText.from_pretrained(
         resolve_source(config),
@@ -87,7 +90,11 @@ def prepare_tuning(
     model.requires_grad_(False)
     tuned: TunedModel = model
     if training.tuning in ("lora", "qlora"):
-        tuned = get_peft_model(model, lora_config(found, training))
+        check_lora(training)
+        others = sorted(_trained_parts(training) - {"language_model"})
+        in_full = [path for part in others for path in found.names[part]]
+        tuned = get_peft_model(model, lora_config(found, in_full, training.lora))
+        log_coverage(tuned, found)
     else:
         trained = _trained_parts(training)
         for name, parameter in model.named_parameters():
@@ -96,30 +103,6 @@ def prepare_tuning(
         if parameter.requires_grad and not hasattr(parameter, "ds_id"):
             parameter.data = parameter.data.to(weights_dtype)
     return tuned
-
-
-def lora_config(found: Parts, training: TrainingConfig) -> LoraConfig:
-    """LoRA on every linear layer of the decoder, the projector trained in full (LLaVA-1.5).
-
-    Never on the vision tower or the projector, whatever their layers are called. `training.lora`
-    goes to `peft.LoraConfig` verbatim and wins.
-    """
-    others = sorted(_trained_parts(training) - {"language_model"})
-    in_full = [found.names[part] for part in others]
-    check_lora(training)
-    return LoraConfig(
-        **{
-            "target_modules": lora_targets(found),
-            "modules_to_save": in_full or None,
-            "task_type": "CAUSAL_LM",
-            **lora_options(training),
-        }
-    )
-
-
-def lora_options(training: TrainingConfig) -> dict[str, Any]:
-    """`training.lora` over our defaults."""
-    return {**_LORA_DEFAULTS, **training.lora}
 
 
 def check_lora(training: TrainingConfig) -> None:
@@ -143,20 +126,6 @@ def check_tuning(training: TrainingConfig, device: torch.device) -> None:
     _check_parts(training)
     if training.tuning == "qlora":
         _require_bitsandbytes(device)
-
-
-def lora_targets(found: Parts) -> str:
-    """A regular expression that matches exactly the linear layers of the decoder blocks."""
-    root = found.names["language_model"]
-    linear = {
-        _LAYER_INDEX.sub(".#.", f".{name}", count=1)
-        for name, module in found.language_model.named_modules()
-        if isinstance(module, nn.Linear) and _LAYER_INDEX.search(f".{name}")
-    }
-    if not linear:
-        raise UserError(f"no linear layers in the decoder blocks below {root}: LoRA has no target")
-    patterns = (re.escape(name).replace(r"\#", r"\d+") for name in sorted(linear))
-    return rf"{re.escape(root)}(?:{'|'.join(patterns)})"
 
 
 def require_known(section: str, given: Mapping[str, Any], options: type) -> None:
@@ -207,7 +176,7 @@ def tuned_parts(model: TunedModel) -> Parts:
 def parameter_groups(
     model: TunedModel, training: TrainingConfig, *, decayed: set[str], weight_decay: float
 ) -> Iterator[dict[str, Any]]:
-    """Optimiser groups per part; a part with its own learning rate carries `lr`.
+    """Optimiser groups, each named by its `part`; one with its own learning rate carries `lr`.
 
     Args:
         model: after `prepare_tuning`.
@@ -225,6 +194,7 @@ def parameter_groups(
         rate = training.learning_rates.get(part)
         yield {
             "params": parameters,
+            "part": part,  # for the log
             "weight_decay": weight_decay if decays else 0.0,
             **({} if rate is None else {"lr": rate}),
         }

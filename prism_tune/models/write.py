@@ -20,12 +20,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prism_tune.chat_templates import find_end_token
+from prism_tune.chat.templates import add_end_token, find_end_token
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.end_token import add_end_token
 from prism_tune.models.load import cast_parameters, load_model
-from prism_tune.models.processor import load_processor
+from prism_tune.models.processor import image_backend_of, load_processor
 from prism_tune.models.read_parts import set_dtype
 
 logger = logging.getLogger(__name__)
@@ -73,14 +72,16 @@ def write_verified(
     """
     require_vacant(directory)
     add_end_token(model, processor, find_end_token(processor))
-    logits_BLV = sample_logits(model, processor)
+    sample = sample_inputs(processor)
+    logits_BLV = sample_logits(model, sample)
     if expected_BLV is None:
         expected_BLV = logits_BLV
     _require_equal(logits_BLV, expected_BLV, "the merged model")
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _verify_written(model, processor, partial, dtype, expected_BLV)
+        _write_weights(model, partial, dtype, sample, expected_BLV)
+        _write_processor(processor, partial, sample)
         if directory.is_dir():
             directory.rmdir()
         os.replace(partial, directory)
@@ -89,18 +90,22 @@ def write_verified(
     logger.info("%s: written in %s and verified", directory, str(dtype).removeprefix("torch."))
 
 
-@torch.no_grad()
-def sample_logits(model: PreTrainedModel, processor: Any) -> Tensor:
-    """The model's logits, in float32, on a drawn image and a question as the processor reads them.
-
-    Returns:
-        B x L x V, with B = 1.
-    """
-    inputs = processor(
+def sample_inputs(processor: Any) -> Any:
+    """A drawn image and a question, as the processor reads them: a batch of one."""
+    return processor(
         images=[[_draw_image()]],
         text=[f"{processor.image_token}\n{_QUESTION}"],
         return_tensors="pt",
     )
+
+
+@torch.no_grad()
+def sample_logits(model: PreTrainedModel, inputs: Any) -> Tensor:
+    """The model's logits, in float32, on `sample_inputs`: weights alone are compared by them.
+
+    Returns:
+        B x L x V, with B = 1.
+    """
     dtype = model.dtype
     model.eval()
     cast_parameters(model, torch.float32)
@@ -109,17 +114,16 @@ def sample_logits(model: PreTrainedModel, processor: Any) -> Tensor:
     return logits_BLV
 
 
-def _verify_written(
+def _write_weights(
     model: PreTrainedModel,
-    processor: Any,
     partial: Path,
     dtype: torch.dtype,
+    sample: Any,
     expected_BLV: Tensor,
 ) -> None:
     set_dtype(model, dtype)
     model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    rounded_BLV = sample_logits(model, processor)
+    rounded_BLV = sample_logits(model, sample)
     moved = _difference(rounded_BLV, expected_BLV)
     if moved > _TOLERANCE:
         logger.warning(
@@ -128,11 +132,26 @@ def _verify_written(
             dtype,
             moved,
         )
-    reread = ModelConfig(path=str(partial), image_aspect_ratio="processor")
-    written = load_model(reread, dtype=torch.float32)
-    _require_equal(
-        sample_logits(written, load_processor(reread)), rounded_BLV, "what was written, read back"
+    written = load_model(ModelConfig(path=str(partial)), dtype=torch.float32)
+    _require_equal(sample_logits(written, sample), rounded_BLV, "what was written, read back")
+
+
+def _write_processor(processor: Any, partial: Path, sample: Any) -> None:
+    """The processor read back, over the same image library, has to make the same tensors."""
+    processor.save_pretrained(partial)
+    reread = load_processor(
+        ModelConfig(
+            path=str(partial),
+            image_aspect_ratio="processor",
+            image_backend=image_backend_of(processor),
+        )
     )
+    again = sample_inputs(reread)
+    for key, value in sample.items():
+        if isinstance(value, Tensor) and not torch.equal(value, again[key]):
+            raise UserError(
+                f"the processor that was written, read back, makes other {key}; nothing was written"
+            )
 
 
 def _require_equal(logits_BLV: Tensor, expected_BLV: Tensor, name: str) -> None:

@@ -31,9 +31,12 @@ _ROWS_PER_MAPPING = 500
 def describe_record(
     record: Record, max_turns: int = CHUNK_TURNS, max_characters: int = CHUNK_CHARACTERS
 ) -> Card:
-    """The card of a record."""
-    turns = [[turn.role, shorten(turn.text, max_characters)] for turn in record.turns[:max_turns]]
-    return [record.uid, record.id, record.images, turns, len(record.turns)]
+    """The card of a record; its own system line comes first, as a turn of that role."""
+    spoken: list[tuple[str, str]] = [(turn.role, turn.text) for turn in record.turns]
+    if record.system:
+        spoken = [("system", record.system), *spoken]
+    turns = [[role, shorten(text, max_characters)] for role, text in spoken[:max_turns]]
+    return [record.uid, record.id, record.images, turns, len(spoken)]
 
 
 def shorten(text: str, max_characters: int) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from prism_tune.data.images import ImageError, opened_image, resolve_image
+from prism_tune.data.image_paths import ImageError, ImageFolders
+from prism_tune.data.images import decode, opened_image
 from prism_tune.data.records import Pool
 from prism_tune.report.spawned import map_spawned
 from prism_tune.results.runs import FinishedRun
@@ -46,7 +47,7 @@ def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dic
         path_of[name] = f"thumbs/{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}.webp"
         if not (folder / path_of[name]).exists():
             todo.append(name)
-    draw = partial(_draw, run.pool.image_dir)
+    draw = partial(_draw, run.pool.image_folders)
     drawn = map_spawned(draw, todo, fewest=_FEWEST_FOR_PROCESSES, per_task=_NAMES_PER_TASK)
     for name, (content, reason) in zip(todo, drawn, strict=True):
         if reason:
@@ -59,17 +60,15 @@ def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dic
 def draw_thumbnail(pool: Pool, row: int) -> bytes | None:
     """The WebP of a record's first image, or of the reason why there is none; None: text-only."""
     names = pool.images(row)
-    return _draw(pool.image_dir, names[0])[0] if names else None
+    return _draw(pool.image_folders, names[0])[0] if names else None
 
 
-def _draw(image_dir: Path, name: str) -> tuple[bytes, str]:
+def _draw(folders: ImageFolders, name: str) -> tuple[bytes, str]:
     """A picture, and why it does not show the image ("" where it does)."""
     try:
-        return _encode(_shrink(resolve_image(image_dir, name))), ""
+        return _encode(_shrink(folders.resolve(name))), ""
     except ImageError as error:
         return _draw_text(error.reason.replace("_", " ")), error.reason
-    except (OSError, RuntimeError):  # a name that is too long; a loop of links before Python 3.13
-        return _draw_text("image unreadable"), "image_unreadable"
 
 
 def _shrink(path: Path) -> Image.Image:
@@ -78,9 +77,9 @@ def _shrink(path: Path) -> Image.Image:
         if image.width * image.height > _MAX_DECODED_PIXELS:
             size = f"{image.width} x {image.height}"
             raise ImageError("image_bomb", f"{path}: {size} pixels are too many for a thumbnail")
-        small = image.convert("RGB")
+        small = decode(path, image)
         small.thumbnail((SIDE_PIXELS, SIDE_PIXELS), reducing_gap=2.0)
-        return ImageOps.exif_transpose(small)
+        return small
 
 
 def _draw_text(text: str) -> bytes:

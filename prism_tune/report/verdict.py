@@ -46,6 +46,7 @@ def describe_run(run: FinishedRun, table: Table | None) -> list[str]:
     """
     found = [
         _say_kept(run),
+        _say_unranked(run),
         _say_random(run, table),
         _say_cost(run),
         _say_cone(run),
@@ -66,10 +67,16 @@ def _say_kept(run: FinishedRun) -> str:
     kept, total = manifest["num_selected"], manifest["num_pool"]
     text = f"{manifest['scorer']} kept {count(kept)} of {count(total)} records "
     text += f"({percent(kept / max(total, 1))})"
-    if manifest["num_text_only"]:
+    if manifest["num_text_only"] and run.config.selection.text_only == "keep":
         text += f", all {count(manifest['num_text_only'])} text-only records among them"
     skipped = sum(manifest.get("num_skipped", {}).values())
     return text + (f"; {count(skipped)} unusable records were left out." if skipped else ".")
+
+
+def _say_unranked(run: FinishedRun) -> str:
+    """How many records the selector could not rank, and why."""
+    text: str = (run.manifest or {}).get("unranked", {}).get("text", "")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _say_random(run: FinishedRun, table: Table | None) -> str:

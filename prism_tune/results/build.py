@@ -20,6 +20,7 @@ from prism_tune.results.notes import (
     spread_notes,
     stale_notes,
     time_notes,
+    unranked_notes,
 )
 from prism_tune.results.paper import PaperTable
 from prism_tune.results.relative import check_comparable
@@ -66,6 +67,7 @@ TABLES = {
     "ablation": TableKind("Ablations", "ablation", paper.ABLATION, baseline="prism"),
     "models": TableKind("Models", "llava", paper.MODELS, baseline="per model"),
     "visionflan": TableKind("Vision-Flan", "visionflan", paper.VISIONFLAN, has_quickstart=False),
+    "studies": TableKind("Selection studies", "studies", paper.STUDIES, has_quickstart=False),
     "language": TableKind(
         "Language", "language", paper.LANGUAGE, baseline="per model", has_quickstart=False
     ),
@@ -206,6 +208,7 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, chosen: st
         },
         notes=(
             *stale_notes(comparison),
+            *unranked_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
             *measurement_notes(comparison),

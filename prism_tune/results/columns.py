@@ -155,6 +155,19 @@ _MME_C = Column("MME-C", "mme", ("cognition",))
 _MME_P = Column("MME-P", "mme", ("perception",))
 _MMMU = Column("MMMU", "mmmu", ("accuracy_expected",), scale=100.0)
 _TEXTVQA = Column("TextVQA", "textvqa", ("accuracy",))
+_STUDIES = (
+    # What published numbers are of: the upload, whose answers are normalised before.
+    Column("VQAv2", "vqav2", ("accuracy_upload",)),
+    Column("GQA", "gqa", ("accuracy",)),
+    _VIZWIZ,
+    _SQA_IMG,
+    _TEXTVQA,
+    _POPE,
+    _MME_P,
+    _MMBENCH,
+    Column("MMBench-CN", "mmbench_cn", ("accuracy",)),
+    Column("LLaVA-W", "llava_bench", ("score",)),
+)
 _WITHOUT_MMMU = (_SQA, _SQA_IMG, _VIZWIZ, *_POPE_SPLITS, _MMVET, _MMBENCH, _MME_C)
 
 COLUMN_SETS = {
@@ -162,6 +175,7 @@ COLUMN_SETS = {
     "llava": ColumnSet("llava", (*_WITHOUT_MMMU, _MMMU)),
     "ablation": ColumnSet("ablation", _WITHOUT_MMMU),
     "visionflan": ColumnSet("visionflan", (_VIZWIZ, _SQA_IMG, _TEXTVQA, _POPE, _MME_P, _MMBENCH)),
+    "studies": ColumnSet("studies", _STUDIES),
     "language": ColumnSet(
         "language",
         (
@@ -171,4 +185,4 @@ COLUMN_SETS = {
         ),
     ),
 }
-"""The paper's sets, and the embedded default's."""
+"""The paper's sets, the ten columns of other selection studies, and the embedded default's."""

@@ -9,7 +9,15 @@ from prism_tune.intervals import Difference
 from prism_tune.results.comparison import Comparison, Finding, RelDifference, Verdict
 from prism_tune.results.rows import Row
 
-_SETTINGS = ("template", "image_aspect_ratio", "dtype", "batch_size", "device", "evaluator")
+_SETTINGS = (
+    "template",
+    "image_aspect_ratio",
+    "image_library",
+    "dtype",
+    "batch_size",
+    "device",
+    "evaluator",
+)
 """Provenance that may move a few answers without making scores incomparable: said, not refused."""
 _VERBS: Mapping[Finding, str] = {
     "ahead": "is ahead of",
@@ -124,6 +132,17 @@ def stale_notes(comparison: Comparison) -> list[str]:
         for run in row.runs
         for found in run.stale
     ]
+
+
+def unranked_notes(comparison: Comparison) -> list[str]:
+    """Runs whose selector could not rank all records."""
+    said = {
+        run.name: (run.manifest or {}).get("unranked", {}).get("text", "")
+        for row in comparison.rows
+        for run in row.runs
+        if run.is_selected
+    }
+    return [f"UNRANKED {runs}: {text}." for text, runs in gather_rows(said).items()]
 
 
 def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[str]:

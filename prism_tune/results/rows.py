@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prism_tune.config.budget_words import label_cut
+from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import UserError
 from prism_tune.results.render import format_budget
 from prism_tune.results.runs import FinishedRun
@@ -26,6 +28,7 @@ _SCORER_LABELS = {
     "perplexity": "Perplexity",
     "el2n": "EL2N",
     "grand": "GraNd",
+    "file": "Own scores",
     "coincide": "COINCIDE",
 }
 _PAPER_BUDGET = 0.30
@@ -130,7 +133,9 @@ def _describe(run: FinishedRun) -> str:
         return f"whole pool ({tuning})"
     selection = run.config.selection
     scorer = _SCORER_LABELS.get(selection.scorer, selection.scorer)
-    return f"{scorer} {format_budget(selection.budget)} ({tuning})"
+    own = " on own features" if selection.features_file else ""
+    asked = f"{format_budget(selection.budget)}{label_cut(selection)}"
+    return f"{scorer}{own} {asked} ({tuning})"
 
 
 def _distinct_labels(runs: Sequence[FinishedRun]) -> list[str]:
@@ -208,9 +213,18 @@ def random_beside(row: Row, rows: Sequence[Row]) -> Row | None:
         if other.is_random and other.first.config.training.tuning == own.training.tuning
     ]
     same_budget = [
-        other for other in candidates if other.first.config.selection.budget == own.selection.budget
+        other
+        for other in candidates
+        if _what_is_cut(other.first.config.selection) == _what_is_cut(own.selection)
     ]
     return next(iter([*same_budget, *candidates]), None)
+
+
+def _what_is_cut(selection: SelectionConfig) -> list[Any]:
+    """How many of what is kept, whoever chooses them."""
+    lists = (selection.must_keep, selection.must_drop)
+    counts = (selection.budget_of, selection.text_only, selection.source_budgets)
+    return [selection.budget, *counts, *lists]
 
 
 def _named(rows: Sequence[Row], name: str) -> Row:
@@ -251,6 +265,10 @@ def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
 def find_variant(run: FinishedRun) -> str:
     """The departure of a PRISM run from the paper's setting, at any budget; empty for none."""
     selection = run.config.selection
+    if label_cut(selection):
+        return label_cut(selection).strip(", ")
+    if selection.features_file is not None:
+        return "own features"
     if selection.keep not in (None, "low"):
         return f"keep {selection.keep}"
     if selection.pooling != "mean":

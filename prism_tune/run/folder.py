@@ -4,7 +4,8 @@
 runs/<name>/
   timings.json  log.txt
   audit/       stage.json config.yaml audit.json <reason>.jsonl
-  selection/   stage.json config.yaml scores.parquet subset.json manifest.json evidence/<kind>/
+  selection/   stage.json config.yaml scores.parquet subset.<format> manifest.json evidence/<kind>/
+               exports/<layout>/
   training/    stage.json config.yaml checkpoint-<step>/ final/ log.jsonl
   evaluation/<benchmark>/  stage.json config.yaml predictions.jsonl results.json
   unfinished/  an evaluation while it works, until it replaces a finished one
@@ -32,6 +33,14 @@ import orjson
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
+
+SUBSET_SUFFIXES = {
+    "json": ".json",
+    "jsonl": ".jsonl",
+    "parquet": ".parquet",
+    "dataset": ".parquet",
+}
+"""By the pool's format. A dataset's rows are kept as a parquet file."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,18 @@ class RunDir:
 
     @property
     def subset(self) -> Path:
-        """The kept records, in the format of the pool: JSON (lines), or parquet."""
-        tabular = self.selection / "subset.parquet"
-        return tabular if tabular.exists() else self.selection / "subset.json"
+        """The kept records, in the format of the pool; subset.json before there are any."""
+        paths = [self.subset_in(pool_format) for pool_format in SUBSET_SUFFIXES]
+        return next((path for path in paths if path.exists()), paths[0])
+
+    def subset_in(self, pool_format: str) -> Path:
+        """The same by the pool's format, which the name says: subset.jsonl holds JSON lines."""
+        return self.selection / f"subset{SUBSET_SUFFIXES[pool_format]}"
+
+    @property
+    def exports(self) -> Path:
+        """The subset in layouts of other trainers, a folder for each."""
+        return self.selection / "exports"
 
     @property
     def training(self) -> Path:

@@ -33,6 +33,17 @@ def setup_logging() -> None:
     _LOGGER.addHandler(MemoryHandler(capacity=1))  # keeps everything until it has a target
 
 
+def keep_log() -> None:
+    """For a run's file alone, within somebody else's program: its own logging stays as it is."""
+    for handler in list(_LOGGER.handlers):
+        if isinstance(handler, MemoryHandler):
+            _LOGGER.removeHandler(handler)
+            _close_file(handler)
+    if _LOGGER.level == logging.NOTSET:
+        _LOGGER.setLevel(logging.INFO)
+    _LOGGER.addHandler(MemoryHandler(capacity=1))
+
+
 def open_log(log_file: Path) -> None:
     """Append to a run's file from here on, beginning with what has waited.
 

@@ -26,6 +26,7 @@ PACKAGES = (
     "numpy",
     "pyarrow",
     "pillow",
+    "torchvision",
     "lm_eval",
 )
 """Those whose version can move a number."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
-from prism_tune.run.fingerprints import fingerprint_model
+from prism_tune.run.fingerprints import fingerprint_large, fingerprint_model
+from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
+from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.scorer import Scorer
 
@@ -31,8 +34,15 @@ def resolve_selection(config: Config) -> Config:
     """The config as the selection runs with it: what it leaves to the method is filled in.
 
     Raises:
-        ConfigError: an unknown scorer, or options or `selection.keep` that do not fit it.
+        ConfigError: an unknown scorer, or options, `selection.keep` or a matrix of one's own that
+            do not fit it.
     """
+    selection = config.selection
+    if selection.features_file is not None and selection.features != "visual":
+        raise ConfigError(
+            f"selection.features={selection.features}: says what the model reads, and "
+            "selection.features_file takes its place; leave one of them out"
+        )
     return find_scorer(config.selection.scorer).complete(config)
 
 
@@ -49,4 +59,26 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
         "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
         "version": _VERSION,
+        **{
+            f"content of {name}": fingerprint_large(path) if path.is_file() else None
+            for name, path in own_files(config).items()
+        },
     }
+
+
+def own_files(config: Config) -> dict[str, Path]:
+    """Files of one's own that the selection reads, by the key that names them."""
+    selection = config.selection
+    named = {
+        "selection.must_keep": selection.must_keep,
+        "selection.must_drop": selection.must_drop,
+        "selection.features_file": selection.features_file,
+    }
+    if OWN_SCORES in find_scorer(selection.scorer).reads(config):
+        named["selection.options.path"] = read_options(config, FileOptions).path
+    return {name: Path(path) for name, path in named.items() if path is not None}
+
+
+def needs_model(config: Config) -> bool:
+    """Whether the method runs the target model."""
+    return any(s.needs_model(config) for s in find_scorer(config.selection.scorer).reads(config))

@@ -1,10 +1,11 @@
-"""What a finished selection leaves behind: scores.parquet, subset.json, manifest.json, a table.
+"""What a finished selection leaves behind: scores.parquet, the subset, manifest.json, a table.
 
 Shape legend: N records of the pool.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
+from prism_tune.config.budget_words import describe_cut
 from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.data.records import Pool, write_subset
 from prism_tune.run.folder import RunDir, write_atomic, write_json
@@ -27,6 +29,8 @@ from prism_tune.selection.evidence.source import Evidence
 from prism_tune.selection.meter import read_cost
 from prism_tune.selection.ranking import Ranking
 
+logger = logging.getLogger(__name__)
+
 
 def write_outputs(
     config: Config,
@@ -34,7 +38,7 @@ def write_outputs(
     pool: Pool,
     ranking: Ranking,
     evidence: Mapping[str, Evidence],
-    num_tokens_N: NDArray[np.int64],
+    num_tokens_N: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
     """Write everything and print the table.
 
@@ -45,13 +49,14 @@ def write_outputs(
         ranking: the verdict on each.
         evidence: that it rests on, by the name of its source.
         num_tokens_N: of each record, as it will be tuned on; they tell what tuning on the whole
-            pool would take.
+            pool would take. None where nothing has counted them.
 
     Returns:
         What the stage records of its outputs: the subset's SHA-256 and the counts.
     """
     write_scores(run.selection / "scores.parquet", pool, ranking)
     subset_sha256 = _replace_subset(run, pool, np.flatnonzero(ranking.selected_N).tolist())
+    further = _replace_further(run, pool, ranking)
     per_source = count_sources(pool, ranking.selected_N)
     outputs = {
         "subset_sha256": subset_sha256,
@@ -63,10 +68,10 @@ def write_outputs(
         "keep": config.selection.keep,
         **outputs,
         "num_text_only": int(pool.is_text_only_N.sum()),
-        "num_tokens": {
-            "pool": int(num_tokens_N.sum()),
-            "selected": int(num_tokens_N[ranking.selected_N].sum()),
-        },
+        **_count_tokens(num_tokens_N, ranking.selected_N),
+        "cut": describe_cut(config.selection),
+        "num_reasons": dict(sorted(Counter(ranking.reasons).items())),
+        "further_budgets": further,
         "per_source": per_source,
         **describe_skipped([*pool.skipped, *ranking.skipped]),
         "pool_fingerprint": pool.fingerprint,
@@ -76,7 +81,20 @@ def write_outputs(
     }
     write_json(run.selection / "manifest.json", manifest)
     print_sources(per_source, config.selection, run.subset)
+    for name, kept in further.items():
+        console.print(f"budget {name}: {kept['num_selected']:,} records, {kept['file']}")
+    if unranked := ranking.description["unranked"]:
+        logger.warning("%s: %s", config.selection.scorer, unranked["text"])
     return outputs
+
+
+def _count_tokens(
+    num_tokens_N: NDArray[np.int64] | None, selected_N: NDArray[np.bool_]
+) -> dict[str, Any]:
+    if num_tokens_N is None:
+        return {}
+    selected = int(num_tokens_N[selected_N].sum())
+    return {"num_tokens": {"pool": int(num_tokens_N.sum()), "selected": selected}}
 
 
 def keep_evidence(run: RunDir, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
@@ -98,34 +116,55 @@ def keep_evidence(run: RunDir, evidence: Mapping[str, Evidence]) -> dict[str, An
         }
         for found in evidence.values()
         for read in found.readings
-    }
+    } | {name: found.description for name, found in evidence.items() if not found.readings}
 
 
 def _replace_subset(run: RunDir, pool: Pool, kept: list[int]) -> str:
-    """Write the subset, and remove one that an earlier pool left in the other format."""
-    names = ("subset.parquet", "subset.json")
-    new, old = names if pool.format in ("parquet", "dataset") else names[::-1]
-    digest = write_subset(pool, kept, run.selection / new)
-    (run.selection / old).unlink(missing_ok=True)
+    """Write the subset; what an earlier one left, in another format or for others, goes."""
+    path = run.subset_in(pool.format)
+    digest = write_subset(pool, kept, path)
+    for old in run.selection.glob("subset.*"):
+        if old != path:
+            old.unlink()
+    shutil.rmtree(run.exports, ignore_errors=True)
     return digest
 
 
-def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
-    """One row per record of the pool: uid, id, source, score, rank, selected, reason, feature.
+def _replace_further(run: RunDir, pool: Pool, ranking: Ranking) -> dict[str, dict[str, Any]]:
+    """Write the subset of each further budget, and remove those of budgets not asked for now."""
+    for path in further_subsets(run):
+        path.unlink()
+    written = {}
+    for name, selected_N in ranking.further.items():
+        path = run.selection / f"subset-{name}{run.subset.suffix}"
+        digest = write_subset(pool, np.flatnonzero(selected_N).tolist(), path)
+        count = int(selected_N.sum())
+        written[name] = {"file": path.name, "num_selected": count, "subset_sha256": digest}
+    return written
 
-    Score and rank are null where a record is not ranked (text-only, skipped); feature is the key of
-    its row of the features, null where it has none.
+
+def further_subsets(run: RunDir) -> list[Path]:
+    """The files of further budgets."""
+    return sorted(run.selection.glob("subset-*"))
+
+
+def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
+    """One row per record of the pool: uid, id, source, score, rank, selected, reason, feature, ...
+
+    Score and rank are null where a record has none (text-only, skipped); feature is the key of its
+    row of the features, null where it has none; unranked is why the method could not rank it.
     """
     unranked_N = ranking.rank_N == 0
     columns = {
         "uid": pa.array(pool.uids),
         "id": pa.array(pool.ids),
         "source": pa.array(pool.sources),
-        "score": pa.array(ranking.scores_N, mask=unranked_N),
+        "score": pa.array(ranking.scores_N, mask=np.isnan(ranking.scores_N)),
         "rank": pa.array(ranking.rank_N, mask=unranked_N),
         "selected": pa.array(ranking.selected_N),
         "reason": pa.array(ranking.reasons),
         "feature": pa.array(ranking.feature_keys, pa.string()),
+        "unranked": pa.array(ranking.unranked, pa.string()),
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
@@ -155,9 +194,7 @@ def print_sources(
     per_source: Mapping[str, Mapping[str, int]], selection: SelectionConfig, path: Path
 ) -> None:
     """Kept and total per source, on the console."""
-    budget = selection.budget
-    asked = f"{budget:.1%}" if isinstance(budget, float) else f"{budget}"
-    table = Table(title=f"{selection.scorer}, {asked} of the image records, {selection.scope}")
+    table = Table(title=f"{selection.scorer}, {describe_cut(selection)}, {selection.scope}")
     for header in ("source", "kept", "total", "share"):
         table.add_column(header, justify="left" if header == "source" else "right")
     for name, counts in per_source.items():

@@ -1,30 +1,45 @@
 """The selection stage: pool and model in, subset out.
 
 Reads `data.records` and, where the scorer needs evidence, the images and the model. Writes
-`runs/<name>/selection/` (scores.parquet, subset.json, manifest.json, evidence/), and fills the
+`runs/<name>/selection/` (scores.parquet, the subset, manifest.json, evidence/), and fills the
 stores of evidence below `<output_dir>/evidence/`.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config
-from prism_tune.data.records import open_pool
+from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import screen_pool
-from prism_tune.models.processor import load_processor
-from prism_tune.models.template import resolve_template
+from prism_tune.errors import UserError
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.processes import barrier, from_main, is_main, main_first, process_group
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.schema import Skipped
+from prism_tune.selection.budgets import Candidates, check_budgets
 from prism_tune.selection.evidence.source import Evidence, Gathering
-from prism_tune.selection.inputs import find_scorer, resolve_selection, stage_inputs
+from prism_tune.selection.inputs import (
+    find_scorer,
+    needs_model,
+    resolve_selection,
+    stage_inputs,
+)
+from prism_tune.selection.marks import Marks, read_marks
 from prism_tune.selection.meter import meter_selection
-from prism_tune.selection.outputs import write_outputs
+from prism_tune.selection.outputs import further_subsets, write_outputs
 from prism_tune.selection.ranking import rank_pool
-from prism_tune.selection.subset import num_kept
+
+logger = logging.getLogger(__name__)
 
 
 def select(config: Config, run: RunDir, *, force: bool = False) -> None:
@@ -44,26 +59,62 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
     stage = Stage(run.selection)
     with process_group():
         pool = main_first(lambda: open_pool(config.data))
-        num_kept(config.selection.budget, int((~pool.is_text_only_N).sum()))  # refused early
+        marks = read_marks(config.selection, pool)
+        candidates = list_candidates(pool, marks)
+        dropped = marks.leave_out(pool, {})
+        check_budgets(config.selection, candidates.of(_others(pool, dropped)))  # refused early
         inputs = stage_inputs(config, pool)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
-        processor = load_processor(config.model)
+        processor = _load_processor(config)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
+        candidates = replace(candidates, num_tokens_N=verdict.num_tokens_N)
+        left_out = marks.leave_out(pool, verdict.skipped)
+        check_budgets(config.selection, candidates.of(_others(pool, left_out)))
         with meter_selection(run, fingerprint(inputs), force=force) as meter:
             gathering = Gathering(config, pool, meter, run.next_evidence, force)
-            evidence, skipped = _gather_evidence(gathering, verdict.skipped)
+            evidence, skipped = _gather_evidence(gathering, left_out)
             if is_main():
                 scorer = find_scorer(config.selection.scorer)
-                ranking = rank_pool(config, pool, evidence, skipped, scorer)
+                ranking = rank_pool(config, pool, evidence, skipped, scorer, candidates)
                 meter.count(records=len(pool))
-                assert verdict.num_tokens_N is not None
                 stage.reopen()  # only now: until here an earlier subset stays as it is
                 outputs = write_outputs(config, run, pool, ranking, evidence, verdict.num_tokens_N)
                 beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
-                files = [run.subset, *beside]
+                files = [run.subset, *further_subsets(run), *beside]
                 stage.finish(inputs, config=config, files=files, **outputs)
         barrier()
+
+
+def list_candidates(pool: Pool, marks: Marks) -> Candidates:
+    """All records of a pool, as they are cut."""
+    must_keep_N = np.zeros(len(pool), dtype=bool)
+    must_keep_N[list(marks.keep)] = True
+    return Candidates(pool.uids, np.array(pool.sources), pool.is_text_only_N, must_keep_N)
+
+
+def _others(pool: Pool, left_out: Mapping[int, Skipped]) -> NDArray[np.int64]:
+    return np.array([n for n in range(len(pool)) if n not in left_out], dtype=np.int64)
+
+
+def _load_processor(config: Config) -> Any | None:
+    """The model's processor; None where it cannot be loaded and the method needs no model.
+
+    Raises:
+        UserError: it needs it.
+    """
+    try:
+        return load_processor(config.model)
+    except UserError as error:
+        if needs_model(config):
+            raise
+        logger.warning(
+            "%s\n%s needs no model, so the selection goes on: lengths are not looked at, records "
+            "too long for data.max_length are not found, and tokens are not counted",
+            error,
+            config.selection.scorer,
+        )
+        return None
 
 
 def _gather_evidence(

@@ -25,7 +25,7 @@ from prism_tune import __version__
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import format_subset, open_pool
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, read_json, write_atomic
+from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_json, write_atomic
 from prism_tune.run.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def export_subset(run: RunDir, to: Path) -> None:
         "data": {"columns": config.data.columns, "policy": config.data.policy},
         "selection": config.selection.model_dump(mode="json"),
         "seed": config.seed,
-        "model": config.model.path,
+        "model": name_publicly(config.model.path),
     }
     table = pa.table(
         {
@@ -142,11 +142,18 @@ def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
         to: the subset's file; nothing is written where records are missing.
 
     Raises:
-        UserError: `shared` is no such file, or the copy cannot be read.
+        UserError: `shared` is no such file, the copy cannot be read, or `to` is a name of another
+            format than the copy's.
     """
     table, header = _read_shared(shared)
     hashes = table.column("hash").to_pylist()
     pool = open_pool(DataConfig(records=records, **header["data"]))
+    suffix = SUBSET_SUFFIXES[pool.format]
+    if to is not None and to.suffix != suffix:
+        raise UserError(
+            f"{to}: the subset is written as its pool is ({pool.format}): expected a name in "
+            f"{suffix}"
+        )
     place_of = {bytes.fromhex(uid)[: len(hashes[0])]: n for n, uid in enumerate(pool.uids)}
     extra = [place_of[own] for own in place_of.keys() - set(hashes)]
     kept = table.filter(table.column("kept"))
@@ -168,6 +175,11 @@ def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
         published_sha256=header["subset_sha256"],
         num_kept=len(wanted),
     )
+
+
+def name_publicly(path: str) -> str:
+    """A file's or folder's name; a hub id as it is. Where it lies here is nobody's business."""
+    return Path(path).name if Path(path).exists() or path.count("/") != 1 else path
 
 
 def _shorten(uids: Sequence[bytes]) -> list[bytes]:

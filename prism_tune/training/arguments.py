@@ -5,95 +5,37 @@ Defaults are LLaVA-1.5's (docs/training.md); `training.hf` is passed verbatim an
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments, get_scheduler
 
-import prism_tune
+from prism_tune.config.presets import find_file
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.devices import resolve_dtype
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory
+from prism_tune.training.options import default_options
 
-_LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "projector": 1e-3}
+_LOADING_OPTIONS = (
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+)
 _FIXED = {
     "output_dir": "the run folder is made of `output_dir` and `name`",
     "deepspeed": "use `training.deepspeed`",
     "remove_unused_columns": "our batches are ready for the model",
     "resume_from_checkpoint": "the same command goes on from the newest checkpoint",
 }
-WITHOUT_EFFECT = frozenset(
-    {
-        # what is shown, written and uploaded
-        "debug",
-        "disable_tqdm",
-        "hub_always_push",
-        "hub_model_id",
-        "hub_private_repo",
-        "hub_revision",
-        "hub_strategy",
-        "hub_token",
-        "include_num_input_tokens_seen",
-        "log_level",
-        "log_level_replica",
-        "log_on_each_node",
-        "logging_first_step",
-        "logging_nan_inf_filter",
-        "logging_steps",
-        "logging_strategy",
-        "project",
-        "push_to_hub",
-        "report_to",
-        "run_name",
-        "skip_memory_metrics",
-        "trackio_bucket_id",
-        "trackio_space_id",
-        "trackio_static_space_id",
-        # which checkpoints there are to go on from
-        "enable_jit_checkpoint",
-        "save_on_each_node",
-        "save_only_model",
-        "save_steps",
-        "save_strategy",
-        "save_total_limit",
-        # how the same batches are fetched, and how long processes wait for each other
-        "dataloader_multiprocessing_context",
-        "dataloader_num_workers",
-        "dataloader_persistent_workers",
-        "dataloader_pin_memory",
-        "dataloader_prefetch_factor",
-        "ddp_timeout",
-        "local_rank",
-        "torch_empty_cache_steps",
-        # of evaluation within a training, which there is none of
-        "batch_eval_metrics",
-        "bf16_full_eval",
-        "do_eval",
-        "do_predict",
-        "do_train",
-        "eval_accumulation_steps",
-        "eval_delay",
-        "eval_do_concat_batches",
-        "eval_on_start",
-        "eval_steps",
-        "eval_strategy",
-        "eval_use_gather_object",
-        "fp16_full_eval",
-        "include_for_metrics",
-        "per_device_eval_batch_size",
-        "prediction_loss_only",
-    }
-)
-"""Options of TrainingArguments that change nothing of what is learnt; any other is taken to."""
 
 
 def training_arguments(
@@ -113,7 +55,7 @@ def training_arguments(
     """
     check_options(config)
     given = config.training.hf
-    options = {**_defaults(config), **given}
+    options = {**default_options(config), **given}
     options.update(
         output_dir=str(work_directory(run)),
         use_cpu=device.type == "cpu",
@@ -144,6 +86,7 @@ def check_options(config: Config) -> None:
             raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
     check_lora(config.training)
     _check_ranges(config)
+    _check_validation(config)
     _check_liger(config)
 
 
@@ -161,15 +104,25 @@ def refused_by_library(section: str) -> Iterator[None]:
         raise ConfigError(f"{section}: {error}") from error
 
 
-def learning_options(config: Config) -> dict[str, Any]:
-    """The options of TrainingArguments that what is learnt depends on, where not its defaults."""
-    usual = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
-    options = {**_defaults(config), **config.training.hf}
-    return {
-        name: value
-        for name, value in options.items()
-        if name not in WITHOUT_EFFECT and not (name in usual and usual[name] == value)
+def check_schedule(arguments: TrainingArguments) -> None:
+    """Build a schedule of two steps; raises what transformers says of its name and options."""
+    options: Any = arguments.lr_scheduler_kwargs
+    get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer=torch.optim.SGD([torch.zeros(1)]),
+        num_warmup_steps=1,
+        num_training_steps=2,
+        scheduler_specific_kwargs=options,
+    )
+
+
+def check_loading(arguments: TrainingArguments) -> None:
+    """Build a loader of nothing; raises what torch says of the options."""
+    options = {
+        name.removeprefix("dataloader_"): getattr(arguments, name) for name in _LOADING_OPTIONS
     }
+    nothing: Any = [0]
+    DataLoader(nothing, **options)
 
 
 def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
@@ -200,18 +153,15 @@ def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
 def deepspeed_options(config: Config) -> dict[str, Any] | None:
     """The DeepSpeed file's content; None for plain training (DDP with several processes).
 
-    A relative path is looked up in the working directory, then beside the package.
-
     Raises:
-        ConfigError: no such file, ZeRO-3 without gathering on save, or an optimizer section that
-            would override `training.learning_rates`.
+        ConfigError: no such file or preset, ZeRO-3 without gathering on save, or an optimizer
+            section that would override `training.learning_rates`.
     """
     given = config.training.deepspeed
     if given is None:
         return None
-    beside_package = Path(prism_tune.__file__).parent.parent / given
-    path = next((p for p in (Path(given), beside_package) if p.is_file()), None)
-    if path is None:
+    path = find_file(given, "deepspeed")
+    if not path.is_file():
         raise ConfigError(
             f"training.deepspeed: {given}: no such file; null trains without DeepSpeed"
         )
@@ -229,27 +179,6 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
     return options
 
 
-def _defaults(config: Config) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "num_train_epochs": 1,
-        "learning_rate": _LEARNING_RATES[config.training.tuning],
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.03,
-        "weight_decay": 0.0,
-        "logging_steps": 1,
-        # The filter would replace a NaN in the log by the mean of the losses before it.
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": 0.2,
-        "save_total_limit": 1,
-        "dataloader_num_workers": config.data.num_workers,
-        "report_to": ["wandb"] if config.tracking.wandb else "none",
-        "run_name": config.name,
-    }
-
-
 def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
     """Reentrant checkpointing loses the gradients of frozen embeddings: off unless asked."""
     for name in ("activation_checkpointing", "gradient_checkpointing"):
@@ -260,7 +189,7 @@ def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
 
 def _check_ranges(config: Config) -> None:
     """Refuse what trains nothing now, not after the last step."""
-    options = {**_defaults(config), **config.training.hf}
+    options = {**default_options(config), **config.training.hf}
     rated = bool(config.training.learning_rates)
     for name, is_sound, expected in (
         ("per_device_train_batch_size", lambda value: value >= 1, "at least 1"),
@@ -271,6 +200,17 @@ def _check_ranges(config: Config) -> None:
     ):
         if name in options and not is_sound(options[name]):
             raise ConfigError(f"training.hf.{name} = {options[name]!r}: expected {expected}")
+
+
+def _check_validation(config: Config) -> None:
+    if config.training.validation:
+        return
+    for key in ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end"):
+        if config.training.hf.get(key) not in (None, False, "no"):
+            raise ConfigError(
+                f"training.hf.{key} needs records to evaluate on: set training.validation, the "
+                "share of the records that is held out (for instance 0.02)"
+            )
 
 
 def _check_liger(config: Config) -> None:

@@ -19,8 +19,15 @@ from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
 
 LOG_NAME = "log.jsonl"
+VALIDATION_LOSS = "eval_loss"
+"""As transformers and its trackers name it."""
 
-_SHOWN = {"loss": "loss", "tokens_per_second": "tokens/s", "images_per_second": "images/s"}
+_SHOWN = {
+    "loss": "loss",
+    VALIDATION_LOSS: "held out",
+    "tokens_per_second": "tokens/s",
+    "images_per_second": "images/s",
+}
 
 
 class ProgressLine(ProgressCallback):
@@ -42,7 +49,10 @@ class ProgressLine(ProgressCallback):
 
 
 class JsonLog(TrainerCallback):
-    """Appends what Trainer logs to a file; a resumed run first drops the steps it will repeat."""
+    """Appends what Trainer logs to a file; a resumed run first drops the steps it will repeat.
+
+    Losses of held-out records have lines of their own.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -80,8 +90,8 @@ class JsonLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Append a line for a step (not for the summary at the end)."""
-        if state.is_world_process_zero and logs and "loss" in logs:
+        """Append a line for a step or a validation (not for the summary at the end)."""
+        if state.is_world_process_zero and logs and ("loss" in logs or VALIDATION_LOSS in logs):
             with self._path.open("ab") as file:
                 file.write(orjson.dumps({"step": state.global_step, **logs}) + b"\n")
 

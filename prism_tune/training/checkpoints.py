@@ -108,11 +108,12 @@ def work_directory(run: RunDir) -> Path:
     return run.root / NEXT if Stage(run.training).path.exists() else run.training
 
 
-def drop_oldest(root: Path, limit: int | None) -> None:
-    """Keep the newest `limit` checkpoints; None keeps all."""
+def drop_oldest(root: Path, limit: int | None, best: str | None = None) -> None:
+    """Keep the newest `limit` checkpoints, and the best so far; a limit of None keeps all."""
     if limit is not None:
         for directory in sorted(_checkpoints(root), key=_step)[:-limit]:
-            shutil.rmtree(directory)
+            if best is None or directory != Path(best):
+                shutil.rmtree(directory)
 
 
 def complete_checkpoints(root: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from transformers import ProcessorMixin
@@ -17,19 +17,27 @@ from prism_tune.errors import UserError
 from prism_tune.processes import is_main, main_first
 from prism_tune.run.folder import RunDir
 from prism_tune.training.inputs import training_data
+from prism_tune.training.validation import hold_out
 
 logger = logging.getLogger(__name__)
 
 _NUM_CHECKED = 64
 
 
-def build_examples(
-    config: Config, run: RunDir, processor: ProcessorMixin
-) -> tuple[TuningDataset, list[dict[str, Any]]]:
-    """Open the records and check them before any step is paid for.
+@dataclass(frozen=True)
+class Examples:
+    """What is trained on, what is held out to be measured by, and what `data.policy` left out.
 
-    Returns:
-        The examples, and what `data.policy` has let out, to be listed in `training/skipped.json`.
+    `skipped` is listed in `training/skipped.json`, with reasons.
+    """
+
+    trained: TuningDataset
+    held_out: TuningDataset | None
+    skipped: list[dict[str, Any]]
+
+
+def build_examples(config: Config, run: RunDir, processor: ProcessorMixin) -> Examples:
+    """Open the records and check them before any step is paid for.
 
     Raises:
         UserError: nothing to train on, unusable records whose policy is "fail", or label masks
@@ -46,15 +54,17 @@ def build_examples(
     examples, skipped = examples.drop_unusable(config.data.policy)
     if len(examples) == 0:
         raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")
+    trained, held_out = hold_out(examples, config.training.validation)
     stride = max(1, len(examples) // _NUM_CHECKED)
     share = check_label_share([examples[n] for n in range(0, len(examples), stride)])
     listed = [asdict(item) for item in (*pool.skipped, *verdict.skipped.values(), *skipped)]
     if is_main():
         reasons = dict(Counter(item["reason"] for item in listed))
         logger.info(
-            "training: %d records%s, %.1f %% of their tokens are prompt",
-            len(examples),
+            "training: %d records%s%s, %.1f %% of their tokens are prompt",
+            len(trained),
+            f", {len(held_out)} held out" if held_out is not None else "",
             f", skipped {reasons}" if reasons else "",
             100 * share,
         )
-    return examples, listed
+    return Examples(trained, held_out, listed)

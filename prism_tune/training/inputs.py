@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,13 +16,13 @@ from transformers import TrainingArguments
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.records import open_pool
-from prism_tune.errors import UserError
-from prism_tune.models.tuning import lora_options
+from prism_tune.models.lora import lora_options
 from prism_tune.run.fingerprints import fingerprint_file, fingerprint_model
 from prism_tune.run.folder import RunDir
-from prism_tune.run.stage import Stage
-from prism_tune.training.arguments import deepspeed_options, learning_options
+from prism_tune.run.subset_file import subset_data
+from prism_tune.training.arguments import deepspeed_options
 from prism_tune.training.batches import packs_rows
+from prism_tune.training.options import learning_options
 
 _CONTENT = ("records", "records as read", "images", "model weights")
 _LONGEST_SHOWN = 60
@@ -39,20 +38,7 @@ def training_data(config: Config, run: RunDir) -> DataConfig:
     """
     if config.training.records == "pool":
         return config.data
-    recorded = Stage(run.selection).require("select")["outputs"].get("subset_sha256")
-    if not run.subset.exists():
-        raise UserError(
-            f"{run.subset}: the selection wrote it, and it is gone; `prism-tune select CONFIG` "
-            "writes it anew"
-        )
-    if recorded is not None and recorded != fingerprint_file(run.subset):
-        raise UserError(
-            f"{run.subset}: not the file that the selection wrote (its SHA-256 is another than in "
-            f"{Stage(run.selection).path}); `prism-tune select CONFIG` writes it anew; to train on "
-            "records of your own, name them in data.records with training.records=pool"
-        )
-    image_dir = config.data.image_dir or str(Path(config.data.records).parent)
-    return config.data.model_copy(update={"records": str(run.subset), "image_dir": image_dir})
+    return subset_data(config.data, run)
 
 
 def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
@@ -68,7 +54,7 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
         del fields[section]
     fields |= {f"training.hf.{name}": value for name, value in learning_options(config).items()}
     if config.training.tuning in ("lora", "qlora"):
-        options = lora_options(config.training)
+        options = lora_options(config.training.lora)
         fields |= {f"training.lora.{name}": value for name, value in options.items()}
     if not packs_rows(config):
         del fields["training.tokens_per_batch"]

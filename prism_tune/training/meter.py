@@ -98,7 +98,7 @@ def build_meter(timer: StageTimer | None, model: TunedModel) -> Meter:
 
 def flops_per_token(model: nn.Module, found: Parts) -> float:
     """The estimate described above, from the parameter counts of the loaded model."""
-    language = count_parameters(found.language_model)
+    language = count_parameters(found.language_model, active=found.active_share)
     language -= count_parameters(found.base.get_input_embeddings())
-    trained = count_parameters(model, trained_only=True)
+    trained = count_parameters(model, trained_only=True, active=found.active_share)
     return estimate_flops((language, 1), (language, 1), (trained, 1))

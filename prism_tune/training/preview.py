@@ -19,13 +19,12 @@ from rich.text import Text
 
 from prism_tune.config.sections import Config
 from prism_tune.data.dataset import TuningDataset
-from prism_tune.data.encoder import image_token_id
+from prism_tune.data.encoding.encoder import image_token_id
 from prism_tune.data.images import open_image
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.models.processor import load_processor
-from prism_tune.models.template import resolve_template
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.folder import write_atomic
 from prism_tune.run.log import console
 

@@ -1,6 +1,6 @@
 """The training stage: the selected records and a model go in, a tuned checkpoint comes out.
 
-Reads `selection/subset.json` (or the pool) and the model; writes `training/` of the run folder, or
+Reads `selection/subset.*` (or the pool) and the model; writes `training/` of the run folder, or
 `training.next/` where a training has finished there. Everything is checked before anything on disk
 is touched, and a finished model is replaced only by another that has finished (`finished.py`).
 """
@@ -16,15 +16,13 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as hf_logging
 
-from prism_tune.chat_templates import end_token
+from prism_tune.chat.templates import add_end_token, end_token
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.devices import pick_device
-from prism_tune.models.end_token import add_end_token
 from prism_tune.models.load import check_model
-from prism_tune.models.processor import load_processor
-from prism_tune.models.template import resolve_template
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.models.tuning import TunedModel, check_tuning, load_for_tuning, prepare_tuning
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.fingerprints import fingerprint
@@ -41,6 +39,7 @@ from prism_tune.training.arguments import (
 from prism_tune.training.batches import build_collator
 from prism_tune.training.callbacks import (
     LOG_NAME,
+    VALIDATION_LOSS,
     AllStepsDone,
     DescribeRun,
     StopAfterLastStep,
@@ -120,8 +119,8 @@ def _prepare(
     dtype = compute_dtype(config, device)
     arguments = training_arguments(config, run, device=device, dtype=dtype)
     processor = load_processor(config.model)
-    examples, skipped = build_examples(config, run, processor)
-    sourced = SourcedExamples(examples)
+    examples = build_examples(config, run, processor)
+    sourced = SourcedExamples(examples.trained)
     model = _load_model(config, arguments.seed, dtype, device)
     add_end_token(model, processor, end_token(config.model.template, processor))
     with refused_by_library("training.hf"):
@@ -133,12 +132,13 @@ def _prepare(
             args=arguments,
             sources=sourced.names,
             train_dataset=sourced,
+            eval_dataset=examples.held_out and SourcedExamples(examples.held_out),
             data_collator=SourcedCollator(build_collator(config, processor)),
             processing_class=processor,
             callbacks=[DescribeRun(config, inputs), StopAfterLastStep()],
         )
         trainer.check_first_step()
-    return trainer, skipped
+    return trainer, examples.skipped
 
 
 def _load_model(config: Config, seed: int, dtype: torch.dtype, device: torch.device) -> TunedModel:
@@ -179,13 +179,18 @@ def _finish(trainer: TuningTrainer, config: Config, run: RunDir, inputs: dict[st
     trainer.save_verified(trainer.directory / "final")
     if is_main():
         examples: Any = trainer.train_dataset
+        held_out: Any = trainer.eval_dataset
+        lines = read_log(trainer.directory / LOG_NAME)
+        validated = [line[VALIDATION_LOSS] for line in lines if VALIDATION_LOSS in line]
         Stage(trainer.directory).finish(
             inputs,
             config=config,
             files=sorted((trainer.directory / "final").iterdir()),
             num_records=len(examples),
             num_steps=step,
-            final_loss=read_log(trainer.directory / LOG_NAME)[-1]["loss"],
+            final_loss=[line["loss"] for line in lines if "loss" in line][-1],
+            num_held_out=len(held_out or ()),
+            held_out_loss=validated[-1] if validated else None,
             checkpoint=str(run.checkpoint),
         )
         logger.info("training: %d steps, %s", step, run.checkpoint)

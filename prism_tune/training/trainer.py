@@ -6,7 +6,6 @@ Shape legend: B records of a batch, L tokens, K positions with a label.
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,31 +15,26 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer, get_scheduler
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
 from prism_tune.data.batching import ModalityLengthSampler
-from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.errors import UserError
+from prism_tune.data.labels import select_labelled
+from prism_tune.models.guards import check_use
 from prism_tune.models.packing import Packing
-from prism_tune.models.tuning import parameter_groups
+from prism_tune.models.tuning import parameter_groups, tuned_parts
 from prism_tune.processes import barrier, is_main
+from prism_tune.training.arguments import check_loading, check_schedule
 from prism_tune.training.batches import packs_rows, row_loader
-from prism_tune.training.callbacks import LOG_NAME, JsonLog, ProgressLine
+from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
+from prism_tune.training.loss_watch import LossWatch
 from prism_tune.training.meter import Meter
 from prism_tune.training.source_losses import SourceLosses, take_sources
+from prism_tune.training.validation import MeanLoss, held_out_batches
 
 logger = logging.getLogger(__name__)
-
-_CONSTANT_LOSSES = 20
-_LOADING_OPTIONS = (
-    "dataloader_num_workers",
-    "dataloader_pin_memory",
-    "dataloader_persistent_workers",
-    "dataloader_prefetch_factor",
-)
 
 
 class TuningTrainer(Trainer):
@@ -67,7 +61,8 @@ class TuningTrainer(Trainer):
         self._checkpoints = checkpoints
         self._meter = meter
         self._source_losses = SourceLosses(sources)
-        self._recent_losses: list[float] = []
+        self._watch = LossWatch()
+        self._is_checked = False
         self._packing = Packing(options["model"]) if packs_rows(config) else None
         fuses_loss = options["args"].use_liger_kernel  # with the head, inside the model
         super().__init__(compute_loss_func=None if fuses_loss else self._label_loss, **options)
@@ -91,7 +86,7 @@ class TuningTrainer(Trainer):
             dataset.lengths_N,
             dataset.has_image_N,
             self.args.train_batch_size,
-            self.args.world_size,
+            self.args.world_size * self.args.gradient_accumulation_steps,
             self._data_seed,
         )
 
@@ -125,20 +120,9 @@ class TuningTrainer(Trainer):
     def check_first_step(self) -> None:
         """Raise now what the options of optimiser, schedule and loading would raise there."""
         tuned: Any = self.model
-        schedule: Any = self.args.lr_scheduler_kwargs
-        nothing: Any = [0]
         self.get_optimizer_cls_and_kwargs(self.args, tuned)
-        get_scheduler(
-            self.args.lr_scheduler_type,
-            optimizer=torch.optim.SGD([torch.zeros(1)]),
-            num_warmup_steps=1,
-            num_training_steps=2,
-            scheduler_specific_kwargs=schedule,
-        )
-        loading = {
-            name.removeprefix("dataloader_"): getattr(self.args, name) for name in _LOADING_OPTIONS
-        }
-        DataLoader(nothing, **loading)
+        check_schedule(self.args)
+        check_loading(self.args)
 
     def compute_loss(
         self,
@@ -152,8 +136,12 @@ class TuningTrainer(Trainer):
         The same value and gradients as over all positions: the others carry no loss. The head
         over a 49K vocabulary costs as much as a third of SmolLM2-135M.
         """
-        self._meter.add_batch(inputs)
+        if not self._is_checked:
+            self._is_checked = True
+            self._check_model(model)
         sources_BL = take_sources(inputs)
+        if model.training:  # held-out records are not counted
+            self._meter.add_batch(inputs)
         if self._packing is not None:
             inputs = self._packing.arguments(inputs)
         if self.compute_loss_func is None:
@@ -164,6 +152,28 @@ class TuningTrainer(Trainer):
         if sources_BL is not None:
             self._source_losses.add(sources_BL[keep_BL], self._losses_K)
         return result if return_outputs else result[0]
+
+    def _check_model(self, model: Any) -> None:
+        """Before the first step, on the first example with an image: the same in every process.
+
+        Raises:
+            UserError: see `models.guards`.
+        """
+        dataset: Any = self.train_dataset
+        if not dataset.has_image_N.any():
+            return
+        collate: Any = self.data_collator
+        inputs = self._prepare_inputs(collate([dataset[int(dataset.has_image_N.argmax())]]))
+        take_sources(inputs)
+        tuned: Any = self.model
+
+        def forward(given: Any, keep_BL: torch.Tensor) -> torch.Tensor:
+            arguments = given if self._packing is None else self._packing.arguments(given)
+            options = {**arguments, "use_cache": False, "logits_to_keep": keep_BL}
+            logits_KV: torch.Tensor = model(**options).logits
+            return logits_KV
+
+        check_use(forward, inputs, tuned_parts(tuned))
 
     def _label_loss(
         self,
@@ -188,26 +198,44 @@ class TuningTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add tokens/s and images/s, meter them, and watch the loss; called on every rank."""
         if "loss" in logs:
-            self._watch(logs["loss"])
+            self._watch.add(self.state.global_step, logs["loss"])
+            logs.update(self._rates)
             logs.update(self._meter.read(self.accelerator))
             logs.update(self._source_losses.read(self.accelerator))
         super().log(logs, start_time)
 
-    def _watch(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(
-                f"step {self.state.global_step}: the loss is {loss}; lower the learning rate, or "
-                "use bf16 in place of fp16; finished checkpoints are kept"
-            )
-        self._recent_losses = [*self._recent_losses, loss][-_CONSTANT_LOSSES:]
-        if len(self._recent_losses) == _CONSTANT_LOSSES and len(set(self._recent_losses)) == 1:
-            logger.warning(
-                "step %d: the loss has been exactly %s for %d log lines: nothing is learnt",
-                self.state.global_step,
-                loss,
-                _CONSTANT_LOSSES,
-            )
-            self._recent_losses = []
+    def _get_learning_rate(self) -> float:
+        """The first group's, as Trainer logs it; called before the schedule's next step."""
+        optimizer: Any = self.optimizer
+        groups = optimizer.param_groups
+        self._rates = {f"learning_rate/{g['part']}": float(g["lr"]) for g in groups}
+        return super()._get_learning_rate()
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Log the mean loss per labelled token of the held-out records, in all and by source."""
+        held_out: Any = self.eval_dataset
+        mean, by_source = MeanLoss(), SourceLosses(held_out.names)
+        of_training, model = self._source_losses, self.model_wrapped
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch, counts in held_out_batches(held_out, self.data_collator, self.args):
+                self._source_losses = by_source if counts else SourceLosses(held_out.names)
+                inputs = self._prepare_inputs(batch)
+                loss = self.compute_loss(model, inputs)
+                if counts:
+                    mean.add(loss, inputs["labels"])
+        model.train()
+        self._source_losses = of_training
+        metrics = {VALIDATION_LOSS: mean.read(self.accelerator)}
+        metrics |= {f"eval_{key}": v for key, v in by_source.read(self.accelerator).items()}
+        self.log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Resume full weights through `from_pretrained`.
@@ -223,6 +251,16 @@ class TuningTrainer(Trainer):
         assert isinstance(target, PreTrainedModel)
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         target.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        """The checkpoint of the lowest loss over the held-out records, as it was saved."""
+        best = self.state.best_model_checkpoint
+        assert best is not None
+        logger.info("training: the lowest held-out loss is %s, of %s", self.state.best_metric, best)
+        if self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(best)
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
@@ -245,7 +283,8 @@ class TuningTrainer(Trainer):
         latest = self.directory / f"checkpoint-{self.state.global_step}"
         self._checkpoints.finish(latest, self.model, only_model=self.args.save_only_model)
         if self.is_world_process_zero():
-            drop_oldest(self.directory, limit)
+            best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+            drop_oldest(self.directory, limit, best)
 
     def save_verified(self, directory: Path) -> None:
         """Write the tuned model, prove that it is what was trained, then give it its name.
@@ -262,10 +301,3 @@ class TuningTrainer(Trainer):
         if is_main():
             os.replace(partial, directory)
         barrier()
-
-
-def select_labelled(labels_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which positions predict a label (boolean, B x L), and those K labels in the same order."""
-    next_BL = functional.pad(labels_BL, (0, 1), value=IGNORED_LABEL)[:, 1:]
-    keep_BL = next_BL != IGNORED_LABEL
-    return keep_BL, next_BL[keep_BL]

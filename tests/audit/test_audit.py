@@ -44,6 +44,9 @@ data:
     return load
 
 
+SYSTEM_TURN = {"from": "system", "value": "Be brief."}
+
+
 def make(name, question="<image>\nwhat?", answer="a cat", **extra):
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     return {"id": name, "source": "made", "image": "1.png", "conversations": turns, **extra}
@@ -81,7 +84,13 @@ def break_everything(folder):
         {**make("not_alternating"), "conversations": make("")["conversations"][:1]},
         make("empty_question", " ", image=None),
         make("empty_answer", answer=" "),
-        make("image_count", "no placeholder"),
+        make("image_count", "<image><image> two of one?"),
+        make("image_unmarked", "no placeholder"),
+        make("image_unread", "what?", image=None, img="1.png"),
+        make("image_remote", image="https://host/1.png"),
+        {**make("system_turn"), "conversations": [*make("")["conversations"], SYSTEM_TURN]},
+        {**make("tool_turn"), "conversations": [{"from": "tool", "value": "<image>"}]},
+        make("unsupported_medium", "what?", image=None, video="1.mp4"),
         make("image_outside", image="../pool.json"),
         make("image_outside_link", image="link.png"),
         make("image_missing", image="gone.png"),
@@ -118,10 +127,10 @@ def test_every_reason_is_found_once_counted_and_listed(open_config, tmp_path, ca
             assert "record 26" in listed[0]["detail"]
         else:
             assert listed[0]["id"] == reason
-    assert summary["num_records"] == 26 + 23
-    assert summary["num_usable"] == 26 + 4 + 2  # as drawn, suspicious, the twin and the cut one
+    assert summary["num_records"] == 26 + 29
+    assert summary["num_usable"] == 26 + 5 + 2  # as drawn, suspicious, the twin and the cut one
     assert summary["per_source"]["shape"] == {"records": 16, "fail": 0, "skip": 0, "keep": 0}
-    assert summary["per_source"]["made"] == {"records": 21, "fail": 15, "skip": 0, "keep": 4}
+    assert summary["per_source"]["made"] == {"records": 27, "fail": 20, "skip": 0, "keep": 5}
     assert summary["per_source"]["images"]["fail"] == 1  # has neither source nor folder
     assert summary["per_source"]["(unreadable)"]["fail"] == 1
     assert summary["lengths"]["num_cut"] == 1

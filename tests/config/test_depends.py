@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file, save_file
@@ -80,6 +81,9 @@ def place(tiny_llava_dir, drawn_pool, tmp_path_factory):
         record["other"] = [human, {**answer, "value": answer["value"] + " indeed"}]
         record["picture"] = record.get("image")
     records[0]["picture"] = "unseen.png"
+    asked = records[1]["conversations"][0]
+    asked["value"] = asked["value"].removeprefix("<image>\n") + "\n<image>"
+    records[3]["system"] = "Be brief."
     draw_image(root / "pool/images/unseen.png", 99)
     (root / "pool/pool.json").write_text(json.dumps(records))
     for folder in ("pope", "other_pope"):
@@ -183,6 +187,18 @@ def same_model(place) -> str:
     return str(folder)
 
 
+def own_list(place, name) -> str:
+    path = place.root / f"{name}.txt"
+    path.write_text(f"{name}\n")
+    return str(path)
+
+
+def own_matrix(place) -> str:
+    path = place.root / "own.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(len(place.records), 4)))
+    return str(path)
+
+
 COMPARE = {"selectors": ["random"], "metrics": ["pope.accuracy"]}
 SECOND: dict[str, Any] = {
     "name": "other",
@@ -198,17 +214,28 @@ SECOND: dict[str, Any] = {
     "model.trust_remote_code": True,
     "model.template": "vicuna_v1",
     "model.image_aspect_ratio": "processor",
+    "model.image_backend": "torchvision",
     "data.records": other_records,
     "data.image_dir": other_images,
+    "data.image_roots": ["elsewhere"],
     "data.prepare": "quickstart",
     "data.columns": {"conversations": "other", "image": "picture"},
     "data.source": "image_folder",
     "data.source_names": {"shape": "form"},
+    "data.image_place": "keep",
+    "data.system": "drop",
     "data.policy": {"image_wrong_type": "fail"},
     "data.max_length": 300,
     "data.num_workers": 1,
     "selection.scorer": "random",
     "selection.budget": 0.25,
+    "selection.budgets": [0.1],
+    "selection.budget_of": "rows",
+    "selection.text_only": "drop",
+    "selection.source_budgets": {"shape": 0.2},
+    "selection.must_keep": lambda place: own_list(place, "shape-0"),
+    "selection.must_drop": lambda place: own_list(place, "shape-1"),
+    "selection.features_file": lambda place: own_matrix(place),
     "selection.scope": "global",
     "selection.centering": "none",
     "selection.keep": "high",
@@ -226,6 +253,7 @@ SECOND: dict[str, Any] = {
     "training.deepspeed": "configs/deepspeed/zero2.json",
     "training.batching": "random",
     "training.tokens_per_batch": 77,
+    "training.validation": 0.5,
     "training.hf": {"max_steps": 3},
     "evaluation.benchmarks": ["pope", "quickstart"],
     "evaluation.data": lambda place: {
@@ -236,6 +264,7 @@ SECOND: dict[str, Any] = {
     },
     "evaluation.profile": "lmms_eval",
     "evaluation.controls": ["blind"],
+    "evaluation.chat_template": True,
     "evaluation.batch_size": 4,
     "evaluation.dtype": "bfloat16",
     "tracking.wandb": True,
@@ -244,7 +273,7 @@ SECOND: dict[str, Any] = {
 }
 """A second valid value of every field, or what makes one."""
 
-CONTENT_STAYS = {"model.revision"}
+CONTENT_STAYS = {"model.revision", "data.image_roots"}
 """Of fields compared by content: the second value stands for the same content."""
 
 
@@ -276,7 +305,8 @@ def rows_read(name: str, config: Config, place) -> tuple[Any, frozenset[str]]:
         return COSINES.depends(config), frozenset(texts | images)
     source, kind = SOURCES[name]
     config = resolve_selection(config)
-    units = find_units(config, pool, kind, load_processor(config.model), {})
+    processor = load_processor(change(config, "model.image_backend", "pil").model)
+    units = find_units(config, pool, kind, processor, {})
     return source.depends(config), frozenset(units.keys)
 
 
@@ -406,6 +436,7 @@ def _empty_sections() -> dict[str, Section]:
         ("subset", {"scorer": "d2", "options": {"difficulty": "el2n"}}),
         ("subset", {"scorer": "kernel_prism"}),
         ("subset", {"scorer": "length"}),
+        ("subset", {"scorer": "random", "budget_of": "tokens", "text_only": "own_source"}),
         ("model", {}),
         ("answers", {}),
     ],
@@ -433,7 +464,8 @@ def test_what_evidence_reads_is_declared(name, place, base, fields_read, tmp_pat
     SOURCES[name][0].compute(gathering, {})
     harmless = {field for field, artifacts in DEPENDS.items() if not artifacts}
     declared = {field for field, artifacts in DEPENDS.items() if name in artifacts}
-    # Who is left out is the pool's affair, and further layers lie in stores of their own.
-    declared |= {"data.policy", "selection.options"}
+    # Who is left out is the pool's affair, further layers lie in stores of their own, and a matrix
+    # of one's own in none.
+    declared |= {"data.policy", "selection.options", "selection.features_file"}
     assert "model.path" in fields_read
     assert fields_read - declared - harmless == set()

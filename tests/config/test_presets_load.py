@@ -187,6 +187,18 @@ def test_offload_files_differ_from_their_stage_only_in_offloading():
         assert offload == plain
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "experiments").glob("*_align.yaml")))
+def test_alignment_presets_are_the_official_recipe(path):
+    """LLaVA-1.5's pretrain.sh: no padding, no grouping by length, the projector alone."""
+    config = load_config(path)
+    hf = config.training.hf
+    assert config.model.image_aspect_ratio == "crop"
+    assert (config.training.batching, config.training.tuning) == ("random", "projector")
+    assert (hf["learning_rate"], hf["num_train_epochs"], hf["weight_decay"]) == (1e-3, 1, 0.0)
+    assert hf["per_device_train_batch_size"] * hf["gradient_accumulation_steps"] * 8 == 256
+    assert config.training.deepspeed == "configs/deepspeed/zero2.json"
+
+
 @pytest.mark.parametrize("size", ["7b", "13b"])
 @pytest.mark.parametrize(("tuning", "rate"), [("lora", 2e-4), ("full", 2e-5)])
 def test_llava_presets_are_the_official_recipe(size, tuning, rate):

@@ -13,10 +13,10 @@ from prism_tune.errors import UserError
 MIXES = st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=80)
 
 
-def build(mix, batch_size, world_size, seed=0):
+def build(mix, batch_size, num_micro_batches, seed=0):
     lengths_N = np.array([length for length, _ in mix])
     has_image_N = np.array([image for _, image in mix])
-    return ModalityLengthSampler(lengths_N, has_image_N, batch_size, world_size, seed)
+    return ModalityLengthSampler(lengths_N, has_image_N, batch_size, num_micro_batches, seed)
 
 
 def deal(sampler, batch_size, world_size):
@@ -26,9 +26,14 @@ def deal(sampler, batch_size, world_size):
     return [list(shard) for shard in shards]
 
 
+def cut_steps(sampler, step_records):
+    order = list(sampler)
+    return [order[start : start + step_records] for start in range(0, len(order), step_records)]
+
+
 @given(MIXES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 3))
-def test_every_record_exactly_once(mix, batch_size, world_size, epoch):
-    sampler = build(mix, batch_size, world_size)
+def test_every_record_exactly_once(mix, batch_size, num_micro_batches, epoch):
+    sampler = build(mix, batch_size, num_micro_batches)
     sampler.set_epoch(epoch)
     assert sorted(sampler) == list(range(len(mix)))
     assert len(sampler) == len(mix)
@@ -48,25 +53,55 @@ def test_processes_partition_the_records(mix, batch_size, world_size):
 
 
 @given(MIXES, st.integers(1, 5), st.integers(1, 4))
-def test_steps_are_of_one_modality_but_for_the_left_over(mix, batch_size, world_size):
-    step = batch_size * world_size
-    order = list(build(mix, batch_size, world_size))
-    steps = [order[start : start + step] for start in range(0, len(order), step)]
-    num_mixed = sum(len({mix[number][1] for number in numbers}) > 1 for numbers in steps)
-    num_pure = sum(len(numbers) == step for numbers in steps) - num_mixed
+def test_at_most_one_step_mixes_modalities_and_it_is_among_the_last_two(mix, batch_size, parts):
+    step = batch_size * parts
+    steps = cut_steps(build(mix, batch_size, parts), step)
+    mixed = [n for n, s in enumerate(steps) if len({mix[number][1] for number in s}) > 1]
+    assert len(mixed) <= 1
+    assert all(number >= len(steps) - 2 for number in mixed)
     num_images = sum(image for _, image in mix)
-    assert num_pure >= num_images // step + (len(mix) - num_images) // step - 1
-    assert num_mixed <= 2
+    left_over = num_images % step + (len(mix) - num_images) % step
+    assert len(steps) - len(mixed) >= len(mix) // step - (left_over >= step)
 
 
-def test_a_steps_lengths_are_close():
-    random = np.random.default_rng(0)
-    mix = [(int(length), True) for length in random.integers(1, 1000, 1600)]
-    order = list(build(mix, 4, 2))
-    lengths = np.array([mix[number][0] for number in order]).reshape(-1, 8)
-    spread = (lengths.max(1) - lengths.min(1)).mean()
-    assert spread < 50
-    assert abs(np.corrcoef(lengths.mean(1), np.arange(len(lengths)))[0, 1]) < 0.3
+@given(MIXES, st.integers(0, 3))
+def test_a_steps_records_are_the_same_however_the_global_batch_is_split(mix, epoch):
+    """16 records: 1 x 16, 2 x 8, ..., of processes, accumulation and records at once."""
+    found = []
+    for batch_size in (16, 8, 4, 2, 1):
+        sampler = build(mix, batch_size, 16 // batch_size)
+        sampler.set_epoch(epoch)
+        found.append([sorted(step) for step in cut_steps(sampler, 16)])
+    assert all(steps == found[0] for steps in found)
+
+
+def llava_like_mix(random):
+    """Image answers of several lengths behind 576 image tokens, and a sixteenth of text."""
+    images = 576 + np.concatenate([random.geometric(1 / mean, 900) for mean in (40, 120, 300)])
+    text = random.integers(30, 2000, 180)
+    return [(int(n), True) for n in images] + [(int(n), False) for n in text]
+
+
+@pytest.mark.parametrize(("batch_size", "num_micro_batches"), [(16, 8), (16, 4), (128, 1)])
+def test_a_step_has_the_lengths_of_its_modality_as_they_come(batch_size, num_micro_batches):
+    """At least .98 of the variance of lengths lies within the steps (LLaVA's own code: .99).
+
+    So far steps were sorted by length over fifty steps: .04 (8 devices) to .87 (one).
+    """
+    mix = llava_like_mix(np.random.default_rng(0))
+    step = batch_size * num_micro_batches
+    steps = cut_steps(build(mix, batch_size, num_micro_batches), step)
+    lengths = [np.array([mix[n][0] for n in numbers if mix[n][1]]) for numbers in steps]
+    lengths = [step for step in lengths if len(step)]
+    every = np.concatenate(lengths)
+    within = sum(((step - step.mean()) ** 2).sum() for step in lengths)
+    assert within / ((every - every.mean()) ** 2).sum() >= 0.98
+
+
+def test_micro_batches_of_a_step_have_about_equal_tokens():
+    mix = [(int(n), True) for n in np.random.default_rng(0).integers(1, 1000, 1600)]
+    tokens = np.array([mix[n][0] for n in build(mix, 16, 4)]).reshape(-1, 4, 16).sum(2)
+    assert (tokens.max(1) / tokens.min(1)).max() < 1.05
 
 
 def test_seeds_and_epochs():
@@ -89,15 +124,14 @@ def test_one_modality_only(has_image):
 
 def test_the_worked_example(monkeypatch):
     class Shuffled:
-        orders = iter([[3, 0, 5, 2, 1, 4], [8, 6, 7], [1, 0]])
+        orders = iter([[3, 0, 5, 2, 1, 4], [8, 6, 7], [0]])
 
         def permutation(self, _):
             return np.array(next(self.orders))
 
     monkeypatch.setattr(np.random, "default_rng", lambda _: Shuffled())
     mix = [(n, True) for n in (9, 3, 8, 2, 7, 1)] + [(n, False) for n in (5, 6, 4)]
-    sampler = build(mix, 2, 2)
-    assert list(sampler) == [4, 7, 6, 8, 0, 2, 3, 5, 1]
+    assert list(build(mix, 2, 2)) == [0, 5, 2, 3, 4, 1, 6, 8, 7]
 
 
 # At least two records fit a row: where every row is a single record, an uneven deal is refused.

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import jinja2
 import pytest
 from support.tiny import build_tokenizer
 
-from prism_tune.chat_templates import check_end_token, end_token
+from prism_tune.chat.formats import chat_template
+from prism_tune.chat.templates import check_end_token, end_token
 from prism_tune.data.conversation import adds_special_tokens, render, render_prompt
 from prism_tune.errors import UserError
 from prism_tune.schema import Turn
@@ -51,8 +53,6 @@ class ChatProcessor:
     image_token = "<|image_pad|>"
 
     def __init__(self, chat_template, *tokens):
-        import jinja2
-
         self.tokenizer = build_tokenizer()
         self.tokenizer.add_tokens(list(tokens), special_tokens=True)
         self.chat_template = chat_template
@@ -76,6 +76,80 @@ def test_text_and_answer_spans(template):
     rendered = render(TURNS, template)
     assert rendered.text == text
     assert [text[start:end] for start, end in rendered.answer_spans] == answers
+
+
+SYSTEM_LINES = {
+    "vicuna_v1": "Be brief. USER: ",
+    "phi": "Be brief. USER: ",
+    "chatml": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n",
+    "llama3": "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n",
+}
+
+
+@pytest.mark.parametrize("template", SYSTEM_LINES)
+def test_a_system_line_stands_in_place_of_the_templates_own(template):
+    own, plain = render(TURNS, template, system="Be brief."), render(TURNS, template)
+    assert own.text.startswith(SYSTEM_LINES[template] + "<image>\nWhat is it?")
+    answers = [own.text[start:end] for start, end in own.answer_spans]
+    assert answers == EXPECTED[template][1]
+    asked = own.text.index("<image>")
+    assert own.text[asked:] == plain.text[plain.text.index("<image>") :]
+
+
+@pytest.mark.parametrize("template", SYSTEM_LINES)
+def test_a_system_line_is_where_an_assembled_models_processor_writes_it(template):
+    """The Jinja template beside an assembled model writes what training has written."""
+    processor = ChatProcessor(chat_template(template, "<|image_pad|>"))
+    processor._template = jinja2.Environment().from_string(
+        processor.chat_template.replace("add_generation_prompt", "generate")
+    )
+    turns = [Turn("human", "What?"), Turn("gpt", "A cat.")]
+    expected = render(turns, template, processor, system="Be brief.")
+    assert render(turns, "processor", processor, system="Be brief.").text == expected.text
+
+
+def test_the_alignment_stage_has_no_system_line():
+    assert render(TURNS, "plain", system="Be brief.") == render(TURNS, "plain")
+
+
+def test_the_processors_template_gets_the_system_line():
+    rendered = render(TURNS, "processor", ChatProcessor(CHAT), system="Be brief.")
+    assert rendered.text.startswith("[system]Be brief.[end]\n[user]<v><|image_pad|></v>")
+    spans = [rendered.text[start:end] for start, end in rendered.answer_spans]
+    assert spans == ["A cat.[end]", "Yes[end]"]
+
+
+@pytest.mark.parametrize(
+    ("chat", "message"),
+    [
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}", "refuses"),
+        (
+            "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{% for c in m.content %}"
+            "{{ c.text }}{% endfor %}[end]\n{% endfor %}{% if generate %}[assistant]{% endif %}",
+            "drops text .*system line 'Be brief.'",
+        ),
+    ],
+)
+def test_a_template_without_system_lines_is_refused(chat, message):
+    processor = ChatProcessor(chat)
+
+    def refuse(text):
+        raise jinja2.TemplateError(text)
+
+    processor._template.globals["raise_exception"] = refuse
+    with pytest.raises(UserError, match=message):
+        render(TURNS[2:], "processor", processor, system="Be brief.")
+
+
+@pytest.mark.parametrize("template", [*EXPECTED, "processor"])
+def test_answers_that_are_not_learnt_have_no_loss_span(template):
+    turns = [TURNS[0], Turn("gpt", "A cat.", has_loss=False), *TURNS[2:]]
+    processor = ChatProcessor(CHAT) if template == "processor" else None
+    rendered = render(turns, template, processor)
+    assert rendered.text == render(TURNS, template, processor).text
+    assert len(rendered.answer_spans) == 2
+    assert rendered.loss_spans == rendered.answer_spans[1:]
 
 
 @pytest.mark.parametrize("template", EXPECTED)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from support.tiny import build_processor, build_tokenizer, draw_image
+from support.tiny import CHAT_TEMPLATE, build_processor, build_tokenizer, draw_image
+from support.tiny_processors import TINY_PROCESSORS
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.dataset import TuningDataset, check_label_share
@@ -132,7 +133,11 @@ def test_long_records_are_cut_behind_the_image(tmp_path, processor):
 @pytest.mark.parametrize(
     ("record", "reason", "part"),
     [
-        (make("x " * 20 + "<image>", "yes"), "over_long", "the last image's end at"),
+        (
+            make("<image>" + "x " * 20 + "<image>", "yes", image=["a.png", "b.png"]),
+            "over_long",
+            "the last image's end at",
+        ),
         (make("<image>" + "x " * 20, "yes"), "no_label", "the answer begins beyond the limit"),
     ],
 )
@@ -181,23 +186,64 @@ def test_expand_spans_moves_what_stands_behind():
         expand_spans(spans, None, 2)
 
 
-def test_label_share_has_to_be_plausible():
+def test_label_share_has_to_be_plausible(caplog):
     example = {"labels": torch.tensor([-100, -100, -100, 5])}
+    nothing = {"labels": torch.tensor([-100] * 8)}
     assert check_label_share([example, example]) == 0.75
-    with pytest.raises(UserError, match=r"100\.0% of the tokens carry no loss"):
-        check_label_share([{"labels": torch.tensor([-100] * 8)}])
+    with pytest.raises(UserError, match="none of the 2 records looked at has a token with loss"):
+        check_label_share([nothing, nothing])
+    with caplog.at_level("WARNING", logger="prism_tune"):
+        check_label_share([example, nothing])
+    assert "1 of the 2 records looked at have no token with loss" in caplog.text
     with pytest.raises(UserError, match=r"0\.0% of the tokens carry no loss"):
         check_label_share([{"labels": torch.tensor([1, 2])}])
 
 
 @pytest.mark.parametrize(
     ("num_masked", "num_labels", "is_plausible"),
-    [(1, 19, True), (1, 20, False), (199, 1, True), (200, 1, False)],
+    [(1, 19, True), (1, 20, False), (200, 1, True), (2000, 2, True)],
 )
-def test_label_share_is_plausible_from_5_to_99_5_percent(num_masked, num_labels, is_plausible):
+def test_short_answers_are_plausible_and_unmasked_prompts_are_not(
+    num_masked, num_labels, is_plausible
+):
     example = {"labels": torch.tensor([-100] * num_masked + [5] * num_labels)}
     if is_plausible:
         assert check_label_share([example]) == pytest.approx(num_masked / (num_masked + num_labels))
     else:
-        with pytest.raises(UserError, match=r"expected 5 % to 99\.5 %"):
+        with pytest.raises(UserError, match=r"expected 5 % or more"):
             check_label_share([example])
+
+
+def test_a_records_own_system_line_is_read_and_counted(tmp_path, processor):
+    record = {**make("<image>\nx?", "y"), "system": "Be brief."}
+    dataset = build(tmp_path, processor, record, make("<image>\nx?", "y"))
+    example = dataset[0]
+    decoded = processor.tokenizer.decode(example["input_ids"])
+    assert decoded.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<image>")
+    assert labelled(processor, example) == ["y<|im_end|>"]
+    assert dataset.lengths_N.tolist() == [len(example["input_ids"]), len(dataset[1]["input_ids"])]
+    assert dataset.lengths_N[0] > dataset.lengths_N[1]
+
+
+@pytest.mark.parametrize("template", ["chatml", "vicuna_v1", "processor"])
+def test_an_answer_without_loss_has_no_labels(tmp_path, processor, template):
+    record = make("<image>\nx?", "yes", "y?", "no")
+    record["conversations"][1]["loss"] = False
+    dataset = build(tmp_path, processor, record, template=template)
+    (learnt,) = labelled(processor, dataset[0])
+    assert learnt.strip().startswith("no")
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_every_familys_own_template_renders_system_lines(tmp_path, family):
+    processor = TINY_PROCESSORS[family]()
+    processor.chat_template = CHAT_TEMPLATE.replace("<image>", processor.image_token)
+    records = [{**make("<image>\nx?", "y"), "system": "Be brief."}, make("<image>\nx?", "y")]
+    dataset = build(tmp_path, processor, *records, template="processor", max_length=4096)
+    own, other = dataset[0], dataset[1]
+    assert "Be brief." in processor.tokenizer.decode(own["input_ids"])
+    assert (
+        own["labels"][own["labels"] != -100].tolist()
+        == other["labels"][other["labels"] != -100].tolist()
+    )
+    assert dataset.lengths_N.tolist() == [len(own["input_ids"]), len(other["input_ids"])]

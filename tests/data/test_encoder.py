@@ -13,15 +13,15 @@ from support.tiny_processors import TINY_PROCESSORS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from prism_tune.chat_templates import image_token, special_tokens
+from prism_tune.chat.templates import image_token, special_tokens
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.collator import Collator
 from prism_tune.data.conversation import render, render_prompt
 from prism_tune.data.dataset import TuningDataset
-from prism_tune.data.encoder import encode_prompts, encode_text
+from prism_tune.data.encoding.encoder import encode_prompts, encode_text
+from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.images import ImageError
 from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
 from prism_tune.schema import Turn
 

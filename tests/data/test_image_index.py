@@ -12,8 +12,9 @@ from PIL import Image
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data import image_index
+from prism_tune.data.examination import examine_image
 from prism_tune.data.image_index import index_images
-from prism_tune.data.images import examine_image
+from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.records import open_pool
 
 
@@ -61,12 +62,12 @@ FAULTY = {
 def test_findings(tmp_path, name):
     make, expected = FAULTY[name]
     make(tmp_path / name)
-    assert tuple(r for r, _ in examine_image(tmp_path, name).findings) == expected
+    assert tuple(r for r, _ in examine_image(ImageFolders(tmp_path), name).findings) == expected
 
 
 def test_details_name_the_file_and_the_numbers(tmp_path):
     save(tmp_path / "a.jpg", (100, 4), format="PNG")
-    details = [detail for _, detail in examine_image(tmp_path, "a.jpg").findings]
+    details = [detail for _, detail in examine_image(ImageFolders(tmp_path), "a.jpg").findings]
     assert details == [
         f"{tmp_path}/a.jpg: the content is PNG, the name says JPEG",
         f"{tmp_path}/a.jpg: 100 x 4 pixels, over 20:1",
@@ -125,14 +126,15 @@ def test_the_fingerprint_is_of_the_pictures_not_of_their_folder(tmp_path):
     truncate(tmp_path / "here" / "b.png")
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     here, there = (
-        index_images(tmp_path / folder, names, num_workers=0) for folder in ("here", "there")
+        index_images(ImageFolders(tmp_path / folder), names, num_workers=0)
+        for folder in ("here", "there")
     )
     assert here.fingerprint == there.fingerprint
     assert here.findings != there.findings  # their details name the file
     save(tmp_path / "there" / "gone.png")
-    found = index_images(tmp_path / "there", names, num_workers=0)
+    found = index_images(ImageFolders(tmp_path / "there"), names, num_workers=0)
     (tmp_path / "there" / "a.png").unlink()
-    lost = index_images(tmp_path / "there", names, num_workers=0)
+    lost = index_images(ImageFolders(tmp_path / "there"), names, num_workers=0)
     assert len({here.fingerprint, found.fingerprint, lost.fingerprint}) == 3
 
 
@@ -177,7 +179,9 @@ def test_processes_that_ask_together_read_each_file_once(tmp_path, read_files):
     for name in names:
         save(tmp_path / name)
     with ThreadPoolExecutor(4) as runs:
-        found = list(runs.map(lambda _: index_images(tmp_path, names, num_workers=0), range(4)))
+        found = list(
+            runs.map(lambda _: index_images(ImageFolders(tmp_path), names, num_workers=0), range(4))
+        )
     assert found[1:] == found[:-1]
     assert sorted(read_files) == names
 

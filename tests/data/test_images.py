@@ -7,7 +7,9 @@ import zlib
 import pytest
 from PIL import Image
 
-from prism_tune.data.images import ImageError, examine_image, open_image, resolve_image
+from prism_tune.data.examination import examine_image
+from prism_tune.data.image_paths import ImageError, ImageFolders
+from prism_tune.data.images import open_image
 
 
 def save(path, size=(4, 2), mode="RGB", colour=(255, 0, 0), **options):
@@ -90,7 +92,8 @@ def test_hash_is_the_content(tmp_path):
     save(tmp_path / "a.png"), save(tmp_path / "b.png")
     save(tmp_path / "c.png", colour=(0, 0, 0))
     first, copy, other, gone = (
-        examine_image(tmp_path, name) for name in ("a.png", "b.png", "c.png", "gone.png")
+        examine_image(ImageFolders(tmp_path), name)
+        for name in ("a.png", "b.png", "c.png", "gone.png")
     )
     content = (tmp_path / "a.png").read_bytes()
     assert first.hash == hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -106,11 +109,11 @@ def test_hostile_paths(tmp_path, name):
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
     with pytest.raises(ImageError, match=r"data\.image_dir") as error:
-        resolve_image(folder, name)
+        ImageFolders(folder).resolve(name)
     assert error.value.reason == "image_outside"
 
 
 def test_links_inside_the_folder_are_followed(tmp_path):
     save(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
-    assert resolve_image(tmp_path, "b.png") == tmp_path / "a.png"
+    assert ImageFolders(tmp_path).resolve("b.png") == tmp_path / "a.png"

@@ -42,9 +42,49 @@ def test_a_llava_record_is_read(tmp_path):
     assert not record.is_text_only
 
 
-def test_placeholder_at_the_end_stays_there(tmp_path):
-    pool = open_records(tmp_path, [make("what?\n<image>")])
-    assert pool[0].turns[0].text == "what?\n<image>"
+@pytest.mark.parametrize(
+    ("question", "front"),
+    [
+        ("what?\n<image>", "<image>\nwhat?"),
+        ("  what <image> is it? ", "<image>\nwhat  is it?"),
+        ("<image> what?", "<image> what?"),
+        (" <image>\nwhat?\n", " <image>\nwhat?\n"),
+    ],
+)
+def test_the_image_goes_to_the_front_of_its_turn(tmp_path, question, front):
+    """As LLaVA's preprocess_multimodal does; a turn that begins with it stays as it is."""
+    moved = open_records(tmp_path, [make(question)])
+    kept = open_records(tmp_path, [make(question)], image_place="keep")
+    assert (moved[0].turns[0].text, kept[0].turns[0].text) == (front, question)
+    assert moved.num_moved == (front != question)
+    assert kept.num_moved == 0
+    assert moved.uids == kept.uids
+    assert (moved.fingerprint == kept.fingerprint) == (front == question)
+
+
+def test_a_later_turns_image_goes_to_the_front_of_that_turn(tmp_path):
+    turns = [*make("hi")["conversations"], *make("and this? <image>")["conversations"]]
+    pool = open_records(tmp_path, [{"image": "1.jpg", "conversations": turns}])
+    assert [t.text for t in pool[0].turns[::2]] == ["hi", "<image>\nand this?"]
+
+
+def test_interleaved_images_stay_in_place(tmp_path):
+    pool = open_records(tmp_path, [make("is <image> as <image>", image=["1.jpg", "2.jpg"])])
+    assert pool[0].turns[0].text == "is <image> as <image>"
+    assert pool.num_moved == 0
+
+
+def test_images_without_placeholder_are_put_before_the_first_question(tmp_path):
+    records = [make(), make("same?", image=["a/1.jpg", "a/2.jpg"]), make("q", image=None)]
+    pool = open_records(tmp_path, records)
+    assert pool[1].turns[0].text == "<image>\n<image>\nsame?"
+    assert pool.unmarked == [1]
+    assert (
+        pool.uids[1]
+        == open_records(
+            tmp_path, [make("<image>\n<image>\nsame?", image=["a/1.jpg", "a/2.jpg"])]
+        ).uids[0]
+    )
 
 
 def test_integer_and_missing_ids_become_text(tmp_path):
@@ -92,7 +132,7 @@ def test_parquet_round_trip(tmp_path):
     path = tmp_path / "pool.parquet"
     pq.write_table(pa.Table.from_pylist([make(extra=1), make("b <image>", extra=2)]), path)
     pool = open_pool(DataConfig(records=str(path)))
-    assert pool[1].turns[0].text == "b <image>"
+    assert pool[1].turns[0].text == "<image>\nb"
     write_subset(pool, [1], tmp_path / "subset.parquet")
     assert pq.read_table(tmp_path / "subset.parquet").to_pylist() == [make("b <image>", extra=2)]
 
@@ -165,13 +205,13 @@ def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
     ("record", "reason", "part"),
     [
         ([1], "not_an_object", "expected a JSON object, got list"),
-        ({"id": "1"}, "no_conversations", "`conversations` or `messages`: expected a non-empty"),
+        ({"id": "1"}, "no_conversations", "expected a non-empty list of turns, got None"),
         (make() | {"conversations": []}, "no_conversations", "got []"),
         (make() | {"conversations": ["x"]}, "bad_field", "turn 0: expected an object"),
         (make() | {"conversations": [{"from": "me", "value": "x"}]}, "unknown_role", "got 'me'"),
         (make(question=3), "bad_field", "turn 0: `value` or `content`: expected text, got 3"),
         (make(question="\ud83d <image>"), "bad_field", "expected text"),
-        (make(image={"path": "x"}), "bad_field", "`image` or `images`: expected a path"),
+        (make(image={"file": "x"}), "bad_field", "`image` or `images`: expected a path"),
         (
             make() | {"conversations": [*make()["conversations"], {"from": "gpt", "value": "x"}]},
             "not_alternating",
@@ -184,7 +224,11 @@ def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
         ),
         (make(answer=" \n"), "empty_answer", "turn 1: the answer is empty"),
         (make(" ", image=None), "empty_question", "turn 0: the question is empty"),
-        (make("no placeholder"), "image_count", "0 <image> in the turns, 1 images"),
+        (
+            make("<image> one", image=["a.jpg", "b.jpg"]),
+            "image_count",
+            "1 <image> in the turns, 2 images",
+        ),
         (make(image=None), "image_count", "1 <image> in the turns, 0 images"),
     ],
 )

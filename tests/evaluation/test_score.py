@@ -29,7 +29,8 @@ def files(tmp_path):
 
 def test_the_benchmarks():
     assert list(BENCHMARKS) == [
-        "scienceqa", "vizwiz", "pope", "mmvet", "mmbench", "mme", "mmmu", "quickstart",
+        "scienceqa", "vizwiz", "pope", "mmvet", "mmbench", "mmbench_cn", "mme", "mmmu",
+        "textvqa", "gqa", "vqav2", "seed_bench", "llava_bench", "quickstart",
     ]  # fmt: skip
     assert all(set(b.max_new_tokens) == {"llava15", "lmms_eval"} for b in BENCHMARKS.values())
 
@@ -73,7 +74,7 @@ def test_the_checksum_of_a_folder_is_that_of_its_annotations(tmp_path):
 def test_an_unknown_benchmark_names_the_nearest():
     with pytest.raises(UserError, match="unknown benchmark 'scienqa'; did you mean 'scienceqa'"):
         find_benchmark("scienqa")
-    with pytest.raises(UserError, match=r"There are mmbench, mme, mmmu, mmvet, pope"):
+    with pytest.raises(UserError, match=r"There are gqa, llava_bench, mmbench, mmbench_cn, mme,"):
         find_benchmark("zzzz")
 
 

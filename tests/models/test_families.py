@@ -20,7 +20,7 @@ def checkpoint(request, tmp_path_factory):
 
 
 def test_every_family_has_a_tiny_checkpoint():
-    assert {*TINY_FAMILIES, "idefics3"} == set(FAMILIES)  # SmolVLM is Idefics3's architecture
+    assert {*TINY_FAMILIES, "idefics3"} - {"pixtral"} == set(FAMILIES)  # SmolVLM is Idefics3
 
 
 def test_parts_hold_every_parameter_but_the_head(checkpoint):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.tiny import draw_image
@@ -135,6 +136,20 @@ def test_processor_pads_to_square_when_asked(tiny_llava_dir, tmp_path):
     published = load_processor(ModelConfig(path=str(tmp_path), image_aspect_ratio="processor"))
     assert padded.image_processor.do_pad is True
     assert published.image_processor.do_pad is False
+
+
+def test_crop_keeps_the_middle_of_an_image_as_llavas_alignment_stage_does(tiny_llava_dir):
+    """Of a wide image, grey with black ends, the black is cut off; padded it would stay."""
+    image = Image.new("RGB", (300, 100), (128, 128, 128))
+    image.paste((0, 0, 0), (0, 0, 90, 100))
+    image.paste((0, 0, 0), (210, 0, 300, 100))
+    darkest = {}
+    for how in ("crop", "pad"):
+        processor = load_processor(ModelConfig(path=str(tiny_llava_dir), image_aspect_ratio=how))
+        pixels = processor.image_processor(image, return_tensors="pt").pixel_values
+        darkest[how] = pixels.min().item()
+        assert pixels.shape[-1] == pixels.shape[-2]
+    assert darkest["crop"] > darkest["pad"] + 1
 
 
 def test_the_tokenizer_is_saved_as_what_it_is(tiny_llava_dir, tmp_path):

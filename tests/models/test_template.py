@@ -16,7 +16,7 @@ from prism_tune.audit.audit import audit
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.evaluate import evaluate
-from prism_tune.models.template import resolve_template
+from prism_tune.models.processor import resolve_template
 from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.selection.select import select
 from prism_tune.training.train import train

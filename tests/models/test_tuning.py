@@ -10,9 +10,9 @@ from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model
+from prism_tune.models.lora import lora_targets
 from prism_tune.models.tuning import (
     load_for_tuning,
-    lora_targets,
     parameter_groups,
     parameter_part,
     prepare_tuning,

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from prism_tune.data.image_paths import ImageFolders
 from prism_tune.report import thumbnails
 from prism_tune.report.thumbnails import draw_thumbnail, write_thumbnails
 
@@ -20,7 +21,7 @@ class FakePool:
     """Rows of image names over a folder."""
 
     def __init__(self, image_dir, *names):
-        self.image_dir = image_dir
+        self.image_folders = ImageFolders(image_dir)
         self._names = names
 
     def images(self, row):

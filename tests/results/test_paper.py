@@ -41,6 +41,7 @@ def test_ablation_rows_lie_up_to_0_8_below_print_and_never_above():
 
 def test_every_printed_cell_is_a_column_of_its_table():
     tables = {"llava": paper.MAIN, "ablation": paper.ABLATION, "visionflan": paper.VISIONFLAN}
+    tables["studies"] = paper.STUDIES
     for columns, table in tables.items():
         labels = {column.label for column in COLUMN_SETS[columns].columns}
         assert all(row.cells.keys() <= labels for row in table.rows)
@@ -60,6 +61,19 @@ def test_vision_flan_table_as_printed():
         "| Full fine-tune | paper |   41.7 |  60.8 |    50.4 | 83.4 | 1263.2 |    52.6 | 100.0 "
         "|        100.0 |",
     ]
+
+
+def test_selection_studies_have_ten_columns_and_llavas_own_rows():
+    assert [c.label for c in COLUMN_SETS["studies"].scored] == [
+        "VQAv2", "GQA", "VizWiz", "SQA-I", "TextVQA", "POPE", "MME-P", "MMBench", "MMBench-CN",
+        "LLaVA-W",
+    ]  # fmt: skip
+    assert all(len(row.cells) == 10 for row in paper.STUDIES.rows)
+    lines = build_table("studies", [], baseline=None).splitlines()
+    assert [cell.strip() for cell in lines[4].split("|")[1:-1]] == [
+        "LLaVA-1.5-7B", "paper", "78.5", "62.0", "50.0", "66.8", "58.2", "85.9", "1510.7", "64.3",
+        "58.3", "65.4", "100.0", "n/a",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("table", ["ablation", "models", "language"])

@@ -1,4 +1,4 @@
-"""A config over the tiny LLaVA and the drawn pool, with a run folder of its own."""
+"""A config over the tiny LLaVA and the drawn pool, with a run folder of its own; a finished run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
 from prism_tune.run.folder import RunDir, read_json
 
 
@@ -30,6 +31,35 @@ selection: {{dtype: float32, budget: 0.5}}
 """
     )
     return Workplace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def published_run(tiny_llava_dir, drawn_pool, tmp_path_factory):
+    """A finished selection: 14 of 26 records, of which two repeat an id."""
+    root = tmp_path_factory.mktemp("published")
+    shutil.copytree(drawn_pool.parent / "images", root / "images")
+    records = json.loads(drawn_pool.read_text())
+    records[1]["id"] = records[0]["id"]
+    records.append(records[3])  # an exact duplicate is a record of its own
+    (root / "pool.json").write_text(json.dumps(records))
+    config = Config.model_validate(
+        {
+            "name": "published",
+            "output_dir": str(root),
+            "model": {"path": str(tiny_llava_dir)},
+            "data": {
+                "records": str(root / "pool.json"),
+                "image_dir": str(root / "images"),
+                "num_workers": 0,
+            },
+            "selection": {"scorer": "random", "budget": 0.5},
+        }
+    )
+    run = RunDir(root / "published")
+    from prism_tune.selection.select import select
+
+    select(config, run)
+    return run
 
 
 class Workplace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
+from prism_tune.data.encoding.lengths import estimate_lengths
 
 from prism_tune.data import image_index
-from prism_tune.data.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.processor import load_processor
@@ -368,17 +369,27 @@ def test_two_processes_select_the_same_subset(workplace):
     assert [e["num_devices"] for e in read_timings(together.run)] == [2, 2]
 
 
-def test_subset_of_a_parquet_pool_is_a_parquet_file(workplace):
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_subset_is_named_by_the_format_of_its_pool(workplace, suffix):
+    """And it takes the place of one that a pool of another format left."""
     before = workplace.select(name="run", selection__scorer="random")
-    path = workplace.pool.with_suffix(".parquet")
-    pq.write_table(pa.Table.from_pylist(workplace.records()), path)
+    assert before.run.subset.name == "subset.json"
+    (before.run.exports / "trl").mkdir(parents=True)  # of that subset
+    path, records = workplace.pool.with_suffix(suffix), workplace.records()
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    else:
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
     run = workplace.run_dir()
     config = workplace.config(data__records=path, selection__scorer="random")
     select_module.select(config, run)
-    assert run.subset.name == "subset.parquet"
-    kept = [row["id"] for row in pq.read_table(run.subset).to_pylist()]
+    assert [found.name for found in run.selection.glob("subset.*")] == [f"subset{suffix}"]
+    assert not run.exports.exists()
+    if suffix == ".parquet":
+        kept = [row["id"] for row in pq.read_table(run.subset).to_pylist()]
+    else:
+        kept = [json.loads(line)["id"] for line in run.subset.read_text().splitlines()]
     assert kept == [record["id"] for record in before.subset]
-    assert not (run.selection / "subset.json").exists()
 
 
 def test_a_selection_that_fails_leaves_the_finished_one_as_it_is(workplace, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,43 +12,19 @@ import pytest
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
-from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
 from prism_tune.run.folder import RunDir
 from prism_tune.selection import shared_subset
-from prism_tune.selection.select import select
 from prism_tune.selection.shared_subset import export_subset, verify_subset
 
 
-@pytest.fixture(scope="module")
-def run(tiny_llava_dir, drawn_pool, tmp_path_factory):
-    """A finished selection: 14 of 26 records, of which two repeat an id."""
-    root = tmp_path_factory.mktemp("published")
-    shutil.copytree(drawn_pool.parent / "images", root / "images")
-    records = json.loads(drawn_pool.read_text())
-    records[1]["id"] = records[0]["id"]
-    records.append(records[3])  # an exact duplicate is a record of its own
-    (root / "pool.json").write_text(json.dumps(records))
-    config = Config.model_validate(
-        {
-            "name": "published",
-            "output_dir": str(root),
-            "model": {"path": str(tiny_llava_dir)},
-            "data": {
-                "records": str(root / "pool.json"),
-                "image_dir": str(root / "images"),
-                "num_workers": 0,
-            },
-            "selection": {"scorer": "random", "budget": 0.5},
-        }
-    )
-    run = RunDir(root / "published")
-    select(config, run)
-    return run
+@pytest.fixture
+def run(published_run):
+    return published_run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def shared(run):
     path = run.root / "shared.parquet"
     export_subset(run, path)
@@ -148,7 +123,9 @@ def test_hashes_that_agree_in_their_first_half_are_shared_whole(run, tmp_path, m
     assert verify_subset(path, str(run.root.parent / "pool.json"), None).is_identical
 
 
-def test_refusals(run, shared, tmp_path):
+def test_refusals(run, shared, copy, tmp_path):
+    with pytest.raises(UserError, match=r"x\.jsonl: .* \(json\): expected a name in \.json"):
+        verify_subset(shared, copy(), tmp_path / "x.jsonl")
     with pytest.raises(UserError, match="first run `prism-tune select"):
         export_subset(RunDir(tmp_path / "nothing"), tmp_path / "x")
     other = tmp_path / "other.parquet"

@@ -88,9 +88,13 @@ def test_impossible_budgets_are_refused(budget, message):
         num_kept(budget, 10)
 
 
-def test_score_that_is_not_a_number_is_refused():
-    with pytest.raises(UserError, match="u1"):
-        cut([0.0, np.nan], 1)
+@pytest.mark.parametrize(
+    ("keep", "expected"), [("low", [1, 3]), ("high", [3, 4]), ("middle", [1, 3])]
+)
+def test_what_has_no_score_comes_last(keep, expected):
+    scores = [np.nan, 1.0, np.nan, 2.0, 9.0]
+    assert kept(scores, 2, keep=keep) == expected
+    assert kept(scores, 3, keep=keep) == [1, 3, 4]
 
 
 def test_hash_depends_on_the_seed_only_when_given():

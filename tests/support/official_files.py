@@ -114,6 +114,66 @@ def _write_quickstart(folder: Path) -> tuple[Path, list[Prediction]]:
     return folder / "test.json", [Prediction(row["question_id"], "", row["answer"]) for row in rows]
 
 
+def _write_textvqa(folder: Path) -> tuple[Path, list[Prediction]]:
+    records = [
+        {"image_id": f"{n // 2:016x}", "question_id": 34602 + n, "question": f"What is {n}?",
+         "answers": [f"cup {n + 20}"] * 10}
+        for n in range(NUM)
+    ]  # fmt: skip
+    (folder / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": records}))
+    tail = "\nReference OCR token: a, b\nAnswer the question using a single word or phrase."
+    answers = [
+        Prediction(r["image_id"], r["question"] + tail, r["answers"][0].upper()) for r in records
+    ]
+    return folder / "TextVQA_0.5.1_val.json", answers
+
+
+def _write_gqa(folder: Path) -> tuple[Path, list[Prediction]]:
+    entries = {
+        str(201307251 + n): {
+            "question": f"Is it {n}?", "imageId": f"n{n}", "answer": ("yes", "cup")[n % 2],
+            "isBalanced": True,
+            "types": {"structural": ("verify", "query")[n % 2], "semantic": "rel"},
+        }
+        for n in range(NUM)
+    }  # fmt: skip
+    (folder / "testdev_balanced_questions.json").write_text(json.dumps(entries))
+    answers = [Prediction(key, "", f"{e['answer'].title()}.") for key, e in entries.items()]
+    return folder / "testdev_balanced_questions.json", answers
+
+
+def _write_vqav2(folder: Path) -> tuple[Path, list[Prediction]]:
+    questions = [{"question_id": n, "image_id": n, "question": f"What {n}?"} for n in range(NUM)]
+    annotations = [
+        {"question_id": n, "image_id": n, "question_type": "what", "answer_type": "other",
+         "answers": [
+             {"answer": f"cup {n + 20}", "answer_confidence": "yes", "answer_id": k + 1}
+             for k in range(10)
+         ]}
+        for n in range(NUM)
+    ]  # fmt: skip
+    for name, content in (
+        ("OpenEnded_mscoco_val2014_questions", {"questions": questions}),
+        ("mscoco_val2014_annotations", {"annotations": annotations}),
+    ):
+        (folder / f"v2_{name}.json").write_text(json.dumps(content))
+    return folder, [Prediction(n, "", f"cup {n + 20}") for n in range(NUM)]
+
+
+def _write_seed_bench(folder: Path) -> tuple[Path, list[Prediction]]:
+    questions = [
+        {"question_id": str(n), "question": f"Which {n}?", "choice_a": "one", "choice_b": "two",
+         "choice_c": "three", "choice_d": "four", "answer": "ABCD"[n % 4], "data_id": f"{n}",
+         "data_type": ("image", "video")[n % 2], "question_type_id": (1, 10)[n % 2]}
+        for n in range(NUM)
+    ]  # fmt: skip
+    names = {"Scene Understanding": 1, "Action Recognition": 10}
+    content = {"questions": questions, "question_type": names}
+    (folder / "SEED-Bench.json").write_text(json.dumps(content))
+    answers = [Prediction(int(q["question_id"]), "", q["answer"]) for q in questions]
+    return folder / "SEED-Bench.json", answers
+
+
 WRITERS: dict[str, Callable[[Path], tuple[Path, list[Prediction]]]] = {
     "scienceqa": _write_scienceqa,
     "vizwiz": _write_vizwiz,
@@ -123,4 +183,9 @@ WRITERS: dict[str, Callable[[Path], tuple[Path, list[Prediction]]]] = {
     "mme": _write_mme,
     "mmmu": _write_mmmu,
     "quickstart": _write_quickstart,
+    "mmbench_cn": _write_mmbench,
+    "textvqa": _write_textvqa,
+    "gqa": _write_gqa,
+    "vqav2": _write_vqav2,
+    "seed_bench": _write_seed_bench,
 }

@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
+  "-m pip install "*--no-index*) echo "$*" >>"{log}"; exit "${{LAID_OUT_EXIT_CODE:-0}}" ;;
+  *'find_spec("torch")'*) exit "${{HAS_TORCH_EXIT_CODE:-0}}" ;;
   "-m pip install "*) echo "$*" >>"{log}"; exit "${{PIP_EXIT_CODE:-0}}" ;;
   *sysconfig*) echo "{site}" ;;
   *" run "* | *" compare "*)

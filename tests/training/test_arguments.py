@@ -13,12 +13,11 @@ from transformers import TrainingArguments
 
 from prism_tune.errors import ConfigError
 from prism_tune.training.arguments import (
-    WITHOUT_EFFECT,
     compute_dtype,
     deepspeed_options,
-    learning_options,
     training_arguments,
 )
+from prism_tune.training.options import WITHOUT_EFFECT, learning_options
 
 CPU = torch.device("cpu")
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))

@@ -16,9 +16,8 @@ from support.tiny_processors import TINY_PROCESSORS, build_family
 
 from prism_tune.config.sections import TrainingConfig
 from prism_tune.data.collator import Collator
-from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.data.labels import IGNORED_LABEL, select_labelled
 from prism_tune.models.tuning import parameter_part, prepare_tuning, tuned_parts
-from prism_tune.training.trainer import select_labelled
 
 LORA = {"lora": {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0}}
 FAMILIES = sorted(TINY_PROCESSORS)

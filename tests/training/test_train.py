@@ -19,6 +19,7 @@ from prism_tune.models.export import export
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model
 from prism_tune.run.folder import read_json
+from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
 from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
@@ -195,6 +196,19 @@ def test_a_run_that_learns_nothing_is_an_error(make_run):
         train(config, run)
     assert not run.checkpoint.exists()
     assert not (run.training / "stage.json").exists()
+
+
+def test_answers_of_one_word_to_long_questions_are_learnt(make_run, drawn_pool, tmp_path):
+    """Yes or no: of 400 tokens two have a label, and that says nothing of the template."""
+    records = [r for r in json.loads(drawn_pool.read_text()) if "image" in r][:4]
+    for number, record in enumerate(records):
+        record["conversations"][0]["value"] = "<image>\n" + "is it a square? " * 80
+        record["conversations"][1]["value"] = ["yes", "no"][number % 2]
+    (tmp_path / "short.json").write_text(json.dumps(records))
+    config, run = make_run(file=tmp_path / "short.json", hf={"max_steps": 3})
+    config = config.model_copy(update={"data": config.data.model_copy(update={"max_length": 2048})})
+    train(config, run)
+    assert Stage(run.training).require("train")["outputs"]["num_records"] == 4
 
 
 def test_a_nan_stops_the_run_with_one_clear_line(make_run):

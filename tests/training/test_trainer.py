@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from prism_tune.config.sections import ModelConfig
+from prism_tune.data.labels import select_labelled
 from prism_tune.models.load import load_model
-from prism_tune.training.trainer import TuningTrainer, select_labelled
+from prism_tune.training.loss_watch import LossWatch
+from prism_tune.training.trainer import TuningTrainer
 
 pytestmark = pytest.mark.slow  # seconds each
 
@@ -71,20 +73,14 @@ def test_training_computes_logits_only_at_labels(make_run, monkeypatch):
 def test_a_constant_loss_is_pointed_out_once(caplog):
     caplog.set_level(logging.WARNING, logger="prism_tune")
 
-    class Watched:
-        _recent_losses: list[float] = []  # noqa: RUF012
-
-        class state:  # noqa: N801
-            global_step = 20
-
-    watched = Watched()
+    watch = LossWatch()
     for loss in [2.0, *[1.5] * 19]:
-        TuningTrainer._watch(watched, loss)
+        watch.add(20, loss)
     assert not caplog.messages
-    TuningTrainer._watch(watched, 1.5)
+    watch.add(21, 1.5)
     assert len(caplog.messages) == 1
     assert "the loss has been exactly 1.5 for 20 log lines: nothing is learnt" in caplog.text
-    TuningTrainer._watch(watched, 1.5)
+    watch.add(22, 1.5)
     assert len(caplog.messages) == 1
 
 
@@ -180,7 +176,7 @@ def test_losses_are_those_of_plain_transformers_on_the_same_batches(make_run):
     plain = Trainer(
         model=prepare_tuning(base, config.training, weights_dtype=torch.float32),
         args=training_arguments(config, run, device=cpu, dtype=torch.float32),
-        train_dataset=build_examples(config, run, processor)[0],
+        train_dataset=build_examples(config, run, processor).trained,
         data_collator=Collator(processor),
     )
     plain.train()

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks import (
+    gqa,
+    llava_bench,
     mmbench,
+    mmbench_cn,
     mme,
     mmmu,
     mmvet,
     pope,
     quickstart,
     scienceqa,
+    seed_bench,
+    textvqa,
     vizwiz,
+    vqav2,
 )
 
-BENCHMARKS: dict[str, Benchmark] = {
-    module.BENCHMARK.name: module.BENCHMARK
-    for module in (scienceqa, vizwiz, pope, mmvet, mmbench, mme, mmmu, quickstart)
-}
+_MODULES = (
+    *(scienceqa, vizwiz, pope, mmvet, mmbench, mmbench_cn, mme, mmmu),
+    *(textvqa, gqa, vqav2, seed_bench, llava_bench, quickstart),
+)
+
+BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

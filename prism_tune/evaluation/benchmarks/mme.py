@@ -8,7 +8,10 @@ Ids: LLaVA's "category/[images/]file" repeats within an image, so answers are jo
     file name without suffix, and prompt. Seven questions have two spaces before "Please" and one
     lacks its "?": prompts are compared without suffixes, white space and final "?".
 Prompt: the question without " Please answer yes or no." +
-    "\nAnswer the question using a single word or phrase."; both profiles.
+    "\nAnswer the question using a single word or phrase."; both profiles. lmms_eval keeps the
+    space that is left in the seven questions with two of them.
+Predictions: LLaVA's answer jsonl; or a folder of `<category>.txt` (file, question, reference,
+    answer), which is scored with the annotations, or without any from its own references.
 Decoding: greedy; 128 new tokens (lmms_eval: 16).
 Parsing: llava15 (`calculation.py`): lower case; exactly yes or no, else "yes" within the first 4
     characters, else "no" within them ("not ", "none" and "know" are no), else neither. Nothing is
@@ -18,7 +21,8 @@ Metric: per category 100 x (questions right / questions + images with both right
     most 200; `perception` (at most 2,000) and `cognition` (800) are sums over their categories.
 Missing answers: wrong.
 Deviations: the official script pairs adjacent lines of its result files; here the two questions
-    of one image are paired by name, so the order of answers does not matter.
+    of one image are paired by name, so the order of answers does not matter. A result folder
+    without annotations is read as the official script does.
 """
 
 from __future__ import annotations
@@ -27,43 +31,25 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import find_parquet, parquet_image, read_parquet
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.config.sections import Profile
+from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.benchmarks.mme_files import (
+    COGNITION,
+    LINE,
+    OFFICIAL_SUFFIX,
+    PERCEPTION,
+    SUFFIX,
+    load_questions,
+    own_questions,
+    read_answers,
+)
 from prism_tune.evaluation.metrics import mean
-from prism_tune.evaluation.predictions import Joined, join_predictions, read_predictions
+from prism_tune.evaluation.predictions import Joined, join_predictions
 from prism_tune.run.folder import write_atomic
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
-SUFFIX = "\nAnswer the question using a single word or phrase."
-OFFICIAL_SUFFIX = " Please answer yes or no."
-PERCEPTION = (
-    "existence", "count", "position", "color", "posters",
-    "celebrity", "scene", "landmark", "artwork", "OCR",
-)  # fmt: skip
-COGNITION = (
-    "commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning",
-)  # fmt: skip
 _NUM_QUESTIONS = 2374
-_IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 _WINDOW = 4
-
-
-def load_questions(path: Path, profile: Profile) -> list[Question]:
-    """Questions from the release folder (with or without `questions_answers_YN/`) or parquet.
-
-    Raises:
-        UserError: no category folder, or a line that is not a question, a tab, and Yes or No.
-    """
-    if not path.is_dir() and path.suffix != ".parquet":
-        raise UserError(f"{path}: expected MME's release folder, with one folder per category")
-    categories = [c for c in (*PERCEPTION, *COGNITION) if (path / c).is_dir()]
-    if not categories:
-        return _load_parquet(path)
-    questions = [q for category in categories for q in _read_category(path / category)]
-    if not questions:
-        raise UserError(f"{path}: category folders, but no <category>/[questions_answers_YN/]*.txt")
-    return questions
 
 
 def parse_answer_llava15(text: str) -> str:
@@ -95,7 +81,9 @@ def fold_prompt(prompt: str) -> str:
 
 
 def question_key(question: Question) -> str:
-    """Category, file and folded prompt."""
+    """Category, file and folded prompt; of a result folder's own question its line."""
+    if LINE in question.metadata:
+        return f"{question.question_id}, line {question.metadata[LINE]}"
     return _make_key(str(question.question_id), question.text)
 
 
@@ -104,11 +92,19 @@ def prediction_key(prediction: Prediction) -> str:
     return _make_key(str(prediction.question_id), prediction.prompt)
 
 
+def _join(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Joined:
+    """A result folder's answers belong to its own questions by their line."""
+    if any(LINE in question.metadata for question in questions):
+        key = lambda p: f"{p.question_id}, line {p.metadata[LINE]}"  # noqa: E731
+        return join_predictions(questions, predictions, question_key, key)
+    return join_predictions(questions, predictions, question_key, prediction_key)
+
+
 def score_answers(
     questions: Sequence[Question], predictions: Sequence[Prediction], profile: Profile
 ) -> BenchmarkResult:
     """Category scores and their two sums. Raises UserError when nothing can be joined."""
-    joined = join_predictions(questions, predictions, question_key, prediction_key)
+    joined = _join(questions, predictions)
     parse = PARSERS[profile]
     credits = {}
     for question in questions:
@@ -132,7 +128,7 @@ def write_submission(
     The layout MME's `calculation.py` reads: the two questions of an image on adjacent lines. Tabs
     and line breaks inside an answer become spaces; a missing answer is an empty field.
     """
-    joined = join_predictions(questions, predictions, question_key, prediction_key)
+    joined = _join(questions, predictions)
     lines: dict[str, list[str]] = defaultdict(list)
     for pair in _pair_questions(questions).values():
         for question in pair:
@@ -160,7 +156,9 @@ def _score_categories(
 def _pair_questions(questions: Sequence[Question]) -> dict[str, list[Question]]:
     pairs: dict[str, list[Question]] = defaultdict(list)
     for question in questions:
-        pairs[_image_key(str(question.question_id))].append(question)
+        line = question.metadata.get(LINE)
+        adjacent = None if line is None else f"{question.category}, pair {line // 2 + 1}"
+        pairs[adjacent or _image_key(str(question.question_id))].append(question)
     return pairs
 
 
@@ -193,81 +191,12 @@ def _format_line(question: Question, joined: Joined) -> str:
     return f"{name}\t{question.metadata['question']}\t{reference}\t{answer}\n"
 
 
-def _read_category(folder: Path) -> list[Question]:
-    texts = folder / "questions_answers_YN"
-    images = folder / "images" if texts.is_dir() else folder
-    texts = texts if texts.is_dir() else folder
-    questions = []
-    for file in sorted(texts.rglob("*.txt")):
-        image = f"{folder.name}/{_find_image(images, file.stem).relative_to(folder)}"
-        for number, line in enumerate(_read_lines(file), 1):
-            if line.strip():
-                where = f"{file}, line {number}"
-                question, answer = _split_line(line, where)
-                questions.append(_make_question(image, question, answer, image, where))
-    return questions
-
-
-def _read_lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: expected UTF-8 text: {error}") from error
-
-
-def _find_image(folder: Path, stem: str) -> Path:
-    """The image of a text file; its official name where the images were not copied along."""
-    candidates = [folder / f"{stem}{suffix}" for suffix in _IMAGE_SUFFIXES]
-    return next((path for path in candidates if path.exists()), candidates[0])
-
-
-def _split_line(line: str, where: str) -> tuple[str, str]:
-    question, tab, answer = line.strip().partition("\t")
-    if not tab:
-        raise UserError(f"{where}: expected a question, a tab, and Yes or No; found {line!r}")
-    return question, answer
-
-
-def _make_question(
-    question_id: str, question: str, answer: str, image: str, where: str
-) -> Question:
-    if answer.strip().lower() not in ("yes", "no"):
-        raise UserError(f"{where}: expected Yes or No after the question, found {answer!r}")
-    return Question(
-        question_id=question_id,
-        text=question.replace(OFFICIAL_SUFFIX, "").strip() + SUFFIX,
-        images=(image,),
-        reference=answer.strip().lower(),
-        category=question_id.partition("/")[0],
-        metadata={"question": question},
-    )
-
-
-def _load_parquet(path: Path) -> list[Question]:
-    files = find_parquet(path)
-    if not files:
-        raise UserError(
-            f"{path}: none of MME's category folders ({', '.join(PERCEPTION[:3])}, ...) and no "
-            "parquet file; expected the release folder or the hub's files"
-        )
-    return [
-        _make_question(
-            row["question_id"],
-            row["question"],
-            row["answer"],
-            parquet_image(file, index, "image"),
-            f"{file}, row {index}",
-        )
-        for file in files
-        for index, row in enumerate(read_parquet(file, ("question_id", "question", "answer")))
-    ]
-
-
 BENCHMARK = Benchmark(
     name="mme",
     load_questions=load_questions,
-    read_predictions=read_predictions,
+    read_predictions=read_answers,
     score=score_answers,
     max_new_tokens={"llava15": 128, "lmms_eval": 16},
     write_submission=write_submission,
+    own_questions=own_questions,
 )

@@ -10,22 +10,22 @@ Predictions: LLaVA's answer jsonl; one JSON {id: response}; or the official fold
 Prompt: llava15: question + "\n" + lines "(A) text" + "\n\n" + INSTRUCTION_CHOICE, or question +
     "\n" + INSTRUCTION_OPEN; "<image 1>" stays in the text, and only image_1 is shown, even where
     options hold images (the official code answers those at random). lmms_eval: options "A. text",
-    a blank line before either instruction, all images.
-Decoding: greedy, 128 new tokens (lmms_eval: 16). The official run used 5 beams, sampling, and an
+    a blank line before either instruction, the images that the text names.
+Decoding: greedy, 128 new tokens. The official run used 5 beams, sampling, and an
     unpadded image; it cannot be reproduced.
 Parsing: `mmmu_answers.py`. Where the options are known (parquet, or the official folder) a letter
     is parsed from the response, and an answer without one is drawn at random; where they are not
     (`answer_dict_val.json` with a JSON or jsonl of answers) the response itself is
     compared, as `main_eval_only.py` does.
 Metric: accuracy over all questions, 6 domains and 30 subjects, as the official script prints it:
-    a fraction rounded to 3 decimals. `accuracy_expected`, the headline, owes nothing to a draw: an
-    answer without a letter has the credit of its expectation, 1 / options. `accuracy`, domains and
-    subjects are the official ones, by the official module's own draw (one generator, seed 42, in
-    the order of the official files), whatever the order of the answers. A question's credit is the
-    expected one.
+    a fraction rounded to 3 decimals (lmms_eval: 5). `accuracy_expected`, the headline, owes nothing
+    to a draw: an answer without a letter has the credit of its expectation, 1 / options.
+    `accuracy`, domains and subjects are the official ones, by the official module's own draw (one
+    generator, seed 42, in the order of the official files), whatever the order of the answers. A
+    question's credit is the expected one.
 Missing answers: wrong (the official scripts leave them out).
-Deviations: lmms-eval's letter test finds the A of "NASA ", and passes a list of answers on as a
-    string; the latter is mended here.
+lmms_eval: its letter test finds the A of "NASA ", and it takes the text of a list of answers for
+    an answer, so that three open questions are never right.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     find_parquet,
     parquet_image,
+    read_json_file,
     read_parquet,
     require_keys,
+    to_letter,
+    to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks.mmmu_answers import (
@@ -54,7 +57,6 @@ from prism_tune.evaluation.benchmarks.mmmu_answers import (
 )
 from prism_tune.evaluation.metrics import group_credits, mean
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
-from prism_tune.run.folder import read_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 INSTRUCTION_CHOICE = "Answer with the option's letter from the given choices directly."
@@ -72,6 +74,7 @@ DOMAINS = {
 _NUM_QUESTIONS = 900
 _NUM_IMAGES = 7
 _CHOICE = "multiple-choice"
+_DECIMALS: Mapping[Profile, int] = {"llava15": 3, "lmms_eval": 5}
 _PARSERS = {"llava15": parse_choice, "lmms_eval": parse_choice_lmms_eval}
 
 
@@ -97,7 +100,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     if files:
         return [question for file in files for question in _load_parquet(file, profile)]
     file = path / "answer_dict_val.json" if path.is_dir() else path
-    answers = read_json(file)
+    answers = read_json_file(file)
     if not isinstance(answers, dict):
         raise UserError(f"{file}: expected {{id: {{question_type, ground_truth}}}}")
     return [_from_answer_dict(str(key), entry, file) for key, entry in answers.items()]
@@ -114,15 +117,7 @@ def read_answers(path: Path) -> list[Prediction]:
         if not files:
             raise UserError(f"{path}: no <Subject>/output.json in it")
         return [answer for file in files for answer in _read_output(file)]
-    if path.suffix == ".jsonl":
-        return read_predictions(path)
-    answers = read_json(path)
-    if not isinstance(answers, dict):
-        raise UserError(f"{path}: expected one JSON object {{id: response}}")
-    wrong = [key for key, response in answers.items() if not isinstance(response, str)]
-    if wrong:
-        raise UserError(f"{path}: {wrong[0]}: expected a response as text")
-    return [Prediction(key, "", response) for key, response in answers.items()]
+    return _read_output(path) if path.name == "output.json" else read_predictions(path)
 
 
 def score_answers(
@@ -148,10 +143,11 @@ def score_answers(
         )
     if any(verdict.compared for verdict in verdicts.values()):
         notes.append("options unknown: multiple-choice answers are compared as they stand")
+    decimals = _DECIMALS[profile]
     metrics = {
-        "accuracy_expected": _round(expected.values()),
-        "accuracy": _round(official.values()),
-        **_group_metrics(official),
+        "accuracy_expected": round(mean(expected.values()), decimals),
+        "accuracy": round(mean(official.values()), decimals),
+        **_group_metrics(official, decimals),
     }
     groups = {"accuracy_expected": ""}
     return joined.make_result("mmmu", profile, metrics, expected, notes, scale=1, groups=groups)
@@ -178,30 +174,35 @@ def _list_golds(reference: str | Sequence[str]) -> list[str]:
     return [reference] if isinstance(reference, str) else list(reference)
 
 
-def _group_metrics(credits: Mapping[str, float]) -> dict[str, float]:
+def _group_metrics(credits: Mapping[str, float], decimals: int) -> dict[str, float]:
     by_subject = group_credits(credits, {key: find_subject(key) for key in credits})
     metrics = {}
     for domain, members in DOMAINS.items():
         listed = [credit for subject in members.split() for credit in by_subject.get(subject, ())]
         if listed:
-            metrics[domain] = _round(listed)
-    return {**metrics, **{subject: _round(by_subject[subject]) for subject in sorted(by_subject)}}
-
-
-def _round(credits: Any) -> float:
-    return round(mean(credits), 3)
+            metrics[domain] = round(mean(listed), decimals)
+    subjects = {name: round(mean(by_subject[name]), decimals) for name in sorted(by_subject)}
+    return {**metrics, **subjects}
 
 
 def _from_answer_dict(question_id: str, entry: Any, file: Path) -> Question:
-    require_keys(entry, ("question_type", "ground_truth"), f"{file}, {question_id}")
+    where = f"{file}, {question_id}"
+    require_keys(entry, ("question_type", "ground_truth"), where)
+    gold, is_choice = entry["ground_truth"], entry["question_type"] == _CHOICE
+    golds = [to_text(g, f"{where}: ground_truth") for g in (gold if _is_list(gold) else [gold])]
+    golds = [text.strip().upper() if is_choice else text for text in golds]
     return Question(
         question_id=question_id,
         text="",
         images=(),
-        reference=entry["ground_truth"],
+        reference=golds if _is_list(gold) else golds[0],
         category=find_subject(question_id),
         metadata={"question": "", "question_type": entry["question_type"]},
     )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _load_parquet(file: Path, profile: Profile) -> list[Question]:
@@ -213,45 +214,61 @@ def _load_parquet(file: Path, profile: Profile) -> list[Question]:
 
 
 def _make_question(row: Mapping[str, Any], file: Path, index: int, profile: Profile) -> Question:
-    texts = _literal_list(row["options"], f"{file}, row {index}, options")
-    options = {chr(ord("A") + n): str(text) for n, text in enumerate(texts)}
-    answer: Any = row["answer"]
+    where = f"{file}, row {index}"
     is_choice = row["question_type"] == _CHOICE
-    if not is_choice and answer.startswith("["):
-        answer = [str(a) for a in _literal_list(answer, f"{file}, row {index}, answer")]
-    text = _make_prompt(row["question"], options if is_choice else {}, profile)
-    shown = range(1, _NUM_IMAGES + 1) if profile == "lmms_eval" else (1,)
+    texts = _literal_list(row["options"], f"{where}, options") if is_choice else []
+    options = {chr(ord("A") + n): str(text) for n, text in enumerate(texts)}
+    question = to_text(row["question"], f"{where}: question")
+    text = _make_prompt(question, options if is_choice else None, profile)
+    lmms_eval = profile == "lmms_eval"
     return Question(
         question_id=row["id"],
         text=text,
         images=tuple(
             parquet_image(file, index, f"image_{n}")
-            for n in shown
-            if n == 1 or f"<image {n}>" in text
+            for n in (range(1, _NUM_IMAGES + 1) if lmms_eval else (1,))
+            if not lmms_eval or f"<image {n}>" in text
         ),
-        reference=answer,
+        reference=_read_gold(row["answer"], options, f"{where}, answer", profile),
         category=find_subject(row["id"]),
         metadata={
-            "question": row["question"],
+            "question": question,
             "question_type": row["question_type"],
-            "options": options if is_choice else {},
+            "options": options,
         },
     )
 
 
-def _make_prompt(question: str, options: Mapping[str, str], profile: Profile) -> str:
+def _read_gold(
+    answer: Any, options: Mapping[str, str], where: str, profile: Profile
+) -> str | list[str]:
+    """The reference: a letter, a text, or a list of these. lmms-eval takes a list for a text."""
+    listed = answer if _is_list(answer) else [to_text(answer, where)]
+    if not _is_list(answer) and listed[0].startswith("[") and profile != "lmms_eval":
+        listed = _literal_list(listed[0], where)
+    if options and not str(listed[0]).startswith("["):
+        return [to_letter(text, options, where) for text in listed]
+    golds = [to_text(text, where) for text in listed]
+    return golds if len(golds) > 1 else golds[0]
+
+
+def _make_prompt(question: str, options: Mapping[str, str] | None, profile: Profile) -> str:
+    """`options` is None where the question is open."""
     style = "{}. {}" if profile == "lmms_eval" else "({}) {}"
-    lines = [style.format(letter, text) for letter, text in options.items()]
-    if lines:
+    if options is not None:
+        lines = [style.format(letter, text) for letter, text in options.items()]
         return "\n".join([question, *lines, "", INSTRUCTION_CHOICE])
     gap = "\n\n" if profile == "lmms_eval" else "\n"
     return question + gap + INSTRUCTION_OPEN
 
 
-def _literal_list(text: str, where: str) -> list[Any]:
+def _literal_list(text: Any, where: str) -> list[Any]:
+    """A list, or the text of one, as the hub has it."""
+    if _is_list(text):
+        return list(text)
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, TypeError) as error:
         raise UserError(f"{where}: expected a Python list as text, found {text!r}") from error
     if not isinstance(value, list):
         raise UserError(f"{where}: expected a Python list as text, found {text!r}")
@@ -259,18 +276,17 @@ def _literal_list(text: str, where: str) -> list[Any]:
 
 
 def _read_output(file: Path) -> list[Prediction]:
-    records = read_json(file)
+    records = read_json_file(file)
     if not isinstance(records, list):
         raise UserError(f"{file}: expected a list of {{id, response, ...}}")
     predictions = []
     for number, record in enumerate(records):
         require_keys(record, ("id", "response"), f"{file}, record {number}")
-        if not isinstance(record["response"], str):
-            raise UserError(f"{file}, record {number}: response: expected text")
-        options = record.get("index2ans") or {}
-        predictions.append(
-            Prediction(record["id"], "", record["response"], metadata={"index2ans": options})
-        )
+        where = f"{file}, record {number}"
+        listed = record.get("index2ans") or {}
+        options = {letter: to_text(text, f"{where}: index2ans") for letter, text in listed.items()}
+        response = to_text(record["response"], f"{where}: response")
+        predictions.append(Prediction(record["id"], "", response, metadata={"index2ans": options}))
     return predictions
 
 
@@ -279,5 +295,5 @@ BENCHMARK = Benchmark(
     load_questions=load_questions,
     read_predictions=read_answers,
     score=score_answers,
-    max_new_tokens={"llava15": 128, "lmms_eval": 16},
+    max_new_tokens={"llava15": 128, "lmms_eval": 128},
 )

@@ -40,7 +40,7 @@ def parse_choice_lmms_eval(response: str, options: Mapping[str, str]) -> str | N
     Among several such letters it still looks for the last one between spaces, so that the first
     option wins where none stands alone.
     """
-    padded = _pad(response)
+    padded = _pad(response.strip())
     bracketed = _last_found(options, padded, "({})".format)
     if bracketed:
         return bracketed

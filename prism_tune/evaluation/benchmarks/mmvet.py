@@ -30,8 +30,10 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     find_parquet,
     parquet_image,
+    read_json_file,
     read_parquet,
     require_keys,
+    to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks.grades import Grades, is_grades, parse_grades
@@ -43,8 +45,9 @@ from prism_tune.evaluation.predictions import (
     join_predictions,
     name_keys,
     read_predictions,
+    read_whole,
 )
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import write_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -68,7 +71,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     if parquet:
         return [question for file in parquet for question in _load_parquet(file, profile)]
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    contents = {file: read_json(file) for file in files}
+    contents = {file: read_json_file(file) for file in files}
     grade_files = [file for file, content in contents.items() if is_grades(content)]
     question_files = [file for file, content in contents.items() if _is_questions(content)]
     if len(grade_files) > 1 or len(question_files) > 1:
@@ -92,15 +95,20 @@ def read_answers(path: Path) -> list[Prediction]:
     Raises:
         UserError: none of these.
     """
-    if path.suffix != ".json":
-        return read_predictions(path)
-    content = read_json(path)
+    content: Any = read_whole(path) if path.suffix == ".json" else None
     if is_grades(content):
         parse_grades(content, path)
         return [Prediction(key, "", "", metadata={_GRADE: e}) for key, e in content.items()]
-    if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
-        raise UserError(f"{path}: expected {{id: answer}} or a grade file")
-    return [Prediction(key, "", text) for key, text in content.items()]
+    return read_predictions(path)
+
+
+def own_questions(predictions: Sequence[Prediction]) -> list[Question]:
+    """The graded questions of a grade file: their ids alone, without capabilities."""
+    return [
+        _make_question(str(answer.question_id), None, answer.metadata[_GRADE], "llava15")
+        for answer in predictions
+        if answer.metadata.get(_GRADE)
+    ]
 
 
 def score_answers(
@@ -218,9 +226,9 @@ def _make_question(key: str, entry: Any, grade: Any, profile: Profile) -> Questi
     require_keys(entry, ("imagename", "question", "answer", "capability"), f"mm-vet.json, {key}")
     return Question(
         question_id=key,
-        text=_make_prompt(entry["question"], profile),
+        text=_make_prompt(to_text(entry["question"], f"mm-vet.json, {key}: question"), profile),
         images=(entry["imagename"],),
-        reference=entry["answer"],
+        reference=to_text(entry["answer"], f"mm-vet.json, {key}: answer"),
         metadata={
             "question": entry["question"],
             "capabilities": tuple(c for c in CAPABILITIES if c in entry["capability"]),
@@ -255,4 +263,5 @@ BENCHMARK = Benchmark(
     score=score_answers,
     max_new_tokens={"llava15": 1024, "lmms_eval": 1024},
     write_submission=write_submission,
+    own_questions=own_questions,
 )

@@ -9,6 +9,8 @@ Versions: LLaVA pins commit e3e39262 with 2,910 random rows (8,910 in all); sinc
 Ids: POPE's repeat per split, so questions carry LLaVA's global ids: the official one in
     adversarial, plus 10,000,000 in random and 20,000,000 in popular. The join is verified: an
     answer's prompt must contain the question.
+Predictions: LLaVA's answer jsonl; POPE's own {question, answer} lines, a file a split (or a folder
+    of them, or one file of several splits), joined by their place, which their questions verify.
 Prompt: question + "\nAnswer the question using a single word or phrase."; both profiles.
 Decoding: greedy, 128 new tokens.
 Parsing: llava15 (LLaVA `eval_pope.py`): text before the first "."; "," deleted; split at single
@@ -32,12 +34,16 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     find_parquet,
     parquet_image,
-    read_json_lines,
+    read_objects,
     read_parquet,
     require_files,
     require_keys,
+    to_number,
+    to_text,
+    to_yes_no,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.pope_answers import find_places, read_answers
 from prism_tune.evaluation.metrics import (
     Outcome,
     YesNoCounts,
@@ -51,7 +57,6 @@ from prism_tune.evaluation.predictions import (
     find_foreign_prompts,
     id_key,
     join_predictions,
-    read_predictions,
 )
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
@@ -61,7 +66,7 @@ _NUM_ROWS_PINNED = {"random": 2910, "popular": 3000, "adversarial": 3000}
 
 
 def load_questions(path: Path, profile: Profile) -> list[Question]:
-    """Questions of the three splits from the official folder, or from the hub's parquet.
+    """Questions of the three splits from the official folder, of one from its file, or parquet.
 
     Raises:
         UserError: a file or key is missing, or a label is neither yes nor no.
@@ -69,10 +74,11 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     names = [f"coco_pope_{split}.json" for split in ID_OFFSETS]
     if not any((path / name).exists() for name in names) and find_parquet(path):
         return _load_parquet(path)
-    files = require_files(path, names, "POPE's three official files")
+    alone = [split for split in ID_OFFSETS if path.is_file() and split in path.name]
+    files = [path] if alone else require_files(path, names, "POPE's three official files")
     questions = []
-    for split, file in zip(ID_OFFSETS, files, strict=True):
-        for where, record in read_json_lines(file):
+    for split, file in zip(alone or ID_OFFSETS, files, strict=True):
+        for where, record in read_objects(file):
             require_keys(record, ("question_id", "image", "text", "label"), where)
             questions.append(_make_question(split, record["image"], record, where))
     return questions
@@ -103,7 +109,7 @@ def score_answers(
     Raises:
         UserError: an answer's prompt is about another question than the id it carries.
     """
-    joined = join_predictions(questions, predictions)
+    joined = join_predictions(questions, find_places(questions, predictions))
     _verify_prompts(questions, joined)
     parse = PARSERS[profile]
     texts = {id_key(question): joined.text(id_key(question)) for question in questions}
@@ -204,24 +210,23 @@ def _load_parquet(path: Path) -> list[Question]:
 
 
 def _make_question(split: str, image: str, record: Mapping[str, Any], where: str) -> Question:
-    if record["label"] not in ("yes", "no"):
-        raise UserError(f"{where}: label: expected yes or no, found {record['label']!r}")
     if split not in ID_OFFSETS:
         raise UserError(f"{where}: split {split!r}; expected one of {', '.join(ID_OFFSETS)}")
+    text = to_text(record["text"], f"{where}: text")
     return Question(
-        question_id=ID_OFFSETS[split] + int(record["question_id"]),
-        text=record["text"] + SUFFIX,
+        question_id=ID_OFFSETS[split] + to_number(record["question_id"], f"{where}: question_id"),
+        text=text + SUFFIX,
         images=(image,),
-        reference=record["label"],
+        reference=to_yes_no(record["label"], f"{where}: label"),
         category=split,
-        metadata={"question": record["text"]},
+        metadata={"question": text},
     )
 
 
 BENCHMARK = Benchmark(
     name="pope",
     load_questions=load_questions,
-    read_predictions=read_predictions,
+    read_predictions=read_answers,
     score=score_answers,
     max_new_tokens={"llava15": 128, "lmms_eval": 128},
 )

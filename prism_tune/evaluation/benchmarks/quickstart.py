@@ -15,12 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import require_keys
+from prism_tune.evaluation.annotations import read_objects, require_keys, to_text
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
-from prism_tune.run.folder import read_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 _KEYS = ("question_id", "image", "text", "answer", "category")
@@ -33,18 +31,15 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
         UserError: not a list of objects with the five keys.
     """
     file = path / "test.json" if path.is_dir() else path
-    records = read_json(file)
-    if not isinstance(records, list) or not records:
-        raise UserError(f"{file}: expected a list of questions with {', '.join(_KEYS)}")
     questions = []
-    for number, record in enumerate(records):
-        require_keys(record, _KEYS, f"{file}, question {number}")
+    for where, record in read_objects(file):
+        require_keys(record, _KEYS, where)
         questions.append(
             Question(
                 question_id=record["question_id"],
-                text=record["text"],
+                text=to_text(record["text"], f"{where}: text"),
                 images=(record["image"],),
-                reference=record["answer"],
+                reference=to_text(record["answer"], f"{where}: answer"),
                 category=record["category"],
                 metadata={"question": record["text"]},
             )

@@ -12,7 +12,9 @@ Decoding: greedy; 1,024 new tokens (lmms_eval: 16).
 Parsing: llava15 (LLaVA `eval_science_qa.py`): exactly a letter A-E; else a letter followed by
     ". "; else exactly one "The answer is X." (X any capital, "." any character); else failed.
     Nothing is stripped, case matters: "A) x", "(A)" and "b" fail. A letter beyond the choices is
-    wrong. lmms_eval: exactly the right letter in any case; else a capital followed by ".".
+    wrong. lmms_eval: stripped; exactly the right letter in any case; else a capital followed by
+    ".".
+Predictions: LLaVA's answer jsonl, or the `_result.json` or `_output.json` of its script.
 Metric: `accuracy` over all questions, `accuracy_image` over those with an image, and by subject,
     in percent.
 Missing answers: wrong in both.
@@ -31,14 +33,21 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     find_parquet,
     parquet_image,
+    read_json_file,
     read_parquet,
     require_files,
     require_keys,
+    to_number,
+    to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.metrics import group_credits, percent
-from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
-from prism_tune.run.folder import read_json
+from prism_tune.evaluation.predictions import (
+    id_key,
+    join_predictions,
+    read_predictions,
+    read_whole,
+)
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 SUFFIX = "\nAnswer with the option's letter from the given choices directly."
@@ -58,7 +67,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
         return _load_parquet(path)
     names = ("problems.json", "pid_splits.json")
     problems_file, splits_file = require_files(path, names, "ScienceQA's two official files")
-    problems, splits = read_json(problems_file), read_json(splits_file)
+    problems, splits = read_json_file(problems_file), read_json_file(splits_file)
     require_keys(splits, ("test",), str(splits_file))
     questions = []
     for pid in splits["test"]:
@@ -68,6 +77,29 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
         image = f"{pid}/{problem['image']}" if problem["image"] else None
         questions.append(_make_question(pid, problem, image, f"{problems_file}, problem {pid}"))
     return questions
+
+
+def read_answers(path: Path) -> list[Prediction]:
+    """LLaVA's answer jsonl, or the `_result.json` or `_output.json` that its script writes.
+
+    Raises:
+        UserError: none of these.
+    """
+    content = read_whole(path) if path.suffix == ".json" else None
+    if isinstance(content, dict) and isinstance(content.get("outputs"), dict):
+        return [
+            Prediction(pid, "", to_text(text, f"{path}, outputs, {pid}"))
+            for pid, text in content["outputs"].items()
+        ]
+    if isinstance(content, dict) and {"correct", "incorrect"} <= content.keys():
+        analyses = [entry for kind in ("correct", "incorrect") for entry in content[kind]]
+        for number, entry in enumerate(analyses):
+            require_keys(entry, ("question_id", "pred"), f"{path}, analysis {number}")
+        return [
+            Prediction(e["question_id"], "", to_text(e["pred"], f"{path}, {e['question_id']}"))
+            for e in analyses
+        ]
+    return read_predictions(path)
 
 
 def parse_answer_llava15(text: str) -> str | None:
@@ -81,7 +113,8 @@ def parse_answer_llava15(text: str) -> str | None:
 
 
 def parse_answer_lmms_eval(text: str) -> str | None:
-    """lmms-eval's rule: a letter in any case, or a capital followed by a period."""
+    """lmms-eval's rule: stripped, a letter in any case, or a capital followed by a period."""
+    text = text.strip()
     if len(text) == 1 and text.upper() in LETTERS:
         return text.upper()
     return text[0] if len(text) >= 2 and text[0].isupper() and text[1] == "." else None
@@ -138,27 +171,29 @@ def _load_parquet(path: Path) -> list[Question]:
 
 
 def _make_question(pid: str, problem: Mapping[str, Any], image: str | None, where: str) -> Question:
-    choices, answer = problem["choices"], problem["answer"]
+    choices = [to_text(choice, f"{where}: choices") for choice in problem["choices"]]
+    answer = to_number(problem["answer"], f"{where}: answer")
     if len(choices) > len(LETTERS):
         raise UserError(f"{where}: {len(choices)} choices; expected at most {len(LETTERS)}")
-    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+    if not 0 <= answer < len(choices):
         raise UserError(f"{where}: answer: expected the index of a choice, found {answer!r}")
+    question = to_text(problem["question"], f"{where}: question")
     context = f"Context: {problem['hint']}\n" if problem["hint"] else ""
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     return Question(
         question_id=pid,
-        text=context + "\n".join([problem["question"], *lines]) + SUFFIX,
+        text=context + "\n".join([question, *lines]) + SUFFIX,
         images=(image,) if image else (),
         reference=LETTERS[answer],
-        category=str(problem.get("subject", "")).replace(" ", "_"),
-        metadata={"question": problem["question"]},
+        category=str(problem.get("subject") or "").replace(" ", "_"),
+        metadata={"question": question},
     )
 
 
 BENCHMARK = Benchmark(
     name="scienceqa",
     load_questions=load_questions,
-    read_predictions=read_predictions,
+    read_predictions=read_answers,
     score=score_answers,
     max_new_tokens={"llava15": 1024, "lmms_eval": 16},
 )

@@ -6,6 +6,8 @@ Source: vizwiz.org, Annotations.zip: `val.json` (4,319; scored here) and `test.j
 Schema: list of {image, question, answers: 10 x {answer, answer_confidence}, answer_type,
     answerable}; LLaVA's: {question_id (row), image, text, category}.
 Ids: the row, as LLaVA numbers them; an answer may also name the image, with or without ".jpg".
+Predictions: LLaVA's answer jsonl, or an upload list of {image, answer} (its answers are normalised
+    already, so that `accuracy` of it is LLaVA's route).
 Prompt: question.capitalize() (which lower-cases the rest) +
     "\nWhen the provided information is insufficient, respond with 'Unanswerable'." +
     "\nAnswer the question using a single word or phrase."; both profiles.
@@ -31,13 +33,19 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     find_parquet,
     parquet_image,
-    read_json_lines,
+    read_objects,
     read_parquet,
     require_keys,
+    to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
-from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c, normalize_vizwiz
-from prism_tune.evaluation.metrics import group_credits, mean, percent
+from prism_tune.evaluation.benchmarks.vqa_text import (
+    credit_m4c_both,
+    match_answer,
+    normalize_m4c,
+    normalize_vizwiz,
+)
+from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     Joined,
     find_foreign_prompts,
@@ -46,7 +54,7 @@ from prism_tune.evaluation.predictions import (
     name_keys,
     read_predictions,
 )
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import write_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 SUFFIX = (
@@ -62,20 +70,13 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: not one of these files.
     """
-    if path.suffix == ".jsonl":
-        return [_from_llava(record, where) for where, record in read_json_lines(path)]
     if find_parquet(path):
         return _load_parquet(path)
-    records = read_json(path / "val.json" if path.is_dir() else path)
-    if not isinstance(records, list) or not records:
-        raise UserError(f"{path}: expected VizWiz's list of {{image, question, answers}}")
-    return [_from_official(row, record, path) for row, record in enumerate(records)]
-
-
-def match_answer(answer: str, references: Sequence[str]) -> float:
-    """Mean over the references of min(1, matches among the others / 3)."""
-    num_matches = list(references).count(answer)
-    return mean(min(1.0, (num_matches - (reference == answer)) / 3) for reference in references)
+    records = read_objects(path / "val.json" if path.is_dir() else path)
+    return [
+        _from_llava(record, where) if "text" in record else _from_official(row, record, where)
+        for row, (where, record) in enumerate(records)
+    ]
 
 
 def credit_vizwiz(answer: str, references: Sequence[str]) -> float:
@@ -86,11 +87,6 @@ def credit_vizwiz(answer: str, references: Sequence[str]) -> float:
 def credit_m4c_first(answer: str, references: Sequence[str]) -> float:
     """LLaVA's route: M4C before the upload, then the VizWiz API."""
     return credit_vizwiz(normalize_m4c(answer), references)
-
-
-def credit_m4c_both(answer: str, references: Sequence[str]) -> float:
-    """lmms-eval: M4C on both sides."""
-    return match_answer(normalize_m4c(answer), [normalize_m4c(text) for text in references])
 
 
 CREDITS: Mapping[Profile, Credit] = {"llava15": credit_vizwiz, "lmms_eval": credit_m4c_both}
@@ -186,34 +182,43 @@ def _split_metrics(questions: Sequence[Question], credits: Mapping[str, float]) 
 
 def _from_llava(record: Mapping[str, Any], where: str) -> Question:
     require_keys(record, ("question_id", "image", "text"), where)
-    question = record["text"].removesuffix(SUFFIX)
+    text = to_text(record["text"], f"{where}: text")
+    question = text.removesuffix(SUFFIX)
     return Question(
         question_id=record["question_id"],
-        text=record["text"],
+        text=text,
         images=(record["image"],),
         reference=None,
         metadata={"question": question, "image": record["image"]},
     )
 
 
-def _from_official(row: int, record: Mapping[str, Any], path: Path) -> Question:
-    where = f"{path}, question {row}"
+def _from_official(row: int, record: Mapping[str, Any], where: str) -> Question:
     require_keys(record, ("image", "question"), where)
-    answers = record.get("answers")
-    for answer in answers or ():
-        require_keys(answer, ("answer",), f"{where}, answers")
+    question = to_text(record["question"], f"{where}: question")
     return Question(
         question_id=row,
-        text=record["question"].capitalize() + SUFFIX,
+        text=question.capitalize() + SUFFIX,
         images=(record["image"],),
-        reference=[answer["answer"] for answer in answers] if answers else None,
-        category=record.get("answer_type", ""),
+        reference=_read_answers(record.get("answers"), where),
+        category=record.get("answer_type") or "",
         metadata={
-            "question": record["question"],
+            "question": question,
             "image": record["image"],
             "answerable": record.get("answerable"),
         },
     )
+
+
+def _read_answers(answers: Sequence[Any] | None, where: str) -> list[str] | None:
+    """The texts of the answers, which may be objects with a key `answer`; None where withheld."""
+    if not answers:
+        return None
+    for answer in answers:
+        if isinstance(answer, Mapping):
+            require_keys(answer, ("answer",), f"{where}, answers")
+    texts = [answer["answer"] if isinstance(answer, Mapping) else answer for answer in answers]
+    return [to_text(text, f"{where}: answers") for text in texts]
 
 
 def _load_parquet(path: Path) -> list[Question]:
@@ -221,12 +226,13 @@ def _load_parquet(path: Path) -> list[Question]:
     for file in find_parquet(path):
         columns = ("question_id", "question")
         for index, row in enumerate(read_parquet(file, columns, ("answers", "category"))):
+            where = f"{file}, row {index}"
             questions.append(
                 Question(
                     question_id=len(questions),
-                    text=row["question"].capitalize() + SUFFIX,
+                    text=to_text(row["question"], where).capitalize() + SUFFIX,
                     images=(parquet_image(file, index, "image"),),
-                    reference=list(row.get("answers") or ()) or None,
+                    reference=_read_answers(row.get("answers"), where),
                     category=row.get("category") or "",
                     metadata={
                         "question": row["question"],

@@ -1,8 +1,9 @@
-"""Normalising short answers: the M4C processor and the steps of the VizWiz (VQA) API.
+"""Short answers, normalised and compared: the M4C processor and the steps of the VizWiz (VQA) API.
 
-An answer in, its normal form out. Quirks of the official code are kept, because scores depend on
-them: a period goes unless a digit follows (the look-behind is mistyped there), and only the first
-32 do (a flag is passed as the count); ":", "$", "%" and "'" stay; "A" becomes nothing.
+An answer in, its normal form or its credit out. Quirks of the official code are kept, because
+scores depend on them: a period goes unless a digit follows (the look-behind is mistyped there), and
+only the first 32 do (a flag is passed as the count); ":", "$", "%" and "'" stay; "A" becomes
+nothing.
 Sources: facebookresearch/mmf `EvalAIAnswerProcessor` (as in LLaVA's `m4c_evaluator.py`) and the
 VizWiz evaluation API. Contractions whose official key has a capital, or equals its value, can
 never apply to a lower-case word and are left out.
@@ -11,6 +12,10 @@ never apply to a lower-case word and are left out.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from prism_tune.evaluation.metrics import mean
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -50,17 +55,34 @@ CONTRACTIONS = {
 }
 
 
+@lru_cache(maxsize=1 << 16)
 def normalize_m4c(answer: str) -> str:
     """The M4C normal form: what LLaVA uploads to VizWiz, and lmms-eval applies to both sides."""
     tokenized = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return normalize_vizwiz(tokenized.strip())
 
 
+@lru_cache(maxsize=1 << 16)  # ten references a question, and half of them "yes"
 def normalize_vizwiz(answer: str) -> str:
     """The VizWiz API's normal form of a prediction: the same without M4C's first step."""
-    flat = answer.replace("\n", " ").replace("\t", " ").strip()
-    words = [_NUMBERS.get(word, word) for word in strip_punctuation(flat).lower().split()]
+    words = [_NUMBERS.get(w, w) for w in strip_punctuation(flatten(answer)).lower().split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def flatten(answer: str) -> str:
+    """The VQA API's first step: line breaks and tabs as spaces, stripped."""
+    return answer.replace("\n", " ").replace("\t", " ").strip()
+
+
+def match_answer(answer: str, references: Sequence[str]) -> float:
+    """Mean over the references of min(1, matches among the others / 3)."""
+    num_matches = list(references).count(answer)
+    return mean(min(1.0, (num_matches - (reference == answer)) / 3) for reference in references)
+
+
+def credit_m4c_both(answer: str, references: Sequence[str]) -> float:
+    """TextVQA's evaluator, and lmms-eval's rule for VizWiz: M4C on both sides."""
+    return match_answer(normalize_m4c(answer), [normalize_m4c(text) for text in references])
 
 
 def strip_punctuation(text: str) -> str:

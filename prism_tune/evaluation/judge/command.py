@@ -10,8 +10,16 @@ from pathlib import Path
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmarks.grades import Readout, name_local_judge
-from prism_tune.evaluation.judge.judge import Judge, describe_cost, grade, plan_grading
+from prism_tune.evaluation.judge.judge import (
+    Judge,
+    Work,
+    describe_cost,
+    grade,
+    plan_grading,
+)
 from prism_tune.evaluation.judge.prompt import read_judge_prompt
+from prism_tune.evaluation.judge.review import plan_reviews, review
+from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, read_rules
 from prism_tune.evaluation.score import print_result
 from prism_tune.run.log import console
 
@@ -52,8 +60,11 @@ def run_judge(
         ConfigError: settings that do not go together.
         UserError: a benchmark without judge, or files that are not as expected.
     """
+    if benchmark == "llava_bench":
+        _run_reviews(predictions, annotations, settings, output)
+        return
     if benchmark != "mmvet":
-        raise UserError(f"{benchmark} has no judge; mmvet is the only benchmark here that has")
+        raise UserError(f"{benchmark} has no judge; mmvet and llava_bench have")
     name = _check_settings(settings)
     grading = plan_grading(
         predictions,
@@ -64,10 +75,32 @@ def run_judge(
         path=output,
     )
     new_tokens = 3 if settings.base_url else 0
-    estimate = describe_cost(grading, max_new_tokens=new_tokens, price=settings.price)
-    console.print(estimate, markup=False, highlight=False, soft_wrap=True)
+    _print_cost(settings, grading, grading.count_calls(), new_tokens)
     if not settings.dry_run:
         print_result(grade(grading, _open_judge(settings)))
+
+
+def _run_reviews(
+    predictions: Path, annotations: Path, settings: JudgeSettings, output: Path | None
+) -> None:
+    _check_settings(settings)
+    reviewing = plan_reviews(
+        predictions,
+        annotations,
+        read_rules(settings.prompt),
+        judge_name=settings.model if settings.base_url else f"{settings.model} (local)",
+        num_runs=settings.num_runs,
+        path=output,
+    )
+    num_calls = reviewing.count_calls()
+    _print_cost(settings, reviewing, num_calls, REVIEW_NEW_TOKENS if settings.base_url else 0)
+    if not settings.dry_run:
+        print_result(review(reviewing, _open_judge(settings)))
+
+
+def _print_cost(settings: JudgeSettings, work: Work, num_calls: int, max_new_tokens: int) -> None:
+    estimate = describe_cost(work, num_calls, max_new_tokens=max_new_tokens, price=settings.price)
+    console.print(estimate, markup=False, highlight=False, soft_wrap=True)
 
 
 def _check_settings(settings: JudgeSettings) -> str:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prism_tune.errors import UserError
+from prism_tune.evaluation.benchmark import open_questions
 from prism_tune.evaluation.benchmarks import mmvet
 from prism_tune.evaluation.benchmarks.grades import Grade
 from prism_tune.evaluation.judge.prompt import JudgePrompt
+from prism_tune.evaluation.judge.review_prompt import Review
 from prism_tune.evaluation.predictions import id_key, name_keys
 from prism_tune.evaluation.score import result_to_json, score
 from prism_tune.run.fingerprints import fingerprint
@@ -33,6 +35,21 @@ class Judge(Protocol):
 
     def grade(self, prompt: str) -> Grade:
         """One graded answer."""
+
+    def review(self, message: str) -> Review:
+        """One answer compared with the reference."""
+
+
+class Work(Protocol):
+    """What a judge is asked, by question id, and what its judgements depend on."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """What it is sent."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """By the name shown when it changed."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ def plan_grading(
     Raises:
         UserError: files that are not as expected, or a grade file made with something else.
     """
-    questions = mmvet.BENCHMARK.load_questions(annotations, "llava15")
+    questions = open_questions(mmvet.BENCHMARK, annotations, "llava15")
     if not all(question.text for question in questions):
         raise UserError(f"{annotations}: a grade file; give mm-vet.json, which has the questions")
     joined = mmvet.join_answers(questions, mmvet.BENCHMARK.read_predictions(predictions))
@@ -107,33 +124,37 @@ def plan_grading(
         for question in questions
         if id_key(question) in joined.answers
     }
-    slug = "".join(c if c.isalnum() or c in ".-" else "_" for c in judge_name)
     grading = Grading(
         predictions=predictions,
         annotations=annotations,
         prompts=prompts,
         num_runs=num_runs,
-        path=path or predictions.parent / f"mmvet_{slug}-grade.json",
+        path=path or predictions.parent / f"mmvet_{make_slug(judge_name)}-grade.json",
         inputs={"judge": judge_name, "prompts": fingerprint(prompts), "table": prompt.checksum},
     )
-    _check_inputs(grading)
+    _check_grades(grading)
     return grading
 
 
-def describe_cost(grading: Grading, *, max_new_tokens: int, price: float | None) -> str:
+def make_slug(judge_name: str) -> str:
+    """A judge's name as part of a file's."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in judge_name)
+
+
+def describe_cost(work: Work, num_calls: int, *, max_new_tokens: int, price: float | None) -> str:
     """How many calls and, by rule of thumb, tokens and money are still to be spent.
 
     Args:
-        grading: what is to be graded.
+        work: what the judge is asked.
+        num_calls: how often, still.
         max_new_tokens: of one answer of the judge.
         price: of a million prompt tokens, in any currency; None when unknown.
     """
-    num_calls = grading.count_calls()
-    mean_characters = sum(map(len, grading.prompts.values())) / max(len(grading.prompts), 1)
+    mean_characters = sum(map(len, work.prompts.values())) / max(len(work.prompts), 1)
     num_tokens = round(num_calls * mean_characters / _CHARACTERS_PER_TOKEN)
     cost = "" if price is None else f", about {num_tokens / 1e6 * price:.2f} at {price:g} a million"
     return (
-        f"{num_calls:,} calls to {grading.inputs['judge']}, about {num_tokens:,} prompt tokens "
+        f"{num_calls:,} calls to {work.inputs['judge']}, about {num_tokens:,} prompt tokens "
         f"(4 characters each) and at most {num_calls * max_new_tokens:,} new ones{cost}"
     )
 
@@ -159,7 +180,7 @@ def grade(grading: Grading, judge: Judge) -> BenchmarkResult:
             write_json(grading.path, grades)
             logger.info("run %d: %d of %d: %s: %s", run + 1, number, len(due), key, given.score)
     result = score("mmvet", grading.path, grading.annotations)
-    _update_results(grading, result)
+    update_results(grading.predictions, grading.inputs["table"], result)
     return result
 
 
@@ -167,17 +188,25 @@ def _empty() -> dict[str, list[Any]]:
     return {"model": [], "content": [], "score": []}
 
 
-def _check_inputs(grading: Grading) -> None:
-    """Refuse to go on with grades of other answers, of another prompt or by another judge."""
-    if not grading.path.exists():
+def check_inputs(path: Path, inputs_path: Path, inputs: Mapping[str, Any]) -> None:
+    """Refuse to go on with judgements of other answers, of another prompt or by another judge.
+
+    Raises:
+        UserError: naming what changed.
+    """
+    if not path.exists():
         return
-    before = read_json(grading.inputs_path) if grading.inputs_path.exists() else {}
-    changed = [key for key, value in grading.inputs.items() if before.get(key) != value]
+    before = read_json(inputs_path) if inputs_path.exists() else {}
+    changed = [key for key, value in inputs.items() if before.get(key) != value]
     if changed:
         raise UserError(
-            f"{grading.path}: has grades made with other inputs ({', '.join(changed)}); remove it, "
+            f"{path}: has grades made with other inputs ({', '.join(changed)}); remove it, "
             "or give --output another name"
         )
+
+
+def _check_grades(grading: Grading) -> None:
+    check_inputs(grading.path, grading.inputs_path, grading.inputs)
     beyond = [key for key, e in grading.read_grades().items() if len(e["score"]) > grading.num_runs]
     if beyond:
         raise UserError(
@@ -186,18 +215,22 @@ def _check_inputs(grading: Grading) -> None:
         )
 
 
-def _update_results(grading: Grading, result: BenchmarkResult) -> None:
-    path = grading.predictions.parent / "results.json"
+def update_results(predictions: Path, table: str, result: BenchmarkResult) -> None:
+    """Put a judged result into the `results.json` of `evaluate` beside the answers.
+
+    Args:
+        predictions: the answer file.
+        table: checksum of the judge's prompt.
+        result: the judge's.
+    """
+    path = predictions.parent / "results.json"
     if not path.exists():
         return
     before = read_json(path)
-    if before.get("benchmark") != "mmvet":
+    if before.get("benchmark") != result.benchmark:
         return
     now = result_to_json(result)
-    described = {
-        "grades": now["provenance"].pop("predictions"),
-        "judge_table": grading.inputs["table"],
-    }
+    described = {"grades": now["provenance"].pop("predictions"), "judge_table": table}
     provenance = {**before["provenance"], **now["provenance"], **described}
     kept = {key: before[key] for key in ("profile", "num_missing")}
     write_json(path, {**now, **kept, "provenance": provenance})

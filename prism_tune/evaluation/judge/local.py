@@ -1,7 +1,9 @@
-"""A local language model as judge: a prompt in, a grade out, by likelihood.
+"""A local language model as judge: a prompt in, a grade or a review out.
 
-Each of the eleven scores "0.0" ... "1.0" is put behind the prompt, and the model's probability of
-it is read off; nothing is sampled. The grade is their expectation, or the likeliest of them.
+MM-Vet: each of the eleven scores "0.0" ... "1.0" is put behind the prompt, and the model's
+probability of it is read off; nothing is sampled. The grade is their expectation, or the likeliest
+of them.
+LLaVA-Bench: the review is generated, greedily, under the model's chat template where it has one.
 
 Shape legend: S scores (11), L tokens of prompt and score, V vocabulary.
 """
@@ -11,12 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from prism_tune.config.sections import DType
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
+from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
 from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.tokenizer import load_tokenizer
 
 SCORES = tuple(number / 10 for number in range(11))
 
@@ -30,13 +34,12 @@ class LocalJudge:
         dtype: to compute in.
 
     Raises:
-        UserError: no such model.
+        UserError: no such model, or no tokenizer with it.
     """
 
     def __init__(self, path: str, *, readout: Readout = "expected", dtype: DType = "auto") -> None:
         device = pick_device()
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 path, dtype=resolve_dtype(dtype, device), use_safetensors=True
             )
@@ -45,8 +48,10 @@ class LocalJudge:
                 f"--model: {path!r} is neither a directory with a language model nor a hub id that "
                 "can be reached; for a judge behind an address give --base-url as well"
             ) from error
+        self._tokenizer: Any = load_tokenizer(path)
         self._model = model.to(device).eval()
         self._readout = readout
+        self._path = f"{path} (local)"
         self._name = name_local_judge(path, readout)
 
     def grade(self, prompt: str) -> Grade:
@@ -58,6 +63,23 @@ class LocalJudge:
             score = float((probabilities_S * torch.tensor(SCORES)).sum())
         score = min(max(score, 0.0), 1.0)
         return Grade(score, f"{score:.3f}", self._name)
+
+    @torch.inference_mode()
+    def review(self, message: str) -> Review:
+        """One answer pair compared."""
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": message}]
+        if self._tokenizer.chat_template:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            inputs = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        else:
+            inputs = self._tokenizer(f"{SYSTEM}\n\n{message}", return_tensors="pt")
+        inputs = inputs.to(self._model.device)
+        limits = {"max_new_tokens": REVIEW_NEW_TOKENS, "do_sample": False}
+        row = self._model.generate(**inputs, **limits, pad_token_id=self._tokenizer.eos_token_id)[0]
+        new = row[inputs["input_ids"].shape[1] :]
+        return Review(self._tokenizer.decode(new, skip_special_tokens=True).strip(), self._path)
 
     @torch.inference_mode()
     def log_likelihoods(self, prompt: str) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 In: the config and a benchmark's name, then a decoder's model. Out: `tasks/<task>.json` for each
 task as it finishes (a killed run resumes with the next), and a `BenchmarkResult`. Prompts are
-lm-eval's, without chat template.
+lm-eval's; with `evaluation.chat_template` each is one question under `model.template`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.evaluator import evaluate
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import BenchmarkData, Config
+from prism_tune.errors import ConfigError
 from prism_tune.evaluation.answer_store import ResultFolder
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.language.model import WindowedLM, find_chat
 from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
 from prism_tune.evaluation.metrics import percent
 from prism_tune.processes import barrier, is_main, rank, world_size
@@ -34,10 +35,12 @@ from prism_tune.schema import BenchmarkResult
 _FEWSHOT_SEED = 1234
 """lm-eval's own, so that examples drawn at random are those of its command line."""
 
+_TEMPLATE = "chat_template"
 _WITHOUT_EFFECT = {
     "seed",
     "model.template",
     "model.image_aspect_ratio",
+    "model.image_backend",
     "data.policy",
     "evaluation.profile",
     "evaluation.controls",
@@ -96,7 +99,9 @@ class LanguageEvaluation:
             model: Any = decoder.model
             size = self.inputs["evaluation.batch_size"]
             tokenizer = decoder.processor.tokenizer
-            lm = _WindowedLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
+            template = self.inputs.get(_TEMPLATE)
+            chat = find_chat(template, decoder.processor) if template else None
+            lm = WindowedLM(pretrained=model, tokenizer=tokenizer, batch_size=size, chat=chat)
             for task in tasks:
                 outcome = _run_task(self, task, lm, manager)
                 record = {"fingerprint": fingerprint(self.inputs), **outcome}
@@ -120,12 +125,15 @@ def open_language(
     """Find a language benchmark's data.
 
     Raises:
+        ConfigError: a chat template that is none.
         UserError: a local folder without the files of a split.
     """
     checksum: Any = data.annotations
     if Path(data.annotations).is_dir():
         files = find_split_files(name, Path(data.annotations))
         checksum = {s: [fingerprint_file(Path(p)) for p in paths] for s, paths in files.items()}
+    if config.evaluation.chat_template and config.model.template == "plain":
+        raise ConfigError("evaluation.chat_template: model.template `plain` holds no conversation")
     fields = fields_of(config, "answers")
     return LanguageEvaluation(
         name=name,
@@ -137,26 +145,9 @@ def open_language(
             "limit": data.limit,
             "num_fewshot": LANGUAGE_BENCHMARKS[name].num_fewshot,
             "lm_eval": version("lm_eval"),
+            **({_TEMPLATE: config.model.template} if config.evaluation.chat_template else {}),
         },
     )
-
-
-class _WindowedLM(HFLM):
-    """lm-eval's model, which counts the contexts that it cuts at their beginning."""
-
-    num_cut = 0
-
-    def _loglikelihood_tokens(self, requests: Any, *args: Any, **options: Any) -> Any:
-        lengths = [len(context) + len(ending) for _, context, ending in requests]
-        self.num_cut += sum(length > self.max_length + 1 for length in lengths)
-        return super()._loglikelihood_tokens(requests, *args, **options)
-
-    def generate_until(self, requests: Any, *args: Any, **options: Any) -> Any:
-        for request in requests:
-            context, settings = request.args
-            room = self.max_length - int(settings.get("max_gen_toks", self.max_gen_toks))
-            self.num_cut += len(self.tok_encode(context)) > room
-        return super().generate_until(requests, *args, **options)
 
 
 def _task_path(folder: ResultFolder, task: str) -> Path:
@@ -164,15 +155,21 @@ def _task_path(folder: ResultFolder, task: str) -> Path:
 
 
 def _run_task(
-    evaluation: LanguageEvaluation, task: str, lm: _WindowedLM, manager: Any
+    evaluation: LanguageEvaluation, task: str, lm: WindowedLM, manager: Any
 ) -> dict[str, Any]:
     """Each question's credit under every metric, and how many contexts did not fit."""
-    lm.num_cut = 0
+    lm.restart()
     loaded = manager.load([task])
     loaded["tasks"][task].set_fewshot_seed(seed=_FEWSHOT_SEED)
     # Not `simple_evaluate`: under torchrun it answers on local rank 0 only, and it looks through
     # the installed packages for each of 57 subjects.
-    outcome: Any = evaluate(lm, loaded, limit=evaluation.inputs["limit"], bootstrap_iters=0)
+    outcome: Any = evaluate(
+        lm,
+        loaded,
+        limit=evaluation.inputs["limit"],
+        bootstrap_iters=0,
+        apply_chat_template=lm.chat is not None,
+    )
     credits = {
         name: {
             str(row["doc_id"]): float(row[metric])
@@ -181,7 +178,7 @@ def _run_task(
         }
         for name, (metric, chosen) in LANGUAGE_BENCHMARKS[evaluation.name].metrics.items()
     }
-    return {"credits": credits, "num_cut": int(lm.num_cut)}
+    return {"credits": credits, "num_cut": int(lm.num_cut), "shortened": lm.shortened}
 
 
 def _sum_up(benchmark: str, records: Mapping[str, Mapping[str, Any]]) -> BenchmarkResult:
@@ -202,6 +199,7 @@ def _sum_up(benchmark: str, records: Mapping[str, Mapping[str, Any]]) -> Benchma
     }
     num_cut = sum(record["num_cut"] for record in records.values())
     cut = f"{num_cut} context(s) were longer than the model's window and lost their beginning"
+    shortened = next((r["shortened"] for r in records.values() if r.get("shortened")), "")
     return BenchmarkResult(
         benchmark=benchmark,
         metrics=metrics,
@@ -210,5 +208,5 @@ def _sum_up(benchmark: str, records: Mapping[str, Mapping[str, Any]]) -> Benchma
         profile="lm_eval",
         provenance={"scale": 100, "groups": {names[0]: ""}},
         per_question=per_question,
-        notes=(cut,) if num_cut else (),
+        notes=(*([shortened] if shortened else []), *([cut] if num_cut else [])),
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prism_tune.config.budget_words import describe_cut
 from prism_tune.config.load import render_config
+from prism_tune.config.sections import SelectionConfig
 from prism_tune.report.formats import count, large, percent, seconds
 from prism_tune.report.section import Section
 from prism_tune.report.verdict import describe_run, find_row
@@ -65,18 +67,22 @@ def _device(run: FinishedRun, stage: str) -> str:
 def _facts(run: FinishedRun) -> list[tuple[str, str]]:
     config = run.config
     selection = config.selection
-    budget = selection.budget
-    asked = percent(budget) if isinstance(budget, float) else f"{count(budget)} records"
     return [
         ("Model", config.model.path),
         ("Pool", config.data.records),
         ("Selector", f"{selection.scorer}, keeps the {run.keep} scores"),
-        ("Budget", f"{asked} of the image records, cut {selection.scope.replace('_', ' ')}"),
-        ("Features", f"{selection.features}, layer {selection.layer}, {selection.pooling} pooled"),
+        ("Budget", f"{describe_cut(selection)}, cut {selection.scope.replace('_', ' ')}"),
+        ("Features", _describe_features(selection)),
         ("Centring", selection.centering),
         ("Tuning", f"{config.training.tuning} on the {config.training.records}"),
         ("Seed", str(config.seed)),
     ]
+
+
+def _describe_features(selection: SelectionConfig) -> str:
+    if selection.features_file is not None:
+        return f"own, {selection.features_file}"
+    return f"{selection.features}, layer {selection.layer}, {selection.pooling} pooled"
 
 
 def _stages(run: FinishedRun) -> list[tuple[str, ...]]:

@@ -24,11 +24,14 @@ from prism_tune.results.runs import FinishedRun
 _MAX_POINTS = 1500
 _SMOOTHED_POINTS = 20  # from so many on, a smoothed line stands over the logged one
 _PER_SOURCE = "loss/"
+_HELD_OUT = "eval_loss"
 
 
 def build(run: FinishedRun, page: PageFolder) -> Section:
     """The section, and its plots in `data/training.js`."""
-    log = _thin(run.training_log)
+    logged = [line for line in run.training_log if "loss" in line]
+    log = _thin(logged)
+    held_out = [line for line in run.training_log if _HELD_OUT in line]
     metrics = {name: list_metrics(result) for name, result in run.results.items()}
     judged = [
         (name, metric) for name, found in metrics.items() for metric in found if metric.interval
@@ -36,7 +39,7 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
     sources = _logged_sources(log)
     figures: dict[str, Figure] = {}
     if log:
-        figures["loss"] = _loss_plot(log)
+        figures["loss"] = _loss_plot(log, held_out)
         figures["speed"] = _speed_plot(log)
     if sources:
         figures["sources"] = _source_plot(log, sources)
@@ -48,8 +51,8 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
     values = {
         "has_log": bool(log),
         "why_no_log": _why_no_log(run),
-        "num_steps": count(run.training_log[-1]["step"]) if log else "",
-        "is_thinned": len(log) < len(run.training_log),
+        "num_steps": count(logged[-1]["step"]) if log else "",
+        "is_thinned": len(log) < len(logged),
         "has_sources": bool(sources),
         "num_hidden": max(0, len(sources) - NUM_COLOURS),
         "has_intervals": bool(judged),
@@ -87,13 +90,19 @@ def _logged_sources(log: Sequence[dict[str, Any]]) -> list[str]:
     return [key.removeprefix(_PER_SOURCE) for key in sorted(times, key=lambda k: (-times[k], k))]
 
 
-def _loss_plot(log: Sequence[dict[str, Any]]) -> Figure:
+def _loss_plot(log: Sequence[dict[str, Any]], held_out: Sequence[dict[str, Any]]) -> Figure:
     steps = [line["step"] for line in log]
     losses = [line["loss"] for line in log]
     is_long = len(log) >= _SMOOTHED_POINTS
     logged = _line(steps, losses, "loss", "$c5" if is_long else "$c0", 1.5 if is_long else 2.5)
     smoothed = _line(steps, _smooth(losses), "smoothed", "$c0", 2.5)
-    return single([logged, *([smoothed] if is_long else [])], _over_steps("loss"))
+    traces = [logged, *([smoothed] if is_long else [])]
+    if held_out:
+        validated = [line[_HELD_OUT] for line in held_out]
+        traces.append(
+            _line([line["step"] for line in held_out], validated, "held-out records", "$c1", 2.5)
+        )
+    return single(traces, _over_steps("loss"))
 
 
 def _source_plot(log: Sequence[dict[str, Any]], sources: Sequence[str]) -> Figure:

@@ -68,10 +68,12 @@ PRISM.cards = (() => {
     return anchor;
   }
 
+  const ROLES = { system: "System line", human: "Question", gpt: "Answer" };
+
   function turnsOf(turns) {
     const list = make("dl", "turns");
     for (const [role, text] of turns) {
-      list.append(make("dt", "", role === "human" ? "Question" : "Answer"), foreign("dd", "", text));
+      list.append(make("dt", "", ROLES[role]), foreign("dd", "", text));
     }
     return list;
   }
@@ -79,7 +81,7 @@ PRISM.cards = (() => {
   // Two lines are all that a card has; one of them is not for the placeholder.
   function opening(record) {
     const bare = ([role, text]) => [role, text.replace(/^<image>\s*/, "")];
-    return turnsOf(record.turns.slice(0, 2).map(bare));
+    return turnsOf(record.turns.filter(([role]) => role !== "system").slice(0, 2).map(bare));
   }
 
   // --- in the grid ------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ PRISM.cards = (() => {
     const list = make("ul", "neighbours");
     for (const { row, value, sharing } of items) {
       const other = PRISM.records.neighbour(row);
-      const text = other.turns[0]?.[1] ?? "";
+      const text = other.turns.find(([role]) => role === "human")?.[1] ?? "";
       const more = sharing > 1 ? `; ${count.format(sharing - 1)} more of this image` : "";
       const anchor = link(
         other,

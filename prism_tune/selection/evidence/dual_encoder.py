@@ -7,7 +7,6 @@ Shape legend: B images or texts of a batch, L tokens, D width of the shared spac
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.errors import UserError
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.tokenizer import explain_tokenizer
 from prism_tune.selection.evidence.encoding import Encoded, unusable
 from prism_tune.selection.evidence.runner import Rows
 
@@ -47,13 +47,13 @@ class DualEncoder:
         self._path, self._revision = path, revision
         self.dtype = dtype
         self._device = device
-        options = {} if importlib.util.find_spec("torchvision") else {"backend": "pil"}
         try:
             self.config = AutoConfig.from_pretrained(path, revision=revision)
-            self.processor = AutoProcessor.from_pretrained(path, revision=revision, **options)
+            self.processor = AutoProcessor.from_pretrained(path, revision=revision, backend="pil")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"selection.options.model: no CLIP or SigLIP with a processor at {path!r}: {error}"
+                f"selection.options.model: no CLIP or SigLIP with a processor at {path!r}: "
+                f"{explain_tokenizer(error)}"
             ) from error
         if self.config.model_type not in _FAMILIES:
             raise UserError(

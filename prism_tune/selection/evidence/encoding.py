@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from prism_tune.config.sections import Config, Template
 from prism_tune.data.dataset import TuningDataset
-from prism_tune.data.encoder import encode_text, image_token_id
+from prism_tune.data.encoding.encoder import encode_text, image_token_id
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError
@@ -104,6 +104,12 @@ class RecordDataset(Dataset[Encoded]):
         except (BadRecordError, ImageError) as error:
             return unusable(error)
         return Encoded(inputs, inputs["labels"] != IGNORED_LABEL, len(self._pool.images(index)))
+
+
+def first_usable(units: UnitDataset | RecordDataset) -> Encoded | None:
+    """The first whose images can be read."""
+    encoded = (units[number] for number in range(len(units)))
+    return next((unit for unit in encoded if unit.fault is None), None)
 
 
 def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:

@@ -22,8 +22,9 @@ from prism_tune.models.load import count_layers
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import from_main
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.encoding import UnitDataset
+from prism_tune.selection.evidence.encoding import UnitDataset, first_usable
 from prism_tune.selection.evidence.filling import Computation, fill
+from prism_tune.selection.evidence.own import own_features
 from prism_tune.selection.evidence.prefix_check import prefix_is_exact
 from prism_tune.selection.evidence.prompts import PromptKind
 from prism_tune.selection.evidence.shallow import Extractor, load_extractor
@@ -38,11 +39,15 @@ _VERSION = 1
 def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
     """The features of `selection.layer`; those of `selection.options.layers` are kept as well.
 
+    With `selection.features_file` they are the matrix in that file, and no model is looked at.
+
     Raises:
         UserError: a broken image whose policy is "fail"; out of memory with one record.
     """
     began = time.perf_counter()
     config, pool = gathering.config, gathering.pool
+    if config.selection.features_file is not None:
+        return own_features(config.selection.features_file, pool, left_out)
     processor = load_processor(config.model)
     layers = feature_layers(config)
     stores = [_open_store(config, layer) for layer in layers]
@@ -99,9 +104,11 @@ def _decide_prompt(
     load: Callable[[], Extractor],
     processor: Any,
 ) -> PromptKind:
-    """How much of a record the model has to read: measured once, remembered in the stores."""
-    if config.selection.features != "visual":
-        return config.selection.features
+    """How much of a record the model has to read; measured once, and remembered in the stores.
+
+    The model is looked at as well (`models.guards`).
+    """
+    asked = config.selection.features
 
     def read() -> list[PromptKind | None]:
         return [store.about("prompt") for store in stores]
@@ -111,18 +118,28 @@ def _decide_prompt(
             with lock_stores(stores):
                 if None in read():
                     measure()
+        if asked != "visual":
+            return asked
         return "whole" if "whole" in read() else "prefix"
 
     def measure() -> None:
         candidates = np.flatnonzero(~pool.is_text_only_N).tolist()
-        exact = prefix_is_exact(load(), pool, candidates, config.model.template, processor)
+        template = config.model.template
+        unit = first_usable(UnitDataset(pool, candidates, "whole", template, processor))
+        if unit is not None:
+            load().check(unit)
+        kind: PromptKind = asked if asked != "visual" else "whole"
+        if asked == "visual" and prefix_is_exact(load(), pool, candidates, template, processor):
+            kind = "prefix"
         for store in stores:
             store.begin(
-                prompt="prefix" if exact else "whole",
+                prompt=kind,
                 preprocessing=json.loads(processor.image_processor.to_json_string()),
             )
 
     return from_main(decide)
 
 
-FEATURES = EvidenceSource(_NAME, _depends, compute_features)
+FEATURES = EvidenceSource(
+    _NAME, _depends, compute_features, lambda config: config.selection.features_file is None
+)

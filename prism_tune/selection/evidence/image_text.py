@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from prism_tune.config.depends import name_image_library
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
@@ -82,8 +83,9 @@ def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Ev
         readings.append(fill([store], keys, computation, gathering))
         began = time.perf_counter()
     images, texts = (reading.files for reading in readings)
-    pairs = _skip_unreadable(pool, pairs, images)
-    apply_policy(str(pool.path), list(pairs.skipped.values()), config.data.policy)
+    before, pairs = pairs.skipped, _skip_unreadable(pool, pairs, images)
+    found = [item for index, item in pairs.skipped.items() if index not in before]
+    apply_policy(str(pool.path), found, config.data.policy)
     return Evidence(
         values_UD=_cosines(pairs, len(pool), images, texts)[:, None],
         row_N=np.arange(len(pool)),
@@ -100,6 +102,7 @@ def _depends(config: Config) -> dict[str, Any]:
     dtype = resolve_dtype(config.selection.dtype, pick_device())
     return {
         "selection.options.model": fingerprint_model(options.model, options.revision),
+        "image library": name_image_library("pil"),
         "selection.dtype": str(dtype).removeprefix("torch."),
         "version": _VERSION,
     }
@@ -193,4 +196,4 @@ def _normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows_UD / np.linalg.norm(rows_UD, axis=1, keepdims=True)
 
 
-COSINES = EvidenceSource("cosines", _depends, compute_cosines)
+COSINES = EvidenceSource("cosines", _depends, compute_cosines, lambda config: False)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.chat_templates import image_token, wrap_image
+from prism_tune.chat.templates import image_token, wrap_image
 from prism_tune.config.sections import Config, Template
 from prism_tune.data.conversation import Rendered, mark_turns, render
 from prism_tune.data.records import Pool
@@ -54,7 +54,7 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
         template: how conversations are written.
         processor: the model's; its image token stands for `<image>`.
     """
-    rendered = render(record.turns, template, processor)
+    rendered = render(record.turns, template, processor, system=record.system)
     text, token = rendered.text, image_token(processor)
     images_end = text.rindex(token) + len(token)
     if kind == "prefix":
@@ -62,7 +62,7 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
     if kind == "whole":
         return Prompt(text)
     if kind == "answers":
-        return Prompt(text, rendered.answer_spans)
+        return Prompt(text, rendered.loss_spans)
     spans = _find_questions(mark_turns(record.turns, processor), rendered, wrap_image(processor))
     end = max([images_end, *(end for _, end in spans)])
     return Prompt(text[:end], spans, apart=kind == "pair")

@@ -23,6 +23,7 @@ from prism_tune.errors import ConfigError
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.guards import check_use
 from prism_tune.models.load import load_shallow
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows, place_batch
@@ -62,8 +63,21 @@ class Extractor:
         self._collate = Collator(processor, model.dtype)
         self._parts = parts(model)
         decoder: Any = self._parts.language_model
-        self._decoder_size = count_parameters(decoder.layers)
+        self._decoder_size = count_parameters(decoder.layers, active=self._parts.active_share)
         self._vision_size = count_parameters(self._parts.vision_tower, self._parts.projector)
+
+    def check(self, unit: Encoded) -> None:
+        """Check the model on one unit (see `models.guards`).
+
+        Raises:
+            UserError: its features would mean nothing.
+        """
+        model: Any = self._model
+        check_use(
+            lambda inputs, keep_BL: model(**inputs, use_cache=False).last_hidden_state[keep_BL],
+            place_batch([unit], self._collate, model),
+            self._parts,
+        )
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """A forward pass through the decoder layers and the vision side."""

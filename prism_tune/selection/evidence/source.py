@@ -82,8 +82,10 @@ class Evidence:
     columns: tuple[str, ...] = ()
 
     def keys(self) -> list[str | None]:
-        """The key of each record's row."""
-        keys = self.values_UD.keys if isinstance(self.values_UD, StoredRows) else []
+        """The key of each record's row; None where it has none, and of rows of one's own."""
+        if not isinstance(self.values_UD, StoredRows):
+            return [None] * len(self.row_N)
+        keys = self.values_UD.keys
         return [keys[row] if row >= 0 else None for row in self.row_N.tolist()]
 
     def read_columns(self) -> dict[str, NDArray[np.float64]]:
@@ -108,11 +110,15 @@ one record alone does not fit into the memory.
 
 @dataclass(frozen=True)
 class EvidenceSource:
-    """One kind of evidence: its name, what a row of it depends on besides its unit, the rest."""
+    """One kind of evidence: its name, what a row of it depends on besides its unit, the rest.
+
+    `needs_model` says whether the target model is run for it.
+    """
 
     name: str
     depends: Callable[[Config], dict[str, Any]]
     compute: Compute
+    needs_model: Callable[[Config], bool] = lambda config: True
 
 
 def depends_on(config: Config, artifact: Artifact, version: int) -> dict[str, Any]:

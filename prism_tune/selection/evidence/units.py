@@ -99,7 +99,8 @@ def usable_images(
             usable[index] = [images.hashes[name] for name in names]
         else:
             skipped[index] = skip_record(pool, index, *images.faults[bad])
-    apply_policy(str(pool.path), list(skipped.values()), config.data.policy)
+    found = [item for index, item in skipped.items() if index not in left_out]
+    apply_policy(str(pool.path), found, config.data.policy)
     return usable, skipped
 
 
@@ -135,7 +136,8 @@ def locate_rows(
     for index in np.flatnonzero(np.isin(units.unit_N, bad)).tolist():
         skipped[index] = skip_record(pool, index, *failed[keys[units.unit_N[index]]])
         row_N[index] = -1
-    apply_policy(str(pool.path), list(skipped.values()), config.data.policy)
+    found = [item for index, item in skipped.items() if index not in units.skipped]
+    apply_policy(str(pool.path), found, config.data.policy)
     values_UD = StoredRows(shards) if shards else None
     return Evidence(values_UD, row_N, skipped, (reading,), description, columns)
 

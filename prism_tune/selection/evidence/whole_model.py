@@ -29,10 +29,11 @@ from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.guards import check_use
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.encoding import Encoded, RecordDataset
+from prism_tune.selection.evidence.encoding import Encoded, RecordDataset, first_usable
 from prism_tune.selection.evidence.filling import Computation, fill
 from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
@@ -71,11 +72,25 @@ class WholeModel:
         self._model = model
         self._collate = Collator(processor, model.dtype)
         found = parts(model)
+        self._parts = found
         self._base = found.base
         self.language_model = found.language_model
         decoder: Any = found.language_model
-        self._decoder_size = count_parameters(decoder.layers)
+        self._decoder_size = count_parameters(decoder.layers, active=found.active_share)
         self._vision_size = count_parameters(found.vision_tower, found.projector)
+
+    def check(self, unit: Encoded) -> None:
+        """Check the model on one record (see `models.guards`).
+
+        Raises:
+            UserError: numbers of its answers would mean nothing.
+        """
+        base: Any = self._base
+        check_use(
+            lambda inputs, keep_BL: base(**inputs, use_cache=False).last_hidden_state[keep_BL],
+            place_batch([unit], self._collate, self._model),
+            self._parts,
+        )
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """A forward pass through the decoder, the vision side and, for answers, the head."""
@@ -159,12 +174,14 @@ def whole_model_source(
         store = EvidenceStore(config.output_dir, name, depends(config))
         processor = load_processor(config.model)
         units = find_units(config, pool, "answers", processor, left_out)
+
+        def encode(keys: Sequence[str]) -> RecordDataset:
+            return RecordDataset(pool, [units.record_of[key] for key in keys], config, processor)
+
         computation = Computation(
             title=name.replace("_", " "),
-            load_runner=_load_later(config, processor, build_runner),
-            encode=lambda keys: RecordDataset(
-                pool, [units.record_of[key] for key in keys], config, processor
-            ),
+            load_runner=_load_later(config, processor, build_runner, encode(units.keys)),
+            encode=encode,
             tokens_per_batch=config.selection.tokens_per_batch,
             num_workers=config.data.num_workers,
             began=began,
@@ -176,12 +193,19 @@ def whole_model_source(
     return EvidenceSource(name, depends, compute)
 
 
-def _load_later(config: Config, processor: Any, build_runner: BuildRunner) -> Callable[[], Runner]:
+def _load_later(
+    config: Config, processor: Any, build_runner: BuildRunner, records: RecordDataset
+) -> Callable[[], Runner]:
+    """A function that loads the model, checks it on the first usable record, and not again."""
+
     @cache
     def load_runner() -> Runner:
         device = pick_device()
         dtype = resolve_dtype(config.selection.dtype, device)
         model = load_model(config.model, dtype=dtype, device=device)
+        unit = first_usable(records)
+        if unit is not None:
+            WholeModel(model, processor).check(unit)
         return build_runner(config, model, processor)
 
     return load_runner

@@ -3,6 +3,7 @@
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.image_text import COSINES, EncoderOptions
+from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.options import ScorerOptions
 from prism_tune.selection.scorers import (
@@ -10,6 +11,7 @@ from prism_tune.selection.scorers import (
     clip_score,
     d2,
     el2n,
+    file,
     grand,
     kcenter,
     kernel_prism,
@@ -28,12 +30,13 @@ from prism_tune.selection.scorers.scorer import Scorer, always
 SCORERS: dict[str, Scorer] = {
     "prism": Scorer(prism.score, always(FEATURES), ScorerOptions),
     "alignment": Scorer(alignment.score, always(FEATURES), ScorerOptions, adapt=alignment.adapt),
-    "random": Scorer(random.score, always()),
-    "length": Scorer(length.score, always(), keep="high"),
+    "random": Scorer(random.score, always(), draws=True),
+    "length": Scorer(length.score, always(), length.LengthOptions, keep="high"),
     "perplexity": Scorer(perplexity.score, always(ANSWER_LOSSES), keep="middle"),
     "el2n": Scorer(el2n.score, always(ANSWER_LOSSES), keep="high"),
     "grand": Scorer(grand.score, always(GRADIENT_NORMS), GrandOptions, keep="high"),
     "clip_score": Scorer(clip_score.score, always(COSINES), EncoderOptions, keep="high"),
+    "file": Scorer(file.score, always(OWN_SCORES), FileOptions, keep="high"),
     "d2": Scorer(d2.score, d2.reads, d2.D2Options, keeps_one_end=True),
     "kernel_prism": Scorer(
         kernel_prism.score,

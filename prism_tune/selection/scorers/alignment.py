@@ -18,12 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 
 
 def adapt(config: Config) -> Config:
-    """The config with the two features of every record apart."""
+    """The config with the two features of every record apart.
+
+    Raises:
+        ConfigError: there is one feature a record, of one's own.
+    """
+    if config.selection.features_file is not None:
+        raise ConfigError(
+            "selection.features_file: alignment compares two features of each record, which a "
+            "matrix of one's own does not tell apart; choose another selection.scorer"
+        )
     return change_selection(config, features="pair")
 
 
@@ -33,12 +43,19 @@ def score(context: ScoringContext) -> ScoredRecords:
     values_M = correlate_pairs(features_UD)[row_M]
     undefined_M = ~np.isfinite(values_M)
     values_M[undefined_M] = 0.0
-    return ScoredRecords(values_M, {"num_without_correlation": int(undefined_M.sum())})
+    counts = {"num_without_correlation": int(undefined_M.sum())}
+    return ScoredRecords(values_M, counts, {"no_correlation": undefined_M})
 
 
 def correlate_pairs(features_UD: RowBlocks) -> NDArray[np.float64]:
-    """Pearson correlation of the two halves of every row, in float64; NaN where undefined."""
+    """Pearson correlation of the two halves of every row, in float64; NaN where undefined.
+
+    Raises:
+        UserError: rows of an odd width, which have no halves.
+    """
     num_rows, width = features_UD.shape
+    if width % 2:
+        raise UserError(f"alignment: expected two features side by side, got {width} columns")
     block_rows = default_block_rows(width, np.dtype(np.float64))
 
     def visit(blocks: list[tuple[int, int]]) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config.sections import Config, Count
+from prism_tune.errors import UserError
 from prism_tune.features.neighbours import connect_nearest
 from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
@@ -33,10 +34,10 @@ from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.options import read_options
-from prism_tune.selection.scorers.pick_order import PickOptions, most_taken, rank_picks
+from prism_tune.selection.scorers.pick_order import PickOptions, rank_picks
 from prism_tune.selection.scorers.prism import score as score_redundancy
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
-from prism_tune.selection.subset import hash_uids, num_kept
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
+from prism_tune.selection.subset import hash_uids
 
 Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -64,16 +65,20 @@ def score(context: ScoringContext) -> ScoredRecords:
     features_UD, pairs = context.paired_rows()
     reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
     difficulty_M = _measure_difficulty(context, options)
+    unknown_M = ~np.isfinite(difficulty_M)
+    if unknown_M.all():
+        raise UserError(f"d2: no record has a finite {options.difficulty}; nothing to score")
+    difficulty_M = np.where(unknown_M, difficulty_M[~unknown_M].min(), difficulty_M)
     hashes_M = hash_uids(context.uids)
-    num_wanted = num_kept(context.config.selection.budget, len(hashes_M))
-    wanted_G = most_taken(pairs.size_G, num_wanted)
+    wanted_G = context.most_taken(pairs.size_G)
     picks = []
     for members, wanted in zip(_records_by_group(pairs), wanted_G.tolist(), strict=True):
         at = members[np.argsort(hashes_M[members], kind="stable")]
         graph = connect_nearest(pairs.spread(reduced.values_PK)[at], options.num_neighbors)
         values_B = graph.pass_forward(_scale(difficulty_M[at]), options.gamma_forward)
         picks.append(at[graph.pick_in_reverse(values_B, options.gamma_reverse, wanted)])
-    return rank_picks(len(hashes_M), picks, reduced.diagnostics)
+    unranked = {**mark_rows(reduced, pairs), "no_score": unknown_M}
+    return rank_picks(len(hashes_M), picks, reduced.diagnostics, unranked)
 
 
 def _measure_difficulty(context: ScoringContext, options: D2Options) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ from pydantic import Field
 
 from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers.kernel import KernelOptions, fit_kernel
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
 MIN_DENSITY = 1e-3
@@ -58,7 +58,8 @@ def score(context: ScoringContext) -> ScoredRecords:
         "mean_density": float(densities_M.mean()),
         "num_floored": int((densities_M < MIN_DENSITY).sum()),
     }
-    return ScoredRecords(race(densities_M, hashes_M, options.alpha), diagnostics)
+    unranked = mark_rows(kernel.reduced, kernel.pairs)
+    return ScoredRecords(race(densities_M, hashes_M, options.alpha), diagnostics, unranked)
 
 
 def race(

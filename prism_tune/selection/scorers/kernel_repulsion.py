@@ -34,9 +34,9 @@ from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers.kernel import KernelOptions, fit_kernel
 from prism_tune.selection.scorers.kernel_density import FloatArray, KernelFeatures
 from prism_tune.selection.scorers.kernel_prism import race
-from prism_tune.selection.scorers.pick_order import IntArray, most_taken, rank_picks
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
-from prism_tune.selection.subset import hash_uids, num_kept
+from prism_tune.selection.scorers.pick_order import IntArray, rank_picks
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
+from prism_tune.selection.subset import hash_uids
 
 _FIRST_FRACTION = 0.02
 """Of the records, in the first round."""
@@ -60,8 +60,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     hashes_M = hash_uids(context.uids, context.config.seed)
     kernel = fit_kernel(features_UD, pairs, hashes_M, options, context.config.seed)
     keys_M = race(kernel.densities(), hashes_M, options.alpha)
-    budget = num_kept(context.config.selection.budget, len(hashes_M))
-    wanted_G = most_taken(pairs.size_G, budget)
+    wanted_G = context.most_taken(pairs.size_G)
     of_record_M = pairs.of_record_N
     assert of_record_M is not None
     picks = []
@@ -69,7 +68,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         records, row_N = _records_of(members, of_record_M)
         at = pick_repelled(keys_M[records], row_N, features, wanted, options.beta)
         picks.append(records[at])
-    return rank_picks(len(hashes_M), picks, kernel.diagnostics)
+    return rank_picks(len(hashes_M), picks, kernel.diagnostics, mark_rows(kernel.reduced, pairs))
 
 
 def _records_of(members: IntArray, of_record_M: IntArray) -> tuple[IntArray, IntArray]:

@@ -24,7 +24,7 @@ from pydantic import Field
 from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.selection.options import ScorerOptions, read_options
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 
 _RELATIVE_RANK = 1e-10
 
@@ -48,7 +48,8 @@ def score(context: ScoringContext) -> ScoredRecords:
         leverage_P[members] = measure_leverage(
             reduced.values_PK[members], pairs.count_P[members], options.ridge
         )
-    return ScoredRecords(pairs.spread(leverage_P), reduced.diagnostics)
+    unranked = mark_rows(reduced, pairs)
+    return ScoredRecords(pairs.spread(leverage_P), reduced.diagnostics, unranked)
 
 
 def measure_leverage(

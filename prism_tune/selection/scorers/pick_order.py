@@ -23,8 +23,9 @@ from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
 from prism_tune.selection.options import ScorerOptions, read_options
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
-from prism_tune.selection.subset import hash_uids, num_kept
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
+from prism_tune.selection.subset import hash_uids
+from prism_tune.selection.unranked import Unranked
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -48,27 +49,28 @@ def score_picks(context: ScoringContext, choose_next: ChooseNext) -> ScoredRecor
     reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
     uids = context.uids
     first_P = first_records(pairs, hash_uids(uids))
-    wanted_G = most_taken(
-        pairs.size_G, num_kept(context.config.selection.budget, len(context.records_M))
-    )
+    wanted_G = context.most_taken(pairs.size_G)
     chosen = []
     for members, wanted in zip(pairs.members(), wanted_G.tolist(), strict=True):
         at = members[np.argsort(hash_uids([uids[i] for i in first_P[members].tolist()]))]
         rng = np.random.default_rng(context.config.seed)
         picks = pick(reduced.values_PK[at], pairs.count_P[at], wanted, choose_next, rng)
         chosen.append(first_P[at[picks]])
-    return rank_picks(len(uids), chosen, reduced.diagnostics)
+    return rank_picks(len(uids), chosen, reduced.diagnostics, mark_rows(reduced, pairs))
 
 
 def rank_picks(
-    num_records: int, picks: Sequence[IntArray], diagnostics: Mapping[str, Any]
+    num_records: int,
+    picks: Sequence[IntArray],
+    diagnostics: Mapping[str, Any],
+    unranked: Unranked,
 ) -> ScoredRecords:
     """Places as scores: each group's picked records in their order, then all others together."""
     num_picked = sum(len(chosen) for chosen in picks)
     values_M = np.full(num_records, float(num_picked))
     for chosen in picks:
         values_M[chosen] = np.arange(len(chosen))
-    return ScoredRecords(values_M, {**diagnostics, "num_picked": num_picked})
+    return ScoredRecords(values_M, {**diagnostics, "num_picked": num_picked}, unranked)
 
 
 def pick(
@@ -108,15 +110,6 @@ def lower_distances(
         distances[distances < _SAME] = 0.0
         np.minimum(nearest_B[at], distances, out=nearest_B[at])
     nearest_B[last] = 0.0
-
-
-def most_taken(sizes_G: Sequence[int] | IntArray, num_total: int) -> IntArray:
-    """The most that the cut to `num_total` (see `subset.py`) can take from each group."""
-    sizes_G = np.asarray(sizes_G, dtype=np.int64)
-    places = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes_G.tolist()])
-    last = np.partition(places, num_total - 1)[num_total - 1]
-    most_G = np.floor(last * sizes_G + 0.5 + 1e-9).astype(np.int64)
-    return np.minimum(np.maximum(most_G, 1), sizes_G)
 
 
 def first_records(pairs: RowPairs, hashes_M: NDArray[np.uint64]) -> IntArray:

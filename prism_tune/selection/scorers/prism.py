@@ -13,6 +13,7 @@ from __future__ import annotations
 from prism_tune.features.redundancy import score_redundancy
 from prism_tune.features.spectrum import measure_anisotropy
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.unranked import Unranked
 
 
 def score(context: ScoringContext) -> ScoredRecords:
@@ -29,4 +30,8 @@ def score(context: ScoringContext) -> ScoredRecords:
         "num_non_finite": redundancy.num_non_finite,
         "anisotropy": measure_anisotropy(features_UD, inverse_N=row_M),
     }
-    return ScoredRecords(redundancy.values_N, diagnostics)
+    unranked: Unranked = {
+        "feature_not_finite": redundancy.non_finite_N,
+        "feature_like_all": redundancy.zero_N,
+    }
+    return ScoredRecords(redundancy.values_N, diagnostics, unranked)

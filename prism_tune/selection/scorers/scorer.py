@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
+from prism_tune.features.reduction import ReducedFeatures
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs, pair_rows
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.options import NoOptions, read_options
-from prism_tune.selection.subset import Keep
+from prism_tune.selection.subset import Keep, most_taken, num_kept
+from prism_tune.selection.unranked import Unranked
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ScoringContext:
 
     `groups_M` labels the records to be scored and cut together; None for `scope: global`.
     `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name.
+    `most_G` is the most that will be taken of each group; None: as `selection.budget` says.
     """
 
     config: Config
@@ -37,6 +40,7 @@ class ScoringContext:
     features_UD: RowBlocks | None = None
     row_M: NDArray[np.int64] | None = None
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    most_G: NDArray[np.int64] | None = None
 
     @property
     def uids(self) -> list[str]:
@@ -55,13 +59,32 @@ class ScoringContext:
         features_UD, row_M = self.rows()
         return features_UD, pair_rows(features_UD.shape[0], self.groups_M, row_M)
 
+    def most_taken(self, sizes_G: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For methods that pick one by one: how many of each group can be taken at all."""
+        if self.most_G is not None:
+            return self.most_G
+        return most_taken(sizes_G, num_kept(self.config.selection.budget, len(self.records_M)))
+
 
 @dataclass(frozen=True)
 class ScoredRecords:
-    """One float64 score per record to be scored, and what the manifest should say beside."""
+    """One float64 score per record to be scored, and what the manifest should say beside.
+
+    `unranked` marks the records whose score says nothing (see `unranked.py`); those without a
+    finite score, alone in their group, or in a group of equal scores are found without.
+    """
 
     values_M: NDArray[np.float64]
     diagnostics: dict[str, Any]
+    unranked: Unranked = field(default_factory=dict)
+
+
+def mark_rows(reduced: ReducedFeatures, pairs: RowPairs) -> Unranked:
+    """The records whose reduced feature is a row of zeros."""
+    return {
+        "feature_not_finite": pairs.spread(reduced.non_finite_P),
+        "feature_like_all": pairs.spread(reduced.zero_P),
+    }
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,7 @@ class Scorer:
         keep: which scores the method itself keeps; `selection.keep` says otherwise.
         keeps_one_end: it picks records one by one, so that no other end has a meaning.
         adapt: the config with what the method needs of it.
+        draws: its scores are chance alone, so that there is nothing to be ranked.
     """
 
     score: Callable[[ScoringContext], ScoredRecords]
@@ -83,6 +107,7 @@ class Scorer:
     keep: Keep = "low"
     keeps_one_end: bool = False
     adapt: Callable[[Config], Config] = lambda config: config
+    draws: bool = False
 
     def complete(self, config: Config) -> Config:
         """The config with what it leaves to the method.

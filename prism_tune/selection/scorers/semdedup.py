@@ -30,7 +30,7 @@ from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.scorers.pick_order import first_records
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
 FloatArray = NDArray[np.float64]
@@ -65,13 +65,14 @@ def score(context: ScoringContext) -> ScoredRecords:
         clusters_B, inward_B = cluster(rows_BK, share, context.config.seed)
         similar_M[first_P[at]] = find_duplicates(rows_BK, clusters_B, inward_B)
     diagnostics = {**reduced.diagnostics, "num_clusters": num_clusters}
+    unranked = mark_rows(reduced, pairs)
     if options.threshold is None:
-        return ScoredRecords(similar_M, diagnostics)
+        return ScoredRecords(similar_M, diagnostics, unranked)
     duplicate_M = similar_M > options.threshold
     random_M = hash_uids(uids, context.config.seed).astype(np.float64) / 2.0**64
     values_M = np.where(duplicate_M, similar_M + 1.0, random_M - 1.0)
     diagnostics["num_duplicates"] = int(duplicate_M.sum())
-    return ScoredRecords(values_M, diagnostics)
+    return ScoredRecords(values_M, diagnostics, unranked)
 
 
 def cluster(

@@ -9,7 +9,8 @@ from openpyxl import load_workbook
 from PIL import Image
 
 from prism_tune.errors import UserError
-from prism_tune.evaluation.benchmarks.mmbench import BENCHMARK, is_null
+from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.benchmarks.mmbench import BENCHMARK
 from prism_tune.schema import Prediction
 
 COLUMNS = [
@@ -63,23 +64,77 @@ def answer_all(questions, texts):
     return [Prediction(q.question_id, q.text.rsplit("\n", 1)[0], text) for q, text in pairs]
 
 
-def test_prompts_end_their_options_at_the_first_null(questions):
+def test_prompts_have_every_option_that_is_not_null(questions):
     assert questions[0].text == ('A hint\nWhere is "it"?\nSay.\nA. left\nB. right\n' + INSTRUCTION)
-    assert questions[1].text == 'Where is "it"?\nSay.\nA. red\n' + INSTRUCTION
-    assert questions[1].metadata["options"] == {"A": "red"}
+    assert questions[1].text == ('Where is "it"?\nSay.\nA. red\nB. None\nC. blue\n' + INSTRUCTION)
+    assert questions[1].metadata["options"] == {"A": "red", "B": "None", "C": "blue"}
 
 
 def test_prompt_of_lmms_eval(tmp_path):
     questions = BENCHMARK.load_questions(write_tsv(tmp_path / "dev.tsv"), "lmms_eval")
     assert questions[0].text == (
-        'A hint Where is "it"?\nSay. There are several options:\nA. left\nB. right\n' + INSTRUCTION
+        'A hint Where is "it"?\nSay. There are several options:\nA. left\nB. right\n\n'
+        + INSTRUCTION
+    )
+    assert questions[1].text == (
+        'Where is "it"?\nSay. There are several options:\nA. red\nB. None\nC. blue\n\n'
+        + INSTRUCTION
     )
 
 
-@pytest.mark.parametrize("value", [None, "", "nan", "NaN", "None", "none"])
-def test_what_llava_takes_for_null(value):
-    assert is_null(value)
-    assert not is_null("0")
+@pytest.mark.parametrize(
+    ("cells", "answer", "options"),
+    [
+        (["None", "Two", "One", "Three"], "A", "ABCD"),
+        (["cat", "None", "dog", "horse"], "C", "ABCD"),
+        (["cat", "dog", "None"], "C", "ABC"),
+        (["cat", "dog", "none", "None"], "A", "AB"),  # LLaVA's null, where nothing says otherwise
+        (["cat", "dog", "nan", ""], "B", "AB"),
+        (["cat", "", "dog"], "C", "AC"),
+        (["cat", "dog"], "b", "AB"),
+        (["cat", "dog"], "B ", "AB"),
+    ],
+)
+def test_the_reference_is_always_an_option_and_counts(tmp_path, cells, answer, options):
+    path = write_tsv(tmp_path / "q.tsv", [make_row(1, cells, answer, "")])
+    letter = answer.strip().upper()
+    for profile in ("llava15", "lmms_eval"):
+        (question,) = BENCHMARK.load_questions(path, profile)
+        assert "".join(question.metadata["options"]).startswith(options[:1])
+        assert f"\n{letter}. " in question.text
+        result = BENCHMARK.score([question], [Prediction(1, "", letter)], profile)
+        assert result.metrics["accuracy"] == 100
+    assert "".join(BENCHMARK.load_questions(path, "llava15")[0].metadata["options"]) == options
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\tq\tx\n", r"record 1 \(line 2\): 3 columns, the header has 5"),
+        ("1\tq\tx\ty\tB\tmore\n", r"record 1 \(line 2\): 6 columns"),
+        ("1\tq\tx\ty\tC\n", r"record 1: answer: expected the letter of an option \(A, B\)"),
+    ],
+)
+def test_broken_rows_are_named(tmp_path, text, message):
+    (tmp_path / "q.tsv").write_text("index\tquestion\tA\tB\tanswer\n" + text)
+    with pytest.raises(UserError, match=message):
+        BENCHMARK.load_questions(tmp_path / "q.tsv", "llava15")
+
+
+def test_the_chinese_edition(tmp_path):
+    path = write_tsv(tmp_path / "cn.tsv", [make_row(7, ["左", "右"], "A", PNG, hint="提示")])
+    cn = BENCHMARKS["mmbench_cn"]
+    (question,) = cn.load_questions(path, "llava15")
+    assert question.text == '提示\nWhere is "it"?\nSay.\nA. 左\nB. 右\n请直接回答选项字母。'
+    (theirs,) = cn.load_questions(path, "lmms_eval")
+    assert theirs.text == (
+        '提示 Where is "it"?\nSay. There are several options:\nA. 左\nB. 右\n\n'
+        "请直接使用所提供的选项字母作为答案回答。"
+    )
+    result = cn.score([question], [Prediction(7, "", "A")], "llava15")
+    assert (result.benchmark, result.metrics["accuracy"]) == ("mmbench_cn", 100)
+    assert cn.write_submission([question], [], tmp_path).name == "mmbench_cn_upload.xlsx"
+    assert cn.max_new_tokens == {"llava15": 1024, "lmms_eval": 256}
 
 
 def test_a_rotated_copy_shares_the_image_of_its_main_row(questions):

@@ -128,5 +128,5 @@ def test_wrong_folders_and_lines_are_named(tmp_path):
     with pytest.raises(UserError, match=r"1.txt, line 1: expected a question, a tab"):
         BENCHMARK.load_questions(tmp_path, "llava15")
     (tmp_path / "color/1.txt").write_text("Is it red?\tMaybe\n")
-    with pytest.raises(UserError, match="expected Yes or No after the question"):
+    with pytest.raises(UserError, match=r"1.txt, line 1: expected yes or no, found 'Maybe'"):
         BENCHMARK.load_questions(tmp_path, "llava15")

@@ -144,8 +144,8 @@ def test_the_thirty_subjects():
 def test_wrong_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no <Subject>/output.json"):
         BENCHMARK.read_predictions(tmp_path)
-    (tmp_path / "a.json").write_text('{"validation_Math_1": 3}')
-    with pytest.raises(UserError, match=r"validation_Math_1: expected a response as text"):
+    (tmp_path / "a.json").write_text('{"validation_Math_1": [3]}')
+    with pytest.raises(UserError, match=r"a.json, validation_Math_1: text: expected text"):
         BENCHMARK.read_predictions(tmp_path / "a.json")
     with pytest.raises(UserError, match=r"a.json, validation_Math_1: expected an object"):
         BENCHMARK.load_questions(tmp_path / "a.json", "llava15")

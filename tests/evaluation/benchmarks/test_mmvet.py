@@ -142,7 +142,7 @@ def test_other_bad_files_are_named(tmp_path):
     (tmp_path / "x.json").write_text("[1]")
     with pytest.raises(UserError, match=r"neither mm-vet.json nor a grade file"):
         BENCHMARK.load_questions(tmp_path, "llava15")
-    with pytest.raises(UserError, match=r"expected \{id: answer\} or a grade file"):
+    with pytest.raises(UserError, match=r"x.json, record 1: expected one JSON object"):
         BENCHMARK.read_predictions(tmp_path / "x.json")
     write_questions(tmp_path)
     write_grades(tmp_path, {"v2_0": [1.0]})

@@ -66,5 +66,5 @@ def test_maximum_and_floor(questions):
 
 def test_a_wrong_file_is_named(tmp_path):
     (tmp_path / "test.json").write_text('[{"question_id": 1}]')
-    with pytest.raises(UserError, match=r"test.json, question 0: no key 'image'"):
+    with pytest.raises(UserError, match=r"test.json, record 1: no key 'image'"):
         BENCHMARK.load_questions(tmp_path, "llava15")

@@ -112,5 +112,5 @@ def test_answers_to_another_split_are_refused(val):
 
 def test_a_wrong_file_is_named(tmp_path):
     (tmp_path / "val.json").write_text('{"a": 1}')
-    with pytest.raises(UserError, match=r"expected VizWiz's list"):
+    with pytest.raises(UserError, match=r"val.json, line 1: no key 'image'"):
         BENCHMARK.load_questions(tmp_path / "val.json", "llava15")

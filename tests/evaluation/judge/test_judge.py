@@ -1,13 +1,11 @@
 """The judge against a small server on this machine, and a tiny local model."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from support.tiny import build_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
@@ -28,55 +26,6 @@ QUESTIONS = {
     "v1_1": {"question": "Who?", "answer": "Anna<OR>Bob", **ENTRY},
 }
 ANSWERS = {"v1_0": "x = -1", "v1_1": "It is\nBob."}
-
-
-class Server:
-    """An OpenAI-compatible server: pops the next reply, and remembers what it was sent."""
-
-    def __init__(self):
-        self.replies = []
-        self.requests = []
-        self.keys = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                length = int(self.headers["content-length"])
-                outer.requests.append(json.loads(self.rfile.read(length)))
-                outer.keys.append(self.headers.get("authorization"))
-                status, content = outer.replies.pop(0) if outer.replies else (200, "1.0")
-                body = content.encode()
-                if status == 200:
-                    message = {"choices": [{"message": {"content": content}}], "model": "gpt-x-1"}
-                    body = json.dumps(message).encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(body)))
-                self.send_header("location", "http://127.0.0.1:1/v1")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
-        self.thread.start()
-
-    def close(self):
-        self.http.shutdown()
-        self.thread.join(timeout=10)
-        self.http.server_close()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    running = Server()
-    yield running
-    running.close()
 
 
 @pytest.fixture
@@ -260,11 +209,11 @@ def test_the_results_beside_the_answers_take_the_judges_score(server, files):
 def test_the_estimate(files):
     grading = plan(files, num_runs=5)
     num_tokens = round(10 * sum(map(len, grading.prompts.values())) / 2 / 4)
-    assert describe_cost(grading, max_new_tokens=3, price=30.0) == (
+    assert describe_cost(grading, 10, max_new_tokens=3, price=30.0) == (
         f"10 calls to gpt-x, about {num_tokens:,} prompt tokens (4 characters each) and at most "
         f"30 new ones, about {num_tokens * 30 / 1e6:.2f} at 30 a million"
     )
-    assert "a million" not in describe_cost(grading, max_new_tokens=3, price=None)
+    assert "a million" not in describe_cost(grading, 10, max_new_tokens=3, price=None)
 
 
 def run(files, *more):
@@ -284,21 +233,6 @@ def test_the_command_estimates_and_grades(server, files):
     assert graded.exit_code == 0
     assert "100.00" in graded.stdout
     assert set(json.loads((files / "g.json").read_text())) == {"v1_0", "v1_1"}
-
-
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judge")
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-        initializer_range=0.3,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_local_likelihoods_are_those_of_each_text_by_itself(language_model):

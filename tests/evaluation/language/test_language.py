@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from prism_tune.chat.formats import SYSTEM
 from prism_tune.config.sections import Config, ModelConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.language import run as language
+from prism_tune.evaluation.language.model import WindowedLM
 from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
@@ -204,6 +206,37 @@ def test_generated_answers_are_scored_and_cut_contexts_counted(make_config, run,
     assert results["num_examples"] == 2
     expected = "1 context(s) were longer than the model's window and lost their beginning"
     assert results["notes"] == [expected]
+
+
+def test_a_window_that_the_new_tokens_alone_fill_gets_fewer_of_them(make_config, run):
+    """mmlu_pro asks for 2,048 new tokens; the tiny model's window is 512 (Phi-2's 2,048)."""
+    evaluate(make_config("mmlu_pro", limit=1), run, force=False)
+    results = read_results(run, "mmlu_pro")
+    assert results["num_examples"] == 14
+    assert results["notes"][0] == (
+        "at most 128 new tokens in place of 2,048, which alone fill the model's window of 512: not "
+        "comparable with numbers of longer windows"
+    )
+
+
+def test_prompts_under_the_chat_template(make_config, run, monkeypatch):
+    """As one question of `model.template`; named in the result, which is asked anew for it."""
+    contexts = []
+    answer = WindowedLM._loglikelihood_tokens
+
+    def watch(self, requests, *args, **options):
+        contexts.extend(context for (context, _), _, _ in requests)
+        return answer(self, requests, *args, **options)
+
+    monkeypatch.setattr(WindowedLM, "_loglikelihood_tokens", watch)
+    config = make_config("hellaswag", limit=1)
+    evaluate(config, run, force=False)
+    chat = config.evaluation.model_copy(update={"chat_template": True})
+    evaluate(config.model_copy(update={"evaluation": chat}), run, force=False)
+    plain, asked = contexts[0], contexts[-1]
+    assert plain == "Drawing: A man draws. He"
+    assert asked == f"{SYSTEM} USER: {plain} ASSISTANT:"
+    assert read_results(run, "hellaswag")["provenance"]["chat_template"] == "vicuna_v1"
 
 
 def test_contexts_cut_at_their_beginning_are_counted(make_config, run, data_dir, tmp_path):

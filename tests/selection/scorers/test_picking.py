@@ -7,8 +7,8 @@ import pytest
 
 from prism_tune.selection.scorers.kcenter import choose_farthest
 from prism_tune.selection.scorers.kmeanspp import draw_far
-from prism_tune.selection.scorers.pick_order import most_taken, pick
-from prism_tune.selection.subset import cut_subset
+from prism_tune.selection.scorers.pick_order import pick
+from prism_tune.selection.subset import cut_subset, most_taken
 
 
 def unit_rows(num_rows, width):

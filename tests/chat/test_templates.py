@@ -7,7 +7,7 @@ from support.chat_templates import GLM, LLAVA_15, QWEN, QWEN_THINKING
 from support.tiny import CHAT_TEMPLATE, build_processor, build_tokenizer
 from support.tiny_processors import TINY_PROCESSORS
 
-from prism_tune.chat_templates import check_end_token, end_token, is_llava15, wrap_image
+from prism_tune.chat.templates import check_end_token, end_token, is_llava15, wrap_image
 from prism_tune.data.conversation import render, render_prompt
 from prism_tune.errors import UserError
 from prism_tune.schema import Turn

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prism_tune.chat_templates import image_token
+from prism_tune.chat.templates import image_token
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render
-from prism_tune.data.encoder import count_text_tokens, run_processor
-from prism_tune.data.images import ImageError, read_size
+from prism_tune.data.encoding.encoder import count_text_tokens, run_processor
+from prism_tune.data.image_paths import ImageError
+from prism_tune.data.images import read_size
 from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool
 
@@ -43,7 +44,8 @@ def estimate_lengths(
     lengths_N = np.zeros(len(indices), dtype=np.int64)
     for start in range(0, len(indices), _BATCH_RECORDS):
         batch = indices[start : start + _BATCH_RECORDS]
-        texts = [render(pool[index].turns, template, processor).text for index in batch]
+        records = [pool[index] for index in batch]
+        texts = [render(r.turns, template, processor, system=r.system).text for r in records]
         for offset, num_text in enumerate(_count_texts(texts, processor)):
             try:
                 length = num_text + counter.count_extra(pool, batch[offset])

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from prism_tune.data.conversation import adds_special_tokens
-from prism_tune.data.images import ImageError
+from prism_tune.data.image_paths import ImageError
 from prism_tune.data.labels import IGNORED_LABEL, Span, expand_spans, mask_labels
 from prism_tune.data.literal_text import WrittenOut, move_spans, splice, write_out
 
@@ -102,19 +102,14 @@ def encode_prompts(
     return inputs
 
 
-def count_text_tokens(
-    texts: Sequence[str], processor: Any, *, special: bool | None = None
-) -> list[int]:
-    """Tokens of texts with marked literals, one for each image token.
-
-    `special`: whether the tokenizer adds its own; as `adds_special_tokens` says by default.
+def count_text_tokens(texts: Sequence[str], processor: Any) -> list[int]:
+    """Tokens of rendered texts, one for each image token.
 
     Raises:
         BadRecordError: as `encode_text`.
     """
     written = [write_out(text, processor) for text in texts]
-    if special is None:
-        special = adds_special_tokens(written[0].text, processor.tokenizer)
+    special = adds_special_tokens(written[0].text, processor.tokenizer)
     encoded = processor.tokenizer([w.text for w in written], add_special_tokens=special)
     return [len(ids) + w.num_more for ids, w in zip(encoded["input_ids"], written, strict=True)]
 

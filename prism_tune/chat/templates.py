@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, get_args
 
-from prism_tune.chat_formats import LAYOUTS, ChatFormat
+from prism_tune.chat.formats import LAYOUTS, ChatFormat
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER
 
@@ -63,7 +63,8 @@ def apply_chat(messages: Sequence[dict[str, Any]], processor: Any, *, is_prompt:
         )
     except TemplateError as error:
         raise UserError(
-            f"model.template: the processor's chat template fails: {error}; {list_templates()}"
+            f"model.template: the processor's chat template refuses a conversation: {error}; "
+            "choose one of the built-in templates, or leave system lines out with data.system=drop"
         ) from error
     return str(written)
 
@@ -190,6 +191,31 @@ def end_token(template: str, processor: Any) -> str | None:
     if template == "plain":
         return None
     return find_end_token(processor) if template == "processor" else LAYOUTS[template].end_token
+
+
+def add_end_token(model: Any, processor: Any, end: str | None) -> None:
+    """Let `generation_config.eos_token_id` hold a template's end token, behind those it has.
+
+    A base model knows none but the end of a text; taught another, it would write on behind it to
+    the limit wherever plain transformers generates.
+
+    Args:
+        model: whose generation config is changed.
+        processor: with its tokenizer.
+        end: as text; None where a template has none.
+    """
+    if end is None:
+        return
+    if model.generation_config is None:
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig()
+    known = model.generation_config.eos_token_id
+    ends = list(known) if isinstance(known, list | tuple) else [known] if known is not None else []
+    token = int(processor.tokenizer.convert_tokens_to_ids(end))
+    if token not in ends:
+        ends.append(token)
+        model.generation_config.eos_token_id = ends if len(ends) > 1 else token
 
 
 def list_templates() -> str:

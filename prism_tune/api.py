@@ -1,0 +1,203 @@
+"""prism_tune as a library: open a pool, choose from it, take the subset on.
+
+Each call runs a stage as its verb on the command line does, and leaves the same run folder; a stage
+that has finished with the same inputs is not run again. `import prism_tune` has these names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import ValidationError
+
+from prism_tune.config.errors import complete_key, describe_errors
+from prism_tune.config.sections import Config, DataConfig, SelectionConfig
+from prism_tune.data.records import Pool
+from prism_tune.data.records import open_pool as open_configured
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.features.given import as_floats, keep_array
+from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.log import keep_log
+from prism_tune.selection.finished import Subset
+
+_NO_MODEL = "(none)"
+"""The model's path where nothing of it is read."""
+
+
+def open_pool(records: str | Path, *, image_dir: str | Path | None = None, **reading: Any) -> Pool:
+    """Open records to choose from.
+
+    Args:
+        records: a JSON list, JSON lines or parquet file, a folder of `datasets`, or a hub id.
+        image_dir: what the image names are relative to; by default the file's own folder.
+        **reading: more of the config's `data`, for example `columns`, `source` or `policy`.
+
+    Raises:
+        UserError: the records cannot be read, or some are bad and their policy is "fail".
+        ConfigError: an unknown setting.
+    """
+    folder = None if image_dir is None else str(image_dir)
+    tree = {"records": str(records), "image_dir": folder, **reading}
+    try:
+        return open_configured(DataConfig.model_validate(tree))
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, "open_pool", DataConfig)) from error
+
+
+def select(
+    source: Pool | Config,
+    *,
+    model: str | Path | Mapping[str, Any] | None = None,
+    features: ArrayLike | str | Path | None = None,
+    scores: ArrayLike | str | Path | None = None,
+    name: str | None = None,
+    force: bool = False,
+    **settings: Any,
+) -> Subset:
+    """Score a pool, and keep what the budget allows.
+
+    Args:
+        source: a pool, or a whole config (`load_config`).
+        model: a directory or hub id, or the config's `model` as a mapping. Not needed where the
+            method reads features or scores of your own, or nothing.
+        features: of your own, in place of the model's: a row for each record of the pool's file
+            (an array, a memory map, a torch tensor, lists), or a file (`selection.features_file`).
+            The words of `selection.features` say what the model reads instead.
+        scores: of your own, a number for each record, or a file: the scorer `file`.
+        name: of the run, below `output_dir`; a pool's by default follows from all settings.
+        force: select again, and compute the evidence anew.
+        **settings: what differs from the defaults: keys of the config as `prism-tune select` takes
+            them (`budget=0.2`, `scorer="kernel_repulsion"`, `seed=1`, `output_dir="runs"`), in
+            full where two sections have one (`**{"training.records": "pool"}`).
+
+    Raises:
+        UserError: as `prism-tune select`.
+        ConfigError: an unknown setting, or one that does not fit.
+    """
+    from prism_tune.selection.select import select as run_select
+
+    runs = source.output_dir if isinstance(source, Config) else "runs"
+    given = Path(settings.get("output_dir", runs)) / "given"
+    words = get_args(SelectionConfig.model_fields["features"].annotation)
+    if isinstance(features, str) and features in words:
+        settings["selection.features"] = features
+    elif features is not None:
+        settings["features_file"] = _keep("features", features, source, given)
+    if scores is not None:
+        path = _keep("scores", scores, source, given)
+        settings |= {"scorer": "file", "options": {"path": path}}
+    if model is None and isinstance(source, Pool):
+        model = _NO_MODEL if settings.get("scorer", "prism") in ("file", "random") else model
+        model = _NO_MODEL if "features_file" in settings else model
+    config = configure(source, model=model, name=name, **settings)
+    run = open_run(config)
+    run_select(config, run, force=force)
+    return Subset(run)
+
+
+def audit_pool(source: Pool | Config, *, force: bool = False, **settings: Any) -> bool:
+    """Look at every record and image; False where some have to be mended or skipped."""
+    from prism_tune.audit.audit import audit as run_audit
+
+    config = configure(source, **settings)
+    return run_audit(config, open_run(config), force=force)
+
+
+def train(source: Subset | Config, *, force: bool = False, **settings: Any) -> Path:
+    """Tune the model on a subset, or as a config says; the checkpoint's directory."""
+    from prism_tune.training.train import train as run_train
+
+    config = configure(source.config if isinstance(source, Subset) else source, **settings)
+    run = open_run(config)
+    run_train(config, run, force=force)
+    return run.checkpoint
+
+
+def evaluate(
+    source: Subset | Config, *, force: bool = False, **settings: Any
+) -> dict[str, dict[str, Any]]:
+    """Answer and score the benchmarks; what is in each one's results.json, by name."""
+    from prism_tune.evaluation.evaluate import evaluate as run_evaluate
+
+    config = configure(source.config if isinstance(source, Subset) else source, **settings)
+    run = open_run(config)
+    run_evaluate(config, run, force=force)
+    names = config.evaluation.benchmarks
+    return {name: read_json(run.benchmark(name) / "results.json") for name in names}
+
+
+def configure(
+    source: Pool | Config,
+    *,
+    model: str | Path | Mapping[str, Any] | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> Config:
+    """The config of a pool or another config, with other settings.
+
+    Raises:
+        ConfigError: an unknown setting, or one that does not fit.
+    """
+    tree: dict[str, Any] = (
+        source.model_dump() if isinstance(source, Config) else {"data": source.config.model_dump()}
+    )
+    if model is not None:
+        tree["model"] = dict(model) if isinstance(model, Mapping) else {"path": str(model)}
+    for key, value in settings.items():
+        section, _, field = complete_key(key, Config).rpartition(".")
+        place = tree if not section else {**(tree.get(section) or {})}
+        place[field] = _as_plain(value)
+        if section:
+            tree[section] = place
+    if name is not None or "name" not in tree:
+        tree["name"] = name or _name_run(tree)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, "settings", Config)) from error
+
+
+def open_run(config: Config) -> RunDir:
+    """Its folder, with a log to be kept there."""
+    keep_log()
+    return RunDir(Path(config.output_dir) / config.name)
+
+
+def _keep(
+    what: Literal["features", "scores"],
+    numbers: ArrayLike | str | Path,
+    source: Pool | Config,
+    folder: Path,
+) -> str:
+    """The file that a selection reads: the one named, or the numbers kept below the runs."""
+    if isinstance(numbers, str | Path):
+        return str(numbers)
+    array = as_floats(numbers, what, 2 if what == "features" else 1)
+    if isinstance(source, Pool) and len(array) != (
+        num_records := len(source) + len(source.skipped)
+    ):
+        raise UserError(
+            f"{what}: {len(array):,} rows, but {source.path} has {num_records:,} records; give "
+            "each of them a row, in their order, also those that are text only or skipped"
+        )
+    return str(keep_array(array, folder))
+
+
+def _name_run(tree: Mapping[str, Any]) -> str:
+    """Pool, scorer, and a hash of all settings: others never overwrite it."""
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", Path(tree["data"]["records"]).stem).lstrip("._-")
+    scorer = tree.get("selection", {}).get("scorer", "prism")
+    return f"{stem or 'pool'}-{scorer}-{fingerprint(tree)[:8]}"
+
+
+def _as_plain(value: Any) -> Any:
+    """A setting as a config has it: no paths, no numbers of numpy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value

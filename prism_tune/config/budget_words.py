@@ -1,0 +1,33 @@
+"""What a selection was asked to keep, in words: for the console, tables, manifest and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prism_tune.config.sections import SelectionConfig
+
+_UNITS = {"images": "image records", "rows": "rows", "tokens": "tokens"}
+_TEXTS = {"own_source": "text-only as a source", "drop": "without text-only"}
+
+
+def describe_cut(selection: SelectionConfig) -> str:
+    """`30.0% of the image records`, and what else decides."""
+    budget = selection.budget
+    asked = f"{budget:.1%}" if isinstance(budget, float) else f"{budget}"
+    return ", ".join([f"{asked} of the {_UNITS[selection.budget_of]}", *_others(selection)])
+
+
+def label_cut(selection: SelectionConfig) -> str:
+    """What a table's label adds to the budget: nothing where it counts image records alone."""
+    counts = "" if selection.budget_of == "images" else f" of {_UNITS[selection.budget_of]}"
+    return ", ".join([counts, *_others(selection)])
+
+
+def _others(selection: SelectionConfig) -> list[str]:
+    texts = [_TEXTS[selection.text_only]] if selection.text_only in _TEXTS else []
+    named = [
+        f"{source} {f'{100 * budget:g} %' if isinstance(budget, float) else f'{budget:,}'}"
+        for source, budget in selection.source_budgets.items()
+    ]
+    marks = {"must keep": selection.must_keep, "must drop": selection.must_drop}
+    return [*texts, *named, *(f"{k} {Path(path).name}" for k, path in marks.items() if path)]

@@ -1,0 +1,98 @@
+"""Where a record's image lies: its name in, a path that is certain to be allowed out.
+
+Allowed are the pool's image folder, further folders that the config names, and the cache's own of
+images that records hold themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from prism_tune.config.sections import DataConfig
+from prism_tune.data.policy import Reason
+from prism_tune.errors import UserError, first_line
+
+_EMBEDDED = re.compile(r"embedded:([0-9a-f]{32}\.\w+)")
+_WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+class ImageError(UserError):
+    """An image that cannot be used, with the reason its policy is looked up by."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True)
+class ImageFolders:
+    """The folders images may lie in.
+
+    Attributes:
+        base: what relative paths are relative to.
+        roots: further folders, for absolute paths and for links out of `base`.
+        embedded: of images that are named by their content; None where there are none.
+    """
+
+    base: Path
+    roots: tuple[Path, ...] = ()
+    embedded: Path | None = None
+
+    def locate(self, name: str) -> str:
+        """Where an image would be; nothing is certain about it."""
+        if self.embedded is not None and (found := _EMBEDDED.fullmatch(name)):
+            return os.path.join(self.embedded, found[1][:2], found[1])
+        path = os.path.join(self.base, name)
+        if "\\" in name and not os.path.lexists(path):
+            return os.path.join(self.base, name.replace("\\", "/"))
+        return path
+
+    def resolve(self, name: str) -> Path:
+        """The path of an image, certain to lie inside one of the folders.
+
+        Existence is not checked. Links are followed, and may not lead out of the folders. A
+        backslash separates folders, as on Windows, where no file is called so.
+
+        Raises:
+            ImageError: with `..`, absolute or leading outside through a symbolic link.
+        """
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if not parts or ".." in parts or "\0" in name or _WINDOWS_DRIVE.match(name):
+            raise self._outside(name, "expected a path relative to data.image_dir, without `..`")
+        located = Path(self.locate(name))
+        try:
+            resolved = located.resolve()
+        except (OSError, RuntimeError) as error:  # of a loop of links
+            raise ImageError("image_unreadable", f"{located}: {first_line(error)}") from error
+        if any(resolved.is_relative_to(folder) for folder in self._resolved):
+            return resolved
+        if parts[0] == "/":
+            raise self._outside(
+                name,
+                "an absolute path may lead into data.image_dir or a folder of data.image_roots",
+            )
+        raise self._outside(
+            name,
+            f"a symbolic link leads out of data.image_dir to {resolved}; name the folder it leads "
+            "to in data.image_roots, or copy the files",
+        )
+
+    @cached_property
+    def _resolved(self) -> tuple[Path, ...]:
+        folders = (self.base, *self.roots, self.embedded)
+        return tuple(folder.resolve() for folder in folders if folder is not None)
+
+    def _outside(self, name: str, problem: str) -> ImageError:
+        where = f"data.image_dir is {self.base}"
+        if self.roots:
+            where += f", data.image_roots are {', '.join(map(str, self.roots))}"
+        return ImageError("image_outside", f"image {name!r}: {problem} ({where})")
+
+
+def find_image_dir(config: DataConfig) -> Path:
+    """`data.image_dir`, or the folder of the records file."""
+    return Path(config.image_dir) if config.image_dir else Path(config.records).parent

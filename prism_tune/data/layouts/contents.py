@@ -1,0 +1,101 @@
+"""The content of one turn, as text with an `<image>` for each image, and the images it names.
+
+Content is text, or a list of parts as OpenAI, Qwen, Anthropic and Hugging Face write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prism_tune.data.layouts.columns import is_null
+from prism_tune.data.layouts.image_values import (
+    ONLY_IMAGES,
+    NamedImage,
+    is_unicode,
+    read_image,
+    shorten,
+)
+from prism_tune.data.layouts.placing import Slots
+from prism_tune.data.policy import BadRecordError
+from prism_tune.schema import IMAGE_PLACEHOLDER
+
+_TEXT_TYPES = {"text", "input_text", "output_text"}
+_IMAGE_TYPES = {"image", "image_url", "input_image", "image_path"}
+_IMAGE_KEYS = ("image", "image_url", "url", "path", "base64", "bytes", "source", "image_path")
+_MEDIA_KEYS = ("video", "video_url", "audio", "audio_url", "input_audio")
+_TOOL_TYPES = ("tool", "function")
+
+
+def read_content(content: Any, where: str) -> tuple[str, Slots]:
+    """A turn's text, and what stands at each of its placeholders.
+
+    Args:
+        content: text, or a list of parts.
+        where: the turn and its keys, for messages.
+
+    Raises:
+        BadRecordError: parts that are neither text nor image.
+    """
+    if isinstance(content, str):
+        if not is_unicode(content):
+            raise _no_text(content, where)
+        return content, (None,) * content.count(IMAGE_PLACEHOLDER)
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        raise _no_text(content, where)
+    texts: list[str] = []
+    slots: list[NamedImage | None] = []
+    for part in content:
+        text, filled = _read_part(part, where)
+        texts.append(text)
+        slots.extend(filled)
+    return "".join(texts), tuple(slots)
+
+
+def _read_part(part: Any, where: str) -> tuple[str, Slots]:
+    """An image part is `<image>` on its own line."""
+    if isinstance(part, str):
+        return read_content(part, where)
+    if not isinstance(part, dict):
+        raise _no_text(part, where)
+    kind = part.get("type") or _guess_type(part)
+    if kind in _TEXT_TYPES:
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise _no_text(text, where)
+        return read_content(text, where)
+    if kind in _IMAGE_TYPES:
+        return f"{IMAGE_PLACEHOLDER}\n", (_read_image(part, where),)
+    if isinstance(kind, str) and kind.removeprefix("input_").startswith(("video", "audio")):
+        raise BadRecordError("unsupported_medium", f"{where}: a part `{kind}`; {ONLY_IMAGES}")
+    if isinstance(kind, str) and kind.startswith(_TOOL_TYPES):
+        raise BadRecordError(
+            "tool_turn", f"{where}: a part `{kind}`; only text and images are read"
+        )
+    raise BadRecordError(
+        "bad_field", f"{where}: expected parts of text and images, got {shorten(part)}"
+    )
+
+
+def _guess_type(part: Mapping[str, Any]) -> str | None:
+    """Qwen's parts may go without a type: {"image": ...}, {"text": ...}."""
+    for key in ("text", "image", "image_url", *_MEDIA_KEYS):
+        if part.get(key) is not None:
+            return key
+    return None
+
+
+def _read_image(part: Mapping[str, Any], where: str) -> NamedImage | None:
+    """The image a part names; None where it is the record's own column that does."""
+    for key in _IMAGE_KEYS:
+        value = part.get(key)
+        if is_null(value) or value == "":
+            continue
+        return read_image({key: value} if key == "base64" else value, where)
+    return None
+
+
+def _no_text(content: Any, where: str) -> BadRecordError:
+    return BadRecordError("bad_field", f"{where}: expected text, got {shorten(content)}")

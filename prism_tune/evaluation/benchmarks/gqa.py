@@ -1,0 +1,197 @@
+r"""GQA (testdev, balanced): 12,578 compositional questions about scenes.
+
+Source: cs.stanford.edu/people/dorarad/gqa, `testdev_balanced_questions.json`; LLaVA's question file
+    `llava_gqa_testdev_balanced.jsonl` (asks, has no answers); or the hub's parquet of questions and
+    images.
+Schema: {id: {question, imageId, answer, isBalanced, types: {structural, semantic, detailed}, ...}};
+    LLaVA's: {question_id, image, text, category}. Images are `<imageId>.jpg`.
+Predictions: LLaVA's answer jsonl, or the list of {questionId, prediction} made of it.
+Prompt: question + "\nAnswer the question using a single word or phrase."; both profiles.
+Decoding: greedy, 128 new tokens (lmms_eval: 16).
+Parsing: llava15 (`convert_gqa_for_eval.py`): periods at the end deleted, lower case; right if equal
+    to the answer. lmms_eval: stripped, lower case and without punctuation on both sides.
+Metric (`eval.py --tier testdev_balanced`): `accuracy` over the balanced questions,
+    `accuracy_binary` and `accuracy_open` (structural type `query` is open, all others are binary),
+    and by structural and semantic type, in percent.
+Missing answers: wrong (the official script refuses them).
+Left out: validity, plausibility, consistency, grounding and distribution need further files of the
+    release; accuracy by length and by number of steps.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from prism_tune.config.sections import Profile
+from prism_tune.errors import UserError
+from prism_tune.evaluation.annotations import (
+    find_parquet,
+    parquet_image,
+    read_json_file,
+    read_objects,
+    read_parquet,
+    require_keys,
+    to_text,
+)
+from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.metrics import group_credits, percent
+from prism_tune.evaluation.predictions import (
+    find_foreign_prompts,
+    id_key,
+    join_predictions,
+    name_keys,
+    read_predictions,
+)
+from prism_tune.schema import BenchmarkResult, Prediction, Question
+
+SUFFIX = "\nAnswer the question using a single word or phrase."
+_NUM_QUESTIONS = 12578
+_FILE = "testdev_balanced_questions.json"
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_OPTIONAL = ("isBalanced", "types")
+
+
+def load_questions(path: Path, profile: Profile) -> list[Question]:
+    """Questions of the official file, LLaVA's question file, or the hub's parquet.
+
+    Raises:
+        UserError: none of these, or a key is missing.
+    """
+    if not path.is_dir() and path.suffix == ".jsonl":
+        return [_from_llava(record, where) for where, record in read_objects(path)]
+    if find_parquet(path):
+        return _load_parquet(path)
+    file = path / _FILE if path.is_dir() else path
+    content = read_json_file(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: expected GQA's {{id: {{question, imageId, answer, ...}}}}")
+    return [_from_official(key, entry, f"{file}, {key}") for key, entry in content.items()]
+
+
+def is_right_llava15(text: str, reference: str) -> bool:
+    """LLaVA's conversion, then the official equality."""
+    return text.rstrip(".").lower() == reference
+
+
+def is_right_lmms_eval(text: str, reference: str) -> bool:
+    """lmms-eval's exact match, case and punctuation ignored."""
+    strip = _PUNCTUATION
+    return text.strip().lower().translate(strip) == reference.lower().translate(strip)
+
+
+RULES: Mapping[Profile, Callable[[str, str], bool]] = {
+    "llava15": is_right_llava15,
+    "lmms_eval": is_right_lmms_eval,
+}
+
+
+def score_answers(
+    questions: Sequence[Question], predictions: Sequence[Prediction], profile: Profile
+) -> BenchmarkResult:
+    """Accuracy over the balanced questions. Raises UserError when nothing can be joined."""
+    joined = join_predictions(questions, predictions)
+    is_right = RULES[profile]
+    known = [q for q in questions if q.reference is not None and q.metadata["balanced"]]
+    credits = {}
+    for question in known:
+        text = joined.text(id_key(question))
+        right = text is not None and is_right(text, question.reference)
+        credits[id_key(question)] = float(right)
+    num_other = sum(not question.metadata["balanced"] for question in questions)
+    foreign = find_foreign_prompts(questions, joined)
+    notes = [
+        ""
+        if len(known) == _NUM_QUESTIONS or not known
+        else f"{len(known):,} balanced questions; testdev has {_NUM_QUESTIONS:,}",
+        f"{num_other:,} question(s) are not balanced and do not count" if num_other else "",
+        "" if known else "no references in these annotations: no score",
+        name_keys(foreign, "{} answer(s) whose prompt does not contain their question"),
+        *joined.notes,
+    ]
+    metrics = _compute_metrics(known, credits) if known else {}
+    groups = {"accuracy": ""}
+    return joined.make_result("gqa", profile, metrics, credits, notes, scale=100, groups=groups)
+
+
+def _compute_metrics(
+    questions: Sequence[Question], credits: Mapping[str, float]
+) -> dict[str, float]:
+    metrics = {"accuracy": percent(credits.values())}
+    structural = {id_key(q): q.category for q in questions if q.category}
+    kinds = {key: "open" if kind == "query" else "binary" for key, kind in structural.items()}
+    semantic = {id_key(q): q.metadata["semantic"] for q in questions if q.metadata["semantic"]}
+    groupings = (("accuracy", kinds), ("structural", structural), ("semantic", semantic))
+    for prefix, groups in groupings:
+        grouped = sorted(group_credits(credits, groups).items())
+        metrics |= {f"{prefix}_{group}": percent(values) for group, values in grouped}
+    return metrics
+
+
+def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where: str) -> Question:
+    types = entry.get("types") or {}
+    question = to_text(entry["question"], f"{where}: question")
+    answer = entry.get("answer")
+    return Question(
+        question_id=question_id,
+        text=question + SUFFIX,
+        images=(image,),
+        reference=None if answer is None else to_text(answer, f"{where}: answer"),
+        category=types.get("structural") or "",
+        metadata={
+            "question": question,
+            "semantic": types.get("semantic") or "",
+            "balanced": entry.get("isBalanced") is not False,
+        },
+    )
+
+
+def _from_official(question_id: str, entry: Mapping[str, Any], where: str) -> Question:
+    require_keys(entry, ("question", "imageId"), where)
+    return _make_question(question_id, entry, f"{entry['imageId']}.jpg", where)
+
+
+def _from_llava(record: Mapping[str, Any], where: str) -> Question:
+    require_keys(record, ("question_id", "image", "text"), where)
+    text = to_text(record["text"], f"{where}: text").removesuffix(SUFFIX)
+    return _make_question(str(record["question_id"]), {"question": text}, record["image"], where)
+
+
+def _load_parquet(path: Path) -> list[Question]:
+    """Question files have a column `question`; the others hold the images, by `id`."""
+    images: dict[str, str] = {}
+    questions, rows = [], []
+    for file in find_parquet(path):
+        columns = _list_columns(file)
+        if "question" in columns:
+            listed = read_parquet(file, ("id", "question", "answer", "imageId"), _OPTIONAL)
+            rows += [(f"{file}, row {n}", row) for n, row in enumerate(listed)]
+        else:
+            found = enumerate(read_parquet(file, ("id",)))
+            images |= {row["id"]: parquet_image(file, n, "image") for n, row in found}
+    for where, row in rows:
+        types = row.get("types")
+        row["types"] = orjson.loads(types) if isinstance(types, str) else types
+        image = images.get(row["imageId"], f"{row['imageId']}.jpg")
+        questions.append(_make_question(row["id"], row, image, where))
+    return questions
+
+
+def _list_columns(file: Path) -> list[str]:
+    import pyarrow.parquet
+
+    names: list[str] = pyarrow.parquet.read_schema(file).names
+    return names
+
+
+BENCHMARK = Benchmark(
+    name="gqa",
+    load_questions=load_questions,
+    read_predictions=read_predictions,
+    score=score_answers,
+    max_new_tokens={"llava15": 128, "lmms_eval": 16},
+)

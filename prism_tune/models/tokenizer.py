@@ -1,0 +1,40 @@
+"""Reading a tokenizer, and what to say where transformers cannot.
+
+Vicuna and the first Llamas come with a SentencePiece file, tokenizer.model, and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from prism_tune.errors import UserError
+
+
+def load_tokenizer(
+    path: str, revision: str | None = None, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory or hub id, also of one that has nothing else.
+
+    Raises:
+        UserError: there is none that transformers can read.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{path}: no usable tokenizer: {explain_tokenizer(error)}") from error
+    return tokenizer
+
+
+def explain_tokenizer(error: Exception) -> str:
+    """What transformers says, but for its dead end where sentencepiece is missing.
+
+    It then takes tokenizer.model for a file of tiktoken's and asks for that, which cannot read it.
+    """
+    said = str(error)
+    if "tiktoken" in said and importlib.util.find_spec("sentencepiece") is None:
+        return "its tokenizer.model is a SentencePiece file; to read it: pip install sentencepiece"
+    return said

@@ -1,0 +1,202 @@
+"""Which budgets a config asks for, and the cuts that meet them.
+
+The pool's records and `selection.budget`, `budgets`, `budget_of`, `text_only` and `source_budgets`
+go in; a cut for every budget comes out, all from the same scores, the smaller inside the larger. A
+source that `source_budgets` names is cut by itself, what is left by the budget.
+
+Shape legend: N records of the pool, G groups that are scored together.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.config.sections import SelectionConfig
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.selection.subset import (
+    BoolArray,
+    Counting,
+    Cut,
+    FloatArray,
+    IntArray,
+    Keep,
+    Reason,
+    cut_subset,
+    find_rooms,
+    most_taken,
+)
+
+TEXT_ONLY = "text_only"
+"""What `source_budgets` calls the text-only records where they are a source of their own."""
+
+Budget = float | int
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The records that a cut is made of.
+
+    Attributes:
+        uids: of each.
+        sources: of each.
+        is_text_only_N: which have no image.
+        must_keep_N: which come first.
+        num_tokens_N: of each; None where nothing has counted them.
+    """
+
+    uids: Sequence[str]
+    sources: NDArray[np.str_]
+    is_text_only_N: BoolArray
+    must_keep_N: BoolArray
+    num_tokens_N: IntArray | None = None
+
+    def of(self, records: IntArray) -> Candidates:
+        """Some of them."""
+        tokens = self.num_tokens_N
+        return Candidates(
+            [self.uids[index] for index in records.tolist()],
+            self.sources[records],
+            self.is_text_only_N[records],
+            self.must_keep_N[records],
+            None if tokens is None else tokens[records],
+        )
+
+
+def list_budgets(selection: SelectionConfig) -> list[Budget]:
+    """The budget, then the further ones, each once; 1.0 is everything, and 1 a record."""
+    budgets = [selection.budget, *selection.budgets]
+    return list({(type(budget), budget): budget for budget in budgets}.values())
+
+
+def name_budget(budget: Budget) -> str:
+    """As it is called in a file's name: a fraction has a point, a count none."""
+    return f"{budget}"
+
+
+def check_budgets(selection: SelectionConfig, candidates: Candidates) -> None:
+    """Refuse what cannot be met, before anything is computed; tokens are counted later.
+
+    Raises:
+        ConfigError: a budget of a source that is not there.
+        UserError: a budget that keeps none, more than there are, or less than has to be kept.
+    """
+    _check_sources(selection, candidates)
+    if selection.budget_of == "tokens" and candidates.num_tokens_N is None:
+        return
+    for budget in list_budgets(selection):
+        for records, amount, key in _parts(selection, candidates, budget):
+            part = candidates.of(records)
+            find_rooms(amount, _counting(selection, part, key), part.is_text_only_N)
+
+
+def cut_pool(
+    selection: SelectionConfig, candidates: Candidates, scores_N: FloatArray, budget: Budget
+) -> Cut:
+    """The cut of one budget.
+
+    Args:
+        selection: how to cut, `keep` completed by the method.
+        candidates: the records.
+        scores_N: of each; NaN where one has none.
+        budget: of those that `source_budgets` does not name.
+
+    Raises:
+        UserError: as `check_budgets`.
+    """
+    keep: Keep | None = selection.keep
+    assert keep is not None  # the scorer has completed the config
+    selected_N = np.zeros(len(scores_N), dtype=bool)
+    rank_N = np.zeros(len(scores_N), dtype=np.int64)
+    reasons: list[Reason] = ["below_cut"] * len(scores_N)
+    for records, amount, key in _parts(selection, candidates, budget):
+        part = candidates.of(records)
+        cut = cut_subset(
+            scores_N[records],
+            uids=part.uids,
+            is_text_only_N=part.is_text_only_N,
+            budget=amount,
+            keep=keep,
+            groups_N=part.sources if selection.scope == "per_source" else None,
+            counting=_counting(selection, part, key),
+        )
+        selected_N[records], rank_N[records] = cut.selected_N, cut.rank_N
+        for index, reason in zip(records.tolist(), cut.reasons, strict=True):
+            reasons[index] = reason
+    return Cut(selected_N, rank_N, reasons)
+
+
+def most_of_groups(
+    selection: SelectionConfig, candidates: Candidates, sizes_G: IntArray
+) -> IntArray | None:
+    """The most that any of the cuts can take of each group; None: as the budget alone says.
+
+    For methods that pick one by one. Where it is not known before the picks, it is the group.
+    """
+    budgets, unit = list_budgets(selection), selection.budget_of
+    if unit == "images" and not selection.source_budgets and len(budgets) == 1:
+        return None
+    if unit == "tokens" or selection.source_budgets:
+        return sizes_G
+    text_N = candidates.is_text_only_N
+    counting = _counting(selection, candidates, "selection.budget")
+    rooms = [find_rooms(budget, counting, text_N)[0][1] for budget in budgets]
+    if unit == "rows" and selection.text_only == "own_source":
+        return most_taken([*sizes_G.tolist(), *_present(int(text_N.sum()))], max(rooms))[
+            : len(sizes_G)
+        ]
+    return most_taken(sizes_G, max(rooms))
+
+
+def _present(size: int) -> list[int]:
+    return [size] if size else []
+
+
+def _counting(selection: SelectionConfig, part: Candidates, key: str) -> Counting:
+    if selection.budget_of == "tokens" and part.num_tokens_N is None:
+        raise UserError(
+            "selection.budget_of=tokens: counting them takes the model's processor, which cannot "
+            "be loaded (see above); count rows or images, or set model.path"
+        )
+    return Counting(
+        selection.budget_of, selection.text_only, part.num_tokens_N, part.must_keep_N, key
+    )
+
+
+def _labels(selection: SelectionConfig, candidates: Candidates) -> NDArray[np.str_]:
+    """The source that each record is cut with."""
+    if selection.text_only != "own_source":
+        return candidates.sources
+    return np.where(candidates.is_text_only_N, TEXT_ONLY, candidates.sources)
+
+
+def _parts(
+    selection: SelectionConfig, candidates: Candidates, budget: Budget
+) -> Iterator[tuple[IntArray, Budget, str]]:
+    """The records that share a budget, it, and its key."""
+    labels_N = _labels(selection, candidates)
+    named = selection.source_budgets
+    rest = np.flatnonzero(~np.isin(labels_N, list(named)))
+    if len(rest) or not named:
+        yield rest, budget, "selection.budget"
+    for source, amount in named.items():
+        yield np.flatnonzero(labels_N == source), amount, f"selection.source_budgets.{source}"
+
+
+def _check_sources(selection: SelectionConfig, candidates: Candidates) -> None:
+    labels_N = _labels(selection, candidates)
+    known = sorted(set(labels_N.tolist()))
+    for name in selection.source_budgets:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known[:20])}"
+            raise ConfigError(f"selection.source_budgets: no source `{name}` in the pool; {hint}")
+        if selection.text_only == "keep" and candidates.is_text_only_N[labels_N == name].all():
+            raise ConfigError(
+                f"selection.source_budgets.{name}: its records are all text-only, which "
+                f"selection.text_only=keep keeps; own_source cuts them, under the name {TEXT_ONLY}"
+            )

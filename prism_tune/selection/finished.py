@@ -1,0 +1,117 @@
+"""A finished selection in Python: what it kept, its verdict on every record, and where it goes.
+
+In: a run folder. Out: records, scores and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from prism_tune.config.sections import ExportLayout
+from prism_tune.data.records import Pool, open_pool
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.stage import Stage
+from prism_tune.run.subset_file import subset_data
+from prism_tune.schema import Record
+from prism_tune.selection.export.layouts import as_in_file, export_pool, write_own
+from prism_tune.selection.export.tables import build_dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Subset:
+    """What a selection kept, and the verdict on every record of the pool.
+
+    Attributes:
+        run: the run folder.
+        config: what the selection ran with.
+        pool: the kept records, as a pool of their own.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        stage = Stage(run.selection)
+        stage.require("select")
+        config = stage.config()
+        assert config is not None
+        self.run, self.config = run, config
+        self.pool: Pool = open_pool(subset_data(config.data, run))
+        self.manifest: dict[str, Any] = read_json(run.selection / "manifest.json")
+        self.table = pq.read_table(run.selection / "scores.parquet")
+
+    def __repr__(self) -> str:
+        num_pool = self.table.num_rows
+        return f"Subset({len(self)} of {num_pool} records, {self.config.selection.scorer})"
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def __getitem__(self, index: int) -> Record:
+        """A kept record, parsed now."""
+        return self.pool[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self.pool[index] for index in range(len(self)))
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the kept records, in their order; ids may repeat in a pool."""
+        return self.pool.ids
+
+    @cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """Of every record of the pool, in its order; NaN where one is not ranked."""
+        return self.table.column("score").to_numpy().astype(np.float64)
+
+    @cached_property
+    def indices(self) -> NDArray[np.int64]:
+        """Where the kept records stand in the pool."""
+        return np.flatnonzero(self.table.column("selected").to_numpy())
+
+    @property
+    def reasons(self) -> list[str]:
+        """Of every record of the pool: selected, below_cut, text_only, or why it was skipped."""
+        reasons: list[str] = self.table.column("reason").to_pylist()
+        return reasons
+
+    def save(self, path: str | Path, layout: ExportLayout | None = None) -> None:
+        """Write the kept records.
+
+        Args:
+            path: a file; of `trl` a new folder.
+            layout: a trainer's (docs/data.md); by default the records as they stand in the pool.
+
+        Raises:
+            UserError: a name that does not fit the format, or what `export_pool` raises.
+        """
+        if layout is None:
+            write_own(self.pool, Path(path))
+        else:
+            export_pool(self.pool, layout, Path(path))
+
+    def to_dataset(self) -> Dataset:
+        """The kept records as `datasets` has them; images are decoded when they are read.
+
+        The columns are those of the layout `trl`: `SFTTrainer(train_dataset=subset.to_dataset())`.
+        """
+        return build_dataset(as_in_file(self.pool))
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> None:
+        """Share the kept records' hashes and ids, with a dataset card; no text and no images.
+
+        Raises:
+            UserError: no token, or the hub refuses.
+        """
+        from prism_tune.selection.export.hub import push_subset
+        from prism_tune.selection.shared_subset import export_subset
+
+        shared = self.run.exports / "shared" / f"{self.run.root.name}.parquet"
+        export_subset(self.run, shared)
+        push_subset(self.run, shared, repository, private=private)

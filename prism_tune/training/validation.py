@@ -1,0 +1,118 @@
+"""The loss of records held out of a training, measured while it tunes.
+
+`training.validation` is a share of the records. Whether a record is held out depends on its own
+content alone: no run of an experiment trains on what another is measured by, whatever its subset,
+seed or number of processes. In: examples. Out: those to train on, those held out, and their loss.
+
+Shape legend: W processes, B held-out batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Sampler
+
+from prism_tune.data.dataset import TuningDataset
+from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.errors import ConfigError
+from prism_tune.training.source_losses import SourcedExamples
+
+_BITS = 64
+
+
+def hold_out(examples: TuningDataset, share: float) -> tuple[TuningDataset, TuningDataset | None]:
+    """Split off the records whose content draws them; None with a share of 0.
+
+    Raises:
+        ConfigError: none, or all of the records would be held out.
+    """
+    if not share:
+        return examples, None
+    uids = examples.pool.uids
+    drawn_N = np.array([is_held_out(uids[index], share) for index in examples.indices])
+    if drawn_N.all() or not drawn_N.any():
+        raise ConfigError(
+            f"training.validation = {share}: of {len(examples)} records "
+            f"{'all' if drawn_N.all() else 'none'} would be held out; choose another share, or 0"
+        )
+    return examples.part(np.flatnonzero(~drawn_N)), examples.part(np.flatnonzero(drawn_N))
+
+
+def is_held_out(uid: str, share: float) -> bool:
+    """Whether a record is one of that share: by a hash of its own, independent of any order."""
+    digest = hashlib.blake2b(f"validation {uid}".encode(), digest_size=_BITS // 8).digest()
+    return int.from_bytes(digest) < share * 2**_BITS
+
+
+class HeldOutBatches(Sampler[list[int]]):
+    """This process's batches of records of similar length, the same number on every process.
+
+    Where B is no multiple of W, the first batch is repeated at the end: ranks have to call a
+    sharded model equally often. `counts` says of each batch whether it is one to count.
+    """
+
+    def __init__(
+        self, lengths_N: Sequence[int], batch_size: int, *, rank: int, world_size: int
+    ) -> None:
+        order = np.argsort(-np.asarray(lengths_N), kind="stable").tolist()
+        batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
+        num_each = -(-len(batches) // world_size)
+        places = [turn * world_size + rank for turn in range(num_each)]
+        self.counts = [place < len(batches) for place in places]
+        self._batches = [batches[place] if place < len(batches) else batches[0] for place in places]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The records of each batch, by number."""
+        return iter(self._batches)
+
+
+def held_out_batches(
+    examples: SourcedExamples, collate: Callable[..., Any], arguments: Any
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Batches of `training.hf.per_device_eval_batch_size` records, and which count.
+
+    Args:
+        examples: held out.
+        collate: as in training, padded or packed.
+        arguments: of the trainer, for batch size, workers and this process's rank.
+    """
+    sampler = HeldOutBatches(
+        examples.lengths_N.tolist(),
+        arguments.per_device_eval_batch_size,
+        rank=arguments.process_index,
+        world_size=arguments.world_size,
+    )
+    loader = DataLoader(
+        examples,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=arguments.dataloader_num_workers,
+        pin_memory=arguments.dataloader_pin_memory,
+    )
+    return zip(loader, sampler.counts, strict=True)
+
+
+class MeanLoss:
+    """The mean loss of a labelled token over batches and processes."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2, dtype=torch.float64)
+
+    def add(self, loss: torch.Tensor, labels_BL: torch.Tensor) -> None:
+        """Count a batch by its mean loss."""
+        num_labels = (labels_BL[:, 1:] != IGNORED_LABEL).sum().double().cpu()
+        self._sums += torch.stack([loss.detach().double().cpu() * num_labels, num_labels])
+
+    def read(self, accelerator: Accelerator) -> float:
+        """The mean so far; called on every rank."""
+        total, count = accelerator.gather(self._sums.to(accelerator.device)[None]).sum(dim=0)
+        return float(total / count)

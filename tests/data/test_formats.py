@@ -1,0 +1,150 @@
+"""Files as other programs write them: their encodings, their nulls, and their damage."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+
+from prism_tune.config.sections import DataConfig
+from prism_tune.data.records import open_pool, write_subset
+from prism_tune.errors import UserError
+
+TURNS = [{"from": "human", "value": "q: ä ☃"}, {"from": "gpt", "value": "a"}]
+RECORDS = [{"id": str(number), "conversations": TURNS} for number in range(3)]
+AS_LIST = json.dumps(RECORDS, ensure_ascii=False, indent=1)
+AS_LINES = "\r\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS) + "\r\n"
+
+
+def open_bytes(tmp_path, content, name="pool.json", **config):
+    (tmp_path / name).write_bytes(content)
+    return open_pool(DataConfig(records=str(tmp_path / name), **config))
+
+
+@pytest.mark.parametrize("text", [AS_LIST, AS_LINES])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
+def test_encodings(tmp_path, text, encoding):
+    pool = open_bytes(tmp_path, text.encode(encoding))
+    assert pool.ids == ["0", "1", "2"]
+    assert pool[2].turns[0].text == "q: ä ☃"
+    write_subset(pool, [1], tmp_path / "subset.json")
+    assert "q: ä ☃" in (tmp_path / "subset.json").read_text(encoding="utf-8")
+
+
+def test_marks_between_joined_files(tmp_path):
+    lines = [json.dumps(record).encode() for record in RECORDS]
+    content = b"".join(b"\xef\xbb\xbf" + line + b"\n" for line in lines)
+    assert len(open_bytes(tmp_path, content)) == 3
+
+
+def test_a_file_of_another_encoding_is_named(tmp_path):
+    with pytest.raises(UserError, match="not UTF-8: 'utf-8' codec"):
+        open_bytes(tmp_path, b'[{"id": "\xe4"}]')
+    with pytest.raises(UserError, match="not UTF-16: "):
+        open_bytes(tmp_path, AS_LIST.encode("utf-16")[:-3])
+
+
+@pytest.mark.parametrize("name", ["pool.json", "pool.jsonl"])
+def test_nan_is_null(tmp_path, name):
+    """What json.dump writes for pandas' missing values."""
+    record = {"id": float("nan"), "image": float("nan"), "source": float("nan")}
+    record |= {"system": float("nan"), "conversations": TURNS}
+    text = json.dumps([record]) if name == "pool.json" else json.dumps(record)
+    assert "NaN" in text
+    pool = open_bytes(tmp_path, text.encode(), name)
+    assert (pool.ids, pool.sources, pool[0].images) == (["0"], ["text"], ())
+
+
+@pytest.mark.parametrize(
+    ("template", "place"), [("[%s]", "record 0"), ("%s", "line 1")], ids=["list", "lines"]
+)
+def test_numbers_beyond_pythons_limit(tmp_path, template, place):
+    record = '{"id": ' + "1" * 5000 + "}"
+    with pytest.raises(UserError) as error:
+        open_bytes(tmp_path, (template % record).encode())
+    expected = f"{place}: a number of more than 4,300 digits, which is not read"
+    assert str(error.value) == f"{tmp_path / 'pool.json'}: {expected}"
+
+
+def test_deep_nesting_is_named(tmp_path):
+    with pytest.raises(UserError, match="line 1: lists and objects are nested too deeply"):
+        open_bytes(tmp_path, b'{"a": ' + b"[" * 100_000)
+
+
+def test_a_record_beyond_the_limit_of_a_list(tmp_path, monkeypatch):
+    monkeypatch.setattr("prism_tune.data.formats._CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr("prism_tune.data.formats._LARGEST_RECORD_CHARACTERS", 1000)
+    large = [RECORDS[0], {**RECORDS[1], "note": "x" * 2000}]
+    with pytest.raises(UserError) as error:
+        open_bytes(tmp_path, json.dumps(large).encode())
+    assert "record 1: over 1,000 characters, the most that a record of a JSON list" in str(
+        error.value
+    )
+    lines = "\n".join(map(json.dumps, large)).encode()
+    assert len(open_bytes(tmp_path, lines, "pool.jsonl")) == 2
+
+
+def write_parquet(path, records=RECORDS):
+    pq.write_table(pa.Table.from_pylist(records), path, row_group_size=1, compression="none")
+    return path.read_bytes()
+
+
+def test_parquet_without_its_suffix(tmp_path):
+    content = write_parquet(tmp_path / "pool.parquet")
+    assert open_bytes(tmp_path, content, "pool.bin").format == "parquet"
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 300, -1, -8, -40])
+def test_truncated_parquet(tmp_path, kept):
+    content = write_parquet(tmp_path / "whole.parquet")[:kept]
+    with pytest.raises(UserError) as error:
+        open_bytes(tmp_path, content, "pool.parquet")
+    assert "not a parquet file, or a damaged one: " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_damaged_inside(tmp_path):
+    content = bytearray(write_parquet(tmp_path / "whole.parquet"))
+    metadata = pq.ParquetFile(tmp_path / "whole.parquet").metadata
+    start = metadata.row_group(1).column(0).data_page_offset
+    content[start : start + 30] = b"\xff" * 30
+    with pytest.raises(UserError) as error:
+        open_bytes(tmp_path, bytes(content), "pool.parquet")
+    assert str(tmp_path / "pool.parquet") in str(error.value)
+    assert "damaged" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("conversations", "reason"),
+    [(3, "no_conversations"), ("text", "no_conversations"), ([1], "bad_field")],
+)
+def test_parquet_columns_of_wrong_types_are_a_reason(tmp_path, conversations, reason):
+    write_parquet(tmp_path / "pool.parquet", [{"id": 1, "conversations": conversations}])
+    with pytest.raises(UserError, match=rf"1 bad record\n  {reason}: record 0 \(id '1'\)"):
+        open_pool(DataConfig(records=str(tmp_path / "pool.parquet")))
+
+
+def test_a_damaged_dataset_is_one_line(tmp_path):
+    Dataset.from_list(RECORDS).save_to_disk(tmp_path / "pool")
+    (arrow,) = (tmp_path / "pool").glob("*.arrow")
+    arrow.write_bytes(arrow.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"data\.records: .*pool") as error:
+        open_pool(DataConfig(records=str(tmp_path / "pool")))
+    assert "\n" not in str(error.value)
+    (tmp_path / "pool/state.json").write_text("{")
+    with pytest.raises(UserError, match="neither a file nor a dataset that can be read"):
+        open_pool(DataConfig(records=str(tmp_path / "pool")))
+
+
+def test_a_damaged_tar_is_one_line(tmp_path):
+    for content in (b"", b"no tar" * 200):
+        (tmp_path / "pool.tar").write_bytes(content)
+        with pytest.raises(UserError, match="neither a file nor a dataset") as error:
+            open_pool(DataConfig(records=str(tmp_path / "pool.tar")))
+        assert "\n" not in str(error.value)

@@ -1,0 +1,224 @@
+"""Files as people have them: marks and numbers of table programs, official layouts, broken rows."""
+
+from __future__ import annotations
+
+import codecs
+import json
+
+import pytest
+from support.official_files import WRITERS, write_official
+from typer.testing import CliRunner
+
+from prism_tune.cli.app import app
+from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.images import find_images
+from prism_tune.evaluation.predictions import write_predictions
+
+MARKS = {"utf-8-sig": codecs.BOM_UTF8, "utf-16-le": codecs.BOM_UTF16_LE}
+HEADLINES = {"mmvet": "score_rule", "mme": "perception", "mmmu": "accuracy", "pope": "f1"}
+FULL = {"mme": 400, "mmmu": 1}
+
+
+def run_score(benchmark, *predictions, annotations=None, profile="llava15"):
+    """The real verb; its JSON, or the words of its refusal."""
+    command = ["score", benchmark, "--json", "--profile", profile]
+    for path in predictions:
+        command += ["--predictions", str(path)]
+    command += ["--annotations", str(annotations)] if annotations else []
+    run = CliRunner().invoke(app, command)
+    if run.exception is not None and run.exit_code != 0 and not run.stdout:
+        return str(run.exception)
+    return json.loads(run.stdout)
+
+
+def reencode(path, encoding):
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
+    mark = MARKS.get(encoding, b"")
+    for file in files:
+        text = file.read_text()
+        file.write_bytes(mark + text.encode(encoding.removesuffix("-sig")))
+
+
+@pytest.mark.parametrize("encoding", list(MARKS))
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_byte_order_marks_change_nothing(tmp_path, name, encoding):
+    (tmp_path / "data").mkdir()
+    annotations, answers = write_official(name, tmp_path / "data")
+    write_predictions(tmp_path / "a.jsonl", answers)
+    reencode(annotations, encoding)
+    reencode(tmp_path / "a.jsonl", encoding)
+    result = run_score(name, tmp_path / "a.jsonl", annotations=annotations)
+    metric = HEADLINES.get(name, "score" if name == "llava_bench" else "accuracy")
+    assert result["metrics"][metric] == FULL.get(name, 100)
+    assert result["num_missing"] == 0
+    assert not any(
+        "\ufeff" in q.text for q in BENCHMARKS[name].load_questions(annotations, "llava15")
+    )
+
+
+def test_numbers_that_a_table_program_made_of_texts(tmp_path):
+    answers = {"validation_Math_1": {"question_type": "short-answer", "ground_truth": 5}}
+    (tmp_path / "answer_dict_val.json").write_text(json.dumps(answers))
+    (tmp_path / "mmmu.json").write_text('{"validation_Math_1": 5.0}')
+    result = run_score("mmmu", tmp_path / "mmmu.json", annotations=tmp_path)
+    assert result["metrics"]["accuracy"] == 1
+    entry = {"image": "V_0.jpg", "question": 7, "answers": [{"answer": 5}] * 10}
+    (tmp_path / "val.json").write_text(json.dumps([{**entry, "answer_type": float("nan")}]))
+    (tmp_path / "v.jsonl").write_text('{"question_id": 0.0, "text": 5}')
+    result = run_score("vizwiz", tmp_path / "v.jsonl", annotations=tmp_path / "val.json")
+    assert result["metrics"]["accuracy"] == 100
+    test = [{"question_id": 1, "image": "i", "text": "q", "answer": 3, "category": "c"}]
+    (tmp_path / "test.json").write_text(json.dumps(test))
+    (tmp_path / "q.jsonl").write_text('{"question_id": "1", "text": "3"}')
+    result = run_score("quickstart", tmp_path / "q.jsonl", annotations=tmp_path / "test.json")
+    assert result["metrics"]["accuracy"] == 100
+    (tmp_path / "val.json").write_text(json.dumps([{**entry, "answers": [{"answer": True}] * 10}]))
+    refused = run_score("vizwiz", tmp_path / "v.jsonl", annotations=tmp_path / "val.json")
+    assert "val.json, record 1: answers: expected text, found True" in refused
+
+
+@pytest.mark.parametrize("written", ["YES", " Yes ", "yes."])
+def test_references_in_another_case(tmp_path, written):
+    row = {"question_id": "1", "image": "i.jpg", "text": "Is it?", "label": written}
+    for split in ("random", "popular", "adversarial"):
+        (tmp_path / f"coco_pope_{split}.json").write_text(json.dumps(row))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"question_id": {n}, "text": "Yes"}}\n' for n in (1, 10_000_001, 20_000_001))
+    )
+    assert run_score("pope", tmp_path / "a.jsonl", annotations=tmp_path)["metrics"]["f1"] == 100
+
+
+def test_some_references_missing_is_a_damaged_file_not_a_test_split(tmp_path):
+    entries = [
+        {"image": "a.jpg", "question": "q?", "answers": [{"answer": "x"}] * 10},
+        {"image": "b.jpg", "question": "q?"},
+    ]
+    (tmp_path / "val.json").write_text(json.dumps(entries))
+    (tmp_path / "a.jsonl").write_text('{"question_id": 0, "text": "x"}')
+    refused = run_score("vizwiz", tmp_path / "a.jsonl", annotations=tmp_path / "val.json")
+    assert "val.json: question 1: no reference, as for 1 of 2 questions" in refused
+
+
+def test_a_result_folder_of_mme_is_read_as_the_official_script_does(tmp_path):
+    """Adjacent lines are of one image; the window of four characters decides; nothing is joined."""
+    lines = [
+        "1.jpg\tIs it a? Please answer yes or no.\tYes\tYes, it is",
+        "1.jpg\tIs it b? Please answer yes or no.\tNo\tnot at all",
+        "2.jpg\tIs it c? Please answer yes or no.\tyes\t",
+        "2.jpg\tIs it d? Please answer yes or no.\tNo\tNo",
+    ]
+    (tmp_path / "count.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "OCR.txt").write_text("\r\n".join(lines[:2]))
+    result = run_score("mme", tmp_path)
+    assert result["metrics"] == {
+        "perception": 325, "cognition": 0, "count": 75 + 50, "OCR": 200,
+    }  # fmt: skip
+    assert (result["num_examples"], result["num_missing"]) == (6, 0)
+    (tmp_path / "OCR.txt").write_text("1.jpg\tIs it?\tYes\n")
+    assert "OCR.txt, line 1: expected file, question, reference and answer" in run_score(
+        "mme", tmp_path
+    )
+
+
+def test_a_result_folder_of_mme_beside_the_release(tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, answers = write_official("mme", tmp_path / "data")
+    mme = BENCHMARKS["mme"]
+    questions = mme.load_questions(annotations, "llava15")
+    folder = mme.write_submission(questions, answers, tmp_path)
+    with_release, alone = (run_score("mme", folder, annotations=a) for a in (annotations, None))
+    assert with_release["metrics"] == alone["metrics"]
+    assert alone["metrics"]["perception"] == 400
+
+
+def test_popes_own_lines_are_joined_by_place_and_verified_by_their_questions(tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, _ = write_official("pope", tmp_path / "data")
+    popular = annotations / "coco_pope_popular.json"
+    popular.write_text(popular.read_text().replace("Is there a 3?", "Is there a cup?"))
+    rows = [json.loads(line) for line in popular.read_text().splitlines()]
+    own = [{"question": row["text"].lower(), "answer": row["label"].title()} for row in rows]
+    (tmp_path / "own.json").write_text("".join(json.dumps(line) + "\n" for line in own))
+    result = run_score("pope", tmp_path / "own.json", annotations=annotations)
+    assert result["metrics"]["f1_popular"] == 100
+    assert result["metrics"]["f1_random"] == 0
+    assert result["num_missing"] == 12
+    result = run_score("pope", tmp_path / "own.json", annotations=popular)
+    assert (result["metrics"]["f1"], result["num_examples"]) == (100, 6)
+    (tmp_path / "own.json").write_text("".join(json.dumps(line) + "\n" for line in own[::-1]))
+    refused = run_score("pope", tmp_path / "own.json", annotations=annotations)
+    assert "own.json: 6 answers without ids" in refused
+    assert "found others" in refused
+
+
+def test_files_that_official_scripts_write(tmp_path):
+    (tmp_path / "v").mkdir()
+    vizwiz, answers = write_official("vizwiz", tmp_path / "v")
+    upload = BENCHMARKS["vizwiz"].write_submission(
+        BENCHMARKS["vizwiz"].load_questions(vizwiz, "llava15"), answers, tmp_path
+    )
+    assert run_score("vizwiz", upload, annotations=vizwiz)["metrics"]["accuracy"] == 100
+    (tmp_path / "s").mkdir()
+    sqa, answers = write_official("scienceqa", tmp_path / "s")
+    outputs = {a.question_id: a.text for a in answers}
+    result = {"acc": 1.0, "correct": 6, "count": 6, "results": {}, "outputs": outputs}
+    (tmp_path / "x_result.json").write_text(json.dumps(result))
+    right = [{"question_id": a.question_id, "pred": a.text, "parsed_ans": a.text} for a in answers]
+    analysis = {"correct": right[1:], "incorrect": right[:1]}
+    (tmp_path / "x_output.json").write_text(json.dumps(analysis))
+    for name in ("x_result.json", "x_output.json"):
+        scored = run_score("scienceqa", tmp_path / name, annotations=sqa)
+        assert (scored["metrics"]["accuracy"], scored["num_missing"]) == (100, 0)
+
+
+def test_shards_of_one_answer_file(tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, answers = write_official("vizwiz", tmp_path / "data")
+    for number in (0, 1):
+        write_predictions(tmp_path / f"{number}.jsonl", answers[number::2])
+    files = [tmp_path / "0.jsonl", tmp_path / "1.jsonl"]
+    result = run_score("vizwiz", *files, annotations=annotations)
+    assert result["metrics"]["accuracy"] == 100
+    assert [item["path"] for item in result["provenance"]["predictions"]] == list(map(str, files))
+
+
+def test_without_annotations_the_option_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question_id": 0, "text": "x"}')
+    assert "--annotations: missing; these answers to vizwiz" in run_score(
+        "vizwiz", tmp_path / "a.jsonl"
+    )
+
+
+def test_the_version_of_lmms_eval_is_named(tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, answers = write_official("scienceqa", tmp_path / "data")
+    write_predictions(tmp_path / "a.jsonl", answers)
+    result = run_score(
+        "scienceqa", tmp_path / "a.jsonl", annotations=annotations, profile="lmms_eval"
+    )
+    assert result["provenance"]["protocol"] == "lmms-eval 0.7.3"
+
+
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAEElEQVR4nGP8z4AATAxEcQAz0QEHOoQ+uAAAAABJRU5Er"
+    "kJggg=="
+)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        (PIXEL, None),
+        (f"data:image/png;base64,{PIXEL}", None),
+        ("not base64!", "image_unreadable"),
+        (f"data:image/png;base64,{PIXEL[:40]}%", "image_unreadable"),
+        ("data:image/png;base64,", "image_missing"),
+    ],
+)
+def test_an_image_cell_is_base64_or_a_data_uri(tmp_path, cell, fault, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    header = "index\tquestion\tA\tB\tanswer\timage\n"
+    (tmp_path / "q.tsv").write_text(f"{header}0\tq?\tcat\tdog\tA\t{cell}\n")
+    (question,) = BENCHMARKS["mmbench"].load_questions(tmp_path / "q.tsv", "llava15")
+    found = find_images(question.images, tmp_path, num_workers=0)
+    assert [reason for reason, _ in found.faults.values()] == ([fault] if fault else [])

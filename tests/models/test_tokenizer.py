@@ -1,0 +1,73 @@
+"""A model whose tokenizer is a SentencePiece file and nothing else, as Vicuna's."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+import sentencepiece
+
+from prism_tune.config.sections import ModelConfig
+from prism_tune.errors import UserError
+from prism_tune.models.processor import load_processor
+from prism_tune.models.tokenizer import load_tokenizer
+
+CORPUS = 3 * ["USER: what colour is it? ASSISTANT: red", "is it a circle or a square? yes no"]
+OF_THE_FIXTURE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+@pytest.fixture(scope="module")
+def vicuna_dir(tiny_llava_dir, tmp_path_factory):
+    """The tiny LLaVA, its tokenizer as Vicuna's directory has it."""
+    directory = tmp_path_factory.mktemp("vicuna") / "model"
+    shutil.copytree(tiny_llava_dir, directory, ignore=shutil.ignore_patterns(*OF_THE_FIXTURE))
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_writer=trained,
+        model_type="bpe",
+        vocab_size=300,
+        byte_fallback=True,
+        user_defined_symbols=["<image>"],
+        minloglevel=2,
+    )
+    (directory / "tokenizer.model").write_bytes(trained.getvalue())
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
+    settings |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    settings |= {"pad_token": "<unk>", "image_token": "<image>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    return directory
+
+
+def test_it_is_read(vicuna_dir):
+    tokenizer = load_tokenizer(str(vicuna_dir))
+    ids = tokenizer("USER: what colour").input_ids
+    assert tokenizer.decode(ids) == "<s> USER: what colour"
+    assert len(tokenizer) == 300
+
+
+def test_its_processor_writes_it_as_others_do(vicuna_dir, tmp_path):
+    """Read back without sentencepiece, it is the same."""
+    processor = load_processor(ModelConfig(path=str(vicuna_dir)))
+    text = "USER: <image>\nis it red? ASSISTANT:"
+    processor.tokenizer.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").exists()
+    again = load_tokenizer(str(tmp_path))
+    assert again(text).input_ids == processor.tokenizer(text).input_ids
+    assert processor.tokenizer(text).input_ids == load_tokenizer(str(vicuna_dir))(text).input_ids
+
+
+@pytest.mark.parametrize(
+    "read", [load_tokenizer, lambda path: load_processor(ModelConfig(path=path))]
+)
+def test_without_sentencepiece_that_is_what_is_asked_for(vicuna_dir, monkeypatch, read):
+    """transformers asks for tiktoken, which cannot read the file."""
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(
+        UserError, match=r"SentencePiece file; .* pip install sentencepiece"
+    ) as said:
+        read(str(vicuna_dir))
+    assert "tiktoken" not in str(said.value)

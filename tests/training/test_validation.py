@@ -1,0 +1,153 @@
+"""A share of the records held out of training: which, and their loss while tuning."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.training_runs import weights
+
+from prism_tune.config.sections import ModelConfig
+from prism_tune.data.records import open_pool
+from prism_tune.errors import ConfigError
+from prism_tune.models.load import load_model
+from prism_tune.models.processor import load_processor
+from prism_tune.run.folder import read_json
+from prism_tune.training.callbacks import read_log
+from prism_tune.training.train import train
+from prism_tune.training.validation import HeldOutBatches, is_held_out
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 4))
+def test_every_held_out_record_counts_once_and_ranks_call_equally_often(lengths, size, world):
+    ranks = [HeldOutBatches(lengths, size, rank=r, world_size=world) for r in range(world)]
+    assert len({len(rank) for rank in ranks}) == 1
+    counted = [
+        number
+        for rank in ranks
+        for batch, counts in zip(rank, rank.counts, strict=True)
+        if counts
+        for number in batch
+    ]
+    assert sorted(counted) == list(range(len(lengths)))
+
+
+def test_what_is_held_out_depends_on_the_record_alone_and_a_larger_share_holds_a_smaller():
+    uids = [f"uid-{number}" for number in range(4000)]
+    small = {uid for uid in uids if is_held_out(uid, 0.05)}
+    large = {uid for uid in uids if is_held_out(uid, 0.2)}
+    assert small < large
+    assert len(small) / 4000 == pytest.approx(0.05, abs=0.015)
+    assert len(large) / 4000 == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "hf", [{"eval_strategy": "epoch"}, {"eval_on_start": True}, {"load_best_model_at_end": True}]
+)
+def test_evaluating_without_held_out_records_is_refused_before_anything_is_loaded(make_run, hf):
+    config, run = make_run(hf=hf)
+    with pytest.raises(ConfigError, match=f"{next(iter(hf))} needs .* training.validation"):
+        train(config, run)
+    assert not run.training.exists()
+
+
+def test_a_share_that_holds_nothing_out_is_refused(make_run):
+    config, run = make_run(validation=1e-6)
+    with pytest.raises(ConfigError, match=r"validation = 1e-06: of 26 records none"):
+        train(config, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batching", ["modality_length", "packed"])
+def test_held_out_records_are_not_learnt_and_their_loss_is_the_tuned_models(
+    make_run, mixed_pool, batching
+):
+    config, run = make_run(
+        file=mixed_pool,
+        tuning="full",
+        validation=0.3,
+        batching=batching,
+        hf={"eval_steps": 3, "per_device_eval_batch_size": 2},
+    )
+    train(config, run)
+    log = read_log(run.training / "log.jsonl")
+    assert [line["step"] for line in log if "eval_loss" in line] == [3, 6]
+    assert [line["step"] for line in log if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    outputs = read_json(run.training / "stage.json")["outputs"]
+    pool = open_pool(config.data)
+    held_out = [n for n in range(len(pool)) if is_held_out(pool.uids[n], 0.3)]
+    assert outputs["num_held_out"] == len(held_out) > 0
+    assert outputs["num_records"] == len(pool) - len(held_out)
+    assert outputs["held_out_loss"] == log[-1]["eval_loss"]
+    assert log[-1]["eval_loss"] == pytest.approx(plain_loss(config, run, held_out), rel=1e-4)
+    sources = {key for key in log[-1] if key.startswith("eval_loss/")}
+    assert sources == {f"eval_loss/{pool.sources[n]}" for n in held_out}
+
+
+def plain_loss(config, run, held_out):
+    """Of the tuned model, one record at a time: the mean over all labelled tokens."""
+    from prism_tune.data.dataset import TuningDataset
+
+    tuned = ModelConfig(path=str(run.training / "final"))
+    model = load_model(tuned, dtype=torch.float32).eval()
+    examples = TuningDataset(
+        open_pool(config.data),
+        held_out,
+        load_processor(config.model),
+        config.model.template,
+        config.data.max_length,
+    )
+    total = count = 0
+    for example in examples:
+        tokens = {
+            k: v[None] for k, v in example.items() if k in ("input_ids", "attention_mask", "labels")
+        }
+        pixels = {k: v for k, v in example.items() if k == "pixel_values"}
+        with torch.no_grad():
+            loss = model(**tokens, **pixels).loss.item()
+        num = int((example["labels"][1:] != -100).sum())
+        total, count = total + loss * num, count + num
+    return total / count
+
+
+@pytest.mark.slow
+def test_every_groups_learning_rate_is_logged(make_run):
+    config, run = make_run(learning_rates={"projector": 5e-4}, hf={"max_steps": 2})
+    train(config, run)
+    for line in read_log(run.training / "log.jsonl"):
+        rates = {key: value for key, value in line.items() if key.startswith("learning_rate/")}
+        assert rates.keys() == {"learning_rate/projector", "learning_rate/language_model"}
+        assert rates["learning_rate/projector"] == pytest.approx(
+            rates["learning_rate/language_model"] / 2
+        )
+        assert line["learning_rate"] in rates.values()
+        assert all(math.isfinite(rate) for rate in rates.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_the_best_checkpoint_is_kept_and_becomes_the_model(make_run, tuning):
+    """At a rate so high that what was learnt is lost again."""
+    hf = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "learning_rate": 1.0 if tuning == "lora" else 0.1,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+    }
+    config, run = make_run(tuning=tuning, validation=0.3, hf=hf)
+    train(config, run)
+    log = read_log(run.training / "log.jsonl")
+    by_step = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
+    best = min(by_step, key=by_step.get)
+    assert best < 6
+    final, kept = run.training / "final", run.training / f"checkpoint-{best}"
+    saved, expected = weights(final), weights(kept)
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[name], expected[name]) for name in saved)
