@@ -22,7 +22,7 @@ ENV PRISM_TUNE_VENV=/opt/prism_tune \
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY prism_tune/__init__.py prism_tune/
 COPY scripts/setup.sh scripts/
-RUN bash scripts/setup.sh quickstart,eval
+RUN mkdir configs && bash scripts/setup.sh quickstart,eval
 
 COPY . .
 

@@ -43,13 +43,14 @@ setup(
     install_requires=[
         # No upper bound: it would take a user's newer torch away from their torchvision.
         "torch>=2.6",
-        "transformers>=5.23,<6",
+        "transformers>=5.24,<6",  # 5.23 lost the first space of a tokenizer.model beside a LLaVA
         "accelerate>=1.10",
         "deepspeed>=0.19.8",  # the first that can train twice in one process
         "peft>=0.18",
         "datasets>=4",
         "safetensors>=0.5",
         "sentencepiece>=0.2",  # tokenizers that come as tokenizer.model alone (Vicuna)
+        "protobuf>=5.26",  # by which transformers reads these
         "pillow>=11",
         "wandb>=0.20",
         "numpy>=2.0",

@@ -3,8 +3,8 @@
 #
 #   bash scripts/reproduce_table.sh TABLE [--dry-run]
 #
-# TABLE: main | main_lora | ablation | visionflan | visionflan_lora | models | language | quickstart,
-# the grids in configs/experiments/tables/
+# TABLE: main | main_lora | ablation | visionflan | visionflan_lora | models | studies | language |
+# quickstart, the grids in configs/experiments/tables/
 #
 # For example
 #   bash scripts/reproduce_table.sh quickstart --dry-run            what it takes, nothing else

@@ -51,6 +51,7 @@ def _own_log():
             logger.removeHandler(handler)
             if handler.target is not None:
                 handler.target.close()
+    logger.propagate = True
 
 
 @pytest.fixture(scope="session")

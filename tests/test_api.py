@@ -20,6 +20,7 @@ import prism_tune as pt
 from prism_tune.cli.app import app
 from prism_tune.run.folder import read_json
 from prism_tune.run.stage import Stage
+from prism_tune.selection.export.layouts import export_run
 
 PACKAGE = Path(pt.__file__).parent
 ON_FEATURES = [
@@ -174,6 +175,25 @@ def test_a_record_over_several_lines_is_one_line_of_json_lines(tmp_path, tiny_ll
     found.save(tmp_path / "lines.jsonl")
     (line,) = (tmp_path / "lines.jsonl").read_text().splitlines()
     assert json.loads(line) == records[0]
+
+
+def test_a_record_without_id_is_called_by_its_place_in_the_pool(tmp_path):
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    lines = [json.dumps({"conversations": turns, "n": n}) for n in range(4)]
+    (tmp_path / "pool.jsonl").write_text("\n".join(lines))
+    (tmp_path / "drop.txt").write_text("0\n2\n")
+    subset = pt.select(
+        pt.open_pool(tmp_path / "pool.jsonl"),
+        scorer="random",
+        must_drop=tmp_path / "drop.txt",
+        output_dir=tmp_path,
+    )
+    assert subset.ids == [record.id for record in subset] == ["1", "3"]
+    subset.save(tmp_path / "mine.json", "llava")
+    export_run(subset.run, "messages", tmp_path / "mine.jsonl")
+    for path in ("mine.json", "mine.jsonl"):
+        assert pt.open_pool(tmp_path / path).ids == ["1", "3"]
+    assert subset.to_dataset()["id"] == ["1", "3"]
 
 
 def test_a_dataset_has_decoded_images(pool, subset):

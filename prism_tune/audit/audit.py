@@ -65,7 +65,7 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
         write_json(run.audit / "audit.json", summary)
         stage.finish(inputs, config=config, files=[run.audit / "audit.json"], ok=summary["ok"])
     summary = read_json(run.audit / "audit.json")
-    print_audit(summary, by_source=config.selection.scope == "per_source")
+    print_audit(summary)
     return bool(summary["ok"])
 
 

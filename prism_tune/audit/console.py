@@ -13,13 +13,8 @@ _BAR_CHARACTERS = 30
 _NUM_SOURCES = 4
 
 
-def print_audit(summary: Mapping[str, Any], *, by_source: bool) -> None:
-    """Findings by reason and by source, the lengths, and what to do.
-
-    Args:
-        summary: the content of audit.json.
-        by_source: whether a selection would compare records inside their source.
-    """
+def print_audit(summary: Mapping[str, Any]) -> None:
+    """Findings by reason and by source, the lengths, and what to do."""
     if summary["reasons"]:
         console.print(_tabulate_reasons(summary["reasons"]))
     console.print(_tabulate_sources(summary["per_source"]))
@@ -27,11 +22,11 @@ def print_audit(summary: Mapping[str, Any], *, by_source: bool) -> None:
     for reason, found in summary["reasons"].items():
         console.print(f"{reason}: {found['hint']}", markup=False, soft_wrap=True)
     alone = summary["num_alone_in_source"]
-    if alone and by_source:
+    if alone:
         console.print(
-            f"{alone:,} of {summary['num_image_records']:,} image records cannot be ranked: "
-            "sources of one record; selection.scope=global ranks them, and so do larger sources "
-            "(data.source, data.source_names)",
+            f"{alone:,} of {summary['num_image_records']:,} image records cannot be ranked "
+            "inside their source: sources of one record; selection.scope=global ranks them, and "
+            "so do larger sources (data.source, data.source_names)",
             markup=False,
             soft_wrap=True,
         )
@@ -85,8 +80,8 @@ def _print_verdict(summary: Mapping[str, Any]) -> None:
     )
     if summary.get("num_moved"):
         console.print(
-            f"<image> goes to the front of its question in {summary['num_moved']:,} records, as in "
-            "LLaVA; data.image_place=keep leaves it",
+            f"<image> goes to the front of its question in {summary['num_moved']:,} of "
+            f"{summary['num_records']:,} records, as in LLaVA; data.image_place=keep leaves it",
             markup=False,
             soft_wrap=True,
         )

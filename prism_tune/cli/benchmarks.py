@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prism_tune.cli.options import spread
-from prism_tune.config.sections import Profile, Readout
+from prism_tune.config.sections import Metric, Profile, Readout
 
 
 def data(
@@ -53,6 +53,9 @@ def score(
         typer.Option(help="Official annotations: a file or folder. Reviews and results need none."),
     ] = None,
     profile: Annotated[Profile, typer.Option(help="Whose prompts and parsers.")] = "llava15",
+    metric: Annotated[
+        Metric | None, typer.Option(help="Of a benchmark of your own: how it is scored.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     output: Annotated[
         Path | None,
@@ -63,7 +66,9 @@ def score(
     from prism_tune.evaluation.score import format_json, print_result
     from prism_tune.evaluation.score import score as run_score
 
-    result = run_score(benchmark, predictions, annotations, profile=profile, output=output)
+    result = run_score(
+        benchmark, predictions, annotations, profile=profile, output=output, metric=metric
+    )
     if as_json:
         typer.echo(format_json(result))
     else:

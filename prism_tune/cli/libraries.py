@@ -111,14 +111,14 @@ def check_template() -> Check:
 
 
 def check_tokenizers() -> Check:
-    """A tokenizer that comes as tokenizer.model alone, as Vicuna's."""
-    name = "SentencePiece tokenizers"
-    try:
-        import_module("sentencepiece").SentencePieceProcessor()
-    except _BROKEN as error:
-        mend = f"pip install '{_requirement_on('sentencepiece')}'; Vicuna and others come so"
-        return Check(name, f"cannot be read: {_first_line(error)}", "missing", mend)
-    return Check(name, "can be read")
+    """Tokenizers that come as tokenizer.model alone, as Vicuna's."""
+    from prism_tune.models.sentencepiece_files import find_fault
+
+    name, fault = "SentencePiece tokenizers", find_fault()
+    if not fault:
+        return Check(name, "can be read")
+    mend = "pip install --upgrade sentencepiece protobuf; Vicuna's tokenizer is one"
+    return Check(name, f"cannot be read: {fault}", "missing", mend)
 
 
 def check_processors() -> Iterator[Check]:

@@ -22,6 +22,8 @@ Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
 Readout = Literal["expected", "argmax"]
 """What a local judge's likelihoods become: their expectation, or the likeliest score."""
+Metric = Literal["exact", "ten_answers", "letter", "yes_no", "contains", "number"]
+"""How a benchmark of one's own is scored (`evaluation/benchmarks/custom.py`)."""
 ExportLayout = Literal[
     "llava", "sharegpt", "messages", "llamafactory", "ms_swift", "trl", "parquet"
 ]
@@ -135,11 +137,18 @@ class TrainingConfig(Section):
 
 
 class BenchmarkData(Section):
-    """Where one benchmark's official files lie; `limit` takes the first questions only."""
+    """Where one benchmark's official files lie; `limit` takes the first questions only.
+
+    With a `metric` it is a benchmark of one's own, whose file `annotations` is; `instruction` and
+    `max_new_tokens` are that one's.
+    """
 
     annotations: str
     image_dir: str | None = None
     limit: Count | None = None
+    metric: Metric | None = None
+    instruction: str | None = None
+    max_new_tokens: Count | None = None
 
 
 class EvaluationConfig(Section):

@@ -42,6 +42,7 @@ class Adapted:
         images: names, with the content of those that it holds itself.
         turns: with an `<image>` for each image, where the record has it.
         system: its system line, or "".
+        unlearnt: numbers of the answers that carry no loss.
         num_placed: of the images, how many had no `<image>` and were put before the first question.
     """
 
@@ -50,6 +51,7 @@ class Adapted:
     images: tuple[NamedImage, ...]
     turns: tuple[Turn, ...]
     system: str = ""
+    unlearnt: tuple[int, ...] = ()
     num_placed: int = 0
 
 
@@ -111,19 +113,18 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
     spoken = read_conversation(raw, columns, drops_system=reading.drops_system)
     images = fill_slots(own, spoken.slots)
     if images:
-        images = tuple(_relate(image, reading) for image in images)
+        images = tuple([_relate(image, reading) for image in images])
     else:
         refuse_unread(raw, reading.read_keys)
-    turns = place_images(spoken.turns, len(images), spoken.system)
+    turns = place_images(spoken.turns, len(spoken.slots), len(images))
     check_filled(turns)
-    if not any(turn.has_loss for turn in turns if turn.role == "gpt"):
-        raise BadRecordError("no_label", "no answer carries loss")
     return Adapted(
         read_id(raw, columns),
         _read_label(columns.find("source", raw)),
         images,
         turns,
         spoken.system,
+        spoken.unlearnt,
         0 if turns is spoken.turns else len(images),
     )
 

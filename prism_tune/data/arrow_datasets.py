@@ -28,7 +28,8 @@ _DAMAGE = (ValueError, KeyError, TypeError, tarfile.TarError)
 """What `datasets` raises for files that are not what they should be."""
 
 _ROWS, _ROWS_WITH_BYTES = 1000, 32
-_FILE_SUFFIXES = {".json", ".jsonl", ".parquet", ".pq", ".arrow", ".tar"}
+_TARS = (".tar", ".tar.gz", ".tgz")
+_FILE_SUFFIXES = (".json", ".jsonl", ".parquet", ".pq", ".arrow", *_TARS)
 
 
 def is_dataset(records: str) -> bool:
@@ -38,8 +39,8 @@ def is_dataset(records: str) -> bool:
     """
     path = Path(records)
     if path.exists():
-        return path.is_dir() or path.suffix in {".arrow", ".tar"}
-    return path.suffix not in _FILE_SUFFIXES and _HUB_ID.match(records) is not None
+        return path.is_dir() or path.name.endswith((".arrow", *_TARS))
+    return not records.endswith(_FILE_SUFFIXES) and _HUB_ID.match(records) is not None
 
 
 def open_dataset(records: str) -> Dataset:
@@ -80,6 +81,7 @@ def read_rows(dataset: Dataset, records: str) -> Iterator[dict[str, Any]]:
     size = _ROWS_WITH_BYTES if holds_bytes(dataset.features.arrow_schema) else _ROWS
     try:
         for batch in dataset.with_format("arrow").iter(batch_size=size):
+            batch.validate(full=True)  # a mapped file is read as it is, damaged or not
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(
@@ -101,7 +103,7 @@ def _load_local(folder: Path) -> Any:
     from datasets import load_dataset, load_from_disk
 
     if folder.is_file():
-        kind = "webdataset" if folder.suffix == ".tar" else "arrow"
+        kind = "webdataset" if folder.name.endswith(_TARS) else "arrow"
         return load_dataset(kind, data_files=[str(folder)], split="train")
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
         return load_from_disk(str(folder))

@@ -173,7 +173,7 @@ class _Builder:
         self._reading = reading
         self._config = config
         self._embedded = embedded
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[tuple[Any, ...]] = []
         self._skipped: list[Skipped] = []
         self._skipped_sources: list[str] = []
         self._num_seen: Counter[bytes] = Counter()
@@ -207,22 +207,14 @@ class _Builder:
         self._note_moved(adapted)
         for image in adapted.images:
             self._embedded.keep(image)
-        self._rows.append(
-            {
-                "uid": uid,
-                "id": name,
-                "source": source,
-                "images": [image.name for image in adapted.images],
-                "num_turns": len(adapted.turns),
-                "position": position,
-                "raw": raw,
-            }
-        )
+        images = [image.name for image in adapted.images]
+        self._rows.append((uid, name, source, images, len(adapted.turns), position, raw))
 
     def take_batch(self) -> pa.RecordBatch:
-        batch = pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA)
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(SCHEMA)
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
         self._rows = []
-        return batch
+        return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -243,14 +235,14 @@ class _Builder:
         turns = self._reading.arrange(adapted)
         if turns is not adapted.turns:
             self._num_moved += 1
-            self._note_content(b"", *(turn.text for turn in turns))
+            pairs = zip(turns, adapted.turns, strict=True)
+            self._note_content(b"", *[moved.text for moved, own in pairs if moved is not own])
 
     def _name_uid(self, adapted: Adapted) -> str:
         turns = [(turn.role, turn.text) for turn in adapted.turns]
         parts: list[Any] = [[image.name for image in adapted.images], turns]
-        unlearnt = [number for number, turn in enumerate(adapted.turns) if not turn.has_loss]
-        if adapted.system or unlearnt:
-            parts.append({"system": adapted.system, "unlearnt": unlearnt})
+        if adapted.system or adapted.unlearnt:
+            parts.append({"system": adapted.system, "unlearnt": adapted.unlearnt})
         content = orjson.dumps(parts)
         digest = hashlib.blake2b(content, digest_size=16).digest()
         occurrence = self._num_seen[digest]

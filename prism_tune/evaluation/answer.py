@@ -40,8 +40,8 @@ from prism_tune.schema import BenchmarkResult, Prediction, Question, Skipped
 
 logger = logging.getLogger(__name__)
 
-_DECIDE_WHAT_IS_ASKED = {"seed", "data.policy", "evaluation.controls", "limit", "images"}
-"""Inputs that no single answer depends on: they add or take away questions."""
+_NOT_OF_AN_ANSWER = {"seed", "data.policy", "evaluation.controls", "limit", "images", "metric"}
+"""Inputs that no single answer depends on: they add or take away questions, or score them."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class VisionEvaluation:
     @property
     def answer_inputs(self) -> dict[str, Any]:
         """What every single answer depends on."""
-        return {k: v for k, v in self.inputs.items() if k not in _DECIDE_WHAT_IS_ASKED}
+        return {k: v for k, v in self.inputs.items() if k not in _NOT_OF_AN_ANSWER}
 
     def run(
         self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None
@@ -215,6 +215,7 @@ def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> Visio
             "data": questions.checksum,
             "images": fingerprint([images.hashes, images.faults]),
             "limit": config.evaluation.data[name].limit,
+            **({"metric": metric} if (metric := config.evaluation.data[name].metric) else {}),
             "max_new_tokens": questions.benchmark.max_new_tokens[config.evaluation.profile],
         },
         annotations=config.evaluation.data[name].annotations,

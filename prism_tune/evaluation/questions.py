@@ -20,6 +20,7 @@ from prism_tune.data.policy import apply_policy, decide
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark, open_questions
 from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.schema import Question, Skipped
@@ -52,7 +53,7 @@ def find_data(config: Config, name: str) -> BenchmarkData:
     """Where a benchmark's files lie.
 
     Raises:
-        ConfigError: the config does not say.
+        ConfigError: the config does not say, or says how to ask an official benchmark.
     """
     data = config.evaluation.data.get(name)
     if data is None:
@@ -60,6 +61,12 @@ def find_data(config: Config, name: str) -> BenchmarkData:
             f"evaluation.data.{name}.annotations: missing; set it to the benchmark's official "
             f"files or the hub's parquet (data/README.md shows their layout), or leave `{name}` "
             "out of evaluation.benchmarks"
+        )
+    own = [key for key in ("instruction", "max_new_tokens") if getattr(data, key) is not None]
+    if (own or data.metric) and (name in LANGUAGE_BENCHMARKS or not data.metric):
+        raise ConfigError(
+            f"evaluation.data.{name}.{own[0] if own else 'metric'}: for benchmarks of your own, "
+            "which have a `metric`; an official protocol has its own"
         )
     return data
 
@@ -72,7 +79,10 @@ def load_questions(config: Config, name: str) -> Questions:
         UserError: no such benchmark, bad annotations, annotations that can score but not ask,
             missing images whose policy is "fail".
     """
-    benchmark = find_benchmark(name)
+    data = config.evaluation.data.get(name) or BenchmarkData(annotations="")
+    benchmark = find_benchmark(
+        name, data.metric, instruction=data.instruction, max_new_tokens=data.max_new_tokens
+    )
     data = find_data(config, name)
     annotations = Path(data.annotations)
     questions = open_questions(benchmark, annotations, config.evaluation.profile)

@@ -7,6 +7,7 @@ Out: a `BenchmarkResult`; with an output folder also `results.json` and the offi
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from prism_tune import __version__
-from prism_tune.config.sections import Profile
+from prism_tune.config.sections import NAME_PATTERN, Metric, Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import Benchmark, open_questions
 from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.benchmarks.custom import make_benchmark
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 from prism_tune.run.folder import write_json
@@ -38,6 +40,7 @@ def score(
     *,
     profile: Profile = "llava15",
     output: Path | None = None,
+    metric: Metric | None = None,
 ) -> BenchmarkResult:
     """Score answers by the official protocol.
 
@@ -49,11 +52,12 @@ def score(
             the predictions bring their references along (MME's result folder, reviews, grades).
         profile: whose prompts and parsers.
         output: folder for `results.json` and the submission file.
+        metric: of a benchmark of one's own.
 
     Raises:
         UserError: unknown benchmark (the nearest is named), or a file that is not as expected.
     """
-    chosen = find_benchmark(benchmark)
+    chosen = find_benchmark(benchmark, metric)
     files = [predictions] if isinstance(predictions, Path) else list(predictions)
     answers = [answer for file in files for answer in chosen.read_predictions(file)]
     questions = _find_questions(chosen, annotations, answers, profile)
@@ -89,13 +93,25 @@ def _find_questions(
     return own
 
 
-def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of this name.
+def find_benchmark(
+    name: str,
+    metric: Metric | None = None,
+    *,
+    instruction: str | None = None,
+    max_new_tokens: int | None = None,
+) -> Benchmark:
+    """The benchmark of this name; with a metric one of the user's own.
 
     Raises:
         UserError: unknown (the nearest name and all names are given), or a language benchmark,
-            which has no answer file.
+            which has no answer file; a benchmark of one's own by the name of a known one.
     """
+    if metric is not None:
+        if name in BENCHMARKS or name in LANGUAGE_BENCHMARKS:
+            raise UserError(f"{name}: its protocol has no `metric`; give your own another name")
+        if not re.match(NAME_PATTERN, name):
+            raise UserError(f"{name!r}: expected a name of letters, digits and `._-`")
+        return make_benchmark(name, metric, instruction=instruction, max_new_tokens=max_new_tokens)
     if name in BENCHMARKS:
         return BENCHMARKS[name]
     if name in LANGUAGE_BENCHMARKS:
@@ -106,7 +122,10 @@ def find_benchmark(name: str) -> Benchmark:
     known = [*sorted(BENCHMARKS), *sorted(LANGUAGE_BENCHMARKS)]
     nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise UserError(f"unknown benchmark {name!r}; {hint}There are {', '.join(known)}")
+    raise UserError(
+        f"unknown benchmark {name!r}; {hint}There are {', '.join(known)}; one of your own needs a "
+        f"metric (evaluation.data.{name}.metric, --metric)"
+    )
 
 
 def result_to_json(result: BenchmarkResult) -> dict[str, Any]:
@@ -174,6 +193,8 @@ def _list_rows(result: Mapping[str, Any], controls: Sequence[str]) -> list[list[
         benchmark = result["benchmark"]
         shown = ["" if value is None else format_metric(benchmark, value) for value in values]
         rows.append(["", name, *shown])
+    if not rows:
+        rows.append(["", "no score: see the notes in results.json"])
     num_skipped = sum(result["provenance"].get("num_skipped", {}).values())
     skipped = f", {num_skipped} skipped" if num_skipped else ""
     rows[0][0] = f"{result['benchmark']} ({result['num_examples']}{skipped})"

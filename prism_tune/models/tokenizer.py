@@ -5,11 +5,10 @@ Vicuna and the first Llamas come with a SentencePiece file, tokenizer.model, and
 
 from __future__ import annotations
 
-import importlib.util
-
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from prism_tune.errors import UserError
+from prism_tune.models.sentencepiece_files import find_fault
 
 
 def load_tokenizer(
@@ -30,11 +29,15 @@ def load_tokenizer(
 
 
 def explain_tokenizer(error: Exception) -> str:
-    """What transformers says, but for its dead end where sentencepiece is missing.
+    """What transformers says, but for its dead end where SentencePiece files cannot be read.
 
     It then takes tokenizer.model for a file of tiktoken's and asks for that, which cannot read it.
     """
     said = str(error)
-    if "tiktoken" in said and importlib.util.find_spec("sentencepiece") is None:
-        return "its tokenizer.model is a SentencePiece file; to read it: pip install sentencepiece"
-    return said
+    fault = find_fault() if "tiktoken" in said else ""
+    if not fault:
+        return said
+    return (
+        f"its tokenizer.model is a SentencePiece file, and {fault}; "
+        "pip install --upgrade sentencepiece protobuf"
+    )

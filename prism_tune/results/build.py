@@ -9,11 +9,12 @@ from pathlib import Path
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.results import paper
-from prism_tune.results.columns import COLUMN_SETS, ColumnSet
+from prism_tune.results.columns import COLUMN_SETS, ColumnSet, add_own
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
     describe_columns,
+    left_out_notes,
     measurement_notes,
     relative_notes,
     say_verdict,
@@ -143,6 +144,7 @@ def compose_table(table: str, runs: Sequence[FinishedRun], baseline: str | None)
     for run in runs:
         require_evaluated(run)
     columns, rule = _choose_columns(kind, runs)
+    columns = add_own(columns, [run.results for run in runs])
     _check_runs(runs, columns)
     rows = tuple(group_rows(runs))
     if table == "cost":
@@ -211,6 +213,7 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, chosen: st
             *unranked_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
+            *left_out_notes(comparison),
             *measurement_notes(comparison),
             *relative_notes(comparison),
             *spread_notes(comparison),

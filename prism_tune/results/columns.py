@@ -31,7 +31,7 @@ class Column:
         benchmark: name in the benchmark registry.
         metrics: names in `BenchmarkResult.metrics`; the column is n/a where one is missing.
         scale: brings fractions to percent.
-        control: shown for judging the others, never counted in Rel.
+        control: shown beside the others (controls, benchmarks of one's own), not counted in Rel.
     """
 
     label: str
@@ -57,6 +57,22 @@ class ColumnSet:
     def benchmarks(self) -> tuple[str, ...]:
         """The benchmarks behind the columns, each once, in order."""
         return tuple(dict.fromkeys(column.benchmark for column in self.columns))
+
+
+def add_own(columns: ColumnSet, results: Iterable[Mapping[str, BenchmarkResult]]) -> ColumnSet:
+    """The set with a column for each benchmark of the user's own that the runs have results of.
+
+    They stand beside a set that the runs have results of, which is fixed, and do not count in its
+    Rel.; where they are all there is, they are the set.
+    """
+    listed = list(results)
+    own = sorted({n for found in listed for n, r in found.items() if r.provenance.get("metric")})
+    if not own:
+        return columns
+    if not any(found.keys() & set(columns.benchmarks) for found in listed):
+        return ColumnSet("own", tuple(Column(name, name, ("accuracy",)) for name in own))
+    beside = tuple(Column(name, name, ("accuracy",), control=True) for name in own)
+    return ColumnSet(columns.name, (*columns.columns, *beside))
 
 
 def column_value(column: Column, results: Mapping[str, BenchmarkResult]) -> float | None:

@@ -30,8 +30,12 @@ _VERBS: Mapping[Finding, str] = {
 def describe_columns(comparison: Comparison, rule: str) -> str:
     """The column set, why it, and the definition of Rel."""
     scored = ", ".join(column.label for column in comparison.columns.scored)
-    controls = [column.label for column in comparison.columns.columns if column.control]
+    scores = {column.benchmark for column in comparison.columns.scored}
+    others = [column for column in comparison.columns.columns if column.control]
+    controls = [column.label for column in others if column.benchmark in scores]
+    own = [column.label for column in others if column.benchmark not in scores]
     beside = f"; controls, never counted: {', '.join(controls)}" if controls else ""
+    beside += f"; of your own, beside the set and not counted: {', '.join(own)}" if own else ""
     return (
         f"Columns `{comparison.columns.name}` ({rule}). Rel. = 100 x mean over {scored} of score / "
         f"baseline's score{beside}."
@@ -143,6 +147,26 @@ def unranked_notes(comparison: Comparison) -> list[str]:
         if run.is_selected
     }
     return [f"UNRANKED {runs}: {text}." for text, runs in gather_rows(said).items()]
+
+
+def left_out_notes(comparison: Comparison) -> list[str]:
+    """Records that runs could not use, or were told not to, and why."""
+    said = {
+        run.name: "; ".join(
+            f"{stage} without {_list_counts(counts)}"
+            for stage, counts in run.left_out.items()
+            if counts
+        )
+        for row in comparison.rows
+        for run in row.runs
+        if not run.is_untuned
+    }
+    return [f"Left out in {runs}: {text}." for text, runs in gather_rows(said).items()]
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{reason} {number:,}" for reason, number in counts.items())
+    return f"{sum(counts.values()):,} records ({listed})"
 
 
 def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[str]:

@@ -7,6 +7,7 @@ from what the stages recorded when they ran. Nothing is written.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
@@ -117,6 +118,16 @@ class FinishedRun:
         place = pc.index_in(self.records.feature_keys, value_set=pa.array(values_UD.keys))
         row_N = place.fill_null(-1).to_numpy().astype(np.int64)
         return RecordFeatures(values_UD, row_N) if (row_N >= 0).any() else None
+
+    @cached_property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """Stage -> reason -> how many records it went on without."""
+        path = self.run.training / "skipped.json"
+        tuned: Counter[str] = Counter()
+        if not self.is_untuned and path.exists():
+            tuned = Counter(item["reason"] for item in read_json(path))
+        selected = (self.manifest or {}).get("num_skipped", {}) if self.is_selected else {}
+        return {"selected": selected, "tuned": dict(sorted(tuned.items()))}
 
     @property
     def keep(self) -> Keep:

@@ -182,7 +182,8 @@ def _parts(
     named = selection.source_budgets
     rest = np.flatnonzero(~np.isin(labels_N, list(named)))
     if len(rest) or not named:
-        yield rest, budget, "selection.budget"
+        is_first = name_budget(budget) == name_budget(selection.budget)
+        yield rest, budget, "selection.budget" if is_first else "selection.budgets"
     for source, amount in named.items():
         yield np.flatnonzero(labels_N == source), amount, f"selection.source_budgets.{source}"
 

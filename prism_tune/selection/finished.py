@@ -6,6 +6,7 @@ In: a run folder. Out: records, scores and files.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
 from prism_tune.schema import Record
-from prism_tune.selection.export.layouts import as_in_file, export_pool, write_own
+from prism_tune.selection.export.layouts import as_in_file, export_pool, list_kept_ids, write_own
 from prism_tune.selection.export.tables import build_dataset
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Subset:
     Attributes:
         run: the run folder.
         config: what the selection ran with.
-        pool: the kept records, as a pool of their own.
+        pool: the kept records, as a pool of their own; one without id is called by its place there.
     """
 
     def __init__(self, run: RunDir) -> None:
@@ -55,15 +56,15 @@ class Subset:
 
     def __getitem__(self, index: int) -> Record:
         """A kept record, parsed now."""
-        return self.pool[index]
+        return replace(self.pool[index], id=self.ids[index])
 
     def __iter__(self) -> Iterator[Record]:
-        return (self.pool[index] for index in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """Of the kept records, in their order; ids may repeat in a pool."""
-        return self.pool.ids
+        return list_kept_ids(self.table)
 
     @cached_property
     def scores(self) -> NDArray[np.float64]:
@@ -94,14 +95,14 @@ class Subset:
         if layout is None:
             write_own(self.pool, Path(path))
         else:
-            export_pool(self.pool, layout, Path(path))
+            export_pool(self.pool, layout, Path(path), self.ids)
 
     def to_dataset(self) -> Dataset:
         """The kept records as `datasets` has them; images are decoded when they are read.
 
         The columns are those of the layout `trl`: `SFTTrainer(train_dataset=subset.to_dataset())`.
         """
-        return build_dataset(as_in_file(self.pool))
+        return build_dataset(as_in_file(self.pool), self.ids)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> None:
         """Share the kept records' hashes and ids, with a dataset card; no text and no images.

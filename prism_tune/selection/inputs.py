@@ -56,6 +56,7 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
     return {
         **fields_of(config, "subset"),
         "pool": pool.fingerprint,
+        "format": pool.format,  # of the subset too
         "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
         "version": _VERSION,

@@ -106,6 +106,7 @@ def rank_pool(
     unranked: list[str | None] = [None] * len(pool)
     for index, name in zip(records_M.tolist(), names, strict=bool(names)):
         unranked[index] = name
+    by_source = config.selection.scope == "per_source"
     sources = [pool.sources[index] for index in records_M.tolist()] if names else []
     features = evidence.get(FEATURES.name)
     return Ranking(
@@ -115,7 +116,7 @@ def rank_pool(
         reasons,
         [None] * len(pool) if features is None else features.keys(),
         tuple(skipped.values()),
-        {**scored.diagnostics, "unranked": describe_unranked(names, sources)},
+        {**scored.diagnostics, "unranked": describe_unranked(names, sources, by_source=by_source)},
         unranked,
         {budget: _spread(usable, cut, len(pool)) for budget, cut in cuts.items()},
     )

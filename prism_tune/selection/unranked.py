@@ -23,33 +23,27 @@ Reason = Literal[
 Unranked = Mapping[Reason, NDArray[np.bool_]]
 """The records (M,) of each reason."""
 
-_WHAT: dict[Reason, tuple[str, str]] = {
-    "alone": (
-        "sources of one record",
-        "selection.scope=global ranks them, and so do larger sources (data.source, "
-        "data.source_names)",
-    ),
-    "feature_not_finite": (
-        "features with NaN or infinity",
-        "selection.dtype=float32 may help",
-    ),
-    "feature_like_all": (
-        "features equal to the mean of those they are compared with",
-        "look at their images: blank, or all the same; selection.scope=global compares with more",
-    ),
-    "no_correlation": (
-        "a constant feature, or a question without words",
-        "look at their questions and images",
-    ),
-    "no_score": (
-        "no finite score or loss, so they come last",
-        "selection.dtype=float32 may help; look at their answers",
-    ),
-    "equal_scores": (
-        "sources whose records all have the same score",
-        "a hash decides among them; selection.scope=global compares them with others",
-    ),
+_WHAT: dict[Reason, str] = {
+    "alone": "sources of one record",
+    "feature_not_finite": "features with NaN or infinity",
+    "feature_like_all": "features equal to the mean of those they are compared with",
+    "no_correlation": "a constant feature, or a question without words",
+    "no_score": "no finite score or loss, so they come last",
+    "equal_scores": "all scores they are compared with are equal, so a hash decides",
 }
+_REMEDY: dict[Reason, str] = {
+    "feature_not_finite": "selection.dtype=float32 may help",
+    "feature_like_all": "look at their images: blank, or all the same",
+    "no_correlation": "look at their questions and images",
+    "no_score": "of a loss, selection.dtype=float32 may help",
+}
+_BY_SOURCE: dict[Reason, str] = {
+    "alone": "selection.scope=global ranks them, and so do larger sources (data.source, "
+    "data.source_names)",
+    "feature_like_all": "selection.scope=global compares them with more",
+    "equal_scores": "selection.scope=global compares them with more",
+}
+"""What helps where records are compared inside their source."""
 
 _EQUAL = 1e-9  # of the largest: what rounding leaves of equal scores
 
@@ -73,12 +67,15 @@ def name_unranked(
     return names
 
 
-def describe_unranked(names: list[Reason | None], sources: list[str]) -> dict[str, Any]:
+def describe_unranked(
+    names: list[Reason | None], sources: list[str], *, by_source: bool
+) -> dict[str, Any]:
     """What the manifest says of them.
 
     Args:
         names: of the records to be scored.
         sources: of the same.
+        by_source: whether they are compared inside their source.
 
     Returns:
         num, of (all that were to be scored), reasons {reason: num, what, remedy, sources} and
@@ -87,28 +84,24 @@ def describe_unranked(names: list[Reason | None], sources: list[str]) -> dict[st
     counts = Counter(name for name in names if name is not None)
     if not counts:
         return {}
-    reasons: dict[Reason, dict[str, Any]] = {
-        reason: {
-            "num": counts[reason],
-            "what": _WHAT[reason][0],
-            "remedy": _WHAT[reason][1],
-            "sources": dict(
-                Counter(
-                    s for s, name in zip(sources, names, strict=True) if name == reason
-                ).most_common()
-            ),
-        }
-        for reason in get_args(Reason)
-        if counts[reason]
-    }
-    total, num = len(names), sum(counts.values())
-    several = len(reasons) > 1
-    why = "; ".join(
-        of["what"] + (f" ({of['num']:,})" if several else "") + f"; {of['remedy']}"
+    reasons: dict[Reason, dict[str, Any]] = {}
+    for reason in get_args(Reason):
+        if counts[reason]:
+            of = Counter(s for s, name in zip(sources, names, strict=True) if name == reason)
+            remedies = [_REMEDY.get(reason), _BY_SOURCE.get(reason) if by_source else None]
+            reasons[reason] = {
+                "num": counts[reason],
+                "what": _WHAT[reason],
+                "remedy": "; ".join(filter(None, remedies)),
+                "sources": dict(of.most_common()),
+            }
+    num, several = sum(counts.values()), len(reasons) > 1
+    why = [
+        "; ".join(filter(None, [of["what"] + f" ({of['num']:,})" * several, of["remedy"]]))
         for of in reasons.values()
-    )
-    text = f"{num:,} of {total:,} image records could not be ranked: {why}"
-    return {"num": num, "of": total, "reasons": reasons, "text": text}
+    ]
+    text = f"{num:,} of {len(names):,} image records could not be ranked: {'; '.join(why)}"
+    return {"num": num, "of": len(names), "reasons": reasons, "text": text}
 
 
 def _look_at_groups(

@@ -69,11 +69,14 @@ def break_everything(folder):
     frames[0].save(images / "moving.gif", save_all=True, append_images=frames[1:])
     Image.new("RGB", (200, 4)).save(images / "long.png")
     Image.new("RGB", (8, 8)).save(images / "png.jpg", format="PNG")
+    Image.new("I;16", (4, 2), 9).save(images / "dark.png")
     (images / "html.jpg").write_text("<html>")
     (images / "empty.jpg").touch()
     Image.effect_noise((64, 64), 50).save(images / "half.png")
     (images / "half.png").write_bytes((images / "half.png").read_bytes()[:-500])
     write_bomb(images / "bomb.png")
+    Image.new("F", (8, 8), 0.5).save(images / "depth.tif")
+    Image.new("I;16", (8, 8), 300).save(images / "dark.png")
     (images / "link.png").symlink_to("/etc/hostname")
     twice = make("twin", "<image> twins?")
     records = [
@@ -98,6 +101,8 @@ def break_everything(folder):
         make("image_unreadable", image="html.jpg"),
         make("image_truncated", image="half.png"),
         make("image_bomb", image="bomb.png"),
+        make("image_mode", image="depth.tif"),
+        make("image_16bit", image="dark.png"),
         make("image_wrong_type", image="png.jpg"),
         make("image_animated", image="moving.gif"),
         make("image_aspect_ratio", image="long.png"),
@@ -127,10 +132,10 @@ def test_every_reason_is_found_once_counted_and_listed(open_config, tmp_path, ca
             assert "record 26" in listed[0]["detail"]
         else:
             assert listed[0]["id"] == reason
-    assert summary["num_records"] == 26 + 29
-    assert summary["num_usable"] == 26 + 5 + 2  # as drawn, suspicious, the twin and the cut one
+    assert summary["num_records"] == 26 + 31
+    assert summary["num_usable"] == 26 + 6 + 2  # as drawn, suspicious, the twin and the cut one
     assert summary["per_source"]["shape"] == {"records": 16, "fail": 0, "skip": 0, "keep": 0}
-    assert summary["per_source"]["made"] == {"records": 27, "fail": 20, "skip": 0, "keep": 5}
+    assert summary["per_source"]["made"] == {"records": 29, "fail": 21, "skip": 0, "keep": 6}
     assert summary["per_source"]["images"]["fail"] == 1  # has neither source nor folder
     assert summary["per_source"]["(unreadable)"]["fail"] == 1
     assert summary["lengths"]["num_cut"] == 1

@@ -189,10 +189,11 @@ def test_an_old_jinja2_is_found_by_rendering_a_template(monkeypatch):
 
 def test_tokenizers_of_sentencepiece_are_tried(without):
     assert libraries.check_tokenizers().state == "ok"
-    without("sentencepiece")
+    without("sentencepiece", "sentencepiece.sentencepiece_model_pb2")
     check = libraries.check_tokenizers()
     assert check.state == "missing"
-    assert check.mend.startswith("pip install 'sentencepiece")
+    assert "sentencepiece is missing" in check.found
+    assert check.mend.startswith("pip install --upgrade sentencepiece protobuf")
 
 
 def test_families_whose_processor_lacks_a_part_are_named(without):

@@ -142,6 +142,19 @@ def test_a_damaged_dataset_is_one_line(tmp_path):
         open_pool(DataConfig(records=str(tmp_path / "pool")))
 
 
+def test_a_dataset_with_damaged_offsets_is_one_line(tmp_path):
+    """Arrow maps a file as it is: offsets that lead elsewhere were a crash."""
+    Dataset.from_list(RECORDS).save_to_disk(tmp_path / "pool")
+    (arrow,) = (tmp_path / "pool").glob("*.arrow")
+    content = arrow.read_bytes()
+    offsets = b"".join(number.to_bytes(4, "little") for number in range(4))  # of the ids
+    assert content.count(offsets) >= 1
+    arrow.write_bytes(content.replace(offsets, offsets[:4] + b"\xff" * 4 + offsets[8:]))
+    with pytest.raises(UserError, match=r"data\.records: .*pool: damaged: ") as error:
+        open_pool(DataConfig(records=str(tmp_path / "pool")))
+    assert "\n" not in str(error.value)
+
+
 def test_a_damaged_tar_is_one_line(tmp_path):
     for content in (b"", b"no tar" * 200):
         (tmp_path / "pool.tar").write_bytes(content)

@@ -14,6 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_tune.config.sections import DataConfig
+from prism_tune.data.layouts.columns import build_columns
+from prism_tune.data.layouts.media import refuse_media, refuse_unread
+from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.schema import Turn
@@ -365,11 +368,24 @@ VALUES = st.recursive(
     max_leaves=5,
 )
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda t: "<image>" not in t)
+
+
+def is_plain(keys):
+    """Not what the reader takes for a system line, or for an image that nothing reads."""
+    try:
+        refuse_media(keys, COLUMNS)
+        refuse_unread(keys, frozenset())
+    except BadRecordError:
+        return False
+    return keys.keys().isdisjoint({"image", "images", "source", "system"})
+
+
+COLUMNS = build_columns(DataConfig(records=""))
 RECORDS = st.builds(
     lambda question, answer, extra: {**extra, **make("q" + question, "a" + answer, image=None)},
     TEXTS,
     TEXTS,
-    st.dictionaries(st.text().filter(lambda k: k not in {"image", "images", "source"}), VALUES),
+    st.dictionaries(st.text(), VALUES).filter(is_plain),
 )
 
 

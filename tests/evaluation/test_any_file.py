@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import json
+from dataclasses import replace
 
 import pytest
 from support.official_files import WRITERS, write_official
+from support.tiny import draw_image
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
@@ -214,6 +216,7 @@ PIXEL = (
         (f"data:image/png;base64,{PIXEL[:40]}%", "image_unreadable"),
         ("data:image/png;base64,", "image_missing"),
     ],
+    ids=["base64", "uri", "text", "cut", "empty"],
 )
 def test_an_image_cell_is_base64_or_a_data_uri(tmp_path, cell, fault, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -222,3 +225,37 @@ def test_an_image_cell_is_base64_or_a_data_uri(tmp_path, cell, fault, monkeypatc
     (question,) = BENCHMARKS["mmbench"].load_questions(tmp_path / "q.tsv", "llava15")
     found = find_images(question.images, tmp_path, num_workers=0)
     assert [reason for reason, _ in found.faults.values()] == ([fault] if fault else [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "submission"),
+    [
+        ("textvqa", "textvqa_upload.json"),
+        ("gqa", None),
+        ("vqav2", "vqav2_upload.json"),
+        ("seed_bench", "seed_bench_upload.jsonl"),
+        ("mmbench_cn", "mmbench_cn_upload.xlsx"),
+    ],
+)
+def test_official_files_are_asked_scored_and_scored_again(setting, monkeypatch, name, submission):
+    """From the release to the result, and the stored answers give the same number by `score`."""
+    short = replace(BENCHMARKS[name], max_new_tokens={"llava15": 3, "lmms_eval": 3})
+    monkeypatch.setitem(BENCHMARKS, name, short)
+    folder = setting.run.root.parent / "official"
+    folder.mkdir(parents=True)
+    annotations, _ = write_official(name, folder)
+    images = {image for q in short.load_questions(annotations, "llava15") for image in q.images}
+    for number, image in enumerate(sorted(images)):
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
+        draw_image(folder / f"{number}.png", number)
+        (folder / f"{number}.png").rename(folder / image)
+    data = {"annotations": str(annotations), "image_dir": str(folder)}
+    setting.evaluate(benchmarks=(name,), data={name: data})
+    results = setting.results(name)
+    assert results["num_missing"] == 0
+    scored = run_score(
+        name, setting.run.benchmark(name) / "predictions.jsonl", annotations=annotations
+    )
+    assert scored["metrics"] == results["metrics"]
+    assert submission is None or (setting.run.benchmark(name) / submission).is_file()

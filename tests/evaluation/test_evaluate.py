@@ -477,3 +477,15 @@ def test_table_shows_the_controls_beside_the_metrics(setting, capsys):
     metrics = setting.results()["metrics"]
     values = [f"{metrics[name]:.2f}" for name in ("accuracy_open", "accuracy_open_blind")]
     assert ["quickstart (12)", "accuracy_open", *values] in rows
+
+
+def test_answers_that_only_a_judge_can_score_end_without_a_score(setting):
+    """LLaVA-Bench: asked and stored; the table says so, and the judge takes the answers file."""
+    question = {"question_id": 0, "image": "0.png", "text": "what?", "category": "conv"}
+    folder = setting.data_dir / "llava_bench"
+    folder.mkdir(exist_ok=True)
+    (folder / "questions.jsonl").write_text(json.dumps(question))
+    data = {"annotations": str(folder), "image_dir": str(setting.data_dir / "images")}
+    setting.evaluate(benchmarks=("llava_bench",), data={"llava_bench": data}, batch_size=1)
+    assert setting.results("llava_bench")["metrics"] == {}
+    assert setting.lines("llava_bench")[0]["prompt"] == "what?"

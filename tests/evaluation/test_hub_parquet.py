@@ -20,6 +20,16 @@ ROWS = {
                 "D": "nan", "answer": "B", "category": "c", "L2-category": "l", "split": "dev"},
     "mmvet": {"question_id": "v1_0", "question": "What?", "answer": "x<OR>y",
               "capability": "rec,know"},
+    "textvqa": {"image_id": "f1", "question_id": 34602, "question": "what Brand?",
+                "answers": ["x"] * 10, "ocr_tokens": ["A", "b"]},
+    "vqav2": {"question_id": 9, "question": "What?", "answer_type": "other",
+              "question_type": "what", "answers":
+              [{"answer": "x", "answer_confidence": "yes", "answer_id": 1}]},
+    "seed_bench": {"question_id": "101", "question": "How?", "choice_a": "a", "choice_b": "b",
+                   "choice_c": "c", "choice_d": "d", "answer": "D", "data_type": "image",
+                   "data_id": "1", "question_type_id": 1},
+    "llava_bench": {"question_id": 3, "question": "What?", "category": "conv", "caption": "A cup.",
+                    "gpt_answer": "A cup."},
 }  # fmt: skip
 EXPECTED = {
     "pope": (20000001, "Is there?\nAnswer the question using a single word or phrase.", "no"),
@@ -32,6 +42,12 @@ EXPECTED = {
     "mmbench": (5, "Which?\nA. x\nB. y\nAnswer with the option's letter from the given choices "
                 "directly.", "B"),
     "mmvet": ("v1_0", "What?", "x<OR>y"),
+    "textvqa": ("f1", "what Brand?\nReference OCR token: A, b\nAnswer the question using a single "
+                "word or phrase.", ["x"] * 10),
+    "vqav2": (9, "What?\nAnswer the question using a single word or phrase.", [("x", "yes", 1)]),
+    "seed_bench": ("101", "How?\nA. a\nB. b\nC. c\nD. d\nAnswer with the option's letter from the "
+                   "given choices directly.", "D"),
+    "llava_bench": (3, "What?", "A cup."),
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.check_data import find_all
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.generate import Decoder
+from prism_tune.evaluation.images import find_images
 from prism_tune.run.folder import RunDir, read_json
 
 NAMES = ("0.png", "1.png", "2.png", "3.png", "../4.png", "5.png")
@@ -179,3 +180,16 @@ def test_data_check_counts_what_the_policy_skips(bench):
     assert findings["quickstart"].detail == (
         "12 questions, 4 images, 2 not there, which data.policy skips"
     )
+
+
+def test_of_a_videos_frames_the_one_in_the_middle_is_shown(tmp_path):
+    """SEED-Bench's hub rows hold a list of frames."""
+    frames = []
+    for number in range(3):
+        draw_image(tmp_path / f"{number}.png", number)
+        content = (tmp_path / f"{number}.png").read_bytes()
+        frames.append({"bytes": content, "path": f"{number}.png"})
+    pq.write_table(pa.Table.from_pylist([{"image": frames}]), tmp_path / "t.parquet")
+    reference = f"parquet:{tmp_path / 't.parquet'}#0#image"
+    found = find_images([reference], tmp_path, num_workers=0)
+    assert found.paths[reference].read_bytes() == frames[1]["bytes"]

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from support.official_files import WRITERS, write_official
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
@@ -113,10 +114,17 @@ def test_the_table_shows_metrics_and_notes(files):
     assert "1 question(s) without an answer" in run.stdout
 
 
-def test_scoring_loads_no_heavy_library(files):
+def test_scoring_loads_no_heavy_library(tmp_path):
+    """Each benchmark, by its official files: no library that takes longer than the scoring."""
+    calls = []
+    for name in WRITERS:
+        (tmp_path / name).mkdir()
+        annotations, answers = write_official(name, tmp_path / name)
+        write_predictions(tmp_path / f"{name}.jsonl", answers)
+        calls.append((name, str(tmp_path / f"{name}.jsonl"), str(annotations)))
     code = (
-        "import sys; from pathlib import Path; from prism_tune.evaluation.score import score;"
-        f"score('quickstart', Path({str(files[0])!r}), Path({str(files[1])!r}));"
+        "import sys; from pathlib import Path; from prism_tune.evaluation.score import score\n"
+        f"for name, *paths in {calls!r}: score(name, *map(Path, paths))\n"
         "print([m for m in ('torch', 'transformers', 'pandas', 'pyarrow', 'openpyxl', 'PIL') "
         "if m in sys.modules])"
     )

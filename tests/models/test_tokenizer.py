@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import sentencepiece
+from google.protobuf import runtime_version
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
@@ -43,9 +44,11 @@ def vicuna_dir(tiny_llava_dir, tmp_path_factory):
 
 
 def test_it_is_read(vicuna_dir):
+    """As sentencepiece itself splits a text, behind the token that begins one."""
     tokenizer = load_tokenizer(str(vicuna_dir))
-    ids = tokenizer("USER: what colour").input_ids
-    assert tokenizer.decode(ids) == "<s> USER: what colour"
+    own = sentencepiece.SentencePieceProcessor(str(vicuna_dir / "tokenizer.model"))
+    text = "USER: what colour is it? ASSISTANT: red"
+    assert tokenizer(text).input_ids == [own.bos_id(), *own.encode(text)]
     assert len(tokenizer) == 300
 
 
@@ -60,14 +63,32 @@ def test_its_processor_writes_it_as_others_do(vicuna_dir, tmp_path):
     assert processor.tokenizer(text).input_ids == load_tokenizer(str(vicuna_dir))(text).input_ids
 
 
-@pytest.mark.parametrize(
-    "read", [load_tokenizer, lambda path: load_processor(ModelConfig(path=path))]
-)
+def read_processor(path):
+    return load_processor(ModelConfig(path=path))
+
+
+@pytest.mark.parametrize("read", [load_tokenizer, read_processor])
 def test_without_sentencepiece_that_is_what_is_asked_for(vicuna_dir, monkeypatch, read):
     """transformers asks for tiktoken, which cannot read the file."""
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
     with pytest.raises(
-        UserError, match=r"SentencePiece file; .* pip install sentencepiece"
+        UserError, match=r"SentencePiece file, and sentencepiece is missing"
     ) as said:
         read(str(vicuna_dir))
+    assert "pip install --upgrade sentencepiece protobuf" in str(said.value)
+    assert "tiktoken" not in str(said.value)
+
+
+def test_a_protobuf_that_is_older_than_sentencepieces_is_what_is_said(vicuna_dir, monkeypatch):
+    """pip installs such a pair: sentencepiece does not name the protobuf that it needs."""
+
+    def refuse(*_):
+        raise runtime_version.VersionError("gencode 7.36.1 runtime 6.33.6")
+
+    monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
+    monkeypatch.delattr(sentencepiece, "sentencepiece_model_pb2", raising=False)
+    monkeypatch.setattr(runtime_version, "ValidateProtobufRuntimeVersion", refuse)
+    with pytest.raises(UserError, match=r"protobuf is too old .*gencode 7\.36\.1") as said:
+        load_tokenizer(str(vicuna_dir))
     assert "tiktoken" not in str(said.value)

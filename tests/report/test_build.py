@@ -228,6 +228,13 @@ def test_the_verdict_is_in_plain_words(runs):
     assert "when the images are withheld" in text
 
 
+def test_what_the_selector_could_not_rank_is_said(tmp_path):
+    text = "12 of 12 image records could not be ranked: sources of one record"
+    manifest = {"num_text_only": 0, "unranked": {"text": text}}
+    path = RunWriter(tmp_path).write("prism", [quickstart_result(0, 0)], manifest=manifest)
+    assert f"{text}." in describe_run(open_runs([path])[0], None)
+
+
 @pytest.fixture
 def judged(tmp_path):
     """PRISM and Random under five seeds; `tables` has been asked of none of them."""

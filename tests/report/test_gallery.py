@@ -95,6 +95,14 @@ def test_a_card_holds_the_beginning_of_a_record():
     assert turns == [["human", "x" * 239 + "…"], ["gpt", "y"]]
 
 
+def test_a_records_own_system_line_comes_first():
+    turns = (Turn("human", "what?"), Turn("gpt", "red"))
+    record = Record("uid", "7", "shop", (), turns, system="Be brief.")
+    _, _, _, shown, num_turns = describe_record(record)
+    assert shown == [["system", "Be brief."], ["human", "what?"]]
+    assert num_turns == 3
+
+
 def test_scattered_records_come_in_order_over_several_mappings(tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "_ROWS_PER_MAPPING", 3)
     pool = FinishedRun(write_drawn_run(tmp_path)).pool

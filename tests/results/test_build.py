@@ -343,3 +343,50 @@ def test_command_line_takes_runs_in_either_style(four_runs):
 def test_tables_never_import_torch():
     code = "import sys, prism_tune.results.build; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_selector_could_not_rank_and_what_was_left_out_are_said(runs):
+    """Ten sources of one record are a draw: the table must not call that PRISM and no more."""
+    text = "12 of 12 image records could not be ranked: sources of one record"
+    one = runs.write(
+        "prism",
+        [quickstart_result(15, 20)],
+        manifest={"unranked": {"text": text}, "num_skipped": {"image_missing": 3, "must_drop": 1}},
+    )
+    write_json(one / "training" / "skipped.json", [{"reason": "over_long"}] * 2)
+    other = runs.write("random", [quickstart_result(10, 20)], scorer="random")
+    table = build_table("main", [one, other], baseline=None)
+    assert f"UNRANKED prism: {text}." in table
+    assert (
+        "Left out in prism: selected without 4 records (image_missing 3, must_drop 1); tuned "
+        "without 2 records (over_long 2)."
+    ) in table
+
+
+@pytest.mark.parametrize(
+    ("selection", "label"),
+    [
+        ({"budget_of": "rows"}, "PRISM 25 % of rows (lora)"),
+        ({"budget_of": "tokens", "text_only": "drop"}, "PRISM 25 % of tokens, without text-only"),
+        ({"text_only": "own_source"}, "PRISM 25 %, text-only as a source (lora)"),
+        ({"source_budgets": {"coco": 0.1, "vg": 20}}, "PRISM 25 %, coco 10 %, vg 20 (lora)"),
+        ({"must_keep": "lists/keep.json"}, "PRISM 25 %, must keep keep.json (lora)"),
+        ({"features_file": "own.npy"}, "PRISM on own features 25 % (lora)"),
+    ],
+)
+def test_a_label_says_what_the_budget_counts(runs, selection, label):
+    path = runs.write("prism", [quickstart_result(15, 20)], selection=selection)
+    assert label in build_table("main", [path], baseline=None)
+
+
+def test_random_stands_beside_what_is_cut_alike(runs):
+    paths = [
+        runs.write("prism", [quickstart_result(15, 20)], selection={"budget_of": "rows"}),
+        runs.write("images", [quickstart_result(1, 2)], scorer="random"),
+        runs.write(
+            "rows", [quickstart_result(9, 9)], scorer="random", selection={"budget_of": "rows"}
+        ),
+    ]
+    assert "PRISM 25 % of rows (lora) against Random 25 % of rows (lora)" in build_table(
+        "main", paths, baseline=None
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prism_tune.results.columns import list_metrics
+from prism_tune.results.columns import COLUMN_SETS, add_own, list_metrics
 from prism_tune.schema import BenchmarkResult
 
 
@@ -52,3 +52,14 @@ def test_fractions_keep_their_scale_and_controls_stand_beside_their_metric():
     assert metric.scale == 1
     assert 0 < metric.interval[0] < 0.5 < metric.interval[1] < 1
     assert metric.controls == {"blind": 0.25}
+
+
+def test_benchmarks_of_ones_own_stand_beside_a_set_or_are_the_set():
+    own = result({"accuracy": 50.0}, {}, metric="exact")
+    official = result({"accuracy": 60.0}, {})
+    beside = add_own(COLUMN_SETS["visionflan"], [{"mine": own, "pope": official}, {"yours": own}])
+    assert [c.label for c in beside.columns][-2:] == ["mine", "yours"]
+    assert beside.scored == COLUMN_SETS["visionflan"].scored
+    alone = add_own(COLUMN_SETS["visionflan"], [{"mine": own}])
+    assert (alone.name, [c.label for c in alone.scored]) == ("own", ["mine"])
+    assert add_own(COLUMN_SETS["llava"], [{"pope": official}]) is COLUMN_SETS["llava"]

@@ -65,3 +65,16 @@ def test_models_stand_beside_their_own_rows_by_the_name_in_the_config(runs):
     assert float(table["Phi2-3B-prism"]["Δ paper"]) == pytest.approx(ours - 100.1)
     assert float(table["Llama-3-8B-prism"]["Δ paper"]) == pytest.approx(ours - 100.8)
     assert table["Phi2-3B-prism"]["Method"] == "Phi2-3B: PRISM 25 % (lora)"
+
+
+def test_benchmarks_of_ones_own_have_a_column_that_does_not_count(runs):
+    own = {
+        "benchmark": "mine", "metrics": {"accuracy": 12.5}, "num_examples": 8, "num_missing": 0,
+        "profile": "llava15", "provenance": {"metric": "exact"}, "per_question": {}, "notes": [],
+    }  # fmt: skip
+    full = runs.write("full", llava_results(80.0, 300.0, 70.0), records="pool")
+    prism = runs.write("prism", [*llava_results(88.0, 330.0, 77.0), own])
+    text = build_table("main", [full, prism], baseline=None)
+    row = _rows("main", [full, prism])["prism"]
+    assert (row["mine"], row["Rel."]) == ("12.5", "110.0")
+    assert "of your own, beside the set and not counted: mine" in text

@@ -202,14 +202,14 @@ def saved_list(folder: Path, rows: Rows) -> dict[str, Any]:
 
 
 def webdataset(folder: Path, rows: Rows) -> dict[str, Any]:
-    with tarfile.open(folder / "pool.tar", "w") as archive:
+    with tarfile.open(folder / "pool.tar.gz", "w:gz") as archive:
         for number, row in enumerate(rows):
             described = json.dumps(_llava(row, row["name"])).encode()
             for suffix, content in (("png", _bytes(folder, row)), ("json", described)):
                 member = tarfile.TarInfo(f"{number:05d}.{suffix}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-    return {"records": str(folder / "pool.tar")}
+    return {"records": str(folder / "pool.tar.gz")}
 
 
 def absolute_paths(folder: Path, rows: Rows) -> dict[str, Any]:

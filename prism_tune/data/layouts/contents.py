@@ -60,7 +60,9 @@ def _read_part(part: Any, where: str) -> tuple[str, Slots]:
         return read_content(part, where)
     if not isinstance(part, dict):
         raise _no_text(part, where)
-    kind = part.get("type") or _guess_type(part)
+    kind = part.get("type")
+    if not isinstance(kind, str) or not kind:
+        kind = _guess_type(part)
     if kind in _TEXT_TYPES:
         text = part.get("text")
         if not isinstance(text, str):
@@ -68,9 +70,9 @@ def _read_part(part: Any, where: str) -> tuple[str, Slots]:
         return read_content(text, where)
     if kind in _IMAGE_TYPES:
         return f"{IMAGE_PLACEHOLDER}\n", (_read_image(part, where),)
-    if isinstance(kind, str) and kind.removeprefix("input_").startswith(("video", "audio")):
+    if kind and kind.removeprefix("input_").startswith(("video", "audio")):
         raise BadRecordError("unsupported_medium", f"{where}: a part `{kind}`; {ONLY_IMAGES}")
-    if isinstance(kind, str) and kind.startswith(_TOOL_TYPES):
+    if kind and kind.startswith(_TOOL_TYPES):
         raise BadRecordError(
             "tool_turn", f"{where}: a part `{kind}`; only text and images are read"
         )

@@ -108,7 +108,9 @@ def _read_dictionary(value: Mapping[str, Any], where: str) -> NamedImage | None:
             return name_content(_decode(given, where))
         image = read_image(given, where)
         path = value.get("path")
-        return image._replace(path=path) if image and isinstance(path, str) else image
+        if image and isinstance(path, str) and is_unicode(path):
+            return image._replace(path=path)
+        return image
     if any(key in value for key in _IN_DICTIONARY):
         return None
     raise _no_image(value, where)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from prism_tune.data.layouts.columns import Columns, is_null
@@ -102,5 +103,6 @@ def _ends(paths: list[str], suffixes: tuple[str, ...]) -> bool:
         len(text) <= _LONGEST_PATH
         and not any(letter.isspace() for letter in text)
         and text.partition("?")[0].lower().endswith(suffixes)
+        and PurePosixPath(text).suffix
         for text in paths
     )

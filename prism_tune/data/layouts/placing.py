@@ -41,25 +41,20 @@ def fill_slots(images: Sequence[NamedImage], slots: Slots) -> tuple[NamedImage, 
     return tuple(filled)
 
 
-def place_images(turns: tuple[Turn, ...], num_images: int, system: str) -> tuple[Turn, ...]:
-    """The turns, with an `<image>` for each image; in front of the first question where none is.
+def place_images(turns: tuple[Turn, ...], num_placed: int, num_images: int) -> tuple[Turn, ...]:
+    """The turns, with an `<image>` for each image; before the first question where none is.
+
+    Args:
+        turns: question, answer, ...
+        num_placed: how many the questions have.
+        num_images: how many they should have.
 
     Raises:
-        BadRecordError: placeholders outside of questions, or another number of them.
+        BadRecordError: some, but another number.
     """
-    num_placed = 0
-    for turn in turns:
-        if IMAGE_PLACEHOLDER not in turn.text:
-            continue
-        number = turn.text.count(IMAGE_PLACEHOLDER)
-        if turn.role == "gpt":
-            raise _misplaced(number, "an answer")
-        num_placed += number
-    if IMAGE_PLACEHOLDER in system:
-        raise _misplaced(system.count(IMAGE_PLACEHOLDER), "the system line")
     if num_placed == num_images:
         return turns
-    if num_placed or not turns:
+    if num_placed:
         raise _miscounted(num_placed, num_images)
     first = replace(turns[0], text=f"{IMAGE_PLACEHOLDER}\n" * num_images + turns[0].text)
     return (first, *turns[1:])
@@ -84,7 +79,8 @@ def move_to_front(turns: tuple[Turn, ...], num_images: int) -> tuple[Turn, ...]:
     return turns
 
 
-def _misplaced(number: int, where: str) -> BadRecordError:
+def misplaced(number: int, where: str) -> BadRecordError:
+    """Placeholders where no image can be shown."""
     return BadRecordError(
         "image_count", f"{number} {IMAGE_PLACEHOLDER} in {where}; expected in a question"
     )

@@ -15,7 +15,7 @@ from typing import Any
 from prism_tune.data.layouts.columns import Columns, is_null
 from prism_tune.data.layouts.contents import read_content
 from prism_tune.data.layouts.image_values import is_unicode, shorten
-from prism_tune.data.layouts.placing import Slots
+from prism_tune.data.layouts.placing import Slots, misplaced
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import IMAGE_PLACEHOLDER, Role, Turn
 
@@ -33,11 +33,16 @@ _NUM_USUAL_KEYS = 2
 
 @dataclass(frozen=True)
 class Conversation:
-    """As it stands in the record. `slots`: what stands at each `<image>` of the turns."""
+    """As it stands in the record.
+
+    `slots`: what stands at each `<image>` of the questions. `unlearnt`: numbers of the answers
+    that carry no loss.
+    """
 
     system: str
     turns: tuple[Turn, ...]
     slots: Slots
+    unlearnt: tuple[int, ...] = ()
 
 
 def read_conversation(
@@ -57,6 +62,7 @@ def read_conversation(
     turns: list[Turn] = []
     slots: list[Any] = []
     spoken: list[str] = []
+    unlearnt: list[int] = []
     role_key, text_key = columns.keys["role"][0], columns.keys["text"][0]
     for number, item in enumerate(items):
         if not isinstance(item, dict):
@@ -73,11 +79,17 @@ def read_conversation(
         has_loss = len(item) == _NUM_USUAL_KEYS or _read_further(number, item, role)
         if type(content) is not str or not is_unicode(content) or IMAGE_PLACEHOLDER in content:
             content, filled = read_content(content, f"turn {number}: {columns.name('text')}")
+            if filled and _ROLES[role] == "gpt":
+                raise misplaced(len(filled), "an answer")
             slots.extend(filled)
+        if not has_loss:
+            unlearnt.append(len(turns))
         turns.append(Turn(_ROLES[role], content, has_loss))
     _check_order(turns, len(items) - len(turns))
+    if len(unlearnt) * 2 == len(turns):
+        raise BadRecordError("no_label", "no answer carries loss")
     system = "" if drops_system else _join_system(spoken, raw, columns)
-    return Conversation(system, tuple(turns), tuple(slots))
+    return Conversation(system, tuple(turns), tuple(slots), tuple(unlearnt))
 
 
 def check_filled(turns: Sequence[Turn]) -> None:
@@ -87,7 +99,7 @@ def check_filled(turns: Sequence[Turn]) -> None:
         BadRecordError: naming the turn, the system's not counted.
     """
     for number, turn in enumerate(turns):
-        if not turn.text.strip():
+        if not turn.text or turn.text.isspace():
             if turn.role == "gpt":
                 raise BadRecordError("empty_answer", f"turn {number}: the answer is empty")
             raise BadRecordError("empty_question", f"turn {number}: the question is empty")
@@ -215,7 +227,10 @@ def _join_system(spoken: Sequence[str], raw: Mapping[str, Any], columns: Columns
     if line and column and line != column:
         wrong = f"{where}: another text than that of the system turn; remove one"
         raise BadRecordError("bad_field", wrong)
-    return line or column
+    line = line or column
+    if IMAGE_PLACEHOLDER in line:
+        raise misplaced(line.count(IMAGE_PLACEHOLDER), "the system line")
+    return line
 
 
 def _read_system(value: Any, where: str) -> str:

@@ -68,8 +68,10 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     parquet = find_parquet(path)
     if parquet:
         return [question for file in parquet for question in _load_parquet(file)]
-    folder = path if path.is_dir() else path.parent
-    (file,) = require_files(folder, ("questions.jsonl",), "LLaVA-Bench's files")
+    folder, file = path.parent, path
+    if not path.is_file():
+        folder = path
+        (file,) = require_files(folder, ("questions.jsonl",), "LLaVA-Bench's files")
     references = _read_texts(folder / "answers_gpt4.jsonl", "question_id", "text")
     captions = _read_texts(folder / "context.jsonl", "image", "caption")
     questions = []

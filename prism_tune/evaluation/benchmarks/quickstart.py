@@ -65,7 +65,10 @@ def score_answers(
     metrics = _compute_metrics(questions, credits)
     groups = {"accuracy_open": "open-", "accuracy_yes_no": "yes_no-", "accuracy": ""}
     return joined.make_result(
-        "quickstart", profile, metrics, credits, joined.notes, scale=100, groups=groups
+        *("quickstart", profile, metrics, credits, joined.notes),
+        scale=100,
+        protocol="the quickstart's own",
+        groups=groups,
     )
 
 

@@ -15,7 +15,7 @@ Parsing: llava15 (`convert_seed_for_submission.py`): right if the answer is exac
 Metric: `accuracy` over all questions (LLaVA-1.5's 58.6), `accuracy_image`, `accuracy_video`, and by
     question type, in percent. Where no video question has an answer (their frames are missing),
     `accuracy` is left out, and only the image questions' figures stand.
-Missing answers: wrong.
+Missing answers: wrong. `data.policy` image_missing=skip asks the questions whose frames are there.
 Submission: `seed_bench_upload.jsonl`, {question_id, prediction} lines.
 Deviations: lmms-eval shows eight frames of a video, here it is one under both profiles.
 """

@@ -72,7 +72,9 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     content = read_json_file(files[0])
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
         raise UserError(f"{files[0]}: expected TextVQA's {{data: [...]}}")
-    listed = sorted(path.glob("*.jsonl")) if path.is_dir() and profile == "llava15" else []
+    listed = (
+        sorted(path.glob("llava_textvqa_*.jsonl")) if path.is_dir() and profile == "llava15" else []
+    )
     texts = {q.metadata[_KEY]: q.text for file in listed for q in load_questions(file, profile)}
     records = enumerate(content["data"])
     return _number([_from_official(r, f"{files[0]}, data {n}", texts, profile) for n, r in records])

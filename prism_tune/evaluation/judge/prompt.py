@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import require_keys
+from prism_tune.evaluation.annotations import parse_json, read_text, require_keys
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_json
 
 _HEADER = "Question | Ground truth | Prediction | Correctness"
 _NUM_ROWS = 7
@@ -46,9 +45,9 @@ def read_judge_prompt(path: Path) -> JudgePrompt:
         UserError: not there, or not the official table.
     """
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected {_SOURCE}") from error
+        content = read_text(path)
+    except UserError as error:
+        raise UserError(f"{error}; expected {_SOURCE}") from error
     if path.suffix in (".py", ".ipynb"):
         content = _find_variable(_read_code(path, content), path)
     rows = content.partition(_HEADER)[2].strip().split("\n")[1:]
@@ -63,7 +62,7 @@ def read_judge_prompt(path: Path) -> JudgePrompt:
 def _read_code(path: Path, content: str) -> str:
     if path.suffix == ".py":
         return content
-    notebook = read_json(path)
+    notebook = parse_json(content, str(path))
     require_keys(notebook, ("cells",), str(path))
     cells = [cell for cell in notebook["cells"] if cell.get("cell_type") == "code"]
     sources = ["".join(cell["source"]) for cell in cells]

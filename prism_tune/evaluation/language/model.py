@@ -101,6 +101,6 @@ def find_chat(template: str, processor: Any) -> Chat:
     if processor.tokenizer.chat_template:
         return Chat(str(processor.tokenizer.chat_template))
     raise ConfigError(
-        "evaluation.chat_template: model.template is `processor`, and neither the processor nor its "
-        "tokenizer has a chat template; name the one the model was tuned with"
+        "evaluation.chat_template: model.template is `processor`, and neither the processor nor "
+        "its tokenizer has a chat template; name the one the model was tuned with"
     )

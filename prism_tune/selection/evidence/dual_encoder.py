@@ -7,6 +7,7 @@ Shape legend: B images or texts of a batch, L tokens, D width of the shared spac
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,10 @@ from prism_tune.models.tokenizer import explain_tokenizer
 from prism_tune.selection.evidence.encoding import Encoded, unusable
 from prism_tune.selection.evidence.runner import Rows
 
+logger = logging.getLogger(__name__)
+
 _FAMILIES = ("clip", "siglip")
+_TEXTS_PER_CALL = 1000
 
 
 class DualEncoder:
@@ -74,6 +78,22 @@ class DualEncoder:
     def text_length(self) -> int:
         """In tokens; longer texts are cut."""
         return int(self.config.text_config.max_position_embeddings)
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many texts are longer than that; said in the log."""
+        num_cut = 0
+        for start in range(0, len(texts), _TEXTS_PER_CALL):
+            batch = list(texts[start : start + _TEXTS_PER_CALL])
+            ids = self.processor.tokenizer(batch, verbose=False)
+            num_cut += sum(len(of_text) > self.text_length for of_text in ids["input_ids"])
+        if num_cut:
+            logger.info(
+                "texts: %d of %d are longer than %d tokens; what follows counts for nothing",
+                num_cut,
+                len(texts),
+                self.text_length,
+            )
+        return num_cut
 
     @property
     def pads_texts(self) -> bool:

@@ -91,7 +91,7 @@ def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Ev
         row_N=np.arange(len(pool)),
         skipped=pairs.skipped,
         readings=tuple(readings),
-        description={},
+        description={"num_texts_cut": encoder.count_cut(_read_texts(pool, pairs))},
         columns=("cosine",),
     )
 
@@ -112,6 +112,11 @@ def record_text(record: Record) -> str:
     """What the encoder reads: questions and answers in their order, without placeholders."""
     texts = (turn.text.replace(IMAGE_PLACEHOLDER, " ").split() for turn in record.turns)
     return " ".join(word for words in texts for word in words)
+
+
+def _read_texts(pool: Pool, pairs: _Pairs) -> list[str]:
+    """Every distinct text once."""
+    return [record_text(pool[index]) for index in pairs.texts.values()]
 
 
 def _plan(

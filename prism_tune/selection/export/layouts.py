@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prism_tune.config.sections import DataConfig, ExportLayout
 from prism_tune.data.formats import format_records
@@ -75,7 +78,9 @@ class Layout:
     holds_images: bool = False
 
 
-def export_pool(pool: Pool, layout: ExportLayout, to: Path) -> None:
+def export_pool(
+    pool: Pool, layout: ExportLayout, to: Path, ids: Sequence[str] | None = None
+) -> None:
     """Write all records of a pool in a layout; say what it does not carry, and what loads it.
 
     `<image>` stays where the file has it, whatever `data.image_place` says. Images that records
@@ -85,6 +90,8 @@ def export_pool(pool: Pool, layout: ExportLayout, to: Path) -> None:
         pool: the records.
         layout: its name.
         to: the file, replaced atomically; for `trl` a new folder.
+        ids: of the records, where these are part of another pool: one without an id of its own is
+            called by its place there.
 
     Raises:
         UserError: a name of another format; an image that cannot be read; a folder that is there
@@ -96,7 +103,8 @@ def export_pool(pool: Pool, layout: ExportLayout, to: Path) -> None:
     pool = as_in_file(pool)
     losses = Losses(pool.config.model_copy(update={"records": str(to), "columns": {}}))
     names = ImageNames(pool, to.with_name(f"{to.stem}_images"))
-    chosen.write(pool, _shape_rows(pool, chosen, losses, names), to)
+    rows = _shape_rows(pool, chosen, losses, names, ids or pool.ids)
+    chosen.write(pool, rows, to)
     logger.info("%s: %d records as %s", to, len(pool), layout)
     if names.num_written:
         logger.info("%s: %d images that the records hold", names.folder, names.num_written)
@@ -124,7 +132,15 @@ def export_run(run: RunDir, layout: ExportLayout, to: Path | None = None) -> Non
         folder = run.exports / layout
         shutil.rmtree(folder, ignore_errors=True)
         to = folder / f"{run.root.name}{LAYOUTS[layout].suffix}"
-    export_pool(open_pool(data.model_copy(update={"image_place": "keep"})), layout, to)
+    pool = open_pool(data.model_copy(update={"image_place": "keep"}))
+    scores = pq.read_table(run.selection / "scores.parquet", columns=["id", "selected"])
+    export_pool(pool, layout, to, list_kept_ids(scores))
+
+
+def list_kept_ids(scores: pa.Table) -> list[str]:
+    """The ids of a subset as its pool has them, out of the run's scores.parquet."""
+    ids: list[str] = scores.filter(scores.column("selected")).column("id").to_pylist()
+    return ids
 
 
 def write_own(pool: Pool, path: Path) -> None:
@@ -155,9 +171,11 @@ def as_in_file(pool: Pool) -> Pool:
     return open_pool(pool.config.model_copy(update={"image_place": "keep"}))
 
 
-def _shape_rows(pool: Pool, layout: Layout, losses: Losses, names: ImageNames) -> Iterator[Row]:
+def _shape_rows(
+    pool: Pool, layout: Layout, losses: Losses, names: ImageNames, ids: Sequence[str]
+) -> Iterator[Row]:
     for index in range(len(pool)):
-        record, extras = pool[index], pool.extras(index)
+        record, extras = replace(pool[index], id=ids[index]), pool.extras(index)
         if layout.holds_images:
             row = layout.shape(record)
             held = [_hold(name) for name in row["images"]]

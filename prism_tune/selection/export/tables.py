@@ -10,7 +10,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,18 +50,19 @@ def build_features(*, parts: bool) -> Any:
     )
 
 
-def build_dataset(pool: Pool) -> Dataset:
+def build_dataset(pool: Pool, ids: Sequence[str]) -> Dataset:
     """All records of a pool with content in parts; images are read from their files when asked.
 
     Args:
         pool: with `<image>` where it is to be.
+        ids: what the records are called.
     """
     from datasets import Dataset
 
     rows = []
     for index in range(len(pool)):
         paths = [{"bytes": None, "path": str(path.resolve())} for path in pool.image_paths(index)]
-        rows.append({**to_parts(pool[index]), "images": paths})
+        rows.append({**to_parts(pool[index]), "id": ids[index], "images": paths})
     return Dataset.from_list(rows, features=build_features(parts=True))
 
 

@@ -138,6 +138,7 @@ def test_what_is_not_learnt_is_another_record(tmp_path):
         (say(("user", [{"type": "video", "video": "x"}])), "unsupported_medium", "part `video`"),
         (say(("user", [{"video": "x.mp4"}])), "unsupported_medium", "a part `video`"),
         (say(("user", [{"type": "input_audio"}])), "unsupported_medium", "part `input_audio`"),
+        (say(("user", [{"type": ["text"]}])), "bad_field", "expected parts of text and images"),
         (say(("user", [{"type": "chart"}])), "bad_field", "expected parts of text and images"),
         (say(("me", "x")), "unknown_role", "got 'me'"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "unknown_role", "got ['user']"),

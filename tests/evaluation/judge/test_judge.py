@@ -58,7 +58,7 @@ def test_the_prompt_is_read_from_the_official_files_without_running_them(tmp_pat
     (tmp_path / "short.txt").write_text(TABLE.replace("q6 | g | p | 0.6\n", ""))
     with pytest.raises(UserError, match="7 example rows, found 6"):
         read_judge_prompt(tmp_path / "short.txt")
-    with pytest.raises(UserError, match=r"none.py: cannot be read.*mm-vet_evaluator.py"):
+    with pytest.raises(UserError, match=r"none.py: no such file.*mm-vet_evaluator.py"):
         read_judge_prompt(tmp_path / "none.py")
 
 
