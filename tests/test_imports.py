@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "prism_tune"
 FLOORS = (
-    {"__init__", "errors", "schema", "intervals", "processes", "chat_formats"},
+    {"__init__", "errors", "schema", "intervals", "processes", "chat"},
     {"config"},
     {"run"},
     {"features"},

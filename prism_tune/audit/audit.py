@@ -27,8 +27,8 @@ from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config
 from prism_tune.data.policy import REASONS, check_policy
 from prism_tune.data.records import Pool, open_pool
-from prism_tune.data.screening import is_unusable, merge, screen_lengths, screen_records
-from prism_tune.models.processor import load_processor
+from prism_tune.data.screening import Findings, is_unusable, merge, screen_lengths, screen_records
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.stage import Stage, must_run
@@ -51,6 +51,7 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
     """
     check_policy(config.data.policy)
     everything = config.data.model_copy(update={"policy": dict.fromkeys(REASONS, "skip")})
+    config = resolve_template(config)
     pool = open_pool(everything)
     stage = Stage(run.audit)
     inputs = _stage_inputs(config, pool)
@@ -101,9 +102,17 @@ def _examine(config: Config, run: RunDir, pool: Pool) -> dict[str, Any]:
         **count_image_records(pool, findings, policy),
         "reasons": reasons,
         "per_source": per_source,
-        "lengths": summarise_lengths(lengths_N, config.data.max_length, len(too_long)),
+        "lengths": summarise_lengths(
+            lengths_N[lengths_N >= 0], config.data.max_length, _count_uncut(too_long)
+        ),
         "folder": str(run.audit),
     }
+
+
+def _count_uncut(findings: Findings) -> int:
+    """Of the records that cannot be encoded, those that are too long."""
+    reasons = [item.reason for items in findings.values() for item in items]
+    return sum(reason in ("over_long", "no_label") for reason in reasons)
 
 
 def _write_lists(folder: Path, findings: Sequence[ListedFinding]) -> None:

@@ -31,7 +31,9 @@ HINTS: dict[Reason, str] = {
     "image_wrong_type": "harmless: the content counts; rename the file if other tools complain",
     "image_animated": "the first frame is used; extract another one if that is the wrong one",
     "image_aspect_ratio": "padded to a square, little of it is left; crop it",
+    "image_refused": "the model's processor cannot take an image of this shape: crop it",
     "duplicate": "trained on as often as it stands there; data.policy.duplicate=skip keeps one",
+    "special_token": "the name of a control token, for which the tokenizer has no text: rewrite it",
     "over_long": "its images alone do not fit; raise data.max_length or use fewer images",
     "no_label": "the answer begins beyond data.max_length; raise it, or shorten the question",
 }

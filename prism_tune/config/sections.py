@@ -16,7 +16,8 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Profile = Literal["llava15", "lmms_eval"]
 ImageBackend = Literal["pil", "torchvision"]
 Policy = Literal["fail", "skip", "keep"]
-Template = Literal["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
+Template = Literal["auto", "vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
+"""`processor` is the processor's own chat template; `auto` becomes it, or LLaVA-1.5's vicuna_v1."""
 Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
 Readout = Literal["expected", "argmax"]
@@ -58,7 +59,7 @@ class ModelConfig(Section):
     dtype: DType = "auto"
     attn_implementation: str | None = None
     trust_remote_code: bool = False
-    template: Template = "vicuna_v1"
+    template: Template = "auto"
     image_aspect_ratio: Literal["pad", "crop", "processor"] = "pad"
     image_backend: ImageBackend = "pil"
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from prism_tune.data.conversation import image_token
-from prism_tune.data.dataset import TOKEN_KEYS
+from prism_tune.chat.templates import image_token
+from prism_tune.data.encoding.encoder import TOKEN_KEYS, run_processor
 from prism_tune.data.labels import IGNORED_LABEL
 
 Example = Mapping[str, torch.Tensor]
@@ -91,12 +91,9 @@ class Collator:
     @cached_property
     def _dummy(self) -> dict[str, torch.Tensor]:
         """A black image and its tokens, as the processor makes them."""
-        inputs = self._processor(
-            images=[Image.new("RGB", _DUMMY_SIZE)],
-            text=[image_token(self._processor)],
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
+        blank = Image.new("RGB", _DUMMY_SIZE)
+        token = image_token(self._processor)
+        inputs = run_processor(self._processor, [token], [[blank]], add_special_tokens=False)
         dummy = {key: value[0] if key in TOKEN_KEYS else value for key, value in inputs.items()}
         dummy["attention_mask"] = torch.zeros_like(dummy["input_ids"])
         dummy["labels"] = torch.full_like(dummy["input_ids"], IGNORED_LABEL)

@@ -9,16 +9,25 @@ The built-in templates write no beginning-of-sequence token: the tokenizer adds 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from jinja2 import TemplateError
-
-from prism_tune.chat_formats import LAYOUTS, Layout
+from prism_tune.chat.formats import LAYOUTS, Layout
+from prism_tune.chat.templates import (
+    apply_chat,
+    find_end_token,
+    image_token,
+    takes_parts,
+    wrap_image,
+)
 from prism_tune.config.sections import Template
+from prism_tune.data.literal_text import mark_literals
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER, Turn
+
+_STAND_IN = re.compile("\ufdd2[0-9]+\ufdd3")
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ def render(
     Raises:
         UserError: the processor's chat template does not keep the turns as they are.
     """
+    turns, system = mark_turns(turns, processor), mark_literals(system, processor)
     if template == "processor":
         return _render_chat(turns, processor, system)
     layout = LAYOUTS[template]
@@ -56,8 +66,8 @@ def render(
         pieces.append((_ask(asked, layout), False))
         pieces.append((layout.answer_prefix + answer.text + layout.end_token, True))
         pieces.append((layout.after_answer, False))
-    token = image_token(processor)
-    joined = [(text.replace(IMAGE_PLACEHOLDER, token), answer) for text, answer in pieces]
+    image = wrap_image(processor)
+    joined = [(text.replace(IMAGE_PLACEHOLDER, image), answer) for text, answer in pieces]
     return _join(joined, [turn.has_loss for turn in turns[1::2]])
 
 
@@ -73,45 +83,24 @@ def render_prompt(
         processor: as in `render`.
         num_images: how many images, where there are any.
     """
-    asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0) + text
+    asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0)
+    asked += mark_literals(text, processor)
     if template == "processor":
         return _apply_chat([Turn("human", asked)], processor, "", is_prompt=True)
     layout = LAYOUTS[template]
     question = _question(asked, template)
     prompt = layout.opening + _ask(question, layout)
-    return prompt.replace(IMAGE_PLACEHOLDER, image_token(processor))
+    return prompt.replace(IMAGE_PLACEHOLDER, wrap_image(processor))
 
 
-def end_token(template: Template) -> str | None:
-    """What ends an answer; None for `processor`, whose tokenizer knows."""
-    return None if template == "processor" else LAYOUTS[template].end_token
-
-
-def check_end_token(template: Template, tokenizer: Any) -> None:
-    """Refuse a template whose end token the tokenizer would cut into pieces.
-
-    Raises:
-        UserError: the model could never learn to stop.
-    """
-    end = end_token(template)
-    if end is None or template == "plain":
-        return
-    if len(tokenizer.encode(end, add_special_tokens=False)) != 1:
-        raise UserError(
-            f"model.template: {template} ends answers with {end!r}, which is not one token of this "
-            f"tokenizer (its end token is {tokenizer.eos_token!r}); choose the template the model "
-            "was made for, or `processor` for its own"
-        )
+def mark_turns(turns: Sequence[Turn], processor: Any) -> list[Turn]:
+    """The turns with the names of control tokens in them marked as text (`literal_text`)."""
+    return [replace(turn, text=mark_literals(turn.text, processor)) for turn in turns]
 
 
 def adds_special_tokens(text: str, tokenizer: Any) -> bool:
     """Whether to tokenise with `add_special_tokens`: not where the text has its own beginning."""
     return not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
-
-
-def image_token(processor: Any) -> str:
-    """The processor's placeholder for an image; `<image>` without processor."""
-    return str(getattr(processor, "image_token", None) or IMAGE_PLACEHOLDER)
 
 
 def _question(text: str, template: Template) -> str:
@@ -148,18 +137,75 @@ def _render_chat(turns: Sequence[Turn], processor: Any, system: str) -> Rendered
     whole = _apply_chat(turns, processor, system, is_prompt=False)
     if system.strip() not in whole:
         raise _template_error(f"system line {system[:40]!r}")
+    end_text = find_end_token(processor) or ""
     spans = []
     for number in range(1, len(turns), 2):
         before = _apply_chat(turns[:number], processor, system, is_prompt=True)
         after = _apply_chat(turns[: number + 1], processor, system, is_prompt=False)
-        kept = whole.startswith(after) and after.startswith(before)
-        if not kept or turns[number].text.strip() not in after[len(before) :]:
+        if not (whole.startswith(after) and after.startswith(before)):
+            return _render_by_turn(turns, processor, system)
+        if turns[number].text.strip() not in after[len(before) :]:
             raise _template_error(f"answer {turns[number].text[:40]!r}")
-        spans.append((len(before), len(after.rstrip())))
+        end = len(after.rstrip())
+        if after.rstrip().endswith(turns[number].text.strip()):  # nothing is written behind it
+            whole += end_text if len(after) == len(whole) else ""
+            end = len(after) + len(end_text)
+        spans.append((len(before), end))
     for turn in turns[::2]:
         if any(piece.strip() not in whole for piece in turn.text.split(IMAGE_PLACEHOLDER)):
             raise _template_error(f"question {turn.text[:40]!r}")
     return Rendered(whole, tuple(spans), _choose(spans, [turn.has_loss for turn in turns[1::2]]))
+
+
+def _render_by_turn(turns: Sequence[Turn], processor: Any, system: str) -> Rendered:
+    """For templates that write an earlier answer otherwise than the last (without its thinking).
+
+    Every answer stands behind the prompt that it would be generated from. The template is shown
+    stand-ins; where they come out, the texts are put in.
+    """
+    shown, texts = _stand_in_texts(turns)
+    pieces: list[tuple[str, bool]] = []
+    end = ""
+    for number in range(1, len(turns), 2):
+        prompt = _apply_chat(shown[:number], processor, system, is_prompt=True)
+        closed = _apply_chat(shown[: number + 1], processor, system, is_prompt=False)
+        before, found, behind = closed.partition(shown[number].text)
+        lead = before[len(prompt) :] if before.startswith(prompt) else ""
+        if number > 1:
+            _, earlier, prompt = prompt.partition(shown[number - 2].text + end)
+            found = found and earlier
+        if not found:
+            raise _template_error(f"answer {turns[number].text[:40]!r}")
+        end = behind.rstrip() or find_end_token(processor) or ""
+        pieces += [(prompt, False), (lead + shown[number].text + end, True)]
+    pieces.append((behind[len(end) :], False))
+    lost = [text for mark, text in texts.items() if sum(p.count(mark) for p, _ in pieces) != 1]
+    if lost:
+        raise _template_error(f"text {lost[0][:40]!r}")
+    filled = [(_STAND_IN.sub(lambda m: texts[m[0]], piece), spoken) for piece, spoken in pieces]
+    return _join(filled, [turn.has_loss for turn in turns[1::2]])
+
+
+def _stand_in_texts(turns: Sequence[Turn]) -> tuple[list[Turn], dict[str, str]]:
+    """The turns with a mark for each text between their images, and the texts by mark."""
+    texts: dict[str, str] = {}
+
+    def stand_in(piece: str) -> str:
+        if not piece.strip():
+            return piece
+        mark = f"\ufdd2{len(texts)}\ufdd3"
+        texts[mark] = piece.removeprefix("\n")
+        return piece[: len(piece) - len(texts[mark])] + mark
+
+    def shown(turn: Turn) -> Turn:
+        if turn.role == "gpt":
+            mark = f"\ufdd2{len(texts)}\ufdd3"
+            texts[mark] = turn.text
+            return replace(turn, text=mark)
+        pieces = turn.text.split(IMAGE_PLACEHOLDER)
+        return replace(turn, text=IMAGE_PLACEHOLDER.join(map(stand_in, pieces)))
+
+    return [shown(turn) for turn in turns], texts
 
 
 def _template_error(turn: str) -> UserError:
@@ -170,7 +216,7 @@ def _template_error(turn: str) -> UserError:
 
 
 def _apply_chat(turns: Sequence[Turn], processor: Any, system: str, *, is_prompt: bool) -> str:
-    as_parts = bool(getattr(processor, "chat_template", None)) and hasattr(processor, "tokenizer")
+    as_parts = takes_parts(processor)
     spoken = [{"type": "text", "text": system}] if as_parts else system
     messages: list[dict[str, Any]] = [{"role": "system", "content": spoken}] if system else []
     messages += [
@@ -182,16 +228,7 @@ def _apply_chat(turns: Sequence[Turn], processor: Any, system: str, *, is_prompt
         }
         for turn in turns
     ]
-    try:
-        text = processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=is_prompt
-        )
-    except TemplateError as error:
-        raise UserError(
-            f"model.template: the processor's chat template refuses a conversation: {error}; "
-            "choose one of the built-in templates, or leave system lines out with data.system=drop"
-        ) from error
-    return str(text)
+    return apply_chat(messages, processor, is_prompt=is_prompt)
 
 
 def split_content(text: str) -> list[dict[str, str]]:

@@ -16,23 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import Dataset
 
+from prism_tune.chat.templates import check_end_token
 from prism_tune.config.sections import Template
-from prism_tune.data.conversation import adds_special_tokens, check_end_token, render
+from prism_tune.data.conversation import render
+from prism_tune.data.encoding.encoder import TOKEN_KEYS, encode_text, image_token_id
+from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.images import ImageError, open_image
-from prism_tune.data.labels import IGNORED_LABEL, Span, expand_spans, mask_labels
-from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError, apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
 from prism_tune.schema import Skipped
 
 logger = logging.getLogger(__name__)
-
-TOKEN_KEYS = ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids")
-"""What has one value a token; everything else belongs to the images."""
 
 
 class TuningDataset(Dataset[dict[str, torch.Tensor]]):
@@ -63,7 +61,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
                 f"the tokenizer {type(processor.tokenizer).__name__} gives no character offsets, "
                 "which the label masks need; convert the model's tokenizer to tokenizer.json"
             )
-        check_end_token(template, processor.tokenizer)
+        check_end_token(template, processor)
         self.pool = pool
         self.indices = list(indices)
         self.processor = processor
@@ -146,9 +144,9 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         return bad
 
     def drop_unusable(self, policy: Mapping[str, str]) -> tuple[TuningDataset, tuple[Skipped, ...]]:
-        """Find, before training, the examples too long to be cut.
+        """Find, before training, the examples too long to be cut, and those that cannot be encoded.
 
-        Only examples whose length exceeds `max_length` are encoded.
+        Only examples whose length exceeds `max_length`, or has no length, are encoded.
 
         Returns:
             The dataset without them, and the left out records with reasons.
@@ -156,7 +154,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         Raises:
             UserError: there are some, and the policy of their reason is "fail".
         """
-        bad = self.find_unusable(np.flatnonzero(self.lengths_N > self.max_length).tolist())
+        bad = self.find_unusable(suspicious(self.lengths_N, self.max_length))
         skipped = tuple(bad.values())
         apply_policy("training", skipped, policy)
         return self.part([number for number in range(len(self)) if number not in bad]), skipped
@@ -169,50 +167,10 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
         return part
 
 
-def encode_text(
-    text: str, spans: Sequence[Span], images: Sequence[Image.Image], processor: Any
-) -> dict[str, torch.Tensor]:
-    """A rendered text and its images as the model reads them, by the model's own processor.
-
-    Training, scoring and the extraction of features go through here.
-
-    Args:
-        text: with one image token for each image.
-        spans: [start, end) characters whose tokens are labelled. Without any, a tokenizer that
-            gives no offsets will do.
-        images: decoded.
-        processor: the model's.
-
-    Returns:
-        The processor's tensors (those of `TOKEN_KEYS` of shape L), and `labels` of shape L: the
-        token's id where its characters touch a span, else -100.
-    """
-    offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
-    outputs = processor(
-        images=list(images) or None,
-        text=[text],
-        add_special_tokens=adds_special_tokens(text, processor.tokenizer),
-        return_tensors="pt",
-        **(offsets if spans else {}),
-    )
-    inputs = {
-        key: value[0] if key in TOKEN_KEYS else value
-        for key, value in outputs.items()
-        if isinstance(value, torch.Tensor) and key != "offset_mapping"
-    }
-    if not spans:
-        return {**inputs, "labels": torch.full_like(inputs["input_ids"], IGNORED_LABEL)}
-    moved = expand_spans(spans, outputs.get("text_replacement_offsets"), len(images))
-    places = outputs["offset_mapping"][0].tolist()
-    return {**inputs, "labels": mask_labels(inputs["input_ids"], places, moved)}
-
-
-def image_token_id(processor: Any) -> int:
-    """The id of the processor's image token."""
-    token_id = getattr(processor, "image_token_id", None)
-    if token_id is None:
-        token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-    return int(token_id)
+def suspicious(lengths_N: NDArray[np.int64], max_length: int) -> list[int]:
+    """Places of records that may be unusable: over long, or without length (`estimate_lengths`)."""
+    places: list[int] = np.flatnonzero((lengths_N > max_length) | (lengths_N < 0)).tolist()
+    return places
 
 
 def check_label_share(examples: Sequence[Mapping[str, torch.Tensor]]) -> float:

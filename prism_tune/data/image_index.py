@@ -70,6 +70,15 @@ class ImageIndex:
         return {name: found[0] for name, found in self.findings.items() if name not in self.hashes}
 
     @cached_property
+    def strips(self) -> frozenset[str]:
+        """The images so long or so high that a model's processor may refuse them."""
+        return frozenset(
+            name
+            for name, found in self.findings.items()
+            if any(reason == "image_aspect_ratio" for reason, _ in found)
+        )
+
+    @cached_property
     def fingerprint(self) -> str:
         """Stands for the content of every image by its name, wherever the folder lies."""
         return fingerprint({**self.hashes, **{name: why for name, (why, _) in self.faults.items()}})

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from prism_tune.data.literal_text import move_spans
 from prism_tune.errors import UserError
 
 IGNORED_LABEL = -100
@@ -33,21 +34,14 @@ def expand_spans(spans: Sequence[Span], replacements: Any, num_images: int) -> l
     Raises:
         UserError: the processor does not say where it expanded.
     """
-    moves = replacements[0] if replacements else []
+    # Some processors give a tensor of shape (1, 0) where a text has no image.
+    moves = list(replacements[0]) if replacements is not None and len(replacements) else []
     if len(moves) != num_images:
         raise UserError(
             f"the processor reports {len(moves)} of {num_images} expanded image tokens; labels "
             "cannot be placed (it has to support `return_text_replacement_offsets`)"
         )
-
-    def move(position: int) -> int:
-        shift = 0
-        for item in moves:
-            if item["span"][1] <= position:
-                shift += len(item["replacement"]) - (item["span"][1] - item["span"][0])
-        return position + shift
-
-    return [(move(start), move(end)) for start, end in spans]
+    return move_spans(spans, [(*item["span"], len(item["replacement"])) for item in moves])
 
 
 def mask_labels(

@@ -42,7 +42,9 @@ Reason = Literal[
     "image_wrong_type",
     "image_animated",
     "image_aspect_ratio",
+    "image_refused",
     "duplicate",
+    "special_token",
     "over_long",
     "no_label",
 ]

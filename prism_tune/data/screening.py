@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config
 from prism_tune.data.convert import cache_root
-from prism_tune.data.dataset import TuningDataset
-from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.dataset import TuningDataset, suspicious
+from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import cached_array
 from prism_tune.schema import Skipped
+
+_LENGTHS_VERSION = 2
 
 Findings = dict[int, tuple[Skipped, ...]]
 """What was found in a record, by its index; records without findings are not in it."""
@@ -67,7 +69,7 @@ def screen_records(pool: Pool) -> Findings:
 def screen_lengths(
     pool: Pool, indices: Sequence[int], config: Config, processor: Any
 ) -> tuple[NDArray[np.int64], Findings]:
-    """Tokens of each record (before cutting), and which are too long even to be cut.
+    """Tokens of each record (before cutting), and which cannot be encoded or even be cut.
 
     Args:
         pool: the records.
@@ -80,7 +82,7 @@ def screen_lengths(
     """
     lengths = _cached_lengths(pool, indices, config, processor)
     limit = config.data.max_length
-    long = [indices[number] for number in np.flatnonzero(lengths > limit).tolist()]
+    long = [indices[number] for number in suspicious(lengths, limit)]
     if not long:
         return lengths, {}
     examples = TuningDataset(pool, long, processor, config.model.template, limit)
@@ -148,6 +150,7 @@ def _cached_lengths(
 ) -> NDArray[np.int64]:
     """Tokenising 665K records takes minutes, so the lengths are kept beside the converted pool."""
     depends_on = [
+        _LENGTHS_VERSION,
         pool.fingerprint,
         pool.image_index.fingerprint,
         np.asarray(indices, dtype=np.int64),

@@ -21,7 +21,7 @@ from prism_tune.config.sections import Config, Control
 from prism_tune.evaluation.answer_store import AnswerStore, ResultFolder
 from prism_tune.evaluation.counts import Counts, add_counts
 from prism_tune.evaluation.generate import Answer, Decoder, Request
-from prism_tune.evaluation.images import ImageFiles
+from prism_tune.evaluation.images import ImageFiles, leave_out_refused
 from prism_tune.evaluation.questions import (
     Questions,
     apply_control,
@@ -31,6 +31,8 @@ from prism_tune.evaluation.questions import (
     open_images,
     skip_questions,
 )
+from prism_tune.models.adapters import name_base
+from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, gather, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.timings import StageTimer
@@ -194,6 +196,8 @@ def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> Visio
     """
     questions = load_questions(config, name)
     images = open_images(questions, num_workers=config.data.num_workers)
+    if images.strips:
+        images = leave_out_refused(images, load_processor(name_base(config.model)))
     skipped = skip_questions(questions, images, config.data.policy)
     answerable = [q for number, q in enumerate(questions.listed) if number not in skipped]
     controls = config.evaluation.controls

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune import __version__
+from prism_tune.chat.templates import check_end_token
 from prism_tune.config.depends import list_fields, name_image_library
 from prism_tune.config.sections import Config
-from prism_tune.data.conversation import check_end_token
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
@@ -88,7 +88,7 @@ def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder:
     device = pick_device()
     dtype = resolve_dtype(config.evaluation.dtype, device)
     processor = load_processor(base.model)
-    check_end_token(config.model.template, processor.tokenizer)
+    check_end_token(config.model.template, processor)
 
     def load_model() -> Any:
         logger.info("loading %s in %s", checkpoint.path or base.model.path, dtype)

@@ -30,6 +30,7 @@ from prism_tune.evaluation.language.tasks import list_tasks
 from prism_tune.evaluation.questions import find_data
 from prism_tune.evaluation.score import result_to_json, tabulate_results
 from prism_tune.models.devices import pick_device
+from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_json
@@ -72,6 +73,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
             policy is "fail".
     """
     check_policy(config.data.policy)
+    config = resolve_template(config)
     checkpoint = find_checkpoint(config, run)
     names = config.evaluation.benchmarks
     with process_group():

@@ -22,9 +22,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
+from prism_tune.chat.templates import end_token
 from prism_tune.config.sections import Template
-from prism_tune.data.conversation import adds_special_tokens, end_token, render_prompt
-from prism_tune.data.images import open_image
+from prism_tune.data.conversation import render_prompt
+from prism_tune.data.encoding.encoder import encode_prompts, require_accepted
+from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
 from prism_tune.evaluation.counts import ForwardCounter
 
@@ -89,7 +92,9 @@ class Decoder:
         model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
         # `generate` fills what a call leaves open from here: a checkpoint's own repetition penalty
         # or temperature must not reach a greedy protocol.
-        stop_ids = _find_stop_ids(model, self.processor.tokenizer, end_token(self._template))
+        stop_ids = _find_stop_ids(
+            model, self.processor.tokenizer, end_token(self._template, self.processor)
+        )
         pad_id = self.processor.tokenizer.pad_token_id
         model.generation_config = GenerationConfig(
             do_sample=False,
@@ -233,16 +238,15 @@ def collate_prompts(processor: ProcessorMixin, batch: Sequence[Request]) -> dict
         `input_ids` and `attention_mask` (B, L), and what the processor makes of the images
         (`pixel_values`), in the order of the placeholders; without it when there is no image.
     """
-    images = [open_image(path) for request in batch for path in request.images]
-    inputs = processor(
-        images=images or None,
-        text=[request.prompt for request in batch],
-        add_special_tokens=adds_special_tokens(batch[0].prompt, processor.tokenizer),
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-    )
-    return dict(inputs)
+    images = [[open_image(path) for path in request.images] for request in batch]
+    try:
+        return dict(encode_prompts([r.prompt for r in batch], images, processor))
+    except BadRecordError as error:
+        raise UserError(f"a question cannot be put to the model: {error}") from error
+    except ImageError:
+        for path in [path for request in batch for path in request.images]:
+            require_accepted(open_image(path), processor, str(path))
+        raise
 
 
 def _find_stop_ids(model: PreTrainedModel, tokenizer: Any, end_token: str | None) -> list[int]:

@@ -15,14 +15,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pyarrow.parquet as pq
+from PIL import Image
 
 from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.encoding.encoder import require_accepted
 from prism_tune.data.examination import Finding
 from prism_tune.data.image_index import index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders
+from prism_tune.data.images import read_size
 from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
@@ -47,11 +51,13 @@ class ImageFiles:
         paths: the file of each image that can be shown.
         hashes: of that file's content.
         faults: the others, and what is wrong with them.
+        strips: of those that can be shown, the ones so long or high that a model may refuse them.
     """
 
     paths: Mapping[str, Path]
     hashes: Mapping[str, str]
     faults: Mapping[str, Finding]
+    strips: frozenset[str] = frozenset()
 
 
 def find_missing(references: Iterable[str], image_dir: Path) -> dict[str, Finding]:
@@ -93,6 +99,23 @@ def find_images(references: Iterable[str], image_dir: Path, *, num_workers: int)
         {**inside.paths, **files.paths},
         {**inside.hashes, **files.hashes},
         {**unusable, **inside.faults, **files.faults},
+        inside.strips | files.strips,
+    )
+
+
+def leave_out_refused(images: ImageFiles, processor: Any) -> ImageFiles:
+    """The images that a model's processor takes; the others are at fault."""
+    faults = dict(images.faults)
+    for reference in sorted(images.strips):
+        path = images.paths[reference]
+        try:
+            require_accepted(Image.new("RGB", read_size(path)), processor, str(path))
+        except ImageError as error:
+            faults[reference] = (error.reason, str(error))
+    return ImageFiles(
+        {name: path for name, path in images.paths.items() if name not in faults},
+        {name: found for name, found in images.hashes.items() if name not in faults},
+        faults,
     )
 
 
@@ -116,6 +139,7 @@ def _look(folder: Path, names: Mapping[str, str], num_workers: int) -> ImageFile
         {reference: folders.resolve(name) for reference, name in sound.items()},
         {reference: index.hashes[name] for reference, name in sound.items()},
         faults,
+        frozenset(r for r, name in sound.items() if name in index.strips),
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prism_tune.chat_formats import ChatFormat, chat_template
+from prism_tune.chat.formats import ChatFormat, chat_template
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import Recipe, assemble_llava
 from prism_tune.models.read_parts import load_language_model, load_vision_tower

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from prism_tune.chat_formats import chat_template
+from prism_tune.chat.formats import chat_template
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import Recipe, VisionTower, assemble_llava
 from prism_tune.models.read_parts import load_language_model, load_vision_tower, read_complete

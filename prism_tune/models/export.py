@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from prism_tune.chat.templates import add_end_token, end_token
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
@@ -74,9 +75,18 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
     else:
         model, processor = _load_full(checkpoint)
         dtype = _stored_dtype(checkpoint)
+    add_end_token(model, processor, _learnt_end(checkpoint, processor))
     if options.dtype != "auto":
         dtype = getattr(torch, options.dtype)
     write_verified(model, processor, destination, dtype=dtype, expected_BLV=expected)
+
+
+def _learnt_end(checkpoint: Path, processor: Any) -> str | None:
+    """What the model was taught to end answers with, where our config beside it says so."""
+    if not (checkpoint / CONFIG_NAME).exists():
+        return None
+    template = load_config(checkpoint / CONFIG_NAME).model.template
+    return None if template == "auto" else end_token(template, processor)
 
 
 def _find_checkpoint(source: Path) -> Path:

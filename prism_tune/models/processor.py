@@ -1,8 +1,12 @@
-"""Loading the processor of a target model, with LLaVA's own image protocol where it applies."""
+"""Loading the processor of a target model, with LLaVA's own image protocol where it applies.
+
+And `model.template: auto`, which becomes the name of a template that the processor can be asked in.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,21 @@ from transformers import (
 )
 from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
 
-from prism_tune.config.sections import ImageBackend, ModelConfig
+from prism_tune.chat.templates import (
+    check_end_token,
+    has_chat_template,
+    is_llava15,
+    list_templates,
+)
+from prism_tune.config.sections import Config, ImageBackend, ModelConfig, Template
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.models.adapters import name_base
 from prism_tune.models.families import family_of, image_token_id
 from prism_tune.models.load import check_model, load_model_config
 from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
+from prism_tune.processes import is_main
+
+logger = logging.getLogger(__name__)
 
 
 def load_processor(config: ModelConfig) -> ProcessorMixin:
@@ -163,3 +177,36 @@ def _set_padding(processor: LlavaProcessor, pads: bool, backend: ImageBackend) -
         image_class: Any = get_image_processor_class_from_name(name)
         processor.image_processor = image_class(**settings)
     processor.image_processor.do_pad = pads
+
+
+def resolve_template(config: Config) -> Config:
+    """The config with its template's name, checked to end answers, before anything is touched.
+
+    `auto` is LLaVA's own `vicuna_v1` where the model is LLaVA-1.5, whose published chat template
+    writes no end token, and the processor's own chat template for every other model.
+
+    Raises:
+        ConfigError: `auto`, and the model has no chat template.
+        UserError: no processor; the processor's template would not let the model learn to stop.
+    """
+    if config.model.template not in ("auto", "processor"):
+        return config
+    base = name_base(config.model)
+    processor = load_processor(base)
+    if config.model.template == "processor":
+        check_end_token("processor", processor)
+        return config
+    model_type = load_model_config(base).model_type
+    chosen: Template
+    if is_llava15(processor, model_type):
+        chosen, why = "vicuna_v1", "a LLaVA-1.5"
+    elif has_chat_template(processor):
+        chosen, why = "processor", "its own chat template"
+    else:
+        raise ConfigError(
+            f"model.template: auto finds no chat template in {base.path}; {list_templates()}"
+        )
+    check_end_token(chosen, processor)
+    if is_main():
+        logger.info("model.template: %s (%s: %s)", chosen, base.path, why)
+    return config.model_copy(update={"model": config.model.model_copy(update={"template": chosen})})

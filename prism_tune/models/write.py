@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prism_tune.chat.templates import add_end_token, find_end_token
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.devices import cast_parameters, set_dtype
@@ -56,7 +57,8 @@ def write_verified(
     """Write a model, read it back as its users will, and compare the logits of both in float32.
 
     Args:
-        model: taken over: afterwards it is rounded to `dtype`.
+        model: taken over: afterwards it is rounded to `dtype`, and its generation config has the
+            end token of the processor's chat template.
         processor: written beside it, and used to make the input.
         directory: where to; must be vacant.
         dtype: of the written weights. Where it rounds, what was written is compared with the
@@ -69,6 +71,7 @@ def write_verified(
             nothing is left behind then.
     """
     require_vacant(directory)
+    add_end_token(model, processor, find_end_token(processor))
     sample = sample_inputs(processor)
     logits_BLV = sample_logits(model, sample)
     if expected_BLV is None:
@@ -90,7 +93,7 @@ def write_verified(
 def sample_inputs(processor: Any) -> Any:
     """A drawn image and a question, as the processor reads them: a batch of one."""
     return processor(
-        images=[_draw_image()],
+        images=[[_draw_image()]],
         text=[f"{processor.image_token}\n{_QUESTION}"],
         return_tensors="pt",
     )

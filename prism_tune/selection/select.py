@@ -20,7 +20,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import screen_pool
 from prism_tune.errors import UserError
-from prism_tune.models.processor import load_processor
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.processes import barrier, from_main, is_main, main_first, process_group
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
@@ -55,7 +55,7 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         UserError: unknown scorer, unreadable pool or model, broken records whose policy is "fail",
             or a budget that cannot be met.
     """
-    config = resolve_selection(config)
+    config = resolve_template(resolve_selection(config))
     stage = Stage(run.selection)
     with process_group():
         pool = main_first(lambda: open_pool(config.data))

@@ -18,12 +18,13 @@ import torch
 from rich.text import Text
 
 from prism_tune.config.sections import Config
-from prism_tune.data.dataset import TuningDataset, image_token_id
+from prism_tune.data.dataset import TuningDataset
+from prism_tune.data.encoding.encoder import image_token_id
 from prism_tune.data.images import open_image
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.models.processor import load_processor
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.folder import write_atomic
 from prism_tune.run.log import console
 
@@ -40,6 +41,7 @@ def preview(config: Config, thumbnails: Path, *, num_records: int) -> None:
     Raises:
         UserError: the pool is empty, or one of the records cannot be used.
     """
+    config = resolve_template(config)
     pool = open_pool(config.data)
     if len(pool) == 0:
         raise UserError(f"{pool.path}: no records to show")

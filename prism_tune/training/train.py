@@ -16,12 +16,13 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as hf_logging
 
+from prism_tune.chat.templates import add_end_token, end_token
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.devices import pick_device
 from prism_tune.models.load import check_model
-from prism_tune.models.processor import load_processor
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.models.tuning import TunedModel, check_tuning, load_for_tuning, prepare_tuning
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.fingerprints import fingerprint
@@ -78,6 +79,7 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     check_options(config)
     check_model(config.model)
     check_tuning(config.training, device)
+    config = resolve_template(config)
     if is_main():
         swap_in(run)
     inputs = stage_inputs(config, run)
@@ -120,6 +122,7 @@ def _prepare(
     examples = build_examples(config, run, processor)
     sourced = SourcedExamples(examples.trained)
     model = _load_model(config, arguments.seed, dtype, device)
+    add_end_token(model, processor, end_token(config.model.template, processor))
     with refused_by_library("training.hf"):
         trainer = TuningTrainer(
             config,

@@ -267,7 +267,11 @@ class TuningTrainer(Trainer):
     ) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self._checkpoints.complete(Path(output_dir or self.directory))
+            directory = Path(output_dir or self.directory)
+            generation: Any = getattr(self.model, "generation_config", None)
+            if generation is not None:  # peft does not write it
+                generation.save_pretrained(directory)
+            self._checkpoints.complete(directory)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Older checkpoints go only after the new one is complete, also with a limit of 1."""

@@ -61,7 +61,15 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
     loaded = set(shown.stdout.split())
     assert loaded & {"torch", "transformers", "deepspeed", "datasets", "numpy", "pyarrow"} == set()
     own = {name for name in loaded if name.partition(".")[0] == "prism_tune"}
-    words = ("config", "config.sections", "chat_formats", "errors", "results", "results.render")
+    words = (
+        "config",
+        "config.sections",
+        "chat",
+        "chat.formats",
+        "errors",
+        "results",
+        "results.render",
+    )
     words += ("compare", "compare.launch", "compare.workers")  # how verbs are started
     allowed = {f"prism_tune.{name}" for name in words}
     assert {name for name in own if not name.startswith("prism_tune.cli")} <= {

@@ -2,15 +2,11 @@ from __future__ import annotations
 
 import jinja2
 import pytest
+from support.tiny import build_tokenizer
 
-from prism_tune.chat_formats import chat_template
-from prism_tune.data.conversation import (
-    adds_special_tokens,
-    check_end_token,
-    end_token,
-    render,
-    render_prompt,
-)
+from prism_tune.chat.formats import chat_template
+from prism_tune.chat.templates import check_end_token, end_token
+from prism_tune.data.conversation import adds_special_tokens, render, render_prompt
 from prism_tune.errors import UserError
 from prism_tune.schema import Turn
 
@@ -55,15 +51,16 @@ class ChatProcessor:
     """Renders with a chat template, as a transformers processor does."""
 
     image_token = "<|image_pad|>"
-    tokenizer = None
 
-    def __init__(self, chat_template):
+    def __init__(self, chat_template, *tokens):
+        self.tokenizer = build_tokenizer()
+        self.tokenizer.add_tokens(list(tokens), special_tokens=True)
         self.chat_template = chat_template
         self._template = jinja2.Environment().from_string(chat_template)
 
-    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt, **options):
         assert not tokenize
-        return self._template.render(messages=messages, generate=add_generation_prompt)
+        return self._template.render(messages=messages, generate=add_generation_prompt, **options)
 
 
 CHAT = (
@@ -197,7 +194,7 @@ def test_chat_template_of_the_processor():
 @pytest.mark.parametrize(
     "chat",
     [
-        "{% for m in messages[-2:] %}{{ m.content[-1].text }}{% endfor %}",
+        "{% for m in messages[-1:] %}{{ m.content[-1].text }}{% endfor %}",
         "{% for m in messages %}[{{ m.role }}]{% endfor %}",
         "{% for m in messages %}{% if m.role == 'user' %}?{% else %}{{ m.content[0].text }}"
         "{% endif %}{% endfor %}",
@@ -216,22 +213,19 @@ def test_the_answer_is_not_mistaken_for_an_earlier_word():
 
 def test_end_tokens():
     templates = ["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
-    ends = ["</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "\n", None]
-    assert [end_token(template) for template in templates] == ends
+    ends = ["</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", None, "[end]"]
+    processor = ChatProcessor(CHAT, "[end]")
+    assert [end_token(template, processor) for template in templates] == ends
 
 
 def test_template_has_to_fit_the_tokenizer():
-    from support.tiny import build_tokenizer
-
-    tokenizer = build_tokenizer()
-    check_end_token("vicuna_v1", tokenizer)
-    check_end_token("chatml", tokenizer)
+    processor = ChatProcessor(CHAT)
+    check_end_token("vicuna_v1", processor)
+    check_end_token("chatml", processor)
     with pytest.raises(UserError, match=r"llama3 ends answers with '<\|eot_id\|>', which is not"):
-        check_end_token("llama3", tokenizer)
+        check_end_token("llama3", processor)
 
 
 def test_a_beginning_in_the_text_is_not_doubled():
-    from support.tiny import build_tokenizer
-
     assert not adds_special_tokens("<s>hi", build_tokenizer())
     assert adds_special_tokens("hi", build_tokenizer())

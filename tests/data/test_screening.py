@@ -12,7 +12,7 @@ from PIL import Image
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config
 from prism_tune.data import screening
-from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
 from prism_tune.models.processor import load_processor
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from prism_tune.data import image_index
-from prism_tune.data.lengths import estimate_lengths
+from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.processor import load_processor

@@ -62,7 +62,7 @@ class Setting:
             {
                 "name": "tiny",
                 "output_dir": str(self.run.root.parent),
-                "model": {"path": str(self.model_dir)},
+                "model": {"path": str(self.model_dir), "template": "vicuna_v1"},
                 "data": {"records": "unused.json", "num_workers": 0},
                 "training": {"tuning": tuning},
                 "evaluation": {

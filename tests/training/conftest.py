@@ -25,7 +25,7 @@ def make_run(tiny_llava_dir, drawn_pool, tmp_path):
         return write_run(
             tmp_path / "runs",
             name,
-            model={"path": str(tiny_llava_dir), **(model or {})},
+            model={"path": str(tiny_llava_dir), "template": "vicuna_v1", **(model or {})},
             file=file,
             image_dir=drawn_pool.parent / "images",
             hf=hf,

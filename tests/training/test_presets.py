@@ -25,6 +25,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from prism_tune.chat.formats import LAYOUTS
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render
@@ -32,7 +33,7 @@ from prism_tune.models.assemble import Recipe
 from prism_tune.models.assemble_checkpoint import assemble_checkpoint, fold_output_bias
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model, load_shallow
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, read_json
 from prism_tune.schema import Turn
 from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
@@ -173,6 +174,10 @@ def test_assembled_aligned_and_tuned(tmp_path, drawn_pool, align, tunings, archi
             assert changed == {"projector", "language_model"}
 
     processor = AutoProcessor.from_pretrained(aligned.checkpoint, backend="pil")
+    end = processor.tokenizer.convert_tokens_to_ids(LAYOUTS[template].end_token)
+    for folder in (assembled, aligned.checkpoint, tuned.checkpoint):
+        ends = read_json(folder / "generation_config.json")["eos_token_id"]
+        assert end in (ends if isinstance(ends, list) else [ends])
     turns = [Turn("human", "<image>\nwhat is it?"), Turn("gpt", "a circle")]
     turns += [Turn("human", "red?"), Turn("gpt", "no")]
     assert render(turns, "processor", processor).text == render(turns, template, processor).text

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import Dataset
 
 from prism_tune.config.sections import Config, Template
-from prism_tune.data.dataset import TuningDataset, encode_text, image_token_id
+from prism_tune.data.dataset import TuningDataset
+from prism_tune.data.encoding.encoder import encode_text, image_token_id
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError
@@ -69,10 +70,10 @@ class UnitDataset(Dataset[Encoded]):
         index = self._records[number]
         try:
             images = [open_image(path) for path in self._pool.image_paths(index)]
-        except ImageError as error:
+            prompt = build_prompt(self._pool[index], self._kind, self._template, self._processor)
+            return encode(prompt, images, self._processor)
+        except (BadRecordError, ImageError) as error:
             return unusable(error)
-        prompt = build_prompt(self._pool[index], self._kind, self._template, self._processor)
-        return encode(prompt, images, self._processor)
 
 
 class RecordDataset(Dataset[Encoded]):

@@ -17,15 +17,17 @@ import torch
 
 from prism_tune.config.sections import Template
 from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool
 from prism_tune.selection.evidence.encoding import Encoded, encode
-from prism_tune.selection.evidence.prompts import build_prompt
+from prism_tune.selection.evidence.prompts import PromptKind, build_prompt
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.shallow import Extractor
 
 logger = logging.getLogger(__name__)
 
 NUM_CHECKED = 4
+_COMPARED: tuple[PromptKind, ...] = ("prefix", "whole")
 _SAME_SHAPE_TOLERANCE = 1e-5
 _PREFIX_TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 
@@ -40,12 +42,12 @@ def prefix_is_exact(
             break
         try:
             images = [open_image(path) for path in pool.image_paths(index)]
-        except ImageError:
+            short, whole = (
+                encode(build_prompt(pool[index], kind, template, processor), images, processor)
+                for kind in _COMPARED
+            )
+        except (BadRecordError, ImageError):
             continue
-        short, whole = (
-            encode(build_prompt(pool[index], kind, template, processor), images, processor)
-            for kind in ("prefix", "whole")
-        )
         expected = extractor.run_batch([whole])
         suffix = max(suffix, _difference(expected, extractor.run_batch([_turn_suffix(whole)])))
         prefix = max(prefix, _difference(expected, extractor.run_batch([short])))

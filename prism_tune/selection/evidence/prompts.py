@@ -13,6 +13,7 @@ A record goes in; its prompt (and which characters are instruction) comes out.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +21,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.chat.templates import image_token, wrap_image
 from prism_tune.config.sections import Config, Template
-from prism_tune.data.conversation import Rendered, image_token, render
+from prism_tune.data.conversation import Rendered, mark_turns, render
 from prism_tune.data.records import Pool
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import cached_array
-from prism_tune.schema import IMAGE_PLACEHOLDER, Record
+from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Turn
 
 PromptKind = Literal["prefix", "whole", "joint", "pair", "answers"]
 Span = tuple[int, int]
@@ -61,7 +63,7 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
         return Prompt(text)
     if kind == "answers":
         return Prompt(text, rendered.loss_spans)
-    spans = _find_questions(record, rendered, token)
+    spans = _find_questions(mark_turns(record.turns, processor), rendered, wrap_image(processor))
     end = max([images_end, *(end for _, end in spans)])
     return Prompt(text[:end], spans, apart=kind == "pair")
 
@@ -89,13 +91,13 @@ def digest_prompts(
     return cached_array(path, digest)
 
 
-def _find_questions(record: Record, rendered: Rendered, token: str) -> tuple[Span, ...]:
+def _find_questions(turns: Sequence[Turn], rendered: Rendered, image: str) -> tuple[Span, ...]:
     """Where the words of each question, without placeholders, stand in the rendered text."""
     spans = []
     position = 0
     answer_ends = [end for _, end in rendered.answer_spans]
-    for turn, answer_end in zip(record.turns[::2], answer_ends, strict=True):
-        asked = turn.text.replace(IMAGE_PLACEHOLDER, token)
+    for turn, answer_end in zip(turns[::2], answer_ends, strict=True):
+        asked = turn.text.replace(IMAGE_PLACEHOLDER, image)
         position = max(position, rendered.text.find(asked, position))
         for words in filter(None, map(str.strip, turn.text.split(IMAGE_PLACEHOLDER))):
             start = rendered.text.find(words, position, answer_end)

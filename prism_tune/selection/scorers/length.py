@@ -57,6 +57,8 @@ def _count_tokens(config: Config) -> Callable[[Sequence[str]], list[int]]:
         ) from error
 
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        # The names of control tokens are text, as where the model reads them.
+        options = {"add_special_tokens": False, "split_special_tokens": True}
+        return [len(ids) for ids in tokenizer(list(texts), **options)["input_ids"]]
 
     return count
