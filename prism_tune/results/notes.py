@@ -11,6 +11,7 @@ from prism_tune.results.rows import Row
 from prism_tune.schema import BenchmarkResult
 
 _SETTINGS = (
+    "backend",
     "template",
     "image_aspect_ratio",
     "image_library",

@@ -266,6 +266,14 @@ def test_real_benchmarks_stand_beside_the_papers_rows(runs):
     assert text.count("| paper ") == 4
 
 
+def test_rows_of_different_backends_are_said(runs):
+    asked = [quickstart_result(9, 9, provenance={"backend": b}) for b in ("transformers", "openai")]
+    paths = [runs.write("a", asked[:1]), runs.write("b", asked[1:], scorer="random")]
+    text = build_table("main", paths, baseline=None)
+    said = "quickstart: backend differs, which can move a few answers: a transformers, b openai."
+    assert f"- {said}" in text
+
+
 def test_vizwiz_by_the_route_of_published_numbers_is_said(runs):
     """The column is the official rule on the answers; LLaVA's upload is normalised before."""
     result = {
