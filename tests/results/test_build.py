@@ -270,7 +270,7 @@ def test_rows_of_different_backends_are_said(runs):
     asked = [quickstart_result(9, 9, provenance={"backend": b}) for b in ("transformers", "openai")]
     paths = [runs.write("a", asked[:1]), runs.write("b", asked[1:], scorer="random")]
     text = build_table("main", paths, baseline=None)
-    said = "quickstart: backend differs, which can move a few answers: a transformers, b openai."
+    said = "quickstart: backend differs, which can move a few answers: b openai, a transformers."
     assert f"- {said}" in text
 
 
