@@ -76,7 +76,7 @@ class LanguageEvaluation:
         Returns:
             The result on the main process, else None.
         """
-        assert isinstance(decoder, Decoder)  # `evaluate` refuses a server
+        assert not isinstance(decoder, Server)  # `evaluate` refuses one
         tasks = list_tasks(self.name)
         if is_main():
             self._take_over(folder)

@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 KEY_VARIABLE = "OPENAI_API_KEY"
 _NUM_TRIES = 6
 _LONGEST_PAUSE_SECONDS = 60.0
-_TIMEOUT_SECONDS = 120.0
 _TRY_AGAIN = (408, 409, 429)
 _REFUSED = (401, 403)
 _NUM_SHOWN = 200
@@ -45,6 +44,7 @@ class ChatApi:
         model: its name there.
         pause: waits between tries; seconds in.
         option: what an error calls the address.
+        timeout: of one try, in seconds.
 
     Raises:
         ConfigError: `base_url` is no plain http(s) address.
@@ -57,6 +57,7 @@ class ChatApi:
         *,
         pause: Callable[[float], None] = time.sleep,
         option: str = "--base-url",
+        timeout: float = 120.0,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
@@ -67,6 +68,7 @@ class ChatApi:
         self._key = os.environ.get(KEY_VARIABLE, "")
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._pause = pause
+        self._timeout = timeout
         self._opener = build_opener(_NoRedirect)
 
     def _complete(self, body: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -106,7 +108,7 @@ class ChatApi:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         request = Request(self._url, json.dumps(body).encode(), headers)
-        with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+        with self._opener.open(request, timeout=self._timeout) as response:
             content: bytes = response.read()
         return content
 

@@ -28,6 +28,9 @@ from prism_tune.evaluation.serving.chat_api import ChatApi
 
 logger = logging.getLogger(__name__)
 
+_TIMEOUT_SECONDS = 900.0
+"""Of one answer: a long one waits for those before it."""
+
 
 class Server(ChatApi):
     """A model behind an OpenAI-compatible address, asked greedily.
@@ -52,7 +55,10 @@ class Server(ChatApi):
                     "the model's name there"
                 )
         super().__init__(
-            config.base_url or "", config.served_model or "", option="evaluation.base_url"
+            config.base_url or "",
+            config.served_model or "",
+            option="evaluation.base_url",
+            timeout=_TIMEOUT_SECONDS,
         )
         self.processor = processor
         self.counter = self
