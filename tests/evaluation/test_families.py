@@ -18,15 +18,7 @@ def paths(tmp_path_factory):
     return [folder / f"{i}.png" for i in range(2)]
 
 
-GEMMA3 = pytest.param(
-    "gemma3",
-    marks=pytest.mark.xfail(
-        raises=ValueError, strict=False, reason="its processor wants a list of images for each text"
-    ),
-)
-
-
-@pytest.mark.parametrize("family", [*sorted(TINY_PROCESSORS.keys() - {"gemma3"}), GEMMA3])
+@pytest.mark.parametrize("family", sorted(TINY_PROCESSORS))
 def test_batched_answers_are_those_of_one_at_a_time(family, paths):
     model, processor = build_family(family)
     token = image_token(processor)
