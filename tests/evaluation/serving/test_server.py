@@ -26,8 +26,6 @@ slow = pytest.mark.slow
 @pytest.fixture(scope="session")
 def served(tiny_llava_dir, tmp_path_factory):
     """The address of a server that has the tiny model in float32."""
-    for package in ("fastapi", "uvicorn", "openai"):
-        pytest.importorskip(package, reason="transformers serve needs transformers[serving]")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
