@@ -13,15 +13,18 @@ EVAL = ["lm-eval>=0.4.13"]
 BENCH = ["trl>=1.16"]  # what benchmarks/training.py is measured against
 DEV = [
     "axe-playwright-python>=0.1.4",  # carries axe-core
+    "fastapi>=0.110",  # with openai and uvicorn: `transformers serve`, which a test asks
     "hypothesis>=6.100",
     "mypy>=1.10",
     "ninja",
+    "openai>=1.98",
     "playwright>=1.45",
     "pre-commit>=3.7",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.6",
     "setuptools>=68",  # builds the wheel that a test looks into
+    "uvicorn>=0.30",
 ]
 
 setup(

@@ -109,11 +109,24 @@ def wrap_image(processor: Any) -> str:
     """The image token with the control tokens that the chat template puts directly around it.
 
     Qwen's `<|vision_start|><|image_pad|><|vision_end|>`, for instance; the image token alone where
-    the template adds none, or cannot show an image.
+    the template adds none, or cannot show an image. Behind it stands what makes the tokenizer's
+    pieces begin anew, as in LLaVA, whose code splits the texts around images apart
+    (`tokenizer_image_token` of llava/mm_utils.py).
     """
-    if not takes_parts(processor):
-        return image_token(processor)
-    return _wrap_image(processor, _source(processor))
+    wrapped = image_token(processor)
+    if takes_parts(processor):
+        wrapped = _wrap_image(processor, _source(processor))
+    return wrapped + _begin_anew(getattr(processor, "tokenizer", None), image_token(processor))
+
+
+@lru_cache(maxsize=8)
+def _begin_anew(tokenizer: Any, image: str) -> str:
+    """A blank for SentencePiece vocabularies, which mark a text's beginning by it; else nothing."""
+    if tokenizer is None:
+        return ""
+    alone = tokenizer.tokenize("a")
+    behind, anew = (tokenizer.tokenize(f"{image}{blank}a")[1:] for blank in ("", " "))
+    return " " if behind != alone == anew else ""
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from prism_tune import __version__
-from prism_tune.cli.benchmarks import data, judge, score
+from prism_tune.cli.benchmarks import answers, data, judge, score
 from prism_tune.cli.compare import compare, plan
 from prism_tune.cli.models import assemble, export
 from prism_tune.cli.options import end_with_errors
@@ -47,7 +47,7 @@ def doctor() -> None:
 
 VERBS = (
     *(run, prepare, audit, select, train, evaluate, preview, show, presets),
-    *(data, score, judge),
+    *(data, score, judge, answers),
     *(compare, plan, tables, report),
     *(export, assemble, doctor),
 )

@@ -1,4 +1,4 @@
-"""The verbs around benchmarks, without a run: data, score and judge. Parsing only."""
+"""The verbs around benchmarks and their answers: data, score, judge, answers. Parsing only."""
 
 from __future__ import annotations
 
@@ -120,3 +120,33 @@ def judge(
         asked.dry_run,
     )
     run_judge(benchmark, asked.predictions, asked.annotations, settings, asked.output)
+
+
+def answers(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN [RUN]", help="A run folder; or two: before and now."),
+    ],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The table: a .parquet or .csv file.")
+    ] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="Only this one; again for more. Default: all.")
+    ] = None,
+) -> None:
+    """List every question with its answer, right or wrong; of two runs what has changed."""
+    from prism_tune.evaluation.answers_table import (
+        build_answers,
+        check_suffix,
+        print_answers,
+        write_answers,
+    )
+
+    if to is not None:
+        check_suffix(to)
+    table = build_answers(runs, benchmark or [])
+    if to is not None:
+        write_answers(table, to)
+    print_answers(table)
+    if to is not None:
+        typer.echo(f"answers: {to} ({len(table.rows)} rows)")

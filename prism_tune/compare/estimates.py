@@ -36,7 +36,7 @@ NUM_QUESTIONS = {
     "textvqa": 5_000,
     "gqa": 12_578,
     "vqav2": 214_354,
-    "mmbench_cn": 4_377,
+    "mmbench_cn": 4_329,
     "seed_bench": 19_242,
     "llava_bench": 60,
     "mmlu": 14_042,

@@ -101,6 +101,10 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "evaluation.chat_template": _LANGUAGE,
     "evaluation.batch_size": _ANSWERS,
     "evaluation.dtype": _ANSWERS,
+    "evaluation.backend": ("answers",),
+    "evaluation.base_url": _NONE,  # the same model wherever it is served
+    "evaluation.served_model": ("answers",),
+    "evaluation.concurrency": _NONE,
     "tracking.wandb": _NONE,
     "tracking.project": _NONE,
     "tracking.entity": _NONE,

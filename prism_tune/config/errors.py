@@ -56,7 +56,10 @@ def _locate(schema: type[BaseModel], loc: Location) -> tuple[str, FieldInfo | No
 
 
 def _nearest(schema: type[BaseModel], loc: Location) -> str:
-    """The nearest known key: beside the unknown one first, then anywhere; else what is known."""
+    """The nearest known key: the same word elsewhere, else one beside, else anywhere.
+
+    Where there is none, what is known.
+    """
     wrong = str(loc[-1])
     prefix = [str(part) for part in loc[:-1]]
     section = schema
@@ -65,6 +68,8 @@ def _nearest(schema: type[BaseModel], loc: Location) -> str:
         section = (_section_class(field.annotation) if field else None) or section
     beside = {name: ".".join([*prefix, name]) for name in section.model_fields}
     anywhere = {path.rpartition(".")[2]: path for path in _paths(schema)}
+    if wrong in anywhere:
+        return f"; did you mean `{anywhere[wrong]}`?"
     for known in (beside, anywhere):
         close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
         if close:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Part = Literal["vision_tower", "projector", "language_model"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Profile = Literal["llava15", "lmms_eval"]
+Backend = Literal["transformers", "openai"]
 ImageBackend = Literal["pil", "torchvision"]
 Policy = Literal["fail", "skip", "keep"]
 Template = Literal["auto", "vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
@@ -156,6 +157,8 @@ class EvaluationConfig(Section):
 
     `controls` asks every question again without image, or with another question's image.
     `chat_template` puts the language benchmarks' prompts into `model.template`, too.
+    `backend: openai` asks a server that runs (`base_url`, up to /v1) in place of the model in
+    memory, so many questions at a time (`concurrency`); `served_model` is the model's name there.
     """
 
     benchmarks: tuple[str, ...] = ()
@@ -165,6 +168,10 @@ class EvaluationConfig(Section):
     chat_template: bool = False
     batch_size: Count = 8
     dtype: DType = "auto"
+    backend: Backend = "transformers"
+    base_url: str | None = None
+    served_model: str | None = None
+    concurrency: Count = 16
 
 
 class CompareConfig(Section):

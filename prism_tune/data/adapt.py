@@ -120,7 +120,7 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
     check_filled(turns)
     return Adapted(
         read_id(raw, columns),
-        _read_label(columns.find("source", raw)),
+        read_label(columns.find("source", raw)),
         images,
         turns,
         spoken.system,
@@ -146,7 +146,7 @@ def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 def read_id(raw: Any, columns: Columns) -> str:
     """The record's own id as text; "" where it has none."""
     value = columns.find("id", raw) if isinstance(raw, dict) else None
-    return _read_label(value)
+    return read_label(value)
 
 
 def name_source(adapted: Adapted, config: DataConfig, reading: Reading) -> str:
@@ -173,14 +173,14 @@ def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
             refuse_unread(raw, reading.read_keys)
     except BadRecordError:
         own = columns.find("source", raw) if config.source == "field" else None
-        source = _read_label(own) or UNREADABLE
+        source = read_label(own) or UNREADABLE
         return config.source_names.get(source, source)
     images = tuple(_relate(image, reading) for image in images)
-    adapted = Adapted("", _read_label(columns.find("source", raw)), images, ())
+    adapted = Adapted("", read_label(columns.find("source", raw)), images, ())
     return name_source(adapted, config, reading)
 
 
-def _read_label(value: Any) -> str:
+def read_label(value: Any) -> str:
     """A value as text; a lone surrogate, which no file can hold, as its escape."""
     return "" if value is None else str(value).encode(errors="backslashreplace").decode()
 

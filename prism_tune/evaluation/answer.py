@@ -31,6 +31,7 @@ from prism_tune.evaluation.questions import (
     open_images,
     skip_questions,
 )
+from prism_tune.evaluation.serving.server import Server
 from prism_tune.models.adapters import name_base
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, gather, is_main, rank, world_size
@@ -40,6 +41,7 @@ from prism_tune.schema import BenchmarkResult, Prediction, Question, Skipped
 
 logger = logging.getLogger(__name__)
 
+_NUM_CHECKED = 4
 _NOT_OF_AN_ANSWER = {"seed", "data.policy", "evaluation.controls", "limit", "images", "metric"}
 """Inputs that no single answer depends on: they add or take away questions, or score them."""
 
@@ -86,11 +88,12 @@ class VisionEvaluation:
         return {k: v for k, v in self.inputs.items() if k not in _NOT_OF_AN_ANSWER}
 
     def run(
-        self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None
+        self, decoder: Decoder | Server, folder: ResultFolder, timer: StageTimer | None
     ) -> BenchmarkResult | None:
         """Answer what is not answered yet, and score; the result on the main process."""
         for note in note_skipped(self.skipped, len(self.questions.listed)):
             logger.warning("evaluation/%s: %s", self.name, note)
+        notes = self._check(decoder)
         answers = [
             self._answer(control, decoder, _open_store(folder, control), timer)
             for control in self.rounds
@@ -100,12 +103,20 @@ class VisionEvaluation:
         benchmark = self.questions.benchmark
         if benchmark.write_submission is not None:
             benchmark.write_submission(self.questions.listed, answers[0], folder.unfinished)
-        return self._score(answers)
+        result = self._score(answers)
+        return replace(result, notes=(*notes, *result.notes))
+
+    def _check(self, decoder: Decoder | Server) -> list[str]:
+        """What a server's prompts differ in; a model in memory has ours."""
+        if not isinstance(decoder, Server) or not is_main():
+            return []
+        asked = self.rounds[None][:_NUM_CHECKED]
+        return decoder.check([self._ask(question, decoder).request for question in asked])
 
     def _answer(
         self,
         control: Control | None,
-        decoder: Decoder,
+        decoder: Decoder | Server,
         store: AnswerStore,
         timer: StageTimer | None,
     ) -> list[Prediction]:
@@ -126,9 +137,11 @@ class VisionEvaluation:
                 timer.tick(**counts)
         return store.merge([item.answer_id for item in asked])
 
-    def _ask(self, question: Question, decoder: Decoder) -> Asked:
+    def _ask(self, question: Question, decoder: Decoder | Server) -> Asked:
         prompt = decoder.render(question.text, len(question.images))
-        request = Request(prompt, tuple(self.images.paths[image] for image in question.images))
+        request = Request(
+            prompt, tuple(self.images.paths[image] for image in question.images), question.text
+        )
         shown = [self.images.hashes[image] for image in question.images]
         depends_on = [self.answer_inputs, question.question_id, prompt, shown]
         return Asked(question, request, fingerprint(depends_on)[:22])
@@ -137,7 +150,7 @@ class VisionEvaluation:
         self,
         control: Control | None,
         share: Sequence[Asked],
-        decoder: Decoder,
+        decoder: Decoder | Server,
         store: AnswerStore,
         timer: StageTimer | None,
     ) -> Counts:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
+from prism_tune.evaluation.predictions import id_key
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 
@@ -30,6 +31,7 @@ class Benchmark:
             where the benchmark has none.
         own_questions: the questions that answer files bring along where a result or review file
             holds the references, so that no annotations are needed; None where none does.
+        credit_key: where a question's credit stands in `BenchmarkResult.per_question`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Benchmark:
     max_new_tokens: Mapping[Profile, int]
     write_submission: Callable[[Sequence[Question], Sequence[Prediction], Path], Path] | None = None
     own_questions: Callable[[Sequence[Prediction]], list[Question]] | None = None
+    credit_key: Callable[[Question], str] = id_key
 
 
 def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) -> list[Question]:

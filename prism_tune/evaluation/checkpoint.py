@@ -14,6 +14,7 @@ from prism_tune.config.depends import list_fields, name_image_library
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.generate import Decoder
+from prism_tune.evaluation.serving.server import Server
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.devices import pick_device, resolve_dtype
@@ -78,10 +79,11 @@ def find_checkpoint(config: Config, run: RunDir) -> Checkpoint:
     return Checkpoint(Path(config.model.path), fingerprint([own, of_base]))
 
 
-def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder:
-    """The processor now, the model from the first open question on.
+def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder | Server:
+    """The processor now, the model from the first open question on; or a server that has it.
 
     Raises:
+        ConfigError: a server without address or model name.
         UserError: a template that does not fit the tokenizer, or no processor.
     """
     base = config.model_copy(update={"model": name_base(config.model)})
@@ -89,6 +91,8 @@ def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder:
     dtype = resolve_dtype(config.evaluation.dtype, device)
     processor = load_processor(base.model)
     check_end_token(config.model.template, processor)
+    if config.evaluation.backend == "openai":
+        return Server(config.evaluation, processor, template=config.model.template)
 
     def load_model() -> Any:
         logger.info("loading %s in %s", checkpoint.path or base.model.path, dtype)
@@ -107,7 +111,7 @@ def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any
     """With what a result was made, beside its inputs."""
     model, device = name_base(config.model), pick_device()
     dtype = resolve_dtype(config.evaluation.dtype, device)
-    return {
+    described = {
         "model": model.path,
         "model_revision": model.revision,
         "attn_implementation": model.attn_implementation,
@@ -119,6 +123,9 @@ def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any
         "evaluator": f"prism_tune {__version__}",
         "packages": {name: version(name) for name in _PACKAGES},
     }
+    if config.evaluation.backend == "openai":  # what runs there is not ours to know
+        described |= dict.fromkeys(("dtype", "device", "attn_implementation"), "the server's")
+    return described
 
 
 def _say_differences(asked: Config, made_with: Config) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from prism_tune.config.sections import Config
 from prism_tune.data.policy import check_policy
+from prism_tune.errors import ConfigError
 from prism_tune.evaluation.answer import open_vision
 from prism_tune.evaluation.answer_store import ResultFolder
 from prism_tune.evaluation.checkpoint import (
@@ -29,6 +30,7 @@ from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.tasks import list_tasks
 from prism_tune.evaluation.questions import find_data
 from prism_tune.evaluation.score import result_to_json, tabulate_results
+from prism_tune.evaluation.serving.server import Server
 from prism_tune.models.devices import pick_device
 from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
@@ -56,7 +58,7 @@ class Evaluation(Protocol):
         """What every single answer depends on."""
 
     def run(
-        self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None
+        self, decoder: Decoder | Server, folder: ResultFolder, timer: StageTimer | None
     ) -> BenchmarkResult | None:
         """Answer and score into `folder.unfinished`; the result on the main process."""
 
@@ -76,6 +78,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     config = resolve_template(config)
     checkpoint = find_checkpoint(config, run)
     names = config.evaluation.benchmarks
+    _check_backend(config)
     with process_group():
         evaluations = [_open(config, name, checkpoint.fingerprint) for name in names]
         folders = {name: ResultFolder.of(run, name, reuse=not force) for name in names}
@@ -88,11 +91,20 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
             decoder = open_decoder(config, checkpoint)
             barrier()  # nobody replaces results that another process still has to look at
             for evaluation in due:
-                with _meter(run, evaluation, restart=force) as timer:
+                with _meter(config, run, evaluation, restart=force) as timer:
                     _run(config, checkpoint, evaluation, decoder, folders[evaluation.name], timer)
     if is_main() and names:
         results = [read_json(run.benchmark(name) / "results.json") for name in names]
         console.print(tabulate_results(results))
+
+
+def _check_backend(config: Config) -> None:
+    language = [n for n in config.evaluation.benchmarks if n in LANGUAGE_BENCHMARKS]
+    if language and config.evaluation.backend == "openai":
+        raise ConfigError(
+            f"evaluation.backend: openai asks no language benchmark ({', '.join(language)}), which "
+            "lm-eval puts to the model in memory; evaluate these with backend `transformers`"
+        )
 
 
 def _open(config: Config, name: str, checkpoint_fingerprint: str) -> Evaluation:
@@ -114,7 +126,7 @@ def _run(
     config: Config,
     checkpoint: Checkpoint,
     evaluation: Evaluation,
-    decoder: Decoder,
+    decoder: Decoder | Server,
     folder: ResultFolder,
     timer: StageTimer | None,
 ) -> None:
@@ -139,17 +151,18 @@ def _run(
 
 
 def _meter(
-    run: RunDir, evaluation: Evaluation, *, restart: bool
+    config: Config, run: RunDir, evaluation: Evaluation, *, restart: bool
 ) -> AbstractContextManager[StageTimer | None]:
     if not is_main():
         open_log(run.log)
         return nullcontext()
     device = pick_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return StageTimer(
         run,
         f"evaluation/{evaluation.name}",
         fingerprint=fingerprint(evaluation.answer_inputs),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device="server" if config.evaluation.backend == "openai" else name,
         num_devices=world_size(),
         restart=restart,
     )

@@ -38,10 +38,14 @@ _TYPICAL_IMAGE_TOKENS = 576
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt, its `<image>` placeholders in place, and one file for each placeholder."""
+    """One prompt, its `<image>` placeholders in place, and one file for each placeholder.
+
+    `question`: the same without template and placeholders, for a server that has its own.
+    """
 
     prompt: str
     images: tuple[Path, ...] = ()
+    question: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from prism_tune.config.sections import BenchmarkData, Config, Control
 from prism_tune.data.policy import apply_policy, decide
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import Benchmark, open_questions
+from prism_tune.evaluation.image_references import find_folder
 from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.score import find_benchmark
@@ -92,7 +93,7 @@ def load_questions(config: Config, name: str) -> Questions:
             "it can score answers (`prism-tune score`), but nothing can be asked from it; set it "
             "to the benchmark's question file or the hub's parquet (data/README.md)"
         )
-    image_dir = Path(data.image_dir) if data.image_dir else _folder_of(annotations)
+    image_dir = find_folder(data)
     listed = tuple(questions[: data.limit])
     images = {image for question in listed for image in question.images}
     missing = find_missing(images, image_dir)
@@ -185,7 +186,3 @@ def _exchange_images(
         )
     random.Random(seed).shuffle(circle)
     return dict(zip(circle, circle[1:] + circle[:1], strict=True))
-
-
-def _folder_of(annotations: Path) -> Path:
-    return annotations if annotations.is_dir() else annotations.parent

@@ -8,8 +8,10 @@ from typing import Any
 from prism_tune.intervals import Difference
 from prism_tune.results.comparison import Comparison, Finding, RelDifference, Verdict
 from prism_tune.results.rows import Row
+from prism_tune.schema import BenchmarkResult
 
 _SETTINGS = (
+    "backend",
     "template",
     "image_aspect_ratio",
     "image_library",
@@ -56,6 +58,7 @@ def measurement_notes(comparison: Comparison) -> list[str]:
         notes.append(
             f"{benchmark}: {first.num_examples:,} questions, profile {first.profile}{judge}."
         )
+        notes += _other_notes(comparison, benchmark, found)
         without = [run.name for run in runs if run.name not in found]
         if without:
             notes.append(f"{benchmark}: no results in {', '.join(without)}, n/a.")
@@ -63,6 +66,23 @@ def measurement_notes(comparison: Comparison) -> list[str]:
         if missing:
             notes.append(f"{benchmark}: answers missing, counted as wrong: {', '.join(missing)}.")
         notes += _setting_notes(benchmark, {name: r.provenance for name, r in found.items()})
+    return notes
+
+
+def _other_notes(
+    comparison: Comparison, benchmark: str, found: Mapping[str, BenchmarkResult]
+) -> list[str]:
+    """What another rule gives, where a column's own is not that of published numbers."""
+    notes = []
+    for column in comparison.columns.columns:
+        if column.benchmark != benchmark or column.other is None:
+            continue
+        metric, rule = column.other
+        values = [
+            f"{name} {r.metrics[metric]:.1f}" for name, r in found.items() if metric in r.metrics
+        ]
+        if values:
+            notes.append(f"{benchmark}: `{metric}`, {rule}: {', '.join(values)}.")
     return notes
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -158,29 +156,26 @@ def _latex_line(texts: Sequence[str]) -> str:
 
 def _render_csv(table: Table) -> str:
     """Unrounded values; sd, low and high get columns of their own where a row has them."""
+    from prism_tune.run.csv_text import write_csv
+
     extras = [
         (k, name)
         for k in range(len(table.header))
         for name in ("sd", "low", "high")
         if any(getattr(row[k], name) is not None for row in table.rows)
     ]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*table.header, *(f"{table.header[k]} {name}" for k, name in extras)])
-    for row in table.rows:
-        values = [_csv_value(cell) for cell in row]
-        writer.writerow([*values, *(_blank(getattr(row[k], name)) for k, name in extras)])
-    return out.getvalue()
+    head = [*table.header, *(f"{table.header[k]} {name}" for k, name in extras)]
+    rows = [
+        [*map(_csv_value, row), *(getattr(row[k], name) for k, name in extras)]
+        for row in table.rows
+    ]
+    return write_csv([head, *rows])
 
 
 def _csv_value(cell: Cell) -> float | str:
     if cell.names:
         return ", ".join(cell.names)
     return cell.text if cell.value is None else cell.value
-
-
-def _blank(value: float | None) -> float | str:
-    return "" if value is None else value
 
 
 def _render_json(table: Table) -> str:

@@ -55,7 +55,7 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         UserError: unknown scorer, unreadable pool or model, broken records whose policy is "fail",
             or a budget that cannot be met.
     """
-    config = resolve_template(resolve_selection(config))
+    config = _resolve_template(resolve_selection(config))
     stage = Stage(run.selection)
     with process_group():
         pool = main_first(lambda: open_pool(config.data))
@@ -97,24 +97,44 @@ def _others(pool: Pool, left_out: Mapping[int, Skipped]) -> NDArray[np.int64]:
     return np.array([n for n in range(len(pool)) if n not in left_out], dtype=np.int64)
 
 
-def _load_processor(config: Config) -> Any | None:
-    """The model's processor; None where it cannot be loaded and the method needs no model.
+def _resolve_template(config: Config) -> Config:
+    """As `resolve_template`; `auto` stays where there is no model and the method needs none.
 
     Raises:
         UserError: it needs it.
     """
     try:
+        return resolve_template(config)
+    except UserError as error:
+        _go_on_without(config, error)
+        return config
+
+
+def _load_processor(config: Config) -> Any | None:
+    """The model's processor; None where there is none and the method needs no model.
+
+    Raises:
+        UserError: it needs it.
+    """
+    if config.model.template == "auto":  # has been said
+        return None
+    try:
         return load_processor(config.model)
     except UserError as error:
-        if needs_model(config):
-            raise
+        _go_on_without(config, error)
+        return None
+
+
+def _go_on_without(config: Config, error: UserError) -> None:
+    if needs_model(config):
+        raise error
+    if is_main():
         logger.warning(
             "%s\n%s needs no model, so the selection goes on: lengths are not looked at, records "
             "too long for data.max_length are not found, and tokens are not counted",
             error,
             config.selection.scorer,
         )
-        return None
 
 
 def _gather_evidence(

@@ -104,7 +104,7 @@ def test_message_names_file_key_value_and_what_was_expected(write):
     [
         ("selection.budgte=0.1", "selection.budgte", "selection.budget"),
         ("selction.budget=0.1", "selction", "selection"),
-        ("budgets=0.1", "budgets", "selection.budget"),
+        ("budgte=0.1", "budgte", "selection.budget"),
         ("model.image_dir=x", "model.image_dir", "data.image_dir"),
         ("evaluation.data.pope.annotation=x", "evaluation.data.pope.annotation", None),
     ],

@@ -10,8 +10,11 @@ import sys
 import pytest
 import sentencepiece
 from google.protobuf import runtime_version
+from PIL import Image
 
 from prism_tune.config.sections import ModelConfig
+from prism_tune.data.conversation import render_prompt
+from prism_tune.data.encoding.encoder import encode_text
 from prism_tune.errors import UserError
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tokenizer import load_tokenizer
@@ -32,6 +35,8 @@ def vicuna_dir(tiny_llava_dir, tmp_path_factory):
         model_type="bpe",
         vocab_size=300,
         byte_fallback=True,
+        normalization_rule_name="identity",  # these two as Llama's has them
+        remove_extra_whitespaces=False,
         user_defined_symbols=["<image>"],
         minloglevel=2,
     )
@@ -92,3 +97,19 @@ def test_a_protobuf_that_is_older_than_sentencepieces_is_what_is_said(vicuna_dir
     with pytest.raises(UserError, match=r"protobuf is too old .*gencode 7\.36\.1") as said:
         load_tokenizer(str(vicuna_dir))
     assert "tiktoken" not in str(said.value)
+
+
+@pytest.mark.parametrize("question", ["what colour is it?", "  is it red?", "\nyes"])
+def test_pieces_begin_anew_behind_an_image_as_llava_has_it(vicuna_dir, question):
+    """`tokenizer_image_token` of LLaVA's mm_utils.py: what is between images is split by itself."""
+    processor = load_processor(ModelConfig(path=str(vicuna_dir)))
+    own = sentencepiece.SentencePieceProcessor(str(vicuna_dir / "tokenizer.model"))
+    before, after = render_prompt(question, True, "vicuna_v1").split("<image>")
+    text = render_prompt(question, True, "vicuna_v1", processor)
+    image = Image.new("RGB", (28, 28))
+    ids = encode_text(text, (), [image], processor)["input_ids"].tolist()
+    token = processor.image_token_id
+    first = ids.index(token)
+    last = len(ids) - ids[::-1].index(token)
+    assert set(ids[first:last]) == {token}
+    assert [*ids[:first], *ids[last:]] == [own.bos_id(), *own.encode(before), *own.encode(after)]

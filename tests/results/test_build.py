@@ -266,6 +266,29 @@ def test_real_benchmarks_stand_beside_the_papers_rows(runs):
     assert text.count("| paper ") == 4
 
 
+def test_rows_of_different_backends_are_said(runs):
+    asked = [quickstart_result(9, 9, provenance={"backend": b}) for b in ("transformers", "openai")]
+    paths = [runs.write("a", asked[:1]), runs.write("b", asked[1:], scorer="random")]
+    text = build_table("main", paths, baseline=None)
+    said = "quickstart: backend differs, which can move a few answers: b openai, a transformers."
+    assert f"- {said}" in text
+
+
+def test_vizwiz_by_the_route_of_published_numbers_is_said(runs):
+    """The column is the official rule on the answers; LLaVA's upload is normalised before."""
+    result = {
+        "benchmark": "vizwiz", "metrics": {"accuracy": 41.0, "accuracy_m4c_first": 43.26},
+        "num_examples": 4319, "num_missing": 0, "profile": "llava15", "provenance": {},
+        "per_question": {}, "notes": [],
+    }  # fmt: skip
+    path = runs.write("prism", [*llava_results(90.0, 330.0, 71.0), result])
+    assert _main([path])["prism"]["VizWiz"] == "41.0"
+    assert (
+        "- vizwiz: `accuracy_m4c_first`, by the route of LLaVA's upload, of which published "
+        "numbers are: prism 43.3.\n"
+    ) in build_table("main", [path], baseline=None)
+
+
 def test_runs_that_were_asked_different_benchmarks_last_are_one_row(runs):
     paths = [runs.write(f"p{seed}", [quickstart_result(9, 9)], seed=seed) for seed in range(2)]
     stage = paths[1] / "evaluation" / "quickstart" / "stage.json"

@@ -55,6 +55,15 @@ def test_csv_holds_unrounded_numbers_and_the_spread():
     ]
 
 
+def test_no_cell_of_csv_is_a_formula():
+    rows = ((Cell("=1+1"), Cell("-2.0", -2.0)), (Cell("n", names=("@a", "b")), Cell("-")))
+    assert render(Table("t", ("Run", "+Rel."), rows), "csv").splitlines() == [
+        "Run,'+Rel.",
+        "'=1+1,-2.0",
+        '"\'@a, b",-',
+    ]
+
+
 def test_json_holds_text_and_numbers():
     content = json.loads(render(TABLE, "json"))
     assert content["title"] == "Main_1"

@@ -287,7 +287,7 @@ def test_any_budgets_are_nested_and_met(rows, budgets, unit, text_only, scope, n
         np.array([row[3] for row in rows]),
     )
     scores = np.array([float(row[0]) for row in rows])
-    counts = not named and not (text_only == "keep" and pool.is_text_only_N.all())
+    counts = not named and not (text_only != "own_source" and pool.is_text_only_N.all())
     chosen = []
     for budget in sorted(budgets):
         selection = SelectionConfig(

@@ -61,7 +61,7 @@ MISTAKES = [
     ({"hf": {**SHORT, "lr_scheduler_type": "wave"}}, "lr_scheduler_type = 'wave': Input", None),
     ({"hf": {**SHORT, "optim": "adman"}}, "optim = 'adman': Input should be", None),
     ({"hf": {**SHORT, "lr_scheduler_kwargs": {"nope": 1}}}, ANEW, r"training\.hf: .*nope"),
-    ({"hf": {**SHORT, "learning_rate": 0.5, "eval_strategy": "steps"}}, ANEW, "training.hf: "),
+    ({"hf": {**SHORT, "eval_strategy": "steps"}}, "eval_strategy needs records to evaluate", None),
     ({"lora": {"rank": 4}}, "LoraConfig has no `rank`", None),
     ({"lora": {"r": "four"}}, "training.lora.r = 'four': Input should be a valid int", None),
     ({"tuning": "qlora"}, "qlora needs a CUDA device", None),
@@ -82,7 +82,7 @@ MISTAKES = [
     (
         {"model": {"path": "nowhere"}},
         r"(?s)holds .*model weights: changed",
-        "nowhere has no usable processor",
+        "nowhere. is neither a directory",
     ),
     ({"file": Path("nowhere.json")}, "nowhere.json", None),
 ]
@@ -268,8 +268,9 @@ def test_a_training_that_stopped_early_has_not_finished(make_run, monkeypatch, c
 
 
 def test_options_that_trainer_refuses_are_config_errors(make_run):
-    config, run = make_run(hf={**SHORT, "eval_strategy": "steps"})
-    with pytest.raises(ConfigError, match=r"training\.hf: .*eval"):
+    hf = {**SHORT, "save_strategy": "epoch", "eval_strategy": "steps"}
+    config, run = make_run(hf={**hf, "load_best_model_at_end": True}, validation=0.3)
+    with pytest.raises(ConfigError, match=r"training\.hf: .*save and eval strategy to match"):
         train(config, run)
 
 

@@ -23,6 +23,7 @@ from support.training_runs import losses, weights, write_mixed_pool, write_run
 
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config
+from prism_tune.models.processor import resolve_template
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.callbacks import read_log
 
@@ -187,7 +188,7 @@ def test_every_checkpoint_tells_its_config_and_its_data(cells, key):
     inputs = read_json(cell.whole.training / "stage.json")["inputs"]
     for name in ("checkpoint-2", "checkpoint-4", "checkpoint-6", "final"):
         directory = cell.whole.training / name
-        assert load_config(directory / "prism_tune.yaml") == cell.config
+        assert load_config(directory / "prism_tune.yaml") == resolve_template(cell.config)
         provenance = read_json(directory / "provenance.json")
         assert provenance["data_fingerprint"] == inputs["records"]
         assert provenance["inputs"] == inputs

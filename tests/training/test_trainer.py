@@ -63,6 +63,7 @@ def test_training_computes_logits_only_at_labels(make_run, monkeypatch):
         return forward(self, values)
 
     monkeypatch.setattr(torch.nn.Linear, "forward", count)
+    monkeypatch.setattr(TuningTrainer, "_check_model", lambda *_: None)  # takes batches of its own
     config, run = make_run(hf={"max_steps": 2, "save_strategy": "no"})
     train(config, run)
     # Two records a step, each answer of 3 to 7 tokens with its end token, of some 170 tokens.
@@ -98,6 +99,7 @@ def test_packed_rows_fill_every_step_and_resume_exactly(make_run, monkeypatch):
         return batch
 
     monkeypatch.setattr(SourcedCollator, "__call__", record)
+    monkeypatch.setattr(TuningTrainer, "_check_model", lambda *_: None)  # takes batches of its own
     options = {"batching": "packed", "tokens_per_batch": 1000}
     hf = {"max_steps": -1, "num_train_epochs": 2, "save_steps": 3}
     config, whole = make_run("whole", **options, hf=hf)

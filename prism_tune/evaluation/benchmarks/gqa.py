@@ -3,7 +3,8 @@ r"""GQA (testdev, balanced): 12,578 compositional questions about scenes.
 Source: cs.stanford.edu/people/dorarad/gqa, `testdev_balanced_questions.json`; LLaVA's question file
     `llava_gqa_testdev_balanced.jsonl` (asks, has no answers); or the hub's parquet of questions and
     images.
-Schema: {id: {question, imageId, answer, isBalanced, types: {structural, semantic, detailed}, ...}};
+Schema: {id: {question, imageId, answer, isBalanced, types: {structural, semantic, detailed},
+    semantic: [{operation, argument, ...}], ...}};
     LLaVA's: {question_id, image, text, category}. Images are `<imageId>.jpg`.
 Predictions: LLaVA's answer jsonl, or the list of {questionId, prediction} made of it.
 Prompt: question + "\nAnswer the question using a single word or phrase."; both profiles.
@@ -12,10 +13,12 @@ Parsing: llava15 (`convert_gqa_for_eval.py`): periods at the end deleted, lower 
     to the answer. lmms_eval: stripped, lower case and without punctuation on both sides.
 Metric (`eval.py --tier testdev_balanced`): `accuracy` over the balanced questions,
     `accuracy_binary` and `accuracy_open` (structural type `query` is open, all others are binary),
-    and by structural and semantic type, in percent.
+    and by structural and semantic type, by reasoning steps (`steps_<n>`: the operations of
+    `semantic` without those that only query in the end) and by words of the question
+    (`words_<n>`), in percent.
 Missing answers: wrong (the official script refuses them).
 Left out: validity, plausibility, consistency, grounding and distribution need further files of the
-    release; accuracy by length and by number of steps.
+    release.
 """
 
 from __future__ import annotations
@@ -53,7 +56,8 @@ SUFFIX = "\nAnswer the question using a single word or phrase."
 _NUM_QUESTIONS = 12578
 _FILE = "testdev_balanced_questions.json"
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_OPTIONAL = ("isBalanced", "types")
+_OPTIONAL = ("isBalanced", "types", "semantic")
+_QUERIES = ("exist", "query: name", "choose name")
 
 
 def load_questions(path: Path, profile: Profile) -> list[Question]:
@@ -129,7 +133,20 @@ def _compute_metrics(
     for prefix, groups in groupings:
         grouped = sorted(group_credits(credits, groups).items())
         metrics |= {f"{prefix}_{group}": percent(values) for group, values in grouped}
+    steps = {id_key(q): n for q in questions if (n := q.metadata["num_steps"]) is not None}
+    words = {id_key(q): len(q.metadata["question"].split()) for q in questions}
+    for prefix, sizes in (("steps", steps), ("words", words)):
+        by_size = sorted(group_credits(credits, sizes).items())
+        metrics |= {f"{prefix}_{size}": percent(values) for size, values in by_size}
     return metrics
+
+
+def count_steps(operations: Sequence[Mapping[str, Any]] | None) -> int | None:
+    """Reasoning steps as `eval.py` counts them; None where the file has no operations."""
+    if operations is None:
+        return None
+    steps = [f"{step.get('operation')}: {step.get('argument')}" for step in operations]
+    return sum(not any(query in step for query in _QUERIES) for step in steps)
 
 
 def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where: str) -> Question:
@@ -145,6 +162,7 @@ def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where
         metadata={
             "question": question,
             "semantic": types.get("semantic") or "",
+            "num_steps": count_steps(entry.get("semantic")),
             "balanced": entry.get("isBalanced") is not False,
         },
     )
@@ -174,8 +192,9 @@ def _load_parquet(path: Path) -> list[Question]:
             found = enumerate(read_parquet(file, ("id",)))
             images |= {row["id"]: parquet_image(file, n, "image") for n, row in found}
     for where, row in rows:
-        types = row.get("types")
-        row["types"] = orjson.loads(types) if isinstance(types, str) else types
+        for name in ("types", "semantic"):
+            value = row.get(name)
+            row[name] = orjson.loads(value) if isinstance(value, str) else value
         image = images.get(row["imageId"], f"{row['imageId']}.jpg")
         questions.append(_make_question(row["id"], row, image, where))
     return questions

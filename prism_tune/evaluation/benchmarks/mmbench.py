@@ -32,6 +32,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 from prism_tune.config.sections import Profile
@@ -120,7 +121,6 @@ def write_submission(
 ) -> Path:
     """Write `<name>_upload.xlsx`, a row for each of the TSV; a missing answer is an empty cell."""
     from openpyxl import Workbook
-    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
     joined = join_predictions(questions, predictions)
     book = Workbook(write_only=True)
@@ -131,7 +131,7 @@ def write_submission(
     for question in questions:
         row = {**question.metadata["row"], "prediction": joined.text(id_key(question))}
         cells = [row[column] if row[column] != "" else None for column in columns]
-        sheet.append([ILLEGAL_CHARACTERS_RE.sub("", c) if isinstance(c, str) else c for c in cells])
+        sheet.append([_make_cell(sheet, cell) for cell in cells])
     folder.mkdir(parents=True, exist_ok=True)
     book.save(folder / f"{name}_upload.xlsx")
     return folder / f"{name}_upload.xlsx"
@@ -163,6 +163,23 @@ def read_answers(path: Path) -> list[Prediction]:
         )
         for row in answered
     ]
+
+
+def _make_cell(sheet: Any, value: object) -> Any:
+    """A text as text, exactly: "=1+1" is an answer here, and a formula to openpyxl."""
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    if not isinstance(value, str):
+        return value
+    cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value))
+    cell.data_type = "s"
+    return cell
+
+
+def circle_key(question: Question) -> str:
+    """The main question: the rows with its options rotated are right or wrong with it."""
+    return str(int(question.question_id) % ROTATION)
 
 
 def _hit_groups(rows: Mapping[int, float]) -> dict[int, float]:
@@ -197,4 +214,5 @@ BENCHMARK = Benchmark(
     score=score_answers,
     max_new_tokens={"llava15": 1024, "lmms_eval": 1024},
     write_submission=write_submission,
+    credit_key=circle_key,
 )

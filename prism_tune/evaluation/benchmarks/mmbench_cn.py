@@ -17,7 +17,12 @@ from __future__ import annotations
 from functools import partial
 
 from prism_tune.evaluation.benchmark import Benchmark
-from prism_tune.evaluation.benchmarks.mmbench import read_answers, score_answers, write_submission
+from prism_tune.evaluation.benchmarks.mmbench import (
+    circle_key,
+    read_answers,
+    score_answers,
+    write_submission,
+)
 from prism_tune.evaluation.benchmarks.mmbench_rows import Wording, load_rows
 
 NAME = "mmbench_cn"
@@ -42,4 +47,5 @@ BENCHMARK = Benchmark(
     score=partial(score_answers, name=NAME, describe=describe_version),
     max_new_tokens={"llava15": 1024, "lmms_eval": 256},
     write_submission=partial(write_submission, name=NAME),
+    credit_key=circle_key,
 )

@@ -199,4 +199,5 @@ BENCHMARK = Benchmark(
     max_new_tokens={"llava15": 128, "lmms_eval": 16},
     write_submission=write_submission,
     own_questions=own_questions,
+    credit_key=question_key,
 )

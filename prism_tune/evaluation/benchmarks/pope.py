@@ -11,7 +11,8 @@ Ids: POPE's repeat per split, so questions carry LLaVA's global ids: the officia
     answer's prompt must contain the question.
 Predictions: LLaVA's answer jsonl; POPE's own {question, answer} lines, a file a split (or a folder
     of them, or one file of several splits), joined by their place, which their questions verify.
-Prompt: question + "\nAnswer the question using a single word or phrase."; both profiles.
+Prompt: question + "\nAnswer the question using a single word or phrase."; both profiles (lmms_eval
+    strips the question before).
 Decoding: greedy, 128 new tokens.
 Parsing: llava15 (LLaVA `eval_pope.py`): text before the first "."; "," deleted; split at single
     spaces; any word exactly "No", "not" or "no" means no, everything else yes ("NO", "no\n" and
@@ -73,14 +74,14 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     """
     names = [f"coco_pope_{split}.json" for split in ID_OFFSETS]
     if not any((path / name).exists() for name in names) and find_parquet(path):
-        return _load_parquet(path)
+        return _load_parquet(path, profile)
     alone = [split for split in ID_OFFSETS if path.is_file() and split in path.name]
     files = [path] if alone else require_files(path, names, "POPE's three official files")
     questions = []
     for split, file in zip(alone or ID_OFFSETS, files, strict=True):
         for where, record in read_objects(file):
             require_keys(record, ("question_id", "image", "text", "label"), where)
-            questions.append(_make_question(split, record["image"], record, where))
+            questions.append(_make_question(split, record["image"], record, where, profile))
     return questions
 
 
@@ -195,7 +196,7 @@ def _verify_prompts(questions: Sequence[Question], joined: Joined) -> None:
     )
 
 
-def _load_parquet(path: Path) -> list[Question]:
+def _load_parquet(path: Path, profile: Profile) -> list[Question]:
     columns = ("question_id", "question", "answer", "category")
     return [
         _make_question(
@@ -203,19 +204,22 @@ def _load_parquet(path: Path) -> list[Question]:
             parquet_image(file, index, "image"),
             {**row, "text": row["question"], "label": row["answer"]},
             f"{file}, row {index}",
+            profile,
         )
         for file in find_parquet(path)
         for index, row in enumerate(read_parquet(file, columns))
     ]
 
 
-def _make_question(split: str, image: str, record: Mapping[str, Any], where: str) -> Question:
+def _make_question(
+    split: str, image: str, record: Mapping[str, Any], where: str, profile: Profile
+) -> Question:
     if split not in ID_OFFSETS:
         raise UserError(f"{where}: split {split!r}; expected one of {', '.join(ID_OFFSETS)}")
     text = to_text(record["text"], f"{where}: text")
     return Question(
         question_id=ID_OFFSETS[split] + to_number(record["question_id"], f"{where}: question_id"),
-        text=text + SUFFIX,
+        text=(text.strip() if profile == "lmms_eval" else text) + SUFFIX,
         images=(image,),
         reference=to_yes_no(record["label"], f"{where}: label"),
         category=split,

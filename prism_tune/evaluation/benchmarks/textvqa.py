@@ -289,4 +289,5 @@ BENCHMARK = Benchmark(
     score=score_answers,
     max_new_tokens={"llava15": 128, "lmms_eval": 1024},
     write_submission=write_submission,
+    credit_key=question_key,
 )

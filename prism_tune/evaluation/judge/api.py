@@ -9,70 +9,24 @@ The key is read from OPENAI_API_KEY; it goes into the request's header and nowhe
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import os
-import time
-from collections.abc import Callable
-from email.message import Message
-from http.client import HTTPException
-from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmarks.grades import Grade
 from prism_tune.evaluation.judge.prompt import ASK_AGAIN
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
+from prism_tune.evaluation.serving.chat_api import ChatApi
 
-logger = logging.getLogger(__name__)
-
-KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_NEW_TOKENS = 3
 _REVIEW_TEMPERATURE = 0.2
 _TEMPERATURES_AGAIN = (0.0, 0.5, 1.0, 1.5)
-_NUM_TRIES = 6
-_LONGEST_PAUSE_SECONDS = 60.0
-_TIMEOUT_SECONDS = 120.0
-_TRY_AGAIN = (408, 409, 429)
-_REFUSED = (401, 403)
-_NUM_SHOWN = 200
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    """A redirect is an error: the key must not follow it to another host."""
-
-    def redirect_request(self, *args: Any) -> None:
-        return None
-
-
-class ApiJudge:
+class ApiJudge(ChatApi):
     """Grades by asking a chat model.
 
     Args:
-        base_url: up to and including the version, for example https://host/v1.
-        model: its name there.
-        pause: waits between tries; seconds in.
-
-    Raises:
-        ConfigError: `base_url` is no plain http(s) address.
+        base_url, model, pause: as of any `ChatApi`.
     """
-
-    def __init__(
-        self, base_url: str, model: str, *, pause: Callable[[float], None] = time.sleep
-    ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise ConfigError(f"--base-url: expected http(s)://host/v1, found {parts.netloc!r}")
-        if parts.username or parts.password:
-            raise ConfigError(f"--base-url: put the key into {KEY_VARIABLE}, not into the address")
-        self._model = model
-        self._key = os.environ.get(KEY_VARIABLE, "")
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._pause = pause
-        self._opener = build_opener(_NoRedirect)
 
     def grade(self, prompt: str) -> Grade:
         """One graded answer.
@@ -110,62 +64,7 @@ class ApiJudge:
             "temperature": temperature,
             "max_tokens": max_new_tokens,
         }
-        reply = self._post(body)
-        try:
-            content = reply["choices"][0]["message"]["content"] or ""
-            return str(content), str(reply.get("model") or self._model)
-        except (KeyError, IndexError, TypeError) as error:
-            raise UserError(
-                f"{self._url}: expected a chat completion with choices[0].message.content, found "
-                f"{self._redact(str(reply))}"
-            ) from error
-
-    def _post(self, body: dict[str, Any]) -> Any:
-        reason = ""
-        for number in range(_NUM_TRIES):
-            pause_seconds = float(2**number)
-            try:
-                return self._read(self._send(body))
-            except HTTPError as error:
-                reason = self._describe(error)
-                if error.code not in _TRY_AGAIN and error.code < 500:
-                    raise UserError(reason) from error
-                pause_seconds = max(pause_seconds, _read_pause(error.headers))
-            except (OSError, HTTPException) as error:
-                reason = self._redact(f"{self._url}: {error}")
-            if number + 1 < _NUM_TRIES:
-                logger.info("judge: %s; asked again in %.0f s", reason, pause_seconds)
-                self._pause(pause_seconds)
-        raise UserError(
-            f"{reason}, {_NUM_TRIES} times; the same command goes on where this stopped"
-        )
-
-    def _send(self, body: dict[str, Any]) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = Request(self._url, json.dumps(body).encode(), headers)
-        with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-            content: bytes = response.read()
-        return content
-
-    def _read(self, content: bytes) -> Any:
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            found = self._redact(content.decode(errors="replace"))
-            raise UserError(f"{self._url}: expected JSON, found {found}") from error
-
-    def _describe(self, error: HTTPError) -> str:
-        if error.code in _REFUSED:
-            state = "was refused" if self._key else "is not set"
-            return f"{self._url}: status {error.code}; the key in {KEY_VARIABLE} {state}"
-        content = error.read().decode(errors="replace")
-        return f"{self._url}: status {error.code}: {self._redact(content)}"
-
-    def _redact(self, text: str) -> str:
-        hidden = text.replace(self._key, "***") if self._key else text
-        return " ".join(hidden.split())[:_NUM_SHOWN]
+        return self._complete(body)[:2]
 
 
 def parse_score(content: str) -> float | None:
@@ -175,9 +74,3 @@ def parse_score(content: str) -> float | None:
     except ValueError:
         return None
     return score if math.isfinite(score) and 0 <= score <= 1 else None
-
-
-def _read_pause(headers: Message) -> float:
-    """What the server asks to wait, in seconds, within reason."""
-    asked = headers.get("retry-after", "")
-    return min(float(asked), _LONGEST_PAUSE_SECONDS) if asked.isdecimal() else 0.0

@@ -26,6 +26,7 @@ from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.model import WindowedLM, find_chat
 from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
 from prism_tune.evaluation.metrics import percent
+from prism_tune.evaluation.serving.server import Server
 from prism_tune.processes import barrier, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 from prism_tune.run.folder import read_json, write_json
@@ -68,13 +69,14 @@ class LanguageEvaluation:
         return self.inputs
 
     def run(
-        self, decoder: Decoder, folder: ResultFolder, timer: StageTimer | None
+        self, decoder: Decoder | Server, folder: ResultFolder, timer: StageTimer | None
     ) -> BenchmarkResult | None:
         """Run the tasks that have no result yet, each process its share.
 
         Returns:
             The result on the main process, else None.
         """
+        assert not isinstance(decoder, Server)  # `evaluate` refuses one
         tasks = list_tasks(self.name)
         if is_main():
             self._take_over(folder)

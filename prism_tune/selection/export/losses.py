@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.adapt import adapt_record, build_reading
+from prism_tune.data.adapt import adapt_record, build_reading, read_label
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import Record
 
@@ -54,7 +54,8 @@ class Losses:
 
     def describe(self) -> str:
         """In words, the most frequent first; empty where nothing is lost."""
-        return ", ".join(
+        described = ", ".join(
             f"{what} ({number:,} {'record' if number == 1 else 'records'})"
             for what, number in self.counts.most_common()
         )
+        return read_label(described)  # a key may hold what no console can print

@@ -10,11 +10,24 @@ from prism_tune.schema import Prediction
 SUFFIX = "\nAnswer the question using a single word or phrase."
 
 
+OPERATIONS = {
+    "select": {"operation": "select", "argument": "cup (1)", "dependencies": []},
+    "exist": {"operation": "exist", "argument": "?", "dependencies": [0]},
+    "name": {"operation": "query", "argument": "name", "dependencies": [0]},
+    "color": {"operation": "query", "argument": "color", "dependencies": [0]},
+}
+STEPS = {
+    "verify": [OPERATIONS["select"], OPERATIONS["exist"]],
+    "query": [OPERATIONS["select"], OPERATIONS["name"]],
+    "compare": [OPERATIONS["select"], OPERATIONS["select"], OPERATIONS["color"]],
+}
+
+
 def entry(structural, answer, *, balanced=True, semantic="rel"):
     types = {"structural": structural, "semantic": semantic, "detailed": "x"}
     return {
         "question": "Is it?", "imageId": "n1", "answer": answer, "isBalanced": balanced,
-        "types": types,
+        "types": types, "semantic": STEPS[structural],
     }  # fmt: skip
 
 
@@ -54,6 +67,7 @@ def test_metrics_are_over_the_balanced_questions(tmp_path):
         "accuracy": pytest.approx(200 / 3), "accuracy_binary": 50, "accuracy_open": 100,
         "structural_compare": 0, "structural_query": 100, "structural_verify": 100,
         "semantic_attr": 100, "semantic_rel": 50,
+        "steps_1": 100, "steps_3": 0, "words_2": pytest.approx(200 / 3),
     }  # fmt: skip
     assert "1 question(s) are not balanced and do not count" in result.notes
 
@@ -68,6 +82,7 @@ def test_llavas_questions_are_asked_and_have_no_score(tmp_path):
 
 def test_the_converted_predictions_and_the_hubs_two_tables(tmp_path):
     row = {"id": "201", "question": "Is it?", "answer": "yes", "imageId": "n1", "isBalanced": True}
+    row["semantic"] = STEPS["verify"]
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "testdev-instructions.parquet")
     images = tmp_path / "testdev-images.parquet"
     pq.write_table(pa.Table.from_pylist([{"id": "n1", "image": {"bytes": b"x"}}]), images)
@@ -75,4 +90,6 @@ def test_the_converted_predictions_and_the_hubs_two_tables(tmp_path):
     assert questions[0].images == (f"parquet:{images.resolve()}#0#image",)
     (tmp_path / "p.json").write_text('[{"questionId": "201", "prediction": "yes"}]')
     answers = BENCHMARK.read_predictions(tmp_path / "p.json")
-    assert BENCHMARK.score(questions, answers, "llava15").metrics == {"accuracy": 100}
+    assert BENCHMARK.score(questions, answers, "llava15").metrics == {
+        "accuracy": 100, "steps_1": 100, "words_2": 100,
+    }  # fmt: skip

@@ -199,7 +199,9 @@ def test_the_submission_re_reads_equal(questions, tmp_path):
     path = BENCHMARK.write_submission(
         questions, answer_all(questions[:3], ["A", "=1+1\x01", "B"]), tmp_path
     )
-    rows = list(load_workbook(path).active.iter_rows(values_only=True))
+    sheet = load_workbook(path).active
+    assert sheet["G3"].data_type == "s"  # a text, no formula
+    rows = list(sheet.iter_rows(values_only=True))
     assert rows == [
         ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split"),
         (7, 'Where is "it"?\nSay.', "left", "right", None, None, "A", "A", "dev"),

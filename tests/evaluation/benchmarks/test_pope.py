@@ -45,6 +45,15 @@ def test_answers_are_parsed_as_the_official_scripts_do(text, llava15, lmms_eval)
     assert PARSERS["lmms_eval"](text) == lmms_eval
 
 
+@pytest.mark.parametrize(("profile", "asked"), [("llava15", " Is it? "), ("lmms_eval", "Is it?")])
+def test_lmms_eval_strips_the_question(tmp_path, profile, asked):
+    row = {"question_id": 1, "image": "1.jpg", "text": " Is it? ", "label": "yes"}
+    path = tmp_path / "coco_pope_random.json"
+    path.write_text(json.dumps(row))
+    suffix = "\nAnswer the question using a single word or phrase."
+    assert [q.text for q in BENCHMARK.load_questions(path, profile)] == [asked + suffix]
+
+
 def test_questions_carry_llavas_global_ids_and_prompt(questions):
     assert [q.question_id for q in questions if q.category == "random"][:2] == [10000001, 10000002]
     assert next(q.question_id for q in questions if q.category == "popular") == 20000001

@@ -230,6 +230,8 @@ def test_prompts_under_the_chat_template(make_config, run, monkeypatch):
 
     monkeypatch.setattr(WindowedLM, "_loglikelihood_tokens", watch)
     config = make_config("hellaswag", limit=1)
+    model = config.model.model_copy(update={"template": "vicuna_v1"})
+    config = config.model_copy(update={"model": model})
     evaluate(config, run, force=False)
     chat = config.evaluation.model_copy(update={"chat_template": True})
     evaluate(config.model_copy(update={"evaluation": chat}), run, force=False)

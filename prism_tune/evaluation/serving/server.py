@@ -1,0 +1,154 @@
+"""Questions put to a server that runs (vLLM, SGLang, `transformers serve`), no model in memory.
+
+In: requests, and the model's own processor. Out: answers, each as soon as it is there. The images
+sent are the very pictures the profile asks for (padded to a square where the model's are), as PNG;
+the server's processor resizes them. Its chat template writes the prompt: on the first questions its
+count of prompt tokens is held against ours, and a difference is said in the result.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from PIL import Image
+from transformers import ProcessorMixin
+
+from prism_tune.config.sections import EvaluationConfig, Template
+from prism_tune.data.conversation import render_prompt
+from prism_tune.data.images import open_image
+from prism_tune.errors import ConfigError
+from prism_tune.evaluation.counts import Counts, add_counts
+from prism_tune.evaluation.generate import Answer, Request, collate_prompts
+from prism_tune.evaluation.serving.chat_api import ChatApi
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_SECONDS = 900.0
+"""Of one answer: a long one waits for those before it."""
+
+
+class Server(ChatApi):
+    """A model behind an OpenAI-compatible address, asked greedily.
+
+    Args:
+        config: with the address, the model's name there and how many questions at a time.
+        processor: of the model that is served, as this package loads it.
+        template: what our prompt would be.
+
+    Raises:
+        ConfigError: no address or no name.
+    """
+
+    def __init__(
+        self, config: EvaluationConfig, processor: ProcessorMixin, *, template: Template
+    ) -> None:
+        for key in ("base_url", "served_model"):
+            if not getattr(config, key):
+                raise ConfigError(
+                    f"evaluation.{key}: missing; backend `openai` asks a server that runs: "
+                    "evaluation.base_url=http://127.0.0.1:8000/v1 and evaluation.served_model, "
+                    "the model's name there"
+                )
+        super().__init__(
+            config.base_url or "",
+            config.served_model or "",
+            option="evaluation.base_url",
+            timeout=_TIMEOUT_SECONDS,
+        )
+        self.processor = processor
+        self.counter = self
+        self._template: Template = template
+        self._concurrency = config.concurrency
+        self._counts: Counts = {}
+
+    def render(self, text: str, num_images: int) -> str:
+        """A question as our prompt, by which an answer is known; the server writes its own."""
+        return render_prompt(text, num_images > 0, self._template, self.processor, num_images)
+
+    def answer(
+        self, requests: Sequence[Request], *, max_new_tokens: int
+    ) -> Iterator[dict[Request, Answer]]:
+        """Yield each answer when it comes; at most `concurrency` are under way.
+
+        Raises:
+            UserError: the server refuses, or does not answer after several tries; an image cannot
+                be read. What was answered before is kept by who asks.
+        """
+        pool = ThreadPoolExecutor(self._concurrency)
+        unique = list(dict.fromkeys(requests))
+        pending = {pool.submit(self._ask, r, max_new_tokens): r for r in unique}
+        try:
+            for future in as_completed(pending):
+                request = pending.pop(future)
+                answer = future.result()
+                counts: Counts = {"images": len(request.images), "tokens": answer.num_new_tokens}
+                self._counts = add_counts(self._counts, counts)
+                yield {request: answer}
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def take(self) -> Counts:
+        """`images` and new `tokens` since the last call."""
+        taken, self._counts = self._counts, {}
+        return taken
+
+    def check(self, requests: Sequence[Request]) -> list[str]:
+        """Notes on the first questions whose prompt is another there than here, by its length."""
+        differing = []
+        for request in requests:
+            ours = int(collate_prompts(self.processor, [request])["attention_mask"].sum())
+            reply = self._complete(self._make_body(request, 1))[2]
+            theirs = (reply.get("usage") or {}).get("prompt_tokens")
+            if theirs is not None and theirs != ours:
+                differing.append(f"{theirs} for {ours}")
+        if not differing:
+            return []
+        note = (
+            f"the server's prompts are not those of template {self._template}: prompt tokens there "
+            f"and here, of the first questions: {', '.join(differing)}"
+        )
+        logger.warning("%s", note)
+        return [note]
+
+    def _ask(self, request: Request, max_new_tokens: int) -> Answer:
+        text, _, reply = self._complete(self._make_body(request, max_new_tokens))
+        num_new = (reply.get("usage") or {}).get("completion_tokens") or 0
+        return Answer(text.strip(), num_new, reply["choices"][0].get("finish_reason") != "length")
+
+    def _make_body(self, request: Request, max_new_tokens: int) -> dict[str, Any]:
+        pictures = [encode_picture(open_image(path), self.processor) for path in request.images]
+        images = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        content = [*images, {"type": "text", "text": request.question}]
+        return {
+            "model": self._model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": max_new_tokens,
+        }
+
+
+def encode_picture(image: Image.Image, processor: Any) -> str:
+    """The picture the model is shown, as a data URI; padded here where the processor would."""
+    if getattr(processor.image_processor, "do_pad", None) is True and _is_llava(processor):
+        image = pad_to_square(image, processor.image_processor.image_mean)
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """As LLaVA's `expand2square`: the image in the middle, its mean colour around it."""
+    size = max(image.size)
+    square = Image.new("RGB", (size, size), tuple(int(255 * value) for value in mean))
+    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return square
+
+
+def _is_llava(processor: Any) -> bool:
+    """`do_pad` of other families pads a batch, not a picture."""
+    return type(processor.image_processor).__name__.startswith("LlavaImageProcessor")
