@@ -71,5 +71,6 @@ def test_a_processor_that_needs_torchvision_says_so_in_a_line(tiny_llava_dir, mo
         load_processor(ModelConfig(path=str(tiny_llava_dir)))
     assert str(error.value) == (
         f"model.path: {tiny_llava_dir} has no usable processor: PixtralProcessor needs "
-        "torchvision: pip install torchvision, from where torch came; `prism-tune doctor` names the families"
+        "torchvision: pip install torchvision, from where torch came; "
+        "`prism-tune doctor` names the families"
     )
