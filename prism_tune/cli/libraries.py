@@ -123,12 +123,19 @@ def check_tokenizers() -> Check:
 
 def check_processors() -> Iterator[Check]:
     """Packages that the processors of some families need, with these families."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
     from prism_tune.models.families import FAMILIES
 
+    names = [*FAMILIES, "pixtral"]  # Pixtral's model is of the row `llava`
     needs = {
-        "torchvision": [name for name in FAMILIES if name in VIDEO_PROCESSOR_MAPPING_NAMES],
+        "torchvision": [
+            name
+            for name in names
+            if name in VIDEO_PROCESSOR_MAPPING_NAMES
+            or PROCESSOR_MAPPING_NAMES.get(name) == "PixtralProcessor"
+        ],
         "num2words": [name for name in FAMILIES if name == "smolvlm"],
     }
     remedies = {

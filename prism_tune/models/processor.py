@@ -58,7 +58,7 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
     try:
         processor = _read_processor(config)
     except (OSError, ValueError, ImportError) as error:
-        reason = explain_tokenizer(error)
+        reason = _explain(error)
         raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error
     if not isinstance(processor, ProcessorMixin):  # what is there of one, when the rest is not
         found = type(processor).__name__
@@ -79,6 +79,16 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
     if model_config is not None:
         _name_image_token(processor, image_token_id(model_config), config)
     return processor
+
+
+def _explain(error: Exception) -> str:
+    said = explain_tokenizer(error).strip()
+    if "requires the Torchvision library" not in said:
+        return said
+    return (
+        f"{said.split()[0]} needs torchvision: pip install torchvision, from where torch came; "
+        "`prism-tune doctor` names the families"
+    )
 
 
 def _read_processor(config: ModelConfig) -> Any:

@@ -200,7 +200,7 @@ def test_families_whose_processor_lacks_a_part_are_named(without):
     without("torchvision", "num2words")
     checks = by_name(libraries.check_processors())
     assert {check.state for check in checks.values()} == {"optional"}
-    for family in ("llava_onevision", "internvl", "smolvlm", "qwen2_5_vl"):
+    for family in ("llava_onevision", "internvl", "smolvlm", "qwen2_5_vl", "mistral3", "pixtral"):
         assert family in checks["torchvision"].found
     assert "idefics3" not in checks["torchvision"].found
     assert checks["num2words"].found == "not installed: no processor for smolvlm"

@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 from transformers import AutoProcessor
+from transformers.utils.import_utils import TORCHVISION_IMPORT_ERROR
 
 from prism_tune.config.depends import fields_of, name_image_library
 from prism_tune.config.sections import Config, ModelConfig
@@ -59,3 +60,17 @@ def test_a_processor_of_another_library_than_asked_is_refused(tiny_llava_dir, mo
     monkeypatch.setattr(opened.AutoProcessor, "from_pretrained", lambda *_, **__: real)
     with pytest.raises(UserError, match=r"only TheirImageProcessor, .*image_backend=torchvision"):
         load_processor(ModelConfig(path=str(tiny_llava_dir)))
+
+
+def test_a_processor_that_needs_torchvision_says_so_in_a_line(tiny_llava_dir, monkeypatch):
+    def refuse(*_, **__):
+        raise ImportError(TORCHVISION_IMPORT_ERROR.format("PixtralProcessor"))
+
+    monkeypatch.setattr(opened.AutoProcessor, "from_pretrained", refuse)
+    with pytest.raises(UserError) as error:
+        load_processor(ModelConfig(path=str(tiny_llava_dir)))
+    assert str(error.value) == (
+        f"model.path: {tiny_llava_dir} has no usable processor: PixtralProcessor needs "
+        "torchvision: pip install torchvision, from where torch came; "
+        "`prism-tune doctor` names the families"
+    )
