@@ -35,7 +35,7 @@ tests=(
   tests/models tests/data tests/selection/evidence tests/selection/test_select.py
   tests/training/test_train.py tests/training/test_presets.py tests/training/test_families.py
   tests/evaluation/test_evaluate.py tests/evaluation/test_families.py tests/test_end_to_end.py
-  tests/test_families_end_to_end.py
+  tests/families_end_to_end.py
 )
 [ $# -eq 0 ] || tests=("$@")
 OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 "$python" -m pytest -n auto --maxprocesses 4 \

@@ -1,11 +1,10 @@
-"""Every family from the pool to an export, by its own processor: where torchvision is installed.
+"""Every family from the pool to an export, by its own processor: `make test-torchvision` runs it.
 
 Records have one image, several apart, several between words, and none.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
@@ -22,14 +21,6 @@ from prism_tune.models.export import export
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.selection.select import select
 from prism_tune.training.train import train
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("torchvision") is None,
-        reason="most families' processors need torchvision",
-    ),
-]
 
 
 @pytest.fixture(scope="module")
