@@ -137,6 +137,12 @@ def _say_differences(asked: Config, made_with: Config) -> None:
         logger.warning(
             "evaluation: of the model as it was tuned; without effect here: %s", ", ".join(changed)
         )
+    backend = "model.image_backend"
+    if now[backend] != before[backend]:
+        logger.warning(
+            "evaluation: %s=%s, and the model was tuned with %s: its pixels are a little different",
+            *(backend, now[backend], before[backend]),
+        )
 
 
 def _require_training(run: RunDir) -> str:

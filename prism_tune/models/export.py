@@ -124,12 +124,14 @@ def _read_config(checkpoint: Path) -> ModelConfig:
     return ModelConfig(path=str(checkpoint))
 
 
+def _own_config(checkpoint: Path) -> ModelConfig:
+    """Of the checkpoint itself: its processor as it was saved, over the library of the run."""
+    path = {"path": str(checkpoint), "revision": None, "attn_implementation": None}
+    return _read_config(checkpoint).model_copy(update={**path, "image_aspect_ratio": "processor"})
+
+
 def _load_full(checkpoint: Path) -> tuple[PreTrainedModel, Any]:
-    config = ModelConfig(
-        path=str(checkpoint),
-        image_aspect_ratio="processor",
-        trust_remote_code=_read_config(checkpoint).trust_remote_code,
-    )
+    config = _own_config(checkpoint)
     return load_model(config, dtype=torch.float32), load_processor(config)
 
 
@@ -137,7 +139,7 @@ def _load_processor(checkpoint: Path, base: ModelConfig) -> Any:
     """The checkpoint's own processor where it has one, as ours do; else the base model's."""
     if not (checkpoint / "processor_config.json").exists():
         return load_processor(base)
-    return load_processor(ModelConfig(path=str(checkpoint), image_aspect_ratio="processor"))
+    return load_processor(_own_config(checkpoint))
 
 
 def _stored_dtype(checkpoint: Path) -> torch.dtype:
