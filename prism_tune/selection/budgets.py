@@ -18,18 +18,8 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.selection.subset import (
-    BoolArray,
-    Counting,
-    Cut,
-    FloatArray,
-    IntArray,
-    Keep,
-    Reason,
-    cut_subset,
-    find_rooms,
-    most_taken,
-)
+from prism_tune.selection.rooms import BoolArray, Counting, IntArray, find_rooms
+from prism_tune.selection.subset import Cut, FloatArray, Keep, Reason, cut_subset, most_taken
 
 TEXT_ONLY = "text_only"
 """What `source_budgets` calls the text-only records where they are a source of their own."""

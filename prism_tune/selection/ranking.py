@@ -87,12 +87,7 @@ def rank_pool(
     if context.features_UD is not None and context.row_M is not None and len(records_M) > 1:
         _require_varied(context.features_UD, np.unique(context.row_M[context.row_M >= 0]))
     scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
-    values_M = np.where(np.isfinite(scored.values_M), scored.values_M, np.nan)
-    if len(values_M) and np.isnan(values_M).all():
-        raise UserError(
-            f"{config.selection.scorer}: none of the {len(values_M)} image records has a finite "
-            "score; selection.dtype=float32 may help"
-        )
+    values_M = _mark_unfinite(scored.values_M, config.selection.scorer)
     scores_N = np.full(len(pool), np.nan)
     scores_N[records_M] = values_M
     cuts = _cut_usable(config, cut_of, scores_N[usable])
@@ -120,6 +115,17 @@ def rank_pool(
         unranked,
         {budget: _spread(usable, cut, len(pool)) for budget, cut in cuts.items()},
     )
+
+
+def _mark_unfinite(values_M: NDArray[np.float64], scorer: str) -> NDArray[np.float64]:
+    """The scores, NaN where one is not finite."""
+    finite_M = np.isfinite(values_M)
+    if len(values_M) and not finite_M.any():
+        raise UserError(
+            f"{scorer}: none of the {len(values_M)} image records has a finite score; "
+            "selection.dtype=float32 may help"
+        )
+    return np.where(finite_M, values_M, np.nan)
 
 
 def _cut_usable(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.selection.budgets import Candidates, check_budgets, cut_pool
-from prism_tune.selection.subset import Counting, find_rooms
+from prism_tune.selection.rooms import Counting, find_rooms
 
 
 def kept(result):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_tune.errors import UserError
-from prism_tune.selection.subset import cut_subset, hash_uids, num_kept
+from prism_tune.selection.rooms import num_kept
+from prism_tune.selection.subset import cut_subset, hash_uids
 
 
 def cut(scores, budget, *, keep="low", groups=None, text_only=None, uids=None):

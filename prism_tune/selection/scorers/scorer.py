@@ -20,7 +20,8 @@ from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs, pair_rows
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.options import NoOptions, read_options
-from prism_tune.selection.subset import Keep, most_taken, num_kept
+from prism_tune.selection.rooms import num_kept
+from prism_tune.selection.subset import Keep, most_taken
 from prism_tune.selection.unranked import Unranked
 
 
