@@ -8,7 +8,7 @@ from typing import Any
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.fingerprints import fingerprint_large, fingerprint_model
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
 from prism_tune.selection.options import read_options
@@ -52,6 +52,9 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
     Args:
         config: as `resolve_selection` gives it.
         pool: the records.
+
+    Raises:
+        UserError: a file of one's own is not there.
     """
     return {
         **fields_of(config, "subset"),
@@ -61,10 +64,16 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
         "model": fingerprint_model(config.model.path, config.model.revision),
         "version": _VERSION,
         **{
-            f"content of {name}": fingerprint_large(path) if path.is_file() else None
+            f"content of {name}": _fingerprint_own(name, path)
             for name, path in own_files(config).items()
         },
     }
+
+
+def _fingerprint_own(name: str, path: Path) -> str:
+    if not path.is_file():  # before anything is written
+        raise UserError(f"{name}: {path}: no such file")
+    return fingerprint_large(path)
 
 
 def own_files(config: Config) -> dict[str, Path]:

@@ -194,6 +194,17 @@ def test_a_matrix_that_does_not_fit_is_refused(workplace, nowhere, name, make, m
         workplace.select(**nowhere, selection__features_file=workplace.root / name)
 
 
+@pytest.mark.parametrize("name", ["selection.features_file", "selection.options.path"])
+def test_a_file_that_is_not_there_is_named_before_anything_is_written(workplace, nowhere, name):
+    path = workplace.root / "gone.npy"
+    own = {"selection__features_file": path}
+    if name == "selection.options.path":
+        own = {"selection__scorer": "file", "selection__options": f"{{path: {path}}}"}
+    with pytest.raises(UserError, match=f"{name}: .*gone.npy: no such file"):
+        workplace.select(**nowhere, **own)
+    assert not workplace.run_dir(**nowhere, **own).root.exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
