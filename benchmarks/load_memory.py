@@ -104,7 +104,7 @@ def main() -> None:
         torch.distributed.barrier()
     kept = anonymous_mb() - peak.before
     print(
-        f"rank {rank}: checkpoint {size:.0f} MiB in bfloat16, loaded as {options.dtype}: at most "
+        f"rank {rank}: checkpoint {size:.0f} MiB in bfloat16, loaded as {model.dtype}: at most "
         f"{peak.highest - peak.before:.0f} MiB more, {kept:.0f} MiB at the end",
         flush=True,
     )
