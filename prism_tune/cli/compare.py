@@ -34,6 +34,7 @@ def compare(
 ) -> None:
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
+    from prism_tune.config.secrets import redact_text
     from prism_tune.compare.run_grid import compare as run_compare
     from prism_tune.run.log import open_log
 
@@ -46,7 +47,7 @@ def compare(
         run,
         launcher,
         check=check_selections,
-        command=" ".join(["prism-tune compare", config, *(overrides or [])]),
+        command=redact_text(" ".join(["prism-tune compare", config, *(overrides or [])])),
         rows=rows.split(),
         only_table=only_table,
     )

@@ -28,22 +28,25 @@ NewFolder = Annotated[Path, typer.Option("--to", help="A new directory.")]
 def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     """The config, and its run folder: nothing is written there before a stage begins."""
     from prism_tune.config.load import load_config
+    from prism_tune.config.secrets import redact_text
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
 
     setup_logging()
     config = load_config(path, overrides or [])
+    sys.argv[1:] = map(redact_text, sys.argv[1:])  # wandb keeps the command line
     return config, RunDir(Path(config.output_dir) / config.name)
 
 
 def end_with_errors(call: Callable[[], object]) -> None:
     """Call it; a `UserError` becomes one message and an exit code."""
+    from prism_tune.config.secrets import redact_text
     from prism_tune.errors import ConfigError, UserError
 
     try:
         call()
     except UserError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        typer.secho(f"error: {redact_text(str(error))}", err=True, fg=typer.colors.RED)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 

@@ -18,6 +18,7 @@ import typer
 
 from prism_tune.cli.options import ConfigPath, Overrides, open_run
 from prism_tune.compare.launch import Kind, Launcher, choose_launcher
+from prism_tune.config.secrets import redact_text
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
@@ -176,7 +177,7 @@ def _row_steps(config: Config, other: str | None, arguments: tuple[str, ...]) ->
 def _do(number: int, step: Step, launcher: Launcher) -> None:
     typer.echo(f"\n=== {number}. {step.title}\n    why:  {step.why}\n    cost: {step.cost}")
     command = launcher.command(step.arguments) or ["prism-tune", *step.arguments]
-    typer.echo(f"    run:  {' '.join(command)}")
+    typer.echo(f"    run:  {redact_text(' '.join(command))}")
     begin = time.monotonic()
     code = launcher.run(step.arguments)
     if code != 0:

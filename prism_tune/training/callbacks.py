@@ -14,6 +14,7 @@ import orjson
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
+from prism_tune.config.secrets import redact
 from prism_tune.config.sections import Config
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
@@ -101,7 +102,7 @@ class DescribeRun(TrainerCallback):
 
     def __init__(self, config: Config, inputs: Mapping[str, Any]) -> None:
         self._description = {
-            "experiment": config.model_dump(mode="json"),
+            "experiment": redact(config.model_dump(mode="json")),
             "data_fingerprint": inputs["records"],
             "fingerprint": fingerprint(inputs),
         }
