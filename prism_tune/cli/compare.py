@@ -34,8 +34,8 @@ def compare(
 ) -> None:
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
-    from prism_tune.config.secrets import redact_text
     from prism_tune.compare.run_grid import compare as run_compare
+    from prism_tune.config.secrets import redact_text
     from prism_tune.run.log import open_log
 
     loaded, run = open_run(find_grid(config), overrides)

@@ -16,7 +16,7 @@ from typing import Any
 REDACTED = "<redacted>"
 
 _WORDS = r"token|secret|password|passwd|api_?key|access_?key|private_?key|credentials?|auth"
-_OF_TEXT = r"(?<!image_)(?<!video_)(?<!audio_)(?<![bepu]o[si]_)(?<!pad_)(?<!unk_)(?<!end_)(?<!next_)"
+_OF_TEXT = "".join(f"(?<!{w}_)" for w in ("image", "video", "audio", "bos", "eos", "pad", "unk"))
 """Before `token`: those that a tokenizer has are no secrets."""
 _NAME = re.compile(rf"(?:^|[_.-]){_OF_TEXT}(?:{_WORDS})$", re.IGNORECASE)
 _VARIABLE = re.compile(rf"(?:^|_)(?:{_WORDS}|key)$", re.IGNORECASE)

@@ -59,6 +59,7 @@ from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.launch import training_group
 from prism_tune.training.meter import build_meter, stage_timer
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
+from prism_tune.training.states import read_safely
 from prism_tune.training.trainer import TuningTrainer
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         open_log(run.log)
         _open_directory(directory, skipped, keep=checkpoint)
         with timer or nullcontext(), closed_tracking(trainer.args):
-            with suppress(AllStepsDone):
+            has_deepspeed = config.training.deepspeed is not None
+            with suppress(AllStepsDone), read_safely(checkpoint, deepspeed=has_deepspeed):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             _finish(trainer, config, run, inputs)
         if is_main():
