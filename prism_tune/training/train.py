@@ -19,6 +19,7 @@ from transformers.utils import logging as hf_logging
 from prism_tune.chat.templates import add_end_token, end_token
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
+from prism_tune.interrupts import postponed
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.devices import pick_device
 from prism_tune.models.load import check_model
@@ -43,6 +44,7 @@ from prism_tune.training.callbacks import (
     AllStepsDone,
     DescribeRun,
     StopAfterLastStep,
+    StopWhenAsked,
     closed_tracking,
     read_log,
 )
@@ -95,7 +97,8 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
         open_log(run.log)
         _open_directory(directory, skipped, keep=checkpoint)
-        with timer or nullcontext(), closed_tracking(trainer.args):
+        grace = postponed(config.training.grace_seconds)
+        with timer or nullcontext(), closed_tracking(trainer.args), grace:
             has_deepspeed = config.training.deepspeed is not None
             with suppress(AllStepsDone), read_safely(checkpoint, deepspeed=has_deepspeed):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -137,7 +140,7 @@ def _prepare(
             eval_dataset=examples.held_out and SourcedExamples(examples.held_out),
             data_collator=SourcedCollator(build_collator(config, processor)),
             processing_class=processor,
-            callbacks=[DescribeRun(config, inputs), StopAfterLastStep()],
+            callbacks=[DescribeRun(config, inputs), StopAfterLastStep(), StopWhenAsked()],
         )
         trainer.check_first_step()
     return trainer, examples.skipped
