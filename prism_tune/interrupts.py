@@ -87,14 +87,25 @@ def postponed(grace_seconds: float) -> Iterator[None]:
     Raises:
         Interrupted: at the end, where there was one.
     """
+    _requests.is_postponed = True
+    try:
+        with patience(grace_seconds):
+            yield
+    finally:
+        _requests.is_postponed = False
+    if _requests.signum is not None:
+        raise Interrupted(_requests.signum)
+
+
+@contextmanager
+def patience(grace_seconds: float) -> Iterator[None]:
+    """Within it this process may take so long to end: it waits for one with that grace."""
     before = _requests.grace_seconds
-    _requests.grace_seconds, _requests.is_postponed = grace_seconds, True
+    _requests.grace_seconds = grace_seconds
     try:
         yield
     finally:
-        _requests.grace_seconds, _requests.is_postponed = before, False
-    if _requests.signum is not None:
-        raise Interrupted(_requests.signum)
+        _requests.grace_seconds = before
 
 
 def follow_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> None:
@@ -116,13 +127,14 @@ def follow_launcher() -> None:
         follow_parent()
 
 
-def become_worker() -> None:
+def become_worker(parent: int | None = None) -> None:
     """In a process that works for another: of a group that is asked to end, the parent sees to it.
 
-    Forked ones call it by themselves; those that are spawned have to (`initializer=`).
+    Forked ones call it by themselves; those that are spawned have to (`initializer=`), with the
+    parent's id, as it may be gone by then.
     """
     signal.set_wakeup_fd(-1)
-    follow_parent(signal.SIGKILL)
+    follow_parent(signal.SIGKILL, parent)
     if signal.getsignal(signal.SIGINT) in (_receive, signal.default_int_handler):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if signal.getsignal(signal.SIGTERM) in (_receive, signal.SIG_DFL):

@@ -10,7 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from prism_tune.cli.options import Overrides, end_with_errors, open_run
-from prism_tune.cli.run import Launch, NumProcesses
+from prism_tune.cli.run import TO_LEAVE_SECONDS, Launch, NumProcesses
+from prism_tune.interrupts import patience
 
 GRIDS = Path("configs/experiments/tables")
 Grid = Annotated[
@@ -42,15 +43,16 @@ def compare(
     launcher = find_launcher(launch, nproc)
     if not only_table:
         open_log(run.log)
-    finished = run_compare(
-        loaded,
-        run,
-        launcher,
-        check=check_selections,
-        command=redact_text(" ".join(["prism-tune compare", config, *(overrides or [])])),
-        rows=rows.split(),
-        only_table=only_table,
-    )
+    with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
+        finished = run_compare(
+            loaded,
+            run,
+            launcher,
+            check=check_selections,
+            command=redact_text(" ".join(["prism-tune compare", config, *(overrides or [])])),
+            rows=rows.split(),
+            only_table=only_table,
+        )
     if not finished:
         raise typer.Exit(1)
 

@@ -59,7 +59,8 @@ def test_a_loop_ends_in_a_thread_as_well(monkeypatch):
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(timeout=60)
-    assert said and "did not end within 0.2 seconds" in said[0]
+    assert said
+    assert "did not end within 0.2 seconds" in said[0]
 
 
 def test_somebody_elses_alarm_is_put_back():
