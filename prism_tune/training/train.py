@@ -31,6 +31,7 @@ from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.log import open_log
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.writer import one_writer
 from prism_tune.training.arguments import (
     check_options,
     compute_dtype,
@@ -67,6 +68,7 @@ from prism_tune.training.trainer import TuningTrainer
 logger = logging.getLogger(__name__)
 
 
+@one_writer
 def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     """Tune the model; a finished stage is skipped, a killed one goes on from its last checkpoint.
 
