@@ -254,6 +254,7 @@ SECOND: dict[str, Any] = {
     "training.batching": "random",
     "training.tokens_per_batch": 77,
     "training.validation": 0.5,
+    "training.grace_seconds": 60,
     "training.hf": {"max_steps": 3},
     "evaluation.benchmarks": ["pope", "quickstart"],
     "evaluation.data": lambda place: {
