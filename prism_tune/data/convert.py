@@ -31,6 +31,7 @@ from prism_tune.data.adapt import (
     guess_source,
     name_source,
     read_id,
+    read_label,
 )
 from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
 from prism_tune.data.embedded_images import EmbeddedImages
@@ -62,7 +63,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 5
+_VERSION = 6
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -181,6 +182,7 @@ class _Builder:
         self._duplicates: list[int] = []
         self._unmarked: list[int] = []
         self._num_moved = 0
+        self._unread: Counter[str] = Counter()
         self._content = hashlib.blake2b(digest_size=16)
 
     @property
@@ -201,6 +203,7 @@ class _Builder:
         source = name_source(adapted, self._config, self._reading)
         if adapted.num_placed:
             self._unmarked.append(self._num_rows)
+        self._unread.update(adapted.unread)
         uid, name = self._name_uid(adapted), adapted.id or str(position)
         # As it stands in the file, for that is what a subset holds, and as it is read.
         self._note_content(raw, uid, name, source)
@@ -224,6 +227,7 @@ class _Builder:
             "duplicates": self._duplicates,
             "unmarked": self._unmarked,
             "num_moved": self._num_moved,
+            "unread": {read_label(key): num for key, num in self._unread.most_common()},
         }
 
     def _note_content(self, raw: bytes, *read: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ from prism_tune.schema import Record, Skipped
 logger = logging.getLogger(__name__)
 
 
+_said: set[str] = set()
+
+
 def open_pool(config: DataConfig) -> Pool:
     """Open the configured pool; the first time its file is converted into the cache.
 
@@ -44,22 +47,33 @@ def open_pool(config: DataConfig) -> Pool:
     """
     check_policy(config.policy)
     pool = Pool(convert_pool(config), config)
+    for level, line in _describe(pool):
+        if line not in _said:  # a pool is opened several times in a stage
+            _said.add(line)
+            logger.log(level, line)
+    return pool
+
+
+def _describe(pool: Pool) -> Iterator[tuple[int, str]]:
+    """What is to be known of how its records were read, with the levels of the log."""
     if pool.num_moved:
-        logger.info(
-            "%s: <image> goes to the front of its question in %d of %d records, as in LLaVA "
-            "(data.image_place=keep leaves it)",
-            pool.path,
-            pool.num_moved,
-            len(pool),
+        yield (
+            logging.INFO,
+            f"{pool.path}: <image> goes to the front of its question in {pool.num_moved} of "
+            f"{len(pool)} records, as in LLaVA (data.image_place=keep leaves it)",
         )
     if pool.unmarked:
-        logger.info(
-            "%s: %d of %d records have images and no <image>; it is put before the first question",
-            pool.path,
-            len(pool.unmarked),
-            len(pool),
+        yield (
+            logging.INFO,
+            f"{pool.path}: {len(pool.unmarked)} of {len(pool)} records have images and no "
+            "<image>; it is put before the first question",
         )
-    return pool
+    if pool.unread:
+        keys = ", ".join(f"`{key}` ({num:,})" for key, num in pool.unread.items())
+        yield (
+            logging.WARNING,
+            f"{pool.path}: keys of turns that nothing reads, with the number of records: {keys}",
+        )
 
 
 class Pool:
@@ -76,6 +90,7 @@ class Pool:
             turns and sources); not of the images, see `image_index`.
         unmarked: indices of records whose images had no `<image>`.
         num_moved: records whose `<image>` was moved to the front of its turn.
+        unread: keys of turns that say something that is not read, and in how many records.
         duplicates: indices of records that repeat the images and turns of an earlier one.
     """
 
@@ -93,6 +108,7 @@ class Pool:
         self.duplicates: list[int] = described["duplicates"]
         self.unmarked: list[int] = described["unmarked"]
         self.num_moved: int = described["num_moved"]
+        self.unread: dict[str, int] = described["unread"]
         self.format: Format = described["format"]
         self._reading = build_reading(config)
         self._map = pa.memory_map(str(folder / "records.arrow"))

@@ -208,11 +208,11 @@ def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
     ("record", "reason", "part"),
     [
         ([1], "not_an_object", "expected a JSON object, got list"),
-        ({"id": "1"}, "no_conversations", "expected a non-empty list of turns, got None"),
+        ({"id": "1"}, "no_conversations", "found 'id'; data.columns names other keys"),
         (make() | {"conversations": []}, "no_conversations", "got []"),
         (make() | {"conversations": ["x"]}, "bad_field", "turn 0: expected an object"),
         (make() | {"conversations": [{"from": "me", "value": "x"}]}, "unknown_role", "got 'me'"),
-        (make(question=3), "bad_field", "turn 0: `value` or `content`: expected text, got 3"),
+        (make(question=True), "bad_field", "turn 0: `value` or `content`: expected text, got True"),
         (make(question="\ud83d <image>"), "bad_field", "expected text"),
         (make(image={"file": "x"}), "bad_field", "`image` or `images`: expected a path"),
         (
