@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ from prism_tune.data.adapt import (
 )
 from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
 from prism_tune.data.embedded_images import EmbeddedImages
+from prism_tune.data.folders import is_saved, list_pool, part_split
 from prism_tune.data.formats import (
     Format,
     ReadRecord,
     detect_format,
+    read_json_file,
     read_parquet,
-    read_records,
 )
 from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
@@ -113,6 +115,12 @@ def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _S
             detached = embedded.detach(join_sample(row), reading.read_keys)
             yield json.dumps(detached, default=str).encode(), detached
 
+    folder, split = part_split(records)
+    if folder.is_dir() and not is_saved(folder):
+        kind, files = list_pool(folder, split)
+        if kind in ("json", "jsonl"):
+            state = [_read_state(path) for path in files]
+            return _Source(records, "jsonl", state, lambda: chain(*map(read_json_file, files)))
     if is_dataset(records):
         dataset = open_dataset(records)
         read = lambda: name_images(read_rows(dataset, records))  # noqa: E731
@@ -123,7 +131,7 @@ def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _S
         return _Source(
             records, "parquet", _read_state(path), lambda: name_images(read_parquet(path))
         )
-    return _Source(records, file_format, _read_state(path), lambda: read_records(path, file_format))
+    return _Source(records, file_format, _read_state(path), lambda: read_json_file(path))
 
 
 def cache_root() -> Path:
