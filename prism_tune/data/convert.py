@@ -34,10 +34,10 @@ from prism_tune.data.adapt import (
     read_id,
     read_label,
 )
-from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
 from prism_tune.data.embedded_images import EmbeddedImages
-from prism_tune.data.folders import is_saved, list_pool, part_split
-from prism_tune.data.formats import (
+from prism_tune.data.files.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
+from prism_tune.data.files.folders import is_saved, list_pool, part_split
+from prism_tune.data.files.formats import (
     Format,
     ReadRecord,
     detect_format,

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import adapt_record, build_reading, find_extras
-from prism_tune.data.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.convert import convert_pool, embedded_folder
-from prism_tune.data.formats import Format, format_records, take_parquet
+from prism_tune.data.files.arrow_datasets import open_dataset, take_rows
+from prism_tune.data.files.formats import Format, format_records, take_parquet
 from prism_tune.data.image_index import ImageIndex, index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders, find_image_dir
 from prism_tune.data.policy import apply_policy, check_policy

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune.config.sections import DataConfig, ExportLayout
-from prism_tune.data.formats import format_records
+from prism_tune.data.files.formats import format_records
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.arrow_datasets import is_dataset
+from prism_tune.data.files.arrow_datasets import is_dataset
 from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import UserError
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prism_tune.data.folders import is_saved, list_pool, part_split
-from prism_tune.data.formats import holds_bytes
+from prism_tune.data.files.folders import is_saved, list_pool, part_split
+from prism_tune.data.files.formats import holds_bytes
 from prism_tune.errors import UserError, first_line
 
 if TYPE_CHECKING:
