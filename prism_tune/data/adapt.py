@@ -34,6 +34,8 @@ from prism_tune.data.layouts.turns import check_filled, read_conversation
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import Turn
 
+OF_TURNS = "turns."
+"""Begins the names of keys that turns have."""
 UNREADABLE = "(unreadable)"
 """In place of a source."""
 
@@ -149,7 +151,8 @@ def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     for item in items if isinstance(items, list) and not is_flat else []:
         if isinstance(item, dict) and (role := columns.key("role", item)) is not None:
             read = {role, columns.key("text", item), *LOSS_KEYS, *IMAGE_KEYS}
-            extras |= {f"turns.{key}": item[key] for key in item if key not in read}
+            further = {key: item[key] for key in item if key not in read and not is_null(item[key])}
+            extras |= {f"{OF_TURNS}{key}": value for key, value in further.items()}
     return extras
 
 
