@@ -79,6 +79,19 @@ def process_group() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
+@contextmanager
+def outside_group() -> Iterator[None]:
+    """Leave the processes' group for what opens one of its own, and join them again behind it."""
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        yield
+        return
+    torch.distributed.destroy_process_group()
+    yield
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+
+
 def main_first(compute: Callable[[], Value]) -> Value:
     """Call `compute` on the main process, then on the others, which find what it cached."""
     if is_main():

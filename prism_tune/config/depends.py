@@ -79,6 +79,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "selection.keep": _SUBSET,
     "selection.features": (*_SUBSET, "features"),
     "selection.features_file": _SUBSET,
+    "selection.reference": (*_SUBSET, *_ROWS),
     "selection.layer": (*_SUBSET, "features"),
     "selection.pooling": (*_SUBSET, "features"),
     "selection.tokens_per_batch": _NONE,
@@ -125,6 +126,7 @@ BY_CONTENT = frozenset(
         "selection.must_keep",
         "selection.must_drop",
         "selection.features_file",
+        "selection.reference",
         "training.deepspeed",
         "evaluation.data",
     }

@@ -46,10 +46,18 @@ class SelectionMeter:
         if self._timer is not None:
             self._timer.leave_out(device_seconds)
 
-    def charge(self, read: Mapping[str, Sequence[tuple[Shard, float]]]) -> None:
-        """Charge for evidence, by kind: the shards that were read, and the share of each."""
+    def charge(
+        self,
+        read: Mapping[str, Sequence[tuple[Shard, float]]],
+        beside: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Charge for evidence, by kind: the shards that were read, and the share of each.
+
+        `beside` are entries of timings.json for what had to be there before (a warm-up).
+        """
         if self._timer is not None:
-            self._timer.charge([entry for kind in read for entry in _sum_up(kind, read[kind])])
+            shards = [entry for kind in read for entry in _sum_up(kind, read[kind])]
+            self._timer.charge([*beside, *shards])
 
 
 @contextmanager

@@ -24,9 +24,9 @@ from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import final_norm, parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
 from prism_tune.models.guards import check_use
-from prism_tune.models.load import load_shallow
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows, place_batch
+from prism_tune.selection.reference.read import load_shallow
 
 Pooling = Literal["mean", "last", "attention"]
 
@@ -162,12 +162,13 @@ def load_extractor(
         if 0 in layers:
             raise ConfigError("selection.pooling: attention needs layers from 1; layer 0 pays none")
         source = source.model_copy(update={"attn_implementation": "eager"})
+    read = config.model_copy(update={"model": source})
 
     @cache
     def load() -> Extractor:
         device = pick_device()
         dtype = resolve_dtype(selection.dtype, device)
-        model = load_shallow(source, max(layers), dtype=dtype, device=device)
+        model = load_shallow(read, max(layers), dtype=dtype, device=device)
         apart = selection.features == "pair"
         return Extractor(model, processor, layers, selection.pooling, apart=apart)
 

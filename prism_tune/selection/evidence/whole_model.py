@@ -30,7 +30,6 @@ from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
 from prism_tune.models.guards import check_use
-from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import Encoded, RecordDataset, first_usable
@@ -39,6 +38,7 @@ from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import find_units, locate_rows
+from prism_tune.selection.reference.read import load_model
 
 _VERSION = 1
 _LOGITS_BYTES = 256 << 20  # of one block in float32: 1,700 tokens of a vocabulary of 32,000
@@ -202,7 +202,7 @@ def _load_later(
     def load_runner() -> Runner:
         device = pick_device()
         dtype = resolve_dtype(config.selection.dtype, device)
-        model = load_model(config.model, dtype=dtype, device=device)
+        model = load_model(config, dtype=dtype, device=device)
         unit = first_usable(records)
         if unit is not None:
             WholeModel(model, processor).check(unit)
