@@ -23,7 +23,11 @@ from prism_tune.run.timings import StageTimer, latest_attempts
 
 STAGE = "selection"
 
-_COUNTED = ("images", "tokens", "flops")
+COUNTED = ("images", "tokens", "flops")
+"""What evidence, and a warm-up, count of their work."""
+
+WARMUP = "warmup"
+"""What timings.json calls a warm-up among the evidence."""
 
 
 class SelectionMeter:
@@ -88,11 +92,14 @@ def read_cost(run: RunDir) -> dict[str, Any]:
     """What the selection of a run has cost so far, for its manifest."""
     entries = latest_attempts(run, STAGE)
     wall_seconds = sum(entry["wall_seconds"] for entry in entries)
-    totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in _COUNTED}
+    totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in COUNTED}
     return {
         "wall_seconds": round(wall_seconds, 3),
         "device_seconds": round(sum(entry["device_seconds"] for entry in entries), 3),
         "evidence_seconds": round(sum(e["device_seconds"] for e in entries if e["evidence"]), 3),
+        "warmup_seconds": round(
+            sum(e["device_seconds"] for e in entries if e["evidence"] == WARMUP), 3
+        ),
         "num_attempts": sum(not entry["evidence"] for entry in entries),
         "num_images": totals["images"],
         "num_tokens": totals["tokens"],
@@ -116,6 +123,6 @@ def _sum_up(kind: str, shards: Sequence[tuple[Shard, float]]) -> Iterator[dict[s
             "device_seconds": round(seconds, 3),
             "counts": {
                 name: round(sum(shard.counts[name] * share for shard, share in members))
-                for name in _COUNTED
+                for name in COUNTED
             },
         }

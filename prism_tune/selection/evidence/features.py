@@ -140,6 +140,6 @@ def _decide_prompt(
     return from_main(decide)
 
 
-FEATURES = EvidenceSource(
+FEATURES: EvidenceSource = EvidenceSource(
     _NAME, _depends, compute_features, lambda config: config.selection.features_file is None
 )

@@ -211,7 +211,7 @@ def _load_later(
     return load_runner
 
 
-ANSWER_LOSSES = whole_model_source(
+ANSWER_LOSSES: EvidenceSource = whole_model_source(
     "answer_losses",
     ("nll", "el2n", "num_answer_tokens"),
     lambda config, model, processor: AnswerLosses(model, processor),

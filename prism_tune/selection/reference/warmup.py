@@ -32,12 +32,13 @@ from prism_tune.config.sections import (
 )
 from prism_tune.data.records import Pool, write_subset
 from prism_tune.errors import UserError
-from prism_tune.processes import from_main, is_main, outside_group, world_size
+from prism_tune.processes import from_main, is_main, main_first, outside_group, world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, locked
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import latest_attempts, sum_attempts
 from prism_tune.selection.marks import Marks
+from prism_tune.selection.meter import COUNTED, WARMUP
 from prism_tune.selection.reference.read import adapter_of, read_config
 from prism_tune.selection.subset import hash_uids
 
@@ -49,7 +50,6 @@ Tune = Callable[[Config, RunDir], None]
 _VERSION = 1
 _PER_DEVICE = 16
 _PROJECTOR_RATE = 2e-5  # LLaVA-1.5's, beside LoRA
-_COUNTED = ("images", "tokens", "flops")
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class Warmup:
                     "selection.reference.warmup: has to be trained first; `prism-tune select` "
                     "does that, and so does prism_tune.select"
                 )
-            if is_main():
-                self._write_records(pool)
+            main_first(lambda: self._write_records(pool))
             logger.info("warm-up: %d records, in %s", len(self.records), self.run.root)
             with outside_group():
                 tune(self.config, self.run)
@@ -99,10 +98,10 @@ class Warmup:
         """Entries of a selection's timings.json: one for each attempt at training it."""
         return [
             {
-                "evidence": "warmup",
+                "evidence": WARMUP,
                 **{name: entry[name] for name in ("device", "num_devices")},
                 **{name: entry[name] for name in ("wall_seconds", "device_seconds")},
-                "counts": {name: entry["counts"].get(name, 0) for name in _COUNTED},
+                "counts": {name: entry["counts"].get(name, 0) for name in COUNTED},
             }
             for entry in latest_attempts(self.run, "training")
         ]
