@@ -10,20 +10,18 @@ from prism_tune.selection.scorers import (
     alignment,
     clip_score,
     d2,
-    el2n,
     file,
-    grand,
     kcenter,
     kernel_prism,
     kernel_repulsion,
     kmeanspp,
     length,
     leverage,
-    perplexity,
     prism,
     random,
-    semdedup,
 )
+from prism_tune.selection.scorers.clusters import semdedup
+from prism_tune.selection.scorers.losses import el2n, grand, perplexity
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
 

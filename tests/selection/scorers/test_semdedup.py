@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prism_tune.errors import ConfigError
-from prism_tune.selection.scorers.semdedup import cluster, find_duplicates
+from prism_tune.selection.scorers.clusters.semdedup import cluster, find_duplicates
 
 
 def unit_rows(num_rows, width, seed=0):
