@@ -18,6 +18,8 @@ Artifact = Literal[
     "audit",
     "features",
     "answer_losses",
+    "blind_losses",
+    "unasked_losses",
     "gradient_norms",
     "embeddings",
     "subset",
@@ -30,8 +32,13 @@ Artifact = Literal[
 _NONE: tuple[Artifact, ...] = ()
 _ALL: tuple[Artifact, ...] = ("audit", "subset", "model", "answers")
 _RECORDS: tuple[Artifact, ...] = ("audit", "subset", "model")
-_ROWS: tuple[Artifact, ...] = ("features", "answer_losses", "gradient_norms")
-_ANSWER_ROWS: tuple[Artifact, ...] = ("answer_losses", "gradient_norms")
+_ANSWER_ROWS: tuple[Artifact, ...] = (
+    "answer_losses",
+    "blind_losses",
+    "unasked_losses",
+    "gradient_norms",
+)
+_ROWS: tuple[Artifact, ...] = ("features", *_ANSWER_ROWS)
 _EVIDENCE: tuple[Artifact, ...] = (*_ROWS, "embeddings")
 _STATES: tuple[Artifact, ...] = ("subset", "model", "answers")
 _SUBSET: tuple[Artifact, ...] = ("subset",)

@@ -35,6 +35,7 @@ from prism_tune.selection.evidence.image_text import COSINES, record_text
 from prism_tune.selection.evidence.source import Gathering
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
+from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
 from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.meter import SelectionMeter
 from prism_tune.selection.select import select
@@ -50,6 +51,8 @@ STAGES = {"audit": audit, "subset": select, "model": train, "answers": evaluate_
 SOURCES = {
     "features": (FEATURES, "prefix"),
     "answer_losses": (ANSWER_LOSSES, "answers"),
+    "blind_losses": (BLIND_LOSSES, "answers"),
+    "unasked_losses": (UNASKED_LOSSES, "answers"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
 }
 

@@ -107,9 +107,9 @@ class RecordDataset(Dataset[Encoded]):
 
 
 def first_usable(units: UnitDataset | RecordDataset) -> Encoded | None:
-    """The first whose images can be read."""
+    """The first with images, all of which can be read."""
     encoded = (units[number] for number in range(len(units)))
-    return next((unit for unit in encoded if unit.fault is None), None)
+    return next((unit for unit in encoded if unit.fault is None and unit.num_images), None)
 
 
 def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:

@@ -5,6 +5,7 @@ from prism_tune.selection.evidence.gradients import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.image_text import COSINES, EncoderOptions
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
+from prism_tune.selection.evidence.without import BLIND_LOSSES
 from prism_tune.selection.options import ScorerOptions
 from prism_tune.selection.scorers import (
     alignment,
@@ -21,7 +22,7 @@ from prism_tune.selection.scorers import (
     random,
 )
 from prism_tune.selection.scorers.clusters import semdedup
-from prism_tune.selection.scorers.losses import el2n, grand, perplexity
+from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
 
@@ -32,6 +33,9 @@ SCORERS: dict[str, Scorer] = {
     "length": Scorer(length.score, always(), length.LengthOptions, keep="high"),
     "perplexity": Scorer(perplexity.score, always(ANSWER_LOSSES), keep="middle"),
     "el2n": Scorer(el2n.score, always(ANSWER_LOSSES), keep="high"),
+    "visual_gain": Scorer(
+        visual_gain.score, always(ANSWER_LOSSES, BLIND_LOSSES), keep="high"
+    ),
     "grand": Scorer(grand.score, always(GRADIENT_NORMS), GrandOptions, keep="high"),
     "clip_score": Scorer(clip_score.score, always(COSINES), EncoderOptions, keep="high"),
     "file": Scorer(file.score, always(OWN_SCORES), FileOptions, keep="high"),
