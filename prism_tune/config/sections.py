@@ -102,7 +102,7 @@ class SelectionConfig(Section):
         default=(), description="a list of fractions in (0, 1] or counts"
     )
     budget_of: Literal["images", "rows", "tokens"] = "images"
-    text_only: Literal["keep", "own_source", "drop"] = "keep"
+    text_only: Literal["keep", "own_source", "drop", "rank"] = "keep"
     source_budgets: dict[str, Fraction | Index] = Field(
         default={}, description="a fraction in (0, 1] or a count from 0 of each source"
     )

@@ -473,6 +473,7 @@ def test_what_evidence_reads_is_declared(name, place, base, fields_read, tmp_pat
     declared = {field for field, artifacts in DEPENDS.items() if name in artifacts}
     # Who is left out is the pool's affair, further layers lie in stores of their own, and a matrix
     # of one's own in none.
-    declared |= {"data.policy", "selection.options", "selection.features_file"}
+    declared |= {"data.policy", "selection.text_only"}
+    declared |= {"selection.options", "selection.features_file"}
     assert "model.path" in fields_read
     assert fields_read - declared - harmless == set()

@@ -47,7 +47,7 @@ def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> E
     began = time.perf_counter()
     config, pool = gathering.config, gathering.pool
     if config.selection.features_file is not None:
-        return own_features(config.selection.features_file, pool, left_out)
+        return own_features(config.selection.features_file, gathering, left_out)
     processor = load_processor(config.model)
     layers = feature_layers(config)
     stores = [_open_store(config, layer) for layer in layers]

@@ -81,9 +81,7 @@ class PartDataset(Dataset[Encoded]):
         return Encoded(inputs, inputs["labels"] != IGNORED_LABEL, len(images))
 
 
-def keep_labels(
-    inputs: dict[str, torch.Tensor], labels_L: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def keep_labels(inputs: dict[str, torch.Tensor], labels_L: torch.Tensor) -> dict[str, torch.Tensor]:
     """A record's inputs up to the last label that the whole record has after its cut."""
     num_labels = int((labels_L != IGNORED_LABEL).sum())
     places = (inputs["labels"] != IGNORED_LABEL).nonzero()[:, 0]

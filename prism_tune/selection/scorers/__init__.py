@@ -29,16 +29,18 @@ from prism_tune.selection.scorers.scorer import Scorer, always
 SCORERS: dict[str, Scorer] = {
     "prism": Scorer(prism.score, always(FEATURES), ScorerOptions),
     "alignment": Scorer(alignment.score, always(FEATURES), ScorerOptions, adapt=alignment.adapt),
-    "random": Scorer(random.score, always(), draws=True),
-    "length": Scorer(length.score, always(), length.LengthOptions, keep="high"),
-    "perplexity": Scorer(perplexity.score, always(ANSWER_LOSSES), keep="middle"),
-    "el2n": Scorer(el2n.score, always(ANSWER_LOSSES), keep="high"),
+    "random": Scorer(random.score, always(), draws=True, ranks_text=True),
+    "length": Scorer(length.score, always(), length.LengthOptions, keep="high", ranks_text=True),
+    "perplexity": Scorer(perplexity.score, always(ANSWER_LOSSES), keep="middle", ranks_text=True),
+    "el2n": Scorer(el2n.score, always(ANSWER_LOSSES), keep="high", ranks_text=True),
     "visual_gain": Scorer(
-        visual_gain.score, always(ANSWER_LOSSES, BLIND_LOSSES), keep="high"
+        visual_gain.score, always(ANSWER_LOSSES, BLIND_LOSSES), keep="high", ranks_text=True
     ),
-    "grand": Scorer(grand.score, always(GRADIENT_NORMS), GrandOptions, keep="high"),
+    "grand": Scorer(
+        grand.score, always(GRADIENT_NORMS), GrandOptions, keep="high", ranks_text=True
+    ),
     "clip_score": Scorer(clip_score.score, always(COSINES), EncoderOptions, keep="high"),
-    "file": Scorer(file.score, always(OWN_SCORES), FileOptions, keep="high"),
+    "file": Scorer(file.score, always(OWN_SCORES), FileOptions, keep="high", ranks_text=True),
     "d2": Scorer(d2.score, d2.reads, d2.D2Options, keeps_one_end=True),
     "kernel_prism": Scorer(
         kernel_prism.score,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config.sections import Config, Section
+from prism_tune.config.sections import Config, Section, SelectionConfig
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
 from prism_tune.features.reduction import ReducedFeatures
@@ -100,6 +100,8 @@ class Scorer:
         keeps_one_end: it picks records one by one, so that no other end has a meaning.
         adapt: the config with what the method needs of it.
         draws: its scores are chance alone, so that there is nothing to be ranked.
+        ranks_text: it has a score for records without image (`selection.text_only: rank`); methods
+            on features have one where these are features of one's own or of conversations.
     """
 
     score: Callable[[ScoringContext], ScoredRecords]
@@ -109,6 +111,7 @@ class Scorer:
     keeps_one_end: bool = False
     adapt: Callable[[Config], Config] = lambda config: config
     draws: bool = False
+    ranks_text: bool = False
 
     def complete(self, config: Config) -> Config:
         """The config with what it leaves to the method.
@@ -123,7 +126,23 @@ class Scorer:
                 f"selection.keep: {asked!r} has no meaning for {config.selection.scorer}, which "
                 "picks records one by one; leave it out"
             )
-        return self.adapt(change_selection(config, keep=asked or self.keep))
+        adapted = self.adapt(change_selection(config, keep=asked or self.keep))
+        self._check_text(adapted.selection)
+        return adapted
+
+    def _check_text(self, selection: SelectionConfig) -> None:
+        if selection.text_only != "rank":
+            return
+        if selection.budget_of == "images":
+            raise ConfigError(
+                "selection.text_only=rank: text-only records are cut with all others: the budget "
+                "has to count rows or tokens (selection.budget_of)"
+            )
+        if not self.ranks_text and selection.features_file is None:
+            raise ConfigError(
+                f"selection.text_only=rank: {selection.scorer} has no score for records without "
+                "image; choose keep, own_source or drop"
+            )
 
 
 def always(*sources: EvidenceSource) -> Callable[[Config], tuple[EvidenceSource, ...]]:

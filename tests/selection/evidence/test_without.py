@@ -78,12 +78,10 @@ def test_an_answer_that_is_cut_is_cut_blind_too(workplace):
     limit = {"data__max_length": 200}
     seen = turn_losses(workplace, records, **limit)
     processor = load_processor(workplace.config().model)
-    num_image_tokens = len(
-        processor.tokenizer("<image>\n", add_special_tokens=False)["input_ids"]
-    ) + 3  # one image is four tokens
-    blind = turn_losses(
-        workplace, without_images(records), data__max_length=200 - num_image_tokens
-    )
+    num_image_tokens = (
+        len(processor.tokenizer("<image>\n", add_special_tokens=False)["input_ids"]) + 3
+    )  # one image is four tokens
+    blind = turn_losses(workplace, without_images(records), data__max_length=200 - num_image_tokens)
     workplace.write_records(records)
     asked = {"selection__scorer": "visual_gain", "selection__budget": 1, **limit}
     scores = {row["id"]: row["score"] for row in workplace.select(**asked).scores}
@@ -121,7 +119,9 @@ def test_the_margin_is_that_of_the_likeliest_other_token(workplace):
         if label != -100
     ]
     result = workplace.select(selection__scorer="el2n")
-    rows = StoredRows([read_shard(path) for path in workplace.shards("answer_losses")])[slice(0, 24)]
+    rows = StoredRows([read_shard(path) for path in workplace.shards("answer_losses")])[
+        slice(0, 24)
+    ]
     el2n = next(row["score"] for row in result.scores if row["id"] == pool.ids[0])
     row = rows[np.abs(rows[:, 1] - el2n).argmin()]
     assert row[2] == pytest.approx(np.mean(margins), rel=1e-4)
