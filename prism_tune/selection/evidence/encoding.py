@@ -6,7 +6,7 @@ Shape legend: L tokens of one unit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -104,6 +104,16 @@ class RecordDataset(Dataset[Encoded]):
         except (BadRecordError, ImageError) as error:
             return unusable(error)
         return Encoded(inputs, inputs["labels"] != IGNORED_LABEL, len(self._pool.images(index)))
+
+
+class ConversationDataset(RecordDataset):
+    """Encodes whole records, all of whose tokens are pooled."""
+
+    def __getitem__(self, number: int) -> Encoded:
+        """The record's inputs."""
+        unit = super().__getitem__(number)
+        unit.inputs.pop("labels", None)
+        return replace(unit, pooled_L=torch.ones_like(unit.pooled_L))
 
 
 def first_usable(units: UnitDataset | RecordDataset) -> Encoded | None:

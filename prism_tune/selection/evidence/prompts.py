@@ -7,6 +7,7 @@ A record goes in; its prompt (and which characters are instruction) comes out.
 - "whole": the conversation, for models where that does not hold.
 - "joint": up to the end of the last question; the questions' tokens are pooled too.
 - "pair": the same prompt; the questions' tokens are pooled apart from the image tokens.
+- "conversation": all of it, as training sees it; every token is pooled.
 - "answers": the conversation, with the answers' places (see `encoding.RecordDataset`).
 """
 
@@ -30,7 +31,7 @@ from prism_tune.run.folder import cached_array
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Turn
 from prism_tune.selection.evidence.source import find_measured
 
-PromptKind = Literal["prefix", "whole", "joint", "pair", "answers"]
+PromptKind = Literal["prefix", "whole", "joint", "pair", "conversation", "answers"]
 Span = tuple[int, int]
 
 
@@ -57,7 +58,7 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
     """
     rendered = render(record.turns, template, processor, system=record.system)
     text, token = rendered.text, image_token(processor)
-    if kind == "whole":
+    if kind in ("whole", "conversation"):
         return Prompt(text)
     if kind == "answers":
         return Prompt(text, rendered.loss_spans)

@@ -22,11 +22,11 @@ from prism_tune.data.collator import Collator
 from prism_tune.errors import ConfigError
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import final_norm, parts
-from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.guards import check_use
 from prism_tune.models.load import load_shallow
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import Rows, place_batch
+from prism_tune.selection.evidence.runner import Rows, count_seen, place_batch
 
 Pooling = Literal["mean", "last", "attention"]
 
@@ -60,7 +60,7 @@ class Extractor:
         self._layers = tuple(layers)
         self._pooling = pooling
         self._apart = apart
-        self._collate = Collator(processor, model.dtype)
+        self._collate = Collator(processor, model.dtype, with_dummy=False)
         self._parts = parts(model)
         decoder: Any = self._parts.language_model
         self._decoder_size = count_parameters(decoder.layers, active=self._parts.active_share)
@@ -81,10 +81,9 @@ class Extractor:
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """A forward pass through the decoder layers and the vision side."""
-        config = self._model.config
-        patches = sum(count_patches(unit.inputs["pixel_values"], config) for unit in batch)
         num_tokens = sum(len(unit.pooled_L) for unit in batch)
-        return estimate_flops((self._decoder_size, num_tokens), (self._vision_size, patches))
+        seen = count_seen(batch, self._model)
+        return estimate_flops((self._decoder_size, num_tokens), (self._vision_size, seen))
 
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:

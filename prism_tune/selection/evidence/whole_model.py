@@ -31,14 +31,14 @@ from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.records import Pool
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
-from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.guards import check_use
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import Encoded, RecordDataset, first_usable
 from prism_tune.selection.evidence.filling import Computation, fill
-from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
+from prism_tune.selection.evidence.runner import Rows, Runner, count_seen, place_batch
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import find_units, locate_rows
@@ -110,17 +110,9 @@ class WholeModel:
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """A forward pass through the decoder, the vision side and, for answers, the head."""
-        config = self._model.config
         return estimate_flops(
             (self._decoder_size, sum(len(unit.pooled_L) for unit in batch)),
-            (
-                self._vision_size,
-                sum(
-                    count_patches(unit.inputs["pixel_values"], config)
-                    for unit in batch
-                    if "pixel_values" in unit.inputs
-                ),
-            ),
+            (self._vision_size, count_seen(batch, self._model)),
             (count_parameters(self.head), sum(int(unit.pooled_L.sum()) for unit in batch)),
         )
 

@@ -19,7 +19,7 @@ from prism_tune.features.reduction import ReducedFeatures
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs, pair_rows
 from prism_tune.selection.evidence.source import EvidenceSource
-from prism_tune.selection.options import NoOptions, read_options
+from prism_tune.selection.options import NoOptions, ScorerOptions, read_options
 from prism_tune.selection.rooms import num_kept
 from prism_tune.selection.subset import Keep, most_taken
 from prism_tune.selection.unranked import Unranked
@@ -138,7 +138,8 @@ class Scorer:
                 "selection.text_only=rank: text-only records are cut with all others: the budget "
                 "has to count rows or tokens (selection.budget_of)"
             )
-        if not self.ranks_text and selection.features_file is None:
+        is_of_text = selection.features == "conversation" or selection.features_file is not None
+        if not (self.ranks_text or (is_of_text and issubclass(self.options, ScorerOptions))):
             raise ConfigError(
                 f"selection.text_only=rank: {selection.scorer} has no score for records without "
                 "image; choose keep, own_source or drop"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.records import open_pool
+from prism_tune.features.shards import StoredRows, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence.without import strip_images, strip_words
+from prism_tune.selection.scorers.losses.visual_gain import score
 
 
 def turn_losses(workplace, records, **overrides):
@@ -93,8 +97,6 @@ def test_a_blind_pass_is_as_short_as_its_text(workplace):
     assert (timings["answer_losses"]["num_units"], timings["blind_losses"]["num_units"]) == (24, 24)
     costs = {}
     for kind in ("answer_losses", "blind_losses"):
-        from prism_tune.features.shards import read_shard
-
         costs[kind] = [read_shard(path).counts for path in workplace.shards(kind)]
     (seeing,), (blind,) = costs["answer_losses"], costs["blind_losses"]
     assert (seeing["images"], blind["images"]) == (24, 0)
@@ -103,8 +105,6 @@ def test_a_blind_pass_is_as_short_as_its_text(workplace):
 
 
 def test_the_margin_is_that_of_the_likeliest_other_token(workplace):
-    from prism_tune.features.shards import StoredRows, read_shard
-
     config = workplace.config()
     model = load_model(config.model, dtype=torch.float32)
     pool, processor = open_pool(config.data), load_processor(config.model)
@@ -145,10 +145,6 @@ def test_what_is_left_of_a_question(question, blind, unasked):
 
 def test_gain_by_hand():
     """2.0 nats blind and 0.5 seeing: 1.5, DICS's VIC 4.48; without images 0."""
-    from types import SimpleNamespace
-
-    from prism_tune.selection.scorers.losses.visual_gain import score
-
     context = SimpleNamespace(
         measured={
             "blind_turn_nll": np.array([2.0, 3.0]),
