@@ -20,6 +20,8 @@ Artifact = Literal[
     "answer_losses",
     "blind_losses",
     "unasked_losses",
+    "attention_outputs",
+    "state_spectra",
     "gradient_norms",
     "embeddings",
     "subset",
@@ -36,6 +38,8 @@ _ANSWER_ROWS: tuple[Artifact, ...] = (
     "answer_losses",
     "blind_losses",
     "unasked_losses",
+    "attention_outputs",
+    "state_spectra",
     "gradient_norms",
 )
 _ROWS: tuple[Artifact, ...] = ("features", *_ANSWER_ROWS)
@@ -90,7 +94,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "selection.pooling": (*_SUBSET, "features"),
     "selection.tokens_per_batch": _NONE,
     "selection.dtype": (*_SUBSET, *_EVIDENCE),
-    "selection.options": (*_SUBSET, "gradient_norms", "embeddings"),
+    "selection.options": (*_SUBSET, "attention_outputs", "gradient_norms", "embeddings"),
     "training.records": _MODEL,
     "training.tuning": _MODEL,
     "training.lora": _MODEL,

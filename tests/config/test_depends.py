@@ -29,6 +29,7 @@ from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
+from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
 from prism_tune.selection.evidence.image_text import COSINES, record_text
@@ -53,6 +54,7 @@ SOURCES = {
     "answer_losses": (ANSWER_LOSSES, "answers"),
     "blind_losses": (BLIND_LOSSES, "answers"),
     "unasked_losses": (UNASKED_LOSSES, "answers"),
+    "attention_outputs": (ATTENTION_OUTPUTS, "conversation"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
 }
 

@@ -100,10 +100,14 @@ class RecordDataset(Dataset[Encoded]):
         """The record's inputs, `labels` among them."""
         index = self._records[number]
         try:
-            inputs = self._examples.encode(index)
+            inputs = self.encode(index)
         except (BadRecordError, ImageError) as error:
             return unusable(error)
         return Encoded(inputs, inputs["labels"] != IGNORED_LABEL, len(self._pool.images(index)))
+
+    def encode(self, index: int) -> dict[str, torch.Tensor]:
+        """What the model reads of a record of the pool."""
+        return self._examples.encode(index)
 
 
 class ConversationDataset(RecordDataset):

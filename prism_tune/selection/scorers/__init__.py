@@ -1,5 +1,6 @@
 """Selection methods by name: one file each, and one line here."""
 
+from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.image_text import COSINES, EncoderOptions
@@ -21,7 +22,7 @@ from prism_tune.selection.scorers import (
     prism,
     random,
 )
-from prism_tune.selection.scorers.clusters import semdedup
+from prism_tune.selection.scorers.clusters import coincide, semdedup
 from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
@@ -56,5 +57,12 @@ SCORERS: dict[str, Scorer] = {
     "leverage": Scorer(leverage.score, always(FEATURES), leverage.LeverageOptions, keep="high"),
     "kcenter": Scorer(kcenter.score, always(FEATURES), PickOptions, keeps_one_end=True),
     "kmeanspp": Scorer(kmeanspp.score, always(FEATURES), PickOptions, keeps_one_end=True),
+    "coincide": Scorer(
+        coincide.score,
+        always(ATTENTION_OUTPUTS),
+        coincide.CoincideOptions,
+        keeps_one_end=True,
+        ranks_text=True,
+    ),
     "semdedup": Scorer(semdedup.score, always(FEATURES), semdedup.SemDeDupOptions),
 }

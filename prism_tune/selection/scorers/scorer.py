@@ -30,7 +30,8 @@ class ScoringContext:
     """The records to be scored, and what their scorer's evidence says of them.
 
     `groups_M` labels the records to be scored and cut together; None for `scope: global`.
-    `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name.
+    `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name,
+    `more_rows` rows of other evidence, with each record's row, by the name of the source.
     `most_G` is the most that will be taken of each group; None: as `selection.budget` says.
     """
 
@@ -42,6 +43,7 @@ class ScoringContext:
     row_M: NDArray[np.int64] | None = None
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     most_G: NDArray[np.int64] | None = None
+    more_rows: Mapping[str, tuple[RowBlocks, NDArray[np.int64]]] = field(default_factory=dict)
 
     @property
     def uids(self) -> list[str]:
