@@ -115,6 +115,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "evaluation.backend": ("answers",),
     "evaluation.base_url": _NONE,  # the same model wherever it is served
     "evaluation.served_model": ("answers",),
+    "evaluation.serve_command": ("answers",),
     "evaluation.concurrency": _NONE,
     "tracking.wandb": _NONE,
     "tracking.project": _NONE,

@@ -159,6 +159,7 @@ class EvaluationConfig(Section):
     `chat_template` puts the language benchmarks' prompts into `model.template`, too.
     `backend: openai` asks a server that runs (`base_url`, up to /v1) in place of the model in
     memory, so many questions at a time (`concurrency`); `served_model` is the model's name there.
+    `serve_command` starts one for the evaluation, with `{model}` and `{port}` in place of both.
     """
 
     benchmarks: tuple[str, ...] = ()
@@ -171,6 +172,7 @@ class EvaluationConfig(Section):
     backend: Backend = "transformers"
     base_url: str | None = None
     served_model: str | None = None
+    serve_command: str | None = None
     concurrency: Count = 16
 
 

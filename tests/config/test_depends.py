@@ -275,6 +275,7 @@ SECOND: dict[str, Any] = {
     "evaluation.backend": "openai",
     "evaluation.base_url": "http://other/v1",
     "evaluation.served_model": "other",
+    "evaluation.serve_command": "serve {model} --port {port}",
     "evaluation.concurrency": 4,
     "tracking.wandb": True,
     "tracking.project": "other",
