@@ -136,7 +136,7 @@ class SelectionConfig(Section):
         default=(), description="a list of fractions in (0, 1] or counts"
     )
     budget_of: Literal["images", "rows", "tokens"] = "images"
-    text_only: Literal["keep", "own_source", "drop"] = "keep"
+    text_only: Literal["keep", "own_source", "drop", "rank"] = "keep"
     source_budgets: dict[str, Fraction | Index] = Field(
         default={}, description="a fraction in (0, 1] or a count from 0 of each source"
     )
@@ -145,7 +145,7 @@ class SelectionConfig(Section):
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] | None = None
-    features: Literal["visual", "joint", "pair"] = "visual"
+    features: Literal["visual", "joint", "pair", "conversation"] = "visual"
     features_file: str | None = None
     reference: ReferenceConfig | None = None
     layer: Index = 1
@@ -194,6 +194,7 @@ class EvaluationConfig(Section):
     `chat_template` puts the language benchmarks' prompts into `model.template`, too.
     `backend: openai` asks a server that runs (`base_url`, up to /v1) in place of the model in
     memory, so many questions at a time (`concurrency`); `served_model` is the model's name there.
+    `serve_command` starts one for the evaluation, with `{model}` and `{port}` in place of both.
     """
 
     benchmarks: tuple[str, ...] = ()
@@ -206,6 +207,7 @@ class EvaluationConfig(Section):
     backend: Backend = "transformers"
     base_url: str | None = None
     served_model: str | None = None
+    serve_command: str | None = None
     concurrency: Count = 16
 
 

@@ -31,6 +31,7 @@ from prism_tune.evaluation.language.tasks import list_tasks
 from prism_tune.evaluation.questions import find_data
 from prism_tune.evaluation.score import result_to_json, tabulate_results
 from prism_tune.evaluation.serving.server import Server
+from prism_tune.evaluation.serving.started import started_server
 from prism_tune.models.devices import pick_device
 from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
@@ -72,7 +73,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     Raises:
         ConfigError: a benchmark without data, or a template that cannot carry a question.
         UserError: unknown benchmark, missing training or annotations, unusable images whose
-            policy is "fail".
+            policy is "fail", a server's command that failed.
     """
     check_policy(config.data.policy)
     config = resolve_template(config)
@@ -88,11 +89,13 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         barrier()
         due = [item for item in evaluations if _must_run(item, folders[item.name], force=force)]
         if due:
-            decoder = open_decoder(config, checkpoint)
-            barrier()  # nobody replaces results that another process still has to look at
-            for evaluation in due:
-                with _meter(config, run, evaluation, restart=force) as timer:
-                    _run(config, checkpoint, evaluation, decoder, folders[evaluation.name], timer)
+            with started_server(config, checkpoint, run) as asked:
+                decoder = open_decoder(asked, checkpoint)
+                barrier()  # nobody replaces results that another process still has to look at
+                for evaluation in due:
+                    folder = folders[evaluation.name]
+                    with _meter(config, run, evaluation, restart=force) as timer:
+                        _run(config, checkpoint, evaluation, decoder, folder, timer)
     if is_main() and names:
         results = [read_json(run.benchmark(name) / "results.json") for name in names]
         console.print(tabulate_results(results))

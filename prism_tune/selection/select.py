@@ -27,7 +27,7 @@ from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.schema import Skipped
 from prism_tune.selection.budgets import Candidates, check_budgets
-from prism_tune.selection.evidence.source import Evidence, Gathering
+from prism_tune.selection.evidence.source import Evidence, Gathering, find_measured
 from prism_tune.selection.inputs import (
     find_scorer,
     needs_model,
@@ -63,7 +63,7 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
     with process_group():
         pool = main_first(lambda: open_pool(config.data))
         marks = read_marks(config.selection, pool)
-        candidates = list_candidates(pool, marks)
+        candidates = list_candidates(config, pool, marks)
         dropped = marks.leave_out(pool, {})
         check_budgets(config.selection, candidates.of(_others(pool, dropped)))  # refused early
         warmup = plan_warmup(config, pool, marks)
@@ -94,11 +94,12 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
         barrier()
 
 
-def list_candidates(pool: Pool, marks: Marks) -> Candidates:
-    """All records of a pool, as they are cut."""
+def list_candidates(config: Config, pool: Pool, marks: Marks) -> Candidates:
+    """All records of a pool, as they are cut: text-only ones that are ranked like all others."""
     must_keep_N = np.zeros(len(pool), dtype=bool)
     must_keep_N[list(marks.keep)] = True
-    return Candidates(pool.uids, np.array(pool.sources), pool.is_text_only_N, must_keep_N)
+    beside_N = ~find_measured(config, pool)
+    return Candidates(pool.uids, np.array(pool.sources), beside_N, must_keep_N)
 
 
 def _others(pool: Pool, left_out: Mapping[int, Skipped]) -> NDArray[np.int64]:

@@ -122,6 +122,13 @@ class EvidenceSource:
     needs_model: Callable[[Config], bool] = lambda config: True
 
 
+def find_measured(config: Config, pool: Pool) -> NDArray[np.bool_]:
+    """The records that the method ranks: with images, or all where it ranks text-only ones too."""
+    if config.selection.text_only == "rank":
+        return np.ones(len(pool), dtype=bool)
+    return ~pool.is_text_only_N
+
+
 def depends_on(config: Config, artifact: Artifact, version: int) -> dict[str, Any]:
     """What a model's evidence depends on: its declared fields, content, code.
 
