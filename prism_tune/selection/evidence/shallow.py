@@ -22,16 +22,58 @@ from prism_tune.data.collator import Collator
 from prism_tune.errors import ConfigError
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import final_norm, parts
-from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.guards import check_use
-from prism_tune.models.load import load_shallow
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import Rows, place_batch
+from prism_tune.selection.evidence.runner import Rows, count_seen, place_batch
+from prism_tune.selection.reference.read import load_shallow
 
 Pooling = Literal["mean", "last", "attention"]
 
 
-class Extractor:
+class ShallowModel:
+    """A model without its deeper layers, on batches of units.
+
+    Args:
+        model: as `load_shallow` gives it.
+        processor: the model's.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: Any) -> None:
+        self.hidden_size = int(model.config.get_text_config().hidden_size)
+        self.dtype = model.dtype
+        self.model = model
+        self.parts = parts(model)
+        self.decoder: Any = self.parts.language_model
+        self._collate = Collator(processor, model.dtype, with_dummy=False)
+        self._decoder_size = count_parameters(self.decoder.layers, active=self.parts.active_share)
+        self._vision_size = count_parameters(self.parts.vision_tower, self.parts.projector)
+
+    def place(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """The batch's inputs on the model's device."""
+        return place_batch(batch, self._collate, self.model)
+
+    def check(self, unit: Encoded) -> None:
+        """Check the model on one unit (see `models.guards`).
+
+        Raises:
+            UserError: its features would mean nothing.
+        """
+        model: Any = self.model
+        check_use(
+            lambda inputs, keep_BL: model(**inputs, use_cache=False).last_hidden_state[keep_BL],
+            self.place([unit]),
+            self.parts,
+        )
+
+    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
+        """A forward pass through the decoder layers and the vision side."""
+        num_tokens = sum(len(unit.pooled_L) for unit in batch)
+        seen = count_seen(batch, self.model)
+        return estimate_flops((self._decoder_size, num_tokens), (self._vision_size, seen))
+
+
+class Extractor(ShallowModel):
     """Runs a shallow model on batches of units (a `Runner`): the rows of each layer.
 
     Args:
@@ -54,43 +96,17 @@ class Extractor:
         *,
         apart: bool = False,
     ) -> None:
-        self.width = int(model.config.get_text_config().hidden_size) * (2 if apart else 1)
-        self.dtype = model.dtype
-        self._model = model
+        super().__init__(model, processor)
+        self.width = self.hidden_size * (2 if apart else 1)
         self._layers = tuple(layers)
         self._pooling = pooling
         self._apart = apart
-        self._collate = Collator(processor, model.dtype)
-        self._parts = parts(model)
-        decoder: Any = self._parts.language_model
-        self._decoder_size = count_parameters(decoder.layers, active=self._parts.active_share)
-        self._vision_size = count_parameters(self._parts.vision_tower, self._parts.projector)
-
-    def check(self, unit: Encoded) -> None:
-        """Check the model on one unit (see `models.guards`).
-
-        Raises:
-            UserError: its features would mean nothing.
-        """
-        model: Any = self._model
-        check_use(
-            lambda inputs, keep_BL: model(**inputs, use_cache=False).last_hidden_state[keep_BL],
-            place_batch([unit], self._collate, model),
-            self._parts,
-        )
-
-    def estimate_flops(self, batch: Sequence[Encoded]) -> float:
-        """A forward pass through the decoder layers and the vision side."""
-        config = self._model.config
-        patches = sum(count_patches(unit.inputs["pixel_values"], config) for unit in batch)
-        num_tokens = sum(len(unit.pooled_L) for unit in batch)
-        return estimate_flops((self._decoder_size, num_tokens), (self._vision_size, patches))
 
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:
         """The pooled hidden states of each layer, (B, D)."""
-        device = self._model.device
-        inputs = place_batch(batch, self._collate, self._model)
+        device = self.model.device
+        inputs = self.place(batch)
         masks = [mask_BL.to(device, non_blocking=True) for mask_BL in self._masks(batch)]
         result: dict[int, torch.Tensor] = {}
         attention: dict[int, torch.Tensor] = {}
@@ -104,7 +120,7 @@ class Extractor:
             result[layer] = torch.cat(pooled, dim=1)
 
         with self._capture(keep), self._capture_attention(attention):
-            self._model(**inputs, use_cache=False)
+            self.model(**inputs, use_cache=False)
         return [result[layer] for layer in self._layers]
 
     def _masks(self, batch: Sequence[Encoded]) -> list[torch.Tensor]:
@@ -116,7 +132,7 @@ class Extractor:
 
     def _capture(self, keep: Callable[[int, torch.Tensor], None]) -> ExitStack:
         """Hooks on the input of deeper layers, and on the (possibly removed) final norm."""
-        decoder: Any = self._parts.language_model
+        decoder = self.decoder
         depth = len(decoder.layers)
         hooks = ExitStack()
         for layer in self._layers:
@@ -138,13 +154,12 @@ class Extractor:
     def _capture_attention(self, attention: dict[int, torch.Tensor]) -> ExitStack:
         """Hooks that keep the attention (B, L, L), mean over the heads, that led to each layer."""
         hooks = ExitStack()
-        decoder: Any = self._parts.language_model
         for layer in self._layers if self._pooling == "attention" else ():
 
             def keep(_: Any, inputs: Any, output: Any, layer: int = layer) -> None:
                 attention[layer] = output[1].float().mean(dim=1)
 
-            handle = decoder.layers[layer - 1].self_attn.register_forward_hook(keep)
+            handle = self.decoder.layers[layer - 1].self_attn.register_forward_hook(keep)
             hooks.callback(handle.remove)
         return hooks
 
@@ -162,12 +177,13 @@ def load_extractor(
         if 0 in layers:
             raise ConfigError("selection.pooling: attention needs layers from 1; layer 0 pays none")
         source = source.model_copy(update={"attn_implementation": "eager"})
+    read = config.model_copy(update={"model": source})
 
     @cache
     def load() -> Extractor:
         device = pick_device()
         dtype = resolve_dtype(selection.dtype, device)
-        model = load_shallow(source, max(layers), dtype=dtype, device=device)
+        model = load_shallow(read, max(layers), dtype=dtype, device=device)
         apart = selection.features == "pair"
         return Extractor(model, processor, layers, selection.pooling, apart=apart)
 
