@@ -114,7 +114,7 @@ class SelectionConfig(Section):
     features: Literal["visual", "joint", "pair", "conversation"] = "visual"
     features_file: str | None = None
     layer: Index = 1
-    pooling: Literal["mean", "last", "attention"] = "mean"
+    pooling: Literal["mean", "last", "attention", "instruction"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
     options: Annotated[

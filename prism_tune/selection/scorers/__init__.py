@@ -21,6 +21,7 @@ from prism_tune.selection.scorers import (
     leverage,
     prism,
     random,
+    scalselect,
 )
 from prism_tune.selection.scorers.clusters import coincide, semdedup
 from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
@@ -53,6 +54,13 @@ SCORERS: dict[str, Scorer] = {
         always(FEATURES),
         kernel_repulsion.KernelRepulsionOptions,
         keeps_one_end=True,
+    ),
+    "scalselect": Scorer(
+        scalselect.score,
+        always(FEATURES),
+        scalselect.ScalSelectOptions,
+        keep="high",
+        adapt=scalselect.adapt,
     ),
     "leverage": Scorer(leverage.score, always(FEATURES), leverage.LeverageOptions, keep="high"),
     "kcenter": Scorer(kcenter.score, always(FEATURES), PickOptions, keeps_one_end=True),
