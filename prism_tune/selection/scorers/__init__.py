@@ -24,7 +24,7 @@ from prism_tune.selection.scorers import (
     random,
     scalselect,
 )
-from prism_tune.selection.scorers.clusters import coincide, datatailor, semdedup
+from prism_tune.selection.scorers.clusters import coincide, datatailor, presel, semdedup
 from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
@@ -76,5 +76,6 @@ SCORERS: dict[str, Scorer] = {
     "datatailor": Scorer(
         datatailor.score, always(STATE_SPECTRA), keeps_one_end=True, ranks_text=True
     ),
+    "presel": Scorer(presel.score, presel.reads, presel.PreselOptions, keeps_one_end=True),
     "semdedup": Scorer(semdedup.score, always(FEATURES), semdedup.SemDeDupOptions),
 }
