@@ -149,7 +149,7 @@ class SelectionConfig(Section):
     features_file: str | None = None
     reference: ReferenceConfig | None = None
     layer: Index = 1
-    pooling: Literal["mean", "last", "attention"] = "mean"
+    pooling: Literal["mean", "last", "attention", "instruction"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
     options: Annotated[

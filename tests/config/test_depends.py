@@ -34,6 +34,7 @@ from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
 from prism_tune.selection.evidence.image_text import COSINES, record_text
 from prism_tune.selection.evidence.source import Gathering
+from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
@@ -56,6 +57,7 @@ SOURCES = {
     "blind_losses": (BLIND_LOSSES, "answers"),
     "unasked_losses": (UNASKED_LOSSES, "answers"),
     "attention_outputs": (ATTENTION_OUTPUTS, "conversation"),
+    "state_spectra": (STATE_SPECTRA, "conversation"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
 }
 

@@ -8,8 +8,8 @@ without token, or not finite, is zero.
 
 A block wider than `BLOCK_WIDTH` is projected on so many random directions (Gaussian, one matrix a
 block, the same in every run) before it is divided by its length: the cosine of two rows of ten
-blocks is off by some 0.04, much of it the same for all, for a thirtieth of the disk (665K records of a 7B model: 3.4 GB in
-place of 109).
+blocks is off by some 0.04, much of it the same for all, for a thirtieth of the disk (665K records
+of a 7B model: 3.4 GB in place of 109).
 
 Shape legend: B records, L tokens, D width of the decoder, P of a block.
 """
