@@ -36,7 +36,7 @@ from prism_tune.selection.inputs import (
 )
 from prism_tune.selection.marks import Marks, read_marks
 from prism_tune.selection.meter import meter_selection
-from prism_tune.selection.outputs import further_subsets, write_outputs
+from prism_tune.selection.outputs import announce_replacement, further_subsets, write_outputs
 from prism_tune.selection.ranking import rank_pool
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         inputs = stage_inputs(config, pool)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
+        if is_main():
+            announce_replacement(run, config.selection)
         processor = _load_processor(config)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
         candidates = replace(candidates, num_tokens_N=verdict.num_tokens_N)
