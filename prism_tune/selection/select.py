@@ -37,7 +37,7 @@ from prism_tune.selection.inputs import (
 )
 from prism_tune.selection.marks import Marks, read_marks
 from prism_tune.selection.meter import meter_selection
-from prism_tune.selection.outputs import further_subsets, write_outputs
+from prism_tune.selection.outputs import announce_replacement, further_subsets, write_outputs
 from prism_tune.selection.ranking import rank_pool
 from prism_tune.selection.reference.read import read_config
 from prism_tune.selection.reference.warmup import Tune, Warmup, describe_reference, plan_warmup
@@ -72,6 +72,8 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
         inputs = stage_inputs(config, pool, warmup)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
+        if is_main():
+            announce_replacement(run, config.selection)
         processor = _load_processor(config)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
         candidates = replace(candidates, num_tokens_N=verdict.num_tokens_N)
