@@ -23,6 +23,15 @@ class ConfigError(UserError):
     """A config or a command line that cannot be used. The command line exits with 2."""
 
 
+def say(error: BaseException) -> str:
+    """What an error says, without the traceback that a loader's worker puts into it."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    kind = type(error)
+    return text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line; its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]

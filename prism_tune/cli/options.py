@@ -48,7 +48,7 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
 def end_with_errors(call: Callable[[], object]) -> None:
     """Call it; a `UserError`, or being asked to end, becomes one message and an exit code."""
     from prism_tune.config.secrets import redact_text
-    from prism_tune.errors import ConfigError, SharedError, UserError
+    from prism_tune.errors import ConfigError, SharedError, UserError, say
 
     try:
         call()
@@ -56,7 +56,7 @@ def end_with_errors(call: Callable[[], object]) -> None:
         _leave(interrupt)
     except UserError as error:
         if _speaks(error):
-            typer.secho(f"error: {redact_text(str(error))}", err=True, fg=typer.colors.RED)
+            typer.secho(f"error: {redact_text(say(error))}", err=True, fg=typer.colors.RED)
         code = 2 if isinstance(error, ConfigError) else 1
         _exit(error.code if isinstance(error, SharedError) else code)
 

@@ -68,8 +68,15 @@ def _init_deepspeed(device: torch.device, timeout: timedelta) -> None:
 
 
 def _close_deepspeed() -> None:
-    """Also forget the groups that DeepSpeed keeps: a second training would ask for them in vain."""
+    """Also forget the groups that DeepSpeed keeps: a second training would ask for them in vain.
+
+    And what transformers knows of ZeRO-3: an error holds the arguments that keep it, and the next
+    model of this process would be loaded in parts.
+    """
     from deepspeed import comm
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
     if comm.is_initialized():
         comm.destroy_process_group()
