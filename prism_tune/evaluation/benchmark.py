@@ -48,8 +48,8 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
     """A benchmark's questions out of somebody's files, checked as a whole.
 
     Raises:
-        UserError: as `load_questions`; no question; an image in some other parquet file; some have a reference and others have none,
-            which is a damaged file and never a test split.
+        UserError: as `load_questions`; no question; an image in some other parquet file; some
+            have a reference and others have none, which is a damaged file and never a test split.
     """
     questions = benchmark.load_questions(annotations, profile)
     if not questions:

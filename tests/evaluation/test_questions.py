@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import open_questions
-from prism_tune.evaluation.questions import apply_control, find_benchmark
+from prism_tune.evaluation.questions import apply_control
+from prism_tune.evaluation.score import find_benchmark
 from prism_tune.schema import Question
 
 QUESTIONS = [
@@ -72,7 +73,7 @@ def test_shuffling_without_any_image_changes_nothing():
 )
 def test_a_questions_text_leads_into_no_other_parquet_file(tmp_path, image):
     path = tmp_path / "questions.jsonl"
-    row = {"question_id": 7, "text": "What?", "answer": "a", "image": image}
+    row = {"question_id": 7, "question": "What?", "answer": "a", "image": image}
     path.write_text(json.dumps(row))
     with pytest.raises(UserError, match=r"question 7: its image .* is not in these annotations"):
         open_questions(find_benchmark("mine", "exact"), path, "llava15")

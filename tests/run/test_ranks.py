@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -46,10 +49,7 @@ def start_otherwise(verb, path, output, override):
 
 
 def call_otherwise():
-    import os
-    import sys
-
-    (verb, path, override) = json.loads(open(sys.argv[1]).read())
+    (verb, path, override) = json.loads(Path(sys.argv[1]).read_text())
     sys.argv = ["prism-tune", verb, path, *([override] if os.environ["RANK"] == "1" else [])]
     app.main()
 
