@@ -67,9 +67,7 @@ def read_run(run: RunDir, benchmarks: Sequence[str]) -> dict[str, Answered]:
         listed = ", ".join(finished) or "none"
         raise UserError(f"{run.root}: no results of {unknown[0]}; finished there: {listed}")
     asked = {
-        name: read_benchmark(run, name)
-        for name in finished
-        if name in benchmarks or not benchmarks
+        name: read_benchmark(run, name) for name in finished if name in benchmarks or not benchmarks
     }
     if not any(item.rows for item in asked.values()):
         found = f"results of {', '.join(asked)} alone" if asked else "no results"
