@@ -68,6 +68,7 @@ setup(
         "plotly>=5.22",
         "openpyxl>=3.1",
         "faiss-cpu>=1.9",
+        "scipy>=1.11",
     ],
     extras_require={
         "quickstart": QUICKSTART,
