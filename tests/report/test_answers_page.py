@@ -19,6 +19,8 @@ from prism_tune.report.serve import ReportServer
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir, write_json
 
+pytestmark = pytest.mark.slow
+
 AXE = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     "preload": False,
