@@ -36,6 +36,7 @@ from prism_tune.selection.evidence.prompts import PromptKind
 from prism_tune.selection.evidence.shallow import Extractor, load_extractor
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
+from prism_tune.selection.evidence.text_sif import compute_text
 from prism_tune.selection.evidence.units import find_units, locate_rows
 
 _NAME: Literal["features"] = "features"
@@ -54,6 +55,8 @@ def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> E
     config, pool = gathering.config, gathering.pool
     if config.selection.features_file is not None:
         return own_features(config.selection.features_file, gathering, left_out)
+    if config.selection.features == "text":
+        return compute_text(gathering, left_out)
     processor = load_processor(config.model)
     layers = feature_layers(config)
     stores = [_open_store(config, layer) for layer in layers]
@@ -160,6 +163,7 @@ def _asked_prompt(config: Config) -> PromptKind | None:
     if config.selection.pooling == "instruction":
         return "answers"
     asked = config.selection.features
+    assert asked != "text"  # no prompt is put to the model
     return None if asked == "visual" else asked
 
 
