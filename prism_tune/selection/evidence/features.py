@@ -22,6 +22,7 @@ from prism_tune.models.load import count_layers
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import from_main
 from prism_tune.schema import Skipped
+from prism_tune.selection.evidence.embeddings.text_sif import compute_text
 from prism_tune.selection.evidence.encoding import (
     ConversationDataset,
     InstructionDataset,
@@ -36,7 +37,6 @@ from prism_tune.selection.evidence.prompts import PromptKind
 from prism_tune.selection.evidence.shallow import Extractor, load_extractor
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
-from prism_tune.selection.evidence.text_sif import compute_text
 from prism_tune.selection.evidence.units import find_units, locate_rows
 
 _NAME: Literal["features"] = "features"

@@ -32,9 +32,9 @@ from prism_tune.models.processor import load_model_tokenizer
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import cached_array
 from prism_tune.schema import Skipped
+from prism_tune.selection.evidence.embeddings.image_text import record_text
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.filling import Computation, fill
-from prism_tune.selection.evidence.image_text import record_text
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.source import Evidence, Gathering, depends_on, find_measured
 from prism_tune.selection.evidence.store import EvidenceStore

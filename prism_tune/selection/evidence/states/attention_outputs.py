@@ -28,15 +28,15 @@ from transformers import PreTrainedModel
 from prism_tune.config.sections import Config, Index, Section
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.load import count_layers
-from prism_tune.selection.evidence.conversations import (
+from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.runner import Rows
+from prism_tune.selection.evidence.shallow import pool_positions
+from prism_tune.selection.evidence.states.conversations import (
     Inspection,
     Inspector,
     SeenDataset,
     conversation_source,
 )
-from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import Rows
-from prism_tune.selection.evidence.shallow import pool_positions
 
 BLOCK_WIDTH = 128
 """The most numbers of a block that are kept."""
