@@ -90,6 +90,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "selection.keep": _SUBSET,
     "selection.features": (*_SUBSET, "features"),
     "selection.features_file": _SUBSET,
+    "selection.reference": (*_SUBSET, *_ROWS),
     "selection.layer": (*_SUBSET, "features"),
     "selection.pooling": (*_SUBSET, "features"),
     "selection.tokens_per_batch": _NONE,
@@ -104,6 +105,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "training.batching": _MODEL,
     "training.tokens_per_batch": _MODEL,
     "training.validation": _MODEL,
+    "training.grace_seconds": _NONE,
     "training.hf": _MODEL,
     "evaluation.benchmarks": _NONE,  # each has results of its own
     "evaluation.data": _ANSWERS,
@@ -137,6 +139,7 @@ BY_CONTENT = frozenset(
         "selection.must_keep",
         "selection.must_drop",
         "selection.features_file",
+        "selection.reference",
         "training.deepspeed",
         "evaluation.data",
     }

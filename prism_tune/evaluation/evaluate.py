@@ -40,6 +40,7 @@ from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import console, open_log
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.writer import one_writer
 from prism_tune.schema import BenchmarkResult
 
 
@@ -64,6 +65,7 @@ class Evaluation(Protocol):
         """Answer and score into `folder.unfinished`; the result on the main process."""
 
 
+@one_writer
 def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     """Answer and score every benchmark of the config that is not finished.
 

@@ -40,6 +40,7 @@ from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
 from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.meter import SelectionMeter
+from prism_tune.selection.reference.read import read_config
 from prism_tune.selection.select import select
 from prism_tune.training.train import train
 
@@ -243,6 +244,7 @@ SECOND: dict[str, Any] = {
     "selection.must_keep": lambda place: own_list(place, "shape-0"),
     "selection.must_drop": lambda place: own_list(place, "shape-1"),
     "selection.features_file": lambda place: own_matrix(place),
+    "selection.reference": lambda place: {"model": other_model(place), "template": "chatml"},
     "selection.scope": "global",
     "selection.centering": "none",
     "selection.keep": "high",
@@ -261,6 +263,7 @@ SECOND: dict[str, Any] = {
     "training.batching": "random",
     "training.tokens_per_batch": 77,
     "training.validation": 0.5,
+    "training.grace_seconds": 60,
     "training.hf": {"max_steps": 3},
     "evaluation.benchmarks": ["pope", "quickstart"],
     "evaluation.data": lambda place: {
@@ -316,7 +319,7 @@ def rows_read(name: str, config: Config, place) -> tuple[Any, frozenset[str]]:
         images = {key for keys in usable_images(config, pool, {})[0].values() for key in keys}
         return COSINES.depends(config), frozenset(texts | images)
     source, kind = SOURCES[name]
-    config = resolve_selection(config)
+    config = read_config(resolve_selection(config))
     processor = load_processor(change(config, "model.image_backend", "pil").model)
     units = find_units(config, pool, kind, processor, {})
     return source.depends(config), frozenset(units.keys)

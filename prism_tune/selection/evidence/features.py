@@ -167,6 +167,6 @@ def _asked_prompt(config: Config) -> PromptKind | None:
     return None if asked == "visual" else asked
 
 
-FEATURES = EvidenceSource(
+FEATURES: EvidenceSource = EvidenceSource(
     _NAME, _depends, compute_features, lambda config: config.selection.features_file is None
 )

@@ -140,5 +140,7 @@ def _depends(config: Config) -> dict[str, Any]:
     return {"scores": fingerprint_large(Path(options.path)), "column": options.column}
 
 
-OWN_SCORES = EvidenceSource("scores", _depends, _compute_scores, lambda config: False)
+OWN_SCORES: EvidenceSource = EvidenceSource(
+    "scores", _depends, _compute_scores, lambda config: False
+)
 """Read by the scorer `file`."""

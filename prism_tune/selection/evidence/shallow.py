@@ -24,9 +24,9 @@ from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import final_norm, parts
 from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.guards import check_use
-from prism_tune.models.load import load_shallow
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows, count_seen, place_batch
+from prism_tune.selection.reference.read import load_shallow
 
 Pooling = Literal["mean", "last", "attention", "instruction"]
 
@@ -193,12 +193,13 @@ def load_extractor(
                 f"selection.features=visual, got {selection.features}"
             )
         source = source.model_copy(update={"attn_implementation": "eager"})
+    read = config.model_copy(update={"model": source})
 
     @cache
     def load() -> Extractor:
         device = pick_device()
         dtype = resolve_dtype(selection.dtype, device)
-        model = load_shallow(source, max(layers), dtype=dtype, device=device)
+        model = load_shallow(read, max(layers), dtype=dtype, device=device)
         apart = selection.features == "pair"
         return Extractor(model, processor, layers, selection.pooling, apart=apart)
 

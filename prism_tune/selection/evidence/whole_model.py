@@ -33,7 +33,6 @@ from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.guards import check_use
-from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import Encoded, RecordDataset, first_usable
@@ -42,6 +41,7 @@ from prism_tune.selection.evidence.runner import Rows, Runner, count_seen, place
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import find_units, locate_rows
+from prism_tune.selection.reference.read import load_model
 
 LOSS_COLUMNS = ("nll", "el2n", "margin", "turn_nll", "num_answer_tokens")
 
@@ -230,7 +230,7 @@ def _load_later(
     def load_runner() -> Runner:
         device = pick_device()
         dtype = resolve_dtype(config.selection.dtype, device)
-        model = load_model(config.model, dtype=dtype, device=device)
+        model = load_model(config, dtype=dtype, device=device)
         unit = first_usable(records)
         if unit is not None:
             WholeModel(model, processor).check(unit)
@@ -244,7 +244,7 @@ def build_answer_losses(config: Config, model: PreTrainedModel, processor: Any) 
     return AnswerLosses(model, processor)
 
 
-ANSWER_LOSSES = whole_model_source(
+ANSWER_LOSSES: EvidenceSource = whole_model_source(
     "answer_losses",
     LOSS_COLUMNS,
     build_answer_losses,

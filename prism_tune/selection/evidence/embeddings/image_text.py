@@ -207,4 +207,4 @@ def _normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows_UD / np.linalg.norm(rows_UD, axis=1, keepdims=True)
 
 
-COSINES = EvidenceSource("cosines", _depends, compute_cosines, lambda config: False)
+COSINES: EvidenceSource = EvidenceSource("cosines", _depends, compute_cosines, lambda config: False)
