@@ -43,7 +43,7 @@ from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import find_units, locate_rows
 from prism_tune.selection.reference.read import load_model
 
-LOSS_COLUMNS = ("nll", "el2n", "margin", "turn_nll", "num_answer_tokens")
+LOSS_COLUMNS: tuple[str, ...] = ("nll", "el2n", "margin", "turn_nll", "num_answer_tokens")
 
 _LOGITS_BYTES = 256 << 20  # of one block in float32: 1,700 tokens of a vocabulary of 32,000
 

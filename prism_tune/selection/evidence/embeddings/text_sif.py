@@ -27,7 +27,6 @@ from torch.utils.data import Dataset
 from prism_tune.data.records import Pool
 from prism_tune.features.shards import DirectedRows, Shard, StoredRows
 from prism_tune.models.devices import pick_device, resolve_dtype
-from prism_tune.models.load import load_shallow
 from prism_tune.models.processor import load_model_tokenizer
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import cached_array
@@ -38,6 +37,7 @@ from prism_tune.selection.evidence.filling import Computation, fill
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.source import Evidence, Gathering, depends_on, find_measured
 from prism_tune.selection.evidence.store import EvidenceStore
+from prism_tune.selection.reference.read import load_shallow
 
 _VERSION = 1
 _SMOOTHING = 1e-3  # the paper's a
@@ -104,7 +104,7 @@ def compute_text(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evide
     def load_runner() -> SifEmbeddings:
         device = pick_device()
         dtype = resolve_dtype(config.selection.dtype, device)
-        model = load_shallow(config.model, 1, dtype=dtype, device=device)
+        model = load_shallow(config, 1, dtype=dtype, device=device)
         table: Any = model.get_input_embeddings()
         counts_V = frequencies(pool, tokenizer, config.output_dir, len(table.weight))
         return SifEmbeddings(table.weight.detach(), torch.from_numpy(weigh(counts_V)))

@@ -31,6 +31,7 @@ from prism_tune.models.load import count_layers
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.shallow import pool_positions
+from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.states.conversations import (
     Inspection,
     Inspector,
@@ -147,7 +148,7 @@ def _behind(unit: Encoded) -> torch.Tensor:
     return unit.instruction_L
 
 
-ATTENTION_OUTPUTS = conversation_source(
+ATTENTION_OUTPUTS: EvidenceSource = conversation_source(
     "attention_outputs",
     Inspection(
         depends=lambda config: {"layers": choose_layers(config), "block width": BLOCK_WIDTH},

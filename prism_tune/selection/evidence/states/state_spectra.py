@@ -21,6 +21,7 @@ from prism_tune.models.flops import estimate_flops
 from prism_tune.models.load import count_layers
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows
+from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.states.conversations import (
     Inspection,
     Inspector,
@@ -80,7 +81,7 @@ def measure_spectrum(states_LD: torch.Tensor) -> torch.Tensor:
     return torch.stack([entropy, shares.max()]).float().to(states_LD.device)
 
 
-STATE_SPECTRA = conversation_source(
+STATE_SPECTRA: EvidenceSource = conversation_source(
     "state_spectra",
     Inspection(
         depends=lambda config: {},
