@@ -71,7 +71,8 @@ def evidence_bytes(selection: SelectionConfig, shape: Shape, pool: PoolSize) -> 
     """Of what is kept of it on disk, but for a few numbers a record."""
     if reads_features(selection):
         rows = _num_ranked(selection, pool) if _is_per_record(selection) else pool.num_images
-        wide = shape.width * (2 if selection.features == "pair" else 1)
+        is_pair = selection.scorer == "alignment" or selection.features == "pair"
+        wide = shape.width * (2 if is_pair else 1)
         return float(_BYTES_PER_NUMBER * rows * wide)
     wide = {"coincide": _BLOCK_NUMBERS, "datatailor": shape.width + 2}.get(selection.scorer, 0)
     return float(_BYTES_PER_NUMBER * _num_ranked(selection, pool) * wide)
