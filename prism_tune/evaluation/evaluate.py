@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from prism_tune.evaluation.checkpoint import (
     describe_evaluation,
     find_checkpoint,
     open_decoder,
+    servable_model,
 )
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
@@ -91,7 +93,8 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         barrier()
         due = [item for item in evaluations if _must_run(item, folders[item.name], force=force)]
         if due:
-            with started_server(config, checkpoint, run) as asked:
+            servable = partial(servable_model, config, checkpoint, run)
+            with started_server(config, servable, run.evaluation / "server.log") as asked:
                 decoder = open_decoder(asked, checkpoint)
                 barrier()  # nobody replaces results that another process still has to look at
                 for evaluation in due:
