@@ -21,6 +21,8 @@ from prism_tune.selection.evidence.encoding import encode
 from prism_tune.selection.evidence.gradients import GradientNorms
 from prism_tune.selection.evidence.prompts import Prompt
 from prism_tune.selection.evidence.shallow import Extractor
+from prism_tune.selection.evidence.states.attention_outputs import AttentionOutputs
+from prism_tune.selection.evidence.states.state_spectra import StateSpectra
 from prism_tune.selection.evidence.whole_model import AnswerLosses
 
 NOT_RECORD_BY_RECORD = {
@@ -28,6 +30,7 @@ NOT_RECORD_BY_RECORD = {
     "qwen3_5": "layers.*.mlp.*",  # linear attention has numbers beside its linear layers
     "qwen3_5_moe": "layers.2.self_attn.*",
 }
+LINEAR = ("qwen3_5", "qwen3_5_moe")  # their first layers attend linearly
 SIZES = [(60, 40), (56, 56), (30, 90)]
 NUM_LAYERS = 3
 FAMILY_INPUTS = {
@@ -117,6 +120,41 @@ def test_every_layer_of_every_family_equals_the_full_model(family, tmp_path):
                 together[layer], expected[:, layer], rtol=1e-4, atol=1e-5, msg=f"{depth} {layer}"
             )
         assert extractor.estimate_flops(units) > 0
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_the_inside_of_every_family_is_read_in_batches_or_refused(family, tmp_path):
+    """COINCIDE's and DataTailor's rows and instructed features: alone as in a padded batch."""
+    model, processor = build_family(family)
+    model.save_pretrained(tmp_path)
+    config = ModelConfig(path=str(tmp_path), attn_implementation="eager")
+    shallow = load_shallow(config, NUM_LAYERS, dtype=torch.float32)
+    units = [with_text_behind(unit) for unit in encode_images(processor)]
+    spectra = StateSpectra(shallow, processor)
+    assert_alike(spectra, units)
+    if family in LINEAR:
+        with pytest.raises(UserError, match=r"options.layers: layer 0 .* has no self-attention"):
+            AttentionOutputs(shallow, processor, (0, 2))
+        with pytest.raises(UserError, match=r"selection.layer: layer 0 .* no self-attention"):
+            Extractor(shallow, processor, (1,), "instruction").run_batch(units)
+        return
+    assert_alike(AttentionOutputs(shallow, processor, (0, 2)), units)
+    assert_alike(Extractor(shallow, processor, (1, 3), "instruction"), units)
+
+
+def with_text_behind(unit):
+    """The unit with all tokens behind its last image token marked."""
+    behind = torch.arange(len(unit.pooled_L)) > int(unit.pooled_L.nonzero().max())
+    return dataclasses.replace(unit, instruction_L=behind)
+
+
+def assert_alike(runner, units):
+    together = runner.run_batch(units)
+    alone = [runner.run_batch([unit]) for unit in units]
+    for number, rows in enumerate(together):
+        assert rows.isfinite().all()
+        expected = torch.cat([of_unit[number] for of_unit in alone])
+        torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llava_next", "smolvlm"])
