@@ -31,7 +31,8 @@ from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
 from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.features import FEATURES
-from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
+from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS
+from prism_tune.selection.evidence.gradients.sketches import SketchOptions, gradient_sketches
 from prism_tune.selection.evidence.image_text import COSINES, record_text
 from prism_tune.selection.evidence.source import Gathering
 from prism_tune.selection.evidence.units import find_units, usable_images
@@ -57,6 +58,7 @@ SOURCES = {
     "unasked_losses": (UNASKED_LOSSES, "answers"),
     "attention_outputs": (ATTENTION_OUTPUTS, "conversation"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
+    "gradient_sketches": (gradient_sketches(SketchOptions(dimension=64)), "answers"),
 }
 
 

@@ -8,8 +8,8 @@ without token, or not finite, is zero.
 
 A block wider than `BLOCK_WIDTH` is projected on so many random directions (Gaussian, one matrix a
 block, the same in every run) before it is divided by its length: the cosine of two rows of ten
-blocks is off by some 0.04, much of it the same for all, for a thirtieth of the disk (665K records of a 7B model: 3.4 GB in
-place of 109).
+blocks is off by some 0.04, much of it the same for all, for a thirtieth of the disk (665K records
+of a 7B model: 3.4 GB in place of 109).
 
 Shape legend: B records, L tokens, D width of the decoder, P of a block.
 """
@@ -37,6 +37,7 @@ from prism_tune.selection.evidence.conversations import (
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.shallow import pool_positions
+from prism_tune.selection.evidence.source import EvidenceSource
 
 BLOCK_WIDTH = 128
 """The most numbers of a block that are kept."""
@@ -147,7 +148,7 @@ def _behind(unit: Encoded) -> torch.Tensor:
     return unit.instruction_L
 
 
-ATTENTION_OUTPUTS = conversation_source(
+ATTENTION_OUTPUTS: EvidenceSource = conversation_source(
     "attention_outputs",
     Inspection(
         depends=lambda config: {"layers": choose_layers(config), "block width": BLOCK_WIDTH},

@@ -27,6 +27,7 @@ from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool
 from prism_tune.schema import IMAGE_PLACEHOLDER, Turn
 from prism_tune.selection.evidence.encoding import Encoded, unusable
+from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import (
     LOSS_COLUMNS,
     build_answer_losses,
@@ -100,7 +101,7 @@ def strip_words(question: str) -> str:
     return IMAGE_PLACEHOLDER * question.count(IMAGE_PLACEHOLDER)
 
 
-BLIND_LOSSES = whole_model_source(
+BLIND_LOSSES: EvidenceSource = whole_model_source(
     "blind_losses",
     tuple(f"blind_{name}" for name in LOSS_COLUMNS),
     build_answer_losses,
@@ -108,7 +109,7 @@ BLIND_LOSSES = whole_model_source(
 )
 """Read by visual_gain."""
 
-UNASKED_LOSSES = whole_model_source(
+UNASKED_LOSSES: EvidenceSource = whole_model_source(
     "unasked_losses",
     tuple(f"unasked_{name}" for name in LOSS_COLUMNS),
     build_answer_losses,

@@ -2,7 +2,7 @@
 
 from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.features import FEATURES
-from prism_tune.selection.evidence.gradients import GRADIENT_NORMS, GrandOptions
+from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.image_text import COSINES, EncoderOptions
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES

@@ -18,7 +18,7 @@ from prism_tune.models.families import parts
 from prism_tune.models.load import load_shallow
 from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence.encoding import encode
-from prism_tune.selection.evidence.gradients import GradientNorms
+from prism_tune.selection.evidence.gradients.norms import GradientNorms
 from prism_tune.selection.evidence.prompts import Prompt
 from prism_tune.selection.evidence.shallow import Extractor
 from prism_tune.selection.evidence.whole_model import AnswerLosses
