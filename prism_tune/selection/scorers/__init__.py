@@ -23,6 +23,7 @@ from prism_tune.selection.scorers import (
     random,
 )
 from prism_tune.selection.scorers.clusters import coincide, semdedup
+from prism_tune.selection.scorers.gradients import heldout, icons_heldout, less_heldout, tive
 from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
@@ -63,6 +64,20 @@ SCORERS: dict[str, Scorer] = {
         coincide.CoincideOptions,
         keeps_one_end=True,
         ranks_text=True,
+    ),
+    "tive": Scorer(
+        tive.score,
+        tive.reads,
+        tive.TiveOptions,
+        keeps_one_end=True,
+        adapt=tive.adapt,
+        ranks_text=True,
+    ),
+    "icons_heldout": Scorer(
+        icons_heldout.score, heldout.reads, heldout.HeldOutOptions, keep="high", ranks_text=True
+    ),
+    "less_heldout": Scorer(
+        less_heldout.score, heldout.reads, heldout.HeldOutOptions, keep="high", ranks_text=True
     ),
     "semdedup": Scorer(semdedup.score, always(FEATURES), semdedup.SemDeDupOptions),
 }
