@@ -24,7 +24,13 @@ from prism_tune.selection.scorers import (
 )
 from prism_tune.selection.scorers.clusters import coincide, semdedup
 from prism_tune.selection.scorers.gradients import heldout, icons_heldout, less_heldout, tive
-from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
+from prism_tune.selection.scorers.losses import (
+    el2n,
+    grand,
+    perplexity,
+    self_filter_static,
+    visual_gain,
+)
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
 
@@ -78,6 +84,12 @@ SCORERS: dict[str, Scorer] = {
     ),
     "less_heldout": Scorer(
         less_heldout.score, heldout.reads, heldout.HeldOutOptions, keep="high", ranks_text=True
+    ),
+    "self_filter_static": Scorer(
+        self_filter_static.score,
+        self_filter_static.reads,
+        self_filter_static.SelfFilterOptions,
+        keeps_one_end=True,
     ),
     "semdedup": Scorer(semdedup.score, always(FEATURES), semdedup.SemDeDupOptions),
 }
