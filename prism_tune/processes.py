@@ -142,6 +142,17 @@ def from_main(compute: Callable[[], Value]) -> Value:
     return box[0]  # type: ignore[return-value]
 
 
+def greatest(value: int) -> int:
+    """The greatest of every process's values, on every process."""
+    if world_size() == 1:
+        return value
+    import torch
+
+    box = torch.tensor([value])
+    torch.distributed.all_reduce(box, torch.distributed.ReduceOp.MAX, group=patient_group())
+    return int(box)
+
+
 def gather(value: Value) -> list[Value]:
     """Every process's value, in the order of ranks, on every process."""
     import torch.distributed

@@ -107,6 +107,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "training.batching": _MODEL,
     "training.tokens_per_batch": _MODEL,
     "training.validation": _MODEL,
+    "training.grace_seconds": _NONE,
     "training.hf": _MODEL,
     "evaluation.benchmarks": _NONE,  # each has results of its own
     "evaluation.data": _ANSWERS,

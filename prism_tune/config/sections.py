@@ -149,7 +149,7 @@ class SelectionConfig(Section):
     features_file: str | None = None
     reference: ReferenceConfig | None = None
     layer: Index = 1
-    pooling: Literal["mean", "last", "attention"] = "mean"
+    pooling: Literal["mean", "last", "attention", "instruction"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
     options: Annotated[
@@ -158,7 +158,10 @@ class SelectionConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How to tune. `tuning: none` leaves the model as it is (the table's untuned row)."""
+    """How to tune. `tuning: none` leaves the model as it is (the table's untuned row).
+
+    A training that is asked to end (SIGTERM, SIGINT) saves a checkpoint within `grace_seconds`.
+    """
 
     records: Literal["subset", "pool"] = "subset"
     tuning: Literal["none", "lora", "qlora", "full", "projector"] = "lora"
@@ -169,6 +172,7 @@ class TrainingConfig(Section):
     batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
     validation: Share = 0.0
+    grace_seconds: Count = 30
     hf: dict[str, Any] = {}
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prism_tune import __version__
-from prism_tune.config.load import render_config
+from prism_tune.config.load import RECORD_NAME, render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import (
@@ -36,8 +36,6 @@ from prism_tune.models.load import load_model, load_shallow, truncate_config
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic, write_json
-
-CONFIG_NAME = "prism_tune.yaml"
 
 
 def load_tuned(
@@ -120,7 +118,7 @@ def complete_checkpoint(directory: Path, config: Config, inputs: Mapping[str, An
         config: of the run.
         inputs: everything the weights depend on; `records` is the fingerprint of the data.
     """
-    write_atomic(directory / CONFIG_NAME, render_config(config))
+    write_atomic(directory / RECORD_NAME, render_config(config))
     base = describe_base(config.model)
     if (directory / ADAPTER_CONFIG).exists():
         point_to_base(directory, base)

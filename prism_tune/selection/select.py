@@ -25,6 +25,7 @@ from prism_tune.processes import barrier, from_main, is_main, main_first, proces
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage, must_run
+from prism_tune.run.writer import one_writer
 from prism_tune.schema import Skipped
 from prism_tune.selection.budgets import Candidates, check_budgets
 from prism_tune.selection.evidence.source import Evidence, Gathering, find_measured
@@ -44,6 +45,7 @@ from prism_tune.selection.reference.warmup import Tune, Warmup, describe_referen
 logger = logging.getLogger(__name__)
 
 
+@one_writer
 def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | None = None) -> None:
     """Score the pool, cut it to the budget, and write the subset.
 

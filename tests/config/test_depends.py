@@ -35,6 +35,7 @@ from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS
 from prism_tune.selection.evidence.gradients.sketches import SketchOptions, gradient_sketches
 from prism_tune.selection.evidence.image_text import COSINES, record_text
 from prism_tune.selection.evidence.source import Gathering
+from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
@@ -57,6 +58,7 @@ SOURCES = {
     "blind_losses": (BLIND_LOSSES, "answers"),
     "unasked_losses": (UNASKED_LOSSES, "answers"),
     "attention_outputs": (ATTENTION_OUTPUTS, "conversation"),
+    "state_spectra": (STATE_SPECTRA, "conversation"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
     "gradient_sketches": (gradient_sketches(SketchOptions(dimension=64)), "answers"),
 }
@@ -263,6 +265,7 @@ SECOND: dict[str, Any] = {
     "training.batching": "random",
     "training.tokens_per_batch": 77,
     "training.validation": 0.5,
+    "training.grace_seconds": 60,
     "training.hf": {"max_steps": 3},
     "evaluation.benchmarks": ["pope", "quickstart"],
     "evaluation.data": lambda place: {

@@ -26,7 +26,8 @@ from prism_tune.selection.evidence.prompts import Prompt, PromptKind, build_prom
 class Encoded:
     """One unit's inputs (token inputs of shape L) and which positions are pooled.
 
-    `instruction_L`: positions pooled by themselves, for "pair" features. An unusable image leaves
+    `instruction_L`: positions pooled by themselves, for "pair" features, or whose attention says
+    what is pooled. An unusable image leaves
     `inputs` empty and says why in `fault` (reason, detail).
     """
 
@@ -118,6 +119,19 @@ class ConversationDataset(RecordDataset):
         unit = super().__getitem__(number)
         unit.inputs.pop("labels", None)
         return replace(unit, pooled_L=torch.ones_like(unit.pooled_L))
+
+
+class InstructionDataset(RecordDataset):
+    """Encodes whole records; image tokens are pooled, all others but the answers' look at them."""
+
+    def __getitem__(self, number: int) -> Encoded:
+        """The record's inputs."""
+        unit = super().__getitem__(number)
+        if unit.fault is not None:
+            return unit
+        is_answer_L = unit.inputs.pop("labels") != IGNORED_LABEL
+        is_image_L = unit.inputs["input_ids"] == image_token_id(self._examples.processor)
+        return replace(unit, pooled_L=is_image_L, instruction_L=~(is_image_L | is_answer_L))
 
 
 def first_usable(units: UnitDataset | RecordDataset) -> Encoded | None:

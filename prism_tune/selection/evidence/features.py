@@ -24,6 +24,7 @@ from prism_tune.processes import from_main
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import (
     ConversationDataset,
+    InstructionDataset,
     RecordDataset,
     UnitDataset,
     first_usable,
@@ -64,6 +65,8 @@ def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> E
         records = [units.record_of[key] for key in keys]
         if kind == "conversation":
             return ConversationDataset(pool, records, config, processor)
+        if kind == "answers":
+            return InstructionDataset(pool, records, config, processor)
         return UnitDataset(pool, records, kind, config.model.template, processor)
 
     computation = Computation(
@@ -103,7 +106,8 @@ def _depends(config: Config) -> dict[str, Any]:
 
 def _open_store(config: Config, layer: int) -> EvidenceStore:
     depends = {**_depends(config), "selection.layer": layer}
-    if config.selection.features == "conversation":
+    selection = config.selection
+    if selection.features == "conversation" or selection.pooling == "instruction":
         depends["data.max_length"] = config.data.max_length  # of the others nothing is cut
     return EvidenceStore(config.output_dir, _NAME, depends)
 
@@ -119,7 +123,7 @@ def _decide_prompt(
 
     The model is looked at as well (`models.guards`).
     """
-    asked = config.selection.features
+    asked = _asked_prompt(config)
 
     def read() -> list[PromptKind | None]:
         return [store.about("prompt") for store in stores]
@@ -129,7 +133,7 @@ def _decide_prompt(
             with lock_stores(stores):
                 if None in read():
                     measure()
-        if asked != "visual":
+        if asked is not None:
             return asked
         return "whole" if "whole" in read() else "prefix"
 
@@ -139,8 +143,8 @@ def _decide_prompt(
         unit = first_usable(UnitDataset(pool, candidates, "whole", template, processor))
         if unit is not None:
             load().check(unit)
-        kind: PromptKind = asked if asked != "visual" else "whole"
-        if asked == "visual" and prefix_is_exact(load(), pool, candidates, template, processor):
+        kind: PromptKind = asked or "whole"
+        if asked is None and prefix_is_exact(load(), pool, candidates, template, processor):
             kind = "prefix"
         for store in stores:
             store.begin(
@@ -149,6 +153,14 @@ def _decide_prompt(
             )
 
     return from_main(decide)
+
+
+def _asked_prompt(config: Config) -> PromptKind | None:
+    """What the config alone says; None: it has to be measured."""
+    if config.selection.pooling == "instruction":
+        return "answers"
+    asked = config.selection.features
+    return None if asked == "visual" else asked
 
 
 FEATURES: EvidenceSource = EvidenceSource(

@@ -28,7 +28,10 @@ from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows, count_seen, place_batch
 from prism_tune.selection.reference.read import load_shallow
 
-Pooling = Literal["mean", "last", "attention"]
+Pooling = Literal["mean", "last", "attention", "instruction"]
+
+_ATTENDED_SHARE = 0.9
+"""Of the attention on an image: what "instruction" pooling takes the tokens of."""
 
 
 class ShallowModel:
@@ -81,8 +84,9 @@ class Extractor(ShallowModel):
         processor: the model's.
         layers: which hidden states; 0 is the input of the first layer.
         pooling: "mean" over the pooled positions, the "last" of them, or their mean weighted by
-            the "attention" that the last of them pays each; that takes a model with the attention
-            implementation "eager", and no layer 0.
+            the "attention" that the last of them pays each, or the plain mean of those that the
+            "instruction" positions pay most; these take a model with the attention implementation
+            "eager", and no layer 0.
         apart: units have instruction positions, which are pooled apart ("pair" features): a
             feature is then twice as wide as the decoder.
     """
@@ -108,6 +112,7 @@ class Extractor(ShallowModel):
         device = self.model.device
         inputs = self.place(batch)
         masks = [mask_BL.to(device, non_blocking=True) for mask_BL in self._masks(batch)]
+        asking = [unit.instruction_L for unit in batch if unit.instruction_L is not None]
         result: dict[int, torch.Tensor] = {}
         attention: dict[int, torch.Tensor] = {}
 
@@ -115,6 +120,10 @@ class Extractor(ShallowModel):
             if self._pooling == "attention":
                 paid_BLL = attention.pop(layer)
                 pooled = [pool_attended(hidden_BLD, mask_BL, paid_BLL) for mask_BL in masks]
+            elif self._pooling == "instruction":
+                asking_BL = pad_sequence(asking, batch_first=True).to(device)
+                paid_BLL = attention.pop(layer)
+                pooled = [pool_instructed(hidden_BLD, masks[0], asking_BL, paid_BLL)]
             else:
                 pooled = [pool_positions(hidden_BLD, mask_BL, self._pooling) for mask_BL in masks]
             result[layer] = torch.cat(pooled, dim=1)
@@ -154,7 +163,7 @@ class Extractor(ShallowModel):
     def _capture_attention(self, attention: dict[int, torch.Tensor]) -> ExitStack:
         """Hooks that keep the attention (B, L, L), mean over the heads, that led to each layer."""
         hooks = ExitStack()
-        for layer in self._layers if self._pooling == "attention" else ():
+        for layer in self._layers if self._pooling in ("attention", "instruction") else ():
 
             def keep(_: Any, inputs: Any, output: Any, layer: int = layer) -> None:
                 attention[layer] = output[1].float().mean(dim=1)
@@ -173,9 +182,16 @@ def load_extractor(
         ConfigError: attention is asked of the embeddings, which pay none.
     """
     selection, source = config.selection, config.model
-    if selection.pooling == "attention":
+    if selection.pooling in ("attention", "instruction"):
         if 0 in layers:
-            raise ConfigError("selection.pooling: attention needs layers from 1; layer 0 pays none")
+            raise ConfigError(
+                f"selection.pooling: {selection.pooling} needs layers from 1; layer 0 pays none"
+            )
+        if selection.pooling == "instruction" and selection.features != "visual":
+            raise ConfigError(
+                "selection.pooling: instruction pools image tokens; it goes with "
+                f"selection.features=visual, got {selection.features}"
+            )
         source = source.model_copy(update={"attn_implementation": "eager"})
     read = config.model_copy(update={"model": source})
 
@@ -215,6 +231,27 @@ def pool_attended(
     weights_BL = attention_BLL[_last_marked(pooled_BL)] * pooled_BL
     sums_BD = torch.einsum("bl,bld->bd", weights_BL, hidden_BLD.float())
     return sums_BD / weights_BL.sum(dim=1, keepdim=True)
+
+
+def pool_instructed(
+    hidden_BLD: torch.Tensor,
+    pooled_BL: torch.Tensor,
+    asking_BL: torch.Tensor,
+    attention_BLL: torch.Tensor,
+) -> torch.Tensor:
+    """The plain mean over the marked positions that the asking ones attend to most: (B, D).
+
+    The attention is the mean over the asking positions, as a share of all that the marked ones get;
+    the largest are taken until their sum exceeds 0.9, the one with which it does included. Shares
+    .5, .3, .15, .05: the first three. A row without marked position, or where none is attended to,
+    is NaN.
+    """
+    paid_BL = torch.einsum("bl,blm->bm", asking_BL.float(), attention_BLL) * pooled_BL
+    shares_BL = paid_BL / paid_BL.sum(dim=1, keepdim=True)
+    sorted_BL, order_BL = shares_BL.sort(dim=1, descending=True, stable=True)
+    taken_BL = (sorted_BL.cumsum(dim=1) - sorted_BL <= _ATTENDED_SHARE) & (sorted_BL > 0)
+    taken_BL = torch.zeros_like(taken_BL).scatter(1, order_BL, taken_BL)
+    return pool_positions(hidden_BLD, taken_BL, "mean")
 
 
 def _last_marked(pooled_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

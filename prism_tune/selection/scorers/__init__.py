@@ -5,6 +5,7 @@ from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.image_text import COSINES, EncoderOptions
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
+from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES
 from prism_tune.selection.options import ScorerOptions
@@ -21,8 +22,9 @@ from prism_tune.selection.scorers import (
     leverage,
     prism,
     random,
+    scalselect,
 )
-from prism_tune.selection.scorers.clusters import coincide, semdedup
+from prism_tune.selection.scorers.clusters import coincide, datatailor, presel, semdedup
 from prism_tune.selection.scorers.gradients import heldout, icons_heldout, less_heldout, tive
 from prism_tune.selection.scorers.losses import (
     el2n,
@@ -61,6 +63,13 @@ SCORERS: dict[str, Scorer] = {
         kernel_repulsion.KernelRepulsionOptions,
         keeps_one_end=True,
     ),
+    "scalselect": Scorer(
+        scalselect.score,
+        always(FEATURES),
+        scalselect.ScalSelectOptions,
+        keep="high",
+        adapt=scalselect.adapt,
+    ),
     "leverage": Scorer(leverage.score, always(FEATURES), leverage.LeverageOptions, keep="high"),
     "kcenter": Scorer(kcenter.score, always(FEATURES), PickOptions, keeps_one_end=True),
     "kmeanspp": Scorer(kmeanspp.score, always(FEATURES), PickOptions, keeps_one_end=True),
@@ -91,5 +100,9 @@ SCORERS: dict[str, Scorer] = {
         self_filter_static.SelfFilterOptions,
         keeps_one_end=True,
     ),
+    "datatailor": Scorer(
+        datatailor.score, always(STATE_SPECTRA), keeps_one_end=True, ranks_text=True
+    ),
+    "presel": Scorer(presel.score, presel.reads, presel.PreselOptions, keeps_one_end=True),
     "semdedup": Scorer(semdedup.score, always(FEATURES), semdedup.SemDeDupOptions),
 }
