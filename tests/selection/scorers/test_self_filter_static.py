@@ -10,7 +10,7 @@ from support.tiny_encoders import save_encoder
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
-from prism_tune.selection.evidence.joint_embeddings import NAME
+from prism_tune.selection.evidence.embeddings.joint import NAME
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.losses.self_filter_static import (
     SelfFilterOptions,

@@ -33,8 +33,8 @@ from pydantic import Field
 from prism_tune.config.sections import Config, Count
 from prism_tune.errors import UserError
 from prism_tune.features.neighbours import find_nearest
-from prism_tune.selection.evidence.image_text import EncoderOptions
-from prism_tune.selection.evidence.joint_embeddings import NAME, joint_embeddings
+from prism_tune.selection.evidence.embeddings.image_text import EncoderOptions
+from prism_tune.selection.evidence.embeddings.joint import NAME, joint_embeddings
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.options import read_options

@@ -27,7 +27,7 @@ from prism_tune.features.shards import Shard, StoredRows
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.run.fingerprints import fingerprint_model
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
-from prism_tune.selection.evidence.dual_encoder import (
+from prism_tune.selection.evidence.embeddings.dual_encoder import (
     DualEncoder,
     ImageDataset,
     ImageEncoder,

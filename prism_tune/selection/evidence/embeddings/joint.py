@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prism_tune.features.shards import StoredRows
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.image_text import (
+from prism_tune.selection.evidence.embeddings.image_text import (
     Embedded,
     EncoderOptions,
     describe_encoder,
