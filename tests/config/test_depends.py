@@ -29,13 +29,13 @@ from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
-from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.embeddings.image_text import COSINES, record_text
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS
 from prism_tune.selection.evidence.gradients.sketches import SketchOptions, gradient_sketches
 from prism_tune.selection.evidence.source import Gathering
-from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
+from prism_tune.selection.evidence.states.attention_outputs import ATTENTION_OUTPUTS
+from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES

@@ -36,7 +36,7 @@ def scores(result):
     return {row["id"]: row["score"] for row in result.scores if row["rank"]}
 
 
-@pytest.mark.parametrize("scorer", ["perplexity", "prism"])
+@pytest.mark.parametrize("scorer", ["perplexity", "prism", "datatailor"])
 def test_evidence_of_another_model_is_that_of_it_as_the_target(workplace, other_model, scorer):
     asked = {"selection__scorer": scorer}
     reference = json.dumps({"model": str(other_model), "template": "vicuna_v1"})

@@ -1,11 +1,11 @@
 """Selection methods by name: one file each, and one line here."""
 
-from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.embeddings.image_text import COSINES, EncoderOptions
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
-from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
+from prism_tune.selection.evidence.states.attention_outputs import ATTENTION_OUTPUTS
+from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES
 from prism_tune.selection.options import ScorerOptions

@@ -17,8 +17,8 @@ from prism_tune.features.shards import StoredRows, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Turn
-from prism_tune.selection.evidence import attention_outputs
-from prism_tune.selection.evidence.attention_outputs import (
+from prism_tune.selection.evidence.states import attention_outputs
+from prism_tune.selection.evidence.states.attention_outputs import (
     AttentionOutputs,
     choose_layers,
     make_block,

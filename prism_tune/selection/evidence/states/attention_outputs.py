@@ -28,16 +28,16 @@ from transformers import PreTrainedModel
 from prism_tune.config.sections import Config, Index, Section
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.load import count_layers
-from prism_tune.selection.evidence.conversations import (
+from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.runner import Rows
+from prism_tune.selection.evidence.shallow import pool_positions
+from prism_tune.selection.evidence.source import EvidenceSource
+from prism_tune.selection.evidence.states.conversations import (
     Inspection,
     Inspector,
     SeenDataset,
     conversation_source,
 )
-from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import Rows
-from prism_tune.selection.evidence.shallow import pool_positions
-from prism_tune.selection.evidence.source import EvidenceSource
 
 BLOCK_WIDTH = 128
 """The most numbers of a block that are kept."""
