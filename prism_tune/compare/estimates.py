@@ -12,7 +12,8 @@ from pathlib import Path
 
 from prism_tune.compare.cells import stages_of
 from prism_tune.compare.shapes import Shape
-from prism_tune.config.sections import Config
+from prism_tune.config.references import reference_of
+from prism_tune.config.sections import Config, WarmupConfig
 from prism_tune.data.records import open_pool
 
 _CHARACTERS_PER_TOKEN = 4
@@ -21,7 +22,17 @@ _BYTES_PER_WEIGHT = 2
 _BYTES_PER_TRAINED = 14  # a checkpoint to resume from: bf16, float32 master, Adam's two moments
 _LORA_SHARE = 0.05  # of the decoder's parameters, at LLaVA's rank of 128
 _PROMPT_TOKENS = 70  # of a benchmark's question, with its answer
-_WHOLE_MODEL = {"perplexity": 1, "el2n": 1, "grand": 3}
+_LORA_RANK = 128  # at which it is that share
+_SKETCHED = 2.1  # forward, back through the activations, and the norms of LoRA's matrices
+_SKETCHING = ("tive", "icons_heldout", "less_heldout")
+_BYTES_PER_SKETCH = 4 * 4097
+_WHOLE_MODEL: dict[str, float] = {
+    "perplexity": 1,
+    "el2n": 1,
+    "grand": 3,
+    **dict.fromkeys(_SKETCHING, _SKETCHED),
+    "self_filter_static": 1,
+}
 """Scorers that run every layer, and how many forward passes' worth they take at most."""
 _NO_MODEL = ("random", "length", "file")
 
@@ -63,9 +74,9 @@ class PoolSize:
 
 @dataclass(frozen=True)
 class Estimate:
-    """FLOPs of the stages, and bytes on disk."""
+    """FLOPs of the stages, and bytes on disk; None where the reference's size is not known."""
 
-    select_flops: float
+    select_flops: float | None
     tune_flops: float
     evaluate_flops: float
     num_bytes: float
@@ -73,7 +84,7 @@ class Estimate:
     @property
     def flops(self) -> float:
         """Of all stages."""
-        return self.select_flops + self.tune_flops + self.evaluate_flops
+        return (self.select_flops or 0.0) + self.tune_flops + self.evaluate_flops
 
 
 def measure_pool(config: Config) -> PoolSize | None:
@@ -90,18 +101,59 @@ def measure_pool(config: Config) -> PoolSize | None:
     )
 
 
-def estimate_run(config: Config, shape: Shape, pool: PoolSize) -> Estimate:
-    """One run, from selecting to evaluating; nothing for the stages that it does not have."""
+def estimate_run(
+    config: Config, shape: Shape, pool: PoolSize, read: Shape | None = None
+) -> Estimate:
+    """One run, from selecting to evaluating; nothing for the stages that it does not have.
+
+    Args:
+        config: the run.
+        shape: of the target.
+        pool: that is selected from.
+        read: of the model that evidence is read from; None where that is another than the target,
+            and not there yet.
+    """
     verbs = stages_of(config)
+    select_flops: float | None = 0.0
+    if "select" in verbs:
+        read = shape if read_path(config) == config.model.path else read
+        select_flops = None if read is None else _select_flops(config, read, pool)
     return Estimate(
-        select_flops=_select_flops(config, shape, pool) if "select" in verbs else 0.0,
+        select_flops=select_flops,
         tune_flops=_tune_flops(config, shape, pool) if "train" in verbs else 0.0,
         evaluate_flops=_evaluate_flops(config, shape),
         num_bytes=_disk_bytes(config, shape, pool) if "train" in verbs else 0.0,
     )
 
 
+def read_path(config: Config) -> str:
+    """The model that evidence is read from."""
+    reference = reference_of(config.selection)
+    return (reference.model if reference is not None else None) or config.model.path
+
+
 def _select_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
+    """Of the evidence, and of the warm-up that it is read with."""
+    reference = reference_of(config.selection)
+    warmup = None if reference is None else reference.warmup
+    trained = 0.0 if warmup is None else _warmup_flops(warmup, shape, pool)
+    return trained + _evidence_flops(config, shape, pool)
+
+
+def _warmup_flops(warmup: WarmupConfig, shape: Shape, pool: PoolSize) -> float:
+    records = warmup.share * pool.num_records
+    seen = warmup.epochs * records
+    if warmup.max_steps is not None:
+        seen = min(seen, float(warmup.max_steps * warmup.batch_size))
+    image_tokens = shape.num_image_tokens * pool.num_image_records / pool.num_records
+    lora = _LORA_SHARE * warmup.lora_rank / _LORA_RANK * shape.layers
+    per_token = 4.0 * shape.layers + 2.0 * (shape.projector + lora)
+    return seen * (
+        per_token * (image_tokens + pool.text_tokens) + 2.0 * shape.vision * image_tokens
+    )
+
+
+def _evidence_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
     selection = config.selection
     if selection.scorer in _NO_MODEL or selection.features_file is not None:
         return 0.0
@@ -164,13 +216,15 @@ def _evaluate_flops(config: Config, shape: Shape) -> float:
 
 
 def _disk_bytes(config: Config, shape: Shape, pool: PoolSize) -> float:
-    """Features, subset, the tuned model, and the last checkpoint to resume from."""
+    """Features (or sketches), subset, the tuned model, and the last checkpoint to resume from."""
     images, texts = _kept(config, pool)
     selects = "select" in stages_of(config)
     subset = (images + texts) / pool.num_records * pool.num_bytes if selects else 0.0
     features = 0.0
     if selects and config.selection.scorer not in (*_NO_MODEL, *_WHOLE_MODEL, "clip_score"):
         features = float(_BYTES_PER_WEIGHT * pool.num_images * shape.width)
+    if selects and config.selection.scorer in _SKETCHING:
+        features = float(_BYTES_PER_SKETCH * pool.num_image_records)
     trained = _num_trained(config, shape)
     saved = shape.total if config.training.tuning in ("full", "projector") else trained
     return subset + features + _BYTES_PER_WEIGHT * saved + _BYTES_PER_TRAINED * trained
