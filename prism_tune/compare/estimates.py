@@ -134,6 +134,10 @@ def read_path(config: Config) -> str:
 
 def _select_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
     """Of the evidence, and of the warm-up that it is read with."""
+    if config.selection.scorer in _NO_MODEL or config.selection.features_file is not None:
+        return 0.0
+    if config.selection.scorer == "clip_score":
+        return 2.0 * pool.num_image_records * shape.vision * shape.num_image_tokens
     reference = reference_of(config.selection)
     warmup = None if reference is None else reference.warmup
     trained = 0.0 if warmup is None else _warmup_flops(warmup, shape, pool)
@@ -155,12 +159,8 @@ def _warmup_flops(warmup: WarmupConfig, shape: Shape, pool: PoolSize) -> float:
 
 def _evidence_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
     selection = config.selection
-    if selection.scorer in _NO_MODEL or selection.features_file is not None:
-        return 0.0
     look = shape.vision * shape.num_image_tokens
     tokens = shape.num_image_tokens + pool.text_tokens
-    if selection.scorer == "clip_score":
-        return 2.0 * pool.num_image_records * look
     if selection.scorer in _WHOLE_MODEL:
         passes = _WHOLE_MODEL[selection.scorer]
         return 2.0 * pool.num_image_records * (passes * shape.layers * tokens + look)

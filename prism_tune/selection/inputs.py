@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from prism_tune.selection.reference.read import check_reference, fingerprint_rea
 from prism_tune.selection.reference.warmup import Warmup
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.scorer import Scorer, change_selection
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 1
 """Of the code that scores and cuts; another number makes all subsets anew."""
@@ -49,7 +52,11 @@ def resolve_selection(config: Config) -> Config:
     scorer, reference = find_scorer(selection.scorer), reference_of(selection)
     if reference is not None:
         check_reference(reference)
-    return scorer.complete(change_selection(config, reference=reference))
+    completed = scorer.complete(change_selection(config, reference=reference))
+    if reference is None or needs_model(completed):
+        return completed
+    logger.info("selection.reference: %s reads no model; left out", selection.scorer)
+    return change_selection(completed, reference=None)
 
 
 def stage_inputs(config: Config, pool: Pool, warmup: Warmup | None = None) -> dict[str, Any]:

@@ -97,6 +97,7 @@ RECORD = 4140 * 9.2 + 2 * 50 * 3.2
         ({"scorer": "tive"}, 8 * RECORD + SKETCHES),
         ({"scorer": "less_heldout"}, 5 * RECORD + SKETCHES),
         ({"scorer": "tive", "reference": {}}, SKETCHES),
+        ({"scorer": "random", "reference": {"warmup": {}}}, 0),
         (
             {"scorer": "perplexity", "reference": {"warmup": {"share": 0.5, "epochs": 2}}},
             100 * RECORD + 2 * 80 * (1000 * 10 + 50 * 4),

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+import prism_tune
+from prism_tune.cli.stages import select as verb
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import ReferenceConfig, SelectionConfig
 from prism_tune.selection.evidence import store as feature_store
@@ -47,6 +49,20 @@ def test_the_three_share_a_warm_up_and_two_their_sketches(workplace):
     heldout = [row for row in found["icons_heldout"].scores if row["unranked"] == "held_out"]
     assert [row["source"] for row in heldout] == ["shape"]  # a tenth of 16; 8 are too few
     assert not any(row["selected"] for row in heldout)
+
+
+@pytest.mark.slow
+def test_the_verb_and_the_library_train_the_warm_up(workplace):
+    """Each hands the selection the training stage; the second finds what the first has trained."""
+    items = [f"selection.reference={REFERENCE}", "selection.scorer=el2n"]
+    verb(workplace.config_file, [*items, "name=verb"])
+    config = workplace.config(selection__reference=REFERENCE, selection__scorer="el2n")
+    subset = prism_tune.select(config, name="library")
+    runs = [workplace.read(workplace.run_dir(name=name)) for name in ("verb", "library")]
+    assert [run.manifest["timings"]["warmup_seconds"] > 0 for run in runs] == [True, True]
+    folders = {run.manifest["reference"]["warmup"]["folder"] for run in runs}
+    assert len(folders) == 1
+    assert len(subset) == 14
 
 
 @pytest.mark.slow

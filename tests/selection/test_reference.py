@@ -178,6 +178,15 @@ def test_a_warm_up_without_who_trains_it_says_so(workplace):
         warm(workplace, tune=None)
 
 
+def test_what_reads_no_model_warms_none_up(workplace, caplog):
+    """As Random beside a method with a warm-up, of one config."""
+    with caplog.at_level(logging.INFO):
+        result = warm(workplace, tune=no_training, selection__scorer="random")
+    assert "selection.reference: random reads no model; left out" in caplog.text
+    assert "reference" not in result.manifest
+    assert not (workplace.root / "runs/references").exists()
+
+
 SIZES = np.array([10, 2, 10])
 
 

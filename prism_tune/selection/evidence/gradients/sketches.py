@@ -10,7 +10,7 @@ gradients, and a row has p q numbers whatever the model. Of one module the error
 
 Read with an adapter (`selection.reference`), the modules are the matrices A and B of its LoRA,
 which stay unmerged; without, the decoder's linear layers. A row is the exact norm of the gradient
-and then the sketch. Of experts that a router chooses from nothing is read.
+and then the sketch. Of experts, shared ones too, nothing is read: they see tokens, not records.
 
 Shape legend: B records, L tokens, I inputs and O outputs of a module, S numbers of a sketch.
 """
@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from prism_tune.config.sections import Config, Section
 from prism_tune.errors import UserError
-from prism_tune.models.flops import estimate_flops, is_expert
+from prism_tune.models.flops import estimate_flops
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.gradients.backward import (
     BackwardPass,
@@ -51,6 +51,7 @@ Modules = Literal["attention", "all"]
 
 _ADAPTERS = ("lora_A", "lora_B")
 _ATTENTION = ("attn", "attention")
+_EXPERT = "expert"
 _MOST_PRODUCTS = 1 << 25
 """Numbers of the gradients that are made at a time, where norms are taken from them: 128 MiB."""
 
@@ -133,8 +134,12 @@ def choose_modules(decoder: nn.Module, modules: Modules) -> list[Watched]:
     linear = {
         name: module
         for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith("layers.") and not is_expert(name)
+        if isinstance(module, nn.Linear) and name.startswith("layers.")
     }
+    experts = [name for name in linear if _EXPERT in name]
+    if experts:
+        logger.info("gradients: %d linear layers of experts are left out", len(experts))
+    linear = {name: module for name, module in linear.items() if _EXPERT not in name}
     adapted = {name: one for name, one in linear.items() if set(_ADAPTERS) & set(name.split("."))}
     chosen = {
         name: module
