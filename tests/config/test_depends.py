@@ -452,6 +452,7 @@ def _empty_sections() -> dict[str, Section]:
         ("subset", {"scorer": "grand"}),
         ("subset", {"scorer": "d2", "options": {"difficulty": "el2n"}}),
         ("subset", {"scorer": "kernel_prism"}),
+        ("subset", {"scorer": "tive", "options": {"dimension": 64}, "reference": {}}),
         ("subset", {"scorer": "length"}),
         ("subset", {"scorer": "random", "budget_of": "tokens", "text_only": "own_source"}),
         ("model", {}),
