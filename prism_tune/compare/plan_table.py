@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Sequence
 
 from prism_tune.compare.cells import Cell, Verb, stages_of
-from prism_tune.compare.estimates import Estimate, PoolSize, estimate_run, measure_pool, read_path
+from prism_tune.compare.estimates import Estimate, estimate_run, read_path
 from prism_tune.compare.plan import Plan, find_missing
-from prism_tune.compare.shapes import Shape, read_shape
+from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.sections import Config
 from prism_tune.results.render import INAPPLICABLE, MISSING, Table, number_cell
 from prism_tune.results.render import Cell as TableCell
