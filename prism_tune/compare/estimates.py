@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from prism_tune.compare.cells import stages_of
 from prism_tune.compare.selection_estimates import LORA_SHARE, evidence_bytes, select_flops
 from prism_tune.compare.shapes import PoolSize, Shape
+from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config
 
 _BYTES_PER_WEIGHT = 2
@@ -41,9 +42,9 @@ NUM_QUESTIONS = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """FLOPs of the stages, and bytes on disk."""
+    """FLOPs of the stages, and bytes on disk; None where the reference's size is not known."""
 
-    select_flops: float
+    select_flops: float | None
     tune_flops: float
     evaluate_flops: float
     num_bytes: float
@@ -51,18 +52,38 @@ class Estimate:
     @property
     def flops(self) -> float:
         """Of all stages."""
-        return self.select_flops + self.tune_flops + self.evaluate_flops
+        return (self.select_flops or 0.0) + self.tune_flops + self.evaluate_flops
 
 
-def estimate_run(config: Config, shape: Shape, pool: PoolSize) -> Estimate:
-    """One run, from selecting to evaluating; nothing for the stages that it does not have."""
+def estimate_run(
+    config: Config, shape: Shape, pool: PoolSize, read: Shape | None = None
+) -> Estimate:
+    """One run, from selecting to evaluating; nothing for the stages that it does not have.
+
+    Args:
+        config: the run.
+        shape: of the target.
+        pool: that is selected from.
+        read: of the model that evidence is read from; None where that is another than the target,
+            and not there yet.
+    """
     verbs = stages_of(config)
+    select: float | None = 0.0
+    if "select" in verbs:
+        read = shape if read_path(config) == config.model.path else read
+        select = None if read is None else select_flops(config.selection, read, pool)
     return Estimate(
-        select_flops=select_flops(config, shape, pool) if "select" in verbs else 0.0,
+        select_flops=select,
         tune_flops=_tune_flops(config, shape, pool) if "train" in verbs else 0.0,
         evaluate_flops=_evaluate_flops(config, shape),
         num_bytes=_disk_bytes(config, shape, pool) if "train" in verbs else 0.0,
     )
+
+
+def read_path(config: Config) -> str:
+    """The model that evidence is read from."""
+    reference = reference_of(config.selection)
+    return (reference.model if reference is not None else None) or config.model.path
 
 
 def _tune_flops(config: Config, shape: Shape, pool: PoolSize) -> float:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prism_tune.compare.shapes import PoolSize, Shape
-from prism_tune.config.sections import Config, SelectionConfig
+from prism_tune.config.references import reference_of
+from prism_tune.config.sections import SelectionConfig, WarmupConfig
 
 LORA_SHARE = 0.05
 """Of the decoder's parameters, at LLaVA's rank of 128."""
 
 _BYTES_PER_NUMBER = 4
 _BLOCK_NUMBERS = 1280  # of COINCIDE's row: ten blocks of 128
+_SKETCH_NUMBERS = 4097  # and a norm
+_LORA_RANK = 128
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Pass:
 _NO_MODEL = ("random", "length", "file")
 _FORWARD, _BLIND, _BACK = Pass(), Pass(sees=False), Pass(layers=3.0)
 _LOOK = Pass(layers=0.0)
+_SKETCH = Pass(layers=2.1)  # back through the activations too, and the norms of LoRA's matrices
+_SKETCHING = ("tive", "icons_heldout", "less_heldout")
 _WHOLE_RECORDS: dict[str, tuple[Pass, ...]] = {
     "perplexity": (_FORWARD,),
     "el2n": (_FORWARD,),
@@ -46,24 +51,25 @@ _WHOLE_RECORDS: dict[str, tuple[Pass, ...]] = {
     "coincide": (Pass(layers=27 / 32),),
     "datatailor": (_FORWARD,),
     "clip_score": (_LOOK,),
+    "self_filter_static": (_FORWARD, _LOOK),
+    **dict.fromkeys(_SKETCHING, (_SKETCH,)),
 }
 """Scorers that do not read features; a gradient counts as three passes at most."""
 
 _UNITS = ("joint", "pair", "conversation")
 
 
-def select_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
-    """Of all passes, and of a warm-up."""
-    selection = config.selection
+def select_flops(selection: SelectionConfig, shape: Shape, pool: PoolSize) -> float:
+    """Of all passes, and of a warm-up; `shape` is of the model that evidence is read from."""
     flops = sum(
         _pass_flops(way, selection, shape, pool) for way in _WHOLE_RECORDS.get(selection.scorer, ())
     )
     if reads_features(selection):
         flops += _feature_flops(selection, shape, pool)
         flops += sum(_pass_flops(way, selection, shape, pool) for way in _beside(selection))
-    warmup = selection.reference.warmup if selection.reference is not None else None
-    if warmup is not None and flops:
-        flops += warmup.share * warmup.epochs * _warmup_flops(shape, pool)
+    reference, reads = reference_of(selection), selection.scorer != "clip_score" and flops > 0
+    if reads and reference is not None and reference.warmup is not None:
+        flops += _warmup_flops(reference.warmup, shape, pool)
     return flops
 
 
@@ -74,7 +80,11 @@ def evidence_bytes(selection: SelectionConfig, shape: Shape, pool: PoolSize) -> 
         is_pair = selection.scorer == "alignment" or selection.features == "pair"
         wide = shape.width * (2 if is_pair else 1)
         return float(_BYTES_PER_NUMBER * rows * wide)
-    wide = {"coincide": _BLOCK_NUMBERS, "datatailor": shape.width + 2}.get(selection.scorer, 0)
+    wide = {
+        "coincide": _BLOCK_NUMBERS,
+        "datatailor": shape.width + 2,
+        **dict.fromkeys(_SKETCHING, _SKETCH_NUMBERS),
+    }.get(selection.scorer, 0)
     return float(_BYTES_PER_NUMBER * _num_ranked(selection, pool) * wide)
 
 
@@ -125,8 +135,13 @@ def _num_ranked(selection: SelectionConfig, pool: PoolSize) -> int:
     return pool.num_records if selection.text_only == "rank" else pool.num_image_records
 
 
-def _warmup_flops(shape: Shape, pool: PoolSize) -> float:
-    """LoRA on the whole pool, once."""
-    tokens = pool.num_image_records * shape.num_image_tokens + pool.num_records * pool.text_tokens
-    look = shape.vision * shape.num_image_tokens * pool.num_image_records
-    return (4.0 + 2.0 * LORA_SHARE) * shape.layers * tokens + 2.0 * look
+def _warmup_flops(warmup: WarmupConfig, shape: Shape, pool: PoolSize) -> float:
+    """LoRA, and the projector, on the records drawn."""
+    seen = warmup.epochs * warmup.share * pool.num_records
+    if warmup.max_steps is not None:
+        seen = min(seen, float(warmup.max_steps * warmup.batch_size))
+    image_tokens = shape.num_image_tokens * pool.num_image_records / pool.num_records
+    lora = LORA_SHARE * warmup.lora_rank / _LORA_RANK * shape.layers
+    per_token = 4.0 * shape.layers + 2.0 * (shape.projector + lora)
+    look = 2.0 * shape.vision * image_tokens
+    return seen * (per_token * (image_tokens + pool.text_tokens) + look)

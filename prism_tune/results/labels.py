@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prism_tune.config.sections import SelectionConfig
+from prism_tune.config.sections import ReferenceConfig, SelectionConfig
 
 _OURS = {"prism": "PRISM", "random": "Random", "alignment": "Alignment", "file": "Own scores"}
 
@@ -40,7 +40,7 @@ class Published:
         """What departs, in words; empty where a label's other words say it; None: nothing does."""
         words = {
             "per source": selection.scope != "global",
-            "untuned": self.is_tuned and selection.reference is None,
+            "untuned": self.is_tuned and selection.reference in (None, ReferenceConfig()),
             "": (selection.budget_of, selection.text_only in self.text_only)
             != (self.budget_of, True),
             "other settings": any(
@@ -79,6 +79,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "coincide": Published("COINCIDE"),
     "datatailor": Published("DataTailor", is_tuned=False),
+    "tive": Published("TIVE", options={"modules": "attention", "sharpness": 0.001}),
     "scalselect": Published("ScalSelect", "images", ("drop",), is_tuned=False),
 }
 

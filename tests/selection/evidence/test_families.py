@@ -11,14 +11,16 @@ from PIL import Image
 from support.tiny_families import TINY_FAMILIES
 from support.tiny_processors import TINY_PROCESSORS, build_family
 
-from prism_tune.config.sections import ModelConfig
+from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.data.conversation import image_token
 from prism_tune.errors import UserError
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_shallow
 from prism_tune.models.processor import load_processor
+from prism_tune.models.tuning import prepare_tuning
 from prism_tune.selection.evidence.encoding import encode
-from prism_tune.selection.evidence.gradients import GradientNorms
+from prism_tune.selection.evidence.gradients.norms import GradientNorms
+from prism_tune.selection.evidence.gradients.sketches import GradientSketches
 from prism_tune.selection.evidence.prompts import Prompt
 from prism_tune.selection.evidence.shallow import Extractor
 from prism_tune.selection.evidence.states.attention_outputs import AttentionOutputs
@@ -197,6 +199,32 @@ def test_losses_and_gradients_of_every_family_are_those_of_its_own_loss(family):
         assert (nll, count) == pytest.approx((loss.item(), int(unit.pooled_L.sum())), rel=1e-4)
         assert norm == pytest.approx(expected, rel=1e-3)
         assert turn_nll == pytest.approx(nll, rel=1e-5)  # of one turn
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_sketched_gradients_of_every_family_are_those_of_its_own_loss(family):
+    """Of the matrices of a LoRA, in one batch, against one record at a time: the norms."""
+    model, processor = build_family(family)
+    training = TrainingConfig(tuning="lora", lora={"r": 2, "lora_alpha": 4}, deepspeed=None)
+    tuned = prepare_tuning(model, training, weights_dtype=torch.float32)
+    torch.manual_seed(0)
+    chosen = []
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name and "expert" not in name:
+            chosen.append(parameter.data.normal_(std=0.1) if "lora_B" in name else parameter)
+    model = tuned.get_base_model().eval()
+    units = [with_labels(unit, 2 + n) for n, unit in enumerate(encode_images(processor))]
+    rows = GradientSketches(model, processor, "all", 64).run_batch(units)[0]
+    watched = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert len(watched) == len(chosen) > 0
+    for unit, norm in zip(units, rows[:, 0].tolist(), strict=True):
+        inputs = {
+            key: value[None] if value.shape == unit.pooled_L.shape else value
+            for key, value in unit.inputs.items()
+        }
+        gradients = torch.autograd.grad(model(**inputs).loss, watched, allow_unused=True)
+        flat = [gradient.flatten() for gradient in gradients if gradient is not None]
+        assert norm == pytest.approx(torch.cat(flat).norm().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("family", TINY_PROCESSORS)
