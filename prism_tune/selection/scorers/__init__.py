@@ -14,8 +14,6 @@ from prism_tune.selection.scorers import (
     file,
     grand,
     kcenter,
-    kernel_prism,
-    kernel_repulsion,
     kmeanspp,
     length,
     leverage,
@@ -24,6 +22,7 @@ from prism_tune.selection.scorers import (
     random,
     semdedup,
 )
+from prism_tune.selection.scorers.kernels import kernel_prism, kernel_repulsion
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
 
