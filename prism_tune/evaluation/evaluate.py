@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from prism_tune.evaluation.checkpoint import (
     describe_evaluation,
     find_checkpoint,
     open_decoder,
+    servable_model,
 )
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
@@ -40,6 +42,7 @@ from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import console, open_log
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.writer import one_writer
 from prism_tune.schema import BenchmarkResult
 
 
@@ -64,6 +67,7 @@ class Evaluation(Protocol):
         """Answer and score into `folder.unfinished`; the result on the main process."""
 
 
+@one_writer
 def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     """Answer and score every benchmark of the config that is not finished.
 
@@ -89,7 +93,8 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         barrier()
         due = [item for item in evaluations if _must_run(item, folders[item.name], force=force)]
         if due:
-            with started_server(config, checkpoint, run) as asked:
+            servable = partial(servable_model, config, checkpoint, run)
+            with started_server(config, servable, run.evaluation / "server.log") as asked:
                 decoder = open_decoder(asked, checkpoint)
                 barrier()  # nobody replaces results that another process still has to look at
                 for evaluation in due:

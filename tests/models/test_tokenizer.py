@@ -92,12 +92,17 @@ def test_without_sentencepiece_that_is_what_is_asked_for(vicuna_dir, monkeypatch
 def test_a_protobuf_that_is_older_than_sentencepieces_is_what_is_said(vicuna_dir, monkeypatch):
     """pip installs such a pair: sentencepiece does not name the protobuf that it needs."""
 
-    def refuse(*_):
-        raise runtime_version.VersionError("gencode 7.36.1 runtime 6.33.6")
+    class Refusing:
+        """Older releases of sentencepiece do not ask by themselves."""
+
+        @staticmethod
+        def find_spec(name, *_):
+            if name == "sentencepiece.sentencepiece_model_pb2":
+                raise runtime_version.VersionError("gencode 7.36.1 runtime 6.33.6")
 
     monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
     monkeypatch.delattr(sentencepiece, "sentencepiece_model_pb2", raising=False)
-    monkeypatch.setattr(runtime_version, "ValidateProtobufRuntimeVersion", refuse)
+    monkeypatch.setattr(sys, "meta_path", [Refusing, *sys.meta_path])
     with pytest.raises(UserError, match=r"protobuf is too old .*gencode 7\.36\.1") as said:
         load_tokenizer(str(vicuna_dir))
     assert "tiktoken" not in str(said.value)

@@ -1,9 +1,8 @@
 """A server of one's own command, for as long as the questions take.
 
-In: `evaluation.serve_command`, for example `vllm serve {model} --port {port}`, and the checkpoint.
-Out: the config with the address, once the server answers there. A LoRA checkpoint is merged first,
-into `evaluation/merged-*/` of the run. The server's output goes to `evaluation/server.log`; it is
-ended with the evaluation, however that ends.
+In: `evaluation.serve_command`, for example `vllm serve {model} --port {port}`, and the model. Out:
+the config with the address, once the server answers there. It is ended with the evaluation, however
+that ends.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -24,11 +22,8 @@ from urllib.request import ProxyHandler, build_opener
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.checkpoint import Checkpoint
-from prism_tune.models.adapters import ADAPTER_CONFIG
-from prism_tune.models.export import ExportOptions, export
+from prism_tune.interrupts import follow_parent
 from prism_tune.processes import world_size
-from prism_tune.run.folder import RunDir
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +35,13 @@ _NUM_LINES = 12
 
 
 @contextmanager
-def started_server(config: Config, checkpoint: Checkpoint, run: RunDir) -> Iterator[Config]:
+def started_server(config: Config, servable: Callable[[], str], log: Path) -> Iterator[Config]:
     """The config, with the address of the server that its command has started, if it names one.
+
+    Args:
+        config: as asked.
+        servable: gives the model directory (or hub id) that any server reads.
+        log: for what the server prints.
 
     Raises:
         ConfigError: a command that has no place for the port, or beside an address.
@@ -52,14 +52,13 @@ def started_server(config: Config, checkpoint: Checkpoint, run: RunDir) -> Itera
         yield config
         return
     _check(config)
-    model = _servable(config, checkpoint, run)
+    model = servable()
     port = _free_port()
     address = f"http://127.0.0.1:{port}/v1"
     found = {"base_url": address, "served_model": config.evaluation.served_model or model}
     words = [
         word.replace("{model}", model).replace("{port}", str(port)) for word in _split(command)
     ]
-    log = run.evaluation / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = _start(words, output.fileno())
@@ -97,22 +96,6 @@ def _split(command: str) -> list[str]:
         raise ConfigError(f"evaluation.serve_command: {error}") from error
 
 
-def _servable(config: Config, checkpoint: Checkpoint, run: RunDir) -> str:
-    """A model directory that any server reads; of earlier trainings no merged one is kept."""
-    if checkpoint.path is None:
-        return config.model.path
-    if not (checkpoint.path / ADAPTER_CONFIG).exists():
-        return str(checkpoint.path)
-    merged = run.evaluation / f"merged-{checkpoint.fingerprint[:12]}"
-    for other in run.evaluation.glob("merged-*"):
-        if other != merged:
-            shutil.rmtree(other)
-    if not merged.is_dir():
-        logger.info("evaluation: merging %s into %s for the server", checkpoint.path, merged)
-        export(checkpoint.path, merged, ExportOptions(dtype=config.evaluation.dtype))
-    return str(merged)
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -129,6 +112,7 @@ def _start(words: list[str], output: int) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=follow_parent,
         )
     except OSError as error:
         raise ConfigError(

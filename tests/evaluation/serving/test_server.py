@@ -158,7 +158,11 @@ def test_a_server_is_started_for_the_evaluation_and_ended_with_it(setting, tmp_p
     [
         ({"serve_command": "serve {model}"}, r"no \{port\} in it"),
         ({"serve_command": "serve '{port}"}, "No closing quotation"),
-        ({"serve_command": "nosuchserver {port}"}, "nosuchserver: No such file or directory; is"),
+        pytest.param(
+            {"serve_command": "nosuchserver {port}"},
+            "nosuchserver: No such file or directory; is",
+            marks=slow,
+        ),
         ({"serve_command": "s {port}", "base_url": "http://x/v1"}, "set one of them"),
     ],
 )
@@ -168,6 +172,7 @@ def test_a_command_that_cannot_start_is_named(setting, changes, message):
     assert not setting.run.benchmark("quickstart").exists()
 
 
+@slow
 def test_a_server_that_ends_at_once_shows_its_last_lines(setting):
     command = f"{sys.executable} -c \"import sys; sys.exit('no device {{port}}')\""
     with pytest.raises(
