@@ -57,7 +57,7 @@ RECORD = {
         {"from": "gpt", "value": "A cat."},
     ],
 }
-POLICY = {reason: "skip" for reason in ("malformed", "duplicate")}
+POLICY = dict.fromkeys(("malformed", "duplicate"), "skip")
 
 
 class Hang(BaseException):

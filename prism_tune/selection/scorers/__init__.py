@@ -15,8 +15,6 @@ from prism_tune.selection.scorers import (
     d2,
     file,
     kcenter,
-    kernel_prism,
-    kernel_repulsion,
     kmeanspp,
     length,
     leverage,
@@ -26,6 +24,7 @@ from prism_tune.selection.scorers import (
 )
 from prism_tune.selection.scorers.clusters import coincide, datatailor, presel, semdedup
 from prism_tune.selection.scorers.gradients import heldout, icons_heldout, less_heldout, tive
+from prism_tune.selection.scorers.kernels import kernel_prism, kernel_repulsion
 from prism_tune.selection.scorers.losses import (
     el2n,
     grand,

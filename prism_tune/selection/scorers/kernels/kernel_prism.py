@@ -1,12 +1,16 @@
-"""Kernel PRISM: PRISM's identity with an RBF kernel, kept by an exponential race.
+"""Kernel PRISM: PRISM's mean similarity with an RBF kernel, kept by an exponential race.
 
 Ours; there is no paper. It takes up https://arxiv.org/abs/2502.12119 (PRISM), whose R_i is the mean
-*linear* kernel with the other records, hence a cut along one direction, and random Fourier features
-(Rahimi and Recht, 2007, https://papers.nips.cc/paper/3182).
+*linear* kernel with the other records, hence a cut along one direction.
 Equation: with z the centred, PCA-reduced, normalised feature of a record and
-k(x, y) = exp(-|x - y|^2 / 2h) ~ f(x).f(y), f(x) = sqrt(2/D) [cos(W x), sin(W x)], W ~ N(0, 1/h),
+k(x, y) = exp(-|x - y|^2 / 2h),
 
-    R_i = (f_i . sum_j f_j - |f_i|^2) / (N - 1)  ~  the kernel density at i without i itself.
+    R_i = mean of k(z_i, z_j) over the other records j of the group,
+
+the kernel density at i without i itself. Records of i's own row are counted; the others are
+estimated by m landmarks, the records with the smallest hashes of their uids: exact in groups of up
+to m records. (1,024 random Fourier features stood here before: on 1,000 images of the quickstart their
+densities ranked .51 to .57 with the exact ones.)
 
 A record is kept when its key -log(u_i) R_i^alpha is among the smallest, u_i uniform from a hash of
 uid and seed: the exponential race of rates R_i^-alpha, so a dense region is thinned and not emptied
@@ -16,12 +20,12 @@ other the two share what chance decides (common random numbers), so that their d
 seeds is told from less noise. The key depends on the record and R alone: the subset owes nothing to
 the pool's order or to shards, and budgets are nested. The score is log(-log u_i) + alpha log R_i,
 the key's logarithm.
-Floor: the approximation can make R_i zero or negative where nothing is near; it counts as 0.001
-there (alpha inf takes R as it is). The manifest says how often.
+Floor: R may be next to nothing where a narrow kernel has no neighbour; it counts as 0.001 there
+(alpha inf takes R as it is). The manifest says how often.
 Cost: forward (PRISM's), then O(N d^2) for the components of d-wide features (`reduction.py`) and
-O(N D) for the densities.
+O(N m K) for the densities.
 
-Shape legend: M records to be scored, U feature rows.
+Shape legend: M records to be scored.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.selection.options import read_options
-from prism_tune.selection.scorers.kernel import KernelOptions, fit_kernel
+from prism_tune.selection.scorers.kernels.kernel import KernelOptions, fit_kernel
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
@@ -50,14 +54,14 @@ class KernelPrismOptions(KernelOptions):
 def score(context: ScoringContext) -> ScoredRecords:
     """The logarithm of every record's race key; R itself where alpha is inf."""
     options = read_options(context.config, KernelPrismOptions)
-    hashes_M = hash_uids(context.uids, context.config.seed)
-    kernel = fit_kernel(*context.paired_rows(), hashes_M, options, context.config.seed)
+    kernel = fit_kernel(*context.paired_rows(), hash_uids(context.uids), options)
     densities_M = kernel.densities()
     diagnostics = {
         **kernel.diagnostics,
         "mean_density": float(densities_M.mean()),
         "num_floored": int((densities_M < MIN_DENSITY).sum()),
     }
+    hashes_M = hash_uids(context.uids, context.config.seed)
     unranked = mark_rows(kernel.reduced, kernel.pairs)
     return ScoredRecords(race(densities_M, hashes_M, options.alpha), diagnostics, unranked)
 
