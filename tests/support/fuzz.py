@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,8 @@ def fuzz_images(folder: Path, number: int, seed: int) -> Iterator[str]:
         def read(name: str = name) -> None:
             examine_image(folders, name)
             for function in (open_image, read_size):
-                try:
+                with suppress(ImageError):
                     function(folder / name)
-                except ImageError:
-                    pass
 
         yield from _try(read, f"image {k} ({name})")
 
