@@ -21,6 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import contextlib
+
 from support.hostile_images import draw_sound, mutate
 
 from prism_tune.config.sections import DataConfig
@@ -57,7 +59,7 @@ RECORD = {
         {"from": "gpt", "value": "A cat."},
     ],
 }
-POLICY = {reason: "skip" for reason in ("malformed", "duplicate")}
+POLICY = dict.fromkeys(("malformed", "duplicate"), "skip")
 
 
 class Hang(BaseException):
@@ -75,10 +77,8 @@ def fuzz_images(folder: Path, number: int, seed: int) -> Iterator[str]:
         def read(name: str = name) -> None:
             examine_image(folders, name)
             for function in (open_image, read_size):
-                try:
+                with contextlib.suppress(ImageError):
                     function(folder / name)
-                except ImageError:
-                    pass
 
         yield from _try(read, f"image {k} ({name})")
 
