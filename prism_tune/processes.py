@@ -7,6 +7,7 @@ where processes really talk.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ Value = TypeVar("Value")
 _NUM_SHOWN = 8
 _PEER = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|[Tt]imed out")
 """What torch says of a process that is gone, or late."""
+
+_NUMBERS = itertools.count()
 
 PATIENCE = timedelta(hours=12)
 """One process may prepare or finish its share hours before another (decoding a pool's images)."""
@@ -96,11 +99,12 @@ def _group_beside(world: Any) -> Any:
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
+@lru_cache(maxsize=1)
 def meet() -> Any:
     """Wait until every launched process has come; to be called before a group is opened.
 
     Returns:
-        The store that they meet in, which has to live as long as they work together.
+        The store that they meet in, which outlives every group.
 
     Raises:
         UserError: some have not come within `MEETING_SECONDS`; it names them.
@@ -148,13 +152,47 @@ def process_group() -> Iterator[None]:
     if world_size() == 1 or torch.distributed.is_initialized():
         yield
         return
-    met = meet()
-    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    open_group("gloo", PATIENCE)
     try:
         yield
     finally:
-        torch.distributed.destroy_process_group()
-        del met
+        if torch.distributed.is_initialized():  # not where an error came out of `outside_group`
+            torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def outside_group() -> Iterator[None]:
+    """Leave the processes' group for what opens one of its own, and join them again behind it."""
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        yield
+        return
+    torch.distributed.destroy_process_group()
+    yield
+    open_group("gloo", PATIENCE)
+
+
+def open_group(backend: str, timeout: timedelta) -> None:
+    """Open the processes' group, the first or another after it was closed.
+
+    Each finds its members under keys of its own: those of a group before would lead to sockets that
+    are closed, for a launcher's store outlives the groups.
+
+    Args:
+        backend: "gloo" or "nccl".
+        timeout: how long one waits for the others.
+
+    Raises:
+        UserError: as `meet`.
+    """
+    import torch.distributed
+
+    store = torch.distributed.PrefixStore(f"group {next(_NUMBERS)}", meet())
+    store.set_timeout(timeout)
+    torch.distributed.init_process_group(
+        backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout
+    )
 
 
 def main_first(compute: Callable[[], Value]) -> Value:

@@ -107,10 +107,18 @@ def wrap_image(processor: Any) -> str:
     pieces begin anew, as in LLaVA, whose code splits the texts around images apart
     (`tokenizer_image_token` of llava/mm_utils.py).
     """
-    wrapped = image_token(processor)
-    if takes_parts(processor):
-        wrapped = _wrap_image(processor, _source(processor))
-    return wrapped + _begin_anew(getattr(processor, "tokenizer", None), image_token(processor))
+    if not takes_parts(processor):
+        return bare_image(processor)
+    return _wrap_image(processor, _source(processor)) + _behind_image(processor)
+
+
+def bare_image(processor: Any) -> str:
+    """The same without control tokens around it: what a built-in template shows of an image."""
+    return image_token(processor) + _behind_image(processor)
+
+
+def _behind_image(processor: Any) -> str:
+    return _begin_anew(getattr(processor, "tokenizer", None), image_token(processor))
 
 
 @lru_cache(maxsize=8)

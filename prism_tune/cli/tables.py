@@ -20,7 +20,7 @@ def tables(
         str,
         typer.Argument(
             metavar="TABLE",
-            help="main, cost, ablation, models, visionflan, studies or language.",
+            help="main, selectors, cost, ablation, models, visionflan or language.",
         ),
     ],
     more_runs: Annotated[
@@ -32,6 +32,12 @@ def tables(
         typer.Option("--runs", help="Run folders; without any, the paper's rows alone."),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Run that Rel. = 100 refers to.")] = None,
+    paper: Annotated[
+        bool | None,
+        typer.Option(
+            "--paper/--no-paper", help="Printed rows: all, none. Default: comparable ones."
+        ),
+    ] = None,
     output_format: Annotated[OutputFormat, typer.Option("--format")] = "md",
     explain: Annotated[
         str | None,
@@ -47,7 +53,9 @@ def tables(
             table, folders, explain, baseline=baseline, output_format=output_format
         )
     else:
-        text = build_table(table, folders, baseline=baseline, output_format=output_format)
+        text = build_table(
+            table, folders, baseline=baseline, printed=paper, output_format=output_format
+        )
     typer.echo(text)
 
 
@@ -58,6 +66,10 @@ def export_subset(
     layout: Annotated[
         ExportLayout | None,
         typer.Option("--as", help="The records, as this trainer reads them. Default: the hashes."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="One of the run's selection.budgets, for example 0.25; with --as."),
     ] = None,
     push_to_hub: Annotated[
         str | None,
@@ -74,10 +86,12 @@ def export_subset(
     from prism_tune.selection.shared_subset import export_subset as run_export
 
     setup_logging()
+    if layout is None and budget is not None:
+        raise ConfigError("--budget names records to write: say with --as in which layout")
     if layout is not None and push_to_hub is not None:
         raise ConfigError("--push-to-hub shares the hashes and ids, not records: leave out --as")
     if layout is not None:
-        export_run(RunDir(run), layout, to)
+        export_run(RunDir(run), layout, to, budget)
         return
     run_export(RunDir(run), to)
     if push_to_hub is not None:

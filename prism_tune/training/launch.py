@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from prism_tune.config.sections import TrainingConfig
-from prism_tune.processes import meet, world_size
+from prism_tune.processes import meet, open_group, world_size
 
 _TIMEOUT_SECONDS = 1800
 
@@ -36,13 +36,13 @@ def training_group(device: torch.device, training: TrainingConfig) -> Iterator[N
         if device.type == "cuda":
             torch.cuda.set_device(device)
         timeout = timedelta(seconds=training.hf.get("ddp_timeout", _TIMEOUT_SECONDS))
-        met = meet() if world_size() > 1 else None
+        if world_size() > 1:
+            meet()  # DeepSpeed and NCCL would wait for half an hour, and name nobody
         if training.deepspeed is not None:
             _init_deepspeed(device, timeout)
         elif world_size() > 1:
-            distributed.init_process_group(_backend(device), timeout=timeout)
+            open_group(_backend(device), timeout)
         yield
-        del met
     finally:
         if training.deepspeed is not None:
             _close_deepspeed()
