@@ -99,11 +99,12 @@ def _group_beside(world: Any) -> Any:
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
+@lru_cache(maxsize=1)
 def meet() -> Any:
     """Wait until every launched process has come; to be called before a group is opened.
 
     Returns:
-        The store that they meet in, which has to live as long as they work together.
+        The store that they meet in, which outlives every group.
 
     Raises:
         UserError: some have not come within `MEETING_SECONDS`; it names them.
@@ -151,14 +152,12 @@ def process_group() -> Iterator[None]:
     if world_size() == 1 or torch.distributed.is_initialized():
         yield
         return
-    met = meet()
     open_group("gloo", PATIENCE)
     try:
         yield
     finally:
         if torch.distributed.is_initialized():  # not where an error came out of `outside_group`
             torch.distributed.destroy_process_group()
-        del met
 
 
 @contextmanager
@@ -183,20 +182,17 @@ def open_group(backend: str, timeout: timedelta) -> None:
     Args:
         backend: "gloo" or "nccl".
         timeout: how long one waits for the others.
+
+    Raises:
+        UserError: as `meet`.
     """
     import torch.distributed
 
-    store = torch.distributed.PrefixStore(f"group {next(_NUMBERS)}", _launched_store())
+    store = torch.distributed.PrefixStore(f"group {next(_NUMBERS)}", meet())
+    store.set_timeout(timeout)
     torch.distributed.init_process_group(
         backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout
     )
-
-
-@lru_cache(maxsize=1)
-def _launched_store() -> Any:
-    import torch.distributed
-
-    return next(iter(torch.distributed.rendezvous("env://", timeout=PATIENCE)))[0]
 
 
 def main_first(compute: Callable[[], Value]) -> Value:

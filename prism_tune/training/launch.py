@@ -36,13 +36,13 @@ def training_group(device: torch.device, training: TrainingConfig) -> Iterator[N
         if device.type == "cuda":
             torch.cuda.set_device(device)
         timeout = timedelta(seconds=training.hf.get("ddp_timeout", _TIMEOUT_SECONDS))
-        met = meet() if world_size() > 1 else None
+        if world_size() > 1:
+            meet()  # DeepSpeed and NCCL would wait for half an hour, and name nobody
         if training.deepspeed is not None:
             _init_deepspeed(device, timeout)
         elif world_size() > 1:
             open_group(_backend(device), timeout)
         yield
-        del met
     finally:
         if training.deepspeed is not None:
             _close_deepspeed()

@@ -16,11 +16,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import contextlib
 
 from support.hostile_images import draw_sound, mutate
 
@@ -76,7 +77,7 @@ def fuzz_images(folder: Path, number: int, seed: int) -> Iterator[str]:
         def read(name: str = name) -> None:
             examine_image(folders, name)
             for function in (open_image, read_size):
-                with suppress(ImageError):
+                with contextlib.suppress(ImageError):
                     function(folder / name)
 
         yield from _try(read, f"image {k} ({name})")
