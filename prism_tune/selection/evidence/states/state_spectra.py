@@ -19,14 +19,14 @@ from transformers import PreTrainedModel
 from prism_tune.models.families import final_norm
 from prism_tune.models.flops import estimate_flops
 from prism_tune.models.load import count_layers
-from prism_tune.selection.evidence.conversations import (
+from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.runner import Rows
+from prism_tune.selection.evidence.source import EvidenceSource
+from prism_tune.selection.evidence.states.conversations import (
     Inspection,
     Inspector,
     conversation_source,
 )
-from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import Rows
-from prism_tune.selection.evidence.source import EvidenceSource
 
 
 class StateSpectra(Inspector):

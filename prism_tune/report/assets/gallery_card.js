@@ -1,26 +1,12 @@
 "use strict";
-// A record as elements: short in the grid, at length in the dialog. Whatever a record says becomes a
-// text node or an attribute, inside an element that keeps its writing direction to itself.
+// A record as elements: short in the grid, at length in the dialog.
 PRISM.cards = (() => {
   const REASONS = {
     selected: "above the cut",
     below_cut: "below the cut",
     text_only: "text only: always kept",
   };
-  const count = new Intl.NumberFormat("en-US");
-
-  function make(tag, className, ...children) {
-    const element = document.createElement(tag);
-    if (className) element.className = className;
-    element.append(...children);
-    return element;
-  }
-
-  function foreign(tag, className, text) {
-    const element = make(tag, className, text);
-    element.dir = "auto";
-    return element;
-  }
+  const { count, make, foreign, terms } = PRISM.elements;
 
   const format = (value) => Number(value.toPrecision(4)).toString().replace("-", "−");
   const cosine = (value) => value.toFixed(2).replace("-", "−");
@@ -46,37 +32,16 @@ PRISM.cards = (() => {
   }
 
   function picture(record, className) {
-    const frame = make("div", className);
-    const note = make("span", "thumb-note", missing(record));
-    if (!record.thumb) {
-      frame.append(note);
-      return frame;
-    }
-    const image = make("img");
-    image.loading = "lazy";
-    image.decoding = "async";
-    image.alt = `Image ${record.images[0]}`;
-    image.addEventListener("error", () => image.replaceWith(note));
-    image.src = record.thumb;
-    frame.append(image);
-    return frame;
+    const alt = `Image ${record.images[0]}`;
+    return PRISM.elements.picture(className, record.thumb, alt, missing(record));
   }
 
-  function link(record, className, ...children) {
-    const anchor = make("a", className, ...children);
-    anchor.href = new URL(`#${record.uid}`, location.href).href;
-    return anchor;
-  }
+  const link = (record, ...parts) => PRISM.elements.link(`#${record.uid}`, ...parts);
 
   const ROLES = { system: "System line", human: "Question", gpt: "Answer" };
 
-  function turnsOf(turns) {
-    const list = make("dl", "turns");
-    for (const [role, text] of turns) {
-      list.append(make("dt", "", ROLES[role]), foreign("dd", "", text));
-    }
-    return list;
-  }
+  const turnsOf = (turns) =>
+    PRISM.elements.turns(turns.map(([role, text]) => [ROLES[role], text]));
 
   // Two lines are all that a card has; one of them is not for the placeholder.
   function opening(record) {
@@ -118,16 +83,13 @@ PRISM.cards = (() => {
 
   // --- in the dialog ----------------------------------------------------------------------------
   function facts(record) {
-    const list = make("dl", "facts");
-    const pairs = [
+    return terms("facts", [
       ["Verdict", make("span", "", verdict(record), ` ${standing(record)}`)],
       ["Source", foreign("bdi", "", record.source)],
       ["Id", foreign("bdi", "", record.id)],
       ["uid", make("code", "", record.uid)],
       ["Images", foreign("bdi", "", record.images.join(", ") || "none")],
-    ];
-    for (const [name, value] of pairs) list.append(make("dt", "", name), make("dd", "", value));
-    return list;
+    ]);
   }
 
   function neighbourList(title, items) {

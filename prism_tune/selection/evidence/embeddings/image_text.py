@@ -27,7 +27,7 @@ from prism_tune.features.shards import Shard, StoredRows
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.run.fingerprints import fingerprint_model
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
-from prism_tune.selection.evidence.dual_encoder import (
+from prism_tune.selection.evidence.embeddings.dual_encoder import (
     DualEncoder,
     ImageDataset,
     ImageEncoder,
@@ -35,7 +35,7 @@ from prism_tune.selection.evidence.dual_encoder import (
     TextEncoder,
 )
 from prism_tune.selection.evidence.filling import Computation, fill
-from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering
+from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, Reading
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import skip_record, usable_images
 from prism_tune.selection.options import read_options
@@ -57,7 +57,7 @@ class EncoderOptions(Section):
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """Which texts and images belong together: keys by record, and where each key is found."""
 
     part: TextPart
@@ -72,22 +72,52 @@ class _Pairs:
         return record_text(pool[self.texts[key]], self.part)
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of a pool: who has which, and the shards they lie in."""
+
+    pairs: Pairs
+    images: list[Shard]
+    texts: list[Shard]
+    readings: tuple[Reading, ...]
+    description: dict[str, Any]
+
+
 def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
     """The cosine of every record, (N, 1).
 
     Raises:
         UserError: no such encoder; a broken image whose policy is "fail".
     """
+    found = embed_pool(gathering, left_out, read_options(gathering.config, EncoderOptions))
+    num_records = len(gathering.pool)
+    return Evidence(
+        values_UD=_cosines(found.pairs, num_records, found.images, found.texts)[:, None],
+        row_N=np.arange(num_records),
+        skipped=found.pairs.skipped,
+        readings=found.readings,
+        description=found.description,
+        columns=("cosine",),
+    )
+
+
+def embed_pool(
+    gathering: Gathering, left_out: Mapping[int, Skipped], options: EncoderOptions
+) -> Embedded:
+    """Every distinct image and text of a pool in the encoder that the options name.
+
+    Raises:
+        UserError: no such encoder; a broken image whose policy is "fail".
+    """
     began = time.perf_counter()
     config, pool = gathering.config, gathering.pool
-    options = read_options(config, EncoderOptions)
     device = pick_device()
     dtype = resolve_dtype(config.selection.dtype, device)
     encoder = DualEncoder(options.model, options.revision, dtype, device)
     pairs = _pair_up(pool, options.text, *usable_images(config, pool, left_out))
     readings = []
     for name, keys in zip(_NAMES, (sorted(pairs.paths), sorted(pairs.texts)), strict=True):
-        store = EvidenceStore(config.output_dir, name, _depends(config))
+        store = EvidenceStore(config.output_dir, name, describe_encoder(config, options))
         computation = _plan(config, pool, pairs, encoder, began)[name]
         readings.append(fill([store], keys, computation, gathering))
         began = time.perf_counter()
@@ -96,19 +126,12 @@ def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Ev
     found = [item for index, item in pairs.skipped.items() if index not in before]
     apply_policy(str(pool.path), found, config.data.policy)
     every_text = [pairs.read_text(pool, key) for key in pairs.texts]
-    return Evidence(
-        values_UD=_cosines(pairs, len(pool), images, texts)[:, None],
-        row_N=np.arange(len(pool)),
-        skipped=pairs.skipped,
-        readings=tuple(readings),
-        description={"num_texts_cut": encoder.count_cut(every_text)},
-        columns=("cosine",),
-    )
+    description = {"num_texts_cut": encoder.count_cut(every_text)}
+    return Embedded(pairs, images, texts, tuple(readings), description)
 
 
-def _depends(config: Config) -> dict[str, Any]:
-    """The encoder instead of the target model."""
-    options = read_options(config, EncoderOptions)
+def describe_encoder(config: Config, options: EncoderOptions) -> dict[str, Any]:
+    """What embeddings depend on: the encoder in place of the target model."""
     dtype = resolve_dtype(config.selection.dtype, pick_device())
     return {
         "selection.options.model": fingerprint_model(options.model, options.revision),
@@ -126,7 +149,7 @@ def record_text(record: Record, part: TextPart = "record") -> str:
 
 
 def _plan(
-    config: Config, pool: Pool, pairs: _Pairs, encoder: DualEncoder, began: float
+    config: Config, pool: Pool, pairs: Pairs, encoder: DualEncoder, began: float
 ) -> dict[str, Computation]:
     """How each of the two stores is filled."""
     images = Computation(
@@ -149,8 +172,8 @@ def _plan(
 
 def _pair_up(
     pool: Pool, part: TextPart, images_of: dict[int, list[str]], skipped: dict[int, Skipped]
-) -> _Pairs:
-    pairs = _Pairs(part, {}, images_of, {}, {}, skipped)
+) -> Pairs:
+    pairs = Pairs(part, {}, images_of, {}, {}, skipped)
     for index, hashes in images_of.items():
         text = record_text(pool[index], part)
         key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -161,7 +184,7 @@ def _pair_up(
     return pairs
 
 
-def _skip_unreadable(pool: Pool, pairs: _Pairs, shards: list[Shard]) -> _Pairs:
+def _skip_unreadable(pool: Pool, pairs: Pairs, shards: list[Shard]) -> Pairs:
     """Take out the records with an image that could not be decoded after all."""
     failed = {key: fault for shard in shards for key, fault in shard.failed.items()}
     bad = {
@@ -174,7 +197,7 @@ def _skip_unreadable(pool: Pool, pairs: _Pairs, shards: list[Shard]) -> _Pairs:
 
 
 def _cosines(
-    pairs: _Pairs, num_records: int, images: list[Shard], texts: list[Shard]
+    pairs: Pairs, num_records: int, images: list[Shard], texts: list[Shard]
 ) -> NDArray[np.float64]:
     """The mean cosine of each record's images with its text (N,); NaN for records without."""
     cosines_N = np.full(num_records, np.nan)
@@ -189,10 +212,10 @@ def _cosines(
         for key in keys
     )
     text_Q, image_Q, record_Q = np.array(triples, dtype=np.int64).T
-    images_UD = _normalise(stored_images[slice(0, stored_images.shape[0])])
+    images_UD = normalise(stored_images[slice(0, stored_images.shape[0])])
     cosines_Q = np.empty(len(triples))
     for start in range(0, stored_texts.shape[0], _BLOCK_ROWS):
-        block_BD = _normalise(stored_texts[slice(start, start + _BLOCK_ROWS)])
+        block_BD = normalise(stored_texts[slice(start, start + _BLOCK_ROWS)])
         first, last = np.searchsorted(text_Q, [start, start + _BLOCK_ROWS])
         at = slice(first, last)
         cosines_Q[at] = np.einsum(
@@ -203,8 +226,14 @@ def _cosines(
     return np.divide(sums_N, counts_N, out=cosines_N, where=counts_N > 0)
 
 
-def _normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows at length 1."""
     return rows_UD / np.linalg.norm(rows_UD, axis=1, keepdims=True)
 
 
-COSINES: EvidenceSource = EvidenceSource("cosines", _depends, compute_cosines, lambda config: False)
+COSINES: EvidenceSource = EvidenceSource(
+    "cosines",
+    lambda config: describe_encoder(config, read_options(config, EncoderOptions)),
+    compute_cosines,
+    lambda config: False,
+)

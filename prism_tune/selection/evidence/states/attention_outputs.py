@@ -26,18 +26,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prism_tune.config.sections import Config, Index, Section
-from prism_tune.errors import ConfigError, UserError
+from prism_tune.errors import ConfigError
 from prism_tune.models.load import count_layers
-from prism_tune.selection.evidence.conversations import (
+from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.runner import Rows
+from prism_tune.selection.evidence.shallow import pool_positions
+from prism_tune.selection.evidence.source import EvidenceSource
+from prism_tune.selection.evidence.states.conversations import (
     Inspection,
     Inspector,
     SeenDataset,
     conversation_source,
 )
-from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import Rows
-from prism_tune.selection.evidence.shallow import pool_positions
-from prism_tune.selection.evidence.source import EvidenceSource
 
 BLOCK_WIDTH = 128
 """The most numbers of a block that are kept."""
@@ -68,19 +68,11 @@ class AttentionOutputs(Inspector):
 
     def __init__(self, model: PreTrainedModel, processor: Any, layers: Sequence[int]) -> None:
         super().__init__(model, processor)
-        self._attentions = [self._find_attention(layer) for layer in layers]
+        key = "selection.options.layers"
+        self._attentions = [self.find_attention(layer, key) for layer in layers]
         block = min(self.hidden_size, BLOCK_WIDTH)
         self.width = 2 * len(layers) * block
         self._projections = draw_projections(2 * len(layers), self.hidden_size)
-
-    def _find_attention(self, layer: int) -> Any:
-        found = getattr(self.decoder.layers[layer], "self_attn", None)
-        if found is None:
-            raise UserError(
-                f"coincide: layer {layer} of this {self.model.config.model_type!r} has no "
-                "self-attention to read; name others in selection.options.layers (from 0)"
-            )
-        return found
 
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:

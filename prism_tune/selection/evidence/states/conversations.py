@@ -23,7 +23,6 @@ from prism_tune.config.depends import Artifact
 from prism_tune.config.sections import Config
 from prism_tune.data.encoding.encoder import image_token_id
 from prism_tune.models.devices import pick_device, resolve_dtype
-from prism_tune.models.load import load_shallow
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import IMAGE_PLACEHOLDER, Skipped, Turn
 from prism_tune.selection.evidence.encoding import ConversationDataset, Encoded, first_usable
@@ -33,6 +32,7 @@ from prism_tune.selection.evidence.shallow import ShallowModel
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import find_units, locate_rows
+from prism_tune.selection.reference.read import load_shallow
 
 _BLANK = (336, 336)
 
@@ -118,7 +118,7 @@ def conversation_source(name: Artifact, inspection: Inspection) -> EvidenceSourc
             device = pick_device()
             dtype = resolve_dtype(config.selection.dtype, device)
             depth = inspection.num_layers(config)
-            model = load_shallow(config.model, depth, dtype=dtype, device=device)
+            model = load_shallow(config, depth, dtype=dtype, device=device)
             inspector = inspection.inspector(config, model, processor)
             unit = first_usable(encode(units.keys))
             if unit is not None:

@@ -1,7 +1,6 @@
 "use strict";
 // The gallery's records: columns of the whole pool, cards in chunks that are loaded when they are
-// asked for and forgotten again. All of it arrives as packed scripts (see section.py), since a page
-// opened from disk may not fetch anything.
+// asked for and forgotten again.
 PRISM.records = (() => {
   const CHUNKS_HELD = 4;
   const chunks = new Map(); // number -> promise of its cards; the latest used last
@@ -11,34 +10,11 @@ PRISM.records = (() => {
   let prepared = null;
   const meta = () => PRISM.data.gallery;
 
-  function load(name) {
-    return new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = `data/${name}.js`;
-      script.onload = () => {
-        const value = PRISM.data[name];
-        delete PRISM.data[name];
-        script.remove();
-        resolve(value);
-      };
-      script.onerror = () => reject(new Error(`data/${name}.js cannot be read`));
-      document.head.append(script);
-    });
-  }
-
-  async function unpack(name) {
-    const text = atob(await load(name));
-    const bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream);
-  }
-
   function open() {
     opened ??= (async () => {
       const [packed, cards] = await Promise.all([
-        unpack("gallery-columns").then((response) => response.arrayBuffer()),
-        unpack("gallery-prepared").then((response) => response.json()),
+        PRISM.packed.bytes("gallery-columns"),
+        PRISM.packed.json("gallery-prepared"),
       ]);
       const number = meta().records;
       const part = (Type, place) => new Type(packed, 4 * number * place, number);
@@ -100,7 +76,7 @@ PRISM.records = (() => {
   function chunk(number) {
     let cards = chunks.get(number);
     if (cards === undefined) {
-      cards = unpack(`gallery-${number}`).then((response) => response.json());
+      cards = PRISM.packed.json(`gallery-${number}`);
       cards.catch(() => chunks.delete(number)); // another try may do
     }
     chunks.delete(number);
