@@ -98,15 +98,20 @@ def wants_traceback() -> bool:
 
 def _find_library(error: Exception) -> str | None:
     """The package whose code has raised it, also in a loader's worker; None where it is ours."""
+    module = type(error).__module__.partition(".")[0]
+    if module not in ("builtins", "prism_tune"):  # of a compiled library, which has no frames
+        return module
     told = _FRAME.findall(str(error)) if "Original Traceback" in str(error) else []
     frames = traceback.extract_tb(error.__traceback__)
-    path = Path(told[-1] if told else frames[-1].filename)
+    named = told or [frame.filename for frame in frames]
+    files = [name for name in named if not name.endswith((".pyx", ".pxi", ">"))]
+    path = Path(files[-1])
     if path.is_relative_to(_PACKAGE):
         return None
     parts = path.parts
     if "site-packages" in parts[:-1]:
         return parts[parts.index("site-packages") + 1].removesuffix(".py")
-    return "Python" if path.suffix == ".py" or path.name.startswith("<") else path.name
+    return "Python"
 
 
 def _is_ours(module: str) -> bool:

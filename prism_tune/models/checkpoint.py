@@ -32,6 +32,7 @@ from prism_tune.models.adapters import (
 )
 from prism_tune.models.devices import cast_parameters
 from prism_tune.models.families import final_norm, parts
+from prism_tune.models.faults import explained
 from prism_tune.models.load import load_model, load_shallow, truncate_config
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint
@@ -61,7 +62,8 @@ def load_tuned(
         return load_model(tuned, dtype=dtype, device=device)
     require_base(checkpoint, config.model)
     base = load_model(config.model, dtype=dtype, device=device)
-    adapted = PeftModel.from_pretrained(base, str(checkpoint))
+    with explained(checkpoint, "its adapter", "adapter"):
+        adapted = PeftModel.from_pretrained(base, str(checkpoint))
     merged: Any = adapted.merge_and_unload(safe_merge=True)
     cast_parameters(merged, dtype)
     tuned_model: PreTrainedModel = merged.eval()

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
 from prism_tune.errors import UserError, first_line
 
 _RAISED = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError),
-    *(RuntimeError, AssertionError, SafetensorError),
+    *(RuntimeError, AssertionError, SafetensorError, HFValidationError),
 )
 
 
