@@ -10,7 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from prism_tune.cli.options import Overrides, end_with_errors, open_run
-from prism_tune.cli.run import Launch, NumProcesses
+from prism_tune.cli.run import TO_LEAVE_SECONDS, Launch, NumProcesses
+from prism_tune.interrupts import patience
 
 GRIDS = Path("configs/experiments/tables")
 Grid = Annotated[
@@ -35,21 +36,23 @@ def compare(
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
     from prism_tune.compare.run_grid import compare as run_compare
+    from prism_tune.config.secrets import redact_text
     from prism_tune.run.log import open_log
 
     loaded, run = open_run(find_grid(config), overrides)
     launcher = find_launcher(launch, nproc)
     if not only_table:
         open_log(run.log)
-    finished = run_compare(
-        loaded,
-        run,
-        launcher,
-        check=check_selections,
-        command=" ".join(["prism-tune compare", config, *(overrides or [])]),
-        rows=rows.split(),
-        only_table=only_table,
-    )
+    with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
+        finished = run_compare(
+            loaded,
+            run,
+            launcher,
+            check=check_selections,
+            command=redact_text(" ".join(["prism-tune compare", config, *(overrides or [])])),
+            rows=rows.split(),
+            only_table=only_table,
+        )
     if not finished:
         raise typer.Exit(1)
 

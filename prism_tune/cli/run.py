@@ -18,6 +18,8 @@ import typer
 
 from prism_tune.cli.options import ConfigPath, Overrides, open_run
 from prism_tune.compare.launch import Kind, Launcher, choose_launcher
+from prism_tune.config.secrets import redact_text
+from prism_tune.interrupts import SIGNALS, patience
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
@@ -35,6 +37,10 @@ NumProcesses = Annotated[
     typer.Option("--nproc", envvar="NPROC", min=1, help="Processes of torchrun. Default: GPUs."),
 ]
 
+TO_LEAVE_SECONDS = 15
+"""What a verb takes to end once its training has saved."""
+_TOLD = {2, *(128 + signum for signum in SIGNALS)}
+"""Exit codes of a step that are the job's as well; every other is 1."""
 _PRELOAD = (
     "prism_tune.cli.app",
     "prism_tune.selection.select",
@@ -65,8 +71,9 @@ def run(
     launcher = find_launcher(launch, nproc)
     launcher.prepare(1)
     given = (str(config), *(overrides or []))
-    for number, step in enumerate(plan_steps(loaded, given), start=1):
-        _do(number, step, launcher)
+    with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
+        for number, step in enumerate(plan_steps(loaded, given), start=1):
+            _do(number, step, launcher)
     typer.echo(f"\nReport:     {folder.report / 'index.html'}\nRun folder: {folder.root}")
 
 
@@ -137,13 +144,17 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
 def _row_steps(config: Config, other: str | None, arguments: tuple[str, ...]) -> Iterator[Step]:
     """One row of the table: select, tune, evaluate, as far as it does."""
     from prism_tune.compare.cells import stages_of
+    from prism_tune.config.references import reference_of
 
-    scorer = config.selection.scorer
+    scorer, reference = config.selection.scorer, reference_of(config.selection)
+    warms_up = reference is not None and reference.warmup is not None
     what, kept, cost = {
         None: (
             config.name,
             f"the records that the scorer '{scorer}' keeps",
-            "seconds to an hour: a shallow forward pass per unique image",
+            "a warm-up is tuned first, then its evidence is read of every record"
+            if warms_up
+            else "seconds to an hour: a shallow forward pass per unique image",
         ),
         "random": (
             "Random subset",
@@ -176,7 +187,7 @@ def _row_steps(config: Config, other: str | None, arguments: tuple[str, ...]) ->
 def _do(number: int, step: Step, launcher: Launcher) -> None:
     typer.echo(f"\n=== {number}. {step.title}\n    why:  {step.why}\n    cost: {step.cost}")
     command = launcher.command(step.arguments) or ["prism-tune", *step.arguments]
-    typer.echo(f"    run:  {' '.join(command)}")
+    typer.echo(f"    run:  {redact_text(' '.join(command))}")
     begin = time.monotonic()
     code = launcher.run(step.arguments)
     if code != 0:
@@ -185,5 +196,5 @@ def _do(number: int, step: Step, launcher: Launcher) -> None:
             "above. Once that is mended, the same command goes on from here.",
             err=True,
         )
-        raise typer.Exit(code if code == 2 else 1)
+        raise typer.Exit(code if code in _TOLD else 1)
     typer.echo(f"    took: {time.monotonic() - begin:.0f} s")

@@ -1,6 +1,7 @@
 """The graph of nearest neighbours, with messages along its edges.
 
-Rows go in; an undirected graph with squared distances on its edges comes out.
+Rows go in; a graph with squared distances on its edges comes out, undirected unless asked
+otherwise.
 
 Shape legend: N rows, K components, Q neighbours of a row, E directed edges.
 """
@@ -63,18 +64,23 @@ class NeighbourGraph:
         return np.array(picks, dtype=np.int64)
 
 
-def connect_nearest(rows_NK: FloatArray, num_neighbours: int) -> NeighbourGraph:
-    """Connect every row with its nearest others, by exact search; edges hold in both directions.
+def connect_nearest(
+    rows_NK: FloatArray, num_neighbours: int, *, directed: bool = False
+) -> NeighbourGraph:
+    """Connect every row with its nearest others, by exact search.
+
+    Edges hold in both directions, unless `directed`: then a row's neighbours are its nearest alone.
 
     Time: O(N^2 K), in faiss. Of more equally near rows than asked for, which are connected is
     rounding's to say, but the same for the same rows in the same order.
     """
     num_rows = len(rows_NK)
     wanted = min(num_neighbours, num_rows - 1)
-    near_NQ = _search(rows_NK, wanted)
+    near_NQ = find_nearest(rows_NK, wanted)
     row_E = np.repeat(np.arange(num_rows), wanted)
-    one = np.concatenate([row_E, near_NQ.ravel()])
-    other = np.concatenate([near_NQ.ravel(), row_E])
+    one, other = row_E, near_NQ.ravel()
+    if not directed:
+        one, other = np.concatenate([one, other]), np.concatenate([other, one])
     keys_E = np.unique(one * num_rows + other)
     row_E, neighbour_E = np.divmod(keys_E, num_rows)
     distances = np.empty(len(keys_E))
@@ -85,8 +91,8 @@ def connect_nearest(rows_NK: FloatArray, num_neighbours: int) -> NeighbourGraph:
     return NeighbourGraph(start_N, neighbour_E, distances)
 
 
-def _search(rows_NK: FloatArray, num_neighbours: int) -> IntArray:
-    """The nearest other rows of every row, (N, Q)."""
+def find_nearest(rows_NK: FloatArray, num_neighbours: int) -> IntArray:
+    """The nearest other rows of every row, the nearest first, (N, Q)."""
     import faiss  # here: loaded only where it is used
 
     num_rows, width = rows_NK.shape
