@@ -9,7 +9,7 @@ k(x, y) = exp(-|x - y|^2 / 2h),
 
 the kernel density at i without i itself. Records of i's own row are counted; the others are
 estimated by m landmarks, the records with the smallest hashes of their uids: exact in groups of up
-to m records. (1,024 random Fourier features stood here before: on 1,000 images of the quickstart
+to m records. (1,024 random Fourier features stood here before: over 1,000 images of the quickstart
 their densities ranked .51 to .57 with the exact ones.)
 
 A record is kept when its key -log(u_i) R_i^alpha is among the smallest, u_i uniform from a hash of
