@@ -222,14 +222,14 @@ def from_main(compute: Callable[[], Value]) -> Value:
         value, error = _broadcast(None)
         if error is not None:
             raise SharedError(*error)
-        return value  # type: ignore[no-any-return]
+        return value
     try:
         value = compute()
     except UserError as error:
         _broadcast((None, (str(error), 2 if isinstance(error, ConfigError) else 1)))
         raise
     _broadcast((value, None))
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _broadcast(given: tuple[Any, tuple[str, int] | None] | None) -> Any:

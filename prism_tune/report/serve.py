@@ -13,6 +13,7 @@ import logging
 import re
 import socket
 import socketserver
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.compute as pc
 
 from prism_tune.errors import UserError
+from prism_tune.interrupts import Interrupted
 from prism_tune.report.page import POLICY
 from prism_tune.report.thumbnails import draw_thumbnail
 from prism_tune.results.runs import FinishedRun
@@ -50,6 +52,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+_MOST_WAITING = 64
+"""Connections that have asked nothing yet: a browser has six."""
 _REMEMBERED_THUMBNAILS = 2048  # of some 5 kB
 
 
@@ -78,7 +82,7 @@ def serve_report(run: RunDir, folder: Path, *, host: str, port: int) -> None:
             logger.warning("%s: whoever reaches this address can see the pool's records", host)
         try:
             server.serve_forever()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             console.print("ended")
 
 
@@ -86,12 +90,15 @@ class ReportServer(ThreadingHTTPServer):
     """Listens from its construction on; see `serve_report`."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, run: FinishedRun, folder: Path, host: str, port: int) -> None:
         self.folder = folder.resolve()
         self.host = host
         self._run = run
         self._lock = Lock()
+        self._waiting: dict[socket.socket, None] = {}  # oldest first
+        self._waiting_lock = Lock()
         self._draw = lru_cache(maxsize=_REMEMBERED_THUMBNAILS)(self._draw_thumbnail)
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -105,6 +112,21 @@ class ReportServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind, without asking a name server for the machine's name."""
         socketserver.TCPServer.server_bind(self)
+
+    def wait_for(self, connection: socket.socket) -> None:
+        """Note one that has asked nothing yet; of too many the oldest is closed."""
+        with self._waiting_lock:
+            self._waiting[connection] = None
+            if len(self._waiting) > _MOST_WAITING:
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+
+    def hear_from(self, connection: socket.socket) -> None:
+        """It has asked, or is gone."""
+        with self._waiting_lock:
+            self._waiting.pop(connection, None)
 
     @property
     def url(self) -> str:
@@ -173,9 +195,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: ReportServer
     protocol_version = "HTTP/1.1"
-    timeout = 30  # of seconds that a client may keep a thread waiting
+    timeout = 15  # of seconds that a client may keep a thread waiting
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
+
+    def handle_one_request(self) -> None:
+        """Connections that ask nothing take a thread each, and must not take all."""
+        self.server.wait_for(self.connection)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.hear_from(self.connection)
+
+    def parse_request(self) -> bool:
+        """The first line is here."""
+        self.server.hear_from(self.connection)
+        return super().parse_request()
 
     def do_GET(self) -> None:
         """Send a file of the page, or a thumbnail."""
