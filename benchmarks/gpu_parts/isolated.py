@@ -12,13 +12,12 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-
-_FORK = multiprocessing.get_context("fork")
+import torch
 
 
 def run_isolated(
@@ -28,6 +27,7 @@ def run_isolated(
     seconds: float,
     log: Path,
     on_cpu: bool = False,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """The outcome: `status` and either `result` or `error`; and the seconds that it took.
 
@@ -37,12 +37,17 @@ def run_isolated(
         seconds: after which it is killed.
         log: a file for what it and its own processes write.
         on_cpu: hide the GPUs.
+        fresh: import everything again there; so also where this process has touched the GPU.
     """
     answer = log.with_suffix(".json")
     answer.unlink(missing_ok=True)
     begin = time.perf_counter()
-    process = _FORK.Process(target=_work, args=(call, options, answer, log, on_cpu), daemon=False)
-    process.start()
+    way = "spawn" if fresh or torch.cuda.is_initialized() else "fork"
+    process = multiprocessing.get_context(way).Process(
+        target=_work, args=(call, options, answer, log)
+    )
+    with _hidden_gpus() if on_cpu else contextlib.nullcontext():
+        process.start()
     process.join(seconds)
     took = {"seconds": round(time.perf_counter() - begin, 1)}
     is_late = process.exitcode is None
@@ -55,16 +60,26 @@ def run_isolated(
     return {**orjson.loads(answer.read_bytes()), **took}
 
 
+@contextlib.contextmanager
+def _hidden_gpus() -> Iterator[None]:
+    """For the processes started within."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
 def _work(
     call: Callable[..., dict[str, Any]],
     options: dict[str, Any],
     answer: Path,
     log: Path,
-    on_cpu: bool,
 ) -> None:
     os.setsid()  # dataloader workers and compilers end with it
-    if on_cpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(target, stream)
