@@ -3,7 +3,7 @@
 #
 #   bash benchmarks/gpu.sh --seconds 1800                   # LLaVA-1.5-7B and Qwen2.5-VL-7B shapes
 #   bash benchmarks/gpu.sh --toy --work /tmp/toy            # does it run? any machine
-#   bash benchmarks/gpu.sh --only "llava, packed" equality  # parts whose names have this
+#   bash benchmarks/gpu.sh --only "llava, packed" "equality*"  # some parts
 #
 # Needs 80 GiB of GPU memory, 40 GB of disk in --work, and no network: the models are drawn. Parts
 # that have a result in --out are skipped, so the same command goes on where it was stopped.

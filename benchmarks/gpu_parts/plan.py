@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -62,6 +62,7 @@ def plan_parts(*, toy: bool) -> list[Part]:
             library="deepspeed",
             seconds=170,
         ),
+        *_profiles(toy),
         Part("tests", "commands:run_tests", {}, 100),
         Part("scoring", "scoring:run", _matrix(toy), 170),
     ]
@@ -142,6 +143,18 @@ def _train_more(toy: bool) -> list[Part]:
             library="flash_attn",
         ),
     ]
+
+
+def _profiles(toy: bool) -> list[Part]:
+    parts = []
+    for name, given in (
+        ("packed", {}),
+        ("batches of 16 by length", {"batching": "modality_length"}),
+    ):
+        training = _training(f"profile, {name}", given, toy, model="llava_part")
+        options = {key: value for key, value in training.options.items() if key != "steps"}
+        parts.append(replace(training, call="profiles:run", options=options))
+    return parts
 
 
 def _zero(stage: int) -> str:

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from fnmatch import fnmatch
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "prism_tune_gpu")
     parser.add_argument("--seconds", type=float, default=3600, help="for all parts")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="TEXT", help="parts whose name has it"
+        "--only", nargs="+", default=[], metavar="NAME", help="parts of these names (* and ? too)"
     )
     parser.add_argument("--again", action="store_true", help="also what has a result")
     parser.add_argument("--toy", action="store_true", help="tiny shapes: does it run? any machine")
@@ -67,7 +68,7 @@ def choose(parts: list[Part], only: list[str]) -> list[Part]:
     """The parts asked for, and those that they need."""
     if not only:
         return parts
-    names = {part.name for part in parts if any(text in part.name for text in only)}
+    names = {part.name for part in parts if any(fnmatch(part.name, text) for text in only)}
     names |= {need for part in parts if part.name in names for need in part.needs}
     return [part for part in parts if part.name in names]
 

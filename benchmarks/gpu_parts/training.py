@@ -31,7 +31,7 @@ def run(
         options: `training` keys; `hf` is added to ours, `attn_implementation` and `dtype` go to
             `model`.
     """
-    config = _config(work, name, model, steps, options)
+    config = configure(work, name, model, steps, options)
     run_dir = RunDir(work / "runs" / name)
     begin = time.perf_counter()
     train(config, run_dir, force=True)
@@ -55,7 +55,8 @@ def run(
     }
 
 
-def _config(work: Path, name: str, model: str, steps: int, options: dict[str, Any]) -> Config:
+def configure(work: Path, name: str, model: str, steps: int, options: dict[str, Any]) -> Config:
+    """Of a training of packed rows with LoRA of rank 128, or as the options say."""
     given = dict(options)
     source = {key: given.pop(key) for key in ("attn_implementation", "dtype") if key in given}
     hf = {

@@ -86,6 +86,7 @@ class WholeModel:
         assert isinstance(head, nn.Linear)
         self.head = head
         self.model = model
+        self.dtype = model.dtype
         self._collate = Collator(processor, model.dtype, with_dummy=False)
         found = parts(model)
         self._parts = found
@@ -146,6 +147,7 @@ class AnswerLosses:
 
     def __init__(self, model: PreTrainedModel, processor: Any) -> None:
         self._whole = WholeModel(model, processor)
+        self.dtype = model.dtype
         self.estimate_flops = self._whole.estimate_flops
 
     @torch.inference_mode()

@@ -153,6 +153,7 @@ class ImageEncoder:
     def __init__(self, encoder: DualEncoder) -> None:
         self.width = embedding_width(encoder)
         self._model: Any = encoder.model
+        self.dtype: torch.dtype = encoder.model.dtype
         self._size = count_parameters(self._model.vision_model)
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
@@ -177,6 +178,7 @@ class TextEncoder:
     def __init__(self, encoder: DualEncoder) -> None:
         self.width = embedding_width(encoder)
         self._model: Any = encoder.model
+        self.dtype: torch.dtype = encoder.model.dtype
         self._masks = not encoder.pads_texts
         self._padding = int(encoder.processor.tokenizer.pad_token_id or 0)
         text_model: Any = encoder.model.text_model

@@ -71,6 +71,7 @@ class SifEmbeddings:
 
     def __init__(self, table_VD: torch.Tensor, weights_V: torch.Tensor) -> None:
         self.width = int(table_VD.shape[1])
+        self.dtype = torch.float32
         self._table_VD = table_VD
         self._weights_V = weights_V.to(table_VD.device, torch.float32)
 

@@ -62,6 +62,7 @@ class GradientNorms:
         self, model: PreTrainedModel, processor: Any, patterns: Sequence[str] | None
     ) -> None:
         self._whole = WholeModel(model, processor)
+        self.dtype = model.dtype
         decoder = self._whole.language_model
         chosen = choose_parameters(decoder, patterns)
         self._pass = BackwardPass(self._whole, _watch(decoder, chosen, self._whole.head))

@@ -89,6 +89,7 @@ class GradientSketches:
     ) -> None:
         self.width = 1 + dimension
         self._whole = WholeModel(model, processor)
+        self.dtype = model.dtype
         decoder = self._whole.language_model
         watched = choose_modules(decoder, modules)
         self._pass = BackwardPass(self._whole, watched)
