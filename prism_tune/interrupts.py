@@ -26,6 +26,7 @@ _PR_SET_PDEATHSIG = 1
 _SAME_REQUEST_SECONDS = 1.0
 """A launcher passes on the SIGINT that its processes get from the terminal as well."""
 _WORKER_SECONDS = 60
+_AGAIN_SECONDS = 0.05
 _prctl: Callable[..., int] | None = getattr(ctypes.CDLL(None), "prctl", None)
 
 
@@ -65,6 +66,7 @@ def raise_interrupts() -> None:
     _requests.reset(os.getpid())
     if is_new:
         os.register_at_fork(after_in_child=become_worker)
+        sys.unraisablehook = _deliver_again
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -152,6 +154,15 @@ def _receive(signum: int, frame: FrameType | None) -> None:
             raise Interrupted(signum)
     elif signum == signal.SIGINT and now - before > _SAME_REQUEST_SECONDS:
         _end(signum, "interrupted again: ends at once")
+
+
+def _deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python ignores what is raised in a finaliser, or around a fork: an interrupt comes anew."""
+    if _requests.owner == os.getpid() and isinstance(unraisable.exc_value, Interrupted):
+        signum, _requests.signum = unraisable.exc_value.signum, None
+        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signum)).start()
+        return
+    sys.__unraisablehook__(unraisable)
 
 
 def _end_after_grace(reading: int) -> None:
