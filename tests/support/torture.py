@@ -30,6 +30,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import contextlib
+
 import yaml
 from safetensors.numpy import load_file
 from support.tiny import draw_pool, save_tiny_llava
@@ -75,7 +77,9 @@ CASES = {
     "export": Case(
         ("export", RUN, "--to", "exported"), ("select", "train"), ("exported/*.safetensors",)
     ),
-    "subset": Case(("subset", "export", RUN, "--to", "shared.json"), ("select",), ("shared.json",)),
+    "subset": Case(
+        ("subset", "export", RUN, "--to", "shared.parquet"), ("select",), ("shared.parquet",)
+    ),
     "report": Case(("report", RUN), ("select", "train", "evaluate"), (f"{RUN}/report/index.html",)),
     "tables": Case(("tables", "main", "--runs", RUN), ("select", "train", "evaluate")),
     "run": Case(
@@ -137,10 +141,8 @@ class Torture:
         delay, whole_group = rand.uniform(0, seconds), rand.random() < 0.5
         pid = self.start(case)
         time.sleep(delay)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             (os.killpg if whole_group else os.kill)(pid, signum)
-        except ProcessLookupError:
-            pass
         code, printed = self.wait(pid)
         found = self._judge(signum, code, printed)
         left = self._wait_for_rest()
@@ -235,7 +237,7 @@ class Torture:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-        left = [pid for pid in _children(os.getpid())]
+        left = list(_children(os.getpid()))
         lines = [f"{pid} {_command(pid)}" for pid in left]
         for pid in left:
             os.kill(pid, signal.SIGKILL)
