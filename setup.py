@@ -41,7 +41,7 @@ setup(
     package_data={
         "prism_tune": ["py.typed", "*.pyi"],
         "prism_tune.configs": ["**/*.yaml", "**/*.json"],
-        "prism_tune.report": ["templates/*"],
+        "prism_tune.report": ["templates/*", "assets/*"],
     },
     install_requires=[
         # No upper bound: it would take a user's newer torch away from their torchvision.

@@ -1,4 +1,4 @@
-"""Mistakes and damaged files through the real command line: a code, a phrase, no traceback.
+"""Mistakes and damaged files, each through the real command line: a code, a phrase, no traceback.
 
 `mistakes.yaml` is the table. A row is a verb's overrides, or a file and what happens to it, with
 the code and the phrase that has to stand in the message. Rows of a file name the verb; the code 0
