@@ -78,6 +78,14 @@ def raise_interrupts() -> None:
     watch.start()
 
 
+def stop_raising() -> None:
+    """A signal that comes once everything is done, or has been said, ends the process as it is."""
+    if _requests.owner == os.getpid():
+        for signum in SIGNALS:
+            if signal.getsignal(signum) is _receive and _requests.signum is None:
+                signal.signal(signum, signal.SIG_DFL)
+
+
 def asked_to_end() -> int | None:
     """The signal that has asked this process to end; None where none has."""
     return _requests.signum

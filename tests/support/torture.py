@@ -1,12 +1,13 @@
 """Every verb, killed at random: the same command again ends in what an undisturbed one leaves.
 
-    python tests/support/torture.py [--kills 120] [--seed 0] [--verbs select,train]
+    python tests/support/torture.py [--kills 120] [--seed 0] [--cases select,train]
 
-A verb is forked from this process, which has the libraries loaded, and gets SIGKILL, SIGTERM or
-SIGINT at a random moment, alone or with everything it has started. Then: nothing of it is left
-running after `GONE_SECONDS`; a request to end has the exit code 143 or 130, and no traceback; the
-same command ends with 0; what it leaves is, byte for byte, what it leaves undisturbed; no partial
-file lies about. Whatever is not so is printed; exit code 1 where there was any.
+A verb is forked from this process, which has the libraries loaded (the script is started). It gets
+SIGKILL, SIGTERM or SIGINT at a random moment, alone or with all it has started. Then: nothing of it
+is left running after `GONE_SECONDS`; a request to end has the exit code 143 or 130, no
+traceback, and leaves no temporary file; the same command ends with 0; what it leaves is, byte for
+byte, what it leaves undisturbed; no partial file lies about. Whatever is not so is printed; exit
+code 1 where there was any.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import contextlib
 
-import yaml
 from safetensors.numpy import load_file
-from support.tiny import draw_pool, save_tiny_llava
-from support.tiny_runs import draw_questions, tiny_config
+from support.torture_cases import CASES, Case, command_of, furnish
 
 import prism_tune.evaluation.evaluate
 import prism_tune.models.export
@@ -47,53 +45,12 @@ from prism_tune.cli.app import main as command_line
 GONE_SECONDS = 20
 HANG_SECONDS = 240
 _PR_SET_CHILD_SUBREAPER = 36
+_TORN = 70
+"""Of a command line that was left in another way than by an exit."""
 _LEFT = re.compile(r"\.partial|\.writer\.json|^\.report-|^\.[^.]+\.\w{8}$|\.next$|\.replaced$")
+_NEW = re.compile(r"there already; name a new|already there; name a new")
+"""Said where the kill came after the last step, of verbs that make what is not there yet."""
 _MOVING = re.compile(r"(seconds|per_second|_at|start|end|flops)$|^(software|timings?)$")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A command, what has to have run before, and what it leaves."""
-
-    arguments: tuple[str, ...]
-    after: tuple[str, ...] = ()
-    leaves: tuple[str, ...] = ()
-
-
-RUN = "runs/tiny"
-CASES = {
-    "audit": Case(("audit", "config.yaml"), (), (f"{RUN}/audit/audit.json",)),
-    "select": Case(
-        ("select", "config.yaml"),
-        (),
-        (f"{RUN}/selection/subset.json", f"{RUN}/selection/scores.parquet"),
-    ),
-    "train": Case(("train", "config.yaml"), ("select",), (f"{RUN}/training/final/*.safetensors",)),
-    "evaluate": Case(
-        ("evaluate", "config.yaml"),
-        ("select", "train"),
-        (f"{RUN}/evaluation/*/predictions.jsonl", f"{RUN}/evaluation/*/results.json"),
-    ),
-    "export": Case(
-        ("export", RUN, "--to", "exported"), ("select", "train"), ("exported/*.safetensors",)
-    ),
-    "subset": Case(
-        ("subset", "export", RUN, "--to", "shared.parquet"), ("select",), ("shared.parquet",)
-    ),
-    "report": Case(("report", RUN), ("select", "train", "evaluate"), (f"{RUN}/report/index.html",)),
-    "tables": Case(("tables", "main", "--runs", RUN), ("select", "train", "evaluate")),
-    "run": Case(
-        ("run", "config.yaml", "--launch", "local"),
-        (),
-        (f"{RUN}/training/final/*.safetensors", f"{RUN}/evaluation/*/predictions.jsonl"),
-    ),
-    "compare": Case(
-        ("compare", "grid.yaml", "--launch", "local"),
-        (),
-        ("grid/*/training/final/*.safetensors", "grid/*/evaluation/*/predictions.jsonl"),
-    ),
-}
-"""The script select_and_finetune.sh becomes `run` by `exec`."""
 
 
 class Torture:
@@ -107,20 +64,13 @@ class Torture:
         self.place = folder / "place"
         self.place.mkdir(parents=True)
         self._before: dict[tuple[str, ...], Path] = {}
-        save_tiny_llava(self.place / "model")
-        draw_pool(self.place / "pool", num_images=48)
-        questions = draw_questions(self.place / "questions")
-        pool = self.place / "pool" / "pool.json"
-        config = tiny_config(self.place, self.place / "model", pool, questions)
-        config["training"]["hf"] |= {"max_steps": 8, "save_strategy": "steps", "save_steps": 2}
-        config["data"]["num_workers"] = 1
-        config["training"]["grace_seconds"] = 10
-        (self.place / "config.yaml").write_text(yaml.safe_dump(config))
-        grid = {**config, "name": "grid", "output_dir": str(self.place / "grid")}
-        grid["compare"] = {"selectors": ["random", "length"], "budgets": [0.5]}
-        grid["compare"] |= {"metrics": ["quickstart.accuracy"]}
-        (self.place / "grid.yaml").write_text(yaml.safe_dump(grid))
-        os.environ["PRISM_TUNE_CACHE"] = str(self.place / "cache")
+        furnish(self.place)
+        self.temporary = folder / "tmp"
+        os.environ |= {
+            "PRISM_TUNE_CACHE": str(self.place / "cache"),
+            "PRISM_TUNE_VENV": str(self.place / "venv"),
+            "TMPDIR": str(self.temporary),
+        }
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._keep(())
 
@@ -144,11 +94,13 @@ class Torture:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if whole_group else os.kill)(pid, signum)
         code, printed = self.wait(pid)
-        found = self._judge(signum, code, printed)
+        found = self._judge(signum, code, printed, is_script=case.is_script)
         left = self._wait_for_rest()
         found += [f"still running: {line}" for line in left]
+        if signum != signal.SIGKILL:
+            found += [f"temporary: {path.name}" for path in self.temporary.iterdir()]
         code, printed = self.wait(self.start(case))
-        if code != 0:
+        if code != 0 and not _NEW.search(printed):
             found.append(f"again: exit code {code}: {printed[-600:]}")
         elif self.digest(case) != expected:
             found.append("again: another result")
@@ -165,6 +117,8 @@ class Torture:
             self._keep(after)
         shutil.rmtree(self.place)
         shutil.copytree(self._before[after], self.place, symlinks=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()
 
     def start(self, case: Case) -> int:
         """Fork the command line, in a session of its own."""
@@ -182,15 +136,18 @@ class Torture:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.chdir(self.place)
-        sys.argv = ["prism-tune", *case.arguments]
-        code = 0
+        if program := command_of(case, self.place):
+            os.execvp(program[0], program)
+        sys.argv = ["prism-tune", *case.arguments.split()]
+        code = _TORN
         try:
             command_line()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        finally:  # nothing of the parent's may be cleaned up here
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
     def wait(self, pid: int) -> tuple[int, str]:
         """Exit code (-9: killed) and what was printed."""
@@ -207,19 +164,20 @@ class Torture:
         """Of what the command leaves: tensors, texts, and JSON without times."""
         hashed = hashlib.sha256()
         for pattern in case.leaves:
-            paths = sorted(self.place.glob(pattern))
+            paths = sorted(path for path in self.place.glob(pattern) if path.is_file())
             assert paths, pattern
             for path in paths:
                 hashed.update(f"{path.relative_to(self.place)} {_content(path)}".encode())
         return hashed.hexdigest()
 
-    def _judge(self, signum: int, code: int, printed: str) -> list[str]:
+    def _judge(self, signum: int, code: int, printed: str, *, is_script: bool) -> list[str]:
         if code == 999:
             return [printed]
         asked = {signal.SIGTERM: 143, signal.SIGINT: 130}
         allowed = {0, asked.get(signal.Signals(signum), -signum)}
-        # Before the command line has begun, a signal is Python's own affair.
-        allowed |= {-signum} if "ends here" not in printed and len(printed) < 200 else set()
+        # Before the command line has begun, a signal is Python's own affair; or the shell's.
+        is_early = "ends here" not in printed and (is_script or len(printed) < 200)
+        allowed |= {-signum} if is_early else set()
         found = [] if code in allowed else [f"exit code {code}: {printed[-600:]}"]
         if signum != signal.SIGKILL and "Traceback" in printed and code not in (-signum, 1):
             found.append(f"a traceback: {printed[-1200:]}")
@@ -244,9 +202,8 @@ class Torture:
         return lines
 
     def _leftovers(self) -> list[str]:
-        folders = (self.place / "runs", self.place / "grid", self.place / "exported")
-        paths = (path for folder in folders for path in folder.rglob("*"))
-        return [str(p.relative_to(self.place)) for p in paths if _LEFT.search(p.name)]
+        paths = (path.relative_to(self.place) for path in self.place.rglob("*"))
+        return [str(path) for path in paths if path.parts[0] != "venv" and _LEFT.search(path.name)]
 
     def _keep(self, after: tuple[str, ...]) -> None:
         self._before[after] = self.place.with_name("-".join(("before", *after)))
@@ -282,21 +239,28 @@ def _command(pid: int) -> str:
         return "gone"
 
 
-def torture(verbs: list[str], kills: int, seed: int) -> list[str]:
-    """So many kills, dealt out over the verbs; everything that was not as it should be."""
+def torture(cases: list[str], kills: int, seed: int) -> list[str]:
+    """So many kills, dealt out over the cases; prints and returns what was not as it should be."""
     rand = random.Random(seed)
     found: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         workplace = Torture(Path(folder) / "torture")
-        for number, name in enumerate(verbs):
-            share = kills // len(verbs) + (number < kills % len(verbs))
+        for number, name in enumerate(cases):
+            share = kills // len(cases) + (number < kills % len(cases))
             if not share:
                 continue
             seconds, expected = workplace.measure(name)
-            bad = [workplace.kill_once(name, seconds, expected, rand) for _ in range(share)]
-            found += [line for lines in bad for line in lines]
-            num_bad = sum(map(bool, bad))
-            sys.stdout.write(f"{name}: {share} kills within {seconds:.1f} s, {num_bad} at fault\n")
+            begin = len(found)
+            num_bad = 0
+            for _ in range(share):
+                lines = workplace.kill_once(name, seconds, expected, rand)
+                num_bad += bool(lines)
+                found += lines
+            said = [
+                f"{name}: {share} kills within {seconds:.1f} s, {num_bad} at fault",
+                *found[begin:],
+            ]
+            sys.stdout.write("".join(f"{line}\n" for line in said))
             sys.stdout.flush()
     return found
 
@@ -306,10 +270,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbs", default=",".join(CASES))
+    parser.add_argument("--cases", default=",".join(CASES))
     given = parser.parse_args()
-    found = torture(given.verbs.split(","), given.kills, given.seed)
-    sys.stdout.write("".join(f"{line}\n" for line in found))
+    found = torture(given.cases.split(","), given.kills, given.seed)
     kinds = Counter(line.partition(": ")[2].split(":")[0] for line in found)
     sys.stdout.write(f"{given.kills} kills, {len(found)} faults {dict(kinds) or ''}\n")
     return 1 if found else 0
