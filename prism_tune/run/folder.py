@@ -154,6 +154,9 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, orjson.dumps(value, option=options))
 
 
+_ANEW = "restore it, or remove it and repeat what wrote it"
+
+
 def read_json(path: Path) -> Any:
     """Read JSON.
 
@@ -166,6 +169,20 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from error
     except orjson.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """The same of a file that holds one object, with at least these keys.
+
+    Raises:
+        UserError: it does not.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not as it was written: expected a JSON object; {_ANEW}")
+    if missing := [key for key in keys if key not in content]:
+        raise UserError(f"{path}: not as it was written: no `{missing[0]}` in it; {_ANEW}")
+    return content
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
