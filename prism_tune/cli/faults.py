@@ -58,6 +58,8 @@ def explain(error: Exception, verb: str) -> str | None:
         where, said = error.filename or "a file", error.strerror
         return f"{verb}: {where}: {_SYSTEM.get(error.errno, f'the system says: {said}')}"
     said = first_line(error)
+    if said.startswith("Symlink loop"):  # pathlib's own
+        return f"{verb}: {said.rpartition(' ')[2]}: {_SYSTEM[errno.ELOOP]}"
     if isinstance(error, MemoryError) or _MEMORY.search(said):
         return (
             f"{verb}: not enough memory ({said}); lower training.hf.per_device_train_batch_size, "

@@ -83,7 +83,7 @@ def find_damaged(folder: Path) -> str:
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return f"{path.name} is damaged or not whole ({first_line(error)})"
         if not isinstance(content, dict):
             return f"{path.name} holds {type(content).__name__}, expected an object"

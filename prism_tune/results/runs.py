@@ -24,7 +24,7 @@ from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
 from prism_tune.features.shards import RecordFeatures, StoredRows, list_shards, read_shard
 from prism_tune.results.records import RecordTable, read_records
-from prism_tune.run.folder import RunDir, read_json, read_object
+from prism_tune.run.folder import RunDir, read_entries, read_json, read_object
 from prism_tune.run.record import recorded_config
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings, sum_attempts
@@ -125,7 +125,7 @@ class FinishedRun:
         path = self.run.training / "skipped.json"
         tuned: Counter[str] = Counter()
         if not self.is_untuned and path.exists():
-            tuned = Counter(item["reason"] for item in read_json(path))
+            tuned = Counter(item["reason"] for item in read_entries(path, "reason"))
         selected = (self.manifest or {}).get("num_skipped", {}) if self.is_selected else {}
         return {"selected": selected, "tuned": dict(sorted(tuned.items()))}
 

@@ -185,6 +185,23 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     return content
 
 
+def read_entries(path: Path, *keys: str) -> list[dict[str, Any]]:
+    """The same of a file that holds a list of objects, each with at least these keys.
+
+    Raises:
+        UserError: it does not.
+    """
+    content = read_json(path)
+    is_whole = isinstance(content, list) and all(
+        isinstance(entry, dict) and entry.keys() >= set(keys) for entry in content
+    )
+    if not is_whole:
+        expected = f"a JSON list of objects with {' and '.join(keys)}"
+        raise UserError(f"{path}: not as it was written: expected {expected}; {_ANEW}")
+    entries: list[dict[str, Any]] = content
+    return entries
+
+
 def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """The array kept in an .npy file, computed first where there is none, or a damaged one."""
     if path.exists():
