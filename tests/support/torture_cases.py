@@ -87,7 +87,7 @@ CASES = {
     "tables": Case(f"tables main --runs {RUN}", ALL),
     "run": Case("run config.yaml --launch local", (), EVERYTHING),
     "compare": Case(
-        "compare grid.yaml --launch local", (), (f"grid/*/{WEIGHTS}", f"grid/*/{ANSWERS}")
+        "compare grid.yaml --launch local", (), (f"grid/**/{WEIGHTS}", f"grid/**/{ANSWERS}")
     ),
     "run by torchrun": Case("run config.yaml --launch torchrun --nproc 2", (), EVERYTHING),
     "select_and_finetune.sh": Case(
