@@ -43,6 +43,8 @@ _SYSTEM = {
     errno.ELOOP: "its symbolic links lead in a circle: remove or mend them",
     errno.ESTALE: "the network file system has lost it: try again",
 }
+_CODE = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust name an error of the system."""
 _MEMORY = re.compile(r"out of memory|can't allocate memory|[Uu]nable to allocate|bad_alloc")
 _GONE = re.compile(r"DataLoader worker .* (killed|exited)|Bus error|shared memory|shm")
 
@@ -58,6 +60,8 @@ def explain(error: Exception, verb: str) -> str | None:
         where, said = error.filename or "a file", error.strerror
         return f"{verb}: {where}: {_SYSTEM.get(error.errno, f'the system says: {said}')}"
     said = first_line(error)
+    if (code := _CODE.search(said)) and int(code[1]) in _SYSTEM:
+        return f"{verb}: {said}: {_SYSTEM[int(code[1])]}"
     if said.startswith("Symlink loop"):  # pathlib's own
         return f"{verb}: {said.rpartition(' ')[2]}: {_SYSTEM[errno.ELOOP]}"
     if isinstance(error, MemoryError) or _MEMORY.search(said):

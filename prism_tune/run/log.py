@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -33,6 +34,11 @@ class _LogFile(logging.FileHandler):
         elif not self._has_failed:
             self._has_failed = True
             sys.stderr.write(f"{self.baseFilename}: nothing is logged there any more: {error}\n")
+
+    def close(self) -> None:
+        """What could not be written cannot be flushed either, which has been said."""
+        with suppress(OSError):
+            super().close()
 
 
 def setup_logging() -> None:

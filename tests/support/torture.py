@@ -42,8 +42,8 @@ import prism_tune.selection.select
 import prism_tune.training.train  # noqa: F401 - loaded once, for all
 from prism_tune.cli.app import main as command_line
 
-GONE_SECONDS = 20
-HANG_SECONDS = 240
+GONE_SECONDS = 60
+HANG_SECONDS = 400
 _PR_SET_CHILD_SUBREAPER = 36
 _TORN = 70
 """Of a command line that was left in another way than by an exit."""
@@ -94,7 +94,7 @@ class Torture:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if whole_group else os.kill)(pid, signum)
         code, printed = self.wait(pid)
-        found = self._judge(signum, code, printed, is_script=case.is_script)
+        found = self._judge(signum, code, printed, is_started=case.program != "prism-tune")
         left = self._wait_for_rest()
         found += [f"still running: {line}" for line in left]
         if signum != signal.SIGKILL:
@@ -170,13 +170,13 @@ class Torture:
                 hashed.update(f"{path.relative_to(self.place)} {_content(path)}".encode())
         return hashed.hexdigest()
 
-    def _judge(self, signum: int, code: int, printed: str, *, is_script: bool) -> list[str]:
+    def _judge(self, signum: int, code: int, printed: str, *, is_started: bool) -> list[str]:
         if code == 999:
             return [printed]
         asked = {signal.SIGTERM: 143, signal.SIGINT: 130}
         allowed = {0, asked.get(signal.Signals(signum), -signum)}
-        # Before the command line has begun, a signal is Python's own affair; or the shell's.
-        is_early = "ends here" not in printed and (is_script or len(printed) < 200)
+        # Before the command line has begun, a signal is Python's own affair; or a launcher's.
+        is_early = "ends here" not in printed and (is_started or len(printed) < 200)
         allowed |= {-signum} if is_early else set()
         found = [] if code in allowed else [f"exit code {code}: {printed[-600:]}"]
         if signum != signal.SIGKILL and "Traceback" in printed and code not in (-signum, 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
@@ -31,13 +32,14 @@ class Case:
     """A command, what has to have run before, and what it leaves.
 
     Attributes:
-        arguments: of prism-tune; of the script where `is_script`.
+        arguments: of the program.
+        program: prism-tune is forked, with all its libraries; bash: the script.
     """
 
     arguments: str
     after: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
-    is_script: bool = False
+    program: Literal["prism-tune", "python", "bash"] = "prism-tune"
 
 
 CASES = {
@@ -89,9 +91,15 @@ CASES = {
     "compare": Case(
         "compare grid.yaml --launch local", (), (f"grid/**/{WEIGHTS}", f"grid/**/{ANSWERS}")
     ),
-    "run by torchrun": Case("run config.yaml --launch torchrun --nproc 2", (), EVERYTHING),
+    "train by torchrun": Case(
+        "-m prism_tune.compare.elastic --standalone --nproc_per_node=2 "
+        "-m prism_tune train config.yaml training.hf.max_steps=4",
+        ("select",),
+        (f"{RUN}/{WEIGHTS}",),
+        program="python",
+    ),
     "select_and_finetune.sh": Case(
-        "config.yaml training.hf.max_steps=4", (), EVERYTHING, is_script=True
+        "config.yaml training.hf.max_steps=4", (), EVERYTHING, program="bash"
     ),
 }
 
@@ -100,7 +108,7 @@ def furnish(place: Path) -> None:
     """A model, its parts, a pool, questions, and the configs of a run and of a grid of two."""
     save_tiny_llava(place / "model")
     save_encoder("clip", place / "tower")
-    _save_text_model(place / "text")
+    save_text_model(place / "text")
     draw_pool(place / "pool", num_images=48)
     questions = draw_questions(place / "questions")
     config = tiny_config(place, place / "model", place / "pool" / "pool.json", questions)
@@ -120,14 +128,17 @@ def furnish(place: Path) -> None:
 
 def command_of(case: Case, place: Path) -> list[str] | None:
     """The program to start; None where the command line is forked."""
-    if not case.is_script:
+    if case.program == "prism-tune":
         return None
+    if case.program == "python":
+        return [sys.executable, "-W", "ignore", *case.arguments.split()]
     config, *overrides = case.arguments.split()
     script = REPOSITORY / "scripts" / "select_and_finetune.sh"
     return ["bash", str(script), str(place / config), *overrides]
 
 
-def _save_text_model(folder: Path) -> None:
+def save_text_model(folder: Path) -> None:
+    """A Llama of two layers with its tokenizer."""
     tokenizer = build_tokenizer()
     torch.manual_seed(1)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
