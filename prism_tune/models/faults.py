@@ -98,7 +98,7 @@ def _describe(folder: Path, what: str, setting: str, error: Exception) -> str:
             "`sdpa` and `eager` need no package"
         )
     where = f"{setting}: {folder}" if setting else str(folder)
-    if "trust_remote_code" in said:
+    if "trust_remote_code" in str(error) or "custom code" in said:
         return (
             f"{where} needs code of its own; read it, and if you trust it: "
             "model.trust_remote_code=true (export: --trust-remote-code)"
