@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from support.tiny import draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from support.tiny_runs import draw_questions, tiny_config
@@ -33,6 +34,7 @@ DAMAGES = {
     "null": lambda path: path.write_bytes(b"null"),
     "rows": lambda path: path.write_bytes(b"[1, 2]"),
     "deep": lambda path: path.write_bytes(b"[" * 100_000),
+    "thin": lambda path: Image.new("RGB", (1, 30_000)).save(path),
     "gone": lambda path: path.unlink(),
     "loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
     "full": lambda path: (path.unlink(), path.symlink_to("/dev/full")),
