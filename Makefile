@@ -14,7 +14,7 @@ JOBS ?= auto
 PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := test
-.PHONY: setup test fast test-torchvision lint golden format clean try-wheel
+.PHONY: setup test fast test-torchvision torture fuzz lint golden format clean try-wheel
 
 setup:
 	@bash scripts/setup.sh dev,eval
@@ -28,6 +28,12 @@ fast: setup
 
 test-torchvision:
 	@bash scripts/test_torchvision.sh $(ARGS)
+
+torture: setup
+	$(PYTHON) -W ignore tests/support/torture.py $(ARGS)
+
+fuzz: setup
+	$(PYTHON) -W ignore tests/support/fuzz.py $(ARGS) 2>/dev/null
 
 lint: setup
 	$(PYTHON) -m ruff check .

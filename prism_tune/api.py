@@ -22,7 +22,7 @@ from prism_tune.data.records import open_pool as open_configured
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.given import as_floats, keep_array
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.log import keep_log
 from prism_tune.selection.finished import Subset
 
@@ -129,7 +129,7 @@ def evaluate(
     run = open_run(config)
     run_evaluate(config, run, force=force)
     names = config.evaluation.benchmarks
-    return {name: read_json(run.benchmark(name) / "results.json") for name in names}
+    return {name: read_object(run.benchmark(name) / "results.json") for name in names}
 
 
 def configure(

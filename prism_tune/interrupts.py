@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 from types import FrameType
 
 GRACE_SECONDS = 30.0
@@ -26,6 +27,7 @@ _PR_SET_PDEATHSIG = 1
 _SAME_REQUEST_SECONDS = 1.0
 """A launcher passes on the SIGINT that its processes get from the terminal as well."""
 _WORKER_SECONDS = 60
+_AGAIN_SECONDS = 0.05
 _prctl: Callable[..., int] | None = getattr(ctypes.CDLL(None), "prctl", None)
 
 
@@ -65,6 +67,7 @@ def raise_interrupts() -> None:
     _requests.reset(os.getpid())
     if is_new:
         os.register_at_fork(after_in_child=become_worker)
+        sys.unraisablehook = _deliver_again
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -74,6 +77,14 @@ def raise_interrupts() -> None:
             signal.signal(signum, _receive)
     watch = threading.Thread(target=_end_after_grace, args=(reading,), daemon=True)
     watch.start()
+
+
+def stop_raising() -> None:
+    """A signal that comes once everything is done, or has been said, ends the process as it is."""
+    if _requests.owner == os.getpid():
+        for signum in SIGNALS:
+            if signal.getsignal(signum) is _receive and _requests.signum is None:
+                signal.signal(signum, signal.SIG_DFL)
 
 
 def asked_to_end() -> int | None:
@@ -139,6 +150,7 @@ def become_worker(parent: int | None = None) -> None:
     if signal.getsignal(signal.SIGINT) in (_receive, signal.default_int_handler):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
     threading.Thread(target=_wait_for_end, args=(os.getppid(),), daemon=True).start()
 
 
@@ -152,6 +164,15 @@ def _receive(signum: int, frame: FrameType | None) -> None:
             raise Interrupted(signum)
     elif signum == signal.SIGINT and now - before > _SAME_REQUEST_SECONDS:
         _end(signum, "interrupted again: ends at once")
+
+
+def _deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python ignores what is raised in a finaliser, or around a fork: an interrupt comes anew."""
+    if _requests.owner == os.getpid() and isinstance(unraisable.exc_value, Interrupted):
+        signum, _requests.signum = unraisable.exc_value.signum, None
+        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signum)).start()
+        return
+    sys.__unraisablehook__(unraisable)
 
 
 def _end_after_grace(reading: int) -> None:
@@ -170,6 +191,13 @@ def _end(signum: int, why: str) -> None:
     sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
     sys.stderr.flush()
     os._exit(128 + signum)
+
+
+def _end_unheard(error: Exception, _: object) -> None:
+    """A result that cannot be handed over (shared memory is full) would be waited for for ever."""
+    sys.stderr.write(f"a process that reads images cannot hand over what it has read: {error}\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _wait_for_end(parent: int) -> None:

@@ -7,14 +7,19 @@ is of what is made again by itself.
 
 from __future__ import annotations
 
+import resource
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from support.tiny import draw_pool, save_tiny_llava
+from support.tiny_encoders import save_encoder
 from support.tiny_runs import draw_questions, tiny_config
+from support.torture_cases import save_text_model
 
 from prism_tune.cli import app
 from prism_tune.cli.options import end_with_errors
@@ -26,7 +31,13 @@ DAMAGES = {
     "junk": lambda path: path.write_bytes(b"\x93junk\xff\x00" * 20),
     "object": lambda path: path.write_bytes(b"{}"),
     "list": lambda path: path.write_bytes(b"[]"),
+    "null": lambda path: path.write_bytes(b"null"),
+    "rows": lambda path: path.write_bytes(b"[1, 2]"),
+    "deep": lambda path: path.write_bytes(b"[" * 100_000),
+    "thin": lambda path: Image.new("RGB", (1, 30_000)).save(path),
     "gone": lambda path: path.unlink(),
+    "loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "full": lambda path: (path.unlink(), path.symlink_to("/dev/full")),
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -38,6 +49,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "place"
     folder.mkdir()
     save_tiny_llava(folder / "model")
+    save_encoder("clip", folder / "tower")
+    save_text_model(folder / "text")
     draw_pool(folder / "pool")
     questions = draw_questions(folder / "questions")
     config = tiny_config(folder, folder / "model", folder / "pool" / "pool.json", questions)
@@ -103,6 +116,16 @@ def test_files(place, tmp_path, monkeypatch, capfd, row):
         "subset": ("subset", "export", run, "--to", str(tmp_path / "subset.json")),
         "anew": ("train", config, "name=anew", "training.records=pool"),
         "again": ("select", config, "name=again"),
+        "anew evaluate": ("evaluate", config, "--force"),
+        "answers": ("answers", run),
+        "assemble": (
+            *("assemble", "--vision-tower", str(place / "tower"), "--template", "chatml"),
+            *("--language-model", str(place / "text"), "--to", str(tmp_path / "joined")),
+        ),
+        "clip": (
+            *("select", config, "name=again", "selection.scorer=clip_score"),
+            f"selection.options.model={place / 'tower'}",
+        ),
         "unfinished": ("train", config),
         "adapter": (
             *("evaluate", config, "name=other", "training.tuning=none"),
@@ -113,3 +136,36 @@ def test_files(place, tmp_path, monkeypatch, capfd, row):
         (place / "runs/tiny/training/stage.json").unlink()
         shutil.rmtree(place / "runs/tiny/training/final")
     check(capfd, call(monkeypatch, *arguments), code, says)
+
+
+SMALL = 20_000
+
+
+def test_a_file_may_not_grow(place, monkeypatch, capfd):
+    """As on a full disk."""
+    monkeypatch.chdir(place)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, before[1]))
+    try:
+        code = call(monkeypatch, "export", "runs/tiny", "--to", "exported")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    check(capfd, code, 1, "a file may not grow so large here")
+
+
+def test_what_a_worker_cannot_hand_over_ends_the_training(place):
+    """As with a full /dev/shm: torch's queue would only print it, and be waited for for ever."""
+    arguments = ["config.yaml", "name=w", "training.records=pool", "data.num_workers=1"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "prism_tune", "train", *arguments],
+        cwd=place,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "cannot hand over what it has read" in ended.stderr
+    assert "a process that reads images was lost" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -30,7 +30,7 @@ from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import Findings, is_unusable, merge, screen_lengths, screen_records
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
-from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
+from prism_tune.run.folder import RunDir, read_object, write_atomic, write_json
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
 from prism_tune.run.writer import one_writer
@@ -66,7 +66,7 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
             timer.tick(records=summary["num_records"], images=summary["num_images"])
         write_json(run.audit / "audit.json", summary)
         stage.finish(inputs, config=config, files=[run.audit / "audit.json"], ok=summary["ok"])
-    summary = read_json(run.audit / "audit.json")
+    summary = read_object(run.audit / "audit.json")
     print_audit(summary)
     return bool(summary["ok"])
 

@@ -38,8 +38,13 @@ _SYSTEM = {
     errno.EMFILE: "too many open files: raise the limit (ulimit -n), or lower data.num_workers",
     errno.ENOMEM: "there is not enough memory: lower the batch size or data.num_workers",
     errno.EIO: "the disk or the network file system fails to read or write it",
+    errno.EFBIG: "a file may not grow so large here (ulimit -f, or the file system): name another "
+    "place (output_dir; PRISM_TUNE_CACHE for the cache)",
+    errno.ELOOP: "its symbolic links lead in a circle: remove or mend them",
     errno.ESTALE: "the network file system has lost it: try again",
 }
+_CODE = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust name an error of the system."""
 _MEMORY = re.compile(r"out of memory|can't allocate memory|[Uu]nable to allocate|bad_alloc")
 _GONE = re.compile(r"DataLoader worker .* (killed|exited)|Bus error|shared memory|shm")
 
@@ -51,10 +56,14 @@ def explain(error: Exception, verb: str) -> str | None:
         error: as it has left the verb.
         verb: of the command line.
     """
-    if isinstance(error, OSError) and error.errno in _SYSTEM:
-        where = error.filename or "a file"
-        return f"{verb}: {where}: {_SYSTEM[error.errno]}"
+    if isinstance(error, OSError) and error.errno is not None:
+        where, said = error.filename or "a file", error.strerror
+        return f"{verb}: {where}: {_SYSTEM.get(error.errno, f'the system says: {said}')}"
     said = first_line(error)
+    if (code := _CODE.search(said)) and int(code[1]) in _SYSTEM:
+        return f"{verb}: {said}: {_SYSTEM[int(code[1])]}"
+    if said.startswith("Symlink loop"):  # pathlib's own
+        return f"{verb}: {said.rpartition(' ')[2]}: {_SYSTEM[errno.ELOOP]}"
     if isinstance(error, MemoryError) or _MEMORY.search(said):
         return (
             f"{verb}: not enough memory ({said}); lower training.hf.per_device_train_batch_size, "

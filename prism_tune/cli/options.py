@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from prism_tune.interrupts import Interrupted
+from prism_tune.interrupts import Interrupted, stop_raising
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
@@ -47,13 +47,21 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
 
 def end_with_errors(call: Callable[[], object]) -> None:
     """Call it; what the user can mend, or a request to end, becomes a message and a code."""
+    try:
+        try:
+            _end_with_errors(call)
+        finally:
+            stop_raising()
+    except Interrupted as interrupt:  # also one that came while another error was being said
+        _leave(interrupt)
+
+
+def _end_with_errors(call: Callable[[], object]) -> None:
     from prism_tune.config.secrets import redact_text
     from prism_tune.errors import ConfigError, SharedError, UserError, say
 
     try:
         call()
-    except Interrupted as interrupt:
-        _leave(interrupt)
     except UserError as error:
         if _speaks(error):
             typer.secho(f"error: {redact_text(say(error))}", err=True, fg=typer.colors.RED)

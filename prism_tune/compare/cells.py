@@ -34,7 +34,7 @@ from prism_tune.config.references import reference_of
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.folder import RunDir, read_object, write_json
 
 Verb = Literal["audit", "select", "train", "evaluate"]
 State = Literal["finished", "failed"]
@@ -81,17 +81,19 @@ class Cell:
         """How it ended; None when it has not, or when what it reads has changed since."""
         if not self._record.exists() or self.changed():
             return None
-        state: State = read_json(self._record)["state"]
+        state: State = read_object(self._record, "state")["state"]
         return state
 
     def changed(self) -> list[str]:
         """Which of its results would be others now than when it was last run."""
-        before = read_json(self._record)["inputs"] if self._record.exists() else None
+        before = read_object(self._record, "inputs")["inputs"] if self._record.exists() else None
         return [name for name, key in self._inputs().items() if before and before.get(name) != key]
 
     def error(self) -> str | None:
         """Why it failed."""
-        error: str | None = read_json(self._record)["error"] if self._record.exists() else None
+        error: str | None = (
+            read_object(self._record, "error")["error"] if self._record.exists() else None
+        )
         return error
 
     def finish(self, error: str | None) -> None:

@@ -7,6 +7,7 @@ the process that failed first, or as the signal that ended it does.
 from __future__ import annotations
 
 import sys
+from tempfile import TemporaryDirectory
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -19,7 +20,10 @@ def main() -> None:
     """Run torchrun's own function; nothing else is caught."""
     follow_parent()
     try:
-        run(parse_args(sys.argv[1:]))
+        arguments = parse_args(sys.argv[1:])
+        with TemporaryDirectory(prefix="prism_tune-torchrun-") as logs:
+            arguments.log_dir = arguments.log_dir or logs  # torchrun leaves its own one there
+            run(arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         code = failure.exitcode

@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,11 +37,13 @@ def start_server(preload: Sequence[str], environment: Mapping[str, str]) -> None
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    before = dict(os.environ)
+    resource_tracker.ensure_running()  # which would let the signal in again
+    before, blocked = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update({**_FORKED, **environment})
     try:
-        forkserver.ensure_running()
+        forkserver.ensure_running()  # a keyboard's interrupt finds no traceback in its imports
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.environ.clear()
         os.environ.update(before)
 

@@ -38,7 +38,7 @@ from prism_tune.models.devices import pick_device
 from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.folder import RunDir, read_object, write_json
 from prism_tune.run.log import console, open_log
 from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
@@ -106,7 +106,10 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
                     with _meter(config, run, evaluation, restart=force) as timer:
                         _run(config, checkpoint, evaluation, decoder, folder, timer)
     if is_main() and names:
-        results = [read_json(run.benchmark(name) / "results.json") for name in names]
+        results = [
+            read_object(run.benchmark(name) / "results.json", "benchmark", "metrics")
+            for name in names
+        ]
         console.print(tabulate_results(results))
 
 

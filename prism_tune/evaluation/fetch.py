@@ -16,7 +16,7 @@ from typing import Any
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES, DataSource, HubData
 from prism_tune.run.fingerprints import fingerprint_file
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import read_object, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _fetch(name: str, hub: HubData, folder: Path) -> None:
 def _open_record(path: Path, hub: HubData) -> dict[str, Any]:
     """What was fetched before; otherwise an empty record at the hub's present revision."""
     if path.exists():
-        record: dict[str, Any] = read_json(path)
+        record: dict[str, Any] = read_object(path, "hub_id", "revision", "files")
         if record.get("hub_id") != hub.hub_id:
             raise UserError(f"{path}: of {record.get('hub_id')}; give --to another folder")
         return record

@@ -24,7 +24,7 @@ from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.predictions import fold_text, id_key, read_predictions
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 from prism_tune.schema import Answered, Change, PlacedImage, Prediction, Question
 
@@ -85,7 +85,7 @@ def read_benchmark(run: RunDir, name: str) -> Answered:
         UserError: a broken file.
     """
     folder = run.benchmark(name)
-    result = read_json(folder / "results.json")
+    result = read_object(folder / "results.json")
     path = folder / "predictions.jsonl"
     if not path.exists():
         why = "lm-eval asked it, which keeps none" if name in LANGUAGE_BENCHMARKS else f"no {path}"

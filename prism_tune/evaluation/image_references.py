@@ -21,7 +21,7 @@ from prism_tune.config.sections import BenchmarkData
 from prism_tune.data.convert import cache_root, locked
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_json, write_atomic, write_json
+from prism_tune.run.folder import read_object, write_atomic, write_json
 from prism_tune.schema import PlacedImage
 
 _PARQUET = "parquet:"
@@ -83,7 +83,7 @@ def _extract_rows(path: Path, column: str, rows: set[int], folder: Path) -> dict
     key = fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns, column])
     known = folder / f"{key[:32]}.json"
     with locked(Path(f"{known}.lock")):
-        names: dict[str, str | None] = read_json(known) if known.exists() else {}
+        names: dict[str, str | None] = read_object(known) if known.exists() else {}
         kept = {row for row, name in names.items() if name is None or (folder / name).exists()}
         due = {row for row in rows if str(row) not in kept}
         if due:

@@ -12,7 +12,7 @@ from typing import Any
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_model
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import read_json, read_object, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def point_to_base(adapter: Path, base: dict[str, Any]) -> None:
     """
     path = adapter / ADAPTER_CONFIG
     named = {"base_model_name_or_path": base["path"], "revision": base["revision"]}
-    write_json(path, {**read_json(path), **named})
+    write_json(path, {**read_object(path), **named})
 
 
 def read_provenance(checkpoint: Path) -> dict[str, Any]:

@@ -31,9 +31,10 @@ from prism_tune.chat.formats import chat_template
 from prism_tune.chat.templates import bare_image
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import Recipe, VisionTower, assemble_llava
+from prism_tune.models.faults import explained
 from prism_tune.models.read_parts import load_language_model, load_vision_tower, read_complete
 from prism_tune.models.tokenizer import load_tokenizer
-from prism_tune.run.folder import read_json
+from prism_tune.run.folder import read_object
 
 _TEXT_TYPES = {
     "llava": "llama",
@@ -61,7 +62,7 @@ _LINEAR = {"0": "linear_1", "2": "linear_2"}
 def is_original(directory: Path) -> bool:
     """Whether a directory is in the original layout: its config names a vision tower."""
     path = directory / "config.json"
-    return path.exists() and "mm_vision_tower" in read_json(path)
+    return path.exists() and "mm_vision_tower" in read_object(path)
 
 
 def convert_original(
@@ -79,7 +80,7 @@ def convert_original(
         UserError: a part is missing or cannot be read, or the config asks for what a stock LLaVA
             cannot do.
     """
-    settings = read_json(directory / "config.json")
+    settings = read_object(directory / "config.json")
     _check_settings(settings, directory)
     weights = dict(_read_multimodal(directory))
     decoder, tokenizer = _load_language_model(directory, settings, language_model)
@@ -178,7 +179,7 @@ def _read_multimodal(directory: Path) -> Iterator[tuple[str, Tensor]]:
     """Projector and vision tower, by name; the files' other tensors stay on the disk."""
     for path in [*_weight_files(directory), *directory.glob("mm_projector.bin")]:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as tensors:
+            with explained(directory, "its weights", ""), safe_open(path, "pt") as tensors:
                 names = [name for name in tensors.keys() if _is_multimodal(name)]  # noqa: SIM118
                 yield from ((name, tensors.get_tensor(name)) for name in names)
         else:

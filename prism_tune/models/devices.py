@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prism_tune.config.sections import DType
+from prism_tune.models.faults import explained
 from prism_tune.processes import local_rank
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -66,7 +67,7 @@ def stored_dtypes(directory: Path) -> set[torch.dtype | str]:
     """The types of the weights in a directory's safetensors files; other types by their names."""
     found = set()
     for path in directory.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as tensors:
+        with explained(directory, "its weights", ""), safe_open(path, "pt") as tensors:
             found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
     return {_DTYPES.get(name, name) for name in found}
 

@@ -32,7 +32,7 @@ def explained(folder: Path | str, what: str, setting: str = "model.path") -> Ite
     Args:
         folder: the model, as the config names it.
         what: is read, for the message: "its weights".
-        setting: of the config that names it.
+        setting: of the config or command that names it; may be empty.
 
     Raises:
         UserError: it cannot be read.
@@ -48,7 +48,7 @@ def explained(folder: Path | str, what: str, setting: str = "model.path") -> Ite
 
 
 @contextmanager
-def reraised_if_damaged(folder: Path | str) -> Iterator[None]:
+def reraised_if_damaged(folder: Path | str, setting: str = "model.path") -> Iterator[None]:
     """The same where a file is to blame; what else is raised goes to whoever can explain it.
 
     Raises:
@@ -62,7 +62,7 @@ def reraised_if_damaged(folder: Path | str) -> Iterator[None]:
     except Exception as error:
         damaged = find_damaged(Path(folder))
         if damaged:
-            raise UserError(_describe(Path(folder), "", "model.path", error)) from error
+            raise UserError(_describe(Path(folder), "", setting, error)) from error
         if isinstance(error, OSError | ValueError | ImportError):
             raise
         if not isinstance(error, _RAISED) and type(error) is not Exception:
@@ -83,7 +83,7 @@ def find_damaged(folder: Path) -> str:
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return f"{path.name} is damaged or not whole ({first_line(error)})"
         if not isinstance(content, dict):
             return f"{path.name} holds {type(content).__name__}, expected an object"
@@ -97,8 +97,8 @@ def _describe(folder: Path, what: str, setting: str, error: Exception) -> str:
             f"model.attn_implementation: {said}; null leaves the choice to transformers, and "
             "`sdpa` and `eager` need no package"
         )
-    where = f"{setting}: {folder}"
-    if "trust_remote_code" in said:
+    where = f"{setting}: {folder}" if setting else str(folder)
+    if "trust_remote_code" in str(error) or "custom code" in said:
         return (
             f"{where} needs code of its own; read it, and if you trust it: "
             "model.trust_remote_code=true (export: --trust-remote-code)"

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import VisionTower
+from prism_tune.models.faults import explained, reraised_if_damaged
 from prism_tune.models.load import without_load_report
 from prism_tune.models.tokenizer import load_tokenizer
 
@@ -69,13 +70,10 @@ def read_complete(
         UserError: not readable, or weights missing or of another shape than the config says.
     """
     options = {} if config is None else {"config": config}
-    try:
-        with without_load_report():
-            model, report = auto_class.from_pretrained(
-                path, dtype="auto", output_loading_info=True, **options
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be read as {auto_class.__name__}: {error}") from error
+    with without_load_report(), explained(path, f"its {auto_class.__name__}", ""):
+        model, report = auto_class.from_pretrained(
+            path, dtype="auto", output_loading_info=True, **options
+        )
     faults = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if faults:
         raise UserError(
@@ -88,7 +86,10 @@ def read_complete(
 
 def _read_config(path: str) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(path)
+        with reraised_if_damaged(path, ""):
+            return AutoConfig.from_pretrained(path)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path!r} is neither a directory with a HF checkpoint nor a hub id that can be "

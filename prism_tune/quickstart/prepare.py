@@ -53,7 +53,7 @@ from prism_tune.quickstart.pool import (
     parse_questions,
 )
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import read_object, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _read_manifest(root: Path, recipe: str) -> dict[str, Any]:
     path = root / "manifest.json"
     if not path.exists():
         return _new_manifest(recipe)
-    manifest: dict[str, Any] = read_json(path)
+    manifest: dict[str, Any] = read_object(path, "recipe", "artifacts")
     if manifest["recipe"] == recipe:
         return manifest
     logger.info("%s: prepared by another version, everything is rebuilt", root)

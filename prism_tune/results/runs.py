@@ -24,7 +24,7 @@ from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
 from prism_tune.features.shards import RecordFeatures, StoredRows, list_shards, read_shard
 from prism_tune.results.records import RecordTable, read_records
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_entries, read_json, read_object
 from prism_tune.run.record import recorded_config
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings, sum_attempts
@@ -92,7 +92,7 @@ class FinishedRun:
         again = f"prism-tune select {stage.config_path} --force"
         if not path.exists():
             raise UserError(f"{path}: no such file; first run `{again}`")
-        manifest: dict[str, Any] = read_json(path)
+        manifest: dict[str, Any] = read_object(path)
         missing = [key for key in ("num_pool", "num_selected") if key not in manifest]
         if missing:
             raise UserError(f"{path}: no {' and no '.join(missing)}; write it anew with `{again}`")
@@ -125,7 +125,7 @@ class FinishedRun:
         path = self.run.training / "skipped.json"
         tuned: Counter[str] = Counter()
         if not self.is_untuned and path.exists():
-            tuned = Counter(item["reason"] for item in read_json(path))
+            tuned = Counter(item["reason"] for item in read_entries(path, "reason"))
         selected = (self.manifest or {}).get("num_skipped", {}) if self.is_selected else {}
         return {"selected": selected, "tuned": dict(sorted(tuned.items()))}
 

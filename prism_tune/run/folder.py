@@ -144,6 +144,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say of which file
+        raise
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -152,6 +155,9 @@ def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; numpy scalars and arrays are accepted."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
     write_atomic(path, orjson.dumps(value, option=options))
+
+
+_ANEW = "restore it, or remove it and repeat what wrote it"
 
 
 def read_json(path: Path) -> Any:
@@ -166,6 +172,37 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from error
     except orjson.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """The same of a file that holds one object, with at least these keys.
+
+    Raises:
+        UserError: it does not.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not as it was written: expected a JSON object; {_ANEW}")
+    if missing := [key for key in keys if key not in content]:
+        raise UserError(f"{path}: not as it was written: no `{missing[0]}` in it; {_ANEW}")
+    return content
+
+
+def read_entries(path: Path, *keys: str) -> list[dict[str, Any]]:
+    """The same of a file that holds a list of objects, each with at least these keys.
+
+    Raises:
+        UserError: it does not.
+    """
+    content = read_json(path)
+    is_whole = isinstance(content, list) and all(
+        isinstance(entry, dict) and entry.keys() >= set(keys) for entry in content
+    )
+    if not is_whole:
+        expected = f"a JSON list of objects with {' and '.join(keys)}"
+        raise UserError(f"{path}: not as it was written: expected {expected}; {_ANEW}")
+    entries: list[dict[str, Any]] = content
+    return entries
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:

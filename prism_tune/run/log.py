@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -17,6 +19,26 @@ console = Console()
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGER = logging.getLogger("prism_tune")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written (a full disk) says so once, and does not end what it tells."""
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """In place of a traceback for every line."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True
+            sys.stderr.write(f"{self.baseFilename}: nothing is logged there any more: {error}\n")
+
+    def close(self) -> None:
+        """What could not be written cannot be flushed either, which has been said."""
+        with suppress(OSError):
+            super().close()
 
 
 def setup_logging() -> None:
@@ -57,7 +79,7 @@ def open_log(log_file: Path) -> None:
         if isinstance(waiting, MemoryHandler):
             _close_file(waiting)
             log_file.parent.mkdir(parents=True, exist_ok=True)
-            to_file = logging.FileHandler(log_file)
+            to_file = _LogFile(log_file)
             to_file.setFormatter(logging.Formatter(f"[rank {rank()}] {_FORMAT}"))
             to_file.addFilter(RedactingFilter())
             waiting.setTarget(to_file)

@@ -10,7 +10,7 @@ from pathlib import Path
 from prism_tune.config.sections import DataConfig
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 
 
@@ -34,7 +34,7 @@ def subset_data(data: DataConfig, run: RunDir, budget: str | None = None) -> Dat
     recorded = Stage(run.selection).require("select")["outputs"].get("subset_sha256")
     path = run.subset
     if budget is not None:
-        further = read_json(run.selection / "manifest.json").get("further_budgets", {})
+        further = read_object(run.selection / "manifest.json").get("further_budgets", {})
         if budget not in further:
             known = ", ".join(further) or "none"
             raise UserError(

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.folder import RunDir, read_entries, write_json
 from prism_tune.run.log import open_log
 
 _NEXT = ".next"
@@ -150,10 +150,9 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
     if not run.timings.exists():
         return []
     try:
-        entries: list[dict[str, Any]] = read_json(run.timings)
+        return read_entries(run.timings, "stage", "fingerprint", "finished", "counts")
     except UserError as error:
         raise UserError(f"{error}; delete it: only what the stages took is lost") from error
-    return entries
 
 
 def latest_attempts(run: RunDir, stage: str) -> list[dict[str, Any]]:

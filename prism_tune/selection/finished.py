@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import ExportLayout
 from prism_tune.data.records import Pool, open_pool
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import name_column, subset_data
 from prism_tune.schema import Record
@@ -46,7 +46,7 @@ class Subset:
         self.run, self.config = run, config
         self._column = name_column(budget)
         self.pool: Pool = open_pool(subset_data(config.data, run, budget))
-        self.manifest: dict[str, Any] = read_json(run.selection / "manifest.json")
+        self.manifest: dict[str, Any] = read_object(run.selection / "manifest.json")
         self.table = pq.read_table(run.selection / "scores.parquet")
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ from rich.table import Table
 from prism_tune.config.budget_words import describe_cut
 from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.data.records import Pool, write_subset
-from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
+from prism_tune.run.folder import RunDir, read_object, write_atomic, write_json
 from prism_tune.run.log import console
 from prism_tune.run.subset_file import name_column
 from prism_tune.schema import Skipped
@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 def announce_replacement(run: RunDir, selection: SelectionConfig) -> None:
     """Say which finished selection this one takes the place of, while it can still be stopped."""
     path = run.selection / "manifest.json"
-    earlier = read_json(path) if path.exists() else {}
+    earlier = read_object(path) if path.exists() else {}
     asked = {"scorer": selection.scorer, "cut": describe_cut(selection)}
     if earlier and any(earlier.get(key) != value for key, value in asked.items()):
         logger.info(
             "select: takes the place of the subset of %s, %s (%d records), in %s; with another "
             "`name` both are kept, and what was computed serves both",
-            earlier["scorer"],
+            earlier.get("scorer"),
             earlier.get("cut"),
             earlier["num_selected"],
             run.selection,

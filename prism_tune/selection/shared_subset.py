@@ -25,7 +25,7 @@ from prism_tune import __version__
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import UserError
-from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_json, write_atomic
+from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_object, write_atomic
 from prism_tune.run.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def export_subset(run: RunDir, to: Path) -> None:
             f"{run.selection}: not as the selection left them: {', '.join(damaged)}; "
             f"`prism-tune select {stage.config_path}` writes them anew"
         )
-    manifest = read_json(run.selection / "manifest.json")
+    manifest = read_object(run.selection / "manifest.json", "subset_sha256", "pool_fingerprint")
     scores = pq.read_table(run.selection / "scores.parquet", columns=["uid", "id", "selected"])
     kept = scores.column("selected").to_pylist()
     ids = scores.column("id").to_pylist()

@@ -59,7 +59,6 @@ RECORD = {
         {"from": "gpt", "value": "A cat."},
     ],
 }
-POLICY = dict.fromkeys(("malformed", "duplicate"), "skip")
 
 
 class Hang(BaseException):

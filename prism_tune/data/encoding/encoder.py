@@ -17,6 +17,7 @@ from PIL import Image
 
 from prism_tune.data.conversation import adds_special_tokens
 from prism_tune.data.image_paths import ImageError
+from prism_tune.data.images import MAX_PIXELS
 from prism_tune.data.labels import IGNORED_LABEL, Span, expand_spans, mask_labels
 from prism_tune.data.literal_text import WrittenOut, move_spans, splice, write_out
 
@@ -133,6 +134,8 @@ def run_processor(
     """
     options.setdefault("add_special_tokens", adds_special_tokens(texts[0], processor.tokenizer))
     nested = [list(of_text) for of_text in images]
+    for image in [image for of_text in nested for image in of_text]:
+        _require_bounded(image, processor)
     try:
         outputs: Mapping[str, Any] = processor(
             images=nested if any(nested) else None,
@@ -153,6 +156,7 @@ def require_accepted(image: Image.Image, processor: Any, name: str = "an image")
     Raises:
         ImageError: it refuses it.
     """
+    _require_bounded(image, processor, name)
     try:
         processor.image_processor([[image]], return_tensors="pt")
     except _REFUSALS as error:
@@ -162,6 +166,28 @@ def require_accepted(image: Image.Image, processor: Any, name: str = "an image")
             f"{name}: {image.width} x {image.height} pixels, which the model's processor refuses: "
             f"{reason}",
         ) from error
+
+
+def _require_bounded(image: Image.Image, processor: Any, name: str = "an image") -> None:
+    """A line of 1 x 30,000 pixels, padded to a square, takes gigabytes.
+
+    Raises:
+        ImageError: padded, or with its shorter edge resized, it has more pixels than any may have.
+    """
+    image_processor = processor.image_processor
+    size = dict(getattr(image_processor, "size", None) or {})
+    if set(size) != {"shortest_edge"} or getattr(image_processor, "image_grid_pinpoints", None):
+        return  # resized to a bounded size at once
+    (short, long), edge = sorted(image.size), size["shortest_edge"]
+    pads = bool(getattr(image_processor, "do_pad", False))
+    num_pixels = long**2 if pads else edge**2 * long // short
+    if num_pixels > MAX_PIXELS:
+        made = "padded to a square" if pads else f"with its shorter edge resized to {edge}"
+        raise ImageError(
+            "image_refused",
+            f"{name}: {image.width} x {image.height} pixels, which would be {num_pixels:,} when "
+            f"{made}; {MAX_PIXELS:,} at most: crop it",
+        )
 
 
 def image_token_id(processor: Any) -> int:

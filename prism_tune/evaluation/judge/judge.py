@@ -22,7 +22,7 @@ from prism_tune.evaluation.judge.review_prompt import Review
 from prism_tune.evaluation.predictions import id_key, name_keys
 from prism_tune.evaluation.score import result_to_json, score
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import read_object, write_json
 from prism_tune.schema import BenchmarkResult
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ class Grading:
 
     def read_grades(self) -> dict[str, dict[str, list[Any]]]:
         """The grades there are, in the official format."""
-        grades: dict[str, dict[str, list[Any]]] = read_json(self.path) if self.path.exists() else {}
+        grades: dict[str, dict[str, list[Any]]] = (
+            read_object(self.path) if self.path.exists() else {}
+        )
         return grades
 
     def count_calls(self) -> int:
@@ -196,7 +198,7 @@ def check_inputs(path: Path, inputs_path: Path, inputs: Mapping[str, Any]) -> No
     """
     if not path.exists():
         return
-    before = read_json(inputs_path) if inputs_path.exists() else {}
+    before = read_object(inputs_path) if inputs_path.exists() else {}
     changed = [key for key, value in inputs.items() if before.get(key) != value]
     if changed:
         raise UserError(
@@ -226,7 +228,7 @@ def update_results(predictions: Path, table: str, result: BenchmarkResult) -> No
     path = predictions.parent / "results.json"
     if not path.exists():
         return
-    before = read_json(path)
+    before = read_object(path, "provenance", "profile", "num_missing")
     if before.get("benchmark") != result.benchmark:
         return
     now = result_to_json(result)

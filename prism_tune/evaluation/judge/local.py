@@ -21,6 +21,7 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
 from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.faults import reraised_if_damaged
 from prism_tune.models.tokenizer import load_tokenizer
 
 SCORES = tuple(number / 10 for number in range(11))
@@ -41,9 +42,12 @@ class LocalJudge:
     def __init__(self, path: str, *, readout: Readout = "expected", dtype: DType = "auto") -> None:
         device = pick_device()
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                path, dtype=resolve_dtype(dtype, device), use_safetensors=True
-            )
+            with reraised_if_damaged(path, "--model"):
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    path, dtype=resolve_dtype(dtype, device), use_safetensors=True
+                )
+        except UserError:
+            raise
         except (OSError, ValueError) as error:
             raise UserError(
                 f"--model: {path!r} is neither a directory with a language model nor a hub id that "

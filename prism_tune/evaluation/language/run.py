@@ -29,7 +29,7 @@ from prism_tune.evaluation.metrics import percent
 from prism_tune.evaluation.serving.server import Server
 from prism_tune.processes import barrier, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
-from prism_tune.run.folder import read_json, write_json
+from prism_tune.run.folder import read_object, write_json
 from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult
 
@@ -87,7 +87,7 @@ class LanguageEvaluation:
         barrier()
         if not is_main():
             return None
-        result = _sum_up(self.name, {task: read_json(_task_path(folder, task)) for task in tasks})
+        result = _sum_up(self.name, {task: read_object(_task_path(folder, task)) for task in tasks})
         if timer:
             timer.tick(questions=result.num_examples)
         named = {name.rpartition(".")[2]: value for name, value in self.inputs.items()}
@@ -112,13 +112,13 @@ class LanguageEvaluation:
     def _take_over(self, folder: ResultFolder) -> None:
         """Task results of a finished evaluation with the same inputs."""
         for path in (p for source in folder.sources for p in source.glob("tasks/*.json")):
-            record = read_json(path)
-            if record["fingerprint"] == fingerprint(self.inputs):
+            record = read_object(path)
+            if record.get("fingerprint") == fingerprint(self.inputs):
                 write_json(_task_path(folder, path.stem), record)
 
     def _is_done(self, folder: ResultFolder, task: str) -> bool:
         path = _task_path(folder, task)
-        return path.exists() and read_json(path)["fingerprint"] == fingerprint(self.inputs)
+        return path.exists() and read_object(path).get("fingerprint") == fingerprint(self.inputs)
 
 
 def open_language(

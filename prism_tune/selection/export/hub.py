@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 from prism_tune.selection.shared_subset import name_publicly
 
@@ -103,7 +103,7 @@ def describe_subset(run: RunDir, file: str) -> str:
     """The dataset card of a run's subset, in Markdown."""
     config = Stage(run.selection).config()
     assert config is not None  # the subset has been exported
-    manifest: dict[str, Any] = read_json(run.selection / "manifest.json")
+    manifest: dict[str, Any] = read_object(run.selection / "manifest.json")
     budget = config.selection.budget
     return _CARD.render(
         manifest,

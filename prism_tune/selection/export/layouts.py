@@ -23,7 +23,7 @@ from prism_tune.data.files.formats import format_records
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
+from prism_tune.run.folder import RunDir, read_json, read_object, write_atomic, write_json
 from prism_tune.run.log import console
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import name_column, subset_data
@@ -137,7 +137,10 @@ def export_run(
     folder = run.exports / layout
     Stage(run.selection).require("select")
     shutil.rmtree(folder, ignore_errors=True)
-    for name in (None, *read_json(run.selection / "manifest.json")["further_budgets"]):
+    for name in (
+        None,
+        *read_object(run.selection / "manifest.json", "further_budgets")["further_budgets"],
+    ):
         stem = run.root.name if name is None else f"{run.root.name}-{name}"
         _export_budget(run, layout, folder / f"{stem}{LAYOUTS[layout].suffix}", name)
 

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.errors import UserError
+from prism_tune.models.faults import explained, reraised_if_damaged
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
 from prism_tune.models.tokenizer import explain_tokenizer
 from prism_tune.selection.evidence.encoding import Encoded, unusable
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _FAMILIES = ("clip", "siglip")
 _TEXTS_PER_CALL = 1000
+_SETTING = "selection.options.model"
 
 
 class DualEncoder:
@@ -52,8 +54,13 @@ class DualEncoder:
         self.dtype = dtype
         self._device = device
         try:
-            self.config = AutoConfig.from_pretrained(path, revision=revision)
-            self.processor = AutoProcessor.from_pretrained(path, revision=revision, backend="pil")
+            with reraised_if_damaged(path, _SETTING):
+                self.config = AutoConfig.from_pretrained(path, revision=revision)
+                self.processor = AutoProcessor.from_pretrained(
+                    path, revision=revision, backend="pil"
+                )
+        except UserError:
+            raise
         except (OSError, ValueError) as error:
             raise UserError(
                 f"selection.options.model: no CLIP or SigLIP with a processor at {path!r}: "
@@ -68,9 +75,10 @@ class DualEncoder:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The weights, in evaluation mode."""
-        model: PreTrainedModel = AutoModel.from_pretrained(
-            self._path, revision=self._revision, dtype=self.dtype, use_safetensors=True
-        )
+        with explained(self._path, "its weights", _SETTING):
+            model: PreTrainedModel = AutoModel.from_pretrained(
+                self._path, revision=self._revision, dtype=self.dtype, use_safetensors=True
+            )
         nn.Module.to(model, self._device)
         return model.eval()
 

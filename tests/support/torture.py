@@ -1,0 +1,284 @@
+"""Every verb, killed at random: the same command again ends in what an undisturbed one leaves.
+
+    python tests/support/torture.py [--kills 120] [--seed 0] [--cases select,train]
+
+A verb is forked from this process, which has the libraries loaded (the script is started). It gets
+SIGKILL, SIGTERM or SIGINT at a random moment, alone or with all it has started. Then: nothing of it
+is left running after `GONE_SECONDS`; a request to end has the exit code 143 or 130, no
+traceback, and leaves no temporary file; the same command ends with 0; what it leaves is, byte for
+byte, what it leaves undisturbed; no partial file lies about. Whatever is not so is printed; exit
+code 1 where there was any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import contextlib
+
+from safetensors.numpy import load_file
+from support.torture_cases import CASES, Case, command_of, furnish
+
+import prism_tune.evaluation.evaluate
+import prism_tune.models.export
+import prism_tune.report.build
+import prism_tune.selection.select
+import prism_tune.training.train  # noqa: F401 - loaded once, for all
+from prism_tune.cli.app import main as command_line
+
+GONE_SECONDS = 60
+HANG_SECONDS = 400
+_PR_SET_CHILD_SUBREAPER = 36
+_TORN = 70
+"""Of a command line that was left in another way than by an exit."""
+_LEFT = re.compile(r"\.partial|\.writer\.json|^\.report-|^\.[^.]+\.\w{8}$|\.next$|\.replaced$")
+_NEW = re.compile(r"there already; name a new|already there; name a new")
+"""Said where the kill came after the last step, of verbs that make what is not there yet."""
+_MOVING = re.compile(r"(seconds|per_second|_at|start|end|flops)$|^(software|timings?)$")
+
+
+class Torture:
+    """A workplace, and a copy of it before each verb.
+
+    Args:
+        folder: new.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder / "place"
+        self.place.mkdir(parents=True)
+        self._before: dict[tuple[str, ...], Path] = {}
+        furnish(self.place)
+        self.temporary = folder / "tmp"
+        os.environ |= {
+            "PRISM_TUNE_CACHE": str(self.place / "cache"),
+            "PRISM_TUNE_VENV": str(self.place / "venv"),
+            "TMPDIR": str(self.temporary),
+        }
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._keep(())
+
+    def measure(self, name: str) -> tuple[float, str]:
+        """Seconds that a verb takes undisturbed, and what it leaves."""
+        case = CASES[name]
+        self.reset(case.after)
+        begin = time.monotonic()
+        code, printed = self.wait(self.start(case))
+        assert code == 0, f"{name}: {code}\n{printed[-3000:]}"
+        return time.monotonic() - begin, self.digest(case)
+
+    def kill_once(self, name: str, seconds: float, expected: str, rand: random.Random) -> list[str]:
+        """Everything that was not as it should be."""
+        case = CASES[name]
+        self.reset(case.after)
+        signum = rand.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+        delay, whole_group = rand.uniform(0, seconds), rand.random() < 0.5
+        pid = self.start(case)
+        time.sleep(delay)
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if whole_group else os.kill)(pid, signum)
+        code, printed = self.wait(pid)
+        found = self._judge(signum, code, printed, is_started=case.program != "prism-tune")
+        left = self._wait_for_rest()
+        found += [f"still running: {line}" for line in left]
+        if signum != signal.SIGKILL:
+            found += [f"temporary: {path.name}" for path in self.temporary.iterdir()]
+        code, printed = self.wait(self.start(case))
+        if code != 0 and not _NEW.search(printed):
+            found.append(f"again: exit code {code}: {printed[-600:]}")
+        elif self.digest(case) != expected:
+            found.append("again: another result")
+        found += [f"left over: {path}" for path in self._leftovers()]
+        what = f"{name} {signum.name} at {delay:.2f} s{' (group)' if whole_group else ''}"
+        return [f"{what}: {line}" for line in found]
+
+    def reset(self, after: tuple[str, ...]) -> None:
+        """The workplace as it is when these verbs have run."""
+        if after not in self._before:
+            self.reset(after[:-1])
+            code, printed = self.wait(self.start(CASES[after[-1]]))
+            assert code == 0, printed[-3000:]
+            self._keep(after)
+        shutil.rmtree(self.place)
+        shutil.copytree(self._before[after], self.place, symlinks=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()
+
+    def start(self, case: Case) -> int:
+        """Fork the command line, in a session of its own."""
+        output = self.place.with_name("printed.txt")
+        output.write_text("")
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        pid = os.fork()
+        if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            return pid
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.setsid()
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.chdir(self.place)
+        if program := command_of(case, self.place):
+            os.execvp(program[0], program)
+        sys.argv = ["prism-tune", *case.arguments.split()]
+        code = _TORN
+        try:
+            command_line()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        finally:  # nothing of the parent's may be cleaned up here
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def wait(self, pid: int) -> tuple[int, str]:
+        """Exit code (-9: killed) and what was printed."""
+        deadline = time.monotonic() + HANG_SECONDS
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            if time.monotonic() > deadline:
+                os.killpg(pid, signal.SIGKILL)
+                return 999, "hangs: " + self.place.with_name("printed.txt").read_text()[-2000:]
+            time.sleep(0.02)
+        printed = self.place.with_name("printed.txt").read_text(errors="replace")
+        return os.waitstatus_to_exitcode(ended[1]), printed
+
+    def digest(self, case: Case) -> str:
+        """Of what the command leaves: tensors, texts, and JSON without times."""
+        hashed = hashlib.sha256()
+        for pattern in case.leaves:
+            paths = sorted(path for path in self.place.glob(pattern) if path.is_file())
+            assert paths, pattern
+            for path in paths:
+                hashed.update(f"{path.relative_to(self.place)} {_content(path)}".encode())
+        return hashed.hexdigest()
+
+    def _judge(self, signum: int, code: int, printed: str, *, is_started: bool) -> list[str]:
+        if code == 999:
+            return [printed]
+        asked = {signal.SIGTERM: 143, signal.SIGINT: 130}
+        allowed = {0, asked.get(signal.Signals(signum), -signum)}
+        # Before the command line has begun, a signal is Python's own affair; or a launcher's.
+        is_early = "ends here" not in printed and (is_started or len(printed) < 200)
+        allowed |= {-signum} if is_early else set()
+        found = [] if code in allowed else [f"exit code {code}: {printed[-600:]}"]
+        if signum != signal.SIGKILL and "Traceback" in printed and code not in (-signum, 1):
+            found.append(f"a traceback: {printed[-1200:]}")
+        return found
+
+    def _wait_for_rest(self) -> list[str]:
+        """What still runs of it in the end; all of it becomes this process's own children."""
+        deadline = time.monotonic() + GONE_SECONDS
+        while True:
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                return []
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        left = list(_children(os.getpid()))
+        lines = [f"{pid} {_command(pid)}" for pid in left]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        return lines
+
+    def _leftovers(self) -> list[str]:
+        paths = (path.relative_to(self.place) for path in self.place.rglob("*"))
+        return [str(path) for path in paths if path.parts[0] != "venv" and _LEFT.search(path.name)]
+
+    def _keep(self, after: tuple[str, ...]) -> None:
+        self._before[after] = self.place.with_name("-".join(("before", *after)))
+        shutil.copytree(self.place, self._before[after], symlinks=True)
+
+
+def _content(path: Path) -> str:
+    if path.suffix == ".safetensors":
+        tensors = load_file(path)
+        return hashlib.sha256(b"".join(tensors[n].tobytes() for n in sorted(tensors))).hexdigest()
+    if path.suffix == ".json":
+        return json.dumps(_still(json.loads(path.read_text())), sort_keys=True)
+    if path.suffix == ".html":
+        return "written"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _still(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _still(item) for key, item in value.items() if not _MOVING.search(key)}
+    return [_still(item) for item in value] if isinstance(value, list) else value
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[-200:]
+    except OSError:
+        return "gone"
+
+
+def torture(cases: list[str], kills: int, seed: int) -> list[str]:
+    """So many kills, dealt out over the cases; prints and returns what was not as it should be."""
+    rand = random.Random(seed)
+    found: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        workplace = Torture(Path(folder) / "torture")
+        for number, name in enumerate(cases):
+            share = kills // len(cases) + (number < kills % len(cases))
+            if not share:
+                continue
+            seconds, expected = workplace.measure(name)
+            begin = len(found)
+            num_bad = 0
+            for _ in range(share):
+                lines = workplace.kill_once(name, seconds, expected, rand)
+                num_bad += bool(lines)
+                found += lines
+            said = [
+                f"{name}: {share} kills within {seconds:.1f} s, {num_bad} at fault",
+                *found[begin:],
+            ]
+            sys.stdout.write("".join(f"{line}\n" for line in said))
+            sys.stdout.flush()
+    return found
+
+
+def main() -> int:
+    """Read the arguments; print what was found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", default=",".join(CASES))
+    given = parser.parse_args()
+    found = torture(given.cases.split(","), given.kills, given.seed)
+    kinds = Counter(line.partition(": ")[2].split(":")[0] for line in found)
+    sys.stdout.write(f"{given.kills} kills, {len(found)} faults {dict(kinds) or ''}\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    os.environ["WANDB_MODE"] = "disabled"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What is killed at random, each with what has to have run before and with what it leaves."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+from support.tiny import build_tokenizer, draw_pool, save_tiny_llava
+from support.tiny_encoders import save_encoder
+from support.tiny_runs import draw_questions, tiny_config
+from transformers import LlamaConfig, LlamaForCausalLM
+
+REPOSITORY = Path(__file__).parents[2]
+RUN = "runs/tiny"
+WEIGHTS, ANSWERS = "training/final/*.safetensors", "evaluation/*/predictions.jsonl"
+SELECTION, PAGE = f"{RUN}/selection", f"{RUN}/report/index.html"
+EVERYTHING = (f"{RUN}/{WEIGHTS}", f"{RUN}/{ANSWERS}", PAGE)
+ALL = ("select", "train", "evaluate")
+
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in "-m pip "*) exit 0 ;; *) exec "{python}" -W ignore "$@" ;; esac
+"""
+"""The script's Python: nothing is installed, whatever else it is asked for happens."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, what has to have run before, and what it leaves.
+
+    Attributes:
+        arguments: of the program.
+        program: prism-tune is forked, with all its libraries; bash: the script.
+    """
+
+    arguments: str
+    after: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    program: Literal["prism-tune", "python", "bash"] = "prism-tune"
+
+
+CASES = {
+    "audit": Case("audit config.yaml", (), (f"{RUN}/audit/audit.json",)),
+    "select": Case(
+        "select config.yaml --as llamafactory",
+        (),
+        (
+            f"{SELECTION}/subset.json",
+            f"{SELECTION}/scores.parquet",
+            f"{SELECTION}/exports/**/*.json",
+        ),
+    ),
+    "train": Case("train config.yaml", ("select",), (f"{RUN}/{WEIGHTS}",)),
+    "evaluate": Case(
+        "evaluate config.yaml",
+        ("select", "train"),
+        (f"{RUN}/{ANSWERS}", f"{RUN}/evaluation/*/results.json"),
+    ),
+    "preview": Case("preview config.yaml", ("select",)),
+    "plan": Case("plan grid.yaml"),
+    "export": Case(f"export {RUN} --to exported", ("select", "train"), ("exported/*.safetensors",)),
+    "assemble": Case(
+        "assemble --vision-tower tower --language-model text --to joined --template chatml",
+        (),
+        ("joined/*.safetensors", "joined/tokenizer.json"),
+    ),
+    "subset export": Case(
+        f"subset export {RUN} --to shared.parquet", ("select",), ("shared.parquet",)
+    ),
+    "subset export --as": Case(
+        f"subset export {RUN} --to trl --as trl", ("select",), ("trl/**/*",)
+    ),
+    "subset verify": Case(
+        "subset verify shared.parquet --records pool/pool.json --to again.json",
+        ("select", "subset export"),
+        ("again.json",),
+    ),
+    "score": Case(
+        f"score quickstart --predictions {RUN}/evaluation/quickstart/predictions.jsonl "
+        "--annotations questions/test.json --output scored",
+        ALL,
+        ("scored/results.json",),
+    ),
+    "answers": Case(f"answers {RUN} --to answers.csv", ALL, ("answers.csv",)),
+    "report": Case(f"report {RUN}", ALL, (PAGE,)),
+    "tables": Case(f"tables main --runs {RUN}", ALL),
+    "run": Case("run config.yaml --launch local", (), EVERYTHING),
+    "compare": Case(
+        "compare grid.yaml --launch local", (), (f"grid/**/{WEIGHTS}", f"grid/**/{ANSWERS}")
+    ),
+    "train by torchrun": Case(
+        "-m prism_tune.compare.elastic --standalone --nproc_per_node=2 "
+        "-m prism_tune train config.yaml training.hf.max_steps=4",
+        ("select",),
+        (f"{RUN}/{WEIGHTS}",),
+        program="python",
+    ),
+    "select_and_finetune.sh": Case(
+        "config.yaml training.hf.max_steps=4", (), EVERYTHING, program="bash"
+    ),
+}
+
+
+def furnish(place: Path) -> None:
+    """A model, its parts, a pool, questions, and the configs of a run and of a grid of two."""
+    save_tiny_llava(place / "model")
+    save_encoder("clip", place / "tower")
+    save_text_model(place / "text")
+    draw_pool(place / "pool", num_images=48)
+    questions = draw_questions(place / "questions")
+    config = tiny_config(place, place / "model", place / "pool" / "pool.json", questions)
+    config["training"]["hf"] |= {"max_steps": 8, "save_strategy": "steps", "save_steps": 2}
+    config["data"]["num_workers"] = 1
+    config["training"]["grace_seconds"] = 10
+    (place / "config.yaml").write_text(yaml.safe_dump(config))
+    grid = {**config, "name": "grid", "output_dir": str(place / "grid")}
+    grid["compare"] = {"selectors": ["random", "length"], "budgets": [0.5]}
+    grid["compare"] |= {"metrics": ["quickstart.accuracy"]}
+    (place / "grid.yaml").write_text(yaml.safe_dump(grid))
+    python = place / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STAND_IN.format(python=sys.executable))
+    python.chmod(0o755)
+
+
+def command_of(case: Case, place: Path) -> list[str] | None:
+    """The program to start; None where the command line is forked."""
+    if case.program == "prism-tune":
+        return None
+    if case.program == "python":
+        return [sys.executable, "-W", "ignore", *case.arguments.split()]
+    config, *overrides = case.arguments.split()
+    script = REPOSITORY / "scripts" / "select_and_finetune.sh"
+    return ["bash", str(script), str(place / config), *overrides]
+
+
+def save_text_model(folder: Path) -> None:
+    """A Llama of two layers with its tokenizer."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=0, **sizes, **heads)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

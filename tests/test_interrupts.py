@@ -1,0 +1,79 @@
+"""A request to end is never lost: also where Python ignores what a handler raises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+IN_A_FINALISER = """
+import os, signal, sys, time
+from prism_tune.cli.options import end_with_errors
+from prism_tune.interrupts import raise_interrupts
+
+class Closing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def work():
+    raise_interrupts()
+    Closing()
+    time.sleep(20)
+    print("worked on")
+
+end_with_errors(work)
+"""
+
+
+ONCE_ALL_IS_DONE = """
+import atexit, os, signal, time
+from prism_tune.cli.options import end_with_errors
+from prism_tune.interrupts import raise_interrupts
+
+def late():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+
+raise_interrupts()
+atexit.register(late)
+end_with_errors(lambda: print("done", flush=True))
+"""
+
+WHILE_AN_ERROR_IS_SAID = """
+import os, signal, time
+from prism_tune.cli.options import end_with_errors
+from prism_tune.errors import UserError
+from prism_tune.interrupts import raise_interrupts
+
+class Late(UserError):
+    def __str__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+
+def work():
+    raise Late("x")
+
+raise_interrupts()
+end_with_errors(work)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "code", "printed", "says"),
+    [
+        (IN_A_FINALISER, 143, "", "SIGTERM: ends here"),
+        (ONCE_ALL_IS_DONE, -15, "done\n", ""),
+        (WHILE_AN_ERROR_IS_SAID, 143, "", "SIGTERM: ends here"),
+    ],
+    ids=["within a finaliser", "once all is done", "while an error is said"],
+)
+def test_a_request(script, code, printed, says):
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, printed)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
