@@ -7,8 +7,8 @@ Equation: e_i = the mean of the record's last hidden states, weighted by their p
 in each round each query takes the next of its list, one that is taken already counting as its turn.
 So a record goes in the round min_q rank_q(i), which is its score, from 0. Keep the lowest.
 Ours: the queries are records held out of each source, 64 each (a tenth at most), as in
-`icons_heldout` (RDS+ has a few examples of each benchmark); inside a round a hash decides (official:
-the order of the queries); with `scope: per_source` ranks are those inside the source.
+`icons_heldout` (RDS+ has a few examples of each benchmark); inside a round a hash decides
+(official: the order of the queries); with `scope: per_source` ranks are those inside the source.
 Cost: forward (the whole model, once per distinct record), then O(N Q d) and sorting N numbers for
 each of the Q queries, one at a time.
 
