@@ -157,7 +157,7 @@ def _load(workload: Workload, folder: Path) -> tuple[Config, Any, Any, TuningDat
     model = prepare_tuning(base, config.training, weights_dtype=torch.float32)
     run = RunDir(folder / "benchmark")
     run.training.mkdir(parents=True)
-    return config, processor, model, build_examples(config, run, processor)[0]
+    return config, processor, model, build_examples(config, run, processor).trained
 
 
 def _hf(workload: Workload) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
     ]
     (tmp_path / "asked.json").write_text(json.dumps(rows))
 
-    def config(verdict, **sections):
+    def config(verdict, reason="image_refused"):
         data = {"annotations": str(tmp_path / "asked.json"), "image_dir": str(tmp_path / "images")}
         return Config.model_validate(
             {
@@ -58,7 +58,7 @@ def place(tmp_path, monkeypatch):
                 "model": {"path": str(tmp_path / "model"), "template": "chatml"},
                 "data": {"records": str(tmp_path / "pool.json"), "num_workers": 0,
                          "image_dir": str(tmp_path / "images"),
-                         "policy": {"image_refused": verdict}},
+                         "policy": {reason: verdict}},
                 "selection": {"budget": 2, "dtype": "float32"},
                 "training": {"deepspeed": None, "records": "pool",
                              "hf": {"max_steps": 2, "save_strategy": "no", "use_cpu": True,
@@ -90,6 +90,8 @@ def test_the_audit_finds_it(place):
     assert WHY in (run.audit / "image_refused.jsonl").read_text()
     assert (found["num_usable"], found["lengths"]["num_unusable"]) == (3, 0)
     assert audit(make_config("skip"), run) is True
+    assert audit(make_config("skip", "image_aspect_ratio"), run) is True  # left out already
+    assert read_json(run.audit / "audit.json")["num_usable"] == 3
 
 
 @pytest.mark.parametrize("stage", ["select", "train", "evaluate"])

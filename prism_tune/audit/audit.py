@@ -27,7 +27,7 @@ from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config
 from prism_tune.data.policy import REASONS, check_policy
 from prism_tune.data.records import Pool, open_pool
-from prism_tune.data.screening import Findings, is_unusable, merge, screen_lengths, screen_records
+from prism_tune.data.screening import Findings, is_settled, merge, screen_lengths, screen_records
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, read_object, write_atomic, write_json
@@ -37,7 +37,7 @@ from prism_tune.run.writer import one_writer
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 """Of what audit.json says; another number makes it anew."""
 
 
@@ -85,12 +85,12 @@ def _examine(config: Config, run: RunDir, pool: Pool) -> dict[str, Any]:
     """Look at everything, write the lists, and sum up."""
     logger.info("audit: %d records, %d images", len(pool), len(pool.unique_images()))
     found = screen_records(pool)
-    sound = [n for n in range(len(pool)) if n not in found or not is_unusable(found[n])]
+    policy = config.data.policy
+    sound = [n for n in range(len(pool)) if n not in found or not is_settled(found[n], policy)]
     processor = load_processor(config.model)
     lengths_N, too_long = screen_lengths(pool, sound, config, processor)
     findings = list_findings(pool, merge(found, too_long))
     _write_lists(run.audit, findings)
-    policy = config.data.policy
     reasons = summarise_reasons(findings, policy)
     per_source = summarise_sources(pool, findings, policy)
     usable = sum(s["records"] - s["fail"] - s["skip"] for s in per_source.values())

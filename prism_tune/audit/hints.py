@@ -35,5 +35,5 @@ HINTS: dict[Reason, str] = {
     "duplicate": "trained on as often as it stands there; data.policy.duplicate=skip keeps one",
     "special_token": "the name of a control token, for which the tokenizer has no text: rewrite it",
     "over_long": "its images alone do not fit; raise data.max_length or use fewer images",
-    "no_label": "the answer begins beyond data.max_length; raise it, or shorten the question",
+    "no_label": "its answers are marked as not to be learnt, or begin beyond data.max_length",
 }

@@ -106,13 +106,17 @@ def verify_subset(
         Path | None,
         typer.Option("--to", help="Write the subset here, for example subset.json."),
     ] = None,
+    image_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where its images lie, if records name them by absolute paths."),
+    ] = None,
 ) -> None:
     """Make a shared subset from your copy of its pool; exit code 1 unless it is as published."""
     from prism_tune.run.log import setup_logging
     from prism_tune.selection.shared_subset import verify_subset as run_verify
 
     setup_logging()
-    verification = run_verify(shared, records, to)
+    verification = run_verify(shared, records, to, image_dir)
     for line in verification.describe():
         typer.echo(line)
     if not verification.is_identical:

@@ -50,6 +50,7 @@ _WHOLE_RECORDS: dict[str, tuple[Pass, ...]] = {
     "grand": (_BACK,),
     "coincide": (Pass(layers=27 / 32),),
     "datatailor": (_FORWARD,),
+    "rds_plus": (_FORWARD,),
     "clip_score": (_LOOK,),
     "self_filter_static": (_FORWARD, _LOOK),
     **dict.fromkeys(_SKETCHING, (_SKETCH,)),
@@ -83,6 +84,7 @@ def evidence_bytes(selection: SelectionConfig, shape: Shape, pool: PoolSize) -> 
     wide = {
         "coincide": _BLOCK_NUMBERS,
         "datatailor": shape.width + 2,
+        "rds_plus": shape.width,
         **dict.fromkeys(_SKETCHING, _SKETCH_NUMBERS),
     }.get(selection.scorer, 0)
     return float(_BYTES_PER_NUMBER * _num_ranked(selection, pool) * wide)

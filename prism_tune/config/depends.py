@@ -22,6 +22,7 @@ Artifact = Literal[
     "unasked_losses",
     "attention_outputs",
     "state_spectra",
+    "weighted_states",
     "gradient_norms",
     "gradient_sketches",
     "embeddings",
@@ -41,6 +42,7 @@ _ANSWER_ROWS: tuple[Artifact, ...] = (
     "unasked_losses",
     "attention_outputs",
     "state_spectra",
+    "weighted_states",
     "gradient_norms",
     "gradient_sketches",
 )

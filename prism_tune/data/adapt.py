@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from prism_tune.config.pool_paths import find_image_dir
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.image_paths import find_image_dir
 from prism_tune.data.layouts.columns import (
     COLUMNS,
     FLAT_COLUMNS,
@@ -30,6 +30,7 @@ from prism_tune.data.layouts.placing import (
     place_images,
     refuse_objects,
 )
+from prism_tune.data.layouts.preferences import find_rejected
 from prism_tune.data.layouts.turns import check_filled, read_conversation
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import Turn
@@ -52,7 +53,7 @@ class Adapted:
         system: its system line, or "".
         unlearnt: numbers of the answers that carry no loss.
         num_placed: of the images, how many had no `<image>` and were put before the first question.
-        unread: keys of its turns that say something that is not read.
+        unread: keys of its turns, and of answers that were rejected, which are not read.
     """
 
     id: str
@@ -127,6 +128,7 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
     turns = place_images(spoken.turns, len(spoken.slots), len(images))
     check_filled(turns)
     refuse_objects(raw, turns)
+    rejected = find_rejected(raw, reading.read_keys)
     return Adapted(
         read_id(raw, columns),
         read_label(columns.find("source", raw)),
@@ -135,7 +137,7 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
         spoken.system,
         spoken.unlearnt,
         0 if turns is spoken.turns else len(images),
-        spoken.unread,
+        spoken.unread + rejected,
     )
 
 

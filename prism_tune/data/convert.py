@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from prism_tune.config.pool_paths import part_split
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import (
     Adapted,
@@ -36,7 +37,7 @@ from prism_tune.data.adapt import (
 )
 from prism_tune.data.embedded_images import EmbeddedImages
 from prism_tune.data.files.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
-from prism_tune.data.files.folders import is_saved, list_pool, part_split
+from prism_tune.data.files.folders import is_saved, list_pool
 from prism_tune.data.files.formats import (
     Format,
     ReadRecord,
@@ -66,7 +67,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 7
+_VERSION = 8
 _DESCRIBED = {
     *("format", "fingerprint", "skipped", "skipped_sources", "duplicates", "unmarked"),
     *("num_moved", "unread"),

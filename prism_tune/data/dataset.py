@@ -26,7 +26,7 @@ from prism_tune.data.encoding.encoder import TOKEN_KEYS, encode_text, image_toke
 from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.data.policy import BadRecordError, apply_policy
+from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
 from prism_tune.schema import Record, Skipped
@@ -92,11 +92,7 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
     @cached_property
     def lengths_N(self) -> NDArray[np.int64]:
         """Every example's length in tokens before cutting, image tokens included."""
-        lengths_N = estimate_lengths(self.pool, self.indices, self.processor, self.template)
-        num_cut = int((lengths_N > self.max_length).sum())
-        if num_cut:
-            logger.info("%d records are longer than %d tokens: cut", num_cut, self.max_length)
-        return lengths_N
+        return estimate_lengths(self.pool, self.indices, self.processor, self.template)
 
     def encode(self, index: int) -> dict[str, torch.Tensor]:
         """As `__getitem__`, for a record of the pool by its index.
@@ -146,22 +142,6 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
                 names = (self.pool.uids[index], self.pool.ids[index])
                 bad[number] = Skipped(*names, error.reason, detail)
         return bad
-
-    def drop_unusable(self, policy: Mapping[str, str]) -> tuple[TuningDataset, tuple[Skipped, ...]]:
-        """Find, before training, the examples too long to be cut, and those that cannot be encoded.
-
-        Only examples whose length exceeds `max_length`, or has no length, are encoded.
-
-        Returns:
-            The dataset without them, and the left out records with reasons.
-
-        Raises:
-            UserError: there are some, and the policy of their reason is "fail".
-        """
-        bad = self.find_unusable(suspicious(self.lengths_N, self.max_length))
-        skipped = tuple(bad.values())
-        apply_policy("training", skipped, policy)
-        return self.part([number for number in range(len(self)) if number not in bad]), skipped
 
     def part(self, numbers: Sequence[int] | NDArray[np.int64]) -> TuningDataset:
         """Some of the examples; what is known of their lengths goes with them."""

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from prism_tune.config.sections import DataConfig
 from prism_tune.data.policy import Reason
 from prism_tune.errors import UserError, first_line
 
@@ -110,8 +109,3 @@ def _spell_otherwise(name: str) -> list[str]:
     if not others[-1].isascii():
         others += [unicodedata.normalize(form, others[-1]) for form in ("NFC", "NFD")]
     return list(dict.fromkeys(others))
-
-
-def find_image_dir(config: DataConfig) -> Path:
-    """`data.image_dir`, or the folder of the records file."""
-    return Path(config.image_dir) if config.image_dir else Path(config.records).parent

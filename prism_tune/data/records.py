@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from prism_tune.config.pool_paths import find_image_dir
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import adapt_record, build_reading, find_extras
 from prism_tune.data.convert import convert_pool, embedded_folder
 from prism_tune.data.files.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.files.formats import Format, format_records, take_parquet, write_parquet
 from prism_tune.data.image_index import ImageIndex, index_images
-from prism_tune.data.image_paths import ImageError, ImageFolders, find_image_dir
+from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.policy import apply_policy, check_policy
 from prism_tune.run.folder import read_json, write_atomic
 from prism_tune.schema import Record, Skipped
@@ -72,7 +73,8 @@ def _describe(pool: Pool) -> Iterator[tuple[int, str]]:
         keys = ", ".join(f"`{key}` ({num:,})" for key, num in pool.unread.items())
         yield (
             logging.WARNING,
-            f"{pool.path}: keys of turns that nothing reads, with the number of records: {keys}",
+            f"{pool.path}: keys of turns and answers that nothing reads, with the number of "
+            f"records: {keys}",
         )
 
 
@@ -90,7 +92,7 @@ class Pool:
             turns and sources); not of the images, see `image_index`.
         unmarked: indices of records whose images had no `<image>`.
         num_moved: records whose `<image>` was moved to the front of its turn.
-        unread: keys of turns that say something that is not read, and in how many records.
+        unread: keys of turns and answers that are not read, and in how many records.
         duplicates: indices of records that repeat the images and turns of an earlier one.
     """
 

@@ -35,12 +35,12 @@ Findings = dict[int, tuple[Skipped, ...]]
 class Verdict:
     """What the policy makes of a pool's findings: the first skipping reason of a record counts.
 
-    `num_tokens_N`: of each record, cut to `data.max_length`, image tokens included; 0 for the
-    skipped ones. None where lengths were not looked at.
+    `lengths_N`: tokens of each record before it is cut, image tokens included; 0 of the skipped
+    ones. None where lengths were not looked at.
     """
 
     skipped: dict[int, Skipped]
-    num_tokens_N: NDArray[np.int64] | None = None
+    lengths_N: NDArray[np.int64] | None = None
 
     def usable(self, num_records: int) -> list[int]:
         """The indices of the other records."""
@@ -134,15 +134,15 @@ def screen_pool(pool: Pool, config: Config, processor: Any | None) -> Verdict:
     usable = verdict.usable(len(pool))
     lengths, too_long = screen_lengths(pool, usable, config, processor)
     verdict = judge(pool, merge(findings, too_long), policy)
-    num_tokens_N = np.zeros(len(pool), dtype=np.int64)
-    num_tokens_N[usable] = np.minimum(lengths, config.data.max_length)
-    num_tokens_N[list(verdict.skipped)] = 0
-    return replace(verdict, num_tokens_N=num_tokens_N)
+    lengths_N = np.zeros(len(pool), dtype=np.int64)
+    lengths_N[usable] = lengths
+    lengths_N[list(verdict.skipped)] = 0
+    return replace(verdict, lengths_N=lengths_N)
 
 
-def is_unusable(items: Sequence[Skipped]) -> bool:
-    """Whether one of a record's findings leaves nothing to read."""
-    return any(item.reason not in USABLE for item in items)
+def is_settled(items: Sequence[Skipped], policy: Mapping[str, str]) -> bool:
+    """Whether a record's findings leave nothing to read, or leave it out."""
+    return any(item.reason not in USABLE or decide(item.reason, policy) == "skip" for item in items)
 
 
 def _cached_lengths(

@@ -5,8 +5,7 @@ In: a run folder. Out: the config of its subset, once it is certain that the sel
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from prism_tune.config.pool_paths import find_image_dir
 from prism_tune.config.sections import DataConfig
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
@@ -52,5 +51,5 @@ def subset_data(data: DataConfig, run: RunDir, budget: str | None = None) -> Dat
             f"{Stage(run.selection).path}); `prism-tune select CONFIG` writes it anew; to train on "
             "records of your own, name them in data.records with training.records=pool"
         )
-    image_dir = data.image_dir or str(Path(data.records).parent)
+    image_dir = str(find_image_dir(data))
     return data.model_copy(update={"records": str(path), "image_dir": image_dir})

@@ -81,7 +81,9 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
             announce_replacement(run, config.selection)
         processor = _load_processor(config)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
-        candidates = replace(candidates, num_tokens_N=verdict.num_tokens_N)
+        if verdict.lengths_N is not None:
+            tuned_N = np.minimum(verdict.lengths_N, config.data.max_length)
+            candidates = replace(candidates, num_tokens_N=tuned_N)
         left_out = marks.leave_out(pool, verdict.skipped)
         check_budgets(config.selection, candidates.of(_others(pool, left_out)))
         if warmup is not None:
@@ -97,7 +99,9 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
                 meter.count(records=len(pool))
                 stage.reopen()  # only now: until here an earlier subset stays as it is
                 ranking.description.update(describe_reference(read, warmup))
-                outputs = write_outputs(config, run, pool, ranking, evidence, verdict.num_tokens_N)
+                outputs = write_outputs(
+                    config, run, pool, ranking, evidence, candidates.num_tokens_N
+                )
                 beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
                 files = [run.subset, *further_subsets(run), *beside]
                 stage.finish(inputs, config=config, files=files, **outputs)

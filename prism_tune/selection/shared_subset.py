@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from prism_tune import __version__
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.records import open_pool, write_subset
+from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError
 from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_object, write_atomic
 from prism_tune.run.stage import Stage
@@ -46,6 +46,8 @@ class Verification:
         sha256: of the subset made from the copy; None where it cannot be made.
         published_sha256: of the published subset.
         num_kept: its records.
+        outside: an absolute path that leads out of the copy's image folder; None where there is
+            none among the records that are extra.
     """
 
     missing: tuple[str, ...]
@@ -54,6 +56,7 @@ class Verification:
     sha256: str | None
     published_sha256: str
     num_kept: int
+    outside: str | None = None
 
     @property
     def is_identical(self) -> bool:
@@ -71,6 +74,11 @@ class Verification:
             )
             if ids
         ]
+        if self.sha256 is None and self.outside is not None:
+            lines.append(
+                f"images have absolute paths ({self.outside}): --image-dir names the folder that "
+                "holds them all, for records are compared by what images are called inside it"
+            )
         if self.sha256 is None:
             return [*lines, "the subset cannot be made from this copy"]
         if self.is_identical:
@@ -131,7 +139,9 @@ def export_subset(run: RunDir, to: Path) -> None:
     logger.info("%s: %d of %d records, %d bytes", *counts)
 
 
-def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
+def verify_subset(
+    shared: Path, records: str, to: Path | None, image_dir: Path | None = None
+) -> Verification:
     """Find a shared subset in a copy of its pool, and write it where `to` says.
 
     The records stand in the published order, whatever the copy's.
@@ -140,6 +150,8 @@ def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
         shared: what `export_subset` wrote.
         records: the copy, as `data.records` names it.
         to: the subset's file; nothing is written where records are missing.
+        image_dir: what the copy's images lie in, as `data.image_dir` names it: absolute paths into
+            it count as relative to it.
 
     Raises:
         UserError: `shared` is no such file, the copy cannot be read, or `to` is a name of another
@@ -147,7 +159,8 @@ def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
     """
     table, header = _read_shared(shared)
     hashes = table.column("hash").to_pylist()
-    pool = open_pool(DataConfig(records=records, **header["data"]))
+    folder = None if image_dir is None else str(image_dir)
+    pool = open_pool(DataConfig(records=records, image_dir=folder, **header["data"]))
     suffix = SUBSET_SUFFIXES[pool.format]
     if to is not None and to.suffix != suffix:
         raise UserError(
@@ -173,7 +186,14 @@ def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
         sha256=sha256,
         published_sha256=header["subset_sha256"],
         num_kept=len(wanted),
+        outside=_find_absolute(pool, extra),
     )
+
+
+def _find_absolute(pool: Pool, indices: Sequence[int]) -> str | None:
+    """The first image of these records that is not called by its place in the image folder."""
+    names = (name for index in sorted(indices) for name in pool.images(index))
+    return next((name for name in names if name.startswith("/")), None)
 
 
 def name_publicly(path: str) -> str:

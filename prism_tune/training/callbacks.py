@@ -18,6 +18,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from prism_tune.config.secrets import redact
 from prism_tune.config.sections import Config
+from prism_tune.errors import UserError
 from prism_tune.interrupts import Interrupted, asked_to_end
 from prism_tune.processes import greatest
 from prism_tune.run.fingerprints import fingerprint
@@ -166,6 +167,30 @@ class StopAfterLastStep(TrainerCallback):
         """The checkpoint has been loaded by now."""
         if state.global_step >= state.max_steps:
             raise AllStepsDone
+
+
+class RequireLearning(TrainerCallback):
+    """Refuses, before it, an only step that learns nothing: a warm-up begins with a rate of 0.
+
+    Raises:
+        UserError: naming what gives it a rate.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        """The schedule has set the first step's rates by now."""
+        if state.max_steps == 1 and not any(group["lr"] for group in optimizer.param_groups):
+            raise UserError(
+                "training: its only step has a learning rate of 0, for there the warm-up begins: "
+                "set training.hf.warmup_steps=0, or train for more steps (more records or epochs, "
+                "a smaller training.hf.per_device_train_batch_size)"
+            )
 
 
 class StopWhenAsked(TrainerCallback):

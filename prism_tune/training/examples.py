@@ -12,9 +12,9 @@ from transformers import ProcessorMixin
 from prism_tune.config.sections import Config
 from prism_tune.data.dataset import TuningDataset, check_label_share
 from prism_tune.data.records import open_pool
-from prism_tune.data.screening import judge, screen_records
+from prism_tune.data.screening import screen_pool
 from prism_tune.errors import UserError
-from prism_tune.processes import is_main, main_first
+from prism_tune.processes import from_main, is_main
 from prism_tune.run.folder import RunDir
 from prism_tune.training.inputs import training_data
 from prism_tune.training.validation import hold_out
@@ -46,19 +46,22 @@ def build_examples(config: Config, run: RunDir, processor: ProcessorMixin) -> Ex
     pool = open_pool(training_data(config, run))
     if len(pool) == 0:
         raise UserError(f"{pool.path}: no records to train on")
-    verdict = main_first(lambda: judge(pool, screen_records(pool), config.data.policy))
+    verdict = from_main(lambda: screen_pool(pool, config, processor))
     usable = verdict.usable(len(pool))
     if not usable:
         raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")
-    examples = TuningDataset(pool, usable, processor, config.model.template, config.data.max_length)
-    examples, skipped = examples.drop_unusable(config.data.policy)
-    if len(examples) == 0:
-        raise UserError(f"{pool.path}: all {len(pool)} records were skipped, nothing to train on")
+    assert verdict.lengths_N is not None
+    limit = config.data.max_length
+    examples = TuningDataset(pool, usable, processor, config.model.template, limit)
+    examples.lengths_N = verdict.lengths_N[usable]
     trained, held_out = hold_out(examples, config.training.validation)
     stride = max(1, len(examples) // _NUM_CHECKED)
     share = check_label_share([examples[n] for n in range(0, len(examples), stride)])
-    listed = [asdict(item) for item in (*pool.skipped, *verdict.skipped.values(), *skipped)]
+    listed = [asdict(item) for item in (*pool.skipped, *verdict.skipped.values())]
     if is_main():
+        num_cut = int((examples.lengths_N > limit).sum())
+        if num_cut:
+            logger.info("%d records are longer than %d tokens: cut", num_cut, limit)
         reasons = dict(Counter(item["reason"] for item in listed))
         logger.info(
             "training: %d records%s%s, %.1f %% of their tokens are prompt",

@@ -45,6 +45,7 @@ from prism_tune.training.callbacks import (
     VALIDATION_LOSS,
     AllStepsDone,
     DescribeRun,
+    RequireLearning,
     StopAfterLastStep,
     StopWhenAsked,
     closed_tracking,
@@ -158,7 +159,12 @@ def _prepare(
             eval_dataset=examples.held_out and SourcedExamples(examples.held_out),
             data_collator=SourcedCollator(build_collator(config, processor)),
             processing_class=processor,
-            callbacks=[DescribeRun(config, inputs), StopAfterLastStep(), StopWhenAsked()],
+            callbacks=[
+                DescribeRun(config, inputs),
+                StopAfterLastStep(),
+                RequireLearning(),
+                StopWhenAsked(),
+            ],
         )
         trainer.check_first_step()
     fit_loader(arguments, sourced, config)

@@ -86,6 +86,7 @@ def test_of_a_model_that_is_not_there_nothing_is_known():
             ("selection.scorer=datatailor", "selection.text_only=rank"),
             2 * (1000 * (80 * 4 + 100 * 6) + 80 * 50 * 4),
         ),
+        (("selection.scorer=rds_plus",), 2 * 80 * (1000 * 10 + 50 * 4)),
         (("selection.scorer=coincide",), 2 * 80 * (27 / 32 * 1000 * 10 + 50 * 4)),
         (("selection.scorer=scalselect",), 2 * 80 * (100 * 10 + 50 * 4)),
         (("selection.scorer=clip_score",), 2 * 80 * 50 * 4),

@@ -36,6 +36,7 @@ from prism_tune.selection.evidence.gradients.sketches import SketchOptions, grad
 from prism_tune.selection.evidence.source import Gathering
 from prism_tune.selection.evidence.states.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
+from prism_tune.selection.evidence.states.weighted_states import WEIGHTED_STATES
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
@@ -59,6 +60,7 @@ SOURCES = {
     "unasked_losses": (UNASKED_LOSSES, "answers"),
     "attention_outputs": (ATTENTION_OUTPUTS, "conversation"),
     "state_spectra": (STATE_SPECTRA, "conversation"),
+    "weighted_states": (WEIGHTED_STATES, "conversation"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
     "gradient_sketches": (gradient_sketches(SketchOptions(dimension=64)), "answers"),
 }

@@ -40,6 +40,16 @@ NUM_LAYERS = 4
 END_TOKENS = ["<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
 BENCHMARKS = {"language": "hellaswag", "quickstart": "quickstart"}
 
+WARMUP = {"share": 0.3, "lora_rank": 4, "max_steps": 2, "hf": {"save_strategy": "no"}}
+REFERENCES = {key: {"warmup": WARMUP} for key in ("tive", "icons_heldout", "less_heldout")}
+OPTIONS = {"coincide": {"num_clusters": 4}, **{key: {"dimension": 64} for key in REFERENCES}}
+ENCODING = ("clip_score", "self_filter_static")
+COUNTS = {  # of 24 image records and two of text, 26 rows; elsewhere 0.3 x 24 = 7.2, and the text
+    **dict.fromkeys(("coincide", "datatailor", "tive"), 8),
+    "scalselect": 7,
+    "budget_third": 10,
+}
+
 TUNED = {
     "main": ("pool_7b_full", "prism_7b_full"),
     "main_lora": ("pool_7b_lora", "prism_7b_lora"),
@@ -53,7 +63,7 @@ TUNED = {
         "llama3_8b_prism_full",
     ),
     "language": ("prism_7b_full",),
-    "selectors": (),  # the runs of `main`, asked more
+    "selectors": ("prism_7b_full",),  # the runs of `main`, asked more
     "quickstart": ("quickstart_untuned", "quickstart_pool", "quickstart_prism"),
 }
 
@@ -141,8 +151,14 @@ class Workshop:
             f"evaluation.benchmarks=[{benchmark}]",
             *(f"evaluation.data.{benchmark}.{key}={value}" for key, value in data),
         ]
-        if cell.config.selection.scorer == "clip_score":
-            overrides.append(f"selection.options.model={self.encoder}")
+        scorer, section = cell.config.selection.scorer, "selection.options"
+        overrides += [f"{section}.{key}={value}" for key, value in OPTIONS.get(scorer, {}).items()]
+        if scorer in ENCODING:
+            overrides.append(f"{section}.model={self.encoder}")
+        if scorer in REFERENCES:
+            overrides.append(f"selection.reference={json.dumps(REFERENCES[scorer])}")
+        elif cell.config.selection.reference is not None:
+            overrides.append(f"selection.reference.model={self.model}")
         path = self.root / "cell.yaml"
         write_atomic(path, render_config(cell.config))
         config = load_config(path, overrides)
@@ -154,7 +170,7 @@ class Workshop:
         made = self.selections.setdefault(fingerprint(depends_on), run)
         if made != run and not run.selection.exists():
             shutil.copytree(made.selection, run.selection)
-        select(config, run)
+        select(config, run, tune=train)
 
     def finish(self, name: str) -> RunDir:
         """From select to results."""
@@ -174,7 +190,8 @@ def workshop(tmp_path_factory):
     return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
-SELECTING = [n for n, c in CELLS.items() if "select" in c.verbs and not n.startswith("selectors/")]
+SAME = ("selectors/", "main_lora/", "visionflan_lora/")  # their rows select as their `base` does
+SELECTING = [n for n, c in CELLS.items() if "select" in c.verbs and not n.startswith(SAME)]
 
 
 @pytest.mark.parametrize("name", SELECTING)
@@ -183,8 +200,8 @@ def test_selects(workshop, name):
     workshop.select(config, run)
     manifest = read_json(run.selection / "manifest.json")
     assert manifest["scorer"] == CELLS[name].config.selection.scorer
-    # 24 image records; 0.3 x 24 = 7.2, a third of 24 is 8; and the two of text.
-    assert manifest["num_selected"] == (10 if "third" in name else 9)
+    row = name.split("/")[1].removesuffix("_7b_full").removesuffix("_7b_lora")
+    assert manifest["num_selected"] == COUNTS.get(row, 9)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

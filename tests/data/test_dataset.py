@@ -126,8 +126,7 @@ def test_long_records_are_cut_behind_the_image(tmp_path, processor):
     example = dataset[0]
     assert [len(example[key]) for key in ("input_ids", "labels", "attention_mask")] == [40] * 3
     assert (example["input_ids"] == IMAGE).sum() == 4
-    usable, skipped = dataset.drop_unusable({})
-    assert (len(usable), skipped) == (1, ())
+    assert dataset.find_unusable([0]) == {}
 
 
 @pytest.mark.parametrize(
@@ -146,15 +145,12 @@ def test_records_that_cannot_be_cut(tmp_path, processor, record, reason, part, m
     dataset = build(tmp_path, processor, good, record, max_length=40)
     with pytest.raises(UserError, match=r"pool\.json: record 1 \(id '1'\): \d+ tokens.*" + part):
         dataset[1]
-    with pytest.raises(UserError, match=f"1 bad record\n  {reason}:.*record 1"):
-        dataset.drop_unusable({})
-    usable, skipped = dataset.drop_unusable({reason: "skip"})
+    assert {n: item.reason for n, item in dataset.find_unusable([0, 1]).items()} == {1: reason}
+    usable = dataset.part([0])
     with monkeypatch.context() as patch:
         patch.setattr("prism_tune.data.dataset.estimate_lengths", lambda *_: pytest.fail("again"))
-        assert len(usable.lengths_N) == 1
+        assert usable.lengths_N.tolist() == [len(dataset[0]["input_ids"])]
     assert usable.indices == [0]
-    assert usable.lengths_N.tolist() == [len(dataset[0]["input_ids"])]
-    assert [item.reason for item in skipped] == [reason]
 
 
 def test_missing_image_names_the_record(tmp_path, processor):

@@ -149,10 +149,10 @@ def test_control_tokens_stay_text_for_a_tokenizer_of_sentencepiece():
 def test_an_image_that_the_processor_refuses_is_named(pool):
     examples = TuningDataset(pool, [0, 5], PROCESSORS["qwen2_5_vl"], "chatml", 2048)
     assert examples.lengths_N.tolist() == [28, -1]
-    usable, skipped = examples.drop_unusable({"image_refused": "skip"})
-    assert (len(usable), [item.reason for item in skipped]) == (1, ["image_refused"])
-    assert "record 5" in skipped[0].detail
-    assert "210 x 1 pixels, which the model's processor refuses: absolute" in skipped[0].detail
+    found = examples.find_unusable([0, 1])
+    assert {number: item.reason for number, item in found.items()} == {1: "image_refused"}
+    assert "record 5" in found[1].detail
+    assert "210 x 1 pixels, which the model's processor refuses: absolute" in found[1].detail
     with pytest.raises(ImageError, match="aspect ratio"):
         examples.encode(5)
     llava = TuningDataset(pool, [5], build_processor(build_tokenizer()), "chatml", 2048)

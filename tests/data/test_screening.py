@@ -43,7 +43,7 @@ def test_runs_over_one_pool_keep_its_lengths_at_the_same_moment(
             runs.map(lambda _: screening.screen_pool(pool, config, processor), range(NUM_RUNS))
         )
     for verdict in found:
-        np.testing.assert_array_equal(verdict.num_tokens_N, lengths)
+        np.testing.assert_array_equal(verdict.lengths_N, lengths)
     assert len(list(tmp_path.rglob("lengths-*"))) == 1
 
 

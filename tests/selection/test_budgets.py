@@ -140,7 +140,7 @@ def test_pools_of_text_alone_and_of_nothing(workplace, budget_of, text_only):
     else:
         assert len(kept(choose(workplace, **options))) == {"keep": 2, "own_source": 1}[text_only]
     workplace.write_records([])
-    with pytest.raises(UserError, match="keep none of the 0 records"):
+    with pytest.raises(UserError, match="no usable record in it: nothing to select from"):
         choose(workplace, **options)
 
 

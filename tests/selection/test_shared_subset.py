@@ -107,6 +107,27 @@ def test_other_fields_leave_the_records_and_change_the_bytes(shared, copy, tmp_p
     assert "other fields, the formatting or the file format differ" in found.describe()[0]
 
 
+def test_absolute_paths_are_the_same_images(run, shared, copy, tmp_path):
+    def move(records):
+        for record in records:
+            if "image" in record:
+                record["image"] = f"/elsewhere/images/{record['image']}"
+
+    moved = copy(move)
+    lost = verify_subset(shared, moved, None)
+    assert lost.sha256 is None
+    assert lost.describe()[-2] == (
+        f"images have absolute paths ({lost.outside}): --image-dir names the folder that holds "
+        "them all, for records are compared by what images are called inside it"
+    )
+    assert lost.outside.startswith("/elsewhere/images/")
+    called = ["subset", "verify", shared, "--records", moved, "--image-dir", "/elsewhere/images"]
+    found = CliRunner().invoke(app, [*map(str, called), "--to", str(tmp_path / "subset.json")])
+    assert "with the published images and turns, but SHA-256" in found.output
+    made = json.loads((tmp_path / "subset.json").read_text())
+    assert [record["id"] for record in made] == kept_ids(run)
+
+
 def test_what_is_shared_is_small_and_holds_no_text(run, shared):
     table = pq.read_table(shared)
     assert table.schema.names == ["hash", "kept", "id"]

@@ -25,8 +25,7 @@ def test_two_processes_under_zero_0_and_1_equal_one(make_run, mixed_pool, stage)
 
 
 def test_a_checkpoint_that_one_process_refuses_ends_the_others(make_run, mixed_pool):
-    # In the first step of a warm-up the rate is 0: nothing is learnt.
-    hf = {"max_steps": 1, "warmup_steps": 100, "save_strategy": "no"}
+    hf = {"max_steps": 1, "warmup_steps": 0, "learning_rate": 1e-60, "save_strategy": "no"}
     _, run = make_run(file=mixed_pool, hf=hf)
     experiment = str(run.root / "experiment.yaml")
     ranks = Ranks(["train", experiment], run.root / "output.txt", num_processes=2)

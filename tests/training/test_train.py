@@ -190,8 +190,18 @@ def test_the_subset_is_needed_before_training_on_it(make_run):
         train(config, run)
 
 
+def test_one_step_of_warm_up_is_refused_before_it(make_run):
+    config, run = make_run(hf={"max_steps": 1})
+    with pytest.raises(UserError, match=r"only step has .* rate of 0, .*warmup_steps=0, or"):
+        train(config, run)
+    assert not run.checkpoint.exists()
+    config, run = make_run(hf={"max_steps": 1, "warmup_steps": 0})
+    train(config, run)
+    assert run.checkpoint.exists()
+
+
 def test_a_run_that_learns_nothing_is_an_error(make_run):
-    config, run = make_run(hf={"max_steps": 1, "warmup_steps": 100})  # the rate begins at 0
+    config, run = make_run(hf={"max_steps": 2, "learning_rate": 1e-60})
     with pytest.raises(UserError, match="no trained parameter differs"):
         train(config, run)
     assert not run.checkpoint.exists()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prism_tune.data.files.folders import is_saved, list_pool, part_split
+from prism_tune.config.pool_paths import part_split
+from prism_tune.data.files.folders import is_saved, list_pool
 from prism_tune.data.files.formats import holds_bytes
 from prism_tune.errors import UserError, first_line
 

@@ -25,14 +25,6 @@ _SAVED = ("state.json", "dataset_dict.json")
 """In a folder that `save_to_disk` wrote."""
 
 
-def part_split(records: str) -> tuple[Path, str | None]:
-    """The path, and the split behind the colon where it is a folder that is there."""
-    folder, _, split = records.rpartition(":")
-    if folder and not Path(records).exists() and Path(folder).is_dir():
-        return Path(folder), split
-    return Path(records), None
-
-
 def is_saved(folder: Path) -> bool:
     """Whether `datasets` saved it."""
     return any((folder / name).exists() for name in _SAVED)

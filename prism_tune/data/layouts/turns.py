@@ -76,7 +76,8 @@ def read_conversation(
         # Millions of turns go through here: the usual keys are looked up without a call.
         role = item.get(role_key) or columns.find("role", item)
         content = item.get(text_key) or columns.find("text", item)
-        spoken_by = _find_role(role)
+        spoken_by = _ROLES.get(role) if type(role) is str else None
+        spoken_by = spoken_by or _find_role(role)
         if spoken_by is None:
             if role in _SYSTEM_ROLES and (drops_system or not turns):
                 spoken.append(_read_system(content, f"turn {number}"))
@@ -88,7 +89,8 @@ def read_conversation(
             further = read_further(item, f"turn {number}", spoken_by, columns)
             has_loss, own = further.has_loss, further.images
             unread |= dict.fromkeys(further.unread)
-        if type(content) is not str or own or not is_unicode(content) or "<im" in content:
+        is_plain = type(content) is str and (content.isascii() or is_unicode(content))
+        if not is_plain or own or "<im" in content:
             where = f"turn {number}: {columns.name('text')}"
             content, filled = _read_turn(content, own, where, spoken_by)
             slots.extend(filled)

@@ -6,6 +6,7 @@ from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS, GrandO
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
 from prism_tune.selection.evidence.states.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
+from prism_tune.selection.evidence.states.weighted_states import WEIGHTED_STATES
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES
 from prism_tune.selection.options import ScorerOptions
@@ -20,6 +21,7 @@ from prism_tune.selection.scorers import (
     leverage,
     prism,
     random,
+    rds_plus,
     scalselect,
 )
 from prism_tune.selection.scorers.clusters import coincide, datatailor, presel, semdedup
@@ -92,6 +94,9 @@ SCORERS: dict[str, Scorer] = {
     ),
     "less_heldout": Scorer(
         less_heldout.score, heldout.reads, heldout.HeldOutOptions, keep="high", ranks_text=True
+    ),
+    "rds_plus": Scorer(
+        rds_plus.score, always(WEIGHTED_STATES), rds_plus.RdsOptions, ranks_text=True
     ),
     "self_filter_static": Scorer(
         self_filter_static.score,

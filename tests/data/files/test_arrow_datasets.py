@@ -60,6 +60,7 @@ def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, name,
     assert pool.format == "dataset"
     assert pool.ids == ["0", "1", "2", "3", "4"]
     assert pool.sources == ["coco"] * 5
+    assert pool.image_dir == (tmp_path if name.endswith(".arrow") else tmp_path / name)
     assert pool[3].images == ("coco/3.jpg",)
     assert [turn.text for turn in pool[3].turns] == ["<image>\nwhat is 3?", "a number, 3"]
     write_subset(pool, [1, 3], tmp_path / "subset.parquet")
@@ -112,6 +113,7 @@ def test_of_several_splits_one_is_named(tmp_path, monkeypatch):
             open_pool(DataConfig(records=records))
         pool = open_pool(DataConfig(records=f"{records}:train", columns=COLUMNS))
         assert pool.ids == ["0", "1"]
+        assert pool.image_dir == tmp_path / folder
         write_subset(pool, [1], tmp_path / "subset")
         again = open_pool(DataConfig(records=str(tmp_path / "subset"), columns=COLUMNS))
         assert again.uids == pool.uids[1:]

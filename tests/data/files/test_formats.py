@@ -68,6 +68,7 @@ def test_a_folder_of_files_is_all_of_their_records(tmp_path, names):
         (tmp_path / "pool" / name).write_bytes(gzip.compress(text) if ".gz" in name else text)
     pool = open_pool(DataConfig(records=str(tmp_path / "pool")))
     assert (pool.ids, pool.format) == (["0", "1", "2"] * 2, "jsonl")
+    assert pool.image_dir == tmp_path / "pool"
     (tmp_path / "pool" / names[1]).write_bytes(b"[]")
     assert len(open_pool(DataConfig(records=str(tmp_path / "pool")))) == 3
 

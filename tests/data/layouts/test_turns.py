@@ -112,17 +112,29 @@ def test_an_answer_without_loss(key):
     assert [turn.has_loss for turn in read(record).turns] == [True, False, True, True]
 
 
-def test_keys_of_turns_that_nothing_reads_are_said_once(tmp_path, caplog):
+def test_keys_of_turns_and_answers_that_nothing_reads_are_said_once(tmp_path, caplog):
     record = say(*ASKED)
     record["messages"][1] |= {"reasoning_content": "hm", "refusal": None, "name": ""}
-    (tmp_path / "pool.json").write_text(json.dumps([record, say(*ASKED)]))
+    preferred = [
+        {**say(*ASKED), "rejected_response": "no", "label": True},
+        {"question": "q", "chosen": "a", "rejected": "b", "rejected_answer": "", "label": 0},
+    ]
+    (tmp_path / "pool.json").write_text(json.dumps([record, say(*ASKED), *preferred]))
     with caplog.at_level("WARNING", logger="prism_tune"):
         for _ in range(2):
-            open_pool(DataConfig(records=str(tmp_path / "pool.json")))
+            config = DataConfig(records=str(tmp_path / "pool.json"), columns={"answer": "chosen"})
+            open_pool(config)
     (line,) = caplog.messages
     assert line.endswith(
-        "keys of turns that nothing reads, with the number of records: `reasoning_content` (1)"
+        "keys of turns and answers that nothing reads, with the number of records: "
+        "`reasoning_content` (1), `rejected_response` (1), `rejected` (1)"
     )
+
+
+def test_a_label_that_is_read_is_no_mark():
+    record = {"question": "is it?", "label": False, "said": "no"}
+    columns = {"source": "label", "answer": "said"}
+    assert turns_of(record, columns=columns) == ["is it?", "no"]
 
 
 def test_what_is_not_learnt_is_another_record(tmp_path):
@@ -174,6 +186,8 @@ def test_what_is_not_learnt_is_another_record(tmp_path):
             "no_label",
             "no answer carries loss",
         ),
+        ({**say(*ASKED), "label": False}, "no_label", "`label` is false: an answer that is not"),
+        ({"prompt": "q", "completion": "a", "kto_tag": False}, "no_label", "`kto_tag` is false"),
         (
             {"messages": [{**m, "weight": 0.5} for m in say(*ASKED)["messages"]]},
             "bad_field",

@@ -25,6 +25,7 @@ from prism_tune.selection.evidence.prompts import Prompt
 from prism_tune.selection.evidence.shallow import Extractor
 from prism_tune.selection.evidence.states.attention_outputs import AttentionOutputs
 from prism_tune.selection.evidence.states.state_spectra import StateSpectra
+from prism_tune.selection.evidence.states.weighted_states import WeightedStates
 from prism_tune.selection.evidence.whole_model import AnswerLosses
 
 NOT_RECORD_BY_RECORD = {
@@ -134,6 +135,7 @@ def test_the_inside_of_every_family_is_read_in_batches_or_refused(family, tmp_pa
     units = [with_text_behind(unit) for unit in encode_images(processor)]
     spectra = StateSpectra(shallow, processor)
     assert_alike(spectra, units)
+    assert_alike(WeightedStates(shallow, processor), units)
     if family in LINEAR:
         with pytest.raises(UserError, match=r"options.layers: layer 0 .* has no self-attention"):
             AttentionOutputs(shallow, processor, (0, 2))
