@@ -8,8 +8,8 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/stage_environment.sh
 . "$root/scripts/stage_environment.sh"
-config=configs/experiments/quickstart_align.yaml
+config=configs/experiments/quickstart_projector.yaml
 bash scripts/setup.sh quickstart
 "$venv/bin/python" -m prism_tune prepare "$config"
 "$venv/bin/python" -m prism_tune train "$config" "$@"
-exec "$venv/bin/python" scripts/ship_projector.py runs/quickstart_align
+exec "$venv/bin/python" scripts/ship_projector.py runs/quickstart_projector

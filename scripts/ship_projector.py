@@ -1,6 +1,6 @@
 """Put the projector that a finished run has tuned into prism_tune, with its provenance.
 
-python scripts/ship_projector.py runs/quickstart_align
+python scripts/ship_projector.py runs/quickstart_projector
 """
 
 from __future__ import annotations

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from prism_tune.cli.options import Overrides, end_with_errors, open_run
 from prism_tune.cli.run import Launch, NumProcesses
+
+if TYPE_CHECKING:
+    from prism_tune.compare.launch import Launcher
 
 GRIDS = Path("configs/experiments/tables")
 Grid = Annotated[
@@ -34,24 +37,36 @@ def compare(
 ) -> None:
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
+
+    launcher = find_launcher(launch, nproc)
+    if not run_grid(config, overrides or [], launcher, rows=rows.split(), only_table=only_table):
+        raise typer.Exit(1)
+
+
+def run_grid(
+    config: str,
+    overrides: list[str],
+    launcher: Launcher,
+    *,
+    rows: Sequence[str] = ("*",),
+    only_table: bool = False,
+) -> bool:
+    """The grid of a config; whether no run of it has failed."""
     from prism_tune.compare.run_grid import compare as run_compare
     from prism_tune.run.log import open_log
 
     loaded, run = open_run(find_grid(config), overrides)
-    launcher = find_launcher(launch, nproc)
     if not only_table:
         open_log(run.log)
-    finished = run_compare(
+    return run_compare(
         loaded,
         run,
         launcher,
         check=check_selections,
-        command=" ".join(["prism-tune compare", config, *(overrides or [])]),
-        rows=rows.split(),
+        command=" ".join(["prism-tune compare", config, *overrides]),
+        rows=rows,
         only_table=only_table,
     )
-    if not finished:
-        raise typer.Exit(1)
 
 
 def plan(

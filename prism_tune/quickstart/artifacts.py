@@ -8,7 +8,7 @@ data/quickstart/
   faults.json           {id: {kind, of}} of the faulty records
   test/<source>.jsonl   held-out questions
   model/                the assembled LLaVA with the shipped projector, in HF layout
-data/quickstart_align/
+data/quickstart_projector/
   images/ pool.json     captions of pictures that are in none of the above
   model/                the same LLaVA with a projector that has learnt nothing yet
 ```

@@ -1,7 +1,7 @@
 """A pool whose faults are known: half of the mix, and in it what real pools suffer from.
 
 The mix goes in; LLaVA records, the fault of each faulty one, and the pictures that only this pool
-has come out. Of every 40 pictures drawn for a kind, the records become:
+has come out. Of the 60 pictures drawn for a kind, the records become:
 
 - exact, recoded, cropped: three more times the same, of the same file, of a JPEG (quality 85, 60,
   35), of a crop (2, 3, 4 pixels cut off) under other names;
@@ -30,7 +30,7 @@ Record = dict[str, Any]
 Kind = Literal["wrong", "blank", "mismatched"]
 SPOILT: tuple[Kind, ...] = ("wrong", "blank", "mismatched")
 
-NUM_IMAGES = 40
+NUM_IMAGES = 60
 """Pictures whose records get a fault, for each kind."""
 _FLIPPED = {"yes": "no", "no": "yes"}
 
@@ -105,17 +105,13 @@ class _Spoiler:
 
     def record(self, record: Record, kind: Kind, images: dict[str, bytes]) -> Record:
         """The record with its fault; a picture that has to be made is added to `images`."""
+        source = record["source"]
         if kind == "wrong":
-            turns = [
-                self._answer_wrongly(turn, record["source"]) for turn in record["conversations"]
-            ]
+            turns = [self._answer_wrongly(turn, source) for turn in record["conversations"]]
             return {**record, "conversations": turns}
         if kind == "mismatched":
-            source = record["source"]
-            place = next(
-                n for n, image in enumerate(self._others) if not image.startswith(f"{source}/")
-            )
-            return {**record, "image": self._others.pop(place)}
+            others = (n for n, o in enumerate(self._others) if not o.startswith(f"{source}/"))
+            return {**record, "image": self._others.pop(next(others))}
         name = f"blank/{record['id']}.png"
         grey = self._rng.randint(120, 255)
         images[name] = encode_png(Image.new("RGB", (SIDE, SIDE), (grey, grey, grey)))

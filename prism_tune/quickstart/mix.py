@@ -100,7 +100,7 @@ def build_questions(named: Named) -> Records:
 def _make_record(
     key: str, name: str, source: str, example: Example, talk: Sequence[Turn]
 ) -> dict[str, Any]:
-    turns = []
+    turns: list[dict[str, str]] = []
     for turn in talk:
         shows = example.image is not None and not turns
         begin = f"{IMAGE_PLACEHOLDER}\n" if shows else ""

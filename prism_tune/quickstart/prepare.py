@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def prepare(config: Config, *, force: bool) -> None:
     source = recipe.open(fetch_wheels(recipe.wheels))
     for name in stale:
         started = time.perf_counter()
-        _build(root, name, lambda path, build=recipe.builders[name]: build(source, path))
+        _build(root, name, partial(recipe.builders[name], source))
         manifest["artifacts"][name] = _hash_files(root / name)
         write_json(root / "manifest.json", manifest)
         logger.info("%s: written in %.1f s", root / name, time.perf_counter() - started)
@@ -172,12 +173,12 @@ def _hash_files(path: Path) -> dict[str, str]:
 
 
 def _build(root: Path, name: str, build: Callable[[Path], None]) -> None:
-    partial = root / f".{name}.partial"
-    _remove(partial)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    build(partial)
+    unfinished = root / f".{name}.partial"
+    _remove(unfinished)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    build(unfinished)
     _remove(root / name)
-    os.replace(partial, root / name)
+    os.replace(unfinished, root / name)
 
 
 def _remove(path: Path) -> None:

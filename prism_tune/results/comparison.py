@@ -19,6 +19,7 @@ from prism_tune.intervals import (
     Difference,
     FloatArray,
     difference,
+    mean_interval,
     percentile_interval,
     resample_means,
     spread,
@@ -99,6 +100,10 @@ class Comparison:
         """Standard deviation over the row's runs of Rel. to the baseline's mean scores."""
         found = spread(self._relative_per_run(row, baseline))
         return found.sd if found else None
+
+    def seeds_interval(self, row: Row, baseline: Row) -> tuple[float, float] | None:
+        """The 95 % interval over seeds of Rel. to the baseline's mean scores; None with one run."""
+        return mean_interval(self._relative_per_run(row, baseline))
 
     def performances(self, row: Row) -> dict[int, float]:
         """Seed -> mean of the scored columns; without runs that lack one of them."""

@@ -165,7 +165,8 @@ def test_language_questions_go_to_the_runs_of_the_other_tables(repository):
 
 def test_a_row_that_the_grid_has_seen_change_is_left_from_its_beginning(repository):
     (cell,) = plan("quickstart", "*_prism").runs
-    finish(cell.run, "selection", "training", "evaluation/quickstart")
+    asked = [f"evaluation/{name}" for name in cell.config.evaluation.benchmarks]
+    finish(cell.run, "selection", "training", *asked)
     cell.finish(None)
     assert remaining(plan("quickstart", "*_prism")) == {}
     grid = load_config(find_grid("quickstart"), ["selection.budget=0.1"])

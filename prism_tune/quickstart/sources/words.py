@@ -1,5 +1,6 @@
-"""Words to read, drawn in the fonts of matplotlib's wheel (DejaVu: Bitstream Vera licence; STIX:
-OFL; Computer Modern: BaKoMa licence).
+"""Words to read, drawn in twelve of the fonts in matplotlib's wheel.
+
+DejaVu (Bitstream Vera licence), STIX (OFL), Computer Modern (BaKoMa licence).
 """
 
 from __future__ import annotations
