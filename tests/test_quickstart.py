@@ -68,7 +68,9 @@ def test_a_table_without_na_a_verdict_and_the_report_are_printed_last(shrunk_job
 
 def test_twenty_percent_of_each_source_was_kept(shrunk_job):
     for name in CELLS[1:]:
-        manifest = json.loads((shrunk_job[0] / "cells" / name / "selection/manifest.json").read_text())
+        manifest = json.loads(
+            (shrunk_job[0] / "cells" / name / "selection/manifest.json").read_text()
+        )
         assert (manifest["num_selected"], manifest["num_pool"]) == (347, 1734)
         for counts in manifest["per_source"].values():
             assert abs(counts["kept"] / counts["total"] - 0.20) < 0.01
