@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from prism_tune.cli.options import Overrides, end_with_errors, open_run
+from prism_tune.cli.grid import find_grid, run_grid
+from prism_tune.cli.options import Overrides, open_run
 from prism_tune.cli.run import Launch, NumProcesses
 
-if TYPE_CHECKING:
-    from prism_tune.compare.launch import Launcher
-
-GRIDS = Path("configs/experiments/tables")
 Grid = Annotated[
     str,
     typer.Argument(
@@ -43,32 +37,6 @@ def compare(
         raise typer.Exit(1)
 
 
-def run_grid(
-    config: str,
-    overrides: list[str],
-    launcher: Launcher,
-    *,
-    rows: Sequence[str] = ("*",),
-    only_table: bool = False,
-) -> bool:
-    """The grid of a config; whether no run of it has failed."""
-    from prism_tune.compare.run_grid import compare as run_compare
-    from prism_tune.run.log import open_log
-
-    loaded, run = open_run(find_grid(config), overrides)
-    if not only_table:
-        open_log(run.log)
-    return run_compare(
-        loaded,
-        run,
-        launcher,
-        check=check_selections,
-        command=" ".join(["prism-tune compare", config, *overrides]),
-        rows=rows,
-        only_table=only_table,
-    )
-
-
 def plan(
     config: Grid,
     overrides: Overrides = None,
@@ -84,33 +52,3 @@ def plan(
 
     loaded, _ = open_run(find_grid(config), overrides)
     typer.echo(render(build_plan_table(make_plan(loaded, rows.split()), tflops), "md"))
-
-
-def check_selections(paths: Sequence[str]) -> NoReturn:
-    """Refuse configs whose scorer does not exist or does not take its options."""
-    from prism_tune.config.load import load_config
-    from prism_tune.selection.inputs import resolve_selection
-
-    end_with_errors(lambda: [resolve_selection(load_config(path)) for path in paths])
-    sys.exit(0)
-
-
-def find_grid(name: str) -> Path:
-    """The config of a table by its name, or any config by its path or `preset:NAME`.
-
-    Raises:
-        ConfigError: neither.
-    """
-    from prism_tune.config.presets import PREFIX, find_file, list_presets
-    from prism_tune.errors import ConfigError
-
-    if name.startswith(PREFIX) or Path(name).suffix in (".yaml", ".yml"):
-        return Path(name)
-    path = find_file(GRIDS / f"{name}.yaml", "experiments")
-    if not path.exists():
-        shipped = [preset for preset in list_presets("experiments") if preset.startswith("tables/")]
-        known = ", ".join(Path(preset).name for preset in shipped)
-        raise ConfigError(
-            f"no table {name!r}; there are {known}, or give the path of a config or preset:NAME"
-        )
-    return path

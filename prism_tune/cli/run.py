@@ -227,7 +227,7 @@ def _row_steps(config: Config, other: str | None, arguments: tuple[str, ...]) ->
 
 def _run_here(step: Step, launcher: Launcher) -> int:
     """Run the verb compare with this launcher: it starts the verbs of its runs itself."""
-    from prism_tune.cli.compare import run_grid
+    from prism_tune.cli.grid import run_grid
 
     _, config, *overrides = step.arguments
     return 0 if run_grid(config, overrides, launcher) else 1

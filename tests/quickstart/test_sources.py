@@ -14,7 +14,7 @@ from PIL import Image
 
 from prism_tune.errors import UserError
 from prism_tune.quickstart.assets import fetch_wheels
-from prism_tune.quickstart.sources import MIX
+from prism_tune.quickstart.mix import MIX
 from prism_tune.quickstart.sources.animals import read_array
 from prism_tune.quickstart.sources.charts import draw_charts
 from prism_tune.quickstart.sources.counting import draw_scenes
