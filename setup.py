@@ -54,14 +54,14 @@ setup(
         "datasets>=4",
         "safetensors>=0.5",
         "sentencepiece>=0.2",  # tokenizers that come as tokenizer.model alone (Vicuna)
-        "protobuf>=5.26",  # by which transformers reads these
+        "protobuf>=5.27",  # by which transformers reads these
         "pillow>=11",
         "wandb>=0.20",
         "numpy>=2.0",
         "orjson>=3.10",
         "pyarrow>=17",
         "omegaconf>=2.3",
-        "pydantic>=2.7",
+        "pydantic>=2.9",  # before, a count in a union with a fraction was written as a float
         "typer>=0.19",
         "rich>=13.7",
         "packaging>=24",
@@ -69,6 +69,7 @@ setup(
         "plotly>=5.22",
         "openpyxl>=3.1",
         "faiss-cpu>=1.9",
+        "scipy>=1.11",
     ],
     extras_require={
         "quickstart": QUICKSTART,

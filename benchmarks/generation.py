@@ -3,17 +3,20 @@
     python benchmarks/generation.py                                # 500 questions, embedded model
     python benchmarks/generation.py --num-questions 20 --batch-size 10     # a quick look
     python benchmarks/generation.py --checkpoint runs/quickstart/training/final
+    python benchmarks/generation.py --serve "transformers serve {model} --port {port} --device cpu"
 
 Needs `prism-tune prepare configs/experiments/quickstart.yaml`. POPE-like questions ("Is there a red
-circle in the image?") on the held-out drawings, all different, with POPE's prompt. Both sides are
-greedy and in the same dtype, in one process, after a warm-up. Prints seconds, questions and new
-tokens per second of either, their ratio (goal: at least 3), and how many answers are the same.
+circle in the image?") on the held-out drawings, all different, with POPE's prompt. All sides are
+greedy, in the same dtype, one after another, after a warm-up. `--serve` also starts a server of the
+same model and asks it; the time that it takes to start is not counted. Prints seconds, questions
+and new tokens per second of each, the ratio to one at a time, and how many answers are the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +30,11 @@ from prism_tune.data.conversation import adds_special_tokens, render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.evaluation.benchmarks.pope import SUFFIX
 from prism_tune.evaluation.generate import Answer, Decoder, Request
+from prism_tune.evaluation.serving.server import Server
+from prism_tune.evaluation.serving.started import started_server
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.export import export
 from prism_tune.models.processor import load_processor
 
 _COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
@@ -46,6 +52,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--serve", metavar="COMMAND", help="as evaluation.serve_command")
+    parser.add_argument("--concurrency", type=int, default=16, help="questions at a time there")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     device = pick_device()
@@ -66,7 +74,32 @@ def main() -> None:
         f"batches of {arguments.batch_size}": lambda asked: answer_batched(decoder, asked, limit),
     }
     print(f"{len(requests)} questions, {dtype}, {device.type}, {torch.get_num_threads()} threads\n")
-    print_table({name: measure(run, requests) for name, run in sides.items()})
+    measured = {name: measure(run, requests) for name, run in sides.items()}
+    if arguments.serve:
+        measured[f"server, {arguments.concurrency} at a time"] = measure_server(
+            config, arguments, processor, requests
+        )
+    print_table(measured)
+
+
+def measure_server(
+    config: Config, arguments: argparse.Namespace, processor: Any, requests: list[Request]
+) -> tuple[float, dict[Request, Answer]]:
+    """Seconds and answers of a server of the checkpoint; a LoRA checkpoint is merged for it."""
+    asked = {"backend": "openai", "serve_command": arguments.serve}
+    asked["concurrency"] = arguments.concurrency
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=asked)})
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(config.model.path)
+        if arguments.checkpoint is not None:
+            model = Path(folder) / "model"
+            export(arguments.checkpoint, model)
+        log = Path(folder) / "server.log"
+        with started_server(config, lambda: str(model), log) as served:
+            server = Server(served.evaluation, processor, template=config.model.template)
+            return measure(
+                lambda some: answer_batched(server, some, arguments.max_new_tokens), requests
+            )
 
 
 def make_requests(
@@ -77,19 +110,15 @@ def make_requests(
     objects = itertools.product(_SHAPES, _COLOURS)
     pairs = ((path, shape, colour) for shape, colour in objects for path in paths)
     template = config.model.template
-    return [
-        Request(
-            render_prompt(
-                f"Is there a {colour} {shape} in the image?{SUFFIX}", True, template, processor
-            ),
-            (path,),
-        )
-        for path, shape, colour in itertools.islice(pairs, num_questions)
-    ]
+    asked = []
+    for path, shape, colour in itertools.islice(pairs, num_questions):
+        question = f"Is there a {colour} {shape} in the image?{SUFFIX}"
+        asked.append(Request(render_prompt(question, True, template, processor), (path,), question))
+    return asked
 
 
 def answer_batched(
-    decoder: Decoder, requests: list[Request], max_new_tokens: int
+    decoder: Decoder | Server, requests: list[Request], max_new_tokens: int
 ) -> dict[Request, Answer]:
     """Ours."""
     answers: dict[Request, Answer] = {}

@@ -1,11 +1,14 @@
 """Host memory that each process takes to load a checkpoint of another type than it computes in.
 
     torchrun --standalone --nproc_per_node=2 benchmarks/load_memory.py --dtype float16 --device meta
+    torchrun --standalone --nproc_per_node=2 benchmarks/load_memory.py --dtype bfloat16 --zero3
 
 Draws a random LLaVA in bfloat16 (unless `--folder` has one), then every process reads it with
 `models.load.load_model` and prints the highest anonymous memory over what it had before, and that
 afterwards: its own; a file that is mapped is shared, and is not counted. `--dtype` is what it
 computes in. `--device meta` stands for a device with a memory of its own where there is none.
+`--zero3` reads it as training under ZeRO-3 does; on a CPU a rank's own part of the weights, which
+a GPU would hold, stays in host memory and is counted.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 
 import torch
 from drawn_models import save_llava
+from transformers.integrations import HfDeepSpeedConfig
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.models.load import load_model
@@ -51,15 +55,35 @@ class Peak:
         self._thread.join()
 
 
+def open_zero3(dtype: torch.dtype) -> HfDeepSpeedConfig:
+    """The group, and the config that transformers looks for while it loads; it must be kept."""
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo")
+    return HfDeepSpeedConfig(
+        {
+            "train_micro_batch_size_per_gpu": 1,
+            "bf16": {"enabled": dtype is torch.bfloat16},
+            "zero_optimization": {"stage": 3},
+        }
+    )
+
+
 def main() -> None:
     """Draw, load, print."""
     parser = argparse.ArgumentParser(description="Memory of loading.")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/prism_tune-load-memory"))
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--zero3", action="store_true")
     options = parser.parse_args()
     rank = int(os.environ.get("LOCAL_RANK", 0))
-    torch.distributed.init_process_group("gloo")
+    dtype = getattr(torch, options.dtype)
+    zero3 = open_zero3(dtype) if options.zero3 else None
+    if zero3 is None:
+        torch.distributed.init_process_group("gloo")
     if rank == 0 and not options.folder.exists():
         save_llava(
             options.folder,
@@ -74,7 +98,7 @@ def main() -> None:
     with Peak() as peak:
         model = load_model(
             ModelConfig(path=str(options.folder)),
-            dtype=getattr(torch, options.dtype),
+            dtype=dtype,
             device=torch.device(options.device),
         )
         torch.distributed.barrier()

@@ -97,7 +97,7 @@ def select(
         model = _NO_MODEL if "features_file" in settings else model
     config = configure(source, model=model, name=name, **settings)
     run = open_run(config)
-    run_select(config, run, force=force)
+    run_select(config, run, force=force, tune=_tune)
     return Subset(run)
 
 
@@ -167,6 +167,13 @@ def open_run(config: Config) -> RunDir:
     """Its folder, with a log to be kept there."""
     keep_log()
     return RunDir(Path(config.output_dir) / config.name)
+
+
+def _tune(config: Config, run: RunDir) -> None:
+    """The training stage, for what a selection has to have trained first; loaded only then."""
+    from prism_tune.training.train import train as run_train
+
+    run_train(config, run)
 
 
 def _keep(

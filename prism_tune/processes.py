@@ -7,6 +7,7 @@ where processes really talk.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
+
+_NUMBERS = itertools.count()
 
 PATIENCE = timedelta(hours=12)
 """One process may prepare or finish its share hours before another (decoding a pool's images)."""
@@ -72,11 +75,50 @@ def process_group() -> Iterator[None]:
     if world_size() == 1 or torch.distributed.is_initialized():
         yield
         return
-    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    open_group("gloo", PATIENCE)
     try:
         yield
     finally:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():  # not where an error came out of `outside_group`
+            torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def outside_group() -> Iterator[None]:
+    """Leave the processes' group for what opens one of its own, and join them again behind it."""
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        yield
+        return
+    torch.distributed.destroy_process_group()
+    yield
+    open_group("gloo", PATIENCE)
+
+
+def open_group(backend: str, timeout: timedelta) -> None:
+    """Open the processes' group, the first or another after it was closed.
+
+    Each finds its members under keys of its own: those of a group before would lead to sockets that
+    are closed, for a launcher's store outlives the groups.
+
+    Args:
+        backend: "gloo" or "nccl".
+        timeout: how long one waits for the others.
+    """
+    import torch.distributed
+
+    store = torch.distributed.PrefixStore(f"group {next(_NUMBERS)}", _launched_store())
+    torch.distributed.init_process_group(
+        backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout
+    )
+
+
+@lru_cache(maxsize=1)
+def _launched_store() -> Any:
+    import torch.distributed
+
+    return next(iter(torch.distributed.rendezvous("env://", timeout=PATIENCE)))[0]
 
 
 def main_first(compute: Callable[[], Value]) -> Value:
@@ -98,6 +140,17 @@ def from_main(compute: Callable[[], Value]) -> Value:
     box = [compute() if is_main() else None]
     torch.distributed.broadcast_object_list(box, src=0, group=patient_group())
     return box[0]  # type: ignore[return-value]
+
+
+def greatest(value: int) -> int:
+    """The greatest of every process's values, on every process."""
+    if world_size() == 1:
+        return value
+    import torch
+
+    box = torch.tensor([value])
+    torch.distributed.all_reduce(box, torch.distributed.ReduceOp.MAX, group=patient_group())
+    return int(box)
 
 
 def gather(value: Value) -> list[Value]:

@@ -3,7 +3,7 @@
 #
 #   bash scripts/reproduce_table.sh TABLE [--dry-run]
 #
-# TABLE: main | main_lora | ablation | visionflan | visionflan_lora | models | studies | language |
+# TABLE: main | main_lora | ablation | visionflan | visionflan_lora | models | selectors | language |
 # quickstart, the grids in configs/experiments/tables/
 #
 # For example

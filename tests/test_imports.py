@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "prism_tune"
 FLOORS = (
-    {"__init__", "errors", "schema", "intervals", "processes", "chat"},
+    {"__init__", "errors", "schema", "intervals", "processes", "interrupts", "chat"},
     {"config"},
     {"run"},
     {"features"},

@@ -33,6 +33,7 @@ from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.writer import one_writer
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ _VERSION = 2
 """Of what audit.json says; another number makes it anew."""
 
 
+@one_writer
 def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
     """Check the pool and say what was found.
 

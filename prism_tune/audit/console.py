@@ -78,13 +78,6 @@ def _print_verdict(summary: Mapping[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
-    if summary.get("num_moved"):
-        console.print(
-            f"<image> goes to the front of its question in {summary['num_moved']:,} of "
-            f"{summary['num_records']:,} records, as in LLaVA; data.image_place=keep leaves it",
-            markup=False,
-            soft_wrap=True,
-        )
     failing = [reason for reason, found in summary["reasons"].items() if found["policy"] == "fail"]
     if failing:
         keys = " ".join(f"data.policy.{reason}=skip" for reason in failing)

@@ -83,7 +83,7 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def chat_template(name: ChatFormat, image_token: str) -> str:
-    """The Jinja template; an image is the image token on a line of its own.
+    """The Jinja template; an image is the image token (`bare_image`) on a line of its own.
 
     Message contents may be text or a list of `{"type": "image"}` and `{"type": "text", "text"}`.
     """

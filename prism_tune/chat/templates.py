@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, get_args
 
 from prism_tune.chat.formats import LAYOUTS, ChatFormat
+from prism_tune.chat.rendering import render_limited
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER
 
@@ -49,24 +50,17 @@ def apply_chat(messages: Sequence[dict[str, Any]], processor: Any, *, is_prompt:
         is_prompt: end where the model begins to answer.
 
     Raises:
-        UserError: the template refuses the messages, or there is none.
+        UserError: the template refuses the messages, does not end, or there is none.
     """
-    from jinja2 import TemplateError
-
     if not has_chat_template(processor):
         raise UserError(f"model.template: the processor has no chat template; {list_templates()}")
     # What a template has no word for, transformers would hand to the processor, with a warning.
     options = {"enable_thinking": False} if "enable_thinking" in _source(processor) else {}
-    try:
-        written = processor.apply_chat_template(
+    return render_limited(
+        lambda: processor.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=is_prompt, **options
         )
-    except TemplateError as error:
-        raise UserError(
-            f"model.template: the processor's chat template refuses a conversation: {error}; "
-            "choose one of the built-in templates, or leave system lines out with data.system=drop"
-        ) from error
-    return str(written)
+    )
 
 
 def find_end_token(processor: Any) -> str | None:
@@ -113,10 +107,18 @@ def wrap_image(processor: Any) -> str:
     pieces begin anew, as in LLaVA, whose code splits the texts around images apart
     (`tokenizer_image_token` of llava/mm_utils.py).
     """
-    wrapped = image_token(processor)
-    if takes_parts(processor):
-        wrapped = _wrap_image(processor, _source(processor))
-    return wrapped + _begin_anew(getattr(processor, "tokenizer", None), image_token(processor))
+    if not takes_parts(processor):
+        return bare_image(processor)
+    return _wrap_image(processor, _source(processor)) + _behind_image(processor)
+
+
+def bare_image(processor: Any) -> str:
+    """The same without control tokens around it: what a built-in template shows of an image."""
+    return image_token(processor) + _behind_image(processor)
+
+
+def _behind_image(processor: Any) -> str:
+    return _begin_anew(getattr(processor, "tokenizer", None), image_token(processor))
 
 
 @lru_cache(maxsize=8)

@@ -28,6 +28,7 @@ from prism_tune.cli.stages import (
     train,
 )
 from prism_tune.cli.tables import subset_app, tables
+from prism_tune.interrupts import follow_launcher, raise_interrupts
 
 app = typer.Typer(
     name="prism-tune",
@@ -74,4 +75,6 @@ def of_every_verb(
 
 def main() -> None:
     """Run the command line."""
+    raise_interrupts()
+    follow_launcher()
     end_with_errors(app)

@@ -8,7 +8,8 @@ import typer
 
 from prism_tune.cli.grid import find_grid, run_grid
 from prism_tune.cli.options import Overrides, open_run
-from prism_tune.cli.run import Launch, NumProcesses
+from prism_tune.cli.run import TO_LEAVE_SECONDS, Launch, NumProcesses
+from prism_tune.interrupts import patience
 
 Grid = Annotated[
     str,
@@ -31,9 +32,16 @@ def compare(
 ) -> None:
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
+    from prism_tune.config.secrets import redact_text
 
+    loaded, run = open_run(find_grid(config), overrides)
     launcher = find_launcher(launch, nproc)
-    if not run_grid(config, overrides or [], launcher, rows=rows.split(), only_table=only_table):
+    command = redact_text(" ".join(["prism-tune compare", config, *(overrides or [])]))
+    with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
+        finished = run_grid(
+            loaded, run, launcher, command=command, rows=rows.split(), only_table=only_table
+        )
+    if not finished:
         raise typer.Exit(1)
 
 

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from prism_tune.cli.options import end_with_errors, open_run
+from prism_tune.cli.options import end_with_errors
 
 if TYPE_CHECKING:
     from prism_tune.compare.launch import Launcher
+    from prism_tune.config.sections import Config
+    from prism_tune.run.folder import RunDir
 
 GRIDS = Path("configs/experiments/tables")
 
 
 def run_grid(
-    config: str,
-    overrides: list[str],
+    config: Config,
+    run: RunDir,
     launcher: Launcher,
     *,
+    command: str,
     rows: Sequence[str] = ("*",),
     only_table: bool = False,
 ) -> bool:
@@ -27,15 +30,14 @@ def run_grid(
     from prism_tune.compare.run_grid import compare as run_compare
     from prism_tune.run.log import open_log
 
-    loaded, run = open_run(find_grid(config), overrides)
     if not only_table:
         open_log(run.log)
     return run_compare(
-        loaded,
+        config,
         run,
         launcher,
         check=check_selections,
-        command=" ".join(["prism-tune compare", config, *overrides]),
+        command=command,
         rows=rows,
         only_table=only_table,
     )

@@ -25,6 +25,10 @@ def export(
     vision_tower: Annotated[
         str | None, typer.Option(help="In place of the one that the original layout names.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Let code run that came with the model."),
+    ] = False,
 ) -> None:
     """Merge LoRA or convert, and write a clean Hugging Face directory, verified by its logits."""
     from prism_tune.models.export import ExportOptions
@@ -32,7 +36,7 @@ def export(
     from prism_tune.run.log import setup_logging
 
     setup_logging()
-    run_export(source, to, ExportOptions(dtype, base_model, vision_tower))
+    run_export(source, to, ExportOptions(dtype, base_model, vision_tower, trust_remote_code))
 
 
 @dataclass(frozen=True)

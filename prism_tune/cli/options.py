@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable
 from inspect import Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from prism_tune.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
@@ -28,23 +32,41 @@ NewFolder = Annotated[Path, typer.Option("--to", help="A new directory.")]
 def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     """The config, and its run folder: nothing is written there before a stage begins."""
     from prism_tune.config.load import load_config
+    from prism_tune.config.secrets import redact_text
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
 
     setup_logging()
     config = load_config(path, overrides or [])
+    sys.argv[1:] = map(redact_text, sys.argv[1:])  # wandb keeps the command line
     return config, RunDir(Path(config.output_dir) / config.name)
 
 
 def end_with_errors(call: Callable[[], object]) -> None:
-    """Call it; a `UserError` becomes one message and an exit code."""
+    """Call it; a `UserError`, or being asked to end, becomes one message and an exit code."""
+    from prism_tune.config.secrets import redact_text
     from prism_tune.errors import ConfigError, UserError
 
     try:
         call()
+    except Interrupted as interrupt:
+        _leave(interrupt)
     except UserError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        typer.secho(f"error: {redact_text(str(error))}", err=True, fg=typer.colors.RED)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _leave(interrupt: Interrupted) -> NoReturn:
+    """End now: threads and workers that are still busy are not waited for."""
+    from prism_tune.processes import is_main
+
+    if is_main():
+        message = f"{interrupt}: ends here; what is complete is kept, the same command goes on"
+        typer.secho(message, err=True, fg=typer.colors.YELLOW)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(128 + interrupt.signum)
 
 
 def spread(verb: Callable[..., None]) -> Callable[..., None]:

@@ -18,6 +18,8 @@ import typer
 
 from prism_tune.cli.options import ConfigPath, Overrides, open_run
 from prism_tune.compare.launch import Kind, Launcher, choose_launcher
+from prism_tune.config.secrets import redact_text
+from prism_tune.interrupts import SIGNALS, patience
 
 if TYPE_CHECKING:
     from prism_tune.compare.cells import Cell
@@ -37,6 +39,10 @@ NumProcesses = Annotated[
     typer.Option("--nproc", envvar="NPROC", min=1, help="Processes of torchrun. Default: GPUs."),
 ]
 
+TO_LEAVE_SECONDS = 15
+"""What a verb takes to end once its training has saved."""
+_TOLD = {2, *(128 + signum for signum in SIGNALS)}
+"""Exit codes of a step that are the job's as well; every other is 1."""
 _PRELOAD = (
     "prism_tune.cli.app",
     "prism_tune.selection.select",
@@ -71,14 +77,16 @@ def run(
     launcher = find_launcher(launch, nproc)
     given = (str(config), *(overrides or []))
     if loaded.compare is None:
-        launcher.prepare(1)
         steps = list(plan_steps(loaded, given))
+        num_at_once = 1
     else:
-        launcher.prepare(loaded.compare.num_processes if launcher.kind == "local" else 1)
         shown, steps = plan_grid(loaded, folder, given)
         folder = shown.run
-    for number, step in enumerate(steps, start=1):
-        _do(number, step, launcher)
+        num_at_once = loaded.compare.num_processes if launcher.kind == "local" else 1
+    launcher.prepare(num_at_once)
+    with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
+        for number, step in enumerate(steps, start=1):
+            _do(number, step, launcher)
     typer.echo(f"\nReport:     {folder.report / 'index.html'}\nRun folder: {folder.root}")
 
 
@@ -229,14 +237,16 @@ def _run_here(step: Step, launcher: Launcher) -> int:
     """Run the verb compare with this launcher: it starts the verbs of its runs itself."""
     from prism_tune.cli.grid import run_grid
 
-    _, config, *overrides = step.arguments
-    return 0 if run_grid(config, overrides, launcher) else 1
+    _, path, *overrides = step.arguments
+    loaded, run = open_run(Path(path), overrides)
+    command = redact_text(" ".join(["prism-tune", *step.arguments]))
+    return 0 if run_grid(loaded, run, launcher, command=command) else 1
 
 
 def _do(number: int, step: Step, launcher: Launcher) -> None:
     typer.echo(f"\n=== {number}. {step.title}\n    why:  {step.why}\n    cost: {step.cost}")
     command = launcher.command(step.arguments) or ["prism-tune", *step.arguments]
-    typer.echo(f"    run:  {' '.join(command)}")
+    typer.echo(f"    run:  {redact_text(' '.join(command))}")
     begin = time.monotonic()
     code = (
         _run_here(step, launcher)
@@ -249,5 +259,5 @@ def _do(number: int, step: Step, launcher: Launcher) -> None:
             "above. Once that is mended, the same command goes on from here.",
             err=True,
         )
-        raise typer.Exit(code if code == 2 else 1)
+        raise typer.Exit(code if code in _TOLD else 1)
     typer.echo(f"    took: {time.monotonic() - begin:.0f} s")

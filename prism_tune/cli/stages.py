@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prism_tune.cli.options import ConfigPath, Force, Overrides, open_run
-from prism_tune.config.sections import ExportLayout
+from prism_tune.config.sections import Config, ExportLayout
+
+if TYPE_CHECKING:
+    from prism_tune.run.folder import RunDir
 
 
 def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
@@ -43,9 +46,16 @@ def select(
     from prism_tune.selection.select import select as run_select
 
     loaded, run = open_run(config, overrides)
-    run_select(loaded, run, force=force)
+    run_select(loaded, run, force=force, tune=_tune)
     if layout is not None and is_main():
         export_run(run, layout)
+
+
+def _tune(config: Config, run: RunDir) -> None:
+    """The training stage, for what a selection has to have trained first; loaded only then."""
+    from prism_tune.training.train import train as run_train
+
+    run_train(config, run)
 
 
 def train(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:

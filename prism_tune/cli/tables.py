@@ -20,7 +20,7 @@ def tables(
         str,
         typer.Argument(
             metavar="TABLE",
-            help="main, cost, ablation, models, visionflan, studies or language.",
+            help="main, selectors, cost, ablation, models, visionflan or language.",
         ),
     ],
     more_runs: Annotated[
@@ -32,6 +32,12 @@ def tables(
         typer.Option("--runs", help="Run folders; without any, the paper's rows alone."),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Run that Rel. = 100 refers to.")] = None,
+    paper: Annotated[
+        bool | None,
+        typer.Option(
+            "--paper/--no-paper", help="Printed rows: all, none. Default: comparable ones."
+        ),
+    ] = None,
     output_format: Annotated[OutputFormat, typer.Option("--format")] = "md",
     explain: Annotated[
         str | None,
@@ -47,7 +53,9 @@ def tables(
             table, folders, explain, baseline=baseline, output_format=output_format
         )
     else:
-        text = build_table(table, folders, baseline=baseline, output_format=output_format)
+        text = build_table(
+            table, folders, baseline=baseline, printed=paper, output_format=output_format
+        )
     typer.echo(text)
 
 

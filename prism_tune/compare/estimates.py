@@ -139,7 +139,7 @@ def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:
     if isinstance(budget, int) and selection.budget_of != "tokens":
         budget = min(1.0, budget / max(counted, 1))
     share = float(min(budget, 1.0))
-    if selection.text_only == "own_source":
+    if selection.text_only in ("own_source", "rank"):
         return share * images, share * texts
     kept = texts if selection.text_only == "keep" else 0
     beside = kept if selection.budget_of != "images" else 0

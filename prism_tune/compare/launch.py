@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prism_tune.compare.children import run_program
 from prism_tune.compare.workers import Main, run_forked, share_out, start_server
 from prism_tune.errors import ConfigError
 
@@ -58,13 +59,7 @@ class Launcher:
         command = self.command(arguments)
         if command is None:
             return run_forked(self.main, arguments, environment or {}, output)
-        if output is None:
-            return subprocess.run(command, check=False).returncode
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("a") as file:
-            return subprocess.run(
-                command, stdout=file, stderr=subprocess.STDOUT, check=False
-            ).returncode
+        return run_program(command, None, output)
 
     def command(self, arguments: Sequence[str]) -> list[str] | None:
         """The program that runs a verb; None where it is forked."""

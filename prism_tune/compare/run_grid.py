@@ -22,6 +22,7 @@ from prism_tune.compare.cells import (
     plan_cells,
     require_section,
 )
+from prism_tune.compare.children import ask_all_to_end
 from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.launch import Launcher
 from prism_tune.compare.progress import Progress
@@ -29,6 +30,7 @@ from prism_tune.compare.workers import Main, run_forked, share_out
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.interrupts import Interrupted
 from prism_tune.processes import world_size
 from prism_tune.results.build import build_table
 from prism_tune.results.figure import draw_comparison
@@ -178,6 +180,9 @@ def _run_cells(cells: Sequence[Cell], launcher: Launcher, num_at_once: int) -> N
                     progress.report(futures[future], future.result())
                 if not done:
                     progress.tell()
+        except Interrupted:
+            ask_all_to_end()
+            raise
         finally:  # after an interrupt: what has not begun is not begun
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -17,6 +17,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import NoReturn
 
+from prism_tune.compare.children import accompanied
+from prism_tune.interrupts import follow_parent
+
 Main = Callable[[Sequence[str]], NoReturn]
 """Runs the command line with these arguments; at the top of a module, so that it can be sent."""
 
@@ -59,7 +62,9 @@ def run_forked(
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=_serve, args=(main, arguments, dict(environment), output))
     process.start()
-    process.join()
+    assert process.pid is not None
+    with accompanied(process.pid, lambda: process.exitcode is not None):
+        process.join()
     assert process.exitcode is not None
     return process.exitcode
 
@@ -84,6 +89,7 @@ def share_out(number: int, num_processes: int) -> dict[str, str]:
 def _serve(
     main: Main, arguments: Sequence[str], environment: dict[str, str], output: Path | None
 ) -> None:
+    follow_parent()  # the server, which ends with the command that has started it
     os.environ.update(environment)
     if output is None:
         main(arguments)

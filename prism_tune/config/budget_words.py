@@ -7,7 +7,11 @@ from pathlib import Path
 from prism_tune.config.sections import SelectionConfig
 
 _UNITS = {"images": "image records", "rows": "rows", "tokens": "tokens"}
-_TEXTS = {"own_source": "text-only as a source", "drop": "without text-only"}
+_TEXTS = {
+    "own_source": "text-only as a source",
+    "drop": "without text-only",
+    "rank": "text-only ranked",
+}
 
 
 def describe_cut(selection: SelectionConfig) -> str:

@@ -18,6 +18,10 @@ Artifact = Literal[
     "audit",
     "features",
     "answer_losses",
+    "blind_losses",
+    "unasked_losses",
+    "attention_outputs",
+    "state_spectra",
     "gradient_norms",
     "embeddings",
     "subset",
@@ -30,8 +34,15 @@ Artifact = Literal[
 _NONE: tuple[Artifact, ...] = ()
 _ALL: tuple[Artifact, ...] = ("audit", "subset", "model", "answers")
 _RECORDS: tuple[Artifact, ...] = ("audit", "subset", "model")
-_ROWS: tuple[Artifact, ...] = ("features", "answer_losses", "gradient_norms")
-_ANSWER_ROWS: tuple[Artifact, ...] = ("answer_losses", "gradient_norms")
+_ANSWER_ROWS: tuple[Artifact, ...] = (
+    "answer_losses",
+    "blind_losses",
+    "unasked_losses",
+    "attention_outputs",
+    "state_spectra",
+    "gradient_norms",
+)
+_ROWS: tuple[Artifact, ...] = ("features", *_ANSWER_ROWS)
 _EVIDENCE: tuple[Artifact, ...] = (*_ROWS, "embeddings")
 _STATES: tuple[Artifact, ...] = ("subset", "model", "answers")
 _SUBSET: tuple[Artifact, ...] = ("subset",)
@@ -79,11 +90,12 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "selection.keep": _SUBSET,
     "selection.features": (*_SUBSET, "features"),
     "selection.features_file": _SUBSET,
+    "selection.reference": (*_SUBSET, *_ROWS),
     "selection.layer": (*_SUBSET, "features"),
     "selection.pooling": (*_SUBSET, "features"),
     "selection.tokens_per_batch": _NONE,
     "selection.dtype": (*_SUBSET, *_EVIDENCE),
-    "selection.options": (*_SUBSET, "gradient_norms", "embeddings"),
+    "selection.options": (*_SUBSET, "attention_outputs", "gradient_norms", "embeddings"),
     "training.records": _MODEL,
     "training.tuning": _MODEL,
     "training.lora": _MODEL,
@@ -93,6 +105,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "training.batching": _MODEL,
     "training.tokens_per_batch": _MODEL,
     "training.validation": _MODEL,
+    "training.grace_seconds": _NONE,
     "training.hf": _MODEL,
     "evaluation.benchmarks": _NONE,  # each has results of its own
     "evaluation.data": _ANSWERS,
@@ -104,6 +117,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "evaluation.backend": ("answers",),
     "evaluation.base_url": _NONE,  # the same model wherever it is served
     "evaluation.served_model": ("answers",),
+    "evaluation.serve_command": ("answers",),
     "evaluation.concurrency": _NONE,
     "tracking.wandb": _NONE,
     "tracking.project": _NONE,
@@ -125,6 +139,7 @@ BY_CONTENT = frozenset(
         "selection.must_keep",
         "selection.must_drop",
         "selection.features_file",
+        "selection.reference",
         "training.deepspeed",
         "evaluation.data",
     }

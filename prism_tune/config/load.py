@@ -2,22 +2,34 @@
 
 Merge order: `base:` file < file < `key=value` overrides. Unknown keys are errors that name the
 nearest known key.
+
+A config that lies in a run folder or beside a checkpoint is a record, and may be somebody else's:
+`${...}` in it stays text (`${oc.env:TOKEN}` would put a secret of ours into what is written), and
+it cannot switch `model.trust_remote_code` on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
 from prism_tune.config.errors import complete_key, describe_errors
 from prism_tune.config.presets import find_file, suggest_presets
-from prism_tune.config.sections import Config
+from prism_tune.config.secrets import redact, redact_text
+from prism_tune.config.sections import Config, ModelConfig
 from prism_tune.errors import ConfigError
+
+RECORD_NAME = "prism_tune.yaml"
+"""What a checkpoint's config is called; a stage's is config.yaml beside its stage.json."""
+
+_TRUST = "model.trust_remote_code"
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -30,25 +42,49 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
             where exactly one section has that key.
 
     Raises:
-        ConfigError: no such preset, unreadable file, circular base, unknown key, or a value out
-            of range.
+        ConfigError: no such preset, unreadable file, circular base, unknown key, a value out of
+            range, or a record that asks to trust code.
     """
-    merged = _load_with_base(find_file(path, "experiments"), seen=())
+    return _validate(_load_with_base(find_file(path, "experiments"), seen=()), path, overrides)
+
+
+def read_recorded_model(path: Path) -> ModelConfig:
+    """The model of a config that lies beside a checkpoint; code is not trusted, whatever it says.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return _validate(_load_with_base(path, seen=()), path, (f"{_TRUST}=false",)).model
+
+
+def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) -> Config:
     for item in overrides:
-        merged = _merge_override(merged, item)
+        loaded = _merge_override(loaded, item)
     try:
-        tree = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        tree = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if error.full_key == _TRUST and isinstance(error, MissingMandatoryValue):
+            raise ConfigError(
+                f"{path}: the record of a run cannot switch on {_TRUST}, which lets code run that "
+                "came with a model; if you know that code, say so yourself, on the command line: "
+                f"{_TRUST}=true"
+            ) from error
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: `{error.full_key}`: {reason}") from error
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(describe_errors(error, str(path), Config)) from error
+        raise ConfigError(redact_text(describe_errors(error, str(path), Config))) from error
+
+
+def _is_record(path: Path) -> bool:
+    return path.name == RECORD_NAME or (path.parent / "stage.json").exists()
 
 
 def render_config(config: Config, key: str = "") -> str:
     """The resolved config as YAML that `load_config` reads back to an equal `Config`.
+
+    Its secrets are replaced by `<redacted>`.
 
     With a `key` (`name`, `training.hf`) or several (`name,training.hf`), only these values, one a
     line, for scripts to read: a string as it is, anything else as JSON.
@@ -56,7 +92,7 @@ def render_config(config: Config, key: str = "") -> str:
     Raises:
         ConfigError: no such key.
     """
-    tree = OmegaConf.create(config.model_dump(mode="json"))
+    tree = OmegaConf.create(_keep_literal(redact(config.model_dump(mode="json"))))
     if not key:
         return OmegaConf.to_yaml(tree)
     return "\n".join(_render_value(tree, part) for part in key.split(","))
@@ -68,7 +104,7 @@ def _render_value(tree: DictConfig, key: str) -> str:
     if value is missing:
         raise ConfigError(f"no key `{key}` in the config")
     if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
+        value = OmegaConf.to_container(value, resolve=True)
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
@@ -87,6 +123,8 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{path}: expected a mapping of sections, got a list")
+    if _is_record(path):
+        loaded = _disarm(loaded)
     base = loaded.pop("base", None)
     if base is None:
         return loaded
@@ -96,6 +134,26 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         )
     below = find_file(base, "experiments", path.parent)
     return _merge(_load_with_base(below, (*seen, resolved)), loaded, str(path))
+
+
+def _disarm(record: DictConfig) -> DictConfig:
+    """A record in which no text is resolved; where it trusts code, that has to be said anew."""
+    tree: Any = _keep_literal(OmegaConf.to_container(record, resolve=False))
+    model = tree.get("model")
+    if isinstance(model, dict) and model.get("trust_remote_code") not in (None, False):
+        model["trust_remote_code"] = "???"  # OmegaConf's word for what is mandatory and missing
+    disarmed = OmegaConf.create(tree)
+    assert isinstance(disarmed, DictConfig)
+    return disarmed
+
+
+def _keep_literal(value: Any) -> Any:
+    """The same tree for OmegaConf, in which `${...}` means these characters and nothing else."""
+    if isinstance(value, dict):
+        return {key: _keep_literal(content) for key, content in value.items()}
+    if isinstance(value, list):
+        return [_keep_literal(content) for content in value]
+    return value.replace("\\${", "${").replace("${", "\\${") if isinstance(value, str) else value
 
 
 def _merge(base: DictConfig, top: DictConfig, where: str) -> DictConfig:

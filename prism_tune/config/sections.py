@@ -87,6 +87,40 @@ class DataConfig(Section):
     num_workers: Index = 2
 
 
+class WarmupConfig(Section):
+    """A LoRA that is tuned on a few records of the pool before evidence is read with it.
+
+    `share` is of the pool's records, drawn by a hash of their uids: equally many of each source, or
+    in proportion. `max_steps` ends it earlier; `batch_size` is over all devices. `hf` goes to
+    `transformers.TrainingArguments` and wins.
+    """
+
+    share: Fraction = 0.08
+    per_source: Literal["equal", "proportional"] = "equal"
+    lora_rank: Count = 128
+    lora_alpha: Count = 256
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: LearningRate = 2e-4
+    batch_size: Count = 128
+    max_steps: Count | None = None
+    seed: Index = 0
+    hf: dict[str, Any] = {}
+
+
+class ReferenceConfig(Section):
+    """The model that evidence is read from; what is left out is the target's.
+
+    `model` is a directory or hub id, asked in its own `template`; `adapter` a LoRA on it, or
+    `warmup` one that is trained first.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    template: Template = "auto"
+    adapter: str | None = None
+    warmup: WarmupConfig | None = None
+
+
 class SelectionConfig(Section):
     """Which records to keep. The defaults are the paper's (METHOD in docs/selection.md).
 
@@ -102,7 +136,7 @@ class SelectionConfig(Section):
         default=(), description="a list of fractions in (0, 1] or counts"
     )
     budget_of: Literal["images", "rows", "tokens"] = "images"
-    text_only: Literal["keep", "own_source", "drop"] = "keep"
+    text_only: Literal["keep", "own_source", "drop", "rank"] = "keep"
     source_budgets: dict[str, Fraction | Index] = Field(
         default={}, description="a fraction in (0, 1] or a count from 0 of each source"
     )
@@ -111,10 +145,11 @@ class SelectionConfig(Section):
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] | None = None
-    features: Literal["visual", "joint", "pair"] = "visual"
+    features: Literal["visual", "joint", "pair", "conversation"] = "visual"
     features_file: str | None = None
+    reference: ReferenceConfig | None = None
     layer: Index = 1
-    pooling: Literal["mean", "last", "attention"] = "mean"
+    pooling: Literal["mean", "last", "attention", "instruction"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
     options: Annotated[
@@ -123,7 +158,10 @@ class SelectionConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How to tune. `tuning: none` leaves the model as it is (the table's untuned row)."""
+    """How to tune. `tuning: none` leaves the model as it is (the table's untuned row).
+
+    A training that is asked to end (SIGTERM, SIGINT) saves a checkpoint within `grace_seconds`.
+    """
 
     records: Literal["subset", "pool"] = "subset"
     tuning: Literal["none", "lora", "qlora", "full", "projector"] = "lora"
@@ -134,6 +172,7 @@ class TrainingConfig(Section):
     batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
     validation: Share = 0.0
+    grace_seconds: Count = 30
     hf: dict[str, Any] = {}
 
 
@@ -159,6 +198,7 @@ class EvaluationConfig(Section):
     `chat_template` puts the language benchmarks' prompts into `model.template`, too.
     `backend: openai` asks a server that runs (`base_url`, up to /v1) in place of the model in
     memory, so many questions at a time (`concurrency`); `served_model` is the model's name there.
+    `serve_command` starts one for the evaluation, with `{model}` and `{port}` in place of both.
     """
 
     benchmarks: tuple[str, ...] = ()
@@ -171,6 +211,7 @@ class EvaluationConfig(Section):
     backend: Backend = "transformers"
     base_url: str | None = None
     served_model: str | None = None
+    serve_command: str | None = None
     concurrency: Count = 16
 
 

@@ -21,13 +21,21 @@ from prism_tune.data.layouts.columns import (
     build_columns,
     is_null,
 )
-from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, read_images
+from prism_tune.data.layouts.further import IMAGE_KEYS, LOSS_KEYS
+from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, read_column
 from prism_tune.data.layouts.media import refuse_media, refuse_unread
-from prism_tune.data.layouts.placing import fill_slots, move_to_front, place_images
-from prism_tune.data.layouts.turns import LOSS_KEYS, check_filled, read_conversation
+from prism_tune.data.layouts.placing import (
+    fill_slots,
+    move_to_front,
+    place_images,
+    refuse_objects,
+)
+from prism_tune.data.layouts.turns import check_filled, read_conversation
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import Turn
 
+OF_TURNS = "turns."
+"""Begins the names of keys that turns have."""
 UNREADABLE = "(unreadable)"
 """In place of a source."""
 
@@ -44,6 +52,7 @@ class Adapted:
         system: its system line, or "".
         unlearnt: numbers of the answers that carry no loss.
         num_placed: of the images, how many had no `<image>` and were put before the first question.
+        unread: keys of its turns that say something that is not read.
     """
 
     id: str
@@ -53,6 +62,7 @@ class Adapted:
     system: str = ""
     unlearnt: tuple[int, ...] = ()
     num_placed: int = 0
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
         raise BadRecordError("not_an_object", f"expected a JSON object, got {type(raw).__name__}")
     columns = reading.columns
     refuse_media(raw, columns)
-    own = read_images(columns.find_filled("image", raw), columns)
+    own = read_column(raw, columns)
     spoken = read_conversation(raw, columns, drops_system=reading.drops_system)
     images = fill_slots(own, spoken.slots)
     if images:
@@ -118,6 +128,7 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
         refuse_unread(raw, reading.read_keys)
     turns = place_images(spoken.turns, len(spoken.slots), len(images))
     check_filled(turns)
+    refuse_objects(raw, turns)
     return Adapted(
         read_id(raw, columns),
         read_label(columns.find("source", raw)),
@@ -126,6 +137,7 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
         spoken.system,
         spoken.unlearnt,
         0 if turns is spoken.turns else len(images),
+        spoken.unread,
     )
 
 
@@ -138,8 +150,9 @@ def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     extras = {key: value for key, value in raw.items() if key not in read and not is_null(value)}
     for item in items if isinstance(items, list) and not is_flat else []:
         if isinstance(item, dict) and (role := columns.key("role", item)) is not None:
-            read = {role, columns.key("text", item), *LOSS_KEYS}
-            extras |= {f"turns.{key}": item[key] for key in item if key not in read}
+            read = {role, columns.key("text", item), *LOSS_KEYS, *IMAGE_KEYS}
+            further = {key: item[key] for key in item if key not in read and not is_null(item[key])}
+            extras |= {f"{OF_TURNS}{key}": value for key, value in further.items()}
     return extras
 
 
@@ -168,7 +181,7 @@ def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
     columns = reading.columns
     try:
         refuse_media(raw, columns)
-        images = read_images(columns.find_filled("image", raw), columns)
+        images = read_column(raw, columns)
         if not images:
             refuse_unread(raw, reading.read_keys)
     except BadRecordError:

@@ -37,11 +37,15 @@ class Collator:
     Args:
         processor: the model's.
         dtype: of the floating point image inputs.
+        with_dummy: whether a batch of text gets it; who computes no gradients has no need of it.
     """
 
-    def __init__(self, processor: Any, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, processor: Any, dtype: torch.dtype = torch.float32, *, with_dummy: bool = True
+    ) -> None:
         self._processor = processor
         self._dtype = dtype
+        self._with_dummy = with_dummy
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Batch the examples.
@@ -50,7 +54,7 @@ class Collator:
             `input_ids`, `attention_mask`, `labels` (B, L), and the image inputs, whose rows are
             the batch's images (or patches) in order.
         """
-        if not any("pixel_values" in example for example in examples):
+        if self._with_dummy and not any("pixel_values" in example for example in examples):
             examples = self._append_dummy(examples)
         return {**self._pad_tokens(examples), **self._join_images(examples)}
 

@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,17 @@ from prism_tune.data.adapt import (
     guess_source,
     name_source,
     read_id,
+    read_label,
 )
-from prism_tune.data.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
 from prism_tune.data.embedded_images import EmbeddedImages
-from prism_tune.data.formats import (
+from prism_tune.data.files.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
+from prism_tune.data.files.folders import is_saved, list_pool, part_split
+from prism_tune.data.files.formats import (
     Format,
     ReadRecord,
     detect_format,
+    read_json_file,
     read_parquet,
-    read_records,
 )
 from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
@@ -62,7 +65,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 5
+_VERSION = 6
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -112,6 +115,12 @@ def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _S
             detached = embedded.detach(join_sample(row), reading.read_keys)
             yield json.dumps(detached, default=str).encode(), detached
 
+    folder, split = part_split(records)
+    if folder.is_dir() and not is_saved(folder):
+        kind, files = list_pool(folder, split)
+        if kind in ("json", "jsonl"):
+            state = [_read_state(path) for path in files]
+            return _Source(records, "jsonl", state, lambda: chain(*map(read_json_file, files)))
     if is_dataset(records):
         dataset = open_dataset(records)
         read = lambda: name_images(read_rows(dataset, records))  # noqa: E731
@@ -122,7 +131,7 @@ def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _S
         return _Source(
             records, "parquet", _read_state(path), lambda: name_images(read_parquet(path))
         )
-    return _Source(records, file_format, _read_state(path), lambda: read_records(path, file_format))
+    return _Source(records, file_format, _read_state(path), lambda: read_json_file(path))
 
 
 def cache_root() -> Path:
@@ -181,6 +190,7 @@ class _Builder:
         self._duplicates: list[int] = []
         self._unmarked: list[int] = []
         self._num_moved = 0
+        self._unread: Counter[str] = Counter()
         self._content = hashlib.blake2b(digest_size=16)
 
     @property
@@ -201,6 +211,7 @@ class _Builder:
         source = name_source(adapted, self._config, self._reading)
         if adapted.num_placed:
             self._unmarked.append(self._num_rows)
+        self._unread.update(adapted.unread)
         uid, name = self._name_uid(adapted), adapted.id or str(position)
         # As it stands in the file, for that is what a subset holds, and as it is read.
         self._note_content(raw, uid, name, source)
@@ -224,6 +235,7 @@ class _Builder:
             "duplicates": self._duplicates,
             "unmarked": self._unmarked,
             "num_moved": self._num_moved,
+            "unread": {read_label(key): num for key, num in self._unread.most_common()},
         }
 
     def _note_content(self, raw: bytes, *read: str) -> None:

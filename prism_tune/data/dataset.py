@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch.utils.data import Dataset
 
 from prism_tune.chat.templates import check_end_token
@@ -28,7 +29,7 @@ from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError, apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
-from prism_tune.schema import Skipped
+from prism_tune.schema import Record, Skipped
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +105,12 @@ class TuningDataset(Dataset[dict[str, torch.Tensor]]):
             BadRecordError: too long to be cut, or without label.
             ImageError: an image is unusable.
         """
-        record = self.pool[index]
-        rendered = render(record.turns, self.template, self.processor, system=record.system)
         images = [open_image(path) for path in self.pool.image_paths(index)]
+        return self.encode_record(self.pool[index], images)
+
+    def encode_record(self, record: Record, images: Sequence[Image]) -> dict[str, torch.Tensor]:
+        """As `encode`, for a record of any origin and its decoded images."""
+        rendered = render(record.turns, self.template, self.processor, system=record.system)
         example = encode_text(rendered.text, rendered.loss_spans, images, self.processor)
         return self._cut(example)
 

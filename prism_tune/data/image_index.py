@@ -29,6 +29,7 @@ from prism_tune.data.examination import (
 )
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import REASONS
+from prism_tune.interrupts import become_worker
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_atomic
 from prism_tune.run.progress import UnitProgress
@@ -147,7 +148,9 @@ def _examine_in_parts(
             return
         # Spawned, not forked: this process may run threads, of torch or of a process group.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(_num_cores(), mp_context=context) as processes:
+        with ProcessPoolExecutor(
+            _num_cores(), mp_context=context, initializer=become_worker, initargs=(os.getpid(),)
+        ) as processes:
             for part in parts:
                 found = processes.map(examine, part, chunksize=_NAMES_PER_TASK)
                 yield [_advance(progress, image) for image in found]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.policy import Reason
@@ -47,9 +49,10 @@ class ImageFolders:
         if self.embedded is not None and (found := _EMBEDDED.fullmatch(name)):
             return os.path.join(self.embedded, found[1][:2], found[1])
         path = os.path.join(self.base, name)
-        if "\\" in name and not os.path.lexists(path):
-            return os.path.join(self.base, name.replace("\\", "/"))
-        return path
+        if (name.isascii() and "\\" not in name and "%" not in name) or os.path.lexists(path):
+            return path
+        spelt = [os.path.join(self.base, other) for other in _spell_otherwise(name)]
+        return next((other for other in spelt if os.path.lexists(other)), spelt[0])
 
     def resolve(self, name: str) -> Path:
         """The path of an image, certain to lie inside one of the folders.
@@ -61,7 +64,11 @@ class ImageFolders:
             ImageError: with `..`, absolute or leading outside through a symbolic link.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if not parts or ".." in parts or "\0" in name or _WINDOWS_DRIVE.match(name):
+        if _WINDOWS_DRIVE.match(name):
+            raise self._outside(
+                name, "an absolute path of Windows; expected one relative to data.image_dir"
+            )
+        if not parts or ".." in parts or "\0" in name:
             raise self._outside(name, "expected a path relative to data.image_dir, without `..`")
         located = Path(self.locate(name))
         try:
@@ -70,7 +77,7 @@ class ImageFolders:
             raise ImageError("image_unreadable", f"{located}: {first_line(error)}") from error
         if any(resolved.is_relative_to(folder) for folder in self._resolved):
             return resolved
-        if parts[0] == "/":
+        if parts[0].startswith("/"):
             raise self._outside(
                 name,
                 "an absolute path may lead into data.image_dir or a folder of data.image_roots",
@@ -91,6 +98,18 @@ class ImageFolders:
         if self.roots:
             where += f", data.image_roots are {', '.join(map(str, self.roots))}"
         return ImageError("image_outside", f"image {name!r}: {problem} ({where})")
+
+
+def _spell_otherwise(name: str) -> list[str]:
+    """How a file may be called that is not there under its name: as on Windows, in a URL, on a Mac.
+
+    The first is what it is called where none is there.
+    """
+    slashed = name.replace("\\", "/")
+    others = [slashed, unquote(slashed) if "%" in slashed else slashed]
+    if not others[-1].isascii():
+        others += [unicodedata.normalize(form, others[-1]) for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(others))
 
 
 def find_image_dir(config: DataConfig) -> Path:

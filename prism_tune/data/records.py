@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import adapt_record, build_reading, find_extras
-from prism_tune.data.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.convert import convert_pool, embedded_folder
-from prism_tune.data.formats import Format, format_records, take_parquet
+from prism_tune.data.files.arrow_datasets import open_dataset, take_rows
+from prism_tune.data.files.formats import Format, format_records, take_parquet
 from prism_tune.data.image_index import ImageIndex, index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders, find_image_dir
 from prism_tune.data.policy import apply_policy, check_policy
@@ -33,6 +33,9 @@ from prism_tune.run.folder import read_json, write_atomic
 from prism_tune.schema import Record, Skipped
 
 logger = logging.getLogger(__name__)
+
+
+_said: set[str] = set()
 
 
 def open_pool(config: DataConfig) -> Pool:
@@ -44,22 +47,33 @@ def open_pool(config: DataConfig) -> Pool:
     """
     check_policy(config.policy)
     pool = Pool(convert_pool(config), config)
+    for level, line in _describe(pool):
+        if line not in _said:  # a pool is opened several times in a stage
+            _said.add(line)
+            logger.log(level, line)
+    return pool
+
+
+def _describe(pool: Pool) -> Iterator[tuple[int, str]]:
+    """What is to be known of how its records were read, with the levels of the log."""
     if pool.num_moved:
-        logger.info(
-            "%s: <image> goes to the front of its question in %d of %d records, as in LLaVA "
-            "(data.image_place=keep leaves it)",
-            pool.path,
-            pool.num_moved,
-            len(pool),
+        yield (
+            logging.INFO,
+            f"{pool.path}: <image> goes to the front of its question in {pool.num_moved} of "
+            f"{len(pool)} records, as in LLaVA (data.image_place=keep leaves it)",
         )
     if pool.unmarked:
-        logger.info(
-            "%s: %d of %d records have images and no <image>; it is put before the first question",
-            pool.path,
-            len(pool.unmarked),
-            len(pool),
+        yield (
+            logging.INFO,
+            f"{pool.path}: {len(pool.unmarked)} of {len(pool)} records have images and no "
+            "<image>; it is put before the first question",
         )
-    return pool
+    if pool.unread:
+        keys = ", ".join(f"`{key}` ({num:,})" for key, num in pool.unread.items())
+        yield (
+            logging.WARNING,
+            f"{pool.path}: keys of turns that nothing reads, with the number of records: {keys}",
+        )
 
 
 class Pool:
@@ -76,6 +90,7 @@ class Pool:
             turns and sources); not of the images, see `image_index`.
         unmarked: indices of records whose images had no `<image>`.
         num_moved: records whose `<image>` was moved to the front of its turn.
+        unread: keys of turns that say something that is not read, and in how many records.
         duplicates: indices of records that repeat the images and turns of an earlier one.
     """
 
@@ -93,6 +108,7 @@ class Pool:
         self.duplicates: list[int] = described["duplicates"]
         self.unmarked: list[int] = described["unmarked"]
         self.num_moved: int = described["num_moved"]
+        self.unread: dict[str, int] = described["unread"]
         self.format: Format = described["format"]
         self._reading = build_reading(config)
         self._map = pa.memory_map(str(folder / "records.arrow"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.config.sections import Config
-from prism_tune.data.arrow_datasets import is_dataset
+from prism_tune.data.files.arrow_datasets import is_dataset
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS

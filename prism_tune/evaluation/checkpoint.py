@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from prism_tune.evaluation.serving.server import Server
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.export import ExportOptions, export
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
@@ -77,6 +79,25 @@ def find_checkpoint(config: Config, run: RunDir) -> Checkpoint:
         return Checkpoint(None, own)
     of_base = fingerprint_model(base.path, base.revision)
     return Checkpoint(Path(config.model.path), fingerprint([own, of_base]))
+
+
+def servable_model(config: Config, checkpoint: Checkpoint, run: RunDir) -> str:
+    """A model directory that any server reads; a LoRA checkpoint is merged into one, once.
+
+    It is `evaluation/merged-*/` of the run; what earlier trainings left there is removed.
+    """
+    if checkpoint.path is None:
+        return config.model.path
+    if not (checkpoint.path / ADAPTER_CONFIG).exists():
+        return str(checkpoint.path)
+    merged = run.evaluation / f"merged-{checkpoint.fingerprint[:12]}"
+    for other in run.evaluation.glob("merged-*"):
+        if other != merged:
+            shutil.rmtree(other)
+    if not merged.is_dir():
+        logger.info("evaluation: merging %s into %s for the server", checkpoint.path, merged)
+        export(checkpoint.path, merged, ExportOptions(dtype=config.evaluation.dtype))
+    return str(merged)
 
 
 def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder | Server:

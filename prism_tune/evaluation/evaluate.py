@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from prism_tune.evaluation.checkpoint import (
     describe_evaluation,
     find_checkpoint,
     open_decoder,
+    servable_model,
 )
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
@@ -31,6 +33,7 @@ from prism_tune.evaluation.language.tasks import list_tasks
 from prism_tune.evaluation.questions import find_data
 from prism_tune.evaluation.score import result_to_json, tabulate_results
 from prism_tune.evaluation.serving.server import Server
+from prism_tune.evaluation.serving.started import started_server
 from prism_tune.models.devices import pick_device
 from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
@@ -39,6 +42,7 @@ from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import console, open_log
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.writer import one_writer
 from prism_tune.schema import BenchmarkResult
 
 
@@ -63,6 +67,7 @@ class Evaluation(Protocol):
         """Answer and score into `folder.unfinished`; the result on the main process."""
 
 
+@one_writer
 def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     """Answer and score every benchmark of the config that is not finished.
 
@@ -72,7 +77,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     Raises:
         ConfigError: a benchmark without data, or a template that cannot carry a question.
         UserError: unknown benchmark, missing training or annotations, unusable images whose
-            policy is "fail".
+            policy is "fail", a server's command that failed.
     """
     check_policy(config.data.policy)
     config = resolve_template(config)
@@ -88,11 +93,14 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         barrier()
         due = [item for item in evaluations if _must_run(item, folders[item.name], force=force)]
         if due:
-            decoder = open_decoder(config, checkpoint)
-            barrier()  # nobody replaces results that another process still has to look at
-            for evaluation in due:
-                with _meter(config, run, evaluation, restart=force) as timer:
-                    _run(config, checkpoint, evaluation, decoder, folders[evaluation.name], timer)
+            servable = partial(servable_model, config, checkpoint, run)
+            with started_server(config, servable, run.evaluation / "server.log") as asked:
+                decoder = open_decoder(asked, checkpoint)
+                barrier()  # nobody replaces results that another process still has to look at
+                for evaluation in due:
+                    folder = folders[evaluation.name]
+                    with _meter(config, run, evaluation, restart=force) as timer:
+                        _run(config, checkpoint, evaluation, decoder, folder, timer)
     if is_main() and names:
         results = [read_json(run.benchmark(name) / "results.json") for name in names]
         console.print(tabulate_results(results))

@@ -1,6 +1,7 @@
 """The graph of nearest neighbours, with messages along its edges.
 
-Rows go in; an undirected graph with squared distances on its edges comes out.
+Rows go in; a graph with squared distances on its edges comes out, undirected unless asked
+otherwise.
 
 Shape legend: N rows, K components, Q neighbours of a row, E directed edges.
 """
@@ -63,8 +64,12 @@ class NeighbourGraph:
         return np.array(picks, dtype=np.int64)
 
 
-def connect_nearest(rows_NK: FloatArray, num_neighbours: int) -> NeighbourGraph:
-    """Connect every row with its nearest others, by exact search; edges hold in both directions.
+def connect_nearest(
+    rows_NK: FloatArray, num_neighbours: int, *, directed: bool = False
+) -> NeighbourGraph:
+    """Connect every row with its nearest others, by exact search.
+
+    Edges hold in both directions, unless `directed`: then a row's neighbours are its nearest alone.
 
     Time: O(N^2 K), in faiss. Of more equally near rows than asked for, which are connected is
     rounding's to say, but the same for the same rows in the same order.
@@ -73,8 +78,9 @@ def connect_nearest(rows_NK: FloatArray, num_neighbours: int) -> NeighbourGraph:
     wanted = min(num_neighbours, num_rows - 1)
     near_NQ = _search(rows_NK, wanted)
     row_E = np.repeat(np.arange(num_rows), wanted)
-    one = np.concatenate([row_E, near_NQ.ravel()])
-    other = np.concatenate([near_NQ.ravel(), row_E])
+    one, other = row_E, near_NQ.ravel()
+    if not directed:
+        one, other = np.concatenate([one, other]), np.concatenate([other, one])
     keys_E = np.unique(one * num_rows + other)
     row_E, neighbour_E = np.divmod(keys_E, num_rows)
     distances = np.empty(len(keys_E))

@@ -9,7 +9,6 @@ Shape legend: V vocabulary, D width.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prism_tune.chat.formats import ChatFormat, chat_template
+from prism_tune.chat.templates import bare_image
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import Recipe, assemble_llava
 from prism_tune.models.read_parts import load_language_model, load_vision_tower
@@ -57,15 +57,14 @@ def assemble_checkpoint(
     decoder, tokenizer = load_language_model(language_model)
     if fold_bias:
         fold_output_bias(decoder)
-    if chat_format is not None:
-        template = chat_template(chat_format, recipe.image_token)
-        recipe = replace(recipe, chat_template=template)
-    elif recipe.chat_template is None and "image" not in str(tokenizer.chat_template):
+    if chat_format is None and "image" not in str(recipe.chat_template or tokenizer.chat_template):
         logger.warning(
             "%s: its chat template shows no images; --template gives the processor one",
             language_model,
         )
     model, processor = assemble_llava(tower, decoder, tokenizer, recipe)
+    if chat_format is not None:
+        processor.chat_template = chat_template(chat_format, bare_image(processor))
     write_verified(model, processor, destination, dtype=model.dtype)
 
 

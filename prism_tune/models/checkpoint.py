@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prism_tune import __version__
-from prism_tune.config.load import render_config
+from prism_tune.config.load import RECORD_NAME, render_config
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import (
@@ -31,12 +31,11 @@ from prism_tune.models.adapters import (
     require_base,
 )
 from prism_tune.models.devices import cast_parameters
-from prism_tune.models.load import load_model
+from prism_tune.models.families import final_norm, parts
+from prism_tune.models.load import load_model, load_shallow, truncate_config
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic, write_json
-
-CONFIG_NAME = "prism_tune.yaml"
 
 
 def load_tuned(
@@ -69,6 +68,37 @@ def load_tuned(
     return tuned_model
 
 
+def load_shallow_tuned(
+    config: Config,
+    checkpoint: Path | None,
+    num_layers: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> PreTrainedModel:
+    """The base model up to decoder layer `num_layers`, as `load_shallow` gives it, of a tuned one.
+
+    An adapter is merged into the whole model first: it is loaded, and then cut.
+
+    Raises:
+        UserError: as `load_tuned` and `load_shallow`.
+    """
+    if checkpoint is None:
+        return load_shallow(config.model, num_layers, dtype=dtype, device=device)
+    found = parts(load_tuned(config, checkpoint, dtype=dtype, device=device))
+    decoder: Any = found.language_model
+    if num_layers > len(decoder.layers):
+        raise UserError(
+            f"selection.layer: {num_layers} asked, but {config.model.path} has "
+            f"{len(decoder.layers)} decoder layers"
+        )
+    if num_layers < len(decoder.layers):
+        decoder.layers = decoder.layers[:num_layers]
+        setattr(decoder, final_norm(decoder), nn.Identity())
+        truncate_config(found.base.config.get_text_config(), num_layers)
+    return found.base
+
+
 def complete_checkpoint(directory: Path, config: Config, inputs: Mapping[str, Any]) -> None:
     """Add what transformers does not write, and take out its pickled arguments.
 
@@ -77,7 +107,7 @@ def complete_checkpoint(directory: Path, config: Config, inputs: Mapping[str, An
         config: of the run.
         inputs: everything the weights depend on; `records` is the fingerprint of the data.
     """
-    write_atomic(directory / CONFIG_NAME, render_config(config))
+    write_atomic(directory / RECORD_NAME, render_config(config))
     base = describe_base(config.model)
     if (directory / ADAPTER_CONFIG).exists():
         point_to_base(directory, base)

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from prism_tune.chat.formats import chat_template
+from prism_tune.chat.templates import bare_image
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import Recipe, VisionTower, assemble_llava
 from prism_tune.models.read_parts import load_language_model, load_vision_tower, read_complete
@@ -84,11 +85,10 @@ def convert_original(
     decoder, tokenizer = _load_language_model(directory, settings, language_model)
     tower = load_vision_tower(vision_tower or str(settings["mm_vision_tower"]))
     _tune_tower(tower, weights, directory)
-    recipe = Recipe(
-        feature_layer=int(settings.get("mm_vision_select_layer", -2)),
-        chat_template=tokenizer.chat_template or chat_template("vicuna_v1", "<image>"),
-    )
+    recipe = Recipe(feature_layer=int(settings.get("mm_vision_select_layer", -2)))
     model, processor = assemble_llava(tower, decoder, tokenizer, recipe)
+    if tokenizer.chat_template is None:
+        processor.chat_template = chat_template("vicuna_v1", bare_image(processor))
     _fill_projector(model, weights, directory)
     return model, processor
 

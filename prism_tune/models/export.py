@@ -15,11 +15,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from prism_tune.chat.templates import add_end_token, end_token
-from prism_tune.config.load import load_config
+from prism_tune.config.load import RECORD_NAME, read_recorded_model
 from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
-from prism_tune.models.checkpoint import CONFIG_NAME
 from prism_tune.models.convert_original import convert_original, is_original
 from prism_tune.models.devices import stored_dtypes
 from prism_tune.models.load import load_model
@@ -38,11 +37,14 @@ class ExportOptions:
         base_model: in place of the base model that an adapter names; for a pretrained projector of
             the original layout, the language model it was trained with.
         vision_tower: in place of the one that a checkpoint of the original layout names.
+        trust_remote_code: let code run that came with the model; no record beside a checkpoint can
+            say so.
     """
 
     dtype: DType = "auto"
     base_model: str | None = None
     vision_tower: str | None = None
+    trust_remote_code: bool = False
 
 
 def export(source: Path, destination: Path, options: ExportOptions = ExportOptions()) -> None:
@@ -68,12 +70,12 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
         )
         dtype = model.dtype
     elif (checkpoint / ADAPTER_CONFIG).exists():
-        adapted, processor = _load_adapted(checkpoint, options.base_model)
+        adapted, processor = _load_adapted(checkpoint, options)
         expected = sample_logits(adapted, sample_inputs(processor))
         model = adapted.merge_and_unload(safe_merge=True)
         dtype = torch.float32
     else:
-        model, processor = _load_full(checkpoint)
+        model, processor = _load_full(checkpoint, options)
         dtype = _stored_dtype(checkpoint)
     add_end_token(model, processor, _learnt_end(checkpoint, processor))
     if options.dtype != "auto":
@@ -83,9 +85,9 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
 
 def _learnt_end(checkpoint: Path, processor: Any) -> str | None:
     """What the model was taught to end answers with, where our config beside it says so."""
-    if not (checkpoint / CONFIG_NAME).exists():
+    if not (checkpoint / RECORD_NAME).exists():
         return None
-    template = load_config(checkpoint / CONFIG_NAME).model.template
+    template = read_recorded_model(checkpoint / RECORD_NAME).template
     return None if template == "auto" else end_token(template, processor)
 
 
@@ -101,45 +103,42 @@ def _find_checkpoint(source: Path) -> Path:
     )
 
 
-def _load_adapted(checkpoint: Path, base_model: str | None) -> tuple[Any, Any]:
+def _load_adapted(checkpoint: Path, options: ExportOptions) -> tuple[Any, Any]:
     """The adapter over its base model, in float32 and not merged."""
-    config = _base_config(checkpoint, base_model)
+    config = _base_config(checkpoint, options)
     require_base(checkpoint, config)
     base = load_model(config, dtype=torch.float32)
-    return PeftModel.from_pretrained(base, str(checkpoint)).eval(), _load_processor(
-        checkpoint, config
-    )
+    adapted = PeftModel.from_pretrained(base, str(checkpoint)).eval()
+    if not (checkpoint / "processor_config.json").exists():
+        return adapted, load_processor(config)
+    return adapted, load_processor(_own_config(checkpoint, options))
 
 
-def _base_config(checkpoint: Path, base_model: str | None) -> ModelConfig:
+def _base_config(checkpoint: Path, options: ExportOptions) -> ModelConfig:
     """The model that the adapter names, or the one given; read as our config beside it says."""
-    path = str(checkpoint) if base_model is None else base_model
-    return name_base(_read_config(checkpoint).model_copy(update={"path": path, "revision": None}))
+    path = str(checkpoint) if options.base_model is None else options.base_model
+    own = _read_config(checkpoint, options)
+    return name_base(own.model_copy(update={"path": path, "revision": None}))
 
 
-def _read_config(checkpoint: Path) -> ModelConfig:
-    """As our config beside it says; else the defaults, which trust no code."""
-    if (checkpoint / CONFIG_NAME).exists():
-        return load_config(checkpoint / CONFIG_NAME).model
-    return ModelConfig(path=str(checkpoint))
+def _read_config(checkpoint: Path, options: ExportOptions) -> ModelConfig:
+    """As our config beside it says, else the defaults; code is trusted where the options say so."""
+    recorded = ModelConfig(path=str(checkpoint))
+    if (checkpoint / RECORD_NAME).exists():
+        recorded = read_recorded_model(checkpoint / RECORD_NAME)
+    return recorded.model_copy(update={"trust_remote_code": options.trust_remote_code})
 
 
-def _own_config(checkpoint: Path) -> ModelConfig:
+def _own_config(checkpoint: Path, options: ExportOptions) -> ModelConfig:
     """Of the checkpoint itself: its processor as it was saved, over the library of the run."""
     path = {"path": str(checkpoint), "revision": None, "attn_implementation": None}
-    return _read_config(checkpoint).model_copy(update={**path, "image_aspect_ratio": "processor"})
+    own = _read_config(checkpoint, options)
+    return own.model_copy(update={**path, "image_aspect_ratio": "processor"})
 
 
-def _load_full(checkpoint: Path) -> tuple[PreTrainedModel, Any]:
-    config = _own_config(checkpoint)
+def _load_full(checkpoint: Path, options: ExportOptions) -> tuple[PreTrainedModel, Any]:
+    config = _own_config(checkpoint, options)
     return load_model(config, dtype=torch.float32), load_processor(config)
-
-
-def _load_processor(checkpoint: Path, base: ModelConfig) -> Any:
-    """The checkpoint's own processor where it has one, as ours do; else the base model's."""
-    if not (checkpoint / "processor_config.json").exists():
-        return load_processor(base)
-    return load_processor(_own_config(checkpoint))
 
 
 def _stored_dtype(checkpoint: Path) -> torch.dtype:

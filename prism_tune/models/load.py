@@ -79,7 +79,7 @@ def load_shallow(
         raise UserError(
             f"selection.layer: {num_layers} asked, but {config.path} has {depth} decoder layers"
         )
-    _truncate(text_config, num_layers)
+    truncate_config(text_config, num_layers)
     with tempfile.TemporaryDirectory(prefix="prism_tune-shallow-") as folder:
         kept_layers = num_layers if num_layers < depth else None
         source = _shallow_view(resolve_source(config, kept_layers), kept_layers, Path(folder))
@@ -227,7 +227,8 @@ def _read_weights(
     return model, report
 
 
-def _truncate(text_config: PretrainedConfig, num_layers: int) -> None:
+def truncate_config(text_config: PretrainedConfig, num_layers: int) -> None:
+    """Let a decoder's config say that it has fewer layers."""
     text_config.num_hidden_layers = num_layers
     layer_types = getattr(text_config, "layer_types", None)
     if layer_types is not None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+from prism_tune.interrupts import become_worker
+
 _MAX_PROCESSES = 4
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -30,5 +32,7 @@ def map_spawned(
     # Spawned, not forked: this process runs threads.
     num_processes = min(os.cpu_count() or 1, _MAX_PROCESSES, len(items))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context) as processes:
+    with ProcessPoolExecutor(
+        num_processes, mp_context=context, initializer=become_worker, initargs=(os.getpid(),)
+    ) as processes:
         yield from processes.map(function, items, chunksize=per_task)

@@ -24,6 +24,7 @@ from prism_tune.results.notes import (
     unranked_notes,
 )
 from prism_tune.results.paper import PaperTable
+from prism_tune.results.printed import choose_printed, paper_notes
 from prism_tune.results.relative import check_comparable
 from prism_tune.results.render import SUFFIXES, OutputFormat, Table, render
 from prism_tune.results.rows import (
@@ -68,7 +69,7 @@ TABLES = {
     "ablation": TableKind("Ablations", "ablation", paper.ABLATION, baseline="prism"),
     "models": TableKind("Models", "llava", paper.MODELS, baseline="per model"),
     "visionflan": TableKind("Vision-Flan", "visionflan", paper.VISIONFLAN, has_quickstart=False),
-    "studies": TableKind("Selection studies", "studies", paper.STUDIES, has_quickstart=False),
+    "selectors": TableKind("Selection studies", "selectors", paper.SELECTORS, has_quickstart=False),
     "language": TableKind(
         "Language", "language", paper.LANGUAGE, baseline="per model", has_quickstart=False
     ),
@@ -88,6 +89,7 @@ def build_table(
     runs: Sequence[Path],
     *,
     baseline: str | None,
+    printed: bool | None = None,
     output_format: OutputFormat = "md",
 ) -> str:
     """Build a table of runs, and write it to each run's `tables/<table>.<suffix>` (and `.json`).
@@ -96,13 +98,14 @@ def build_table(
         table: a key of `TABLES`.
         runs: run folders; none shows the paper's rows alone.
         baseline: name or folder of the run Rel. = 100 refers to; None chooses and says which.
+        printed: whether the paper's rows stand there; None: those of the models of the runs.
         output_format: of the text.
 
     Raises:
         ConfigError: no such table.
         UserError: unreadable or incomplete run folders, or runs that cannot be compared.
     """
-    composed = compose_table(table, open_runs(runs), baseline)
+    composed = compose_table(table, open_runs(runs), baseline, printed)
     text = render(composed.table, output_format)
     written = {
         SUFFIXES[output_format]: text,
@@ -132,7 +135,9 @@ def explain_table_cell(
     return explain_cell(cell, composed.table, composed.comparison, output_format)
 
 
-def compose_table(table: str, runs: Sequence[FinishedRun], baseline: str | None) -> Composed:
+def compose_table(
+    table: str, runs: Sequence[FinishedRun], baseline: str | None, printed: bool | None = None
+) -> Composed:
     """The table without its text.
 
     Raises:
@@ -155,7 +160,8 @@ def compose_table(table: str, runs: Sequence[FinishedRun], baseline: str | None)
         return Composed(_build_paper(kind, comparison), comparison)
     baseline_of, chosen = _choose_baselines(rows, baseline, kind.baseline)
     comparison = Comparison(rows, columns, baseline_of)
-    return Composed(_build_scores(kind, comparison, rule, chosen), comparison)
+    beside = choose_printed(kind.printed, comparison, kind.columns, printed)
+    return Composed(_build_scores(kind, comparison, rule, chosen, beside), comparison)
 
 
 def _choose_baselines(
@@ -195,9 +201,15 @@ def _check_runs(runs: Sequence[FinishedRun], columns: ColumnSet) -> None:
     )
 
 
-def _build_scores(kind: TableKind, comparison: Comparison, rule: str, chosen: str) -> Table:
+def _build_scores(
+    kind: TableKind,
+    comparison: Comparison,
+    rule: str,
+    chosen: str,
+    beside: tuple[PaperTable | None, list[str]],
+) -> Table:
     rows = comparison.rows
-    printed = None if comparison.columns.name == "quickstart" else kind.printed
+    printed, printed_notes = beside
     ours = [score_cells(comparison, row, printed) for row in rows]
     columns = comparison.columns.columns
     theirs = [paper_cells(row, printed, columns) for row in printed.rows] if printed else []
@@ -218,7 +230,7 @@ def _build_scores(kind: TableKind, comparison: Comparison, rule: str, chosen: st
             *relative_notes(comparison),
             *spread_notes(comparison),
             *time_notes(comparison, lambda row: cost_ratio(comparison, row) is not None),
-            *_paper_notes(printed),
+            *printed_notes,
         ),
     )
 
@@ -231,21 +243,11 @@ def _describe_baseline(row: Row, named: str | None, rule: BaselineRule) -> str:
     return f"{row.label} ({row.names}; {why})"
 
 
-def _paper_notes(printed: PaperTable | None) -> list[str]:
-    if printed is None:
-        return ["The paper's rows are on other benchmarks and do not stand beside these."]
-    reference = printed.row(printed.baseline)
-    if reference is None:
-        return list(printed.notes)
-    recomputed = f"Rel. of the paper's rows is recomputed from its cells, {reference.label} = 100."
-    return [recomputed, *printed.notes]
-
-
 def _build_paper(kind: TableKind, comparison: Comparison) -> Table:
     """The paper's rows alone; the comparison has none."""
     columns = comparison.columns
     header = score_header(comparison, with_paper=True)
-    shown = {"Method", "Run", "Rel.", "Rel. printed", *(c.label for c in columns.columns)}
+    shown = {"Method", "Run", "Kept", "Rel.", "Rel. printed", *(c.label for c in columns.columns)}
     keep = [k for k, heading in enumerate(header) if heading in shown]
     rows = [paper_cells(row, kind.printed, columns.columns) for row in kind.printed.rows]
     return Table(
@@ -255,7 +257,7 @@ def _build_paper(kind: TableKind, comparison: Comparison) -> Table:
         notes=(
             "No runs given: the paper's rows alone; `--runs runs/NAME` puts yours beside them.",
             describe_columns(comparison, "the paper's"),
-            *_paper_notes(kind.printed),
+            *paper_notes(kind.printed),
         ),
     )
 

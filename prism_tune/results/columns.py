@@ -10,7 +10,7 @@ Shape legend: B resamples, Q questions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Column:
         benchmark: name in the benchmark registry.
         metrics: names in `BenchmarkResult.metrics`; the column is n/a where one is missing.
         scale: brings fractions to percent.
-        control: shown beside the others (controls, benchmarks of one's own), not counted in Rel.
+        control: shown beside the others (controls, MME's perception beside its cognition,
+            benchmarks of one's own), not counted in Rel.
         other: a metric by another rule, and what that is: a note has its values.
     """
 
@@ -178,7 +179,7 @@ _MME_C = Column("MME-C", "mme", ("cognition",))
 _MME_P = Column("MME-P", "mme", ("perception",))
 _MMMU = Column("MMMU", "mmmu", ("accuracy_expected",), scale=100.0)
 _TEXTVQA = Column("TextVQA", "textvqa", ("accuracy",))
-_STUDIES = (
+_SELECTORS = (
     # What published numbers are of: the upload, whose answers are normalised before.
     Column("VQAv2", "vqav2", ("accuracy_upload",)),
     Column("GQA", "gqa", ("accuracy",)),
@@ -195,10 +196,10 @@ _WITHOUT_MMMU = (_SQA, _SQA_IMG, _VIZWIZ, *_POPE_SPLITS, _MMVET, _MMBENCH, _MME_
 
 COLUMN_SETS = {
     "quickstart": _QUICKSTART,
-    "llava": ColumnSet("llava", (*_WITHOUT_MMMU, _MMMU)),
+    "llava": ColumnSet("llava", (*_WITHOUT_MMMU, _MMMU, replace(_MME_P, control=True))),
     "ablation": ColumnSet("ablation", _WITHOUT_MMMU),
     "visionflan": ColumnSet("visionflan", (_VIZWIZ, _SQA_IMG, _TEXTVQA, _POPE, _MME_P, _MMBENCH)),
-    "studies": ColumnSet("studies", _STUDIES),
+    "selectors": ColumnSet("selectors", _SELECTORS),
     "language": ColumnSet(
         "language",
         (

@@ -45,13 +45,13 @@ def score_cells(comparison: Comparison, row: Row, paper: PaperTable | None) -> t
 
 
 def paper_cells(row: PaperRow, table: PaperTable, columns: Sequence[Column]) -> tuple[Cell, ...]:
-    """The cells of one of the paper's rows; Rel. is recomputed from them."""
+    """The cells of a printed row: its study, what that kept, and Rel. recomputed from its cells."""
     value = paper_relative(row, table, columns)
     num_blank = 3
     return (
         Cell(row.label),
-        Cell("paper"),
-        Cell(MISSING),
+        Cell(f"paper: {row.origin.study}"),
+        Cell(row.origin.kept),
         *(number_cell(row.cells.get(column.label)) for column in columns),
         number_cell(value),
         Cell(MISSING),
@@ -63,7 +63,7 @@ def paper_cells(row: PaperRow, table: PaperTable, columns: Sequence[Column]) -> 
 
 def paper_relative(row: PaperRow, table: PaperTable, columns: Sequence[Column]) -> float | None:
     """Rel. of a printed row by our own code; None where its cells are not printed."""
-    reference = table.row(table.baseline)
+    reference = table.row(row.against or table.baseline)
     if reference is None:
         return None
     labels = [column.label for column in columns if not column.control]
@@ -99,9 +99,10 @@ def _paper_cells(
     """Our Rel. minus the paper's, and the Rel. it prints for the same method.
 
     The paper's is recomputed from its cells; where it prints no cells, it is the printed one.
+    A row of another model or budget is no counterpart.
     """
     printed = paper.row(_paper_key(row, paper))
-    if printed is None or baseline is None:
+    if printed is None or baseline is None or not _is_alike(row, printed):
         return Cell(MISSING), Cell(MISSING)
     ours = comparison.relative(row, baseline).value
     theirs = paper_relative(printed, paper, comparison.columns.columns)
@@ -110,6 +111,14 @@ def _paper_cells(
     if ours is None or theirs is None:
         return Cell(MISSING), number_cell(printed.printed_rel)
     return number_cell(ours - theirs, sign=True), number_cell(printed.printed_rel)
+
+
+def _is_alike(row: Row, printed: PaperRow) -> bool:
+    """Tuned from the same model, on as much of the pool."""
+    config = row.first.config
+    if config.model_name != printed.origin.model:
+        return False
+    return not row.first.is_selected or printed.origin.is_budget(config.selection.budget)
 
 
 def _paper_key(row: Row, paper: PaperTable) -> str:

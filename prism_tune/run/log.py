@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
+from prism_tune.config.secrets import RedactingFilter
 from prism_tune.processes import rank
 
 console = Console()
@@ -29,7 +30,9 @@ def setup_logging() -> None:
         handler.close()
     if rank() == 0:
         stderr = Console(stderr=True)
-        _LOGGER.addHandler(RichHandler(console=stderr, show_path=False, show_level=False))
+        handler = RichHandler(console=stderr, show_path=False, show_level=False)
+        handler.addFilter(RedactingFilter())
+        _LOGGER.addHandler(handler)
     _LOGGER.addHandler(MemoryHandler(capacity=1))  # keeps everything until it has a target
 
 
@@ -56,6 +59,7 @@ def open_log(log_file: Path) -> None:
             log_file.parent.mkdir(parents=True, exist_ok=True)
             to_file = logging.FileHandler(log_file)
             to_file.setFormatter(logging.Formatter(f"[rank {rank()}] {_FORMAT}"))
+            to_file.addFilter(RedactingFilter())
             waiting.setTarget(to_file)
             waiting.flush()
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import render_config
+from prism_tune.config.secrets import redact
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint, fingerprint_large
@@ -103,7 +104,7 @@ class Stage:
             self.path,
             {
                 "fingerprint": fingerprint(_canonical(inputs)),
-                "config": config.model_dump(mode="json"),
+                "config": redact(config.model_dump(mode="json")),
                 "inputs": {key: _canonical(value) for key, value in inputs.items()},
                 "outputs": outputs,
                 "files": {str(p.relative_to(self.directory)): _describe(p) for p in files},
@@ -180,4 +181,4 @@ def _describe(path: Path) -> list[Any] | None:
 
 def _canonical(value: Any) -> Any:
     options = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    return orjson.loads(orjson.dumps(value, option=options))
+    return redact(orjson.loads(orjson.dumps(value, option=options)))

@@ -12,6 +12,8 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.fingerprints import fingerprint_large, fingerprint_model
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
 from prism_tune.selection.options import read_options
+from prism_tune.selection.reference.read import check_reference, fingerprint_read, read_config
+from prism_tune.selection.reference.warmup import Warmup
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.scorer import Scorer
 
@@ -43,15 +45,18 @@ def resolve_selection(config: Config) -> Config:
             f"selection.features={selection.features}: says what the model reads, and "
             "selection.features_file takes its place; leave one of them out"
         )
+    if selection.reference is not None:
+        check_reference(selection.reference)
     return find_scorer(config.selection.scorer).complete(config)
 
 
-def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
+def stage_inputs(config: Config, pool: Pool, warmup: Warmup | None = None) -> dict[str, Any]:
     """Everything the subset depends on, by the name shown when it changed.
 
     Args:
         config: as `resolve_selection` gives it.
         pool: the records.
+        warmup: what the evidence's model is, where one is trained first.
 
     Raises:
         UserError: a file of one's own is not there.
@@ -63,11 +68,19 @@ def stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:
         "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
         "version": _VERSION,
+        **_fingerprint_reference(config, warmup),
         **{
             f"content of {name}": _fingerprint_own(name, path)
             for name, path in own_files(config).items()
         },
     }
+
+
+def _fingerprint_reference(config: Config, warmup: Warmup | None) -> dict[str, Any]:
+    """What evidence is read from, where that is not the target."""
+    if config.selection.reference is None:
+        return {}
+    return {"reference": warmup.key if warmup else fingerprint_read(read_config(config))}
 
 
 def _fingerprint_own(name: str, path: Path) -> str:

@@ -23,7 +23,11 @@ from prism_tune.run.timings import StageTimer, latest_attempts
 
 STAGE = "selection"
 
-_COUNTED = ("images", "tokens", "flops")
+COUNTED = ("images", "tokens", "flops")
+"""What evidence, and a warm-up, count of their work."""
+
+WARMUP = "warmup"
+"""What timings.json calls a warm-up among the evidence."""
 
 
 class SelectionMeter:
@@ -46,10 +50,18 @@ class SelectionMeter:
         if self._timer is not None:
             self._timer.leave_out(device_seconds)
 
-    def charge(self, read: Mapping[str, Sequence[tuple[Shard, float]]]) -> None:
-        """Charge for evidence, by kind: the shards that were read, and the share of each."""
+    def charge(
+        self,
+        read: Mapping[str, Sequence[tuple[Shard, float]]],
+        beside: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Charge for evidence, by kind: the shards that were read, and the share of each.
+
+        `beside` are entries of timings.json for what had to be there before (a warm-up).
+        """
         if self._timer is not None:
-            self._timer.charge([entry for kind in read for entry in _sum_up(kind, read[kind])])
+            shards = [entry for kind in read for entry in _sum_up(kind, read[kind])]
+            self._timer.charge([*beside, *shards])
 
 
 @contextmanager
@@ -80,11 +92,14 @@ def read_cost(run: RunDir) -> dict[str, Any]:
     """What the selection of a run has cost so far, for its manifest."""
     entries = latest_attempts(run, STAGE)
     wall_seconds = sum(entry["wall_seconds"] for entry in entries)
-    totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in _COUNTED}
+    totals = {name: sum(e["counts"].get(name, 0) for e in entries) for name in COUNTED}
     return {
         "wall_seconds": round(wall_seconds, 3),
         "device_seconds": round(sum(entry["device_seconds"] for entry in entries), 3),
         "evidence_seconds": round(sum(e["device_seconds"] for e in entries if e["evidence"]), 3),
+        "warmup_seconds": round(
+            sum(e["device_seconds"] for e in entries if e["evidence"] == WARMUP), 3
+        ),
         "num_attempts": sum(not entry["evidence"] for entry in entries),
         "num_images": totals["images"],
         "num_tokens": totals["tokens"],
@@ -108,6 +123,6 @@ def _sum_up(kind: str, shards: Sequence[tuple[Shard, float]]) -> Iterator[dict[s
             "device_seconds": round(seconds, 3),
             "counts": {
                 name: round(sum(shard.counts[name] * share for shard, share in members))
-                for name in _COUNTED
+                for name in COUNTED
             },
         }

@@ -192,4 +192,9 @@ def _build_context(
         row_M=None if features is None else features.row_N[records_M],
         measured={k: v[records_M] for of_kind in columns for k, v in of_kind.items()},
         most_G=most_of_groups(config.selection, candidates, sizes_G),
+        more_rows={
+            name: (of_kind.values_UD, of_kind.row_N[records_M])
+            for name, of_kind in evidence.items()
+            if name != FEATURES.name and not of_kind.columns and of_kind.values_UD is not None
+        },
     )

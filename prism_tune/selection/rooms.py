@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prism_tune.errors import UserError
 
 Unit = Literal["images", "rows", "tokens"]
-TextOnly = Literal["keep", "own_source", "drop"]
+TextOnly = Literal["keep", "own_source", "drop", "rank"]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
@@ -31,7 +31,8 @@ class Counting:
     Attributes:
         unit: image records; all rows, text-only ones included; or tokens of all rows.
         text_only: text-only records are kept beside what is cut, are a source of their own that is
-            cut like any other, or are dropped.
+            cut like any other, are dropped, or are ranked by the method and cut like all others;
+            then none is marked as text-only here.
         num_tokens_N: of each record, where tokens are counted.
         must_keep_N: records that come first whatever their score; None: none.
         key: of the config, for messages.

@@ -25,9 +25,10 @@ from prism_tune.processes import barrier, from_main, is_main, main_first, proces
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage, must_run
+from prism_tune.run.writer import one_writer
 from prism_tune.schema import Skipped
 from prism_tune.selection.budgets import Candidates, check_budgets
-from prism_tune.selection.evidence.source import Evidence, Gathering
+from prism_tune.selection.evidence.source import Evidence, Gathering, find_measured
 from prism_tune.selection.inputs import (
     find_scorer,
     needs_model,
@@ -38,18 +39,22 @@ from prism_tune.selection.marks import Marks, read_marks
 from prism_tune.selection.meter import meter_selection
 from prism_tune.selection.outputs import further_subsets, write_outputs
 from prism_tune.selection.ranking import rank_pool
+from prism_tune.selection.reference.read import read_config
+from prism_tune.selection.reference.warmup import Tune, Warmup, describe_reference, plan_warmup
 
 logger = logging.getLogger(__name__)
 
 
-def select(config: Config, run: RunDir, *, force: bool = False) -> None:
+@one_writer
+def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | None = None) -> None:
     """Score the pool, cut it to the budget, and write the subset.
 
     Does nothing where it finished before with the same inputs. Evidence that any run below the same
     `output_dir` has computed is used again, so a change of budget, scope, keep or centering runs no
     model; with `force` the evidence of this pool's records is computed anew. Under torchrun every
     process computes evidence; the main process scores and writes. Records are screened first, as
-    `prism-tune audit` does; that is not part of the metered selection.
+    `prism-tune audit` does; that is not part of the metered selection. A warm-up that
+    `selection.reference` asks for is trained by `tune`, the training stage, where no run has.
 
     Raises:
         UserError: unknown scorer, unreadable pool or model, broken records whose policy is "fail",
@@ -60,10 +65,11 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
     with process_group():
         pool = main_first(lambda: open_pool(config.data))
         marks = read_marks(config.selection, pool)
-        candidates = list_candidates(pool, marks)
+        candidates = list_candidates(config, pool, marks)
         dropped = marks.leave_out(pool, {})
         check_budgets(config.selection, candidates.of(_others(pool, dropped)))  # refused early
-        inputs = stage_inputs(config, pool)
+        warmup = plan_warmup(config, pool, marks)
+        inputs = stage_inputs(config, pool, warmup)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
         processor = _load_processor(config)
@@ -71,14 +77,18 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         candidates = replace(candidates, num_tokens_N=verdict.num_tokens_N)
         left_out = marks.leave_out(pool, verdict.skipped)
         check_budgets(config.selection, candidates.of(_others(pool, left_out)))
+        if warmup is not None:
+            warmup.train(pool, tune)
+        read = read_config(config, None if warmup is None else warmup.adapter)
         with meter_selection(run, fingerprint(inputs), force=force) as meter:
-            gathering = Gathering(config, pool, meter, run.next_evidence, force)
-            evidence, skipped = _gather_evidence(gathering, left_out)
+            gathering = Gathering(read, pool, meter, run.next_evidence, force)
+            evidence, skipped = _gather_evidence(gathering, left_out, warmup)
             if is_main():
                 scorer = find_scorer(config.selection.scorer)
                 ranking = rank_pool(config, pool, evidence, skipped, scorer, candidates)
                 meter.count(records=len(pool))
                 stage.reopen()  # only now: until here an earlier subset stays as it is
+                ranking.description.update(describe_reference(read, warmup))
                 outputs = write_outputs(config, run, pool, ranking, evidence, verdict.num_tokens_N)
                 beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
                 files = [run.subset, *further_subsets(run), *beside]
@@ -86,11 +96,12 @@ def select(config: Config, run: RunDir, *, force: bool = False) -> None:
         barrier()
 
 
-def list_candidates(pool: Pool, marks: Marks) -> Candidates:
-    """All records of a pool, as they are cut."""
+def list_candidates(config: Config, pool: Pool, marks: Marks) -> Candidates:
+    """All records of a pool, as they are cut: text-only ones that are ranked like all others."""
     must_keep_N = np.zeros(len(pool), dtype=bool)
     must_keep_N[list(marks.keep)] = True
-    return Candidates(pool.uids, np.array(pool.sources), pool.is_text_only_N, must_keep_N)
+    beside_N = ~find_measured(config, pool)
+    return Candidates(pool.uids, np.array(pool.sources), beside_N, must_keep_N)
 
 
 def _others(pool: Pool, left_out: Mapping[int, Skipped]) -> NDArray[np.int64]:
@@ -138,7 +149,7 @@ def _go_on_without(config: Config, error: UserError) -> None:
 
 
 def _gather_evidence(
-    gathering: Gathering, left_out: dict[int, Skipped]
+    gathering: Gathering, left_out: dict[int, Skipped], warmup: Warmup | None
 ) -> tuple[dict[str, Evidence], dict[int, Skipped]]:
     """What the scorer reads, by source, and every record that is left out in the end."""
     config = gathering.config
@@ -149,5 +160,8 @@ def _gather_evidence(
         evidence[source.name] = found
         left_out = found.skipped
     readings = [read for found in evidence.values() for read in found.readings]
-    gathering.meter.charge({read.store.kind: read.shards for read in readings})
+    gathering.meter.charge(
+        {read.store.kind: read.shards for read in readings},
+        beside=[] if warmup is None else warmup.cost(),
+    )
     return evidence, left_out

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments, get_scheduler
 
 from prism_tune.config.presets import find_file
+from prism_tune.config.secrets import REDACTED
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.devices import resolve_dtype
@@ -54,7 +55,7 @@ def training_arguments(
             refuses, or a DeepSpeed file that cannot be used.
     """
     check_options(config)
-    given = config.training.hf
+    given = {k: v for k, v in config.training.hf.items() if v != REDACTED}
     options = {**default_options(config), **given}
     options.update(
         output_dir=str(work_directory(run)),

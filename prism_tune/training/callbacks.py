@@ -5,6 +5,8 @@ Also what Weights & Biases is told of the run, and leaving a training that has n
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,14 @@ import orjson
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
+from prism_tune.config.secrets import redact
 from prism_tune.config.sections import Config
+from prism_tune.interrupts import Interrupted, asked_to_end
+from prism_tune.processes import greatest
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
+
+logger = logging.getLogger(__name__)
 
 LOG_NAME = "log.jsonl"
 VALIDATION_LOSS = "eval_loss"
@@ -101,7 +108,7 @@ class DescribeRun(TrainerCallback):
 
     def __init__(self, config: Config, inputs: Mapping[str, Any]) -> None:
         self._description = {
-            "experiment": config.model_dump(mode="json"),
+            "experiment": redact(config.model_dump(mode="json")),
             "data_fingerprint": inputs["records"],
             "fingerprint": fingerprint(inputs),
         }
@@ -159,6 +166,47 @@ class StopAfterLastStep(TrainerCallback):
         """The checkpoint has been loaded by now."""
         if state.global_step >= state.max_steps:
             raise AllStepsDone
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends a training that was asked to at the next step, with a checkpoint to go on from.
+
+    The processes agree at the step's end, where all of them are: a signal may have reached one.
+    """
+
+    def __init__(self) -> None:
+        self._signum = 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """After the last step the tuned model is saved, and nothing is left to go on with."""
+        if state.global_step < state.max_steps:
+            self._signum = greatest(asked_to_end() or 0)
+            control.should_save = control.should_save or bool(self._signum)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The checkpoint is complete.
+
+        Raises:
+            Interrupted: here, before Trainer tidies up as behind a last step.
+        """
+        if not self._signum:
+            return
+        if state.is_world_process_zero:
+            logger.warning(
+                "training: asked to end (%s); checkpoint-%d of %d steps is saved, and the same "
+                "command %s",
+                signal.Signals(self._signum).name,
+                state.global_step,
+                state.max_steps,
+                "starts again: it holds the model alone (training.hf.save_only_model)"
+                if args.save_only_model
+                else "goes on from it",
+            )
+        raise Interrupted(self._signum)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from prism_tune.config.sections import TrainingConfig
-from prism_tune.processes import world_size
+from prism_tune.processes import open_group, world_size
 
 _TIMEOUT_SECONDS = 1800
 
@@ -39,7 +39,7 @@ def training_group(device: torch.device, training: TrainingConfig) -> Iterator[N
         if training.deepspeed is not None:
             _init_deepspeed(device, timeout)
         elif world_size() > 1:
-            distributed.init_process_group(_backend(device), timeout=timeout)
+            open_group(_backend(device), timeout)
         yield
     finally:
         if training.deepspeed is not None:

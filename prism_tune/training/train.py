@@ -19,6 +19,7 @@ from transformers.utils import logging as hf_logging
 from prism_tune.chat.templates import add_end_token, end_token
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
+from prism_tune.interrupts import postponed
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.devices import pick_device
 from prism_tune.models.load import check_model
@@ -30,6 +31,7 @@ from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.log import open_log
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.writer import one_writer
 from prism_tune.training.arguments import (
     check_options,
     compute_dtype,
@@ -43,6 +45,7 @@ from prism_tune.training.callbacks import (
     AllStepsDone,
     DescribeRun,
     StopAfterLastStep,
+    StopWhenAsked,
     closed_tracking,
     read_log,
 )
@@ -59,11 +62,13 @@ from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.launch import training_group
 from prism_tune.training.meter import build_meter, stage_timer
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
+from prism_tune.training.states import read_safely
 from prism_tune.training.trainer import TuningTrainer
 
 logger = logging.getLogger(__name__)
 
 
+@one_writer
 def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     """Tune the model; a finished stage is skipped, a killed one goes on from its last checkpoint.
 
@@ -94,8 +99,10 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
         trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
         open_log(run.log)
         _open_directory(directory, skipped, keep=checkpoint)
-        with timer or nullcontext(), closed_tracking(trainer.args):
-            with suppress(AllStepsDone):
+        grace = postponed(config.training.grace_seconds)
+        with timer or nullcontext(), closed_tracking(trainer.args), grace:
+            has_deepspeed = config.training.deepspeed is not None
+            with suppress(AllStepsDone), read_safely(checkpoint, deepspeed=has_deepspeed):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             _finish(trainer, config, run, inputs)
         if is_main():
@@ -135,7 +142,7 @@ def _prepare(
             eval_dataset=examples.held_out and SourcedExamples(examples.held_out),
             data_collator=SourcedCollator(build_collator(config, processor)),
             processing_class=processor,
-            callbacks=[DescribeRun(config, inputs), StopAfterLastStep()],
+            callbacks=[DescribeRun(config, inputs), StopAfterLastStep(), StopWhenAsked()],
         )
         trainer.check_first_step()
     return trainer, examples.skipped

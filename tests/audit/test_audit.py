@@ -81,7 +81,7 @@ def break_everything(folder):
     twice = make("twin", "<image> twins?")
     records = [
         ["no object"],
-        make("bad_field", answer=3),
+        make("bad_field", answer=True),
         {"id": "no_conversations", "image": "1.png"},
         {**make("unknown_role"), "conversations": [{"from": "me", "value": "<image>"}]},
         {**make("not_alternating"), "conversations": make("")["conversations"][:1]},

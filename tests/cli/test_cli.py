@@ -70,7 +70,8 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
         "results",
         "results.render",
     )
-    words += ("compare", "compare.launch", "compare.workers")  # how verbs are started
+    words += ("compare", "compare.launch", "compare.workers", "compare.children")  # how they start
+    words += ("interrupts", "config.secrets")
     allowed = {f"prism_tune.{name}" for name in words}
     assert {name for name in own if not name.startswith("prism_tune.cli")} <= {
         "prism_tune",

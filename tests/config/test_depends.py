@@ -29,14 +29,18 @@ from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
+from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
 from prism_tune.selection.evidence.image_text import COSINES, record_text
 from prism_tune.selection.evidence.source import Gathering
+from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
+from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
 from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.meter import SelectionMeter
+from prism_tune.selection.reference.read import read_config
 from prism_tune.selection.select import select
 from prism_tune.training.train import train
 
@@ -50,6 +54,10 @@ STAGES = {"audit": audit, "subset": select, "model": train, "answers": evaluate_
 SOURCES = {
     "features": (FEATURES, "prefix"),
     "answer_losses": (ANSWER_LOSSES, "answers"),
+    "blind_losses": (BLIND_LOSSES, "answers"),
+    "unasked_losses": (UNASKED_LOSSES, "answers"),
+    "attention_outputs": (ATTENTION_OUTPUTS, "conversation"),
+    "state_spectra": (STATE_SPECTRA, "conversation"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
 }
 
@@ -236,6 +244,7 @@ SECOND: dict[str, Any] = {
     "selection.must_keep": lambda place: own_list(place, "shape-0"),
     "selection.must_drop": lambda place: own_list(place, "shape-1"),
     "selection.features_file": lambda place: own_matrix(place),
+    "selection.reference": lambda place: {"model": other_model(place), "template": "chatml"},
     "selection.scope": "global",
     "selection.centering": "none",
     "selection.keep": "high",
@@ -254,6 +263,7 @@ SECOND: dict[str, Any] = {
     "training.batching": "random",
     "training.tokens_per_batch": 77,
     "training.validation": 0.5,
+    "training.grace_seconds": 60,
     "training.hf": {"max_steps": 3},
     "evaluation.benchmarks": ["pope", "quickstart"],
     "evaluation.data": lambda place: {
@@ -270,6 +280,7 @@ SECOND: dict[str, Any] = {
     "evaluation.backend": "openai",
     "evaluation.base_url": "http://other/v1",
     "evaluation.served_model": "other",
+    "evaluation.serve_command": "serve {model} --port {port}",
     "evaluation.concurrency": 4,
     "tracking.wandb": True,
     "tracking.project": "other",
@@ -308,7 +319,7 @@ def rows_read(name: str, config: Config, place) -> tuple[Any, frozenset[str]]:
         images = {key for keys in usable_images(config, pool, {})[0].values() for key in keys}
         return COSINES.depends(config), frozenset(texts | images)
     source, kind = SOURCES[name]
-    config = resolve_selection(config)
+    config = read_config(resolve_selection(config))
     processor = load_processor(change(config, "model.image_backend", "pil").model)
     units = find_units(config, pool, kind, processor, {})
     return source.depends(config), frozenset(units.keys)
@@ -470,6 +481,7 @@ def test_what_evidence_reads_is_declared(name, place, base, fields_read, tmp_pat
     declared = {field for field, artifacts in DEPENDS.items() if name in artifacts}
     # Who is left out is the pool's affair, further layers lie in stores of their own, and a matrix
     # of one's own in none.
-    declared |= {"data.policy", "selection.options", "selection.features_file"}
+    declared |= {"data.policy", "selection.text_only"}
+    declared |= {"selection.options", "selection.features_file"}
     assert "model.path" in fields_read
     assert fields_read - declared - harmless == set()

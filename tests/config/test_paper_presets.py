@@ -53,7 +53,7 @@ TUNED = {
         "llama3_8b_prism_full",
     ),
     "language": ("prism_7b_full",),
-    "studies": (),  # the runs of `main`, asked more
+    "selectors": (),  # the runs of `main`, asked more
     "quickstart": ("quickstart_untuned", "quickstart_pool", "quickstart_prism"),
 }
 
@@ -174,7 +174,7 @@ def workshop(tmp_path_factory):
     return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
-SELECTING = [n for n, c in CELLS.items() if "select" in c.verbs and not n.startswith("studies/")]
+SELECTING = [n for n, c in CELLS.items() if "select" in c.verbs and not n.startswith("selectors/")]
 
 
 @pytest.mark.parametrize("name", SELECTING)

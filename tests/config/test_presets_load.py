@@ -108,7 +108,7 @@ def test_rows_of_the_tables():
     assert counts == {
         **{"table_main": 16, "table_main_lora": 16, "table_ablation": 10, "table_models": 18},
         **{"table_visionflan": 3, "table_visionflan_lora": 3, "table_language": 6},
-        "table_studies": 3,
+        "table_selectors": 3,
         "table_quickstart": 10,
     }
     rows = {cell.selector: cell.config for cell in CELLS}
@@ -137,7 +137,7 @@ def test_rows_of_the_tables():
 )
 def test_a_models_row_is_its_preset(row, preset):
     own = load_config(CONFIGS / f"experiments/{preset}.yaml")
-    asked_more = ("language", "studies")
+    asked_more = ("language", "selectors")
     cells = [c for c in CELLS if c.selector == row]
     cells = [c for c in cells if not any(grid in str(c.folder) for grid in asked_more)]
     assert cells

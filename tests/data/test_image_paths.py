@@ -57,8 +57,9 @@ def test_allowed(place, name, file):
         ("{}/more/to_secret/1.jpg", "an absolute path may lead"),
         ("to_secret/1.jpg", "a symbolic link leads out of data.image_dir to "),
         ("to_more/to_secret/1.jpg", "a symbolic link leads out"),
-        ("C:\\images\\1.jpg", "expected a path relative to data.image_dir"),
-        ("C:/images/1.jpg", "expected a path relative to data.image_dir"),
+        ("C:\\images\\1.jpg", "an absolute path of Windows; expected one relative to"),
+        ("C:/images/1.jpg", "an absolute path of Windows"),
+        ("\\\\server\\1.jpg", "an absolute path may lead"),
         ("a\0b", "expected a path"),
         ("", "expected a path"),
     ],
@@ -100,3 +101,34 @@ def test_roots_count_for_the_pool_and_its_index(place):
     assert look()[1] == [unreadable, outside, outside]
     sources, faults = look(str(place / "more"))
     assert (sources[:2], faults) == (["coco", "coco"], [unreadable, unreadable, outside])
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("a%20b.jpg", "a b.jpg"),
+        ("ein%20%C3%BC.jpg", "ein \u00fc.jpg"),
+        ("u\u0308.jpg", "\u00fc.jpg"),
+        ("\u00fc.jpg", "u\u0308.jpg"),
+        ("a%20b\\c.jpg", "a b/c.jpg"),
+        ("100%.jpg", "100%.jpg"),
+    ],
+)
+def test_a_file_that_is_spelt_otherwise_is_found(tmp_path, name, file):
+    """As in a URL, or by a Mac; a file that is called so itself counts before it."""
+    folders = ImageFolders(tmp_path)
+    assert not folders.resolve(name).exists()
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    assert folders.resolve(name) == tmp_path / file
+    if "/" not in name and "\\" not in name:
+        (tmp_path / name).touch()
+        assert folders.resolve(name) == tmp_path / name
+
+
+def test_an_escaped_way_out_is_none(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "secret.jpg").touch()
+    with pytest.raises(ImageError) as error:
+        ImageFolders(tmp_path / "images").resolve("%2e%2e/secret.jpg")
+    assert error.value.reason == "image_outside"

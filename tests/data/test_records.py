@@ -200,7 +200,7 @@ def test_a_changed_file_is_converted_again(tmp_path):
 
 def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
     open_records(tmp_path, [make()])
-    monkeypatch.setattr("prism_tune.data.convert.read_records", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("prism_tune.data.convert.read_json_file", lambda *_: pytest.fail("read"))
     assert len(open_pool(DataConfig(records=str(tmp_path / "pool.json")))) == 1
 
 
@@ -208,11 +208,11 @@ def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
     ("record", "reason", "part"),
     [
         ([1], "not_an_object", "expected a JSON object, got list"),
-        ({"id": "1"}, "no_conversations", "expected a non-empty list of turns, got None"),
+        ({"id": "1"}, "no_conversations", "found 'id'; data.columns names other keys"),
         (make() | {"conversations": []}, "no_conversations", "got []"),
         (make() | {"conversations": ["x"]}, "bad_field", "turn 0: expected an object"),
         (make() | {"conversations": [{"from": "me", "value": "x"}]}, "unknown_role", "got 'me'"),
-        (make(question=3), "bad_field", "turn 0: `value` or `content`: expected text, got 3"),
+        (make(question=True), "bad_field", "turn 0: `value` or `content`: expected text, got True"),
         (make(question="\ud83d <image>"), "bad_field", "expected text"),
         (make(image={"file": "x"}), "bad_field", "`image` or `images`: expected a path"),
         (
@@ -289,13 +289,13 @@ def test_missing_file_and_wrong_encoding(tmp_path):
 
 
 def test_records_larger_than_the_reading_window(tmp_path, monkeypatch):
-    monkeypatch.setattr("prism_tune.data.formats._CHUNK_CHARACTERS", 7)
+    monkeypatch.setattr("prism_tune.data.files.formats._CHUNK_CHARACTERS", 7)
     records = [make(answer="ä" * 50), make("x <image>")]
     assert open_records(tmp_path, records)[0].turns[1].text == "ä" * 50
 
 
 def test_a_number_across_two_windows_is_one_value(tmp_path, monkeypatch):
-    monkeypatch.setattr("prism_tune.data.formats._CHUNK_CHARACTERS", 3)
+    monkeypatch.setattr("prism_tune.data.files.formats._CHUNK_CHARACTERS", 3)
     path = tmp_path / "pool.json"
     path.write_text("[12345678]")
     with pytest.raises(UserError, match=r"1 bad record\n  not_an_object: .*got int"):

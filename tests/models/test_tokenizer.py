@@ -11,11 +11,15 @@ import pytest
 import sentencepiece
 from google.protobuf import runtime_version
 from PIL import Image
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.encoding.encoder import encode_text
 from prism_tune.errors import UserError
+from prism_tune.models.assemble import Recipe
+from prism_tune.models.assemble_checkpoint import assemble_checkpoint
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tokenizer import load_tokenizer
 
@@ -88,12 +92,17 @@ def test_without_sentencepiece_that_is_what_is_asked_for(vicuna_dir, monkeypatch
 def test_a_protobuf_that_is_older_than_sentencepieces_is_what_is_said(vicuna_dir, monkeypatch):
     """pip installs such a pair: sentencepiece does not name the protobuf that it needs."""
 
-    def refuse(*_):
-        raise runtime_version.VersionError("gencode 7.36.1 runtime 6.33.6")
+    class Refusing:
+        """Older releases of sentencepiece do not ask by themselves."""
+
+        @staticmethod
+        def find_spec(name, *_):
+            if name == "sentencepiece.sentencepiece_model_pb2":
+                raise runtime_version.VersionError("gencode 7.36.1 runtime 6.33.6")
 
     monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
     monkeypatch.delattr(sentencepiece, "sentencepiece_model_pb2", raising=False)
-    monkeypatch.setattr(runtime_version, "ValidateProtobufRuntimeVersion", refuse)
+    monkeypatch.setattr(sys, "meta_path", [Refusing, *sys.meta_path])
     with pytest.raises(UserError, match=r"protobuf is too old .*gencode 7\.36\.1") as said:
         load_tokenizer(str(vicuna_dir))
     assert "tiktoken" not in str(said.value)
@@ -113,3 +122,30 @@ def test_pieces_begin_anew_behind_an_image_as_llava_has_it(vicuna_dir, question)
     last = len(ids) - ids[::-1].index(token)
     assert set(ids[first:last]) == {token}
     assert [*ids[:first], *ids[last:]] == [own.bos_id(), *own.encode(before), *own.encode(after)]
+
+
+def test_assembled_it_asks_by_its_chat_template_what_training_asks(vicuna_dir, tmp_path):
+    """A server writes prompts by it: the piece behind the image begins anew there, too."""
+    language, tower = tmp_path / "language", tmp_path / "tower"
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, **text, **heads)).save_pretrained(language)
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copy(vicuna_dir / name, language / name)
+    vision = CLIPVisionConfig(
+        image_size=28, patch_size=14, **text | {"num_hidden_layers": 2}, **heads
+    )
+    CLIPVisionModel(vision).save_pretrained(tower)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    ).save_pretrained(tower)
+    model = tmp_path / "model"
+    assemble_checkpoint(str(tower), str(language), model, Recipe(), chat_format="vicuna_v1")
+    processor = load_processor(ModelConfig(path=str(model)))
+    message = {
+        "role": "user",
+        "content": [{"type": "image"}, {"type": "text", "text": "what colour is it?"}],
+    }
+    asked = processor.apply_chat_template([message], add_generation_prompt=True)
+    assert asked == render_prompt("what colour is it?", True, "vicuna_v1", processor)
+    assert "<image> \nwhat colour" in asked

@@ -10,9 +10,11 @@ from support.table_runs import llava_results
 
 from prism_tune.results.build import build_table
 
+PAPERS = {"model_name": "Vicuna-7B", "selection": {"budget": 0.3}}
 
-def _rows(table, runs) -> dict[str, dict[str, str]]:
-    text = build_table(table, runs, baseline=None, output_format="csv")
+
+def _rows(table, runs, **options) -> dict[str, dict[str, str]]:
+    text = build_table(table, runs, baseline=None, output_format="csv", **options)
     return {row["Run"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
@@ -33,16 +35,20 @@ def _ablation_results(pope: float, mme: float, sqa: float) -> list[dict]:
 def test_a_variant_stands_beside_the_papers_row_of_its_kind(runs, selection, printed):
     manifest = {"evidence": {"features": {"num_model_layers": 32}}}
     results = _ablation_results(90.0, 330.0, 71.0)
-    prism = runs.write("prism", results, manifest=manifest)
-    variant = runs.write("variant", results, manifest=manifest, selection=selection)
+    prism = runs.write("prism", results, manifest=manifest, **PAPERS)
+    selection = {"budget": 0.3, **selection}
+    variant = runs.write(
+        "variant", results, manifest=manifest, model_name="Vicuna-7B", selection=selection
+    )
     row = _rows("ablation", [prism, variant])["variant"]
     assert float(row["Rel. printed"]) == printed
 
 
 def test_what_the_paper_has_no_row_for_stands_beside_none(runs):
     results = _ablation_results(90.0, 330.0, 71.0)
-    prism = runs.write("prism", results)
-    raw = runs.write("raw", results, selection={"centering": "none"})
+    prism = runs.write("prism", results, **PAPERS)
+    selection = {"budget": 0.3, "centering": "none"}
+    raw = runs.write("raw", results, model_name="Vicuna-7B", selection=selection)
     assert _rows("ablation", [prism, raw])["raw"]["Rel. printed"] == "n/a"
 
 
@@ -53,6 +59,7 @@ def test_models_stand_beside_their_own_rows_by_the_name_in_the_config(runs):
             f"{name}-{kind}",
             llava_results(90.0 + bonus, 300.0, 71.0),
             model_name=name,
+            selection={"budget": 0.3},
             records="pool" if kind == "full" else "subset",
         )
         for name in ("Phi2-3B", "Llama-3-8B")
@@ -64,7 +71,7 @@ def test_models_stand_beside_their_own_rows_by_the_name_in_the_config(runs):
     assert float(table["Phi2-3B-prism"]["Rel. printed"]) == 100.1
     assert float(table["Phi2-3B-prism"]["Δ paper"]) == pytest.approx(ours - 100.1)
     assert float(table["Llama-3-8B-prism"]["Δ paper"]) == pytest.approx(ours - 100.8)
-    assert table["Phi2-3B-prism"]["Method"] == "Phi2-3B: PRISM 25 % (lora)"
+    assert table["Phi2-3B-prism"]["Method"] == "Phi2-3B: PRISM 30 % (lora)"
 
 
 def test_benchmarks_of_ones_own_have_a_column_that_does_not_count(runs):
@@ -78,3 +85,41 @@ def test_benchmarks_of_ones_own_have_a_column_that_does_not_count(runs):
     row = _rows("main", [full, prism])["prism"]
     assert (row["mine"], row["Rel."]) == ("12.5", "110.0")
     assert "of your own, beside the set and not counted: mine" in text
+
+
+@pytest.mark.parametrize(("budget", "printed"), [(0.3, "101.7"), (0.333, "101.7"), (0.2, "n/a")])
+def test_a_row_of_another_budget_is_no_counterpart(runs, budget, printed):
+    full = runs.write("full", llava_results(80.0, 300.0, 70.0), records="pool", **PAPERS)
+    selection = {"budget": budget}
+    run = {"model_name": "Vicuna-7B", "selection": selection}
+    prism = runs.write("prism", llava_results(88.0, 330.0, 77.0), **run)
+    row = _rows("main", [full, prism])["prism"]
+    assert row["Rel. printed"] == printed
+    assert (row["Δ paper"] == "n/a") == (printed == "n/a")
+
+
+def test_the_papers_rows_stand_beside_runs_of_its_model_alone(runs):
+    results = llava_results(88.0, 330.0, 77.0)
+    ours = runs.write("prism", results, model_name="Qwen2.5-VL-3B")
+    left_out = build_table("main", [ours], baseline=None)
+    assert "| paper: " not in left_out
+    assert (
+        "The paper's rows are of Vicuna-7B, these runs (`model_name`) of Qwen2.5-VL-3B" in left_out
+    )
+    assert "| paper: PRISM" in build_table("main", [ours], baseline=None, printed=True)
+    llava = runs.write("llava", results, **PAPERS)
+    assert "| paper: PRISM" in build_table("main", [llava], baseline=None)
+    off = build_table("main", [llava], baseline=None, printed=False)
+    assert "| paper: " not in off
+    assert "paper" not in off.lower()
+
+
+def test_rows_of_other_models_are_left_out_one_by_one(runs):
+    result = {
+        "benchmark": "gqa", "metrics": {"accuracy": 60.0}, "num_examples": 10, "num_missing": 0,
+        "profile": "llava15", "provenance": {}, "per_question": {}, "notes": [],
+    }  # fmt: skip
+    run = runs.write("prism", [result], model_name="Vicuna-13B")
+    text = build_table("selectors", [run], baseline=None)
+    labels = [line.split("|")[1].strip() for line in text.splitlines() if "| paper: " in line]
+    assert labels == ["LLaVA-1.5-13B", "LLaVA-1.5-13B LoRA"]

@@ -97,11 +97,11 @@ class Workplace:
     def write_records(self, records):
         self.pool.write_text(json.dumps(records))
 
-    def select(self, *, force=False, **overrides):
+    def select(self, *, force=False, tune=None, **overrides):
         from prism_tune.selection.select import select
 
         run = self.run_dir(**overrides)
-        select(self.config(**overrides), run, force=force)
+        select(self.config(**overrides), run, force=force, tune=tune)
         return self.read(run)
 
     def read(self, run):

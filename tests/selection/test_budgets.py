@@ -41,6 +41,7 @@ def choose(workplace, **options):
         ({"budget_of": "rows"}, {"shape": 7, "colour": 4, "text": 2}),
         ({"budget_of": "rows", "text_only": "drop"}, {"shape": 9, "colour": 4}),
         ({"budget_of": "rows", "text_only": "own_source"}, {"shape": 8, "colour": 4, "text": 1}),
+        ({"budget_of": "rows", "text_only": "rank"}, {"shape": 8, "colour": 4, "text": 1}),
         ({"budget_of": "rows", "budget": 5}, {"shape": 2, "colour": 1, "text": 2}),
         ({"source_budgets": "{colour: 2}"}, {"shape": 8, "colour": 2, "text": 2}),
         ({"source_budgets": "{colour: 0}"}, {"shape": 8, "text": 2}),

@@ -251,6 +251,19 @@ def test_random_and_length_need_no_model(workplace, nowhere, caplog):
         assert result.manifest["unit"] == unit
 
 
+def test_length_counts_answers_or_whole_records(workplace, nowhere):
+    records = workplace.records()[:2]  # "<image>\nwhat shape is image 0?" "circle", "colour" of it
+    records[1]["conversations"][0]["value"] = "what <image> is that?"
+    workplace.write_records(records)
+    found = {}
+    for of in ("answer", "record"):
+        options = f"{{unit: words, of: {of}}}"
+        asked = {"selection__scorer": "length", "selection__options": options}
+        result = workplace.select(**nowhere, name=of, **asked, selection__budget=1)
+        found[of] = [row["score"] for row in result.scores]
+    assert found == {"answer": [1, 1], "record": [6, 4]}
+
+
 def test_length_counts_tokens_with_a_tokenizer_alone(workplace, tiny_llava_dir):
     folder = workplace.root / "tokenizer"
     folder.mkdir()

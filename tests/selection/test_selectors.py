@@ -44,7 +44,16 @@ def test_options_of_a_base_config_can_be_taken_back(workplace):
 def test_every_method_has_an_end_of_its_own():
     """Which scores are kept where `selection.keep` is left out."""
     high = {name for name, scorer in SCORERS.items() if scorer.keep == "high"}
-    assert high == {"length", "el2n", "grand", "clip_score", "leverage", "file"}
+    assert high == {
+        "length",
+        "el2n",
+        "grand",
+        "clip_score",
+        "leverage",
+        "file",
+        "visual_gain",
+        "scalselect",
+    }
     assert {name for name, scorer in SCORERS.items() if scorer.keep == "middle"} == {"perplexity"}
 
 

@@ -6,6 +6,7 @@ One launch serves all methods: starting Python with torch takes longer than the 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -18,13 +19,14 @@ from prism_tune.processes import process_group
 from prism_tune.run.folder import RunDir
 from prism_tune.selection.evidence import store as feature_store
 from prism_tune.selection.select import select
+from prism_tune.training.train import train
 from pathlib import Path
 
 feature_store.UNITS_PER_SHARD = 5  # several for every process
 with process_group():
     for name, *overrides in (line.split("|") for line in sys.argv[2:]):
         config = load_config(sys.argv[1], overrides)
-        select(config, RunDir(Path(config.output_dir) / config.name))
+        select(config, RunDir(Path(config.output_dir) / config.name), tune=train)
 """
 
 
@@ -38,6 +40,19 @@ def test_two_processes_select_what_one_process_selects(workplace):
         "d2": {"selection__options": "{difficulty: el2n}"},
         "kernel_prism": {},
     }
+    check(workplace, methods)
+
+
+def test_two_processes_warm_up_together_and_select_what_one_selects_with_the_same(workplace):
+    """The warm-up leaves the group of the selection for one of its own, and all join again."""
+    hf = "{per_device_train_batch_size: 2, gradient_accumulation_steps: 1}"
+    warmup = f"{{share: 0.3, lora_rank: 4, max_steps: 2, learning_rate: 0.01, hf: {hf}}}"
+    reference = {"selection__reference": f"{{warmup: {warmup}}}"}
+    check(workplace, {"el2n": reference}, shared="references")
+
+
+def check(workplace, methods, shared=None):
+    """The subsets of two processes and of one, which finds what lies in the folder `shared`."""
     lines = [
         "|".join(
             [
@@ -60,7 +75,9 @@ def test_two_processes_select_what_one_process_selects(workplace):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-9000:]
+    if shared is not None:
+        shutil.copytree(workplace.root / "together" / shared, workplace.root / "runs" / shared)
     for name, more in methods.items():
         alone = workplace.select(name=name, selection__scorer=name, **more)
         together = workplace.read(

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,6 +25,7 @@ from prism_tune.processes import barrier, rank
 
 HANGS_AFTER_SECONDS = 300
 PRELOADED = ["deepspeed", "prism_tune.cli.app", "prism_tune.training.train"]
+ASKED = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -54,7 +56,8 @@ class Ranks:
         arguments: of `prism-tune`.
         num_processes: how many.
         output: file for what they print.
-        kill: point and step at which the main process kills itself (see `kill_at`).
+        kill: point and step at which the main process kills itself, or the last one asks itself to
+            end (see `kill_at`).
         program: what reads these arguments.
     """
 
@@ -107,6 +110,15 @@ class Ranks:
         codes = self.wait()
         assert codes[0] == -signal.SIGKILL, f"{codes}; it printed:\n{self.printed()[-3000:]}"
 
+    def leave(self) -> list[int]:
+        """The exit codes of processes that were asked to end, each left to do so by itself."""
+        for process in self._processes:
+            process.join(HANGS_AFTER_SECONDS)
+        codes = [process.exitcode for process in self._processes]
+        self._kill(self._processes)
+        assert None not in codes, f"{codes}: hangs; it printed:\n{self.printed()[-3000:]}"
+        return codes
+
     @staticmethod
     def _kill(processes: list[Any]) -> None:
         for process in processes:
@@ -147,7 +159,8 @@ def _run(
     import torch
 
     torch.set_num_threads(1)
-    if kill is not None and environment.get("RANK", "0") == "0":
+    victim = int(environment.get("WORLD_SIZE", "1")) - 1 if kill and kill[0] in ASKED else 0
+    if kill is not None and int(environment.get("RANK", "0")) == victim:
         kill_at(*kill)
     sys.argv = ["prism-tune", *arguments]
     program()
@@ -178,12 +191,27 @@ def hang_in_a_step() -> None:
         torch.distributed.all_reduce(torch.ones(1))
 
 
+def hang_when_asked() -> None:
+    """Wait for a message that never comes, be asked to end meanwhile, and have a second for it."""
+    import torch
+    from torch import distributed
+
+    from prism_tune.interrupts import postponed, raise_interrupts
+
+    raise_interrupts()
+    distributed.init_process_group("gloo")
+    with postponed(1):
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        distributed.recv(torch.ones(1), src=1 - rank())
+
+
 def kill_at(point: str, step: int) -> None:
     """Arrange for this process to get SIGKILL.
 
     Args:
         point: `step`, once it is logged; `save`, when all of its checkpoint is written but the
-            marker; `final`, when the tuned model is written under a temporary name.
+            marker; `final`, when the tuned model is written under a temporary name; `SIGTERM` and
+            `SIGINT`, the signal that it gets once the step is logged.
         step: of the training.
     """
     from prism_tune.training.checkpoints import CheckpointWriter
@@ -196,8 +224,8 @@ def kill_at(point: str, step: int) -> None:
 
     def log_then_die(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
         log(self, logs, start_time)
-        if self.state.global_step == step:
-            die()
+        if self.state.global_step == step and "loss" in logs:
+            os.kill(os.getpid(), ASKED.get(point, signal.SIGKILL))
 
     finish = CheckpointWriter.finish
 
@@ -206,7 +234,7 @@ def kill_at(point: str, step: int) -> None:
             die()
         finish(self, directory, model, **options)
 
-    if point == "step":
+    if point == "step" or point in ASKED:
         TuningTrainer.log = log_then_die  # type: ignore[method-assign]
     elif point == "save":
         CheckpointWriter.finish = die_unmarked  # type: ignore[method-assign]

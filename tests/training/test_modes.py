@@ -54,7 +54,7 @@ def test_a_variant_of_lora_trains_differently_and_reloads_with_peft(make_run, op
 def test_recomputed_activations_change_no_loss(make_run, tuning, batching):
     options = {"tuning": tuning, "batching": batching, "tokens_per_batch": 400}
     kept = losses(make_run, "kept", **options)
-    recomputed = losses(make_run, "recomputed", **options, hf={"gradient_checkpointing": True})
+    recomputed = losses(make_run, "recomputed", **options, hf={"activation_checkpointing": True})
     assert recomputed == pytest.approx(kept, rel=1e-5)
 
 

@@ -82,7 +82,7 @@ def cells(model_dir, drawn_pool, tmp_path_factory):
             hf={
                 "per_device_train_batch_size": 1,
                 "gradient_accumulation_steps": 2 // num_processes,
-                "gradient_checkpointing": num_processes == 2,
+                "activation_checkpointing": num_processes == 2,
                 "max_steps": NUM_STEPS,
                 "save_total_limit": None,
             },

@@ -33,7 +33,7 @@ _KEYS: dict[Column, tuple[str, ...]] = {
     "conversations": ("conversations", "messages", "conversation", "texts"),
     "role": ("from", "role"),
     "text": ("value", "content"),
-    "system": ("system",),
+    "system": ("system", "system_prompt"),
     "question": ("question", "query", "instruction", "prompt"),
     "input": ("input",),
     "answer": ("answer", "response", "output", "completion"),

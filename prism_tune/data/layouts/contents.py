@@ -5,18 +5,18 @@ Content is text, or a list of parts as OpenAI, Qwen, Anthropic and Hugging Face 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from prism_tune.data.layouts.columns import is_null
 from prism_tune.data.layouts.image_values import (
     ONLY_IMAGES,
-    NamedImage,
     is_unicode,
     read_image,
     shorten,
 )
-from prism_tune.data.layouts.placing import Slots
+from prism_tune.data.layouts.placing import Slot, Slots
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import IMAGE_PLACEHOLDER
 
@@ -26,13 +26,17 @@ _IMAGE_KEYS = ("image", "image_url", "url", "path", "base64", "bytes", "source",
 _MEDIA_KEYS = ("video", "video_url", "audio", "audio_url", "input_audio")
 _TOOL_TYPES = ("tool", "function")
 
+IMAGE_TAG = "<img>"
+_TAGGED = re.compile(rf"{IMAGE_TAG}([^<>\n]+)</img>|{IMAGE_PLACEHOLDER}")
 
-def read_content(content: Any, where: str) -> tuple[str, Slots]:
+
+def read_content(content: Any, where: str, *, reads_tags: bool = False) -> tuple[str, Slots]:
     """A turn's text, and what stands at each of its placeholders.
 
     Args:
         content: text, or a list of parts.
         where: the turn and its keys, for messages.
+        reads_tags: whether Qwen-VL's `<img>path</img>` in a text is an image.
 
     Raises:
         BadRecordError: parts that are neither text nor image.
@@ -40,18 +44,26 @@ def read_content(content: Any, where: str) -> tuple[str, Slots]:
     if isinstance(content, str):
         if not is_unicode(content):
             raise _no_text(content, where)
+        if reads_tags and IMAGE_TAG in content:
+            return _read_tags(content, where)
         return content, (None,) * content.count(IMAGE_PLACEHOLDER)
     if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list):
         raise _no_text(content, where)
     texts: list[str] = []
-    slots: list[NamedImage | None] = []
+    slots: list[Slot] = []
     for part in content:
         text, filled = _read_part(part, where)
         texts.append(text)
         slots.extend(filled)
     return "".join(texts), tuple(slots)
+
+
+def _read_tags(text: str, where: str) -> tuple[str, Slots]:
+    """The text with `<image>` in place of each `<img>path</img>`."""
+    slots = tuple(read_image(named, where) if named else None for named in _TAGGED.findall(text))
+    return _TAGGED.sub(IMAGE_PLACEHOLDER, text), slots
 
 
 def _read_part(part: Any, where: str) -> tuple[str, Slots]:
@@ -89,14 +101,15 @@ def _guess_type(part: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _read_image(part: Mapping[str, Any], where: str) -> NamedImage | None:
-    """The image a part names; None where it is the record's own column that does."""
+def _read_image(part: Mapping[str, Any], where: str) -> Slot:
+    """The image a part names; its number, or None, where it is the record's column that does."""
     for key in _IMAGE_KEYS:
         value = part.get(key)
         if is_null(value) or value == "":
             continue
         return read_image({key: value} if key == "base64" else value, where)
-    return None
+    index = part.get("index")
+    return index if type(index) is int and index >= 0 else None
 
 
 def _no_text(content: Any, where: str) -> BadRecordError:

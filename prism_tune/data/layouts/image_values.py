@@ -37,7 +37,9 @@ _SIGNATURES = {
 }
 _IN_DICTIONARY = ("bytes", "base64", "data", "path", "url", "image", "image_url", "file_name")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_FILE_URI = re.compile(r"file:(//localhost(?=/)|//|(?=/))", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s_-]+={0,2}\s*")
+_URL_SAFE = str.maketrans("-_", "+/")
 _LONGEST_FILE_NAME = 255
 
 
@@ -52,19 +54,38 @@ class NamedImage(NamedTuple):
     path: str = ""
 
 
-def read_images(value: Any, columns: Columns) -> tuple[NamedImage, ...]:
-    """The images of a column: one value, or a list of them.
+def read_column(raw: Mapping[str, Any], columns: Columns) -> tuple[NamedImage, ...]:
+    """The images of the record's own column.
+
+    Raises:
+        BadRecordError: what stands there is no image, or two of its keys hold different ones.
+    """
+    value, key = columns.find_filled("image", raw), columns.keys["image"][-1]
+    images = read_images(value, columns.name("image"))
+    second = raw.get(key)
+    if second and second is not value and not is_null(second):
+        others = {image.name for image in read_images(second, columns.name("image"))}
+        if others and others != {image.name for image in images}:
+            raise BadRecordError(
+                "bad_field",
+                f"{columns.name('image')}: they hold different images; remove one, or name the "
+                f"one that counts, for example data.columns.image={key}",
+            )
+    return images
+
+
+def read_images(value: Any, where: str) -> tuple[NamedImage, ...]:
+    """The images of one value, or of a list of them.
 
     Args:
-        value: of the column; None where there is none.
-        columns: names the column's keys, for messages.
+        value: None where there is none.
+        where: its keys, for messages.
 
     Raises:
         BadRecordError: what stands there is no image.
     """
     if not value:
         return ()
-    where = columns.name("image")
     items = value if isinstance(value, list) else [value]
     images = tuple(read_image(item, where) for item in items)
     if not any(images):
@@ -75,7 +96,7 @@ def read_images(value: Any, columns: Columns) -> tuple[NamedImage, ...]:
 
 
 def read_image(value: Any, where: str) -> NamedImage | None:
-    """One image; None for null, also where null is all that a dictionary holds.
+    """One image; None for null and "", also where these are all that a dictionary holds.
 
     Raises:
         BadRecordError: a web address, a video, a broken data URI, or no image at all.
@@ -86,7 +107,7 @@ def read_image(value: Any, where: str) -> NamedImage | None:
         return name_content(value)
     if isinstance(value, dict):
         return _read_dictionary(value, where)
-    if is_null(value):
+    if is_null(value) or value == "":
         return None
     raise _no_image(value, where)
 
@@ -117,10 +138,11 @@ def _read_dictionary(value: Mapping[str, Any], where: str) -> NamedImage | None:
 
 
 def _read_text(value: str, where: str) -> NamedImage:
-    if value.startswith("data:"):
+    scheme = value[:5].lower()
+    if scheme == "data:":
         return _read_data_uri(value, where)
-    if value.startswith("file://"):
-        path = unquote(re.sub(r"^file://(localhost(?=/))?", "", value))
+    if scheme == "file:" and (found := _FILE_URI.match(value)):
+        path = unquote(value[found.end() :])
         value = path[1:] if re.match(r"/[A-Za-z]:[\\/]", path) else path
     elif "://" in value and _REMOTE.match(value):
         raise BadRecordError(
@@ -143,7 +165,7 @@ def _read_data_uri(value: str, where: str) -> NamedImage:
     header, comma, data = value.partition(",")
     if not comma:
         raise BadRecordError("bad_field", f"{where}: a data URI without content: {value[:40]!r}")
-    if header.startswith(("data:video", "data:audio")):
+    if header.lower().startswith(("data:video", "data:audio")):
         medium = f"{where}: {header[:40]!r} is no image; {ONLY_IMAGES}"
         raise BadRecordError("unsupported_medium", medium)
     is_base64 = header.endswith(";base64")
@@ -155,7 +177,7 @@ def _read_data_uri(value: str, where: str) -> NamedImage:
 
 def _decode(text: str, where: str) -> bytes:
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode("".join(text.split()).translate(_URL_SAFE), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRecordError(
             "bad_field", f"{where}: not base64 ({error}): {text[:40]!r}"

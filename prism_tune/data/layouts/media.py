@@ -1,4 +1,4 @@
-"""What a record holds and nothing here can read: video and sound, and images under other keys.
+"""What a record holds and nothing here can read: video, sound, tools, images under other keys.
 
 Such a record must not pass for one of text only: its answer is about something that the model is
 never shown. A raw record goes in; an error with the reason comes out.
@@ -7,7 +7,7 @@ never shown. A raw record goes in; an error with the reason comes out.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +19,8 @@ UNREAD_BYTES = "bytes:"
 """Begins what stands in place of bytes under a key that is not read."""
 
 _MEDIA = frozenset({"video", "videos", "audio", "audios"})
+_TOOLS = frozenset({"tools", "functions"})
+_UNREADABLE = _MEDIA | _TOOLS
 _MEDIA_WORDS = {"video", "videos", "audio", "audios", "speech", "mp4", "wav"}
 _IMAGE_WORDS = {
     *("image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos"),
@@ -34,62 +36,91 @@ _ABOUT = {
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _LONGEST_PATH = 4096
 _PATH_KEYS = ("bytes", "path", "url")
+_IDS = {"id", "ids"}
+_DEEPEST = 2
 _WORD_END = re.compile(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+|(?<=[A-Za-z])(?=\d+$)")
 
 
-def refuse_media(raw: Mapping[str, Any], columns: Columns) -> None:
-    """Refuse a record with `video`, `videos`, `audio` or `audios`.
+def refuse_media(raw: Mapping[str, Any], columns: Columns, where: str = "") -> None:
+    """Refuse a record with `video`, `videos`, `audio` or `audios`, or with definitions of tools.
 
     Raises:
         BadRecordError: naming the key.
     """
-    if _MEDIA.isdisjoint(raw):
+    if _UNREADABLE.isdisjoint(raw):
         return
+    for key in sorted(raw.keys() & _TOOLS):
+        if raw[key] and not is_null(raw[key]) and raw[key] not in ("[]", "{}", "null"):
+            raise BadRecordError(
+                "tool_turn",
+                f"{where}`{key}`: {shorten(raw[key])}; definitions of tools are not read",
+            )
     for key in sorted(raw.keys() & _MEDIA):
         named = any(key in keys for keys in columns.keys.values())
         if raw[key] and not is_null(raw[key]) and not named:
-            raise _unsupported(key, raw[key])
+            raise _unsupported(f"{where}`{key}`", raw[key])
 
 
-def refuse_unread(raw: Mapping[str, Any], read_keys: frozenset[str]) -> None:
-    """Refuse a record without image that holds an image, or a video, under a key that is not read.
+def refuse_unread(raw: Mapping[str, Any], read_keys: frozenset[str], where: str = "") -> None:
+    """Refuse what has no image, and holds an image, or a video, under a key that is not read.
 
     Args:
-        raw: the record.
+        raw: a record, or a turn.
         read_keys: those that are.
+        where: of a turn its number, for messages.
 
     Raises:
         BadRecordError: naming the key.
     """
     for key, value in raw.items():
-        if key in read_keys or not isinstance(value, str | list | dict) or not value:
+        if key in read_keys or is_null(value) or isinstance(value, bool):
             continue
-        paths = _list_paths(value)
-        if not paths:
-            continue
-        words = {word.lower() for word in _WORD_END.split(str(key)) if word}
-        is_about = bool(words & _ABOUT)
-        if _ends(paths, MEDIA_SUFFIXES) or (words & _MEDIA_WORDS and not is_about):
-            raise _unsupported(key, value)
-        if _are_images(paths) or (words & _IMAGE_WORDS and not is_about):
-            raise BadRecordError(
-                "image_unread",
-                f"`{key}` holds an image that nothing reads: {shorten(value)}; "
-                f"data.columns.image={key} reads it",
-            )
+        for name, words, paths in _walk(str(key), value):
+            is_about = bool(words & _ABOUT)
+            if _ends(paths, MEDIA_SUFFIXES) or (words & _MEDIA_WORDS and not is_about):
+                raise _unsupported(f"{where}`{name}`", value)
+            if _are_images(paths) or (words & _IMAGE_WORDS and not is_about):
+                remedy = f"data.columns.image={name} reads it"
+                if where or name != key:
+                    remedy = "name it in the record's `image`"
+                held = f"{where}`{name}` holds an image that nothing reads: {shorten(value)}"
+                raise BadRecordError("image_unread", f"{held}; {remedy}")
+            if words & _IMAGE_WORDS and words & _IDS and not words - _IMAGE_WORDS - _IDS:
+                raise BadRecordError(
+                    "image_unread",
+                    f"{where}`{name}` says which image it is about: {shorten(value)}; name its "
+                    "file in the record's `image`, or remove the key",
+                )
 
 
-def _unsupported(key: str, value: Any) -> BadRecordError:
-    return BadRecordError("unsupported_medium", f"`{key}`: {shorten(value)}; {ONLY_IMAGES}")
+def _unsupported(where: str, value: Any) -> BadRecordError:
+    return BadRecordError("unsupported_medium", f"{where}: {shorten(value)}; {ONLY_IMAGES}")
 
 
-def _list_paths(value: Any) -> list[str]:
-    """The texts that may name files, or stand for their bytes: of a value, a list or a `path`."""
+def _walk(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, set[str], list[str]]]:
+    """Keys, the words that they are made of, and the texts there that may name files.
+
+    Of lists and objects inside as well; a path or bytes in an object go by the object's own key.
+    """
     paths: list[str] = []
+    has_number = False
     for item in value if isinstance(value, list) else [value]:
-        given = [item.get(key) for key in _PATH_KEYS] if isinstance(item, dict) else [item]
-        paths += [text for text in given if isinstance(text, str) and text]
-    return paths
+        if isinstance(item, str):
+            paths += [item] * bool(item)
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            has_number |= item >= 0
+        elif isinstance(item, dict):
+            paths += [text for key in _PATH_KEYS if (text := _read_path(item.get(key)))]
+            inner = [key for key in item if key not in _PATH_KEYS] if depth < _DEEPEST else []
+            for key in inner:
+                yield from _walk(f"{name}.{key}", item[key], depth + 1)
+    words = {word.lower() for word in _WORD_END.split(name.rpartition(".")[2]) if word}
+    if paths or (has_number and words & _IDS):
+        yield name, words, paths
+
+
+def _read_path(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _are_images(paths: list[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from prism_tune.chat.formats import LAYOUTS, chat_template
+from prism_tune.chat.rendering import render_limited
 from prism_tune.errors import ConfigError
 
 _SHARE_OF_WINDOW = 4
@@ -49,10 +50,11 @@ class WindowedLM(HFLM):
         listed: list[dict[str, Any]] = [dict(message) for message in chat_history]
         for message in listed if self.chat.in_parts else ():
             message["content"] = [{"type": "text", "text": message["content"]}]
-        return str(
-            self.tokenizer.apply_chat_template(
+        jinja = self.chat.jinja
+        return render_limited(
+            lambda: self.tokenizer.apply_chat_template(
                 listed,
-                chat_template=self.chat.jinja,
+                chat_template=jinja,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,

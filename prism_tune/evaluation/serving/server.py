@@ -52,7 +52,7 @@ class Server(ChatApi):
                 raise ConfigError(
                     f"evaluation.{key}: missing; backend `openai` asks a server that runs: "
                     "evaluation.base_url=http://127.0.0.1:8000/v1 and evaluation.served_model, "
-                    "the model's name there"
+                    "the model's name there; or starts one by evaluation.serve_command"
                 )
         super().__init__(
             config.base_url or "",

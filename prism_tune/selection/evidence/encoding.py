@@ -6,7 +6,7 @@ Shape legend: L tokens of one unit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ from prism_tune.selection.evidence.prompts import Prompt, PromptKind, build_prom
 class Encoded:
     """One unit's inputs (token inputs of shape L) and which positions are pooled.
 
-    `instruction_L`: positions pooled by themselves, for "pair" features. An unusable image leaves
+    `instruction_L`: positions pooled by themselves, for "pair" features, or whose attention says
+    what is pooled. An unusable image leaves
     `inputs` empty and says why in `fault` (reason, detail).
     """
 
@@ -100,16 +101,43 @@ class RecordDataset(Dataset[Encoded]):
         """The record's inputs, `labels` among them."""
         index = self._records[number]
         try:
-            inputs = self._examples.encode(index)
+            inputs = self.encode(index)
         except (BadRecordError, ImageError) as error:
             return unusable(error)
         return Encoded(inputs, inputs["labels"] != IGNORED_LABEL, len(self._pool.images(index)))
 
+    def encode(self, index: int) -> dict[str, torch.Tensor]:
+        """What the model reads of a record of the pool."""
+        return self._examples.encode(index)
+
+
+class ConversationDataset(RecordDataset):
+    """Encodes whole records, all of whose tokens are pooled."""
+
+    def __getitem__(self, number: int) -> Encoded:
+        """The record's inputs."""
+        unit = super().__getitem__(number)
+        unit.inputs.pop("labels", None)
+        return replace(unit, pooled_L=torch.ones_like(unit.pooled_L))
+
+
+class InstructionDataset(RecordDataset):
+    """Encodes whole records; image tokens are pooled, all others but the answers' look at them."""
+
+    def __getitem__(self, number: int) -> Encoded:
+        """The record's inputs."""
+        unit = super().__getitem__(number)
+        if unit.fault is not None:
+            return unit
+        is_answer_L = unit.inputs.pop("labels") != IGNORED_LABEL
+        is_image_L = unit.inputs["input_ids"] == image_token_id(self._examples.processor)
+        return replace(unit, pooled_L=is_image_L, instruction_L=~(is_image_L | is_answer_L))
+
 
 def first_usable(units: UnitDataset | RecordDataset) -> Encoded | None:
-    """The first whose images can be read."""
+    """The first with images, all of which can be read."""
     encoded = (units[number] for number in range(len(units)))
-    return next((unit for unit in encoded if unit.fault is None), None)
+    return next((unit for unit in encoded if unit.fault is None and unit.num_images), None)
 
 
 def encode(prompt: Prompt, images: Sequence[Any], processor: Any) -> Encoded:

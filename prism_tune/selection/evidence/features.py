@@ -22,7 +22,13 @@ from prism_tune.models.load import count_layers
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import from_main
 from prism_tune.schema import Skipped
-from prism_tune.selection.evidence.encoding import UnitDataset, first_usable
+from prism_tune.selection.evidence.encoding import (
+    ConversationDataset,
+    InstructionDataset,
+    RecordDataset,
+    UnitDataset,
+    first_usable,
+)
 from prism_tune.selection.evidence.filling import Computation, fill
 from prism_tune.selection.evidence.own import own_features
 from prism_tune.selection.evidence.prefix_check import prefix_is_exact
@@ -47,20 +53,26 @@ def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> E
     began = time.perf_counter()
     config, pool = gathering.config, gathering.pool
     if config.selection.features_file is not None:
-        return own_features(config.selection.features_file, pool, left_out)
+        return own_features(config.selection.features_file, gathering, left_out)
     processor = load_processor(config.model)
     layers = feature_layers(config)
     stores = [_open_store(config, layer) for layer in layers]
     load = load_extractor(config, layers, processor)
     kind = _decide_prompt(config, pool, stores, load, processor)
     units = find_units(config, pool, kind, processor, left_out)
-    template = config.model.template
+
+    def encode(keys: Sequence[str]) -> UnitDataset | RecordDataset:
+        records = [units.record_of[key] for key in keys]
+        if kind == "conversation":
+            return ConversationDataset(pool, records, config, processor)
+        if kind == "answers":
+            return InstructionDataset(pool, records, config, processor)
+        return UnitDataset(pool, records, kind, config.model.template, processor)
+
     computation = Computation(
         title=f"features ({kind} prompts)",
         load_runner=load,
-        encode=lambda keys: UnitDataset(
-            pool, [units.record_of[key] for key in keys], kind, template, processor
-        ),
+        encode=encode,
         tokens_per_batch=config.selection.tokens_per_batch,
         num_workers=config.data.num_workers,
         began=began,
@@ -94,6 +106,9 @@ def _depends(config: Config) -> dict[str, Any]:
 
 def _open_store(config: Config, layer: int) -> EvidenceStore:
     depends = {**_depends(config), "selection.layer": layer}
+    selection = config.selection
+    if selection.features == "conversation" or selection.pooling == "instruction":
+        depends["data.max_length"] = config.data.max_length  # of the others nothing is cut
     return EvidenceStore(config.output_dir, _NAME, depends)
 
 
@@ -108,7 +123,7 @@ def _decide_prompt(
 
     The model is looked at as well (`models.guards`).
     """
-    asked = config.selection.features
+    asked = _asked_prompt(config)
 
     def read() -> list[PromptKind | None]:
         return [store.about("prompt") for store in stores]
@@ -118,7 +133,7 @@ def _decide_prompt(
             with lock_stores(stores):
                 if None in read():
                     measure()
-        if asked != "visual":
+        if asked is not None:
             return asked
         return "whole" if "whole" in read() else "prefix"
 
@@ -128,8 +143,8 @@ def _decide_prompt(
         unit = first_usable(UnitDataset(pool, candidates, "whole", template, processor))
         if unit is not None:
             load().check(unit)
-        kind: PromptKind = asked if asked != "visual" else "whole"
-        if asked == "visual" and prefix_is_exact(load(), pool, candidates, template, processor):
+        kind: PromptKind = asked or "whole"
+        if asked is None and prefix_is_exact(load(), pool, candidates, template, processor):
             kind = "prefix"
         for store in stores:
             store.begin(
@@ -140,6 +155,14 @@ def _decide_prompt(
     return from_main(decide)
 
 
-FEATURES = EvidenceSource(
+def _asked_prompt(config: Config) -> PromptKind | None:
+    """What the config alone says; None: it has to be measured."""
+    if config.selection.pooling == "instruction":
+        return "answers"
+    asked = config.selection.features
+    return None if asked == "visual" else asked
+
+
+FEATURES: EvidenceSource = EvidenceSource(
     _NAME, _depends, compute_features, lambda config: config.selection.features_file is None
 )

@@ -26,6 +26,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows
+from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import (
     Predictions,
     WholeModel,
@@ -217,4 +218,4 @@ def _build_runner(config: Config, model: PreTrainedModel, processor: Any) -> Gra
     return GradientNorms(model, processor, read_options(config, GrandOptions).parameters)
 
 
-GRADIENT_NORMS = whole_model_source("gradient_norms", ("norm",), _build_runner)
+GRADIENT_NORMS: EvidenceSource = whole_model_source("gradient_norms", ("norm",), _build_runner)

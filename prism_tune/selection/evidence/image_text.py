@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,23 +44,32 @@ _VERSION = 1
 _NAMES = ("image_embeddings", "text_embeddings")
 _BLOCK_ROWS = 65_536
 
+TextPart = Literal["record", "question"]
+"""Whether the encoder reads a record's answers too."""
+
 
 class EncoderOptions(Section):
-    """`selection.options` of clip_score: the dual encoder."""
+    """`selection.options` of clip_score: the dual encoder, and which turns it reads."""
 
     model: str = Field(description="the directory or hub id of a CLIP or SigLIP model")
     revision: str | None = None
+    text: TextPart = "record"
 
 
 @dataclass(frozen=True)
 class _Pairs:
     """Which texts and images belong together: keys by record, and where each key is found."""
 
+    part: TextPart
     text_of: dict[int, str]
     images_of: dict[int, list[str]]
     texts: dict[str, int]
     paths: dict[str, Path]
     skipped: dict[int, Skipped]
+
+    def read_text(self, pool: Pool, key: str) -> str:
+        """What a text's key stands for."""
+        return record_text(pool[self.texts[key]], self.part)
 
 
 def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
@@ -75,7 +84,7 @@ def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Ev
     device = pick_device()
     dtype = resolve_dtype(config.selection.dtype, device)
     encoder = DualEncoder(options.model, options.revision, dtype, device)
-    pairs = _pair_up(pool, *usable_images(config, pool, left_out))
+    pairs = _pair_up(pool, options.text, *usable_images(config, pool, left_out))
     readings = []
     for name, keys in zip(_NAMES, (sorted(pairs.paths), sorted(pairs.texts)), strict=True):
         store = EvidenceStore(config.output_dir, name, _depends(config))
@@ -86,12 +95,13 @@ def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Ev
     before, pairs = pairs.skipped, _skip_unreadable(pool, pairs, images)
     found = [item for index, item in pairs.skipped.items() if index not in before]
     apply_policy(str(pool.path), found, config.data.policy)
+    every_text = [pairs.read_text(pool, key) for key in pairs.texts]
     return Evidence(
         values_UD=_cosines(pairs, len(pool), images, texts)[:, None],
         row_N=np.arange(len(pool)),
         skipped=pairs.skipped,
         readings=tuple(readings),
-        description={"num_texts_cut": encoder.count_cut(_read_texts(pool, pairs))},
+        description={"num_texts_cut": encoder.count_cut(every_text)},
         columns=("cosine",),
     )
 
@@ -108,15 +118,11 @@ def _depends(config: Config) -> dict[str, Any]:
     }
 
 
-def record_text(record: Record) -> str:
-    """What the encoder reads: questions and answers in their order, without placeholders."""
-    texts = (turn.text.replace(IMAGE_PLACEHOLDER, " ").split() for turn in record.turns)
+def record_text(record: Record, part: TextPart = "record") -> str:
+    """What the encoder reads: questions, and answers in their order, without placeholders."""
+    turns = [turn for turn in record.turns if part == "record" or turn.role == "human"]
+    texts = (turn.text.replace(IMAGE_PLACEHOLDER, " ").split() for turn in turns)
     return " ".join(word for words in texts for word in words)
-
-
-def _read_texts(pool: Pool, pairs: _Pairs) -> list[str]:
-    """Every distinct text once."""
-    return [record_text(pool[index]) for index in pairs.texts.values()]
 
 
 def _plan(
@@ -135,18 +141,18 @@ def _plan(
         images,
         title="texts",
         load_runner=lambda: TextEncoder(encoder),
-        encode=lambda keys: TextDataset(
-            [record_text(pool[pairs.texts[key]]) for key in keys], encoder
-        ),
-        order=lambda key: len(record_text(pool[pairs.texts[key]])),
+        encode=lambda keys: TextDataset([pairs.read_text(pool, key) for key in keys], encoder),
+        order=lambda key: len(pairs.read_text(pool, key)),
     )
     return dict(zip(_NAMES, (images, texts), strict=True))
 
 
-def _pair_up(pool: Pool, images_of: dict[int, list[str]], skipped: dict[int, Skipped]) -> _Pairs:
-    pairs = _Pairs({}, images_of, {}, {}, skipped)
+def _pair_up(
+    pool: Pool, part: TextPart, images_of: dict[int, list[str]], skipped: dict[int, Skipped]
+) -> _Pairs:
+    pairs = _Pairs(part, {}, images_of, {}, {}, skipped)
     for index, hashes in images_of.items():
-        text = record_text(pool[index])
+        text = record_text(pool[index], part)
         key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         pairs.text_of[index] = key
         pairs.texts.setdefault(key, index)
@@ -201,4 +207,4 @@ def _normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows_UD / np.linalg.norm(rows_UD, axis=1, keepdims=True)
 
 
-COSINES = EvidenceSource("cosines", _depends, compute_cosines, lambda config: False)
+COSINES: EvidenceSource = EvidenceSource("cosines", _depends, compute_cosines, lambda config: False)

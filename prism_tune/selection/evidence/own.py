@@ -30,7 +30,7 @@ from prism_tune.selection.evidence.own_files import (
     read_matrix,
     read_scores,
 )
-from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering
+from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, find_measured
 from prism_tune.selection.options import read_options
 
 logger = logging.getLogger(__name__)
@@ -43,30 +43,34 @@ class FileOptions(Section):
     column: str | None = None
 
 
-def own_features(path: str, pool: Pool, left_out: Mapping[int, Skipped]) -> Evidence:
+def own_features(path: str, gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
     """The features in a file.
 
     Raises:
         UserError: as `read_matrix` and `locate_own`.
     """
-    return locate_own(read_matrix(Path(path)), pool, left_out)
+    return locate_own(read_matrix(Path(path)), gathering, left_out)
 
 
 def locate_own(
-    own: OwnRows, pool: Pool, left_out: Mapping[int, Skipped], columns: tuple[str, ...] = ()
+    own: OwnRows,
+    gathering: Gathering,
+    left_out: Mapping[int, Skipped],
+    columns: tuple[str, ...] = (),
 ) -> Evidence:
     """The evidence that rows of one's own are on a pool.
 
     Args:
         own: a matrix (U, D).
-        pool: the records.
+        gathering: whose pool it is.
         left_out: by index, the records that are skipped.
         columns: names of the D numbers, where they have some.
 
     Raises:
-        UserError: another number of rows than records, or an image record without row.
+        UserError: another number of rows than records, or a record to be ranked without row.
     """
-    wanted = np.flatnonzero(~pool.is_text_only_N)
+    pool = gathering.pool
+    wanted = np.flatnonzero(find_measured(gathering.config, pool))
     wanted = wanted[[index not in left_out for index in wanted.tolist()]]
     places = _by_row(own, pool) if own.names is None else _by_name(own, pool)
     row_N = np.full(len(pool), -1, dtype=np.int64)
@@ -128,7 +132,7 @@ def _by_name(own: OwnRows, pool: Pool) -> NDArray[np.int64]:
 def _compute_scores(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
     options = read_options(gathering.config, FileOptions)
     own = read_scores(Path(options.path), options.column)
-    return locate_own(own, gathering.pool, left_out, ("score",))
+    return locate_own(own, gathering, left_out, ("score",))
 
 
 def _depends(config: Config) -> dict[str, Any]:
@@ -136,5 +140,7 @@ def _depends(config: Config) -> dict[str, Any]:
     return {"scores": fingerprint_large(Path(options.path)), "column": options.column}
 
 
-OWN_SCORES = EvidenceSource("scores", _depends, _compute_scores, lambda config: False)
+OWN_SCORES: EvidenceSource = EvidenceSource(
+    "scores", _depends, _compute_scores, lambda config: False
+)
 """Read by the scorer `file`."""

@@ -7,6 +7,7 @@ A record goes in; its prompt (and which characters are instruction) comes out.
 - "whole": the conversation, for models where that does not hold.
 - "joint": up to the end of the last question; the questions' tokens are pooled too.
 - "pair": the same prompt; the questions' tokens are pooled apart from the image tokens.
+- "conversation": all of it, as training sees it; every token is pooled.
 - "answers": the conversation, with the answers' places (see `encoding.RecordDataset`).
 """
 
@@ -28,8 +29,9 @@ from prism_tune.data.records import Pool
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import cached_array
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Turn
+from prism_tune.selection.evidence.source import find_measured
 
-PromptKind = Literal["prefix", "whole", "joint", "pair", "answers"]
+PromptKind = Literal["prefix", "whole", "joint", "pair", "conversation", "answers"]
 Span = tuple[int, int]
 
 
@@ -46,23 +48,23 @@ class Prompt:
 
 
 def build_prompt(record: Record, kind: PromptKind, template: Template, processor: Any) -> Prompt:
-    """Render one record that has an image.
+    """Render one record.
 
     Args:
-        record: with an `<image>` placeholder in its questions.
+        record: with an `<image>` placeholder in its questions, unless all of it is read.
         kind: see the module.
         template: how conversations are written.
         processor: the model's; its image token stands for `<image>`.
     """
     rendered = render(record.turns, template, processor, system=record.system)
     text, token = rendered.text, image_token(processor)
-    images_end = text.rindex(token) + len(token)
-    if kind == "prefix":
-        return Prompt(text[:images_end])
-    if kind == "whole":
+    if kind in ("whole", "conversation"):
         return Prompt(text)
     if kind == "answers":
         return Prompt(text, rendered.loss_spans)
+    images_end = text.rindex(token) + len(token)
+    if kind == "prefix":
+        return Prompt(text[:images_end])
     spans = _find_questions(mark_turns(record.turns, processor), rendered, wrap_image(processor))
     end = max([images_end, *(end for _, end in spans)])
     return Prompt(text[:end], spans, apart=kind == "pair")
@@ -71,17 +73,20 @@ def build_prompt(record: Record, kind: PromptKind, template: Template, processor
 def digest_prompts(
     pool: Pool, kind: PromptKind, template: Template, processor: Any, config: Config
 ) -> NDArray[np.bytes_]:
-    """A hash of each record's prompt (32 hex digits; empty for text-only records).
+    """A hash of each record's prompt (32 hex digits; empty for records that are not ranked).
 
     Rendering 665K records takes half a minute, so the hashes are kept beside the evidence.
     """
     folder = Path(config.output_dir) / "evidence" / "prompts"
+    measured_N = find_measured(config, pool)
     described = [pool.fingerprint, kind, template, image_token(processor), _chat(processor)]
+    if config.selection.text_only == "rank":
+        described.append("with text-only records")
     path = folder / f"{fingerprint(described)[:32]}.npy"
 
     def digest() -> NDArray[np.bytes_]:
         digests = np.zeros(len(pool), dtype="S32")
-        for index in np.flatnonzero(~pool.is_text_only_N).tolist():
+        for index in np.flatnonzero(measured_N).tolist():
             prompt = build_prompt(pool[index], kind, template, processor)
             spans = f"{prompt.instruction_spans}" if kind == "answers" else ""
             content = f"{spans}{prompt.text}".encode()

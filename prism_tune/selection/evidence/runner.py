@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from prism_tune.data.collator import Collator
 from prism_tune.errors import UserError
+from prism_tune.models.flops import count_patches
 from prism_tune.selection.evidence.encoding import Encoded
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,15 @@ class Runner(Protocol):
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """What the batch takes (`models/flops.py`)."""
+
+
+def count_seen(batch: Sequence[Encoded], model: PreTrainedModel) -> float:
+    """Vision tokens of a batch."""
+    return sum(
+        count_patches(unit.inputs["pixel_values"], model.config)
+        for unit in batch
+        if "pixel_values" in unit.inputs
+    )
 
 
 class Batches:

@@ -22,10 +22,10 @@ from prism_tune.data.records import Pool
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.shards import Shard, StoredRows
 from prism_tune.models.devices import pick_device, resolve_dtype
-from prism_tune.run.fingerprints import fingerprint_model
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.meter import SelectionMeter
+from prism_tune.selection.reference.read import fingerprint_read
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Gathering:
     """One attempt at a selection, for which evidence is gathered.
 
     Attributes:
+        config: as `reference.read.read_config` gives it.
         links: where the shards that it reads are kept, a folder for each kind.
         force: compute the rows of its records anew.
     """
@@ -112,7 +113,7 @@ one record alone does not fit into the memory.
 class EvidenceSource:
     """One kind of evidence: its name, what a row of it depends on besides its unit, the rest.
 
-    `needs_model` says whether the target model is run for it.
+    `needs_model` says whether the target model, or its reference, is run for it.
     """
 
     name: str
@@ -121,18 +122,25 @@ class EvidenceSource:
     needs_model: Callable[[Config], bool] = lambda config: True
 
 
+def find_measured(config: Config, pool: Pool) -> NDArray[np.bool_]:
+    """The records that the method ranks: with images, or all where it ranks text-only ones too."""
+    if config.selection.text_only == "rank":
+        return np.ones(len(pool), dtype=bool)
+    return ~pool.is_text_only_N
+
+
 def depends_on(config: Config, artifact: Artifact, version: int) -> dict[str, Any]:
-    """What the target model's evidence depends on: its declared fields, content, code.
+    """What a model's evidence depends on: its declared fields, content, code.
 
     Args:
-        config: the experiment.
+        config: the experiment, as `reference.read.read_config` gives it.
         artifact: as `config/depends.py` calls it.
         version: of the code; another number makes all rows anew.
     """
     dtype = resolve_dtype(config.selection.dtype, pick_device())
     return {
         **fields_of(config, artifact),
-        "model": fingerprint_model(config.model.path, config.model.revision),
+        **fingerprint_read(config),
         "selection.dtype": str(dtype).removeprefix("torch."),
         "version": version,
     }

@@ -23,15 +23,15 @@ from prism_tune.features.shards import StoredRows
 from prism_tune.processes import main_first
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.prompts import PromptKind, digest_prompts
-from prism_tune.selection.evidence.source import Evidence, Reading
+from prism_tune.selection.evidence.source import Evidence, Reading, find_measured
 
 
 @dataclass(frozen=True)
 class Units:
     """`record_of[key]` is the first record of a unit; keys are sorted.
 
-    `unit_N` is each record's number of a unit, -1 for text-only and for skipped records; `skipped`
-    are these with reasons, by index.
+    `unit_N` is each record's number of a unit, -1 for records that are not ranked and for skipped
+    ones; `skipped` are these with reasons, by index.
     """
 
     record_of: dict[str, int]
@@ -47,7 +47,7 @@ class Units:
 def find_units(
     config: Config, pool: Pool, kind: PromptKind, processor: Any, left_out: Mapping[int, Skipped]
 ) -> Units:
-    """Group the image records by the content of their images and their prompt.
+    """Group the records to be ranked by the content of their images and their prompt.
 
     Args:
         config: template, policy and output_dir are read.
@@ -77,7 +77,7 @@ def find_units(
 def usable_images(
     config: Config, pool: Pool, left_out: Mapping[int, Skipped]
 ) -> tuple[dict[int, list[str]], dict[int, Skipped]]:
-    """The hashes of the images of each image record whose images are there; and the others.
+    """The hashes of the images of each record to be ranked whose images are there; the others.
 
     Args:
         config: the policy is read.
@@ -90,7 +90,7 @@ def usable_images(
     images = pool.image_index
     usable: dict[int, list[str]] = {}
     skipped = dict(left_out)
-    for index in np.flatnonzero(~pool.is_text_only_N).tolist():
+    for index in np.flatnonzero(find_measured(config, pool)).tolist():
         if index in left_out:
             continue
         names = pool.images(index)

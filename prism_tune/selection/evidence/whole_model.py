@@ -4,8 +4,9 @@ A pool goes in; one row of numbers per distinct (images, conversation) comes out
 at the positions that predict an answer token, a block of them at a time.
 
 Of each record, over its answer tokens t (those that carry loss in training) with p_t the model's
-next-token distribution, the answer losses are: nll = mean -log p_t[y_t], el2n = mean
-|p_t - onehot(y_t)|, and how many tokens these are.
+next-token distribution, the answer losses are: nll = mean -log p_t[y_t]; el2n = mean
+|p_t - onehot(y_t)|; margin = mean p_t[y_t] - max of the other p_t (the area under the margin, of
+one model); turn_nll = the mean over the turns of the nll of each; and how many tokens these are.
 
 Shape legend: B records, L tokens, P predicted answer tokens of a batch, D width, V vocabulary.
 """
@@ -20,41 +21,56 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from prism_tune.config.depends import Artifact
 from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.data.records import Pool
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
-from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.guards import check_use
-from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.encoding import Encoded, RecordDataset, first_usable
 from prism_tune.selection.evidence.filling import Computation, fill
-from prism_tune.selection.evidence.runner import Rows, Runner, place_batch
+from prism_tune.selection.evidence.runner import Rows, Runner, count_seen, place_batch
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, depends_on
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import find_units, locate_rows
+from prism_tune.selection.reference.read import load_model
 
-_VERSION = 1
+LOSS_COLUMNS: tuple[str, ...] = ("nll", "el2n", "margin", "turn_nll", "num_answer_tokens")
+
 _LOGITS_BYTES = 256 << 20  # of one block in float32: 1,700 tokens of a vocabulary of 32,000
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of a batch: hidden states (P, D), the tokens to come (P,), and how many each record has."""
+    """Of a batch: hidden states (P, D), the tokens to come (P,), and how many each record has.
+
+    `begins_P` marks the first token of each answer.
+    """
 
     hidden_PD: torch.Tensor
     targets_P: torch.Tensor
     counts_B: list[int]
+    begins_P: torch.Tensor
 
     def per_record(self, values_P: torch.Tensor) -> torch.Tensor:
         """The mean of each record's tokens, (B,)."""
         return torch.stack([part.mean() for part in values_P.split(self.counts_B)])
+
+    def per_turn(self, values_P: torch.Tensor) -> torch.Tensor:
+        """The mean over each record's turns of the mean of a turn's tokens, (B,)."""
+        turn_P = self.begins_P.cumsum(0) - 1
+        num_P = torch.bincount(turn_P)
+        sums = torch.zeros(len(num_P), device=values_P.device).index_add(0, turn_P, values_P)
+        num_turns_B = [int(part.sum()) for part in self.begins_P.split(self.counts_B)]
+        return torch.stack([part.mean() for part in (sums / num_P).split(num_turns_B)])
 
 
 class WholeModel:
@@ -70,7 +86,7 @@ class WholeModel:
         assert isinstance(head, nn.Linear)
         self.head = head
         self._model = model
-        self._collate = Collator(processor, model.dtype)
+        self._collate = Collator(processor, model.dtype, with_dummy=False)
         found = parts(model)
         self._parts = found
         self._base = found.base
@@ -94,13 +110,9 @@ class WholeModel:
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """A forward pass through the decoder, the vision side and, for answers, the head."""
-        config = self._model.config
         return estimate_flops(
             (self._decoder_size, sum(len(unit.pooled_L) for unit in batch)),
-            (
-                self._vision_size,
-                sum(count_patches(unit.inputs["pixel_values"], config) for unit in batch),
-            ),
+            (self._vision_size, count_seen(batch, self._model)),
             (count_parameters(self.head), sum(int(unit.pooled_L.sum()) for unit in batch)),
         )
 
@@ -110,10 +122,13 @@ class WholeModel:
         targets_BL = inputs.pop("labels")[:, 1:]
         outputs: Any = self._base(**inputs, use_cache=False)
         predicts_BL = targets_BL != IGNORED_LABEL
+        begins_BL = predicts_BL.clone()
+        begins_BL[:, 1:] &= ~predicts_BL[:, :-1]
         return Predictions(
             hidden_PD=outputs.last_hidden_state[:, :-1][predicts_BL],
             targets_P=targets_BL[predicts_BL],
             counts_B=predicts_BL.sum(dim=1).tolist(),
+            begins_P=begins_BL[predicts_BL],
         )
 
     def logits(self, found: Predictions) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -127,7 +142,7 @@ class WholeModel:
 class AnswerLosses:
     """Gives the answer losses of every record (a `Runner`): one forward pass."""
 
-    width = 3
+    width = 5
 
     def __init__(self, model: PreTrainedModel, processor: Any) -> None:
         self._whole = WholeModel(model, processor)
@@ -135,27 +150,37 @@ class AnswerLosses:
 
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:
-        """nll, el2n and the number of answer tokens, (B, 3)."""
+        """nll, el2n, margin, turn_nll and the number of answer tokens, (B, 5)."""
         found = self._whole.predict(batch)
         nll_P = torch.empty(len(found.targets_P), device=found.targets_P.device)
-        el2n_P = torch.empty_like(nll_P)
+        el2n_P, margin_P = torch.empty_like(nll_P), torch.empty_like(nll_P)
         for rows, logits in self._whole.logits(found):
             targets = found.targets_P[rows, None]
             errors = torch.log_softmax(logits, dim=-1)
             nll_P[rows] = -errors.gather(1, targets)[:, 0]
             errors.exp_().scatter_add_(1, targets, -torch.ones_like(errors[:, :1]))
             el2n_P[rows] = torch.linalg.vector_norm(errors, dim=1)
+            # An error is p - 1 <= 0 at the target, so the largest is the likeliest other token's.
+            margin_P[rows] = torch.exp(-nll_P[rows]) - errors.amax(dim=1)
         counts_B = torch.tensor(found.counts_B, dtype=torch.float32, device=nll_P.device)
-        columns = [found.per_record(nll_P), found.per_record(el2n_P), counts_B]
-        return [torch.stack(columns, dim=1)]
+        means = [found.per_record(values_P) for values_P in (nll_P, el2n_P, margin_P)]
+        return [torch.stack([*means, found.per_turn(nll_P), counts_B], dim=1)]
 
 
 BuildRunner = Callable[[Config, PreTrainedModel, Any], Runner]
 """What computes the numbers, from the config, the model and its processor."""
 
+Encode = Callable[[Pool, Sequence[int], Config, Any], Dataset[Encoded]]
+"""What the model reads of some records of a pool."""
+
 
 def whole_model_source(
-    name: Artifact, columns: tuple[str, ...], build_runner: BuildRunner
+    name: Artifact,
+    columns: tuple[str, ...],
+    build_runner: BuildRunner,
+    *,
+    encode: Encode = RecordDataset,
+    version: int = 1,
 ) -> EvidenceSource:
     """The source of numbers of whole records.
 
@@ -163,10 +188,12 @@ def whole_model_source(
         name: of the kind, and of what it depends on in `config/depends.py`.
         columns: names of the numbers.
         build_runner: computes them.
+        encode: the records, as training sees them unless told otherwise.
+        version: of the code; another number makes all rows anew.
     """
 
     def depends(config: Config) -> dict[str, Any]:
-        return depends_on(config, name, _VERSION)
+        return depends_on(config, name, version)
 
     def compute(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
         began = time.perf_counter()
@@ -175,13 +202,14 @@ def whole_model_source(
         processor = load_processor(config.model)
         units = find_units(config, pool, "answers", processor, left_out)
 
-        def encode(keys: Sequence[str]) -> RecordDataset:
-            return RecordDataset(pool, [units.record_of[key] for key in keys], config, processor)
+        def records(keys: Sequence[str]) -> list[int]:
+            return [units.record_of[key] for key in keys]
 
+        seen = RecordDataset(pool, records(units.keys), config, processor)
         computation = Computation(
             title=name.replace("_", " "),
-            load_runner=_load_later(config, processor, build_runner, encode(units.keys)),
-            encode=encode,
+            load_runner=_load_later(config, processor, build_runner, seen),
+            encode=lambda keys: encode(pool, records(keys), config, processor),
             tokens_per_batch=config.selection.tokens_per_batch,
             num_workers=config.data.num_workers,
             began=began,
@@ -202,7 +230,7 @@ def _load_later(
     def load_runner() -> Runner:
         device = pick_device()
         dtype = resolve_dtype(config.selection.dtype, device)
-        model = load_model(config.model, dtype=dtype, device=device)
+        model = load_model(config, dtype=dtype, device=device)
         unit = first_usable(records)
         if unit is not None:
             WholeModel(model, processor).check(unit)
@@ -211,9 +239,15 @@ def _load_later(
     return load_runner
 
 
-ANSWER_LOSSES = whole_model_source(
+def build_answer_losses(config: Config, model: PreTrainedModel, processor: Any) -> AnswerLosses:
+    """The answer losses, whatever the config says."""
+    return AnswerLosses(model, processor)
+
+
+ANSWER_LOSSES: EvidenceSource = whole_model_source(
     "answer_losses",
-    ("nll", "el2n", "num_answer_tokens"),
-    lambda config, model, processor: AnswerLosses(model, processor),
+    LOSS_COLUMNS,
+    build_answer_losses,
+    version=2,
 )
-"""Read by perplexity, el2n and d2: who has computed one has all."""
+"""Read by perplexity, el2n, d2 and visual_gain: who has computed one has all."""

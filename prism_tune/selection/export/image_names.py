@@ -34,15 +34,16 @@ class ImageNames:
         return len(self._written)
 
     def translate(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Relative to the image folder where they were, with `/`; else absolute."""
+        """Relative to the image folder where they were, as the files are called; else absolute."""
         return tuple(self._translate(name) for name in names)
 
     def _translate(self, name: str) -> str:
         if name.startswith(EMBEDDED):
             return self._write(name)
-        if "\\" in name:
-            return os.path.relpath(self._pool.image_folders.locate(name), self._pool.image_dir)
-        return name
+        located = self._pool.image_folders.locate(name)
+        if located == os.path.join(self._pool.image_dir, name):
+            return name
+        return os.path.relpath(located, self._pool.image_dir)
 
     def _write(self, name: str) -> str:
         path = self.folder.absolute() / name.removeprefix(EMBEDDED)

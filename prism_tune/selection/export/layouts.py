@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune.config.sections import DataConfig, ExportLayout
-from prism_tune.data.formats import format_records
+from prism_tune.data.adapt import OF_TURNS
+from prism_tune.data.files.formats import format_records
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError
@@ -183,7 +184,8 @@ def _shape_rows(
         else:
             row = layout.shape(replace(record, images=names.translate(record.images)))
             if layout.carries_extras:
-                row |= {key: value for key, value in extras.items() if key not in row}
+                of_record = [key for key in extras if not key.startswith(OF_TURNS)]
+                row |= {key: extras[key] for key in of_record if key not in row}
             losses.note(record, extras, row)
         yield row
 

@@ -1,42 +1,49 @@
 """Selection methods by name: one file each, and one line here."""
 
+from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.image_text import COSINES, EncoderOptions
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
+from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
+from prism_tune.selection.evidence.without import BLIND_LOSSES
 from prism_tune.selection.options import ScorerOptions
 from prism_tune.selection.scorers import (
     alignment,
     clip_score,
     d2,
-    el2n,
     file,
-    grand,
     kcenter,
     kernel_prism,
     kernel_repulsion,
     kmeanspp,
     length,
     leverage,
-    perplexity,
     prism,
     random,
-    semdedup,
+    scalselect,
 )
+from prism_tune.selection.scorers.clusters import coincide, datatailor, presel, semdedup
+from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
 
 SCORERS: dict[str, Scorer] = {
     "prism": Scorer(prism.score, always(FEATURES), ScorerOptions),
     "alignment": Scorer(alignment.score, always(FEATURES), ScorerOptions, adapt=alignment.adapt),
-    "random": Scorer(random.score, always(), draws=True),
-    "length": Scorer(length.score, always(), length.LengthOptions, keep="high"),
-    "perplexity": Scorer(perplexity.score, always(ANSWER_LOSSES), keep="middle"),
-    "el2n": Scorer(el2n.score, always(ANSWER_LOSSES), keep="high"),
-    "grand": Scorer(grand.score, always(GRADIENT_NORMS), GrandOptions, keep="high"),
+    "random": Scorer(random.score, always(), draws=True, ranks_text=True),
+    "length": Scorer(length.score, always(), length.LengthOptions, keep="high", ranks_text=True),
+    "perplexity": Scorer(perplexity.score, always(ANSWER_LOSSES), keep="middle", ranks_text=True),
+    "el2n": Scorer(el2n.score, always(ANSWER_LOSSES), keep="high", ranks_text=True),
+    "visual_gain": Scorer(
+        visual_gain.score, always(ANSWER_LOSSES, BLIND_LOSSES), keep="high", ranks_text=True
+    ),
+    "grand": Scorer(
+        grand.score, always(GRADIENT_NORMS), GrandOptions, keep="high", ranks_text=True
+    ),
     "clip_score": Scorer(clip_score.score, always(COSINES), EncoderOptions, keep="high"),
-    "file": Scorer(file.score, always(OWN_SCORES), FileOptions, keep="high"),
+    "file": Scorer(file.score, always(OWN_SCORES), FileOptions, keep="high", ranks_text=True),
     "d2": Scorer(d2.score, d2.reads, d2.D2Options, keeps_one_end=True),
     "kernel_prism": Scorer(
         kernel_prism.score,
@@ -49,8 +56,26 @@ SCORERS: dict[str, Scorer] = {
         kernel_repulsion.KernelRepulsionOptions,
         keeps_one_end=True,
     ),
+    "scalselect": Scorer(
+        scalselect.score,
+        always(FEATURES),
+        scalselect.ScalSelectOptions,
+        keep="high",
+        adapt=scalselect.adapt,
+    ),
     "leverage": Scorer(leverage.score, always(FEATURES), leverage.LeverageOptions, keep="high"),
     "kcenter": Scorer(kcenter.score, always(FEATURES), PickOptions, keeps_one_end=True),
     "kmeanspp": Scorer(kmeanspp.score, always(FEATURES), PickOptions, keeps_one_end=True),
+    "coincide": Scorer(
+        coincide.score,
+        always(ATTENTION_OUTPUTS),
+        coincide.CoincideOptions,
+        keeps_one_end=True,
+        ranks_text=True,
+    ),
+    "datatailor": Scorer(
+        datatailor.score, always(STATE_SPECTRA), keeps_one_end=True, ranks_text=True
+    ),
+    "presel": Scorer(presel.score, presel.reads, presel.PreselOptions, keeps_one_end=True),
     "semdedup": Scorer(semdedup.score, always(FEATURES), semdedup.SemDeDupOptions),
 }

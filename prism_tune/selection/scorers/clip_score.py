@@ -3,7 +3,8 @@
 Paper: Hessel et al., "CLIPScore: A Reference-free Evaluation Metric for Image Captioning",
 https://arxiv.org/abs/2104.08718, equation 1, without its factor, its floor and its prompt.
 Equation: score = cos(E_image, E_text) in a CLIP or SigLIP. Keep the highest: the well aligned.
-Ours: the text is the whole conversation, questions and answers in their order, as far as the
+Ours: the text is the whole conversation, questions and answers in their order (with the option
+`text: question` the questions alone, as in DICS, https://arxiv.org/abs/2608.30209), as far as the
 encoder reads (77 tokens for CLIP, 64 for SigLIP; what follows counts for nothing); the mean over
 the images of a record that has several.
 Cost: forward (of the encoder named by the option `model`, not of the target): each distinct image

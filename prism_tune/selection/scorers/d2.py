@@ -5,12 +5,15 @@ Difficulty in Data Pruning", https://arxiv.org/abs/2310.07931, section 3.
 Equation: forward x_i = s_i + sum_{j in N(i)} exp(-g_f |z_i - z_j|^2) s_j, s the difficulty; then,
 again and again, k = argmax x is kept and x_j falls by exp(-g_r |z_k - z_j|^2) x_k for j in N(k).
 The score is the place in the order of keeping.
-Options: `num_neighbors`, `gamma_forward` g_f, `gamma_reverse` g_r, `num_components`, `difficulty`.
+Options: `num_neighbors`, `directed`, `gamma_forward` g_f, `gamma_reverse` g_r, `num_components`,
+`difficulty`. As COINCIDE's baseline (https://github.com/G-JWLee/COINCIDE_code) has it: `margin`,
+the area under the margin, so that the easy are kept, 5 directed neighbours, g_r 0.4, and the mean
+of all tokens of the last layer (`selection.features: conversation`); preset:published/d2.
 Ours: features z are PRISM's, centred, PCA-reduced and normalised; s is scaled to [0, 1] inside the
 group and is, by default, minus PRISM's redundancy ("perplexity" and "el2n" are the scorers of these
 names: the paper takes scores of training dynamics); the graph holds all records of a group, also
-those that share a feature, and an edge holds in both directions; of equal values a hash of the uid
-decides; inside each source with `scope: per_source`.
+those that share a feature, and an edge holds in both directions unless `directed`; of equal values
+a hash of the uid decides; inside each source with `scope: per_source`.
 Cost: forward (PRISM's; with a difficulty of the whole model its forward pass too), then O(N^2 K) in
 faiss for K components and O(N Q log N) for Q neighbours.
 
@@ -41,14 +44,15 @@ from prism_tune.selection.subset import hash_uids
 
 Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-_COLUMNS = {"perplexity": "nll", "el2n": "el2n"}
+_COLUMNS = {"perplexity": "nll", "el2n": "el2n", "margin": "margin"}
 
 
 class D2Options(PickOptions):
     """`selection.options` of d2."""
 
-    difficulty: Literal["redundancy", "perplexity", "el2n"] = "redundancy"
+    difficulty: Literal["redundancy", "perplexity", "el2n", "margin"] = "redundancy"
     num_neighbors: Count = 10
+    directed: bool = False
     gamma_forward: Gamma = 1.0
     gamma_reverse: Gamma = 1.0
 
@@ -74,7 +78,9 @@ def score(context: ScoringContext) -> ScoredRecords:
     picks = []
     for members, wanted in zip(_records_by_group(pairs), wanted_G.tolist(), strict=True):
         at = members[np.argsort(hashes_M[members], kind="stable")]
-        graph = connect_nearest(pairs.spread(reduced.values_PK)[at], options.num_neighbors)
+        graph = connect_nearest(
+            pairs.spread(reduced.values_PK)[at], options.num_neighbors, directed=options.directed
+        )
         values_B = graph.pass_forward(_scale(difficulty_M[at]), options.gamma_forward)
         picks.append(at[graph.pick_in_reverse(values_B, options.gamma_reverse, wanted)])
     unranked = {**mark_rows(reduced, pairs), "no_score": unknown_M}

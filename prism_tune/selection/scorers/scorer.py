@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.config.sections import Config, Section
+from prism_tune.config.sections import Config, Section, SelectionConfig
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError
 from prism_tune.features.reduction import ReducedFeatures
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs, pair_rows
 from prism_tune.selection.evidence.source import EvidenceSource
-from prism_tune.selection.options import NoOptions, read_options
+from prism_tune.selection.options import NoOptions, ScorerOptions, read_options
 from prism_tune.selection.rooms import num_kept
 from prism_tune.selection.subset import Keep, most_taken
 from prism_tune.selection.unranked import Unranked
@@ -30,7 +30,8 @@ class ScoringContext:
     """The records to be scored, and what their scorer's evidence says of them.
 
     `groups_M` labels the records to be scored and cut together; None for `scope: global`.
-    `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name.
+    `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name,
+    `more_rows` rows of other evidence, with each record's row, by the name of the source.
     `most_G` is the most that will be taken of each group; None: as `selection.budget` says.
     """
 
@@ -42,6 +43,7 @@ class ScoringContext:
     row_M: NDArray[np.int64] | None = None
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     most_G: NDArray[np.int64] | None = None
+    more_rows: Mapping[str, tuple[RowBlocks, NDArray[np.int64]]] = field(default_factory=dict)
 
     @property
     def uids(self) -> list[str]:
@@ -100,6 +102,8 @@ class Scorer:
         keeps_one_end: it picks records one by one, so that no other end has a meaning.
         adapt: the config with what the method needs of it.
         draws: its scores are chance alone, so that there is nothing to be ranked.
+        ranks_text: it has a score for records without image (`selection.text_only: rank`); methods
+            on features have one where these are features of one's own or of conversations.
     """
 
     score: Callable[[ScoringContext], ScoredRecords]
@@ -109,6 +113,7 @@ class Scorer:
     keeps_one_end: bool = False
     adapt: Callable[[Config], Config] = lambda config: config
     draws: bool = False
+    ranks_text: bool = False
 
     def complete(self, config: Config) -> Config:
         """The config with what it leaves to the method.
@@ -123,7 +128,24 @@ class Scorer:
                 f"selection.keep: {asked!r} has no meaning for {config.selection.scorer}, which "
                 "picks records one by one; leave it out"
             )
-        return self.adapt(change_selection(config, keep=asked or self.keep))
+        adapted = self.adapt(change_selection(config, keep=asked or self.keep))
+        self._check_text(adapted.selection)
+        return adapted
+
+    def _check_text(self, selection: SelectionConfig) -> None:
+        if selection.text_only != "rank":
+            return
+        if selection.budget_of == "images":
+            raise ConfigError(
+                "selection.text_only=rank: text-only records are cut with all others: the budget "
+                "has to count rows or tokens (selection.budget_of)"
+            )
+        is_of_text = selection.features == "conversation" or selection.features_file is not None
+        if not (self.ranks_text or (is_of_text and issubclass(self.options, ScorerOptions))):
+            raise ConfigError(
+                f"selection.text_only=rank: {selection.scorer} has no score for records without "
+                "image; choose keep, own_source or drop"
+            )
 
 
 def always(*sources: EvidenceSource) -> Callable[[Config], tuple[EvidenceSource, ...]]:

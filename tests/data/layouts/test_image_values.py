@@ -29,10 +29,17 @@ def parts(*given):
     return {"messages": turns}
 
 
+def turn(question="q", **keys):
+    asked = {"role": "user", "content": question, **keys}
+    return {"messages": [asked, {"role": "assistant", "content": "a"}]}
+
+
 @pytest.mark.parametrize(
     "value",
     [
         f"data:image/png;base64,{BASE64}",
+        f"DATA:image/png;base64,{BASE64}",
+        base64.urlsafe_b64encode(PNG).decode(),
         f"data:image;base64,{BASE64}",
         BASE64,
         {"bytes": None, "path": None, "url": f"data:image/png;base64,{BASE64}"},
@@ -55,6 +62,8 @@ def test_an_image_that_the_record_holds_is_named_by_its_content(value):
         ("file:///other/my%20photo.jpg", "/other/my photo.jpg"),
         ("file://localhost/other/1.jpg", "/other/1.jpg"),
         ("file://a/1.jpg", "a/1.jpg"),
+        ("FILE:///other/1.jpg", "/other/1.jpg"),
+        ("file:/other/1.jpg", "/other/1.jpg"),
         ("file:///C:/a/1.jpg", "C:/a/1.jpg"),
         ("a\\1.jpg", "a\\1.jpg"),
         ({"url": "a/1.jpg", "detail": "low"}, "a/1.jpg"),
@@ -64,14 +73,59 @@ def test_paths(value, name):
     assert [image.name for image in read(flat(image=value)).images] == [name]
 
 
-@pytest.mark.parametrize("value", [None, math.nan, "", [], [None], {"bytes": None, "path": None}])
+@pytest.mark.parametrize(
+    "value", [None, math.nan, "", [], [None], [""], {"bytes": None, "path": None}]
+)
 def test_no_image(value):
     adapted = read(flat(image=value))
     assert adapted.images == ()
     assert adapted.turns[0].text == "q"
 
 
+def test_text_that_speaks_of_markup_stays_text():
+    for question in (
+        "is <img> like <video>?",
+        "<video>\n<source></video>\nwrong?",
+        "[x] a",
+    ):
+        assert read(flat(question)).images == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "names", "texts"),
+    [
+        (turn(images=["a.jpg"]), ["a.jpg"], ["<image>\nq"]),
+        (turn("is <image>\nit?", image="a.jpg"), ["a.jpg"], ["is <image>\nit?"]),
+        ({**turn(images=["a.jpg"]), "images": ["a.jpg"]}, ["a.jpg"], ["<image>\nq"]),
+        (
+            {"messages": turn(image="a.jpg")["messages"] + turn("r", image="b.jpg")["messages"]},
+            ["a.jpg", "b.jpg"],
+            ["<image>\nq", "<image>\nr"],
+        ),
+        (
+            turn("Picture 1: <img>a.jpg</img>\nPicture 2: <img>b.jpg</img>\nsame?"),
+            ["a.jpg", "b.jpg"],
+            ["Picture 1: <image>\nPicture 2: <image>\nsame?"],
+        ),
+        (
+            {
+                **parts({"type": "image", "index": 1}, {"type": "image", "index": 0}),
+                "images": ["a.jpg", "b.jpg"],
+            },
+            ["b.jpg", "a.jpg"],
+            ["<image>\n<image>\nq"],
+        ),
+    ],
+)
+def test_images_that_turns_name(record, names, texts):
+    adapted = read(record)
+    assert [image.name for image in adapted.images] == names
+    assert [turn.text for turn in adapted.turns if turn.role == "human"] == texts
+
+
 def test_an_empty_column_does_not_hide_the_other():
+    same = read(flat(image="a.jpg", images=["a.jpg"]))
+    assert [image.name for image in same.images] == ["a.jpg"]
     assert [i.name for i in read(flat(image="", images=["a.jpg"])).images] == ["a.jpg"]
 
 
@@ -152,6 +206,30 @@ def test_interleaved_parts_take_their_own_images_and_the_columns_in_order():
         (flat(pictures=["x", "y"]), "image_unread", "`pictures`"),
         (flat(file_name="x/1.JPG"), "image_unread", "`file_name`"),
         (flat("<image>\nq", screenshot="x"), "image_unread", "`screenshot`"),
+        (flat(image_id="12"), "image_unread", "`image_id` says which image it is about: '12'"),
+        (flat(imageId=12), "image_unread", "`imageId` says which image"),
+        (flat(meta={"img": "a/1.jpg"}), "image_unread", "`meta.img` holds an image"),
+        (flat(media=[{"image": {"file": "a/1.jpg"}}]), "image_unread", "`media.image.file`"),
+        (flat(meta={"clip": "a.mp4"}), "unsupported_medium", "`meta.clip`"),
+        (flat(image="a.jpg", images=["b.jpg"]), "bad_field", "they hold different images"),
+        (flat(image=["a.jpg", ""]), "bad_field", "1 of the images are null"),
+        (flat(tools=[{"type": "function"}]), "tool_turn", "`tools`: [{'type': 'function'}]"),
+        (flat("<ImageHere> q"), "image_count", "<ImageHere> in turn 0, 0 images"),
+        (flat("<|vision_start|><|image_pad|><|vision_end|>q"), "image_count", "<|vision_start|>"),
+        (flat("what is it?\n<Image>"), "image_count", "<Image> in turn 0, 0 images"),
+        (flat("is <|image_1|> it?", image="a.jpg"), "image_count", "<|image_1|> in turn 0, 1 im"),
+        (flat("<video>\nq"), "unsupported_medium", "turn 0: <video>"),
+        (flat("q\n<audio>", image="a.jpg"), "unsupported_medium", "turn 0: <audio>"),
+        (turn(video="a.mp4"), "unsupported_medium", "turn 0: `video`: 'a.mp4'"),
+        (turn(clip="a.mp4"), "unsupported_medium", "turn 0: `clip`: 'a.mp4'"),
+        (turn(image_path="x"), "image_unread", "turn 0: `image_path` holds an image"),
+        (turn("<image>q", images=["a.jpg", "b.jpg"]), "image_count", "1 <image>, 2 images"),
+        (turn("<img>http://host/1.jpg</img>q"), "image_remote", "is an address"),
+        (
+            {"objects": {"bbox": [[1, 2, 3, 4]]}, **flat("where is <ref-object>?", image="a.jpg")},
+            "bad_field",
+            "turn 0: <ref-object> is not filled from `objects`",
+        ),
     ],
 )
 def test_what_is_refused(record, reason, detail):
@@ -159,7 +237,11 @@ def test_what_is_refused(record, reason, detail):
     with pytest.raises(BadRecordError) as error:
         adapt_record(record, reading)
     assert (error.value.reason, detail in error.value.detail) == (reason, True), error.value.detail
-    if reason in {"unsupported_medium", "image_unread"} and "messages" not in record:
+    if (
+        reason in {"unsupported_medium", "image_unread"}
+        and "messages" not in record
+        and "turn" not in detail
+    ):
         assert guess_source(record, config, reading) == UNREADABLE
         assert guess_source({**record, "source": "films"}, config, reading) == "films"
 
@@ -170,7 +252,10 @@ def test_what_is_refused(record, reason, detail):
         {"video": None},
         {"videos": []},
         {"audio": math.nan},
-        {"image_id": "12"},
+        {"image_id": ""},
+        {"image_id": -1},
+        {"meta": {"caption_source": "1", "is_image": True, "id": 7}},
+        {"tools": "[]"},
         {"image_size": [3, 4]},
         {"has_image": "no"},
         {"num_images": 0},

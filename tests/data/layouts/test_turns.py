@@ -38,6 +38,7 @@ SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
         say(("system", "Be"), ("system", "brief."), *ASKED),
         {"conversations": [{"from": "system", "value": "Be brief."}, *SHAREGPT]},
         {"conversations": SHAREGPT, "system": "Be brief."},
+        {"question": "q", "response": "a", "system_prompt": "Be brief."},
         {**say(("system", "Be brief."), *ASKED), "system": "Be brief."},
         {"instruction": "q", "output": "a", "system": "Be brief."},
     ],
@@ -87,6 +88,9 @@ def test_system_turns_between_questions_can_be_dropped():
         ({"conversations": math.nan, "messages": say(*ASKED)["messages"]}, ["q", "a"]),
         (say(("user", [{"type": "input_text", "text": "q"}]), ASKED[1]), ["q", "a"]),
         (say(("user", ["q", {"text": "!"}]), ASKED[1]), ["q!", "a"]),
+        (say(("User", "q"), ("ASSISTANT", 3)), ["q", "3"]),
+        (say(ASKED[0], ("model", "a"), ("user", 2.5), ("bing", "b")), ["q", "a", "2.5", "b"]),
+        ({"question": "q", "answer": 0, "choices": [3, 4]}, ["q\nA. 3\nB. 4", "A"]),
     ],
 )
 def test_layouts_of_turns(record, texts):
@@ -100,12 +104,25 @@ def test_configured_columns_count_before_the_usual_ones():
     assert read(record, columns=columns).system == "Be brief."
 
 
-@pytest.mark.parametrize("key", ["loss", "weight", "train"])
+@pytest.mark.parametrize("key", ["loss", "weight", "train", "training"])
 def test_an_answer_without_loss(key):
     record = say(*ASKED, *ASKED)
     record["messages"][1][key] = False
     record["messages"][3][key] = True
     assert [turn.has_loss for turn in read(record).turns] == [True, False, True, True]
+
+
+def test_keys_of_turns_that_nothing_reads_are_said_once(tmp_path, caplog):
+    record = say(*ASKED)
+    record["messages"][1] |= {"reasoning_content": "hm", "refusal": None, "name": ""}
+    (tmp_path / "pool.json").write_text(json.dumps([record, say(*ASKED)]))
+    with caplog.at_level("WARNING", logger="prism_tune"):
+        for _ in range(2):
+            open_pool(DataConfig(records=str(tmp_path / "pool.json")))
+    (line,) = caplog.messages
+    assert line.endswith(
+        "keys of turns that nothing reads, with the number of records: `reasoning_content` (1)"
+    )
 
 
 def test_what_is_not_learnt_is_another_record(tmp_path):
@@ -124,7 +141,11 @@ def test_what_is_not_learnt_is_another_record(tmp_path):
     ("record", "reason", "part"),
     [
         (say(*ASKED, ("system", "x"), *ASKED), "system_turn", "turn 2: a system turn behind"),
-        ({**say(("system", "x"), *ASKED), "system": "y"}, "bad_field", "`system`: another text"),
+        (
+            {**say(("system", "x"), *ASKED), "system": "y"},
+            "bad_field",
+            "`system_prompt`: another text",
+        ),
         (say(("system", "<image>"), *ASKED), "image_count", "1 <image> in the system line"),
         (say(ASKED[0], ("tool", "x"), ASKED[1]), "tool_turn", "turn 1: the role is 'tool'"),
         (say(ASKED[0], ("function", "x")), "tool_turn", "turn 1: the role is 'function'"),
@@ -147,7 +168,7 @@ def test_what_is_not_learnt_is_another_record(tmp_path):
         ({"question": "q", "answer": 2, "choices": ["x"]}, "bad_field", "number 2 of 1 choices"),
         ({"question": "q", "answer": "a", "choices": "x"}, "bad_field", "a list of up to 26 texts"),
         ({"question": "q", "answer": "a", "history": ["q"]}, "bad_field", "[question, answer]"),
-        ({"question": "q"}, "no_conversations", "expected a non-empty list of turns"),
+        ({"question": "q"}, "no_conversations", "found 'question'; data.columns names other keys"),
         (
             {"messages": [{**m, "loss": 0} for m in say(*ASKED)["messages"]]},
             "no_label",

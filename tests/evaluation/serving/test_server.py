@@ -16,6 +16,7 @@ from support.tiny import draw_image
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.serving.chat_api import ChatApi
 from prism_tune.evaluation.serving.server import Server, pad_to_square
 from prism_tune.models.processor import load_processor
@@ -62,8 +63,6 @@ def ask(setting, served, template="processor", **changes):
 
 @slow
 def test_the_answers_are_those_of_the_model_in_memory(setting, served, tmp_path):
-    from prism_tune.evaluation.evaluate import evaluate
-
     evaluate(ask(setting, served, backend="transformers"), setting.run, force=False)
     here = [line["text"] for line in setting.lines()]
     other = Setting(setting.model_dir, setting.data_dir, tmp_path / "other")
@@ -79,8 +78,6 @@ def test_the_answers_are_those_of_the_model_in_memory(setting, served, tmp_path)
 
 @slow
 def test_another_template_is_said_and_a_stopped_evaluation_goes_on(setting, served, monkeypatch):
-    from prism_tune.evaluation.evaluate import evaluate
-
     config = ask(setting, served, template="vicuna_v1", concurrency=1)
     complete, calls = ChatApi._complete, []
 
@@ -134,6 +131,54 @@ def test_what_is_missing_is_named(setting, key):
     config = setting.config(**values)
     with pytest.raises(ConfigError, match=rf"evaluation\.{key}: missing"):
         Server(config.evaluation, None, template="vicuna_v1")
+
+
+SERVE = f"{Path(sys.executable).with_name('transformers')} serve {{model}} --host 127.0.0.1"
+SERVE += " --port {port} --device cpu --dtype float32"
+
+
+@slow
+def test_a_server_is_started_for_the_evaluation_and_ended_with_it(setting, tmp_path):
+    setting.evaluate()
+    here = [line["text"] for line in setting.lines()]
+    other = Setting(setting.model_dir, setting.data_dir, tmp_path / "other")
+    config = other.config(backend="openai", serve_command=SERVE)
+    tree = config.model_dump(mode="json")
+    tree["model"]["template"] = "processor"
+    evaluate(Config.model_validate(tree), other.run, force=False)
+    assert len(other.lines()) == len(here) == 12
+    assert other.results()["provenance"]["backend"] == "openai"
+    assert "Uvicorn running" in (other.run.evaluation / "server.log").read_text()
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert not [line for line in running.splitlines() if f"serve {setting.model_dir}" in line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"serve_command": "serve {model}"}, r"no \{port\} in it"),
+        ({"serve_command": "serve '{port}"}, "No closing quotation"),
+        pytest.param(
+            {"serve_command": "nosuchserver {port}"},
+            "nosuchserver: No such file or directory; is",
+            marks=slow,
+        ),
+        ({"serve_command": "s {port}", "base_url": "http://x/v1"}, "set one of them"),
+    ],
+)
+def test_a_command_that_cannot_start_is_named(setting, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        setting.evaluate(backend="openai", **changes)
+    assert not setting.run.benchmark("quickstart").exists()
+
+
+@slow
+def test_a_server_that_ends_at_once_shows_its_last_lines(setting):
+    command = f"{sys.executable} -c \"import sys; sys.exit('no device {{port}}')\""
+    with pytest.raises(
+        UserError, match=r"exit code 1 before it answered; .*\n(.*\n)*no device \d+"
+    ):
+        setting.evaluate(backend="openai", serve_command=command)
 
 
 def test_language_benchmarks_are_not_asked_of_a_server(setting):

@@ -146,7 +146,7 @@ def test_losses_and_gradients_of_every_family_are_those_of_its_own_loss(family):
         pattern = (NOT_RECORD_BY_RECORD[family],)
     norms = GradientNorms(model, processor, pattern).run_batch(units)[0]
     chosen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for unit, (nll, _, count), norm in zip(
+    for unit, (nll, _, _, turn_nll, count), norm in zip(
         units, losses.tolist(), norms[:, 0].tolist(), strict=True
     ):
         inputs = {
@@ -158,6 +158,27 @@ def test_losses_and_gradients_of_every_family_are_those_of_its_own_loss(family):
         expected = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
         assert (nll, count) == pytest.approx((loss.item(), int(unit.pooled_L.sum())), rel=1e-4)
         assert norm == pytest.approx(expected, rel=1e-3)
+        assert turn_nll == pytest.approx(nll, rel=1e-5)  # of one turn
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_losses_without_images_are_those_of_the_model_without_images(family):
+    """Alone, so that no image is shown at all, and in a batch with records that have some."""
+    model, processor = build_family(family)
+    model.eval()
+    texts = ["USER: what? why?", "USER: is it?"]
+    units = [with_labels(encode(Prompt(text), [], processor), 3) for text in texts]
+    assert not [key for unit in units for key in unit.inputs if key.startswith("pixel")]
+    seeing = [with_labels(unit, 2) for unit in encode_images(processor)]
+    losses = AnswerLosses(model, processor)
+    expected = [
+        model(**{key: value[None] for key, value in unit.inputs.items()}).loss.item()
+        for unit in units
+    ]
+    assert losses.run_batch(units)[0][:, 0].tolist() == pytest.approx(expected, rel=1e-4)
+    mixed = losses.run_batch([units[0], *seeing, units[1]])[0][:, 0].tolist()
+    assert [mixed[0], mixed[-1]] == pytest.approx(expected, rel=1e-4)
+    assert losses.estimate_flops(units) < losses.estimate_flops([*units, *seeing])
 
 
 def with_labels(unit, num_labels):

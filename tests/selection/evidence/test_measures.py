@@ -84,6 +84,15 @@ def test_named_parameters_decide_the_gradient(workplace):
     assert scores_of(result) == pytest.approx(expected, rel=1e-4)
 
 
+def test_every_parameter_of_the_decoder_can_decide(workplace):
+    """GraNd as its own code has it: the gradient with respect to all weights."""
+    result = workplace.select(
+        selection__scorer="grand", selection__options='{parameters: ["*"]}', selection__budget=1
+    )
+    expected = {uid: norm for uid, (_, _, norm) in by_definition(workplace, [""]).items()}
+    assert scores_of(result) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_batches_and_blocks_of_logits_change_nothing(workplace, scorer, monkeypatch):
     lengthen(workplace)

@@ -328,6 +328,18 @@ def test_what_a_layout_does_not_carry_is_said(export, caplog, layout, lost):
     assert f"{path}: 4 records as {layout}" in caplog.messages
 
 
+@pytest.mark.parametrize("layout", ["llava", "messages", "ms_swift"])
+def test_keys_of_turns_do_not_become_keys_of_the_record(tmp_path, caplog, layout):
+    record = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    record["messages"][1] |= {"thinking": "hm", "name": None}
+    (tmp_path / "pool.json").write_text(json.dumps([record]))
+    path = tmp_path / f"mine{LAYOUTS[layout].suffix}"
+    export_pool(open_pool(DataConfig(records=str(tmp_path / "pool.json"))), layout, path)
+    assert "thinking" not in path.read_text()
+    lost = f"{path}: not carried by {layout}: key `turns.thinking` (1 record)"
+    assert warnings(caplog)[-1] == lost
+
+
 PIECE = st.sampled_from(
     ["<image>", "<image>\n", "what is it?", "\n", "grüß", '"\\', "\u2028", "no"]
 )

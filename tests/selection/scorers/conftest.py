@@ -49,7 +49,11 @@ class Table:
         )
         context = ScoringContext(
             config=SCORERS[scorer].complete(config),
-            pool=SimpleNamespace(uids=self.uids, images=lambda n: (f"{self.images[n]}.png",)),
+            pool=SimpleNamespace(
+                uids=self.uids,
+                sources=self.sources or ["all"] * len(self.uids),
+                images=lambda n: (f"{self.images[n]}.png",),
+            ),
             records_M=np.arange(len(self.row_N)),
             groups_M=None if self.sources is None else np.array(self.sources),
             features_UD=self.features_UD,

@@ -69,6 +69,17 @@ def test_scores_are_the_encoders_cosines(workplace, encoder):
     assert len({round(score, 5) for score in scored.values()}) > 8
 
 
+def test_the_questions_alone_can_be_read(workplace, clip):
+    asked = {**options(clip), "selection__options": f"{{model: {clip}, text: question}}"}
+    result = workplace.select(**asked)
+    records = {record["id"]: record for record in workplace.records()}
+    for name in ("shape-0", "colour-2"):
+        text = records[name]["conversations"][0]["value"].removeprefix("<image>\n")
+        image = Image.open(workplace.images / records[name]["image"])
+        scored = next(row["score"] for row in result.scores if row["id"] == name)
+        assert scored == pytest.approx(cosine_by_definition(clip, image, text), abs=1e-5)
+
+
 def test_the_best_aligned_are_kept_unless_asked_otherwise(workplace, clip):
     for keep, best_first in ((None, True), ("low", False)):
         asked = {} if keep is None else {"selection__keep": keep}

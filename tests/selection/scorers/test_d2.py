@@ -9,14 +9,16 @@ from prism_tune.errors import ConfigError
 from prism_tune.features.neighbours import connect_nearest
 
 
-def graph_by_definition(rows, num_neighbours):
-    """{(i, j): squared distance} of an undirected graph of nearest neighbours."""
+def graph_by_definition(rows, num_neighbours, directed=False):
+    """{(i, j): squared distance} of a graph of nearest neighbours."""
     squares = ((rows[:, None] - rows) ** 2).sum(axis=2)
     edges = {}
     for i in range(len(rows)):
         others = sorted((squares[i, j], j) for j in range(len(rows)) if j != i)
         for distance, j in others[:num_neighbours]:
-            edges[i, j] = edges[j, i] = distance
+            edges[i, j] = distance
+            if not directed:
+                edges[j, i] = distance
     return edges
 
 
@@ -47,9 +49,10 @@ def unit_rows(num_rows, width):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_the_graph_is_that_of_the_definition():
+@pytest.mark.parametrize("directed", [False, True])
+def test_the_graph_is_that_of_the_definition(directed):
     rows = unit_rows(200, 4)
-    graph = connect_nearest(rows, 5)
+    graph = connect_nearest(rows, 5, directed=directed)
     found = {
         (i, int(j)): float(d)
         for i in range(200)
@@ -59,15 +62,16 @@ def test_the_graph_is_that_of_the_definition():
             strict=True,
         )
     }
-    assert found == pytest.approx(graph_by_definition(rows, 5), abs=1e-12)
+    assert found == pytest.approx(graph_by_definition(rows, 5, directed), abs=1e-12)
 
 
-@pytest.mark.parametrize(("forward", "reverse"), [(1.0, 1.0), (0.0, 0.3), (5.0, 0.0)])
-def test_messages_are_those_of_the_definition(forward, reverse):
+@pytest.mark.parametrize("directed", [False, True])
+@pytest.mark.parametrize(("forward", "reverse"), [(1.0, 0.4), (0.0, 0.3), (5.0, 0.0)])
+def test_messages_are_those_of_the_definition(forward, reverse, directed):
     rows, difficulty = unit_rows(60, 3), np.random.default_rng(5).random(60)
-    graph = connect_nearest(rows, 4)
+    graph = connect_nearest(rows, 4, directed=directed)
     picks = graph.pick_in_reverse(graph.pass_forward(difficulty, forward), reverse, 60)
-    edges = graph_by_definition(rows, 4)
+    edges = graph_by_definition(rows, 4, directed)
     assert picks.tolist() == keep_by_definition(difficulty, edges, forward, reverse)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from prism_tune.errors import ConfigError
-from prism_tune.selection.scorers.semdedup import cluster, find_duplicates
+from prism_tune.selection.scorers.clusters.kmeans import cluster
+from prism_tune.selection.scorers.clusters.semdedup import find_duplicates
 
 
 def unit_rows(num_rows, width, seed=0):
@@ -44,12 +45,12 @@ def test_blocks_do_not_show():
 def test_k_means_has_converged_and_repeats_itself():
     rows = np.concatenate([unit_rows(30, 3) * 0.05 + axis for axis in np.eye(3)])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    clusters, inward = cluster(rows, 3, seed=0)
+    clusters, inward = cluster(rows, 3, 0, 20)
     centroids = np.stack([rows[clusters == c].mean(axis=0) for c in range(3)])
     cosines = rows @ (centroids / np.linalg.norm(centroids, axis=1, keepdims=True)).T
     np.testing.assert_array_equal(cosines.argmax(axis=1), clusters)
     np.testing.assert_allclose(cosines.max(axis=1), inward, atol=1e-6)
-    np.testing.assert_array_equal(cluster(rows, 3, seed=0)[1], inward)
+    np.testing.assert_array_equal(cluster(rows, 3, 0, 20)[1], inward)
 
 
 def test_planted_duplicates_go_first(make_table):

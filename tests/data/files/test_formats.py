@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +37,43 @@ def test_encodings(tmp_path, text, encoding):
     assert pool[2].turns[0].text == "q: ä ☃"
     write_subset(pool, [1], tmp_path / "subset.json")
     assert "q: ä ☃" in (tmp_path / "subset.json").read_text(encoding="utf-8")
+
+
+PACKED = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda text: pa.compress(text, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_packed_files(tmp_path, suffix):
+    packed = PACKED[suffix](AS_LINES.encode())
+    pool = open_bytes(tmp_path, packed, name=f"pool.jsonl{suffix}")
+    assert pool.ids == ["0", "1", "2"]
+    write_subset(pool, [1], tmp_path / "subset.jsonl")
+    assert json.loads((tmp_path / "subset.jsonl").read_text(encoding="utf-8")) == RECORDS[1]
+    assert open_bytes(tmp_path, PACKED[suffix](AS_LIST.encode()), name="list").ids == pool.ids
+    with pytest.raises(UserError, match=r"cut: .*(cannot be unpacked|not valid JSON)"):
+        open_bytes(tmp_path, packed[: len(packed) // 2], name="cut")
+
+
+@pytest.mark.parametrize("names", [("a.jsonl", "b/c.jsonl.gz"), ("a.json", "b/c.json")])
+def test_a_folder_of_files_is_all_of_their_records(tmp_path, names):
+    for name in names:
+        (tmp_path / "pool" / name).parent.mkdir(parents=True, exist_ok=True)
+        text = (AS_LINES if ".jsonl" in name else AS_LIST).encode()
+        (tmp_path / "pool" / name).write_bytes(gzip.compress(text) if ".gz" in name else text)
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool")))
+    assert (pool.ids, pool.format) == (["0", "1", "2"] * 2, "jsonl")
+    (tmp_path / "pool" / names[1]).write_bytes(b"[]")
+    assert len(open_pool(DataConfig(records=str(tmp_path / "pool")))) == 3
+
+
+def test_one_object_over_several_lines_says_what_is_expected(tmp_path):
+    with pytest.raises(UserError, match=r"line 1: .*expected a record a line, or a list of rec"):
+        open_bytes(tmp_path, json.dumps(RECORDS[0], indent=1).encode())
 
 
 def test_marks_between_joined_files(tmp_path):
@@ -77,8 +117,8 @@ def test_deep_nesting_is_named(tmp_path):
 
 
 def test_a_record_beyond_the_limit_of_a_list(tmp_path, monkeypatch):
-    monkeypatch.setattr("prism_tune.data.formats._CHUNK_CHARACTERS", 100)
-    monkeypatch.setattr("prism_tune.data.formats._LARGEST_RECORD_CHARACTERS", 1000)
+    monkeypatch.setattr("prism_tune.data.files.formats._CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr("prism_tune.data.files.formats._LARGEST_RECORD_CHARACTERS", 1000)
     large = [RECORDS[0], {**RECORDS[1], "note": "x" * 2000}]
     with pytest.raises(UserError) as error:
         open_bytes(tmp_path, json.dumps(large).encode())

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.arrow_datasets import is_dataset
+from prism_tune.data.files.arrow_datasets import is_dataset
 from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import UserError
 
@@ -98,10 +98,41 @@ def test_a_hub_id_is_loaded_with_its_split(monkeypatch):
     assert asked == [("owner/name", "train"), ("owner/name", "validation")]
 
 
-def test_several_splits_and_empty_folders_are_refused(tmp_path):
-    DatasetDict({"train": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
-    with pytest.raises(UserError, match=r"several splits; name one: .*splits/train"):
-        open_pool(DataConfig(records=str(tmp_path / "splits")))
+def test_of_several_splits_one_is_named(tmp_path, monkeypatch):
+    """Whoever trains on a folder must not train on its test split unasked."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    splits = {"train": Dataset.from_list(ROWS[:2]), "test": Dataset.from_list(ROWS[2:])}
+    DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    for name, dataset in splits.items():
+        dataset.to_parquet(tmp_path / f"shards/data/{name}-00000-of-00001.parquet")
+        dataset.to_json(tmp_path / f"lines/{name}/part.jsonl")
+    for folder in ("saved", "shards", "lines"):
+        records = str(tmp_path / folder)
+        with pytest.raises(UserError, match=rf"several splits; name one: .*{folder}:t"):
+            open_pool(DataConfig(records=records))
+        pool = open_pool(DataConfig(records=f"{records}:train", columns=COLUMNS))
+        assert pool.ids == ["0", "1"]
+        write_subset(pool, [1], tmp_path / "subset")
+        again = open_pool(DataConfig(records=str(tmp_path / "subset"), columns=COLUMNS))
+        assert again.uids == pool.uids[1:]
+        with pytest.raises(UserError, match=r"dev|several splits"):
+            open_pool(DataConfig(records=f"{records}:dev"))
+    DatasetDict({"train": splits["train"]}).save_to_disk(tmp_path / "one")
+    assert len(open_pool(DataConfig(records=str(tmp_path / "one"), columns=COLUMNS))) == 2
+
+
+def test_a_folder_of_nothing_of_several_kinds_or_of_several_pools_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(UserError, match="a folder without parquet, Arrow or tar files"):
+    with pytest.raises(UserError, match="a folder without files of JSON, JSON lines, parquet"):
         open_pool(DataConfig(records=str(tmp_path / "nothing")))
+    Dataset.from_list(ROWS).to_parquet(tmp_path / "mixed/a.parquet")
+    (tmp_path / "mixed/README.json").write_text("{}")
+    assert len(open_pool(DataConfig(records=str(tmp_path / "mixed"), columns=COLUMNS))) == 5
+    Dataset.from_list(ROWS).to_json(tmp_path / "mixed/a.jsonl")
+    with pytest.raises(UserError, match=r"several kinds \(1 of parquet, 1 of jsonl\); name a file"):
+        open_pool(DataConfig(records=str(tmp_path / "mixed")))
+    Dataset.from_list(ROWS).to_parquet(tmp_path / "two/a.parquet")
+    Dataset.from_list([{"other": 1}]).to_parquet(tmp_path / "two/b.parquet")
+    with pytest.raises(UserError, match="its files have different columns, so they are several"):
+        open_pool(DataConfig(records=str(tmp_path / "two")))

@@ -29,6 +29,7 @@ from pydantic import Field
 from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.selection.options import ScorerOptions, read_options
+from prism_tune.selection.scorers.clusters.kmeans import cluster
 from prism_tune.selection.scorers.pick_order import first_records
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
@@ -62,7 +63,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         at = members[np.argsort(hashes_M[first_P[members]], kind="stable")]
         share = max(1, round(num_clusters * len(at) / len(first_P)))
         rows_BK = reduced.values_PK[at]
-        clusters_B, inward_B = cluster(rows_BK, share, context.config.seed)
+        clusters_B, inward_B = cluster(rows_BK, share, context.config.seed, _ITERATIONS)
         similar_M[first_P[at]] = find_duplicates(rows_BK, clusters_B, inward_B)
     diagnostics = {**reduced.diagnostics, "num_clusters": num_clusters}
     unranked = mark_rows(reduced, pairs)
@@ -73,29 +74,6 @@ def score(context: ScoringContext) -> ScoredRecords:
     values_M = np.where(duplicate_M, similar_M + 1.0, random_M - 1.0)
     diagnostics["num_duplicates"] = int(duplicate_M.sum())
     return ScoredRecords(values_M, diagnostics, unranked)
-
-
-def cluster(
-    rows_BK: FloatArray, num_clusters: int, seed: int
-) -> tuple[NDArray[np.int64], FloatArray]:
-    """Each row's cluster, and its cosine to that cluster's centroid, by spherical k-means."""
-    import faiss  # here: loaded only where it is used
-
-    if rows_BK.shape[1] == 0:  # all features are equal; faiss would abort the process
-        return np.zeros(len(rows_BK), dtype=np.int64), np.zeros(len(rows_BK))
-    num_clusters = min(num_clusters, len(rows_BK))
-    rows32_BK = np.ascontiguousarray(rows_BK, dtype=np.float32)
-    kmeans = faiss.Kmeans(
-        rows_BK.shape[1],
-        num_clusters,
-        niter=_ITERATIONS,
-        seed=seed % 2**31,
-        spherical=True,
-        min_points_per_centroid=1,
-    )
-    kmeans.train(rows32_BK)
-    cosines_B1, clusters_B1 = kmeans.index.search(rows32_BK, 1)
-    return clusters_B1[:, 0].astype(np.int64), cosines_B1[:, 0].astype(np.float64)
 
 
 def find_duplicates(

@@ -6,11 +6,15 @@ record, in the file's order, with the memory of a few records only; and the inve
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +25,14 @@ from prism_tune.errors import UserError
 
 Format = Literal["json", "jsonl", "parquet", "dataset"]
 ReadRecord = tuple[bytes, Any]
+
+_PACKINGS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": lambda path: pa.input_stream(str(path), compression="zstd"),
+}
+_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 _CHUNK_CHARACTERS = 1 << 24
 _LARGEST_RECORD_CHARACTERS = 1 << 26
@@ -39,37 +51,59 @@ def detect_format(path: Path) -> Format:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file (data.records)")
-    with path.open("rb") as file:
-        head = file.read(4096)
+    head = _read_head(path)
     if path.suffix in {".parquet", ".pq"} or head.startswith(b"PAR1"):
         return "parquet"
-    text = head.decode(_detect_encoding(path), errors="ignore").lstrip()
+    text = head.decode(_detect_encoding(head), errors="ignore").lstrip()
     if text.startswith("["):
         return "json"
     if text.startswith("{"):
         return "jsonl"
     raise UserError(
-        f"{path}: expected a JSON list or one JSON object a line; it starts {head[:20]!r}"
+        f"{path}: expected a JSON list or one JSON object a line (packed or not), or a parquet, "
+        f"Arrow or tar file; it starts {head[:20]!r}"
     )
 
 
-def read_records(path: Path, file_format: Format) -> Iterator[ReadRecord]:
+def read_json_file(path: Path) -> Iterator[ReadRecord]:
     """Yield every record's own JSON text, in UTF-8, and its value.
 
     The text is the file's, letter for letter, so that numbers beyond 64 bits and unknown keys
-    survive. Files in UTF-16 or UTF-32, or with a byte order mark, are read as well.
+    survive. Files in UTF-16 or UTF-32, with a byte order mark, or packed by gzip, bzip2, xz or
+    Zstandard are read as well.
 
     Raises:
-        UserError: broken JSON or encoding, naming the record.
+        UserError: broken JSON, encoding or packing, naming the record.
     """
-    read = _read_list if file_format == "json" else _read_lines
-    encoding = _detect_encoding(path)
+    read = _read_list if detect_format(path) == "json" else _read_lines
+    encoding = _detect_encoding(_read_head(path))
     try:
-        with path.open(encoding=encoding, newline="") as file:
-            yield from read(path, file)
+        with _open_unpacked(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
+            yield from read(path, text)
     except UnicodeError as error:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
         raise UserError(f"{path}: not {name}: {error}") from error
+    except _DAMAGED as error:
+        raise UserError(f"{path}: cannot be unpacked, or is cut short: {error}") from error
+
+
+def _open_unpacked(path: Path) -> Any:
+    """The file's bytes; of a packed one, told by how it begins, what is in it."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    for signature, open_packed in _PACKINGS.items():
+        if start.startswith(signature):
+            return open_packed(path)
+    return path.open("rb")
+
+
+def _read_head(path: Path) -> bytes:
+    try:
+        with _open_unpacked(path) as file:
+            head: bytes = file.read(4096)
+    except _DAMAGED as error:
+        raise UserError(f"{path}: cannot be unpacked, or is cut short: {error}") from error
+    return head
 
 
 def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -98,9 +132,8 @@ def holds_bytes(schema: pa.Schema) -> bool:
     return any("binary" in str(field.type) for field in schema)
 
 
-def _detect_encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        found = json.detect_encoding(file.read(4))
+def _detect_encoding(head: bytes) -> str:
+    found = json.detect_encoding(head[:4])
     return "utf-8-sig" if found == "utf-8" else found
 
 
@@ -120,6 +153,7 @@ def take_parquet(path: Path, positions: Sequence[int]) -> bytes:
 
 
 def _read_lines(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:
+    is_first = True
     for number, line in enumerate(file, start=1):
         text = line.strip().strip(_BLANKS)
         if not text:
@@ -127,7 +161,11 @@ def _read_lines(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:
         try:
             yield text.encode(), json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: line {number}: {_explain(error)}") from error
+            hint = ""
+            if is_first and not text.endswith("}"):  # an object over several lines
+                hint = "; expected a record a line, or a list of records"
+            raise UserError(f"{path}: line {number}: {_explain(error)}{hint}") from error
+        is_first = False
 
 
 def _read_list(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prism_tune.data.formats import holds_bytes
+from prism_tune.data.files.folders import is_saved, list_pool, part_split
+from prism_tune.data.files.formats import holds_bytes
 from prism_tune.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:(?P<split>[\w.-]+))?$")
-_KINDS = (("parquet", "*.parquet"), ("arrow", "*.arrow"), ("webdataset", "*.tar"))
 _DAMAGE = (ValueError, KeyError, TypeError, tarfile.TarError)
 """What `datasets` raises for files that are not what they should be."""
 
 _ROWS, _ROWS_WITH_BYTES = 1000, 32
 _TARS = (".tar", ".tar.gz", ".tgz")
-_FILE_SUFFIXES = (".json", ".jsonl", ".parquet", ".pq", ".arrow", *_TARS)
+_FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet", ".pq", ".arrow", *_TARS)
 
 
 def is_dataset(records: str) -> bool:
@@ -37,14 +37,14 @@ def is_dataset(records: str) -> bool:
 
     A hub id is `owner/name` or `owner/name:split`.
     """
-    path = Path(records)
+    path, _ = part_split(records)
     if path.exists():
         return path.is_dir() or path.name.endswith((".arrow", *_TARS))
     return not records.endswith(_FILE_SUFFIXES) and _HUB_ID.match(records) is not None
 
 
 def open_dataset(records: str) -> Dataset:
-    """The dataset; of a hub id the split behind the colon, else "train".
+    """The dataset; the split behind the colon, of a hub id without one "train".
 
     Raises:
         UserError: it cannot be read.
@@ -53,15 +53,19 @@ def open_dataset(records: str) -> Dataset:
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     try:
-        dataset = _load_local(Path(records)) if Path(records).exists() else _load_hub(records)
+        path, split = part_split(records)
+        dataset = _load_local(path, split) if path.exists() else _load_hub(records)
     except (DatasetGenerationError, DatasetNotFoundError, OSError, *_DAMAGE) as error:
         raise UserError(
             f"data.records: {records!r} is neither a file nor a dataset that can be read: "
-            f"{first_line(error.__cause__ or error)}; check the path or the hub id, the network "
-            "and HF_TOKEN"
+            f"{_explain(error)}; check the path or the hub id, the network and HF_TOKEN"
         ) from error
     if isinstance(dataset, DatasetDict):
-        splits = ", ".join(f"{records}/{split}" for split in dataset)
+        if len(dataset) == 1 and split is None:
+            return next(iter(dataset.values()))
+        if split in dataset:
+            return dataset[split]
+        splits = ", ".join(f"{path}:{name}" for name in dataset)
         raise UserError(f"data.records: {records} holds several splits; name one: {splits}")
     return dataset
 
@@ -99,19 +103,24 @@ def take_rows(dataset: Dataset, positions: Sequence[int]) -> bytes:
     return buffer.getvalue()
 
 
-def _load_local(folder: Path) -> Any:
+def _load_local(folder: Path, split: str | None) -> Any:
     from datasets import load_dataset, load_from_disk
 
     if folder.is_file():
         kind = "webdataset" if folder.name.endswith(_TARS) else "arrow"
         return load_dataset(kind, data_files=[str(folder)], split="train")
-    if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
+    if is_saved(folder):
         return load_from_disk(str(folder))
-    for kind, pattern in _KINDS:
-        files = [str(path) for path in sorted(folder.rglob(pattern))]
-        if files:
-            return load_dataset(kind, data_files=files, split="train")
-    raise ValueError("a folder without parquet, Arrow or tar files")
+    kind, files = list_pool(folder, split)
+    return load_dataset(kind, data_files=list(map(str, files)), split="train")
+
+
+def _explain(error: BaseException) -> str:
+    """The first line of it; of files whose columns differ it would say nothing."""
+    cause = error.__cause__ or error
+    if type(cause).__name__ == "CastError":
+        return "its files have different columns, so they are several pools"
+    return first_line(cause)
 
 
 def _load_hub(records: str) -> Any:

@@ -1,0 +1,98 @@
+"""The processes that verbs run in: none outlives the command that has started it.
+
+Whoever waits for one and is asked to end asks it to end as well, and waits on: a training saves
+what it has done. Where this process is killed instead, the kernel tells the others.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+
+from prism_tune.interrupts import Interrupted, follow_parent
+
+_running: set[int] = set()
+_lock = Lock()
+
+
+@contextmanager
+def accompanied(pid: int, is_over: Callable[[], bool]) -> Iterator[None]:
+    """Wait for a process within it.
+
+    Args:
+        pid: the process.
+        is_over: whether it has been waited for, so that its number may be another's by now.
+
+    Raises:
+        Interrupted: asked to end meanwhile; the process has ended as well by then.
+    """
+    with _lock:
+        _running.add(pid)
+    try:
+        yield
+    except Interrupted:
+        if not is_over():
+            _end(pid)
+        raise
+    finally:
+        with _lock:
+            _running.discard(pid)
+
+
+def ask_all_to_end() -> None:
+    """For the main thread, which alone is interrupted, where others wait for processes."""
+    with _lock:
+        for pid in _running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+
+def run_program(
+    command: Sequence[str], environment: Mapping[str, str] | None, output: Path | None
+) -> int:
+    """Run a program; returns its exit code.
+
+    Args:
+        command: the program and its arguments.
+        environment: changes to this process's own.
+        output: file to append what it prints to; None: this process's own.
+    """
+    options: dict[str, object] = {"env": {**os.environ, **(environment or {})}}
+    file = None
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        file = output.open("a")
+        options |= {"stdout": file, "stderr": subprocess.STDOUT}
+    try:
+        process = subprocess.Popen(command, preexec_fn=_start, **options)  # type: ignore[call-overload]
+        with accompanied(process.pid, lambda: process.returncode is not None):
+            return int(process.wait())
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _start() -> None:
+    """In the new process, before it becomes the program."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)
+    follow_parent()
+
+
+def _end(pid: int) -> None:
+    """Ask it to end, and wait: its number alone is known where a server has forked it."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:  # gone, or a kernel without
+        return
+    try:
+        os.kill(pid, signal.SIGTERM)
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)

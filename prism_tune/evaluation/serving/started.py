@@ -1,0 +1,156 @@
+"""A server of one's own command, for as long as the questions take.
+
+In: `evaluation.serve_command`, for example `vllm serve {model} --port {port}`, and the model. Out:
+the config with the address, once the server answers there. It is ended with the evaluation, however
+that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.interrupts import follow_parent
+from prism_tune.processes import world_size
+
+logger = logging.getLogger(__name__)
+
+_START_SECONDS = 1800.0
+"""A large model is read and compiled first."""
+_PAUSE_SECONDS = 0.5
+_END_SECONDS = 15.0
+_NUM_LINES = 12
+
+
+@contextmanager
+def started_server(config: Config, servable: Callable[[], str], log: Path) -> Iterator[Config]:
+    """The config, with the address of the server that its command has started, if it names one.
+
+    Args:
+        config: as asked.
+        servable: gives the model directory (or hub id) that any server reads.
+        log: for what the server prints.
+
+    Raises:
+        ConfigError: a command that has no place for the port, or beside an address.
+        UserError: it ended, or did not answer in half an hour; with its last lines.
+    """
+    command = config.evaluation.serve_command
+    if command is None or config.evaluation.backend != "openai":
+        yield config
+        return
+    _check(config)
+    model = servable()
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}/v1"
+    found = {"base_url": address, "served_model": config.evaluation.served_model or model}
+    words = [
+        word.replace("{model}", model).replace("{port}", str(port)) for word in _split(command)
+    ]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = _start(words, output.fileno())
+        try:
+            _wait(address, process, log)
+            evaluation = config.evaluation.model_copy(update=found)
+            yield config.model_copy(update={"evaluation": evaluation})
+        finally:
+            _end(process)
+
+
+def _check(config: Config) -> None:
+    evaluation = config.evaluation
+    if evaluation.base_url is not None:
+        raise ConfigError(
+            "evaluation.serve_command starts a server, evaluation.base_url names one that runs: "
+            "set one of them"
+        )
+    words = _split(evaluation.serve_command or "")
+    if not any("{port}" in word for word in words):
+        raise ConfigError(
+            "evaluation.serve_command: no {port} in it; for example "
+            "`vllm serve {model} --port {port}`"
+        )
+    if world_size() > 1:
+        raise ConfigError(
+            "evaluation.serve_command: the server takes the devices; evaluate in one process"
+        )
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"evaluation.serve_command: {error}") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _start(words: list[str], output: int) -> subprocess.Popen[bytes]:
+    logger.info("evaluation: starting %s", shlex.join(words))
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=follow_parent,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"evaluation.serve_command: {words[0]}: {error.strerror}; is the server installed in "
+            "this environment?"
+        ) from error
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the server lists its models; it is on this machine, whatever proxy is set."""
+    opener = build_opener(ProxyHandler({}))
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise UserError(
+                f"evaluation.serve_command ended with exit code {process.returncode} before it "
+                f"answered; the last lines of {log}:\n{_last_lines(log)}"
+            )
+        with suppress(OSError, HTTPException), opener.open(f"{address}/models", timeout=5):
+            return
+        time.sleep(_PAUSE_SECONDS)
+    raise UserError(
+        f"evaluation.serve_command: no answer at {address} in {_START_SECONDS / 60:.0f} minutes; "
+        f"the last lines of {log}:\n{_last_lines(log)}"
+    )
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_NUM_LINES:])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the server and its workers to end, and end what has not gone by then."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signum)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_SECONDS)
+            break
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it

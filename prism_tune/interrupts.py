@@ -1,0 +1,177 @@
+"""Being asked to end: SIGTERM of a scheduler, SIGINT of a keyboard, the death of a launcher.
+
+On the command line either signal raises `Interrupted` in the main thread, so that folders and
+workers are cleaned up on the way out; within `postponed` it waits for somebody to ask for it. Code
+that does not come back from a library (a collective whose peer is gone) is ended by a thread of its
+own when the grace is over: nothing outlives it. Forked workers ignore the keyboard, which is their
+parent's affair, and die with the parent, however that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE_SECONDS = 30.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_PR_SET_PDEATHSIG = 1
+_SAME_REQUEST_SECONDS = 1.0
+"""A launcher passes on the SIGINT that its processes get from the terminal as well."""
+_WORKER_SECONDS = 60
+_prctl: Callable[..., int] | None = getattr(ctypes.CDLL(None), "prctl", None)
+
+
+class Interrupted(BaseException):
+    """Somebody asked this process to end. The command line exits with 128 + `signum`."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class _Requests:
+    """What this process has been asked for."""
+
+    def __init__(self, owner: int = 0) -> None:
+        self.reset(owner)
+
+    def reset(self, owner: int) -> None:
+        self.owner = owner
+        self.signum: int | None = None
+        self.at = 0.0
+        self.is_postponed = False
+        self.grace_seconds = GRACE_SECONDS
+
+
+_requests = _Requests()
+
+
+def raise_interrupts() -> None:
+    """Let SIGTERM and SIGINT end this process as the module says; once, on the main thread.
+
+    A signal that is ignored already (SIGINT of a job in the background) stays so.
+    """
+    if _requests.owner == os.getpid():
+        return
+    is_new = _requests.owner == 0
+    _requests.reset(os.getpid())
+    if is_new:
+        os.register_at_fork(after_in_child=become_worker)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN or not is_new:
+            signal.signal(signum, _receive)
+    watch = threading.Thread(target=_end_after_grace, args=(reading,), daemon=True)
+    watch.start()
+
+
+def asked_to_end() -> int | None:
+    """The signal that has asked this process to end; None where none has."""
+    return _requests.signum
+
+
+@contextmanager
+def postponed(grace_seconds: float) -> Iterator[None]:
+    """A signal raises nothing within it: whoever works looks at `asked_to_end`, and leaves in time.
+
+    Raises:
+        Interrupted: at the end, where there was one.
+    """
+    _requests.is_postponed = True
+    try:
+        with patience(grace_seconds):
+            yield
+    finally:
+        _requests.is_postponed = False
+    if _requests.signum is not None:
+        raise Interrupted(_requests.signum)
+
+
+@contextmanager
+def patience(grace_seconds: float) -> Iterator[None]:
+    """Within it this process may take so long to end: it waits for one with that grace."""
+    before = _requests.grace_seconds
+    _requests.grace_seconds = grace_seconds
+    try:
+        yield
+    finally:
+        _requests.grace_seconds = before
+
+
+def follow_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> None:
+    """Get a signal when the process that has started this one is gone, also by SIGKILL.
+
+    Args:
+        signum: the signal.
+        parent: its id, where that is known: it may be gone already.
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signum)
+
+
+def follow_launcher() -> None:
+    """The same for what torchrun or DeepSpeed's launcher has started; no shell's job is touched."""
+    if "RANK" in os.environ and "LOCAL_RANK" in os.environ and "SLURM_PROCID" not in os.environ:
+        follow_parent()
+
+
+def become_worker(parent: int | None = None) -> None:
+    """In a process that works for another: of a group that is asked to end, the parent sees to it.
+
+    Forked ones call it by themselves; those that are spawned have to (`initializer=`), with the
+    parent's id, as it may be gone by then.
+    """
+    signal.set_wakeup_fd(-1)
+    follow_parent(signal.SIGKILL, parent)
+    if signal.getsignal(signal.SIGINT) in (_receive, signal.default_int_handler):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGTERM) in (_receive, signal.SIG_DFL):
+        signal.signal(signal.SIGTERM, _leave_later)
+
+
+def _receive(signum: int, frame: FrameType | None) -> None:
+    if _requests.owner != os.getpid():
+        return
+    now, before = time.monotonic(), _requests.at
+    if _requests.signum is None:
+        _requests.signum, _requests.at = signum, now
+        if not _requests.is_postponed:
+            raise Interrupted(signum)
+    elif signum == signal.SIGINT and now - before > _SAME_REQUEST_SECONDS:
+        _end(signum, "interrupted again: ends at once")
+
+
+def _end_after_grace(reading: int) -> None:
+    """On its own thread: signals arrive here even while the main one is in a library's hands."""
+    while signum := os.read(reading, 1)[0]:
+        if signum in SIGNALS:
+            break
+    begin = time.monotonic()
+    while time.monotonic() - begin < _requests.grace_seconds:
+        time.sleep(0.1)
+    grace = f"{_requests.grace_seconds:g} seconds"
+    _end(signum, f"the grace of {grace} is over; ends here, what was complete before is kept")
+
+
+def _end(signum: int, why: str) -> None:
+    sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
+    sys.stderr.flush()
+    os._exit(128 + signum)
+
+
+def _leave_later(signum: int, frame: FrameType | None) -> None:
+    """Go on serving a parent that saves its work; it is usually gone before this is due."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _WORKER_SECONDS)

@@ -1,0 +1,232 @@
+"""One writer a run folder: who is at work there, and what a second command is told.
+
+The main process of a stage holds `.<run>.writer.json`, beside the folder, by a record lock of the
+kernel (also over NFS): that ends with the process, however it dies. The file names host and
+process. Where a file system has no such locks, its time tells: the holder renews it, and one that
+is not renewed is left over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import getpass
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import orjson
+
+from prism_tune.config.secrets import redact_text
+from prism_tune.errors import UserError
+from prism_tune.processes import is_main
+from prism_tune.run.folder import RunDir
+
+logger = logging.getLogger(__name__)
+
+RENEWED_SECONDS = 20.0
+"""How often a holder shows that it lives."""
+_MISSED = 3
+_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs"}
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+_held: set[str] = set()
+
+
+def one_writer(stage: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """A stage, called with its config and its run, that nobody else writes beside."""
+
+    @functools.wraps(stage)
+    def call(*given: _Given.args, **options: _Given.kwargs) -> _Result:
+        run: Any = given[1]
+        with only_writer(run):
+            return stage(*given, **options)
+
+    return call
+
+
+@contextmanager
+def only_writer(run: RunDir) -> Iterator[None]:
+    """Hold the run folder; on the main process, which alone writes there. It leaves no trace.
+
+    Raises:
+        UserError: somebody else does; the message says who.
+    """
+    if not is_main():
+        yield
+        return
+    path = writer_file(run)
+    key = str(path.resolve())
+    if key in _held:
+        raise UserError(f"{run.root}: this process is at work there already, in another thread")
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.parent.stat()
+        descriptor = _acquire(path)
+    except OSError:  # nothing can be written here: what has to be will say so
+        yield
+        return
+    _held.add(key)
+    signed = path.parent.stat()
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(path, done), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        untouched = path.parent.stat().st_mtime_ns == signed.st_mtime_ns
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        if untouched:
+            os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        _held.discard(key)
+        with suppress(OSError):  # something lies there now
+            for folder in made:
+                folder.rmdir()
+
+
+def writer_file(run: RunDir) -> Path:
+    """Says who is at work in a run folder; there only while somebody is."""
+    return run.root.with_name(f".{run.root.name}.writer.json")
+
+
+def _acquire(path: Path) -> int:
+    """The open file, locked and signed."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = _read(descriptor)
+            os.close(descriptor)
+            raise _taken(path, holder) from None
+        except OSError:  # a file system without locks
+            pass
+        if _is_current(descriptor, path):
+            break
+        os.close(descriptor)  # its holder has just left and removed it
+    try:
+        _look_at_holder(path, _read(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, orjson.dumps(_describe_self(), option=orjson.OPT_INDENT_2), 0)
+    return descriptor
+
+
+def _look_at_holder(path: Path, holder: dict[str, Any]) -> None:
+    """A name left in the file: of a process that was killed, or on a system without locks.
+
+    Raises:
+        UserError: it lives.
+    """
+    if not holder:
+        return
+    if holder["host"] == socket.gethostname():
+        if _lives(holder):
+            raise _taken(path, holder)
+        logger.info("%s: left by process %s, which is gone", path, holder["pid"])
+        return
+    if _is_local(path):
+        logger.info("%s: left by a process on %s, which is gone", path, holder["host"])
+        return
+    seen = path.stat().st_mtime
+    logger.info(
+        "%s: names process %s on %s; waiting to see whether it lives",
+        path,
+        holder["pid"],
+        holder["host"],
+    )
+    deadline = time.monotonic() + _MISSED * RENEWED_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(RENEWED_SECONDS / 10)
+        if not path.exists() or path.stat().st_mtime != seen:
+            raise _taken(path, holder)
+
+
+def _taken(path: Path, holder: dict[str, Any]) -> UserError:
+    who = "another process"
+    if holder:
+        who = "process {pid} of {user} on {host}, since {since} ({command})".format(**holder)
+    folder = path.with_name(path.name[1:].removesuffix(".writer.json"))
+    return UserError(
+        f"{folder}: {who} is writing there; wait until it has ended, or give this run another "
+        f"`name`; nothing was changed (the lock is {path})"
+    )
+
+
+def _describe_self() -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = str(os.getuid())
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _start_of(os.getpid()),
+        "user": user,
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": redact_text(" ".join(["prism-tune", *sys.argv[1:]]))[:200],
+    }
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    """Whether it is this very process, and not another that has its number by now."""
+    started = _start_of(holder["pid"])
+    return started is not None and started == holder["started"]
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process began, in ticks since the machine did; None where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def _is_local(path: Path) -> bool:
+    """Whether a lock here is known to every process that can see the file (containers, too)."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    kinds = {line.rpartition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number}
+    return bool(kinds) and kinds <= _LOCAL
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    """Who signed; nothing where nobody has, or not wholly."""
+    try:
+        content = orjson.loads(os.pread(descriptor, 1 << 16, 0))
+    except orjson.JSONDecodeError:
+        return {}
+    names = {"host", "pid", "started", "user", "since", "command"}
+    return content if isinstance(content, dict) and names <= content.keys() else {}
+
+
+def _is_current(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _renew(path: Path, done: threading.Event) -> None:
+    while not done.wait(RENEWED_SECONDS):
+        with suppress(OSError):  # the folder was removed: its stage will say so
+            os.utime(path)

@@ -1,0 +1,281 @@
+"""A warm-up: the LoRA that evidence is read with, tuned on a few records of the pool first.
+
+A config and a pool go in; a run folder of its own comes out, below `<output_dir>/references/`, with
+the records drawn as its subset and the adapter as its checkpoint. The training stage itself trains
+there, so a killed one goes on from its last checkpoint; selection does not know that stage, and is
+handed it (`Tune`). The folder goes by a hash of all that the adapter depends on: every run and
+every selector that wants the same finds it.
+
+Shape legend: N records of the pool, S sources.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_tune.config.depends import fields_of
+from prism_tune.config.sections import (
+    Config,
+    EvaluationConfig,
+    SelectionConfig,
+    TrainingConfig,
+    WarmupConfig,
+)
+from prism_tune.data.records import Pool, write_subset
+from prism_tune.errors import UserError
+from prism_tune.processes import from_main, is_main, main_first, outside_group, world_size
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model
+from prism_tune.run.folder import RunDir, locked
+from prism_tune.run.stage import Stage
+from prism_tune.run.timings import latest_attempts, sum_attempts
+from prism_tune.selection.marks import Marks
+from prism_tune.selection.meter import COUNTED, WARMUP
+from prism_tune.selection.reference.read import adapter_of, read_config
+from prism_tune.selection.subset import hash_uids
+
+logger = logging.getLogger(__name__)
+
+Tune = Callable[[Config, RunDir], None]
+"""The training stage."""
+
+_VERSION = 1
+_PER_DEVICE = 16
+_PROJECTOR_RATE = 2e-5  # LLaVA-1.5's, beside LoRA
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """What is trained, where, and on which records (their indices, in the pool's order)."""
+
+    config: Config
+    run: RunDir
+    key: str
+    records: tuple[int, ...]
+
+    @property
+    def adapter(self) -> Path:
+        """The LoRA, once it has been trained."""
+        return self.run.checkpoint
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has, and is as it was left."""
+        stage = Stage(self.run.training)
+        return stage.path.exists() and not stage.damaged_files()
+
+    def train(self, pool: Pool, tune: Tune | None) -> None:
+        """Train it where nobody has; one run at a time does, others wait and find it.
+
+        Every process calls it.
+
+        Raises:
+            UserError: as the training stage; it is due, and no training stage was given.
+        """
+        say = partial(logger.info, "%s: another run trains it; waiting", self.run.root)
+        with locked(self.run.root / "lock", say) if is_main() else nullcontext():
+            if from_main(lambda: self.is_trained):
+                return
+            if tune is None:
+                raise UserError(
+                    "selection.reference.warmup: has to be trained first; `prism-tune select` "
+                    "does that, and so does prism_tune.select"
+                )
+            main_first(lambda: self._write_records(pool))
+            logger.info("warm-up: %d records, in %s", len(self.records), self.run.root)
+            with outside_group():
+                tune(self.config, self.run)
+
+    def cost(self) -> list[dict[str, Any]]:
+        """Entries of a selection's timings.json: one for each attempt at training it."""
+        return [
+            {
+                "evidence": WARMUP,
+                **{name: entry[name] for name in ("device", "num_devices")},
+                **{name: entry[name] for name in ("wall_seconds", "device_seconds")},
+                "counts": {name: entry["counts"].get(name, 0) for name in COUNTED},
+            }
+            for entry in latest_attempts(self.run, "training")
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """For the selection's manifest."""
+        attempts = latest_attempts(self.run, "training")
+        return {
+            "folder": str(self.run.root),
+            "num_records": len(self.records),
+            "device_seconds": sum_attempts(attempts, "device_seconds"),
+            "flops_estimate": sum_attempts(attempts, "flops"),
+        }
+
+    def _write_records(self, pool: Pool) -> None:
+        """The records drawn, as the subset of a finished selection."""
+        stage, path = Stage(self.run.selection), self.run.subset_in(pool.format)
+        inputs = {"pool": pool.fingerprint, "key": self.key}
+        if stage.changed_inputs(inputs) == [] and not stage.damaged_files():
+            return
+        stage.reopen()
+        digest = write_subset(pool, self.records, path)
+        stage.finish(
+            inputs,
+            config=self.config,
+            files=[path],
+            subset_sha256=digest,
+            num_pool=len(pool),
+            num_selected=len(self.records),
+        )
+
+
+def plan_warmup(config: Config, pool: Pool, marks: Marks) -> Warmup | None:
+    """The warm-up that a selection asks for; None where it asks for none.
+
+    Args:
+        config: of the selection, `model.template` resolved.
+        pool: the records.
+        marks: those that have to go are not drawn.
+    """
+    reference = config.selection.reference
+    if reference is None or reference.warmup is None:
+        return None
+    usable_N = np.ones(len(pool), dtype=bool)
+    usable_N[list(marks.drop)] = False
+    if config.selection.text_only == "drop":
+        usable_N &= ~pool.is_text_only_N
+    records = draw_records(pool.uids, np.array(pool.sources), usable_N, reference.warmup)
+    trained = _training_config(read_config(config), reference.warmup, len(records))
+    fields = fields_of(trained, "model")
+    del fields["training.hf"]  # says how many devices share a step; what is learnt is in `warmup`
+    depends = {
+        **fields,
+        "warmup": reference.warmup.model_dump(mode="json"),
+        "model": fingerprint_model(trained.model.path, trained.model.revision),
+        "pool": pool.fingerprint,
+        "images": pool.image_index.fingerprint,
+        "records": [pool.uids[index] for index in records],
+        "version": _VERSION,
+    }
+    key = fingerprint(depends)
+    trained = trained.model_copy(update={"name": key[:32]})
+    run = RunDir(Path(trained.output_dir) / trained.name)
+    return Warmup(trained, run, key, tuple(records))
+
+
+def describe_reference(read: Config, warmup: Warmup | None) -> dict[str, Any]:
+    """What the selection's manifest says of the model that evidence was read from.
+
+    Args:
+        read: as `read_config` gave it.
+        warmup: that was trained for it.
+    """
+    if read.selection.reference is None:
+        return {}
+    adapter = adapter_of(read)
+    described = {
+        "model": read.model.path,
+        "adapter": None if adapter is None else str(adapter),
+        "warmup": None if warmup is None else warmup.describe(),
+    }
+    return {"reference": described}
+
+
+def draw_records(
+    uids: Sequence[str],
+    sources_N: NDArray[np.str_],
+    usable_N: NDArray[np.bool_],
+    warmup: WarmupConfig,
+) -> list[int]:
+    """The records to warm up on: those of the smallest hashes of uid and seed, by source.
+
+    Args:
+        uids: of the pool.
+        sources_N: of each record.
+        usable_N: which can be drawn.
+        warmup: how many, and of which sources.
+
+    Returns:
+        Indices, in the pool's order; at least one.
+    """
+    hashes_N = hash_uids(uids, warmup.seed)
+    names, codes_N = np.unique(sources_N, return_inverse=True)
+    sizes_S = np.bincount(codes_N[usable_N], minlength=len(names))
+    total = max(1, int(np.floor(warmup.share * usable_N.sum() + 0.5)))
+    if warmup.per_source == "equal":
+        quota_S = share_equally(total, sizes_S)
+    else:
+        quota_S = _share_in_proportion(total, sizes_S)
+    drawn: list[int] = []
+    for code, quota in enumerate(quota_S.tolist()):
+        own = np.flatnonzero(usable_N & (codes_N == code))
+        drawn += own[np.argsort(hashes_N[own], kind="stable")][:quota].tolist()
+    return sorted(drawn)
+
+
+def share_equally(total: int, sizes_S: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Equal quotas, as far as each source goes; what is left over goes one by one to the largest.
+
+    Sizes 10, 2, 10 and a total of 9: 4, 2, 3.
+    """
+    quota_S = np.zeros(len(sizes_S), dtype=np.int64)
+    left = min(total, int(sizes_S.sum()))
+    while left:
+        open_S = np.flatnonzero(quota_S < sizes_S)
+        each = left // len(open_S)
+        if each == 0:
+            largest = open_S[np.argsort(-sizes_S[open_S], kind="stable")]
+            quota_S[largest[:left]] += 1
+            break
+        added = np.minimum(each, sizes_S[open_S] - quota_S[open_S])
+        quota_S[open_S] += added
+        left -= int(added.sum())
+    return quota_S
+
+
+def _share_in_proportion(total: int, sizes_S: NDArray[np.int64]) -> NDArray[np.int64]:
+    """By largest remainders."""
+    exact_S = total * sizes_S / max(int(sizes_S.sum()), 1)
+    quota_S = np.floor(exact_S + 1e-9).astype(np.int64)
+    order_S = np.argsort(-(exact_S - quota_S), kind="stable")
+    quota_S[order_S[: total - int(quota_S.sum())]] += 1
+    return quota_S
+
+
+def _training_config(read: Config, warmup: WarmupConfig, num_records: int) -> Config:
+    """What the training stage is given: LLaVA-1.5's recipe for LoRA, on the records drawn."""
+    per_device = min(_PER_DEVICE, -(-warmup.batch_size // world_size()))
+    per_device = int(warmup.hf.get("per_device_train_batch_size", per_device))
+    hf = {
+        "learning_rate": warmup.learning_rate,
+        "num_train_epochs": warmup.epochs,
+        "max_steps": warmup.max_steps or -1,
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": max(
+            1, round(warmup.batch_size / (max(per_device, 1) * world_size()))
+        ),
+        "gradient_checkpointing": True,
+        **warmup.hf,
+    }
+    training = TrainingConfig(
+        tuning="lora",
+        lora={"r": warmup.lora_rank, "lora_alpha": warmup.lora_alpha},
+        learning_rates={"projector": _PROJECTOR_RATE},
+        deepspeed=None,
+        hf=hf,
+    )
+    return Config(
+        name="warmup",
+        seed=warmup.seed,
+        output_dir=str(Path(read.output_dir) / "references"),
+        model=read.model,
+        data=read.data,
+        selection=SelectionConfig(scorer="random", budget=num_records),
+        training=training,
+        evaluation=EvaluationConfig(),
+    )

@@ -1,0 +1,52 @@
+"""How many records of each source a budget keeps, where the sources have weights.
+
+Shape legend: G sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def apportion(wanted: int, weights_G: FloatArray, sizes_G: IntArray) -> IntArray:
+    """Shares in proportion to the weights, by largest remainders, at most a source's size.
+
+    What a source does not have goes to the others, again in proportion. Worked example: weights
+    5.625 and 2.5, 4 wanted: 2.77 and 1.23, so 3 and 1.
+    """
+    quota_G = np.zeros(len(sizes_G), dtype=np.int64)
+    open_G = sizes_G > 0
+    wanted = min(wanted, int(sizes_G.sum()))
+    while True:
+        left = wanted - int(quota_G.sum())
+        weights = np.where(open_G, weights_G, 0.0)
+        if not weights.any():
+            weights = np.where(open_G, sizes_G, 0).astype(np.float64)
+        shares_G = left * weights / max(weights.sum(), 1e-300)
+        full_G = open_G & (shares_G > sizes_G)
+        if not full_G.any():
+            break
+        quota_G[full_G], open_G = sizes_G[full_G], open_G & ~full_G
+    quota_G = np.where(open_G, np.floor(shares_G), quota_G).astype(np.int64)
+    missing = wanted - int(quota_G.sum())
+    remainders_G = np.where(open_G & (quota_G < sizes_G), shares_G - np.floor(shares_G), -1.0)
+    quota_G[np.argsort(-remainders_G, kind="stable")[:missing]] += 1
+    return quota_G
+
+
+def interleave(orders: Sequence[IntArray], quota_G: IntArray) -> IntArray:
+    """Each source's first records, as many as its quota, ordered by their place in the quota.
+
+    So a smaller budget takes of each source in proportion.
+    """
+    kept = [order[:quota] for order, quota in zip(orders, quota_G.tolist(), strict=True)]
+    shares = [(np.arange(len(part)) + 0.5) / max(len(part), 1) for part in kept]
+    by_share = np.argsort(np.concatenate(shares), kind="stable")
+    result: IntArray = np.concatenate(kept)[by_share]
+    return result

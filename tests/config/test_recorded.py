@@ -1,0 +1,63 @@
+"""Configs of run folders and checkpoints are records: they resolve nothing and trust nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from prism_tune.config.load import load_config, read_recorded_model, render_config
+from prism_tune.errors import ConfigError
+
+PLAIN = "name: trial\nmodel: {path: some/model}\ndata: {records: pool.json}\n"
+TRUSTING = PLAIN.replace("some/model", "some/model, trust_remote_code: true")
+CURIOUS = PLAIN.replace("some/model", "'${oc.env:MY_VALUE}/model'")
+
+
+@pytest.fixture(params=["prism_tune.yaml", "config.yaml"])
+def record(request, tmp_path):
+    """Writes a config where checkpoints and stages keep theirs."""
+    (tmp_path / "stage.json").write_text("{}")
+
+    def write(text: str):
+        path = tmp_path / request.param
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_record_resolves_nothing(record, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_VALUE", "of-the-environment")
+    path = record(CURIOUS)
+    config = load_config(path)
+    assert config.model.path == "${oc.env:MY_VALUE}/model"
+    path.write_text(render_config(config))  # and what we keep of it neither, wherever it lies
+    assert load_config(path) == config
+    mine = tmp_path / "elsewhere" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text(render_config(config))
+    assert load_config(mine) == config
+    mine.write_text(f"base: {path}\n")
+    assert load_config(mine) == config
+    mine.write_text(CURIOUS)  # one's own config may
+    assert load_config(mine).model.path == "of-the-environment/model"
+
+
+@pytest.mark.parametrize("word", ["true", "'yes'", "1", "'on'", "'${oc.decode:true}'", "'${seed}'"])
+def test_a_record_trusts_no_code(record, tmp_path, word):
+    path = record(PLAIN.replace("some/model", f"some/model, trust_remote_code: {word}"))
+    with pytest.raises(ConfigError, match=r"cannot switch on model\.trust_remote_code"):
+        load_config(path)
+    assert read_recorded_model(path).trust_remote_code is False
+    assert load_config(path, ["trust_remote_code=true"]).model.trust_remote_code
+    mine = tmp_path / "elsewhere" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text(f"base: {path}\n")
+    with pytest.raises(ConfigError, match=r"cannot switch on model\.trust_remote_code"):
+        load_config(mine)
+    mine.write_text(f"base: {path}\nmodel: {{trust_remote_code: true}}\n")
+    assert load_config(mine).model.trust_remote_code
+
+
+def test_ones_own_config_trusts(tmp_path):
+    (tmp_path / "mine.yaml").write_text(TRUSTING)
+    assert load_config(tmp_path / "mine.yaml").model.trust_remote_code

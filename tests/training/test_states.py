@@ -1,0 +1,51 @@
+"""Going on from somebody else's checkpoint: states are read, code in them never runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from prism_tune.errors import UserError
+from prism_tune.training.train import train
+
+ZERO = {None: None, 2: "zero2", 3: "zero3"}
+
+
+class Code:
+    """Runs when it is unpickled, as everybody's objects may."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self._path),))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ZERO)
+def test_code_in_a_state_is_not_run(make_run, tmp_path, stage):
+    deepspeed = stage and f"configs/deepspeed/{ZERO[stage]}.json"
+    hf = {"max_steps": 4, "save_steps": 2, "use_cpu": True}
+    config, run = make_run(hf=hf, deepspeed=deepspeed, tuning="lora")
+    train(config, run)
+    for name in ("stage.json", "config.yaml"):  # as if killed behind its last step
+        (run.training / name).unlink()
+    train(config, run)  # what ZeRO keeps is read
+    (run.training / "stage.json").unlink()
+
+    checkpoint = run.training / "checkpoint-4"
+    pattern = "optimizer.pt" if stage is None else "global_step4/*optim_states.pt"
+    (state,) = checkpoint.glob(pattern)
+    content = torch.load(state, weights_only=False)
+    torch.save({**content, "extra": Code(tmp_path / "code-ran")}, state)
+    marker = checkpoint / "complete.json"
+    record = json.loads(marker.read_text())
+    record["bytes"][str(state.relative_to(checkpoint))] = state.stat().st_size
+    marker.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"checkpoint-4: the state .* --force trains anew"):
+        train(config, run)
+    assert not (tmp_path / "code-ran").exists()
