@@ -39,12 +39,12 @@ class Share:
 
 
 MIX: Mapping[str, Share] = {
-    "shapes": Share(draw_shapes, num_test=300, num_pool=110, num_captions=600),
-    "animals": Share(draw_animals, num_test=300, num_pool=300, num_captions=600),
-    "digits": Share(draw_digits, num_test=300, num_pool=260, num_captions=600, num_spare=200),
-    "words": Share(draw_words, num_test=300, num_pool=260, num_captions=600),
-    "charts": Share(draw_charts, num_test=300, num_pool=240, num_captions=600),
-    "counting": Share(draw_scenes, num_test=300, num_pool=240, num_captions=600),
+    "shapes": Share(draw_shapes, num_test=300, num_pool=110, num_captions=1000),
+    "animals": Share(draw_animals, num_test=300, num_pool=300, num_captions=1000),
+    "digits": Share(draw_digits, num_test=300, num_pool=260, num_captions=1000, num_spare=200),
+    "words": Share(draw_words, num_test=300, num_pool=260, num_captions=1000),
+    "charts": Share(draw_charts, num_test=300, num_pool=240, num_captions=1000),
+    "counting": Share(draw_scenes, num_test=300, num_pool=240, num_captions=1000),
     "facts": Share(draw_facts, num_test=150, num_pool=120),
 }
 

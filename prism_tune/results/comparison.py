@@ -142,7 +142,8 @@ class Comparison:
             paired = Comparison((row, other, baseline), self.columns, self.baseline_of)
             return paired.difference(row, other, baseline)
         a_B, b_B = self._relative_samples(row, baseline), self._relative_samples(other, baseline)
-        interval = None if a_B is None or b_B is None else percentile_interval(a_B - b_B)
+        with np.errstate(invalid="ignore"):  # both infinite where nothing is left to divide by
+            interval = None if a_B is None or b_B is None else percentile_interval(a_B - b_B)
         return RelDifference(mine.value - theirs.value, interval, seeds)
 
     def verdicts(self) -> list[Verdict]:

@@ -157,7 +157,7 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
 
 def _say_intervals(found: Mapping[str, Any]) -> list[str]:
     """What Rel. is, and over what the intervals are taken."""
-    overs = {row["relative"]["over"] for row in found["rows"] if row["relative"]} - {None}
+    overs = {row["relative"]["over"] for row in found["rows"] if row["relative"]}
     many = "Many rows are compared: one in twenty intervals misses 0 where nothing differs."
     if not overs:
         return [
@@ -172,6 +172,11 @@ def _say_intervals(found: Mapping[str, Any]) -> list[str]:
         said[0] += (
             " 95 % intervals over seeds (Student's t, differences seed by seed): they hold the "
             f"noise of tuning and of drawing subsets, not that of drawing questions. {many}"
+        )
+    if None in overs:
+        said[0] += (
+            " Without an interval (n/a) where a resample of the questions leaves nothing to divide by: "
+            "a metric on which the whole pool scores hardly above 0."
         )
     if "questions" in overs:
         said[0] += (

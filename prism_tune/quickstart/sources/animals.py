@@ -20,7 +20,6 @@ from prism_tune.quickstart.assets import ANIMAL_MNIST, read_members
 from prism_tune.quickstart.sources.example import (
     Example,
     Turn,
-    article,
     encode_png,
     shuffled,
     single,
@@ -49,7 +48,7 @@ def draw_animals(wheels: Mapping[str, Path], num_examples: int) -> list[Example]
     return [
         single(
             encode_png(Image.fromarray(image)),
-            article(name),
+            name,
             Turn(rng.choice(_QUESTIONS), name),
         )
         for image, name in shuffled(distinct.values(), "animals")[:num_examples]

@@ -49,5 +49,5 @@ def _draw(rng: random.Random) -> Example:
     }
     turns = [Turn(rng.choice(_QUESTIONS[kind]), answer) for kind, answer in known.items()]
     rng.shuffle(turns)
-    caption = f"a chart: {', '.join(colours)}; {known['tallest']} is the tallest"
+    caption = f"tallest {known['tallest']}, shortest {known['shortest']}"
     return Example(encode_png(image), caption, (tuple(turns),), turns[0])

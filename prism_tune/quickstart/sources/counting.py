@@ -1,4 +1,4 @@
-"""Scenes to count in, drawn: up to five things of one kind, and up to three of another colour."""
+"""Scenes to count in, drawn: one to four things of one kind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from prism_tune.quickstart.sources.example import (
 
 Form = Literal["dot", "square", "triangle"]
 FORMS: tuple[Form, ...] = ("dot", "square", "triangle")
-_MAX_COUNTED, _MAX_OTHERS = 5, 3
+_MAX_COUNTED = 4
 _CELLS = 4
 """Things lie in cells of a 4 x 4 grid, so that none hides another."""
 _QUESTIONS = ("how many {} are there?", "count the {}", "what is the number of {}?")
@@ -34,18 +34,13 @@ def draw_scenes(wheels: Mapping[str, Path], num_examples: int) -> list[Example]:
 
 
 def _draw(rng: random.Random) -> Example:
-    counted, others = rng.randint(1, _MAX_COUNTED), rng.randint(0, _MAX_OTHERS)
-    own, other = rng.sample(list(COLOURS), 2)
-    form = rng.choice(FORMS)
+    counted = rng.randint(1, _MAX_COUNTED)
+    colour, form = rng.choice(list(COLOURS)), rng.choice(FORMS)
     image = Image.new("RGB", (SIDE, SIDE), (250, 250, 250))
-    cells = rng.sample(range(_CELLS**2), counted + others)
-    for number, cell in enumerate(cells):
-        colour = own if number < counted else other
+    for cell in rng.sample(range(_CELLS**2), counted):
         _draw_thing(ImageDraw.Draw(image), form, COLOURS[colour], cell, rng)
-    things = f"{own} {form}s"
-    beside = f" and {others} {other}" if others else ""
-    caption = f"{counted} {things if counted > 1 else things[:-1]}{beside}"
-    turn = Turn(rng.choice(_QUESTIONS).format(things), str(counted))
+    caption = f"{counted} {colour} {form if counted == 1 else f'{form}s'}"
+    turn = Turn(rng.choice(_QUESTIONS).format(f"{form}s"), str(counted))
     return single(encode_png(image), caption, turn)
 
 

@@ -78,11 +78,6 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def article(noun: str) -> str:
-    """`a bear`, `an elephant`."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
 def draw_distinct(draw: Callable[[random.Random], Example], num: int, seed: str) -> list[Example]:
     """So many drawings of which no two are the same picture, the same at every call."""
     rng = random.Random(seed)

@@ -46,4 +46,4 @@ def _make_example(image: bytes, asked: Sequence[DrawingQuestion], rng: random.Ra
         kinds[kind].append(Turn(question.text, question.answer))
     known = _answers(asked)
     talks = tuple(tuple(turns[:_MAX_TURNS]) for turns in kinds.values() if turns)
-    return Example(image, f"a {known['colour']} {known['shape']}", talks, rng.choice(kinds["what"]))
+    return Example(image, f"{known['colour']} {known['shape']}", talks, rng.choice(kinds["what"]))

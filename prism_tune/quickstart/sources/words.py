@@ -24,11 +24,7 @@ from prism_tune.quickstart.sources.example import (
     single,
 )
 
-WORDS = (
-    *("sun", "car", "hat", "box", "key", "map", "pen", "cup", "ice", "egg", "bus", "jam"),
-    *("tree", "fish", "moon", "lamp", "door", "wolf", "rain", "salt", "king", "gold", "milk"),
-    "book",
-)
+WORDS = ("sun", "car", "hat", "box", "key", "egg", "bus", "tree", "fish", "moon", "wolf", "jam")
 _FONTS = [
     f"matplotlib/mpl-data/fonts/ttf/{name}.ttf"
     for name in (
@@ -37,7 +33,7 @@ _FONTS = [
         *("STIXGeneralBol", "cmr10", "cmss10", "cmtt10"),
     )
 ]
-_SIZES = range(18, 27)
+_SIZES = range(20, 27)
 _QUESTIONS = ("what word is written?", "what does it say?", "read the word")
 
 
@@ -60,4 +56,4 @@ def _draw(fonts: list[bytes], rng: random.Random) -> Example:
     y = rng.randint(1, int(SIDE - 1 - (bottom - top))) - top
     image = Image.new("RGB", (SIDE, SIDE), paper)
     ImageDraw.Draw(image).text((x, y), word, font=font, fill=ink)
-    return single(encode_png(image), f"the word {word}", Turn(rng.choice(_QUESTIONS), word))
+    return single(encode_png(image), word, Turn(rng.choice(_QUESTIONS), word))
