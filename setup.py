@@ -42,7 +42,7 @@ setup(
         "prism_tune": ["py.typed", "*.pyi"],
         "prism_tune.configs": ["**/*.yaml", "**/*.json"],
         "prism_tune.quickstart": ["aligned/*"],
-        "prism_tune.report": ["templates/*"],
+        "prism_tune.report": ["templates/*", "assets/*"],
     },
     install_requires=[
         # No upper bound: it would take a user's newer torch away from their torchvision.

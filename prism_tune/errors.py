@@ -8,8 +8,28 @@ class UserError(ValueError):
     """
 
 
+class SharedError(UserError):
+    """What every process of a launch meets with: the main one alone says it.
+
+    `code` is the exit code, that of the error on the process that has found it.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ConfigError(UserError):
     """A config or a command line that cannot be used. The command line exits with 2."""
+
+
+def say(error: BaseException) -> str:
+    """What an error says, without the traceback that a loader's worker puts into it."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    kind = type(error)
+    return text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
 
 
 def first_line(error: BaseException) -> str:

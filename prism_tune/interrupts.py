@@ -68,6 +68,7 @@ def raise_interrupts() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     for signum in SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN or not is_new:
             signal.signal(signum, _receive)
@@ -137,8 +138,8 @@ def become_worker(parent: int | None = None) -> None:
     follow_parent(signal.SIGKILL, parent)
     if signal.getsignal(signal.SIGINT) in (_receive, signal.default_int_handler):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if signal.getsignal(signal.SIGTERM) in (_receive, signal.SIG_DFL):
-        signal.signal(signal.SIGTERM, _leave_later)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for_end, args=(os.getppid(),), daemon=True).start()
 
 
 def _receive(signum: int, frame: FrameType | None) -> None:
@@ -171,7 +172,12 @@ def _end(signum: int, why: str) -> None:
     os._exit(128 + signum)
 
 
-def _leave_later(signum: int, frame: FrameType | None) -> None:
-    """Go on serving a parent that saves its work; it is usually gone before this is due."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, _WORKER_SECONDS)
+def _wait_for_end(parent: int) -> None:
+    """Instead of a handler, which torch replaces in its own workers by one that ends them.
+
+    Where somebody else than the parent asks, the parent was asked as well: it is served while it
+    saves its work, and is usually gone before this is due.
+    """
+    if signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        time.sleep(_WORKER_SECONDS)
+    os._exit(128 + signal.SIGTERM)

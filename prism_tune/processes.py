@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from prism_tune.errors import ConfigError, SharedError, UserError, first_line
+
 Value = TypeVar("Value")
+_NUM_SHOWN = 8
+_PEER = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|[Tt]imed out")
+"""What torch says of a process that is gone, or late."""
 
 _NUMBERS = itertools.count()
 
 PATIENCE = timedelta(hours=12)
 """One process may prepare or finish its share hours before another (decoding a pool's images)."""
+
+MEETING_SECONDS = 300.0
+"""How long a process waits for the others to come, before they do anything together."""
 
 
 def rank() -> int:
@@ -44,13 +53,36 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Wait for every process, however long; nothing to wait for outside a process group."""
+    """Wait for every process, however long; nothing to wait for outside a process group.
+
+    Raises:
+        UserError: another process has ended.
+    """
     if world_size() == 1:
         return
     import torch.distributed
 
     if torch.distributed.is_initialized():
-        torch.distributed.barrier(patient_group())
+        with together():
+            torch.distributed.barrier(patient_group())
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Something that takes every process.
+
+    Raises:
+        UserError: another one has ended, or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _PEER.search(str(error)):
+            raise
+        raise UserError(
+            f"rank {rank()}: another process has ended or does not answer; what it printed says "
+            f"why ({first_line(error)})"
+        ) from error
 
 
 def patient_group() -> Any:
@@ -65,6 +97,51 @@ def _group_beside(world: Any) -> Any:
     import torch.distributed
 
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+@lru_cache(maxsize=1)
+def meet() -> Any:
+    """Wait until every launched process has come; to be called before a group is opened.
+
+    Returns:
+        The store that they meet in, which outlives every group.
+
+    Raises:
+        UserError: some have not come within `MEETING_SECONDS`; it names them.
+    """
+    from torch.distributed import DistError, PrefixStore, TCPStore
+
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        server = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=is_main() and not has_agent,
+            timeout=timedelta(seconds=MEETING_SECONDS),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except DistError as error:
+        raise UserError(_missing([0])) from error
+    store = PrefixStore(f"meeting{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", server)
+    store.set(str(rank()), "here")
+    everybody = [str(other) for other in range(world_size())]
+    try:
+        store.wait(everybody, timedelta(seconds=MEETING_SECONDS))
+    except DistError as error:
+        absent = [int(other) for other in everybody if not store.check([other])]
+        kind = UserError if 0 in absent else SharedError
+        raise kind(_missing(absent)) from error
+    return store
+
+
+def _missing(absent: list[int]) -> str:
+    named = ", ".join(map(str, absent[:_NUM_SHOWN])) + (" ..." if absent[_NUM_SHOWN:] else "")
+    return (
+        f"rank {named} of {world_size()} did not come within {MEETING_SECONDS:g} seconds: it has "
+        "ended before (what it printed says why), was not started, or cannot reach "
+        f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    )
 
 
 @contextmanager
@@ -105,41 +182,63 @@ def open_group(backend: str, timeout: timedelta) -> None:
     Args:
         backend: "gloo" or "nccl".
         timeout: how long one waits for the others.
+
+    Raises:
+        UserError: as `meet`.
     """
     import torch.distributed
 
-    store = torch.distributed.PrefixStore(f"group {next(_NUMBERS)}", _launched_store())
+    store = torch.distributed.PrefixStore(f"group {next(_NUMBERS)}", meet())
+    store.set_timeout(timeout)
     torch.distributed.init_process_group(
         backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout
     )
 
 
-@lru_cache(maxsize=1)
-def _launched_store() -> Any:
-    import torch.distributed
-
-    return next(iter(torch.distributed.rendezvous("env://", timeout=PATIENCE)))[0]
-
-
 def main_first(compute: Callable[[], Value]) -> Value:
-    """Call `compute` on the main process, then on the others, which find what it cached."""
-    if is_main():
-        value = compute()
-        barrier()
-        return value
-    barrier()
-    return compute()
+    """Call `compute` on the main process, then on the others, which find what it cached.
+
+    Raises:
+        SharedError: on the others, what the main process has met with.
+    """
+    found: list[Value] = []
+
+    def keep() -> None:
+        found.append(compute())
+
+    from_main(keep)
+    return found[0] if found else compute()
 
 
 def from_main(compute: Callable[[], Value]) -> Value:
-    """The main process's value of `compute`, on every process."""
-    import torch.distributed
+    """The main process's value of `compute`, on every process.
 
+    Raises:
+        SharedError: on the others, what the main process has met with.
+    """
     if world_size() == 1:
         return compute()
-    box = [compute() if is_main() else None]
-    torch.distributed.broadcast_object_list(box, src=0, group=patient_group())
-    return box[0]  # type: ignore[return-value]
+    if not is_main():
+        value, error = _broadcast(None)
+        if error is not None:
+            raise SharedError(*error)
+        return value
+    try:
+        value = compute()
+    except UserError as error:
+        _broadcast((None, (str(error), 2 if isinstance(error, ConfigError) else 1)))
+        raise
+    _broadcast((value, None))
+    return value
+
+
+def _broadcast(given: tuple[Any, tuple[str, int] | None] | None) -> Any:
+    import torch.distributed
+
+    box = [given]
+    with together():
+        torch.distributed.broadcast_object_list(box, src=0, group=patient_group())
+    return box[0]
 
 
 def greatest(value: int) -> int:
@@ -149,7 +248,8 @@ def greatest(value: int) -> int:
     import torch
 
     box = torch.tensor([value])
-    torch.distributed.all_reduce(box, torch.distributed.ReduceOp.MAX, group=patient_group())
+    with together():
+        torch.distributed.all_reduce(box, torch.distributed.ReduceOp.MAX, group=patient_group())
     return int(box)
 
 
@@ -160,5 +260,6 @@ def gather(value: Value) -> list[Value]:
     if world_size() == 1:
         return [value]
     values: list[Value | None] = [None] * world_size()
-    torch.distributed.all_gather_object(values, value)
+    with together():
+        torch.distributed.all_gather_object(values, value, group=patient_group())
     return values  # type: ignore[return-value]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 Role = Literal["human", "gpt"]
 IMAGE_PLACEHOLDER = "<image>"
@@ -102,3 +103,40 @@ class BenchmarkResult:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     per_question: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+Change = Literal[
+    "right before, wrong now", "wrong before, right now", "right in both", "wrong in both"
+]
+"""What became of a question from one run to another; right is more than half of the credit."""
+
+
+class PlacedImage(NamedTuple):
+    """Where an image should be: a folder that it may not lie outside of, and its name there.
+
+    `is_embedded`: a copy out of an annotation file, named by its content; no name: none was in it.
+    """
+
+    folder: Path
+    name: str
+    is_embedded: bool = False
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One benchmark of a finished run, question by question.
+
+    Attributes:
+        rows: benchmark, question_id, category, image, question, prompt, reference, answer, score
+            and right of each; None where there is no value.
+        images: of each row, in their order.
+        profile: that it was asked under.
+        has_questions: the annotations are there and unchanged.
+        notes: what is missing, and why.
+    """
+
+    rows: list[dict[str, Any]]
+    images: list[tuple[PlacedImage, ...]]
+    profile: str = ""
+    has_questions: bool = True
+    notes: list[str] = field(default_factory=list)

@@ -221,13 +221,36 @@ def test_the_main_job_explains_itself(sandbox):
     ],
 )
 def test_the_slurm_jobs_are_the_same_scripts(sandbox, job, argument, verb):
-    inside = {"SLURM_SUBMIT_DIR": str(sandbox.root), "SLURM_CPUS_PER_TASK": "64"}
+    inside = {"SLURM_SUBMIT_DIR": str(sandbox.root), "SLURM_CPUS_PER_GPU": "6"}
+    inside["SLURM_GPUS_ON_NODE"] = "4"
     done = sandbox.run(f"slurm/{job}.sbatch", argument, **inside)
     assert done.returncode == 0, done.stderr
     assert verbs(sandbox)[-1].startswith(f"{verb} {argument}")
     assert sandbox.environment_of_last_call() >= {
-        *("LAUNCH=slurm", "OMP_NUM_THREADS=8", "SRUN_CPUS_PER_TASK=64")
+        *("LAUNCH=slurm", "OMP_NUM_THREADS=6", "SRUN_CPUS_PER_TASK=24")
     }
     lost = sandbox.run(f"slurm/{job}.sbatch", argument, SLURM_SUBMIT_DIR="/tmp")
     assert lost.returncode == 2
     assert "submit from the repository" in lost.stderr
+
+
+ASKED = """
+cd {scripts}/..
+scontrol() {{ echo "scontrol $*"; }}
+SLURM_JOB_ID=41
+. scripts/slurm/job.sh
+(sleep 0.5; kill -{signal} $$) &
+run_until_time_is_up bash -c 'trap "exit {code}" TERM; echo works; sleep 5 & wait'
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal", "code", "is_queued_again"),
+    [("USR1", 143, True), ("TERM", 143, False), ("USR1", 1, False)],
+)
+def test_a_job_whose_time_is_up_is_queued_again(sandbox, signal, code, is_queued_again):
+    """SLURM queues a preempted job again by itself, and one that has failed is not worth it."""
+    command = ASKED.format(scripts=sandbox.root / "scripts", signal=signal, code=code)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("scontrol requeue 41" in done.stdout) is is_queued_again

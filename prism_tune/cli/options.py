@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from inspect import Signature, signature
 from pathlib import Path
@@ -16,8 +17,10 @@ from prism_tune.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
+    from prism_tune.errors import UserError
     from prism_tune.run.folder import RunDir
 
+_LATER_SECONDS = 3.0
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="Experiment YAML, or preset:NAME.")
 ]
@@ -45,15 +48,30 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
 def end_with_errors(call: Callable[[], object]) -> None:
     """Call it; a `UserError`, or being asked to end, becomes one message and an exit code."""
     from prism_tune.config.secrets import redact_text
-    from prism_tune.errors import ConfigError, UserError
+    from prism_tune.errors import ConfigError, SharedError, UserError, say
 
     try:
         call()
     except Interrupted as interrupt:
         _leave(interrupt)
     except UserError as error:
-        typer.secho(f"error: {redact_text(str(error))}", err=True, fg=typer.colors.RED)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        if _speaks(error):
+            typer.secho(f"error: {redact_text(say(error))}", err=True, fg=typer.colors.RED)
+        code = 2 if isinstance(error, ConfigError) else 1
+        _exit(error.code if isinstance(error, SharedError) else code)
+
+
+def _speaks(error: UserError) -> bool:
+    """One mistake is said once: where others meet with it as well, the main process says it.
+
+    Of what it does not know to be shared, a launcher ends the others once one has said it.
+    """
+    from prism_tune.errors import SharedError
+    from prism_tune.processes import is_main
+
+    if not is_main() and not isinstance(error, SharedError):
+        time.sleep(_LATER_SECONDS)
+    return is_main() or not isinstance(error, SharedError)
 
 
 def _leave(interrupt: Interrupted) -> NoReturn:
@@ -63,10 +81,19 @@ def _leave(interrupt: Interrupted) -> NoReturn:
     if is_main():
         message = f"{interrupt}: ends here; what is complete is kept, the same command goes on"
         typer.secho(message, err=True, fg=typer.colors.YELLOW)
+    _exit(128 + interrupt.signum, at_once=True)
+
+
+def _exit(code: int, *, at_once: bool = False) -> NoReturn:
+    """End; at once where others wait for this process, or where its workers need not be."""
+    from prism_tune.processes import world_size
+
+    if not at_once and world_size() == 1:
+        sys.exit(code)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(128 + interrupt.signum)
+    os._exit(code)
 
 
 def spread(verb: Callable[..., None]) -> Callable[..., None]:

@@ -25,15 +25,18 @@ def report(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
 ) -> None:
     """Write a page about a run: what was kept, what was dropped, and why."""
+    from prism_tune.evaluation import finished_answers
     from prism_tune.report.build import build_report
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
 
     setup_logging()
     runs = [RunDir(folder) for folder in (run, *(compare or []), *(more_runs or []))]
-    page = build_report(runs, output)
+    page = build_report(runs, output, finished_answers)
     typer.echo(f"report: {page}")
     if serve:
+        from prism_tune.report.question_pictures import QuestionPictures
         from prism_tune.report.serve import serve_report
 
-        serve_report(runs[0], page.parent, host=host, port=port)
+        pictures = QuestionPictures(runs[0], finished_answers)
+        serve_report(runs[0], page.parent, pictures, host=host, port=port)

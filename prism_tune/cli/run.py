@@ -197,13 +197,17 @@ def _report_step(root: Path, beside: Sequence[str]) -> Step:
 def _row_steps(config: Config, other: str | None, arguments: tuple[str, ...]) -> Iterator[Step]:
     """One row of the table: select, tune, evaluate, as far as it does."""
     from prism_tune.compare.cells import stages_of
+    from prism_tune.config.references import reference_of
 
-    scorer = config.selection.scorer
+    scorer, reference = config.selection.scorer, reference_of(config.selection)
+    warms_up = reference is not None and reference.warmup is not None
     what, kept, cost = {
         None: (
             config.name,
             f"the records that the scorer '{scorer}' keeps",
-            "seconds to an hour: a shallow forward pass per unique image",
+            "a warm-up is tuned first, then its evidence is read of every record"
+            if warms_up
+            else "seconds to an hour: a shallow forward pass per unique image",
         ),
         "random": (
             "Random subset",

@@ -67,6 +67,10 @@ def export_subset(
         ExportLayout | None,
         typer.Option("--as", help="The records, as this trainer reads them. Default: the hashes."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="One of the run's selection.budgets, for example 0.25; with --as."),
+    ] = None,
     push_to_hub: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Share the hashes there, with a dataset card."),
@@ -82,10 +86,12 @@ def export_subset(
     from prism_tune.selection.shared_subset import export_subset as run_export
 
     setup_logging()
+    if layout is None and budget is not None:
+        raise ConfigError("--budget names records to write: say with --as in which layout")
     if layout is not None and push_to_hub is not None:
         raise ConfigError("--push-to-hub shares the hashes and ids, not records: leave out --as")
     if layout is not None:
-        export_run(RunDir(run), layout, to)
+        export_run(RunDir(run), layout, to, budget)
         return
     run_export(RunDir(run), to)
     if push_to_hub is not None:

@@ -30,6 +30,7 @@ from prism_tune.config.depends import DEPENDS, list_fields
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
 from prism_tune.config.presets import find_file
+from prism_tune.config.references import reference_of
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
 from prism_tune.run.fingerprints import fingerprint
@@ -107,6 +108,10 @@ class Cell:
         own = [f"selection.{name}" for name in ("must_keep", "must_drop", "features_file")]
         for name in ("data.records", *own):
             values[name] = [values[name], values[name] and look_at_path(values[name])]
+        if (reference := reference_of(self.config.selection)) is not None:
+            read = [(reference.model, reference.revision), (reference.adapter, None)]
+            looks = [path and look_at_model(path, revision) for path, revision in read]
+            values["selection.reference"] = [reference.model_dump(mode="json"), looks]
         deepspeed = self.config.training.deepspeed
         found = deepspeed and str(find_file(deepspeed, "deepspeed"))
         values["training.deepspeed"] = [deepspeed, found and look_at_path(found)]

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
-from prism_tune.interrupts import Interrupted, follow_parent
+from prism_tune.interrupts import SIGNALS, Interrupted, follow_parent
 
 _running: set[int] = set()
 _lock = Lock()
@@ -80,8 +80,9 @@ def run_program(
 
 def _start() -> None:
     """In the new process, before it becomes the program."""
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     follow_parent()
 
 

@@ -8,22 +8,16 @@ activations, 2 more for each parameter trained; attention scores are left out. T
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prism_tune.compare.cells import stages_of
-from prism_tune.compare.shapes import Shape
+from prism_tune.compare.selection_estimates import LORA_SHARE, evidence_bytes, select_flops
+from prism_tune.compare.shapes import PoolSize, Shape
+from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config
-from prism_tune.data.records import open_pool
 
-_CHARACTERS_PER_TOKEN = 4
-_SHARE_OF_TEXT = 0.8  # of a record's JSON
 _BYTES_PER_WEIGHT = 2
 _BYTES_PER_TRAINED = 14  # a checkpoint to resume from: bf16, float32 master, Adam's two moments
-_LORA_SHARE = 0.05  # of the decoder's parameters, at LLaVA's rank of 128
 _PROMPT_TOKENS = 70  # of a benchmark's question, with its answer
-_WHOLE_MODEL = {"perplexity": 1, "el2n": 1, "grand": 3}
-"""Scorers that run every layer, and how many forward passes' worth they take at most."""
-_NO_MODEL = ("random", "length", "file")
 
 NUM_QUESTIONS = {
     "scienceqa": 4_241,
@@ -47,25 +41,10 @@ NUM_QUESTIONS = {
 
 
 @dataclass(frozen=True)
-class PoolSize:
-    """A pool in numbers."""
-
-    num_records: int
-    num_image_records: int
-    num_images: int
-    num_bytes: int
-
-    @property
-    def text_tokens(self) -> float:
-        """Of a record, on average."""
-        return _SHARE_OF_TEXT * self.num_bytes / self.num_records / _CHARACTERS_PER_TOKEN
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """FLOPs of the stages, and bytes on disk."""
+    """FLOPs of the stages, and bytes on disk; None where the reference's size is not known."""
 
-    select_flops: float
+    select_flops: float | None
     tune_flops: float
     evaluate_flops: float
     num_bytes: float
@@ -73,49 +52,38 @@ class Estimate:
     @property
     def flops(self) -> float:
         """Of all stages."""
-        return self.select_flops + self.tune_flops + self.evaluate_flops
+        return (self.select_flops or 0.0) + self.tune_flops + self.evaluate_flops
 
 
-def measure_pool(config: Config) -> PoolSize | None:
-    """The pool's size; None where the file is not there yet."""
-    path = Path(config.data.records)
-    if not path.is_file():
-        return None
-    pool = open_pool(config.data)
-    return PoolSize(
-        num_records=len(pool),
-        num_image_records=int((~pool.is_text_only_N).sum()),
-        num_images=len(pool.unique_images()),
-        num_bytes=path.stat().st_size,
-    )
+def estimate_run(
+    config: Config, shape: Shape, pool: PoolSize, read: Shape | None = None
+) -> Estimate:
+    """One run, from selecting to evaluating; nothing for the stages that it does not have.
 
-
-def estimate_run(config: Config, shape: Shape, pool: PoolSize) -> Estimate:
-    """One run, from selecting to evaluating; nothing for the stages that it does not have."""
+    Args:
+        config: the run.
+        shape: of the target.
+        pool: that is selected from.
+        read: of the model that evidence is read from; None where that is another than the target,
+            and not there yet.
+    """
     verbs = stages_of(config)
+    select: float | None = 0.0
+    if "select" in verbs:
+        read = shape if read_path(config) == config.model.path else read
+        select = None if read is None else select_flops(config.selection, read, pool)
     return Estimate(
-        select_flops=_select_flops(config, shape, pool) if "select" in verbs else 0.0,
+        select_flops=select,
         tune_flops=_tune_flops(config, shape, pool) if "train" in verbs else 0.0,
         evaluate_flops=_evaluate_flops(config, shape),
         num_bytes=_disk_bytes(config, shape, pool) if "train" in verbs else 0.0,
     )
 
 
-def _select_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
-    selection = config.selection
-    if selection.scorer in _NO_MODEL or selection.features_file is not None:
-        return 0.0
-    look = shape.vision * shape.num_image_tokens
-    tokens = shape.num_image_tokens + pool.text_tokens
-    if selection.scorer == "clip_score":
-        return 2.0 * pool.num_image_records * look
-    if selection.scorer in _WHOLE_MODEL:
-        passes = _WHOLE_MODEL[selection.scorer]
-        return 2.0 * pool.num_image_records * (passes * shape.layers * tokens + look)
-    depth = shape.layers / max(shape.num_layers, 1) * selection.layer
-    if selection.features == "visual" and selection.scorer != "alignment":
-        return 2.0 * pool.num_images * (depth * shape.num_image_tokens + look)
-    return 2.0 * pool.num_image_records * (depth * tokens + look)
+def read_path(config: Config) -> str:
+    """The model that evidence is read from."""
+    reference = reference_of(config.selection)
+    return (reference.model if reference is not None else None) or config.model.path
 
 
 def _tune_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
@@ -147,7 +115,7 @@ def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:
 
 
 def _num_trained(config: Config, shape: Shape) -> float:
-    decoder = {"full": 1.0, "lora": _LORA_SHARE, "qlora": _LORA_SHARE}
+    decoder = {"full": 1.0, "lora": LORA_SHARE, "qlora": LORA_SHARE}
     return shape.projector + decoder.get(config.training.tuning, 0.0) * shape.layers
 
 
@@ -168,9 +136,7 @@ def _disk_bytes(config: Config, shape: Shape, pool: PoolSize) -> float:
     images, texts = _kept(config, pool)
     selects = "select" in stages_of(config)
     subset = (images + texts) / pool.num_records * pool.num_bytes if selects else 0.0
-    features = 0.0
-    if selects and config.selection.scorer not in (*_NO_MODEL, *_WHOLE_MODEL, "clip_score"):
-        features = float(_BYTES_PER_WEIGHT * pool.num_images * shape.width)
+    features = evidence_bytes(config.selection, shape, pool) if selects else 0.0
     trained = _num_trained(config, shape)
     saved = shape.total if config.training.tuning in ("full", "projector") else trained
     return subset + features + _BYTES_PER_WEIGHT * saved + _BYTES_PER_TRAINED * trained

@@ -65,7 +65,7 @@ class Launcher:
         """The program that runs a verb; None where it is forked."""
         together = arguments[0] in _TOGETHER
         verb = ["-m", "prism_tune", *arguments]
-        torchrun = [sys.executable, "-m", "torch.distributed.run"]
+        torchrun = [sys.executable, "-m", "prism_tune.compare.elastic"]
         if self.kind == "torchrun" and together:
             return [*torchrun, "--standalone", f"--nproc_per_node={self.num_processes}", *verb]
         if self.kind != "slurm":

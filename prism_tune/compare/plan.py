@@ -55,7 +55,10 @@ def find_missing(plan: Plan) -> list[str]:
         if not remaining or config.data.prepare:
             continue
         benchmarks = config.evaluation.benchmarks if "evaluate" in remaining else ()
-        named = [p for p in (config.model.path, config.data.records) if not _is_hub_id(p)]
+        reference = config.selection.reference if "select" in remaining else None
+        own = [] if reference is None else [reference.model, reference.adapter]
+        read = [config.model.path, config.data.records, *filter(None, own)]
+        named = [path for path in read if not _is_hub_id(path)]
         paths = [*named, config.data.image_dir]
         for name in benchmarks:
             data = config.evaluation.data.get(name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from prism_tune.compare.cells import Cell, Verb
-from prism_tune.compare.estimates import Estimate, PoolSize, estimate_run, measure_pool
+from prism_tune.compare.cells import Cell, Verb, stages_of
+from prism_tune.compare.estimates import Estimate, estimate_run, read_path
 from prism_tune.compare.plan import Plan, find_missing
-from prism_tune.compare.shapes import Shape, read_shape
+from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.sections import Config
 from prism_tune.results.render import INAPPLICABLE, MISSING, Table, number_cell
 from prism_tune.results.render import Cell as TableCell
@@ -66,13 +66,18 @@ class _Estimates:
 
     def of(self, config: Config) -> Estimate | None:
         model, records = config.model.path, config.data.records
-        if model not in self._shapes:
-            self._shapes[model] = read_shape(model) or read_shape(self._starts.get(model, model))
         if records not in self._pools:
             self._pools[records] = measure_pool(config)
-        shape, pool = self._shapes[model], self._pools[records]
-        self.unknown |= {p for p, found in ((model, shape), (records, pool)) if found is None}
-        return estimate_run(config, shape, pool) if shape and pool else None
+        read = read_path(config) if "select" in stages_of(config) else model
+        shape, of_read, pool = self._shape(model), self._shape(read), self._pools[records]
+        found = ((model, shape), (read, of_read), (records, pool))
+        self.unknown |= {path for path, what in found if what is None}
+        return estimate_run(config, shape, pool, of_read) if shape and pool else None
+
+    def _shape(self, path: str) -> Shape | None:
+        if path not in self._shapes:
+            self._shapes[path] = read_shape(path) or read_shape(self._starts.get(path, path))
+        return self._shapes[path]
 
 
 def _find_rate(plan: Plan, tflops: float | None) -> tuple[float, str]:
@@ -95,7 +100,7 @@ def _remaining_hours(
         return [None if verb in remaining else 0.0 for verb in _STAGES]
     flops = (estimate.select_flops, estimate.tune_flops, estimate.evaluate_flops)
     return [
-        value / (rate * 1e12 * 3600) if verb in remaining else 0.0
+        (None if value is None else value / (rate * 1e12 * 3600)) if verb in remaining else 0.0
         for verb, value in zip(_STAGES, flops, strict=True)
     ]
 

@@ -1,6 +1,7 @@
-"""How large a model is, for estimates before it is loaded.
+"""How large a model and a pool are, for estimates before anything is loaded.
 
-Reads the headers of safetensors files (names and shapes), never a weight.
+Reads the headers of safetensors files (names and shapes), never a weight; of text, 4 characters
+count as a token.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prism_tune.config.sections import Config
+from prism_tune.data.records import open_pool
+
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
 _VISION = re.compile(r"vis(ion|ual)")
 _PROJECTOR = re.compile(r"projector|connector|merger")
 _EMBEDDINGS = re.compile(r"embed_tokens|lm_head")
+
+
+_CHARACTERS_PER_TOKEN = 4
+_SHARE_OF_TEXT = 0.8  # of a record's JSON
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,21 @@ class Shape:
     def total(self) -> int:
         """All parameters."""
         return self.layers + self.embeddings + self.vision + self.projector
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """A pool in numbers."""
+
+    num_records: int
+    num_image_records: int
+    num_images: int
+    num_bytes: int
+
+    @property
+    def text_tokens(self) -> float:
+        """Of a record, on average."""
+        return _SHARE_OF_TEXT * self.num_bytes / self.num_records / _CHARACTERS_PER_TOKEN
 
 
 def read_shape(path: str) -> Shape | None:
@@ -59,6 +82,20 @@ def read_shape(path: str) -> Shape | None:
         projector=sum(sizes[n] for n in projector),
         width=max(widths, default=0),
         num_image_tokens=int(config.get("image_seq_length") or 576),
+    )
+
+
+def measure_pool(config: Config) -> PoolSize | None:
+    """The pool's size; None where the file is not there yet."""
+    path = Path(config.data.records)
+    if not path.is_file():
+        return None
+    pool = open_pool(config.data)
+    return PoolSize(
+        num_records=len(pool),
+        num_image_records=int((~pool.is_text_only_N).sum()),
+        num_images=len(pool.unique_images()),
+        num_bytes=path.stat().st_size,
     )
 
 

@@ -23,6 +23,7 @@ Artifact = Literal[
     "attention_outputs",
     "state_spectra",
     "gradient_norms",
+    "gradient_sketches",
     "embeddings",
     "subset",
     "model",
@@ -41,6 +42,7 @@ _ANSWER_ROWS: tuple[Artifact, ...] = (
     "attention_outputs",
     "state_spectra",
     "gradient_norms",
+    "gradient_sketches",
 )
 _ROWS: tuple[Artifact, ...] = ("features", *_ANSWER_ROWS)
 _EVIDENCE: tuple[Artifact, ...] = (*_ROWS, "embeddings")

@@ -145,7 +145,7 @@ class SelectionConfig(Section):
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] | None = None
-    features: Literal["visual", "joint", "pair", "conversation"] = "visual"
+    features: Literal["visual", "joint", "pair", "conversation", "text"] = "visual"
     features_file: str | None = None
     reference: ReferenceConfig | None = None
     layer: Index = 1

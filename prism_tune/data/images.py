@@ -11,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,9 @@ from prism_tune.errors import first_line
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit for a decompression bomb error: twice its 89-megapixel warning."""
+
+MAX_WEBP_PIXELS = MAX_PIXELS // 2
+"""Its decoder takes 12 bytes for each: a gibibyte, and a file of a few kilobytes can ask for it."""
 
 _RAISED_BY_DECODERS = (
     OSError,
@@ -98,6 +101,8 @@ def opened_image(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Ima
         with warnings.catch_warnings():
             # The warning at half the limit would be printed once per large, but sound, photograph.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)  # of damaged metadata: no pixel changes
+            _check_canvas(path, file)
             with Image.open(path if file is None else file) as image:
                 reason = "image_truncated"
                 _check_size(path, image)
@@ -140,6 +145,34 @@ def _name_fault(path: Path, reason: Reason, error: Exception) -> ImageError:
     if isinstance(error, UnidentifiedImageError):  # it says no more than that
         return ImageError(reason, f"{path}: {problem}")
     return ImageError(reason, f"{path}: {problem}: {first_line(error)}")
+
+
+def _check_canvas(path: Path, file: BinaryIO | None) -> None:
+    """A WebP's decoder takes three canvases of 4 bytes a pixel as soon as the file is opened."""
+    with nullcontext(file) if file is not None else path.open("rb") as content:
+        head = content.read(30)
+        content.seek(0)
+    size = _read_canvas(head)
+    if size is not None and size[0] * size[1] > MAX_WEBP_PIXELS:
+        raise ImageError(
+            "image_bomb",
+            f"{path}: a WebP of {size[0]} x {size[1]} pixels; refused as a decompression bomb",
+        )
+
+
+def _read_canvas(head: bytes) -> tuple[int, int] | None:
+    """(width, height) of a WebP by its first 30 bytes; None of any other file."""
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
+        return None
+    kind = head[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(head[i : i + 3], "little") + 1 for i in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(head[i : i + 2], "little") & 0x3FFF for i in (26, 28))
+    return width, height
 
 
 def _check_size(path: Path, image: Image.Image) -> None:

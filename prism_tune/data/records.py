@@ -25,7 +25,7 @@ from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import adapt_record, build_reading, find_extras
 from prism_tune.data.convert import convert_pool, embedded_folder
 from prism_tune.data.files.arrow_datasets import open_dataset, take_rows
-from prism_tune.data.files.formats import Format, format_records, take_parquet
+from prism_tune.data.files.formats import Format, format_records, take_parquet, write_parquet
 from prism_tune.data.image_index import ImageIndex, index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders, find_image_dir
 from prism_tune.data.policy import apply_policy, check_policy
@@ -241,15 +241,12 @@ def write_subset(pool: Pool, indices: Sequence[int], path: Path) -> str:
     Returns:
         The SHA-256 of the file.
     """
-    content = format_subset(pool, indices)
-    write_atomic(path, content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def format_subset(pool: Pool, indices: Sequence[int]) -> bytes:
-    """The content of such a file."""
+    positions = pool.positions(indices)
     if pool.format == "dataset":
-        return take_rows(open_dataset(str(pool.path)), pool.positions(indices))
-    if pool.format == "parquet":
-        return take_parquet(pool.path, pool.positions(indices))
-    return format_records([pool.raw_bytes(index) for index in indices], pool.format)
+        write_parquet(path, *take_rows(open_dataset(str(pool.path)), positions))
+    elif pool.format == "parquet":
+        write_parquet(path, *take_parquet(pool.path, positions))
+    else:
+        write_atomic(path, format_records([pool.raw_bytes(n) for n in indices], pool.format))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,17 +7,24 @@ and is wrong now is named. Nothing is written into a run folder.
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.finished_answers import Answered, Row, read_run
-from prism_tune.evaluation.predictions import fold_text
+from prism_tune.evaluation.finished_answers import (
+    ANSWER_COLUMNS,
+    BEFORE_COLUMNS,
+    BROKEN,
+    MENDED,
+    Row,
+    pair_rows,
+    read_run,
+)
 from prism_tune.run.csv_text import write_csv
 from prism_tune.run.folder import RunDir, write_atomic
+from prism_tune.schema import Answered
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,16 +33,6 @@ QUESTION_COLUMNS = (
     *("benchmark", "question_id", "category", "image"),
     *("question", "prompt", "reference"),
 )
-ANSWER_COLUMNS = ("answer", "score", "right")
-BEFORE_COLUMNS = tuple(f"{column}_before" for column in ANSWER_COLUMNS)
-BROKEN, MENDED = "right before, wrong now", "wrong before, right now"
-STILL_RIGHT, STILL_WRONG = "right in both", "wrong in both"
-_CHANGES = {
-    (True, False): BROKEN,
-    (False, True): MENDED,
-    (True, True): STILL_RIGHT,
-    (False, False): STILL_WRONG,
-}
 _NUM_SHOWN = 3
 
 
@@ -164,7 +161,7 @@ def _compare(
         )
     rows, notes = [], []
     for name in common:
-        paired, found = _pair(name, before[name], now[name])
+        paired, found = pair_rows(name, before[name], now[name])
         rows += paired
         notes += found
     for root, own, other in ((roots[0], before, now), (roots[1], now, before)):
@@ -172,36 +169,3 @@ def _compare(
         notes += [f"{root} alone has {', '.join(alone)}, left out"] if alone else []
     columns = (*QUESTION_COLUMNS, *ANSWER_COLUMNS, *BEFORE_COLUMNS, "change")
     return AnswersTable(columns, rows, list(dict.fromkeys(notes)))
-
-
-def _pair(name: str, before: Answered, now: Answered) -> tuple[list[Row], list[str]]:
-    text = "question" if before.has_questions and now.has_questions else "prompt"
-    firsts, seconds = _by_question(before.rows, text), _by_question(now.rows, text)
-    rows = []
-    for key in dict.fromkeys([*seconds, *firsts]):
-        row = {**firsts.get(key, {}), **dict.fromkeys(ANSWER_COLUMNS), **seconds.get(key, {})}
-        row |= {f"{column}_before": firsts.get(key, {}).get(column) for column in ANSWER_COLUMNS}
-        row["change"] = _CHANGES.get((row["right_before"], row["right"]))
-        rows.append(row)
-    notes = [*before.notes, *now.notes]
-    if before.profile != now.profile:
-        notes.append(f"{name}: asked under {before.profile} before and {now.profile} now")
-    alone = [len(firsts.keys() - seconds.keys()), len(seconds.keys() - firsts.keys())]
-    if any(alone):
-        notes.append(
-            f"{name}: {alone[0]} question(s) of the first run alone, {alone[1]} of the second"
-        )
-    return rows, notes
-
-
-def _by_question(rows: Sequence[Row], text: str) -> dict[tuple[str, str, int], Row]:
-    """By id; where ids repeat (MME, TextVQA) by id and words; equal ones by their order."""
-    ids = Counter(row["question_id"] for row in rows)
-    seen: Counter[tuple[str, str]] = Counter()
-    found = {}
-    for row in rows:
-        repeats = ids[row["question_id"]] > 1
-        key = (row["question_id"], fold_text(row[text]) if repeats else "")
-        found[(*key, seen[key])] = row
-        seen[key] += 1
-    return found

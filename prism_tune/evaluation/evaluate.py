@@ -40,6 +40,7 @@ from prism_tune.processes import barrier, is_main, process_group, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.run.log import console, open_log
+from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
 from prism_tune.run.writer import one_writer
@@ -85,7 +86,10 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
     names = config.evaluation.benchmarks
     _check_backend(config)
     with process_group():
+        require_same_run(config)
         evaluations = [_open(config, name, checkpoint.fingerprint) for name in names]
+        for evaluation in evaluations:
+            require_same(evaluation.inputs)
         folders = {name: ResultFolder.of(run, name, reuse=not force) for name in names}
         if is_main():
             for folder in folders.values():

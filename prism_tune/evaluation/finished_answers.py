@@ -8,8 +8,8 @@ or have changed, the row has what the run folder holds, and a note says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,33 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import open_questions
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.image_references import find_folder, locate
-from prism_tune.evaluation.predictions import id_key, read_predictions
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.predictions import fold_text, id_key, read_predictions
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.stage import Stage
-from prism_tune.schema import Prediction, Question
+from prism_tune.schema import Answered, Change, PlacedImage, Prediction, Question
 
 Row = dict[str, Any]
+
+ANSWER_COLUMNS = ("answer", "score", "right")
+BEFORE_COLUMNS = tuple(f"{column}_before" for column in ANSWER_COLUMNS)
+BROKEN: Change = "right before, wrong now"
+MENDED: Change = "wrong before, right now"
+
+_CHANGES: Mapping[tuple[bool, bool], Change] = {
+    (True, False): BROKEN,
+    (False, True): MENDED,
+    (True, True): "right in both",
+    (False, False): "wrong in both",
+}
 _RIGHT_ABOVE = 0.5
 
 
-@dataclass(frozen=True)
-class Answered:
-    """One benchmark in one run. `has_questions`: the annotations are there and unchanged."""
-
-    rows: list[Row]
-    profile: str = ""
-    has_questions: bool = True
-    notes: list[str] = field(default_factory=list)
+def list_finished(run: RunDir) -> list[str]:
+    """The benchmarks whose evaluation has finished, language ones among them."""
+    return sorted(path.parent.name for path in run.evaluation.glob("*/results.json"))
 
 
 def read_run(run: RunDir, benchmarks: Sequence[str]) -> dict[str, Answered]:
@@ -53,15 +61,13 @@ def read_run(run: RunDir, benchmarks: Sequence[str]) -> dict[str, Answered]:
     """
     if not run.root.is_dir():
         raise UserError(f"{run.root}: no such run folder; `prism-tune evaluate CONFIG` makes one")
-    finished = sorted(path.parent.name for path in run.evaluation.glob("*/results.json"))
+    finished = list_finished(run)
     unknown = [name for name in benchmarks if name not in finished]
     if unknown:
         listed = ", ".join(finished) or "none"
         raise UserError(f"{run.root}: no results of {unknown[0]}; finished there: {listed}")
     asked = {
-        name: _read_benchmark(run.benchmark(name), name)
-        for name in finished
-        if name in benchmarks or not benchmarks
+        name: read_benchmark(run, name) for name in finished if name in benchmarks or not benchmarks
     }
     if not any(item.rows for item in asked.values()):
         found = f"results of {', '.join(asked)} alone" if asked else "no results"
@@ -72,11 +78,18 @@ def read_run(run: RunDir, benchmarks: Sequence[str]) -> dict[str, Answered]:
     return asked
 
 
-def _read_benchmark(folder: Path, name: str) -> Answered:
+def read_benchmark(run: RunDir, name: str) -> Answered:
+    """One benchmark's rows; none, and a note, where its evaluation keeps no answers.
+
+    Raises:
+        UserError: a broken file.
+    """
+    folder = run.benchmark(name)
     result = read_json(folder / "results.json")
     path = folder / "predictions.jsonl"
     if not path.exists():
-        return Answered([], notes=[f"{name}: no answers ({path}: no such file), left out"])
+        why = "lm-eval asked it, which keeps none" if name in LANGUAGE_BENCHMARKS else f"no {path}"
+        return Answered([], [], notes=[f"{name}: no answers ({why}), left out"])
     answers, stage = read_predictions(path), Stage(folder)
     config, recorded = stage.config(), (stage.record() or {}).get("inputs", {})
     credits: Mapping[str, float] = result.get("per_question", {})
@@ -86,14 +99,56 @@ def _read_benchmark(folder: Path, name: str) -> Answered:
     except UserError as error:
         without = "no image, reference and category: the answers' own prompts stand as questions"
         rows = [_make_row(name, _question_of(answer), answer, credits) for answer in answers]
-        return Answered(rows, profile, False, [f"{name}: {without} ({error})"])
+        images: list[tuple[PlacedImage, ...]] = [() for _ in rows]
+        return Answered(rows, images, profile, False, [f"{name}: {without} ({error})"])
     given = {(id_key(answer), answer.prompt): answer for answer in answers}
     rows = [_make_row(name, q, given.get((id_key(q), q.text)), credits) for q in questions]
     data = config.evaluation.data[name] if config else BenchmarkData(annotations="")
-    files = locate({image for q in questions for image in q.images}, find_folder(data))
-    for row, question in zip(rows, questions, strict=True):
-        row["image"] = "\n".join(files[image] for image in question.images) or None
-    return Answered(rows, profile)
+    found = locate({image for q in questions for image in q.images}, find_folder(data))
+    images = [tuple(found[image] for image in question.images) for question in questions]
+    for row, places in zip(rows, images, strict=True):
+        files = [str(place.folder / place.name) if place.name else "" for place in places]
+        row["image"] = "\n".join(files) or None
+    return Answered(rows, images, profile)
+
+
+def pair_rows(name: str, before: Answered, now: Answered) -> tuple[list[Row], list[str]]:
+    """Rows of two runs, question by question, and what has to be said of them.
+
+    Returns:
+        The rows of `now` in their order, with `BEFORE_COLUMNS` and `change`, a `Change` or None;
+        behind them the questions of `before` alone. And the notes.
+    """
+    text = "question" if before.has_questions and now.has_questions else "prompt"
+    firsts, seconds = _by_question(before.rows, text), _by_question(now.rows, text)
+    rows = []
+    for key in dict.fromkeys([*seconds, *firsts]):
+        row = {**firsts.get(key, {}), **dict.fromkeys(ANSWER_COLUMNS), **seconds.get(key, {})}
+        row |= {f"{column}_before": firsts.get(key, {}).get(column) for column in ANSWER_COLUMNS}
+        row["change"] = _CHANGES.get((row["right_before"], row["right"]))
+        rows.append(row)
+    notes = [*before.notes, *now.notes]
+    if before.profile != now.profile:
+        notes.append(f"{name}: asked under {before.profile} before and {now.profile} now")
+    alone = [len(firsts.keys() - seconds.keys()), len(seconds.keys() - firsts.keys())]
+    if any(alone):
+        notes.append(
+            f"{name}: {alone[0]} question(s) of the first run alone, {alone[1]} of the second"
+        )
+    return rows, notes
+
+
+def _by_question(rows: Sequence[Row], text: str) -> dict[tuple[str, str, int], Row]:
+    """By id; where ids repeat (MME, TextVQA) by id and words; equal ones by their order."""
+    ids = Counter(row["question_id"] for row in rows)
+    seen: Counter[tuple[str, str]] = Counter()
+    found = {}
+    for row in rows:
+        repeats = ids[row["question_id"]] > 1
+        key = (row["question_id"], fold_text(row[text]) if repeats else "")
+        found[(*key, seen[key])] = row
+        seen[key] += 1
+    return found
 
 
 def _load_questions(

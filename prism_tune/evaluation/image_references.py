@@ -22,6 +22,7 @@ from prism_tune.data.convert import cache_root, locked
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import read_json, write_atomic, write_json
+from prism_tune.schema import PlacedImage
 
 _PARQUET = "parquet:"
 _DATA_URI = "data:"
@@ -39,8 +40,8 @@ def find_folder(data: BenchmarkData) -> Path:
     return Path(data.image_dir) if data.image_dir else beside
 
 
-def locate(references: Iterable[str], image_dir: Path) -> dict[str, str]:
-    """The file of each image, there or not; empty where a reference embeds none.
+def locate(references: Iterable[str], image_dir: Path) -> dict[str, PlacedImage]:
+    """Where each image is, there or not.
 
     Raises:
         UserError: a parquet column that holds something else than images.
@@ -48,8 +49,8 @@ def locate(references: Iterable[str], image_dir: Path) -> dict[str, str]:
     wanted = sorted(set(references))
     folder = cache_folder()
     embedded = extract([r for r in wanted if is_embedded(r)], folder)
-    files = {r: str(image_dir / r) for r in wanted if not is_embedded(r)}
-    return {**files, **{r: str(folder / name) if name else "" for r, name in embedded.items()}}
+    files = {r: PlacedImage(image_dir, r) for r in wanted if not is_embedded(r)}
+    return files | {r: PlacedImage(folder, name or "", True) for r, name in embedded.items()}
 
 
 def is_embedded(reference: str) -> bool:

@@ -76,7 +76,7 @@ def connect_nearest(
     """
     num_rows = len(rows_NK)
     wanted = min(num_neighbours, num_rows - 1)
-    near_NQ = _search(rows_NK, wanted)
+    near_NQ = find_nearest(rows_NK, wanted)
     row_E = np.repeat(np.arange(num_rows), wanted)
     one, other = row_E, near_NQ.ravel()
     if not directed:
@@ -91,8 +91,8 @@ def connect_nearest(
     return NeighbourGraph(start_N, neighbour_E, distances)
 
 
-def _search(rows_NK: FloatArray, num_neighbours: int) -> IntArray:
-    """The nearest other rows of every row, (N, Q)."""
+def find_nearest(rows_NK: FloatArray, num_neighbours: int) -> IntArray:
+    """The nearest other rows of every row, the nearest first, (N, Q)."""
     import faiss  # here: loaded only where it is used
 
     num_rows, width = rows_NK.shape

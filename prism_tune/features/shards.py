@@ -132,6 +132,25 @@ class StoredRows:
         return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), dtype=np.float32)
 
 
+class DirectedRows(StoredRows):
+    """The rows less their part along one direction.
+
+    Args:
+        shards: finished shards, at least one.
+        direction_D: of length 1.
+    """
+
+    def __init__(self, shards: Sequence[Shard], direction_D: NDArray[np.float64]) -> None:
+        super().__init__(shards)
+        self._direction_D = direction_D
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """A block of rows."""
+        block_BD = super().__getitem__(rows)
+        along_B = block_BD @ self._direction_D
+        return (block_BD - np.outer(along_B, self._direction_D)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class RecordFeatures:
     """Features of records; `row_N` is each record's row of `values_UD`, -1 for none."""

@@ -59,13 +59,24 @@ def load_tuned(
     if not (checkpoint / ADAPTER_CONFIG).exists():
         tuned = config.model.model_copy(update={"path": str(checkpoint), "revision": None})
         return load_model(tuned, dtype=dtype, device=device)
-    require_base(checkpoint, config.model)
-    base = load_model(config.model, dtype=dtype, device=device)
-    adapted = PeftModel.from_pretrained(base, str(checkpoint))
+    adapted = load_unmerged(config, checkpoint, dtype=dtype, device=device)
     merged: Any = adapted.merge_and_unload(safe_merge=True)
     cast_parameters(merged, dtype)
     tuned_model: PreTrainedModel = merged.eval()
     return tuned_model
+
+
+def load_unmerged(
+    config: Config, adapter: Path, *, dtype: torch.dtype, device: torch.device
+) -> PeftModel:
+    """The base model with an adapter on it.
+
+    Raises:
+        UserError: it is an adapter of another base model.
+    """
+    require_base(adapter, config.model)
+    base = load_model(config.model, dtype=dtype, device=device)
+    return PeftModel.from_pretrained(base, str(adapter))
 
 
 def load_shallow_tuned(

@@ -7,20 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_tune.errors import UserError
+from prism_tune.report.answer_source import AnswerSource
 from prism_tune.report.page import write_page
 from prism_tune.report.section import PageFolder, Section
-from prism_tune.report.sections import gallery, geometry, other_runs, overview, scores, training
+from prism_tune.report.sections import (
+    answers,
+    gallery,
+    geometry,
+    other_runs,
+    overview,
+    scores,
+    training,
+)
 from prism_tune.report.verdict import compare_runs
 from prism_tune.results.runs import FinishedRun, open_runs
 from prism_tune.run.folder import RunDir
 
 
-def build_report(runs: Sequence[RunDir], output: Path | None = None) -> Path:
+def build_report(
+    runs: Sequence[RunDir], output: Path | None = None, source: AnswerSource | None = None
+) -> Path:
     """Write the report of the first run; the others stand beside it in the comparison.
 
     Args:
         runs: at least one.
         output: the folder; None: `report/` in the first run. Replaced as a whole, when it is done.
+        source: what reads the answers of finished evaluations; None: a page without them.
 
     Returns:
         The page.
@@ -35,7 +47,7 @@ def build_report(runs: Sequence[RunDir], output: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         page = PageFolder(Path(scratch) / "new")
         page.root.mkdir()
-        write_page(run.name, _build_sections(run, others, page), page)
+        write_page(run.name, _build_sections(run, others, page, source), page)
         if target.exists():
             target.rename(Path(scratch) / "old")
         page.root.rename(target)
@@ -43,10 +55,14 @@ def build_report(runs: Sequence[RunDir], output: Path | None = None) -> Path:
 
 
 def _build_sections(
-    run: FinishedRun, others: Sequence[FinishedRun], page: PageFolder
+    run: FinishedRun,
+    others: Sequence[FinishedRun],
+    page: PageFolder,
+    source: AnswerSource | None,
 ) -> list[Section]:
     """Top to bottom."""
     table = compare_runs([run, *others])
+    asked = [answers.build([run, *others], source, page)] if source else []
     return [
         overview.build(run, table),
         geometry.build(run, page),
@@ -54,6 +70,7 @@ def _build_sections(
         gallery.build(run, page),
         other_runs.build([run, *others], table, page),
         training.build(run, page),
+        *asked,
     ]
 
 

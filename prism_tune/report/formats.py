@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from prism_tune.results.render import MISSING
 
 _MAX_LABEL = 32
@@ -51,10 +53,23 @@ def plot_text(text: str) -> str:
     return cut.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def code(text: str) -> Markup:
+    """Escaped text, what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one is left open
+        return escape(text)
+    marked = [
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    ]
+    return Markup("").join(marked)
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "percent": percent,
     "number": number,
     "seconds": seconds,
     "large": large,
+    "code": code,
 }

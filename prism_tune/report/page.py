@@ -39,11 +39,14 @@ def write_page(title: str, sections: Sequence[Section], page: PageFolder) -> Non
         title=title,
         sections=sections,
         policy=POLICY,
-        styles=[page.add_template("report.css")],
-        theme_script=page.add_template("theme.js"),
+        styles=[
+            page.add_asset("report.css"),
+            *dict.fromkeys(style for section in sections for style in section.styles),
+        ],
+        theme_script=page.add_asset("theme.js"),
         scripts=[
             page.add_file(_PLOTLY, "plotly.min.js"),
-            page.add_template("report.js"),
+            page.add_asset("report.js"),
             *dict.fromkeys(script for section in sections for script in section.scripts),
         ],
         version=__version__,

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 TEMPLATES = Path(__file__).parent / "templates"
+_ASSETS = Path(__file__).parent / "assets"
 
 _INERT = {b"<": b"\\u003c", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 """What could end a script or a line of one; inside of JSON strings only."""
@@ -28,6 +29,7 @@ class Section:
         template: a file in `templates/`; it sees `values` as `v`, everything escaped.
         values: what the template shows.
         scripts: files that the page loads for it, relative to the page, in this order.
+        styles: its style sheets, likewise.
     """
 
     id: str
@@ -35,10 +37,11 @@ class Section:
     template: str
     values: Mapping[str, Any]
     scripts: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
 
 
 class PageFolder:
-    """The folder of a page that is being built: `index.html`, `assets/`, `data/`, `thumbs/`.
+    """The folder of a page that is being built: `index.html` and folders of what it loads.
 
     The page is opened from disk, where a script may not fetch anything. So data are scripts too:
     `data/<name>.js` puts its value into `PRISM.data["<name>"]`.
@@ -65,9 +68,9 @@ class PageFolder:
         packed = base64.b64encode(gzip.compress(content, compresslevel=4, mtime=0))
         return self._write_value(name, b'"%s"' % packed)
 
-    def add_template(self, name: str) -> str:
-        """Copy a script or style sheet of `templates/` to `assets/`; its path."""
-        return self.add_file(TEMPLATES / name, name)
+    def add_asset(self, name: str) -> str:
+        """Copy a script or style sheet of this package's to `assets/`; its path."""
+        return self.add_file(_ASSETS / name, name)
 
     def add_file(self, source: Path, name: str) -> str:
         """Copy any file to `assets/`; its path."""
@@ -75,6 +78,10 @@ class PageFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         return f"assets/{name}"
+
+    def add_picture(self, name: str, content: bytes) -> str:
+        """Write `pictures/<name>.webp`; its path."""
+        return self._write(f"pictures/{name}.webp", content)
 
     def _write_value(self, name: str, value: bytes) -> str:
         return self._write(f"data/{name}.js", b'PRISM.data["%s"] = %s;\n' % (name.encode(), value))
@@ -84,3 +91,11 @@ class PageFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         return path
+
+
+def add_cards(page: PageFolder) -> tuple[str, ...]:
+    """The scripts that sections of cards share, packed data, pages, dialog and pictures."""
+    return (
+        page.add_data("served", False),  # the server says otherwise
+        *map(page.add_asset, ("packed.js", "elements.js", "pager.js", "dialog.js")),
+    )

@@ -1,9 +1,10 @@
 """A written report over HTTP, for this machine's browser, with thumbnails of every record.
 
-The page's folder goes out as it lies on disk, read-only; `thumbs/<uid>.webp` is drawn from the
-pool's image folder when it is asked for. A request never names a path of the image folder, only a
-uid, and nothing outside the page's folder is sent. Foreign names in `Host` are refused, since a web
-page could have its own name point here (DNS rebinding), and so is what other sites' pages embed.
+The page's folder goes out as it lies on disk, read-only. `thumbs/<uid>.webp` is drawn from the
+pool's image folder when it is asked for, `answers/<benchmark>/<row>-<place>.webp` from a question's
+images. A request never names a path of an image folder, and nothing else outside the page's folder
+is sent. Foreign names in `Host` are refused, since a web page could have its own name point here
+(DNS rebinding), and so is what other sites' pages embed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pyarrow.compute as pc
 
 from prism_tune.errors import UserError
 from prism_tune.report.page import POLICY
+from prism_tune.report.question_pictures import QuestionPictures
 from prism_tune.report.thumbnails import draw_thumbnail
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
@@ -32,7 +34,7 @@ from prism_tune.run.log import console
 
 logger = logging.getLogger(__name__)
 
-_FOLDERS = ("assets", "data", "thumbs")
+_FOLDERS = ("assets", "data", "pictures", "thumbs")
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -41,6 +43,7 @@ _TYPES = {
     ".webp": "image/webp",
 }
 _THUMBNAIL = re.compile(r"/thumbs/([0-9a-f]{32})\.webp")
+_QUESTION = re.compile(r"/answers/([^/]+)/(\d{1,9})-(\d{1,3})\.webp")
 _HEADERS = {
     "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -51,6 +54,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _REMEMBERED_THUMBNAILS = 2048  # of some 5 kB
+_REMEMBERED_PICTURES = 256  # of some 40 kB
 
 
 class Answer(NamedTuple):
@@ -60,19 +64,22 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def serve_report(run: RunDir, folder: Path, *, host: str, port: int) -> None:
+def serve_report(
+    run: RunDir, folder: Path, pictures: QuestionPictures, *, host: str, port: int
+) -> None:
     """Serve a report until the user interrupts.
 
     Args:
         run: whose pool thumbnails are drawn from.
         folder: of the page.
+        pictures: of the run's benchmark questions.
         host: address to listen on; one that is not this machine's own lets others see the pool.
         port: 0 for any free one.
 
     Raises:
         UserError: the address cannot be listened on.
     """
-    with ReportServer(FinishedRun(run), folder, host, port) as server:
+    with ReportServer(FinishedRun(run), folder, host, port, pictures) as server:
         console.print(f"{server.url}  (Ctrl-C ends it)", soft_wrap=True)
         if not server.is_private:
             logger.warning("%s: whoever reaches this address can see the pool's records", host)
@@ -87,12 +94,21 @@ class ReportServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, run: FinishedRun, folder: Path, host: str, port: int) -> None:
+    def __init__(
+        self,
+        run: FinishedRun,
+        folder: Path,
+        host: str,
+        port: int,
+        pictures: QuestionPictures | None = None,
+    ) -> None:
         self.folder = folder.resolve()
         self.host = host
         self._run = run
         self._lock = Lock()
+        self._pictures = pictures
         self._draw = lru_cache(maxsize=_REMEMBERED_THUMBNAILS)(self._draw_thumbnail)
+        self._draw_question = lru_cache(maxsize=_REMEMBERED_PICTURES)(self._draw_picture)
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self.address_family = family
@@ -143,6 +159,10 @@ class ReportServer(ThreadingHTTPServer):
             with self._lock:  # one at a time: a decoded image is large
                 body = self._draw(thumbnail[1])
             return None if body is None else Answer(_TYPES[".webp"], body)
+        if question := _QUESTION.fullmatch(path):
+            with self._lock:
+                body = self._draw_question(question[1], int(question[2]), int(question[3]))
+            return None if body is None else Answer(_TYPES[".webp"], body)
         file = self._find_file("/index.html" if path == "/" else path)
         return None if file is None else Answer(_TYPES[file.suffix], file.read_bytes())
 
@@ -163,6 +183,13 @@ class ReportServer(ThreadingHTTPServer):
         row = pc.index(self._run.records.uids, uid).as_py()
         try:
             return draw_thumbnail(self._run.pool, row) if row >= 0 else None
+        except UserError as error:
+            logger.warning("%s", error)
+            return None
+
+    def _draw_picture(self, benchmark: str, row: int, place: int) -> bytes | None:
+        try:
+            return self._pictures.draw(benchmark, row, place) if self._pictures else None
         except UserError as error:
             logger.warning("%s", error)
             return None

@@ -1,4 +1,4 @@
-"""Small pictures of records: image files in, WebP files of at most 192 pixels a side out.
+"""Small pictures: image files in, WebP files out; those of records have 192 pixels a side at most.
 
 An image that cannot be shown becomes a picture that says why. Nothing outside the image folder is
 opened, and nothing large is inflated.
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.images import decode, opened_image
+from prism_tune.data.policy import Reason
 from prism_tune.data.records import Pool
 from prism_tune.report.spawned import map_spawned
 from prism_tune.results.runs import FinishedRun
@@ -47,7 +48,7 @@ def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dic
         path_of[name] = f"thumbs/{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}.webp"
         if not (folder / path_of[name]).exists():
             todo.append(name)
-    draw = partial(_draw, run.pool.image_folders)
+    draw = partial(draw_image, run.pool.image_folders)
     drawn = map_spawned(draw, todo, fewest=_FEWEST_FOR_PROCESSES, per_task=_NAMES_PER_TASK)
     for name, (content, reason) in zip(todo, drawn, strict=True):
         if reason:
@@ -60,34 +61,36 @@ def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dic
 def draw_thumbnail(pool: Pool, row: int) -> bytes | None:
     """The WebP of a record's first image, or of the reason why there is none; None: text-only."""
     names = pool.images(row)
-    return _draw(pool.image_folders, names[0])[0] if names else None
+    return draw_image(pool.image_folders, names[0])[0] if names else None
 
 
-def _draw(folders: ImageFolders, name: str) -> tuple[bytes, str]:
+def draw_image(folders: ImageFolders, name: str, side: int = SIDE_PIXELS) -> tuple[bytes, str]:
     """A picture, and why it does not show the image ("" where it does)."""
     try:
-        return _encode(_shrink(folders.resolve(name))), ""
+        return _encode(_shrink(folders.resolve(name), side)), ""
     except ImageError as error:
-        return _draw_text(error.reason.replace("_", " ")), error.reason
+        return draw_reason(error.reason), error.reason
 
 
-def _shrink(path: Path) -> Image.Image:
+def draw_reason(reason: Reason) -> bytes:
+    """A picture of the words that say why an image cannot be shown."""
+    image = Image.new("RGB", (SIDE_PIXELS, SIDE_PIXELS * 3 // 4), "#e6e9ee")
+    font = ImageFont.load_default(16)
+    centre = (image.width / 2, image.height / 2)
+    text = reason.replace("_", " ")
+    ImageDraw.Draw(image).text(centre, text, fill="#3c444d", font=font, anchor="mm")
+    return _encode(image)
+
+
+def _shrink(path: Path, side: int) -> Image.Image:
     with opened_image(path) as image:
-        image.draft("RGB", (2 * SIDE_PIXELS, 2 * SIDE_PIXELS))
+        image.draft("RGB", (2 * side, 2 * side))
         if image.width * image.height > _MAX_DECODED_PIXELS:
             size = f"{image.width} x {image.height}"
             raise ImageError("image_bomb", f"{path}: {size} pixels are too many for a thumbnail")
         small = decode(path, image)
-        small.thumbnail((SIDE_PIXELS, SIDE_PIXELS), reducing_gap=2.0)
+        small.thumbnail((side, side), reducing_gap=2.0)
         return small
-
-
-def _draw_text(text: str) -> bytes:
-    image = Image.new("RGB", (SIDE_PIXELS, SIDE_PIXELS * 3 // 4), "#e6e9ee")
-    font = ImageFont.load_default(16)
-    centre = (image.width / 2, image.height / 2)
-    ImageDraw.Draw(image).text(centre, text, fill="#3c444d", font=font, anchor="mm")
-    return _encode(image)
 
 
 def _encode(image: Image.Image) -> bytes:

@@ -15,22 +15,11 @@ from typing import Any, Literal
 from prism_tune.config.budget_words import label_cut
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import UserError
+from prism_tune.results.labels import name_method
 from prism_tune.results.render import format_budget
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint
 
-_SCORER_LABELS = {
-    "prism": "PRISM",
-    "random": "Random",
-    "alignment": "Alignment",
-    "clip_score": "CLIP-Score",
-    "length": "Length",
-    "perplexity": "Perplexity",
-    "el2n": "EL2N",
-    "grand": "GraNd",
-    "file": "Own scores",
-    "coincide": "COINCIDE",
-}
 _PAPER_BUDGET = 0.30
 _SHALLOW, _DEEP = 1 / 4, 3 / 4
 """Shares of a model's layers; the paper says shallow, middle and deep, and no numbers."""
@@ -132,10 +121,9 @@ def _describe(run: FinishedRun) -> str:
     if run.is_full:
         return f"whole pool ({tuning})"
     selection = run.config.selection
-    scorer = _SCORER_LABELS.get(selection.scorer, selection.scorer)
     own = " on own features" if selection.features_file else ""
     asked = f"{format_budget(selection.budget)}{label_cut(selection)}"
-    return f"{scorer}{own} {asked} ({tuning})"
+    return f"{name_method(selection)}{own} {asked} ({tuning})"
 
 
 def _distinct_labels(runs: Sequence[FinishedRun]) -> list[str]:

@@ -77,7 +77,7 @@ def only_writer(run: RunDir) -> Iterator[None]:
         yield
         return
     _held.add(key)
-    signed = path.parent.stat()
+    signed = path.parent.stat().st_mtime_ns
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(path, done), daemon=True)
     renewing.start()
@@ -86,15 +86,20 @@ def only_writer(run: RunDir) -> Iterator[None]:
     finally:
         done.set()
         renewing.join()
-        untouched = path.parent.stat().st_mtime_ns == signed.st_mtime_ns
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-        if untouched:
-            os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
         _held.discard(key)
+        with suppress(OSError):  # somebody has removed the folder
+            _leave(path, before if path.parent.stat().st_mtime_ns == signed else None)
+        os.close(descriptor)
         with suppress(OSError):  # something lies there now
             for folder in made:
                 folder.rmdir()
+
+
+def _leave(path: Path, before: os.stat_result | None) -> None:
+    """Remove the file, and with `before` every trace of it in the folder's time."""
+    path.unlink(missing_ok=True)
+    if before is not None:
+        os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def writer_file(run: RunDir) -> Path:

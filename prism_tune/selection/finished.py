@@ -19,8 +19,9 @@ from prism_tune.config.sections import ExportLayout
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.stage import Stage
-from prism_tune.run.subset_file import subset_data
+from prism_tune.run.subset_file import name_column, subset_data
 from prism_tune.schema import Record
+from prism_tune.selection.budgets import name_budget
 from prism_tune.selection.export.layouts import as_in_file, export_pool, list_kept_ids, write_own
 from prism_tune.selection.export.tables import build_dataset
 
@@ -37,13 +38,14 @@ class Subset:
         pool: the kept records, as a pool of their own; one without id is called by its place there.
     """
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, budget: str | None = None) -> None:
         stage = Stage(run.selection)
         stage.require("select")
         config = stage.config()
         assert config is not None
         self.run, self.config = run, config
-        self.pool: Pool = open_pool(subset_data(config.data, run))
+        self._column = name_column(budget)
+        self.pool: Pool = open_pool(subset_data(config.data, run, budget))
         self.manifest: dict[str, Any] = read_json(run.selection / "manifest.json")
         self.table = pq.read_table(run.selection / "scores.parquet")
 
@@ -64,7 +66,7 @@ class Subset:
     @cached_property
     def ids(self) -> list[str]:
         """Of the kept records, in their order; ids may repeat in a pool."""
-        return list_kept_ids(self.table)
+        return list_kept_ids(self.table, self._column)
 
     @cached_property
     def scores(self) -> NDArray[np.float64]:
@@ -74,13 +76,26 @@ class Subset:
     @cached_property
     def indices(self) -> NDArray[np.int64]:
         """Where the kept records stand in the pool."""
-        return np.flatnonzero(self.table.column("selected").to_numpy())
+        return np.flatnonzero(self.table.column(self._column).to_numpy())
 
     @property
     def reasons(self) -> list[str]:
-        """Of every record of the pool: selected, below_cut, text_only, or why it was skipped."""
+        """Of every record of the pool: selected, below_cut, text_only, or why it was skipped.
+
+        Under the run's own budget, whichever of its budgets this is of.
+        """
         reasons: list[str] = self.table.column("reason").to_pylist()
         return reasons
+
+    def at(self, budget: float | int) -> Subset:
+        """What another of the run's budgets keeps (`selection.budgets`).
+
+        Raises:
+            UserError: the run has cut no such budget.
+        """
+        name = name_budget(budget)
+        is_own = name == name_budget(self.config.selection.budget)
+        return Subset(self.run, None if is_own else name)
 
     def save(self, path: str | Path, layout: ExportLayout | None = None) -> None:
         """Write the kept records.

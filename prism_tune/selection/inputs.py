@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from prism_tune.config.depends import fields_of
+from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError, UserError
@@ -15,7 +17,9 @@ from prism_tune.selection.options import read_options
 from prism_tune.selection.reference.read import check_reference, fingerprint_read, read_config
 from prism_tune.selection.reference.warmup import Warmup
 from prism_tune.selection.scorers import SCORERS
-from prism_tune.selection.scorers.scorer import Scorer
+from prism_tune.selection.scorers.scorer import Scorer, change_selection
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 1
 """Of the code that scores and cuts; another number makes all subsets anew."""
@@ -45,9 +49,14 @@ def resolve_selection(config: Config) -> Config:
             f"selection.features={selection.features}: says what the model reads, and "
             "selection.features_file takes its place; leave one of them out"
         )
-    if selection.reference is not None:
-        check_reference(selection.reference)
-    return find_scorer(config.selection.scorer).complete(config)
+    scorer, reference = find_scorer(selection.scorer), reference_of(selection)
+    if reference is not None:
+        check_reference(reference)
+    completed = scorer.complete(change_selection(config, reference=reference))
+    if reference is None or needs_model(completed):
+        return completed
+    logger.info("selection.reference: %s reads no model; left out", selection.scorer)
+    return change_selection(completed, reference=None)
 
 
 def stage_inputs(config: Config, pool: Pool, warmup: Warmup | None = None) -> dict[str, Any]:

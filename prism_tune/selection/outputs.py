@@ -22,14 +22,31 @@ from rich.table import Table
 from prism_tune.config.budget_words import describe_cut
 from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.data.records import Pool, write_subset
-from prism_tune.run.folder import RunDir, write_atomic, write_json
+from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.log import console
+from prism_tune.run.subset_file import name_column
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.source import Evidence
 from prism_tune.selection.meter import read_cost
 from prism_tune.selection.ranking import Ranking
 
 logger = logging.getLogger(__name__)
+
+
+def announce_replacement(run: RunDir, selection: SelectionConfig) -> None:
+    """Say which finished selection this one takes the place of, while it can still be stopped."""
+    path = run.selection / "manifest.json"
+    earlier = read_json(path) if path.exists() else {}
+    asked = {"scorer": selection.scorer, "cut": describe_cut(selection)}
+    if earlier and any(earlier.get(key) != value for key, value in asked.items()):
+        logger.info(
+            "select: takes the place of the subset of %s, %s (%d records), in %s; with another "
+            "`name` both are kept, and what was computed serves both",
+            earlier["scorer"],
+            earlier.get("cut"),
+            earlier["num_selected"],
+            run.selection,
+        )
 
 
 def write_outputs(
@@ -152,7 +169,8 @@ def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
     """One row per record of the pool: uid, id, source, score, rank, selected, reason, feature, ...
 
     Score and rank are null where a record has none (text-only, skipped); feature is the key of its
-    row of the features, null where it has none; unranked is why the method could not rank it.
+    row of the features, null where it has none; unranked is why the method could not rank it; and
+    a column for each further budget, of what it keeps.
     """
     unranked_N = ranking.rank_N == 0
     columns = {
@@ -165,6 +183,7 @@ def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:
         "reason": pa.array(ranking.reasons),
         "feature": pa.array(ranking.feature_keys, pa.string()),
         "unranked": pa.array(ranking.unranked, pa.string()),
+        **{name_column(name): pa.array(kept_N) for name, kept_N in ranking.further.items()},
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)

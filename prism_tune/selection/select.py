@@ -24,6 +24,7 @@ from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.processes import barrier, from_main, is_main, main_first, process_group
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
+from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.writer import one_writer
 from prism_tune.schema import Skipped
@@ -37,7 +38,7 @@ from prism_tune.selection.inputs import (
 )
 from prism_tune.selection.marks import Marks, read_marks
 from prism_tune.selection.meter import meter_selection
-from prism_tune.selection.outputs import further_subsets, write_outputs
+from prism_tune.selection.outputs import announce_replacement, further_subsets, write_outputs
 from prism_tune.selection.ranking import rank_pool
 from prism_tune.selection.reference.read import read_config
 from prism_tune.selection.reference.warmup import Tune, Warmup, describe_reference, plan_warmup
@@ -63,6 +64,7 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
     config = _resolve_template(resolve_selection(config))
     stage = Stage(run.selection)
     with process_group():
+        require_same_run(config)
         pool = main_first(lambda: open_pool(config.data))
         marks = read_marks(config.selection, pool)
         candidates = list_candidates(config, pool, marks)
@@ -70,8 +72,11 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
         check_budgets(config.selection, candidates.of(_others(pool, dropped)))  # refused early
         warmup = plan_warmup(config, pool, marks)
         inputs = stage_inputs(config, pool, warmup)
+        require_same(inputs)
         if not from_main(lambda: must_run("select", stage, inputs, force=force)):
             return
+        if is_main():
+            announce_replacement(run, config.selection)
         processor = _load_processor(config)
         verdict = from_main(lambda: screen_pool(pool, config, processor))
         candidates = replace(candidates, num_tokens_N=verdict.num_tokens_N)

@@ -10,8 +10,8 @@ and turns: image files are not compared, `prism-tune audit` looks at those.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from prism_tune import __version__
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.records import format_subset, open_pool
+from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import UserError
 from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_json, write_atomic
 from prism_tune.run.stage import Stage
@@ -110,7 +110,7 @@ def export_subset(run: RunDir, to: Path) -> None:
         "pool_fingerprint": manifest["pool_fingerprint"],
         "num_pool": len(kept),
         "num_selected": sum(kept),
-        "data": {"columns": config.data.columns, "policy": config.data.policy},
+        "data": {key: getattr(config.data, key) for key in ("columns", "policy", "system")},
         "selection": config.selection.model_dump(mode="json"),
         "seed": config.seed,
         "model": name_publicly(config.model.path),
@@ -162,10 +162,9 @@ def verify_subset(shared: Path, records: str, to: Path | None) -> Verification:
     strange = {pool.ids[n] for n in extra}
     sha256 = None
     if not absent:
-        content = format_subset(pool, [place_of[own] for own, _ in wanted])
-        sha256 = hashlib.sha256(content).hexdigest()
-        if to is not None:
-            write_atomic(to, content)
+        with tempfile.TemporaryDirectory() as folder:
+            made = to or Path(folder) / f"subset{suffix}"
+            sha256 = write_subset(pool, [place_of[own] for own, _ in wanted], made)
     changed = set(absent) & strange
     return Verification(
         missing=tuple(name for name in absent if name not in changed),

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Reason = Literal[
-    "alone", "feature_not_finite", "feature_like_all", "no_correlation", "no_score", "equal_scores"
+    "held_out",
+    "alone",
+    "feature_not_finite",
+    "feature_like_all",
+    "no_correlation",
+    "no_score",
+    "equal_scores",
 ]
 """In the order in which one is named of a record that has several."""
 
@@ -24,6 +30,7 @@ Unranked = Mapping[Reason, NDArray[np.bool_]]
 """The records (M,) of each reason."""
 
 _WHAT: dict[Reason, str] = {
+    "held_out": "held out as the method's tasks, so they come last",
     "alone": "sources of one record",
     "feature_not_finite": "features with NaN or infinity",
     "feature_like_all": "features equal to the mean of those they are compared with",

@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from prism_tune.config.sections import TrainingConfig
-from prism_tune.processes import open_group, world_size
+from prism_tune.processes import meet, open_group, world_size
 
 _TIMEOUT_SECONDS = 1800
 
@@ -36,6 +36,8 @@ def training_group(device: torch.device, training: TrainingConfig) -> Iterator[N
         if device.type == "cuda":
             torch.cuda.set_device(device)
         timeout = timedelta(seconds=training.hf.get("ddp_timeout", _TIMEOUT_SECONDS))
+        if world_size() > 1:
+            meet()  # DeepSpeed and NCCL would wait for half an hour, and name nobody
         if training.deepspeed is not None:
             _init_deepspeed(device, timeout)
         elif world_size() > 1:
@@ -66,8 +68,15 @@ def _init_deepspeed(device: torch.device, timeout: timedelta) -> None:
 
 
 def _close_deepspeed() -> None:
-    """Also forget the groups that DeepSpeed keeps: a second training would ask for them in vain."""
+    """Also forget the groups that DeepSpeed keeps: a second training would ask for them in vain.
+
+    And what transformers knows of ZeRO-3: an error holds the arguments that keep it, and the next
+    model of this process would be loaded in parts.
+    """
     from deepspeed import comm
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
     if comm.is_initialized():
         comm.destroy_process_group()

@@ -8,7 +8,7 @@ is touched, and a finished model is replaced only by another that has finished (
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from prism_tune.models.devices import pick_device
 from prism_tune.models.load import check_model
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.models.tuning import TunedModel, check_tuning, load_for_tuning, prepare_tuning
-from prism_tune.processes import barrier, is_main
+from prism_tune.processes import barrier, is_main, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.log import open_log
+from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import StageTimer
 from prism_tune.run.writer import one_writer
@@ -85,29 +86,44 @@ def train(config: Config, run: RunDir, *, force: bool = False) -> None:
     check_model(config.model)
     check_tuning(config.training, device)
     config = resolve_template(config)
-    if is_main():
-        swap_in(run)
-    inputs = stage_inputs(config, run)
-    if not must_train(run, inputs, force=force):
-        return
-    hf_logging.disable_progress_bar()  # of loading and saving: they would cut through ours
-    key = fingerprint(inputs)
-    with training_group(device, config.training):
-        directory = work_directory(run)
-        timer = stage_timer(run, key, device, restart=force)
-        checkpoint = None if force else find_checkpoint(directory, key)
-        trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
-        open_log(run.log)
-        _open_directory(directory, skipped, keep=checkpoint)
-        grace = postponed(config.training.grace_seconds)
-        with timer or nullcontext(), closed_tracking(trainer.args), grace:
-            has_deepspeed = config.training.deepspeed is not None
-            with suppress(AllStepsDone), read_safely(checkpoint, deepspeed=has_deepspeed):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            _finish(trainer, config, run, inputs)
+    with ExitStack() as stack:
+        group = training_group(device, config.training)
+        if world_size() > 1:  # before any rank begins to work: one alone would be waited for
+            stack.enter_context(group)
+            require_same_run(config)
         if is_main():
             swap_in(run)
         barrier()
+        inputs = stage_inputs(config, run)
+        require_same(inputs)
+        if not must_train(run, inputs, force=force):
+            return
+        if world_size() == 1:
+            stack.enter_context(group)
+        _train(config, run, inputs, device=device, force=force)
+
+
+def _train(
+    config: Config, run: RunDir, inputs: dict[str, Any], *, device: torch.device, force: bool
+) -> None:
+    """Train from the first step or a checkpoint to the last, and put the model in its place."""
+    hf_logging.disable_progress_bar()  # of loading and saving: they would cut through ours
+    key = fingerprint(inputs)
+    directory = work_directory(run)
+    timer = stage_timer(run, key, device, restart=force)
+    checkpoint = None if force else find_checkpoint(directory, key)
+    trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
+    open_log(run.log)
+    _open_directory(directory, skipped, keep=checkpoint)
+    grace = postponed(config.training.grace_seconds)
+    has_deepspeed = config.training.deepspeed is not None
+    with timer or nullcontext(), closed_tracking(trainer.args), grace:
+        with suppress(AllStepsDone), read_safely(checkpoint, deepspeed=has_deepspeed):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _finish(trainer, config, run, inputs)
+    if is_main():
+        swap_in(run)
+    barrier()
 
 
 def _prepare(

@@ -48,7 +48,7 @@ def test_one_process_is_forked():
 
 def test_several_gpus_train_together():
     assert command("torchrun", TRAIN, 4) == [
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *(sys.executable, "-m", "prism_tune.compare.elastic"),
         *("--standalone", "--nproc_per_node=4", "-m", "prism_tune", *TRAIN),
     ]
 
@@ -56,7 +56,7 @@ def test_several_gpus_train_together():
 @pytest.mark.usefixtures("slurm")
 def test_a_job_launches_on_every_node_and_tabulates_on_one():
     assert command("slurm", TRAIN) == [
-        *("srun", "--kill-on-bad-exit=1", sys.executable, "-m", "torch.distributed.run"),
+        *("srun", "--kill-on-bad-exit=1", sys.executable, "-m", "prism_tune.compare.elastic"),
         *("--nnodes=2", "--nproc_per_node=8", "--rdzv_id=41", "--rdzv_backend=c10d"),
         *("--rdzv_endpoint=gpu07:20041", "-m", "prism_tune", *TRAIN),
     ]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from prism_tune.cli.grid import find_grid
-from prism_tune.compare.estimates import PoolSize, estimate_run, measure_pool
+from prism_tune.compare.estimates import estimate_run
 from prism_tune.compare.plan import find_missing, make_plan
 from prism_tune.compare.plan_table import build_plan_table
-from prism_tune.compare.shapes import Shape, read_shape
+from prism_tune.compare.selection_estimates import reads_features
+from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.load import load_config
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.errors import ConfigError
 from prism_tune.results.render import render
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
+from prism_tune.selection.scorers import SCORERS
 
 ROOT = Path(__file__).parents[2]
 SHAPE = Shape(
@@ -76,6 +79,22 @@ def test_of_a_model_that_is_not_there_nothing_is_known():
         (("selection.features=joint",), 2 * 80 * (100 * 10 + 50 * 4)),
         (("selection.scorer=alignment",), 2 * 80 * (100 * 10 + 50 * 4)),
         (("selection.scorer=perplexity",), 2 * 80 * (1000 * 10 + 50 * 4)),
+        (("selection.scorer=visual_gain",), 2 * 80 * (1000 * (10 + 6) + 50 * 4)),
+        (("selection.scorer=grand",), 2 * 80 * (3000 * 10 + 50 * 4)),
+        (("selection.scorer=datatailor",), 2 * 80 * (1000 * 10 + 50 * 4)),
+        (
+            ("selection.scorer=datatailor", "selection.text_only=rank"),
+            2 * (1000 * (80 * 4 + 100 * 6) + 80 * 50 * 4),
+        ),
+        (("selection.scorer=coincide",), 2 * 80 * (27 / 32 * 1000 * 10 + 50 * 4)),
+        (("selection.scorer=scalselect",), 2 * 80 * (100 * 10 + 50 * 4)),
+        (("selection.scorer=clip_score",), 2 * 80 * 50 * 4),
+        (("selection.features=text",), 0),
+        (("selection.features=conversation",), 2 * 80 * (100 * 10 + 50 * 4)),
+        (  # 5 % of the records, with and without their text
+            ("selection.scorer=presel", "selection.scope=global"),
+            2 * 40 * (100 * 4 + 50 * 4) + 2 * 4 * (1000 * (10 + 4) + 2 * 50 * 4),
+        ),
         (("selection.scorer=random",), 0),
         (("training.records=pool",), 0),
         (("training.tuning=none",), 0),
@@ -83,6 +102,74 @@ def test_of_a_model_that_is_not_there_nothing_is_known():
 )
 def test_flops_of_selecting(overrides, flops):
     assert estimate_run(config(*overrides), SHAPE, POOL).select_flops == flops
+
+
+SKETCHES = 2 * 80 * (2.1 * 1000 * 10 + 50 * 4)
+RECORD = 4140 * 9.2 + 2 * 50 * 3.2
+"""A warm-up's record: 3.2 tokens of image and 6 of text, 4 + 2 x 70 / 1000 of the layers."""
+
+
+@pytest.mark.parametrize(
+    ("selection", "flops"),
+    [
+        ({"scorer": "tive"}, 8 * RECORD + SKETCHES),
+        ({"scorer": "less_heldout"}, 5 * RECORD + SKETCHES),
+        ({"scorer": "tive", "reference": {}}, SKETCHES),
+        ({"scorer": "random", "reference": {"warmup": {}}}, 0),
+        (
+            {"scorer": "perplexity", "reference": {"warmup": {"share": 0.5, "epochs": 2}}},
+            100 * RECORD + 2 * 80 * (1000 * 10 + 50 * 4),
+        ),
+        (
+            {
+                "scorer": "tive",
+                "reference": {"warmup": {"max_steps": 2, "batch_size": 3, "lora_rank": 64}},
+            },
+            6 * (RECORD - 50 * 9.2) + SKETCHES,
+        ),
+        ({"scorer": "el2n", "reference": {"model": "small"}}, None),
+    ],
+)
+def test_flops_of_selecting_with_a_reference(selection, flops):
+    """Warm-ups count; of a small model that is not there yet, nothing is known."""
+    asked = Config.model_validate(
+        {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}, "selection": selection}
+    )
+    found = estimate_run(asked, SHAPE, POOL).select_flops
+    assert found == (None if flops is None else pytest.approx(flops))
+    if flops is None:
+        small = dataclasses.replace(SHAPE, layers=100, vision=5)
+        known = estimate_run(asked, SHAPE, POOL, small).select_flops
+        assert known == 2 * 80 * (100 * 10 + 5 * 4)
+
+
+def test_a_reference_that_is_not_there_is_missing(drawn_pool):
+    base = config("selection.scorer=el2n").model_dump()
+    base["data"]["records"] = str(drawn_pool)
+    base["model"]["path"] = str(drawn_pool.parent)
+    base["selection"]["reference"] = {"model": "models/small/x", "adapter": "./lora"}
+    assert find_missing(make_plan(Config.model_validate(base))) == ["models/small/x", "./lora"]
+
+
+def test_every_scorer_is_one_that_reads_features_or_is_named():
+    """A new scorer says here what it reads."""
+    on_features = {name for name in SCORERS if reads_features(SelectionConfig(scorer=name))}
+    assert on_features == {
+        "prism", "alignment", "kernel_prism", "kernel_repulsion", "leverage", "scalselect",
+        "kcenter", "kmeanspp", "semdedup", "d2", "presel",
+    }  # fmt: skip
+
+
+def test_a_warm_up_and_a_further_pass_count():
+    pool, selection = POOL, {"scorer": "d2", "options": {"difficulty": "margin"}}
+    read = config().model_copy(update={"selection": SelectionConfig.model_validate(selection)})
+    features = 2 * 40 * (100 * 4 + 50 * 4)
+    losses = 2 * 80 * (1000 * 10 + 50 * 4)
+    assert estimate_run(read, SHAPE, pool).select_flops == features + losses
+    warm = {**selection, "reference": {"warmup": {"share": 0.5}}}
+    read = config().model_copy(update={"selection": SelectionConfig.model_validate(warm)})
+    tuning = 0.5 * (4.14 * 1000 * (80 * 4 + 100 * 6) + 2 * 50 * 4 * 80)  # the projector's 20, too
+    assert estimate_run(read, SHAPE, pool).select_flops == pytest.approx(features + losses + tuning)
 
 
 def test_flops_of_tuning():

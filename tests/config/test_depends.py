@@ -29,12 +29,13 @@ from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
-from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
+from prism_tune.selection.evidence.embeddings.image_text import COSINES, record_text
 from prism_tune.selection.evidence.features import FEATURES
-from prism_tune.selection.evidence.gradients import GRADIENT_NORMS
-from prism_tune.selection.evidence.image_text import COSINES, record_text
+from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS
+from prism_tune.selection.evidence.gradients.sketches import SketchOptions, gradient_sketches
 from prism_tune.selection.evidence.source import Gathering
-from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
+from prism_tune.selection.evidence.states.attention_outputs import ATTENTION_OUTPUTS
+from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.units import find_units, usable_images
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
@@ -59,6 +60,7 @@ SOURCES = {
     "attention_outputs": (ATTENTION_OUTPUTS, "conversation"),
     "state_spectra": (STATE_SPECTRA, "conversation"),
     "gradient_norms": (GRADIENT_NORMS, "answers"),
+    "gradient_sketches": (gradient_sketches(SketchOptions(dimension=64)), "answers"),
 }
 
 
@@ -450,6 +452,7 @@ def _empty_sections() -> dict[str, Section]:
         ("subset", {"scorer": "grand"}),
         ("subset", {"scorer": "d2", "options": {"difficulty": "el2n"}}),
         ("subset", {"scorer": "kernel_prism"}),
+        ("subset", {"scorer": "tive", "options": {"dimension": 64}, "reference": {}}),
         ("subset", {"scorer": "length"}),
         ("subset", {"scorer": "random", "budget_of": "tokens", "text_only": "own_source"}),
         ("model", {}),

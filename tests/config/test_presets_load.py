@@ -76,7 +76,7 @@ def test_names_only_what_exists(path):
 @each(EXPERIMENTS)
 def test_is_named_after_its_file(path):
     """A table's own folder is not that of a run: runs/table_quickstart, runs/quickstart."""
-    prefix = "table_" if path.parent.name == "tables" else ""
+    prefix = {"tables": "table_", "published": "published_"}.get(path.parent.name, "")
     assert load_config(path).name == prefix + path.stem
 
 

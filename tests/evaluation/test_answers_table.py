@@ -7,53 +7,21 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+from support.answered_runs import finish
 from support.official_files import WRITERS, write_official
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
-from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.answers_table import build_answers
 from prism_tune.evaluation.benchmarks import BENCHMARKS
-from prism_tune.evaluation.predictions import write_predictions
-from prism_tune.evaluation.score import result_to_json
-from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import RunDir, write_json
-from prism_tune.run.stage import Stage
-from prism_tune.schema import Prediction
+from prism_tune.run.folder import RunDir
 
 SHAPES = [
     {"question_id": "q1", "image": "1.png", "text": "what shape?", "answer": "circle"},
     {"question_id": "q2", "image": "1.png", "text": "is it red?", "answer": "yes"},
     {"question_id": "q3", "image": "2.png", "text": "what color?", "answer": "red"},
 ]
-
-
-def finish(root, name, annotations, texts, *, profile="llava15", limit=None):
-    """One benchmark, evaluated: questions whose text is None were skipped."""
-    benchmark = BENCHMARKS[name]
-    questions = benchmark.load_questions(annotations, profile)
-    checksum, questions = fingerprint(questions), questions[:limit]
-    answers = [
-        Prediction(q.question_id, q.text, text)
-        for q, text in zip(questions, texts, strict=True)
-        if text is not None
-    ]
-    folder = RunDir(root).benchmark(name)
-    data = {name: {"annotations": str(annotations), "limit": limit}}
-    write_predictions(folder / "predictions.jsonl", answers)
-    result = benchmark.score(questions, answers, profile)
-    write_json(folder / "results.json", result_to_json(result))
-    config = Config.model_validate(
-        {
-            "name": "x",
-            "model": {"path": "m"},
-            "data": {"records": "p"},
-            "evaluation": {"benchmarks": [name], "profile": profile, "data": data},
-        }
-    )
-    Stage(folder).finish({"data": checksum}, config=config)
-    return root
 
 
 @pytest.fixture

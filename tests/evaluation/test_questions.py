@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_tune.errors import UserError
+from prism_tune.evaluation.benchmark import open_questions
 from prism_tune.evaluation.questions import apply_control
+from prism_tune.evaluation.score import find_benchmark
 from prism_tune.schema import Question
 
 QUESTIONS = [
@@ -62,3 +65,15 @@ def test_one_image_cannot_be_exchanged():
 
 def test_shuffling_without_any_image_changes_nothing():
     assert apply_control("shuffled", [QUESTIONS[3]], seed=0) == [QUESTIONS[3]]
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["parquet:/any/file#0#col", "parquet:../other.parquet#0#image", "parquet:x", "parquet:a#b"],
+)
+def test_a_questions_text_leads_into_no_other_parquet_file(tmp_path, image):
+    path = tmp_path / "questions.jsonl"
+    row = {"question_id": 7, "question": "What?", "answer": "a", "image": image}
+    path.write_text(json.dumps(row))
+    with pytest.raises(UserError, match=r"question 7: its image .* is not in these annotations"):
+        open_questions(find_benchmark("mine", "exact"), path, "llava15")

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from support.report_pages import HOSTILE_SOURCE, draw_plots
 
-SECTIONS = ("overview", "geometry", "scores", "gallery", "compare", "training")
+SECTIONS = ("overview", "geometry", "scores", "gallery", "compare", "training", "answers")
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 PHONE, DESKTOP = 390, 1280
 AXE = {

@@ -79,7 +79,7 @@ def test_each_part_of_a_label_is_of_the_stage_that_it_describes(run):
     finish(run.selection, config, selection={"scorer": "length", "budget": 0.5}, seed=3)
     finish(run.training, config, training={"tuning": "full"}, seed=4, model_name="Phi")
     finish(run.benchmark("quickstart"), config, seed=5)
-    assert label(run) == "Length 50 % (full)"
+    assert label(run) == "length (per source, other settings) 50 % (full)"
     found = FinishedRun(run).config
     assert (found.seed, found.model_name) == (4, "Phi")
 

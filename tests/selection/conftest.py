@@ -62,6 +62,26 @@ def published_run(tiny_llava_dir, drawn_pool, tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def adapter(tiny_llava_dir, tmp_path_factory):
+    """A LoRA on the tiny model's attention, with weights that are not zero."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from prism_tune.config.sections import ModelConfig
+    from prism_tune.models.load import load_model
+
+    torch.manual_seed(0)
+    model = load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.float32)
+    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.2)
+    folder = tmp_path_factory.mktemp("adapter")
+    tuned.save_pretrained(folder)
+    return folder
+
+
 class Workplace:
     def __init__(self, root):
         self.root = root

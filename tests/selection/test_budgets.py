@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from prism_tune.cli.app import app
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.run.folder import read_json
 from prism_tune.selection.budgets import Candidates, check_budgets, cut_pool
+from prism_tune.selection.export.layouts import export_run
+from prism_tune.selection.finished import Subset
 from prism_tune.selection.rooms import Counting, find_rooms
 
 
@@ -130,6 +135,43 @@ def test_several_budgets_are_nested_and_leave_the_subset_as_it_is(workplace):
     assert [path.name for path in sorted(other.run.selection.glob("subset-*"))] == [
         files["0.25"]["file"]
     ]
+
+
+def test_each_budget_goes_out_for_other_trainers(workplace, tmp_path):
+    """By `--as` all of them, by `subset export --budget` and in Python any one."""
+    run = choose(workplace, scorer="random", budgets="[0.25, 3]").run
+    of_budget = {
+        name: [record["id"] for record in read_json(run.selection / f"subset-{name}.json")]
+        for name in ("0.25", "3")
+    }
+    export_run(run, "llava")
+    folder = run.exports / "llava"
+    name = run.root.name
+    for budget, ids in of_budget.items():
+        assert [row["id"] for row in read_json(folder / f"{name}-{budget}.json")] == ids
+        whole = Subset(run)
+        part = whole.at(float(budget) if "." in budget else int(budget))
+        assert (part.ids, len(part)) == (ids, len(ids))
+        assert [whole.table["id"][int(n)].as_py() for n in part.indices] == ids
+    assert len(read_json(folder / f"{name}.json")) == len(Subset(run).at(0.5)) == 14
+    call = ["subset", "export", str(run.root), "--to", str(tmp_path / "a.jsonl")]
+    done = CliRunner().invoke(app, [*call, "--as", "messages", "--budget", "3"])
+    assert done.exit_code == 0, done.output
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == of_budget["3"]
+    refused = CliRunner().invoke(app, [*call, "--as", "messages", "--budget", "0.9"])
+    assert "no further budget 0.9; selection.budgets cut 0.25, 3" in str(refused.exception)
+    assert "say with --as in which layout" in str(
+        CliRunner().invoke(app, [*call, "--budget", "3"]).exception
+    )
+
+
+def test_what_a_selection_takes_the_place_of_is_said(workplace, caplog):
+    choose(workplace)
+    with caplog.at_level("INFO", logger="prism_tune"):
+        choose(workplace, budget=0.25)
+    (line,) = [line for line in caplog.messages if "takes the place" in line]
+    assert "the subset of random, 50.0% of the image records (14 records), in " in line
 
 
 @pytest.mark.parametrize("scorer", ["kcenter", "d2", "kernel_repulsion"])

@@ -10,13 +10,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from prism_tune.config.sections import ModelConfig, WarmupConfig
+from prism_tune.config.sections import WarmupConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.checkpoint import load_tuned
-from prism_tune.models.load import load_model
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.timings import read_timings
 from prism_tune.selection.reference.warmup import draw_records, share_equally
@@ -34,25 +32,11 @@ def other_model(tiny_llava_dir, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def adapter(tiny_llava_dir, tmp_path_factory):
-    """A LoRA on the tiny model's attention, with weights that are not zero."""
-    torch.manual_seed(0)
-    model = load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.float32)
-    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.2)
-    folder = tmp_path_factory.mktemp("adapter")
-    tuned.save_pretrained(folder)
-    return folder
-
-
 def scores(result):
     return {row["id"]: row["score"] for row in result.scores if row["rank"]}
 
 
-@pytest.mark.parametrize("scorer", ["perplexity", "prism"])
+@pytest.mark.parametrize("scorer", ["perplexity", "prism", "datatailor"])
 def test_evidence_of_another_model_is_that_of_it_as_the_target(workplace, other_model, scorer):
     asked = {"selection__scorer": scorer}
     reference = json.dumps({"model": str(other_model), "template": "vicuna_v1"})
@@ -192,6 +176,15 @@ def test_a_warm_up_that_was_killed_goes_on_from_its_last_checkpoint(workplace, m
 def test_a_warm_up_without_who_trains_it_says_so(workplace):
     with pytest.raises(UserError, match="has to be trained first; `prism-tune select` does"):
         warm(workplace, tune=None)
+
+
+def test_what_reads_no_model_warms_none_up(workplace, caplog):
+    """As Random beside a method with a warm-up, of one config."""
+    with caplog.at_level(logging.INFO):
+        result = warm(workplace, tune=no_training, selection__scorer="random")
+    assert "selection.reference: random reads no model; left out" in caplog.text
+    assert "reference" not in result.manifest
+    assert not (workplace.root / "runs/references").exists()
 
 
 SIZES = np.array([10, 2, 10])

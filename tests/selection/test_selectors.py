@@ -53,6 +53,8 @@ def test_every_method_has_an_end_of_its_own():
         "file",
         "visual_gain",
         "scalselect",
+        "icons_heldout",
+        "less_heldout",
     }
     assert {name for name, scorer in SCORERS.items() if scorer.keep == "middle"} == {"perplexity"}
 

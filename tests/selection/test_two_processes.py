@@ -39,6 +39,11 @@ def test_two_processes_select_what_one_process_selects(workplace):
         "clip_score": {"selection__options": f"{{model: {encoder}}}"},
         "d2": {"selection__options": "{difficulty: el2n}"},
         "kernel_prism": {},
+        "visual_gain": {},
+        "coincide": {"selection__options": "{layers: [1], num_clusters: 4}"},
+        "datatailor": {"selection__scope": "global"},
+        "scalselect": {"selection__text_only": "drop"},
+        "presel": {"selection__scope": "global", "selection__options": "{reference_share: 0.5}"},
     }
     check(workplace, methods)
 

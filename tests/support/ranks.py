@@ -177,6 +177,17 @@ def meet_late() -> None:
     distributed.destroy_process_group()
 
 
+def miss_the_meeting() -> None:
+    """The last rank ends before the others meet it, who wait for a second."""
+    from prism_tune import processes
+    from prism_tune.cli.options import end_with_errors
+
+    processes.MEETING_SECONDS = 1.0
+    if rank() + 1 == processes.world_size():
+        return
+    end_with_errors(processes.meet)
+
+
 def hang_in_a_step() -> None:
     """Open the group of a training that gives up after a second, and let one process be late."""
     import torch

@@ -1,20 +1,18 @@
 """Pools that `datasets` reads: a hub id, an Arrow file, webdataset tars, a folder of these.
 
 In: `data.records` as one of these, or what `save_to_disk` wrote. Out: rows, and a chosen part of
-them as a parquet file.
+them as tables.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from prism_tune.data.files.folders import is_saved, list_pool, part_split
 from prism_tune.data.files.formats import holds_bytes
@@ -93,14 +91,14 @@ def read_rows(dataset: Dataset, records: str) -> Iterator[dict[str, Any]]:
         ) from error
 
 
-def take_rows(dataset: Dataset, positions: Sequence[int]) -> bytes:
-    """The rows at `positions` as a parquet file."""
-    table: pa.Table = dataset.select(positions).with_format("arrow")[:]
-    buffer = io.BytesIO()
-    if not holds_bytes(table.schema):  # else it says which columns are images
-        table = table.replace_schema_metadata(None)
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
+def take_rows(dataset: Dataset, positions: Sequence[int]) -> tuple[pa.Schema, Iterable[pa.Table]]:
+    """The rows at `positions`; with images in them, a few at a time."""
+    chosen = dataset.select(positions).with_format("arrow")
+    schema = dataset.features.arrow_schema
+    if holds_bytes(schema):  # its metadata say which columns are images
+        return schema, chosen.iter(batch_size=_ROWS_WITH_BYTES)
+    table: pa.Table = chosen[:].replace_schema_metadata(None)
+    return table.schema, [table]
 
 
 def _load_local(folder: Path, split: str | None) -> Any:

@@ -11,13 +11,16 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
 import sys
+import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,6 +42,7 @@ _LARGEST_RECORD_CHARACTERS = 1 << 26
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 _BLANKS = "\ufeff \t\r\n"
 _ROWS, _ROWS_WITH_BYTES = 1024, 32
+_ROWS_OF_A_GROUP = 128
 _BLANK = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
@@ -116,7 +120,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
             size = _ROWS_WITH_BYTES if holds_bytes(file.schema_arrow) else _ROWS
-            for batch in file.iter_batches(batch_size=size):
+            for batch in _iterate(file, size):
                 for row in batch.to_pylist():
                     yield row
                     num_read += 1
@@ -145,11 +149,65 @@ def format_records(raws: Sequence[bytes], file_format: Literal["json", "jsonl"])
     return b"[\n" + b",\n".join(raws) + b"\n]\n" if raws else b"[]\n"
 
 
-def take_parquet(path: Path, positions: Sequence[int]) -> bytes:
-    """The rows of a parquet file at `positions`, as a parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(pq.read_table(path).take(pa.array(positions, pa.int64())), buffer)
-    return buffer.getvalue()
+def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """A parquet file, replaced atomically.
+
+    With images in it, in groups of a few rows, the same however the tables are cut, so that neither
+    writer nor reader has to hold it; else as one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for group in _regroup(tables, _ROWS_OF_A_GROUP if holds_bytes(schema) else None):
+                writer.write_table(group)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def take_parquet(path: Path, positions: Sequence[int]) -> tuple[pa.Schema, Iterable[pa.Table]]:
+    """The rows of a parquet file at `positions`; with images in it, a few at a time."""
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+    if holds_bytes(schema) and list(positions) == sorted(positions):
+        return schema, _stream_rows(path, positions)
+    table = pq.read_table(path).take(pa.array(positions, pa.int64()))
+    return table.schema, [table]
+
+
+def _stream_rows(path: Path, positions: Sequence[int]) -> Iterator[pa.Table]:
+    wanted = np.asarray(positions, dtype=np.int64)
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for batch in _iterate(file, _ROWS_WITH_BYTES):
+            first, last = np.searchsorted(wanted, [start, start + batch.num_rows])
+            if first < last:
+                rows = pa.array(wanted[first:last] - start)
+                yield pa.Table.from_batches([batch]).take(rows)
+            start += batch.num_rows
+
+
+def _iterate(file: pq.ParquetFile, num_rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows, a group after the other: asked for all at once, pyarrow keeps what it has read."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(batch_size=num_rows, row_groups=[group])
+
+
+def _regroup(tables: Iterable[pa.Table], num_rows: int | None) -> Iterator[pa.Table]:
+    """The same rows in tables of `num_rows`, the last one shorter; None: as they come."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        while num_rows is not None and sum(map(len, waiting)) >= num_rows:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, num_rows).combine_chunks()
+            waiting = [joined.slice(num_rows)]
+        if num_rows is None:
+            yield waiting.pop()
+    if rest := [table for table in waiting if len(table)]:
+        yield pa.concat_tables(rest).combine_chunks()
 
 
 def _read_lines(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:

@@ -28,7 +28,7 @@ from prism_tune.report.cards import (
     read_scattered,
     write_chunks,
 )
-from prism_tune.report.section import PageFolder, Section
+from prism_tune.report.section import PageFolder, Section, add_cards
 from prism_tune.report.thumbnails import write_thumbnails
 from prism_tune.report.views import (
     PAGE_RECORDS,
@@ -67,14 +67,13 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
     meta = _describe(run, run.records, cut) | {"chunks": num_chunks, "noNeighbours": no_neighbours}
     scripts = (
         page.add_data("gallery", meta),
-        page.add_data("served", False),  # the server says otherwise
-        page.add_template("gallery_data.js"),
-        page.add_template("gallery_card.js"),
-        page.add_template("gallery.js"),
+        *add_cards(page),
+        page.add_asset("gallery_data.js"),
+        page.add_asset("gallery_card.js"),
+        page.add_asset("gallery.js"),
     )
     values = {
         "ready": True,
-        "style": page.add_template("gallery.css"),
         "num_records": len(run.records),
         "num_prepared": len(prepared),
         "num_first": min(PAGE_RECORDS, int(run.records.is_ranked_N.sum())),
@@ -85,7 +84,8 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
         "searched": {"turns": CHUNK_TURNS, "characters": CHUNK_CHARACTERS},
         "command": f"prism-tune report {run.run.root} --serve",
     }
-    return Section("gallery", "Gallery", "gallery.html", values, scripts)
+    styles = (page.add_asset("cards.css"), page.add_asset("gallery.css"))
+    return Section("gallery", "Gallery", "gallery.html", values, scripts, styles)
 
 
 def _why_not(run: FinishedRun) -> str:

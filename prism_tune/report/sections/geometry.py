@@ -58,7 +58,7 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
     }
     data = page.add_data("geometry", {"figures": figures, "points": points})
     return Section(
-        "geometry", "Geometry", "geometry.html", values, (data, page.add_template("map.js"))
+        "geometry", "Geometry", "geometry.html", values, (data, page.add_asset("map.js"))
     )
 
 

@@ -22,6 +22,7 @@ from prism_tune.models.load import count_layers
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import from_main
 from prism_tune.schema import Skipped
+from prism_tune.selection.evidence.embeddings.text_sif import compute_text
 from prism_tune.selection.evidence.encoding import (
     ConversationDataset,
     InstructionDataset,
@@ -54,6 +55,8 @@ def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> E
     config, pool = gathering.config, gathering.pool
     if config.selection.features_file is not None:
         return own_features(config.selection.features_file, gathering, left_out)
+    if config.selection.features == "text":
+        return compute_text(gathering, left_out)
     processor = load_processor(config.model)
     layers = feature_layers(config)
     stores = [_open_store(config, layer) for layer in layers]
@@ -160,6 +163,7 @@ def _asked_prompt(config: Config) -> PromptKind | None:
     if config.selection.pooling == "instruction":
         return "answers"
     asked = config.selection.features
+    assert asked != "text"  # no prompt is put to the model
     return None if asked == "visual" else asked
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import final_norm, parts
 from prism_tune.models.flops import count_parameters, estimate_flops
@@ -55,6 +55,24 @@ class ShallowModel:
     def place(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """The batch's inputs on the model's device."""
         return place_batch(batch, self._collate, self.model)
+
+    def find_attention(self, layer: int, key: str) -> Any:
+        """The self-attention of a layer, from 0.
+
+        Args:
+            layer: which.
+            key: of the config, that says otherwise.
+
+        Raises:
+            UserError: it has none: a layer of linear attention.
+        """
+        found = getattr(self.decoder.layers[layer], "self_attn", None)
+        if found is None:
+            raise UserError(
+                f"{key}: layer {layer} (from 0) of this {self.model.config.model_type!r} has no "
+                "self-attention to read; choose another"
+            )
+        return found
 
     def check(self, unit: Encoded) -> None:
         """Check the model on one unit (see `models.guards`).
@@ -168,8 +186,8 @@ class Extractor(ShallowModel):
             def keep(_: Any, inputs: Any, output: Any, layer: int = layer) -> None:
                 attention[layer] = output[1].float().mean(dim=1)
 
-            handle = self.decoder.layers[layer - 1].self_attn.register_forward_hook(keep)
-            hooks.callback(handle.remove)
+            found = self.find_attention(layer - 1, "selection.layer")
+            hooks.callback(found.register_forward_hook(keep).remove)
         return hooks
 
 

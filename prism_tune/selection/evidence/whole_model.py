@@ -85,7 +85,7 @@ class WholeModel:
         head = model.get_output_embeddings()
         assert isinstance(head, nn.Linear)
         self.head = head
-        self._model = model
+        self.model = model
         self._collate = Collator(processor, model.dtype, with_dummy=False)
         found = parts(model)
         self._parts = found
@@ -104,7 +104,7 @@ class WholeModel:
         base: Any = self._base
         check_use(
             lambda inputs, keep_BL: base(**inputs, use_cache=False).last_hidden_state[keep_BL],
-            place_batch([unit], self._collate, self._model),
+            place_batch([unit], self._collate, self.model),
             self._parts,
         )
 
@@ -112,13 +112,13 @@ class WholeModel:
         """A forward pass through the decoder, the vision side and, for answers, the head."""
         return estimate_flops(
             (self._decoder_size, sum(len(unit.pooled_L) for unit in batch)),
-            (self._vision_size, count_seen(batch, self._model)),
+            (self._vision_size, count_seen(batch, self.model)),
             (count_parameters(self.head), sum(int(unit.pooled_L.sum()) for unit in batch)),
         )
 
     def predict(self, batch: Sequence[Encoded]) -> Predictions:
         """What the answers' tokens are predicted from."""
-        inputs = place_batch(batch, self._collate, self._model)
+        inputs = place_batch(batch, self._collate, self.model)
         targets_BL = inputs.pop("labels")[:, 1:]
         outputs: Any = self._base(**inputs, use_cache=False)
         predicts_BL = targets_BL != IGNORED_LABEL
@@ -170,6 +170,9 @@ class AnswerLosses:
 BuildRunner = Callable[[Config, PreTrainedModel, Any], Runner]
 """What computes the numbers, from the config, the model and its processor."""
 
+LoadModel = Callable[..., PreTrainedModel]
+"""`load_model` or `load_adapted` of `selection/reference/read.py`."""
+
 Encode = Callable[[Pool, Sequence[int], Config, Any], Dataset[Encoded]]
 """What the model reads of some records of a pool."""
 
@@ -181,6 +184,8 @@ def whole_model_source(
     *,
     encode: Encode = RecordDataset,
     version: int = 1,
+    more: Mapping[str, Any] | None = None,
+    load: LoadModel | None = None,
 ) -> EvidenceSource:
     """The source of numbers of whole records.
 
@@ -190,10 +195,12 @@ def whole_model_source(
         build_runner: computes them.
         encode: the records, as training sees them unless told otherwise.
         version: of the code; another number makes all rows anew.
+        more: what else a row depends on, by name.
+        load: the model, merged with the adapter it is read with unless told otherwise.
     """
 
     def depends(config: Config) -> dict[str, Any]:
-        return depends_on(config, name, version)
+        return {**depends_on(config, name, version), **(more or {})}
 
     def compute(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
         began = time.perf_counter()
@@ -208,7 +215,7 @@ def whole_model_source(
         seen = RecordDataset(pool, records(units.keys), config, processor)
         computation = Computation(
             title=name.replace("_", " "),
-            load_runner=_load_later(config, processor, build_runner, seen),
+            load_runner=_load_later(config, processor, build_runner, seen, load or load_model),
             encode=lambda keys: encode(pool, records(keys), config, processor),
             tokens_per_batch=config.selection.tokens_per_batch,
             num_workers=config.data.num_workers,
@@ -222,7 +229,11 @@ def whole_model_source(
 
 
 def _load_later(
-    config: Config, processor: Any, build_runner: BuildRunner, records: RecordDataset
+    config: Config,
+    processor: Any,
+    build_runner: BuildRunner,
+    records: RecordDataset,
+    load: LoadModel,
 ) -> Callable[[], Runner]:
     """A function that loads the model, checks it on the first usable record, and not again."""
 
@@ -230,7 +241,7 @@ def _load_later(
     def load_runner() -> Runner:
         device = pick_device()
         dtype = resolve_dtype(config.selection.dtype, device)
-        model = load_model(config, dtype=dtype, device=device)
+        model = load(config, dtype=dtype, device=device)
         unit = first_usable(records)
         if unit is not None:
             WholeModel(model, processor).check(unit)

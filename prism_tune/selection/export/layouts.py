@@ -26,7 +26,7 @@ from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
 from prism_tune.run.log import console
 from prism_tune.run.stage import Stage
-from prism_tune.run.subset_file import subset_data
+from prism_tune.run.subset_file import name_column, subset_data
 from prism_tune.schema import Record
 from prism_tune.selection.export.image_names import ImageNames
 from prism_tune.selection.export.losses import Losses
@@ -116,31 +116,44 @@ def export_pool(
     console.print(loading, soft_wrap=True, markup=False, highlight=False)
 
 
-def export_run(run: RunDir, layout: ExportLayout, to: Path | None = None) -> None:
+def export_run(
+    run: RunDir, layout: ExportLayout, to: Path | None = None, budget: str | None = None
+) -> None:
     """Write a run's subset in a layout.
 
     Args:
         run: its folder.
         layout: as in `export_pool`.
-        to: as there; by default in the run's own folder, in place of what is there.
+        to: as there; by default in the run's own folder, in place of what is there, and the subsets
+            of further budgets with it.
+        budget: of `selection.budgets`; None: the run's own.
 
     Raises:
-        UserError: as `export_pool`; the run has not selected.
+        UserError: as `export_pool`; the run has not selected, or has cut no such budget.
     """
+    if to is not None:
+        _export_budget(run, layout, to, budget)
+        return
+    folder = run.exports / layout
+    Stage(run.selection).require("select")
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in (None, *read_json(run.selection / "manifest.json")["further_budgets"]):
+        stem = run.root.name if name is None else f"{run.root.name}-{name}"
+        _export_budget(run, layout, folder / f"{stem}{LAYOUTS[layout].suffix}", name)
+
+
+def _export_budget(run: RunDir, layout: ExportLayout, to: Path, budget: str | None) -> None:
     config = Stage(run.selection).config()
-    data = subset_data(DataConfig(records="") if config is None else config.data, run)
-    if to is None:
-        folder = run.exports / layout
-        shutil.rmtree(folder, ignore_errors=True)
-        to = folder / f"{run.root.name}{LAYOUTS[layout].suffix}"
+    data = subset_data(DataConfig(records="") if config is None else config.data, run, budget)
     pool = open_pool(data.model_copy(update={"image_place": "keep"}))
-    scores = pq.read_table(run.selection / "scores.parquet", columns=["id", "selected"])
-    export_pool(pool, layout, to, list_kept_ids(scores))
+    column = name_column(budget)
+    scores = pq.read_table(run.selection / "scores.parquet", columns=["id", column])
+    export_pool(pool, layout, to, list_kept_ids(scores, column))
 
 
-def list_kept_ids(scores: pa.Table) -> list[str]:
+def list_kept_ids(scores: pa.Table, column: str = "selected") -> list[str]:
     """The ids of a subset as its pool has them, out of the run's scores.parquet."""
-    ids: list[str] = scores.filter(scores.column("selected")).column("id").to_pylist()
+    ids: list[str] = scores.filter(scores.column(column)).column("id").to_pylist()
     return ids
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prism_tune.data.files.formats import write_parquet
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
@@ -68,17 +69,9 @@ def build_dataset(pool: Pool, ids: Sequence[str]) -> Dataset:
 
 def write_file(pool: Pool, rows: Iterable[Row], path: Path) -> None:
     """One parquet file, replaced atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        schema = build_features(parts=False).arrow_schema
-        with pq.ParquetWriter(temporary, schema) as writer:
-            for group in _group(pool, rows):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    schema = build_features(parts=False).arrow_schema
+    groups = (pa.Table.from_pylist(group, schema=schema) for group in _group(pool, rows))
+    write_parquet(path, schema, groups)
 
 
 def write_folder(pool: Pool, rows: Iterable[Row], folder: Path) -> None:

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from prism_tune.config.sections import Config, ReferenceConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
-from prism_tune.models.checkpoint import load_shallow_tuned, load_tuned
+from prism_tune.models.checkpoint import load_shallow_tuned, load_tuned, load_unmerged
+from prism_tune.models.devices import cast_parameters
 from prism_tune.models.load import check_model
 from prism_tune.models.processor import resolve_template
 from prism_tune.run.fingerprints import fingerprint_model
@@ -82,6 +83,18 @@ def fingerprint_read(config: Config) -> dict[str, Any]:
 def load_model(config: Config, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The whole model that evidence is read from, its adapter merged."""
     return load_tuned(config, adapter_of(config), dtype=dtype, device=device)
+
+
+def load_adapted(config: Config, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """As `load_model`, with the matrices of its adapter beside the weights they belong to."""
+    adapter = adapter_of(config)
+    if adapter is None:
+        return load_tuned(config, None, dtype=dtype, device=device)
+    adapted = load_unmerged(config, adapter, dtype=dtype, device=device)
+    cast_parameters(adapted, dtype)
+    model: Any = adapted.get_base_model()
+    tuned: PreTrainedModel = model.eval()
+    return tuned
 
 
 def load_shallow(

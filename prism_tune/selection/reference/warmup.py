@@ -11,6 +11,7 @@ Shape legend: N records of the pool, S sources.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -93,6 +94,7 @@ class Warmup:
             logger.info("warm-up: %d records, in %s", len(self.records), self.run.root)
             with outside_group():
                 tune(self.config, self.run)
+            gc.collect()  # the tuned model, before the one that evidence is read from
 
     def cost(self) -> list[dict[str, Any]]:
         """Entries of a selection's timings.json: one for each attempt at training it."""

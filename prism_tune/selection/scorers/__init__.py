@@ -1,11 +1,11 @@
 """Selection methods by name: one file each, and one line here."""
 
-from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS
+from prism_tune.selection.evidence.embeddings.image_text import COSINES, EncoderOptions
 from prism_tune.selection.evidence.features import FEATURES
-from prism_tune.selection.evidence.gradients import GRADIENT_NORMS, GrandOptions
-from prism_tune.selection.evidence.image_text import COSINES, EncoderOptions
+from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS, GrandOptions
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
-from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
+from prism_tune.selection.evidence.states.attention_outputs import ATTENTION_OUTPUTS
+from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES
 from prism_tune.selection.options import ScorerOptions
@@ -15,8 +15,6 @@ from prism_tune.selection.scorers import (
     d2,
     file,
     kcenter,
-    kernel_prism,
-    kernel_repulsion,
     kmeanspp,
     length,
     leverage,
@@ -25,7 +23,15 @@ from prism_tune.selection.scorers import (
     scalselect,
 )
 from prism_tune.selection.scorers.clusters import coincide, datatailor, presel, semdedup
-from prism_tune.selection.scorers.losses import el2n, grand, perplexity, visual_gain
+from prism_tune.selection.scorers.gradients import heldout, icons_heldout, less_heldout, tive
+from prism_tune.selection.scorers.kernels import kernel_prism, kernel_repulsion
+from prism_tune.selection.scorers.losses import (
+    el2n,
+    grand,
+    perplexity,
+    self_filter_static,
+    visual_gain,
+)
 from prism_tune.selection.scorers.pick_order import PickOptions
 from prism_tune.selection.scorers.scorer import Scorer, always
 
@@ -72,6 +78,26 @@ SCORERS: dict[str, Scorer] = {
         coincide.CoincideOptions,
         keeps_one_end=True,
         ranks_text=True,
+    ),
+    "tive": Scorer(
+        tive.score,
+        tive.reads,
+        tive.TiveOptions,
+        keeps_one_end=True,
+        adapt=tive.adapt,
+        ranks_text=True,
+    ),
+    "icons_heldout": Scorer(
+        icons_heldout.score, heldout.reads, heldout.HeldOutOptions, keep="high", ranks_text=True
+    ),
+    "less_heldout": Scorer(
+        less_heldout.score, heldout.reads, heldout.HeldOutOptions, keep="high", ranks_text=True
+    ),
+    "self_filter_static": Scorer(
+        self_filter_static.score,
+        self_filter_static.reads,
+        self_filter_static.SelfFilterOptions,
+        keeps_one_end=True,
     ),
     "datatailor": Scorer(
         datatailor.score, always(STATE_SPECTRA), keeps_one_end=True, ranks_text=True

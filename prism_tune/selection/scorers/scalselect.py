@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config, Fraction
+from prism_tune.errors import ConfigError
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.selection.options import ScorerOptions, read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
@@ -43,9 +44,18 @@ class ScalSelectOptions(ScorerOptions):
 
 
 def adapt(config: Config) -> Config:
-    """The config with features pooled as the instruction attends."""
+    """The config with features pooled as the instruction attends.
+
+    Raises:
+        ConfigError: other features than those of images.
+    """
     if config.selection.features_file is not None:
         return config
+    if config.selection.features != "visual":
+        raise ConfigError(
+            f"selection.features: scalselect pools image tokens, got {config.selection.features}; "
+            "leave it out, or take `leverage` of these features"
+        )
     return change_selection(config, pooling="instruction")
 
 

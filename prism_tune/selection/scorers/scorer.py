@@ -140,7 +140,9 @@ class Scorer:
                 "selection.text_only=rank: text-only records are cut with all others: the budget "
                 "has to count rows or tokens (selection.budget_of)"
             )
-        is_of_text = selection.features == "conversation" or selection.features_file is not None
+        is_of_text = (
+            selection.features in ("conversation", "text") or selection.features_file is not None
+        )
         if not (self.ranks_text or (is_of_text and issubclass(self.options, ScorerOptions))):
             raise ConfigError(
                 f"selection.text_only=rank: {selection.scorer} has no score for records without "

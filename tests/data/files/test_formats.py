@@ -17,6 +17,7 @@ from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import UserError
 
 TURNS = [{"from": "human", "value": "q: ä ☃"}, {"from": "gpt", "value": "a"}]
+FLAT = {"question": "q", "answer": "a"}
 RECORDS = [{"id": str(number), "conversations": TURNS} for number in range(3)]
 AS_LIST = json.dumps(RECORDS, ensure_ascii=False, indent=1)
 AS_LINES = "\r\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS) + "\r\n"
@@ -137,6 +138,22 @@ def write_parquet(path, records=RECORDS):
 def test_parquet_without_its_suffix(tmp_path):
     content = write_parquet(tmp_path / "pool.parquet")
     assert open_bytes(tmp_path, content, "pool.bin").format == "parquet"
+
+
+def test_a_subset_with_images_is_written_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    """In groups that do not depend on how the pool was cut, and the same from a shuffled copy."""
+    rows = [{"image": {"bytes": bytes([n % 251]) * 9, "path": None}, **FLAT} for n in range(300)]
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "pool.parquet")
+    pq.write_table(table.take(list(range(300))[::-1]), tmp_path / "copy.parquet", row_group_size=7)
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool.parquet")))
+    copy = open_pool(DataConfig(records=str(tmp_path / "copy.parquet")))
+    digest = write_subset(copy, range(299, 10, -1), tmp_path / "shuffled.parquet")
+    monkeypatch.setattr(pq, "read_table", None)
+    assert write_subset(pool, range(289), tmp_path / "subset.parquet") == digest
+    with pq.ParquetFile(tmp_path / "subset.parquet") as file:
+        assert file.read().to_pylist() == rows[:289]
+        assert file.num_row_groups == 3
 
 
 @pytest.mark.parametrize("kept", [0, 3, 4, 300, -1, -8, -40])

@@ -12,14 +12,13 @@ from PIL import Image
 
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.records import open_pool
-from prism_tune.errors import ConfigError, UserError
+from prism_tune.errors import ConfigError
 from prism_tune.features.shards import StoredRows, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.schema import Turn
-from prism_tune.selection.evidence import attention_outputs
-from prism_tune.selection.evidence.attention_outputs import (
-    AttentionOutputs,
+from prism_tune.selection.evidence.states import attention_outputs
+from prism_tune.selection.evidence.states.attention_outputs import (
     choose_layers,
     make_block,
 )
@@ -102,15 +101,6 @@ def test_layers_lie_at_the_papers_depth(depth, layers, monkeypatch):
 def test_layers_that_are_not_there_are_refused(workplace, layers):
     with pytest.raises(ConfigError, match="expected different layers of 0 to 3"):
         workplace.select(selection__scorer="coincide", selection__options=f"{{layers: {layers}}}")
-
-
-def test_a_layer_without_self_attention_is_refused():
-    decoder = SimpleNamespace(layers=[SimpleNamespace(linear_attn=None)])
-    model = SimpleNamespace(
-        decoder=decoder, model=SimpleNamespace(config=SimpleNamespace(model_type="qwen3_5"))
-    )
-    with pytest.raises(UserError, match=r"layer 0 of this 'qwen3_5' has no self-attention"):
-        AttentionOutputs._find_attention(model, 0)
 
 
 def test_blocks_by_hand():

@@ -11,16 +11,20 @@ from PIL import Image
 from support.tiny_families import TINY_FAMILIES
 from support.tiny_processors import TINY_PROCESSORS, build_family
 
-from prism_tune.config.sections import ModelConfig
+from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.data.conversation import image_token
 from prism_tune.errors import UserError
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_shallow
 from prism_tune.models.processor import load_processor
+from prism_tune.models.tuning import prepare_tuning
 from prism_tune.selection.evidence.encoding import encode
-from prism_tune.selection.evidence.gradients import GradientNorms
+from prism_tune.selection.evidence.gradients.norms import GradientNorms
+from prism_tune.selection.evidence.gradients.sketches import GradientSketches
 from prism_tune.selection.evidence.prompts import Prompt
 from prism_tune.selection.evidence.shallow import Extractor
+from prism_tune.selection.evidence.states.attention_outputs import AttentionOutputs
+from prism_tune.selection.evidence.states.state_spectra import StateSpectra
 from prism_tune.selection.evidence.whole_model import AnswerLosses
 
 NOT_RECORD_BY_RECORD = {
@@ -28,6 +32,7 @@ NOT_RECORD_BY_RECORD = {
     "qwen3_5": "layers.*.mlp.*",  # linear attention has numbers beside its linear layers
     "qwen3_5_moe": "layers.2.self_attn.*",
 }
+LINEAR = ("qwen3_5", "qwen3_5_moe")  # their first layers attend linearly
 SIZES = [(60, 40), (56, 56), (30, 90)]
 NUM_LAYERS = 3
 FAMILY_INPUTS = {
@@ -119,6 +124,41 @@ def test_every_layer_of_every_family_equals_the_full_model(family, tmp_path):
         assert extractor.estimate_flops(units) > 0
 
 
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_the_inside_of_every_family_is_read_in_batches_or_refused(family, tmp_path):
+    """COINCIDE's and DataTailor's rows and instructed features: alone as in a padded batch."""
+    model, processor = build_family(family)
+    model.save_pretrained(tmp_path)
+    config = ModelConfig(path=str(tmp_path), attn_implementation="eager")
+    shallow = load_shallow(config, NUM_LAYERS, dtype=torch.float32)
+    units = [with_text_behind(unit) for unit in encode_images(processor)]
+    spectra = StateSpectra(shallow, processor)
+    assert_alike(spectra, units)
+    if family in LINEAR:
+        with pytest.raises(UserError, match=r"options.layers: layer 0 .* has no self-attention"):
+            AttentionOutputs(shallow, processor, (0, 2))
+        with pytest.raises(UserError, match=r"selection.layer: layer 0 .* no self-attention"):
+            Extractor(shallow, processor, (1,), "instruction").run_batch(units)
+        return
+    assert_alike(AttentionOutputs(shallow, processor, (0, 2)), units)
+    assert_alike(Extractor(shallow, processor, (1, 3), "instruction"), units)
+
+
+def with_text_behind(unit):
+    """The unit with all tokens behind its last image token marked."""
+    behind = torch.arange(len(unit.pooled_L)) > int(unit.pooled_L.nonzero().max())
+    return dataclasses.replace(unit, instruction_L=behind)
+
+
+def assert_alike(runner, units):
+    together = runner.run_batch(units)
+    alone = [runner.run_batch([unit]) for unit in units]
+    for number, rows in enumerate(together):
+        assert rows.isfinite().all()
+        expected = torch.cat([of_unit[number] for of_unit in alone])
+        torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["llava_next", "smolvlm"])
 def test_the_stage_runs_on_families_whose_processor_loads_here(family, workplace, tmp_path):
     model, processor = build_family(family)
@@ -159,6 +199,32 @@ def test_losses_and_gradients_of_every_family_are_those_of_its_own_loss(family):
         assert (nll, count) == pytest.approx((loss.item(), int(unit.pooled_L.sum())), rel=1e-4)
         assert norm == pytest.approx(expected, rel=1e-3)
         assert turn_nll == pytest.approx(nll, rel=1e-5)  # of one turn
+
+
+@pytest.mark.parametrize("family", TINY_PROCESSORS)
+def test_sketched_gradients_of_every_family_are_those_of_its_own_loss(family):
+    """Of the matrices of a LoRA, in one batch, against one record at a time: the norms."""
+    model, processor = build_family(family)
+    training = TrainingConfig(tuning="lora", lora={"r": 2, "lora_alpha": 4}, deepspeed=None)
+    tuned = prepare_tuning(model, training, weights_dtype=torch.float32)
+    torch.manual_seed(0)
+    chosen = []
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name and "expert" not in name:
+            chosen.append(parameter.data.normal_(std=0.1) if "lora_B" in name else parameter)
+    model = tuned.get_base_model().eval()
+    units = [with_labels(unit, 2 + n) for n, unit in enumerate(encode_images(processor))]
+    rows = GradientSketches(model, processor, "all", 64).run_batch(units)[0]
+    watched = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert len(watched) == len(chosen) > 0
+    for unit, norm in zip(units, rows[:, 0].tolist(), strict=True):
+        inputs = {
+            key: value[None] if value.shape == unit.pooled_L.shape else value
+            for key, value in unit.inputs.items()
+        }
+        gradients = torch.autograd.grad(model(**inputs).loss, watched, allow_unused=True)
+        flat = [gradient.flatten() for gradient in gradients if gradient is not None]
+        assert norm == pytest.approx(torch.cat(flat).norm().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("family", TINY_PROCESSORS)

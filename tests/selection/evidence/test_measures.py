@@ -13,7 +13,7 @@ from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence import store as feature_store
 from prism_tune.selection.evidence import whole_model
-from prism_tune.selection.evidence.gradients import GradientNorms
+from prism_tune.selection.evidence.gradients.norms import GradientNorms
 
 SCORERS = ["perplexity", "el2n", "grand"]
 
@@ -109,10 +109,10 @@ def test_batches_and_blocks_of_logits_change_nothing(workplace, scorer, monkeypa
 def test_logits_exist_at_answer_tokens_only_and_a_few_at_a_time(workplace, scorer, monkeypatch):
     lengthen(workplace)
     monkeypatch.setattr(whole_model, "_LOGITS_BYTES", 7 * 4 * 320)
-    rows = []
+    rows, load = [], whole_model.load_model
 
     def load_and_watch(*arguments, **options):
-        model = load_model(*arguments, **options)
+        model = load(*arguments, **options)
         model.lm_head.register_forward_hook(lambda _, inputs, output: rows.append(len(output)))
         return model
 

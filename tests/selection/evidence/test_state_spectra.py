@@ -11,7 +11,7 @@ from prism_tune.data.records import open_pool
 from prism_tune.features.shards import StoredRows, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
-from prism_tune.selection.evidence.state_spectra import measure_spectrum
+from prism_tune.selection.evidence.states.state_spectra import measure_spectrum
 
 
 def rows_by_definition(workplace):

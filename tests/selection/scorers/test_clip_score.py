@@ -9,7 +9,7 @@ from support.tiny_encoders import TEXT_LENGTH, save_encoder
 from transformers import AutoModel, AutoProcessor
 
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.selection.evidence import dual_encoder
+from prism_tune.selection.evidence.embeddings import dual_encoder
 
 
 @pytest.fixture(params=["clip", "siglip"])

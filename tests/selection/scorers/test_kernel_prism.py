@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from prism_tune.errors import ConfigError
-from prism_tune.selection.scorers.kernel_density import (
-    choose_bandwidth,
-    draw_frequencies,
-    mean_kernel,
-)
-from prism_tune.selection.scorers.kernel_prism import race
+from prism_tune.selection.scorers.kernels.density import choose_bandwidth, mean_kernel
+from prism_tune.selection.scorers.kernels.kernel_prism import race
 
 
 def unit_rows(num_rows, width, seed=0):
@@ -27,38 +23,48 @@ def densities_by_definition(rows, counts, bandwidth):
     return densities[np.cumsum(counts) - 1]
 
 
-def test_densities_approach_the_kernels():
+def test_densities_are_the_kernels_where_all_are_landmarks():
     rows, counts = unit_rows(60, 3), np.random.default_rng(1).integers(1, 4, 60)
-    frequencies = draw_frequencies(np.eye(3), 50_000, 0.1, seed=0)
+    landmarks = np.repeat(np.arange(60), counts)
     expected = densities_by_definition(rows, counts, 0.1)
-    np.testing.assert_allclose(mean_kernel(rows, counts, frequencies), expected, atol=0.003)
+    found = mean_kernel(rows, counts, landmarks, 0.1)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_densities_are_exact_in_their_features():
-    rows, counts = unit_rows(700, 5), np.random.default_rng(1).integers(1, 4, 700)
-    frequencies = draw_frequencies(np.eye(5), 32, 0.5, seed=0)
-    records = np.repeat(rows, counts, axis=0) @ frequencies
-    gram = np.cos(records[:, None] - records).mean(axis=2)
-    expected = (gram.sum(axis=1) - 1) / (len(records) - 1)
-    densities = np.repeat(mean_kernel(rows, counts, frequencies), counts)
-    np.testing.assert_allclose(densities, expected, atol=1e-12)
+def test_landmarks_rank_as_all_records_do():
+    """600 of 3,000 records in 64 components, in concepts of unequal sizes."""
+    rng = np.random.default_rng(0)
+    centres = unit_rows(40, 64)[np.minimum(rng.exponential(8, 3000).astype(int), 39)]
+    rows = centres + rng.uniform(0.03, 0.1, (3000, 1)) * rng.normal(size=(3000, 64))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    counts = np.ones(3000, dtype=int)
+    exact = mean_kernel(rows, counts, np.arange(3000), 0.2)
+    found = mean_kernel(rows, counts, np.arange(600), 0.2)
+    ranks = [np.argsort(np.argsort(values)) for values in (exact, found)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.95
+    assert found.mean() == pytest.approx(exact.mean(), rel=0.05)
+
+
+def test_a_landmark_leaves_itself_out():
+    """Rows opposite each other, the first a landmark: its density is that of its like."""
+    rows = np.array([[1.0], [1.0], [-1.0]])
+    found = mean_kernel(rows, np.ones(3, dtype=int), np.array([0, 2]), 1.0)
+    far = np.exp(-2.0)
+    np.testing.assert_allclose(found, [far, (1 + far) / 2, far])
 
 
 def test_score_by_hand_without_chance(make_table):
     """Two pairs of equal records, opposite each other: squared distance 4."""
     table = make_table([[1.0], [1.0], [-1.0], [-1.0]])
-    scores = table.score("kernel_prism", alpha="inf", bandwidth=1.0, num_features=40_000)
+    scores = table.score("kernel_prism", alpha="inf", bandwidth=1.0)
     # (1 + 2 exp(-4/2)) / 3
-    assert list(scores.values()) == pytest.approx([0.42356] * 4, abs=0.01)
+    assert list(scores.values()) == pytest.approx([0.423557] * 4, abs=1e-6)
 
 
-def test_eigenvectors_may_flip_and_turn():
-    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 4)))[0]
-    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
-    rows, counts = np.random.default_rng(2).normal(size=(30, 4)), np.ones(30, dtype=int)
-    straight = mean_kernel(rows, counts, draw_frequencies(basis, 16, 0.3, seed=0))
-    turned = mean_kernel(rows @ turn, counts, draw_frequencies(basis @ turn, 16, 0.3, seed=0))
-    np.testing.assert_allclose(straight, turned, atol=1e-12)
+@pytest.mark.parametrize("scorer", ["kernel_prism", "kernel_repulsion"])
+def test_the_pools_order_changes_nothing_where_few_are_landmarks(scorer, clustered):
+    wanted = clustered.select(scorer, num_landmarks=16)
+    assert clustered.shuffled(2).select(scorer, num_landmarks=16) == wanted
 
 
 def test_race_by_hand():
@@ -129,11 +135,11 @@ def test_bandwidth_rules_reach_the_manifest(clustered):
 
 def test_whitening_forgets_the_scale_of_a_direction(make_table):
     rows = np.random.default_rng(0).normal(size=(200, 3))
-    options = {"alpha": "inf", "whitening": True, "num_components": 3, "num_features": 20_000}
+    options = {"alpha": "inf", "whitening": True, "num_components": 3}
     # Whitened features are the same up to a rotation, which the kernel does not see.
     plain = make_table(rows).score("kernel_prism", **options)
     stretched = make_table(rows * [1, 10, 100]).score("kernel_prism", **options)
-    assert list(plain.values()) == pytest.approx(list(stretched.values()), abs=0.02)
+    assert list(plain.values()) == pytest.approx(list(stretched.values()), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,8 @@ def test_whitening_forgets_the_scale_of_a_direction(make_table):
         ({"bandwidth": 0}, "`bandwidth` = 0: expected a positive number"),
         ({"alpha": -1}, "`alpha` = -1: expected a number from 0, or inf"),
         ({"alpha": "nan"}, "`alpha` = 'nan': expected"),
-        ({"num_features": 7}, "`num_features` = 7: expected a positive even number"),
+        ({"num_landmarks": 0}, "`num_landmarks` = 0: expected greater than 0"),
+        ({"num_features": 512}, "unknown key `num_features`"),
         ({"num_components": 0}, "`num_components` = 0"),
     ],
 )

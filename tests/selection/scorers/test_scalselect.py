@@ -118,7 +118,9 @@ def test_features_are_pooled_as_the_instruction_attends(workplace):
 
 
 def test_other_features_do_not_go_with_it(workplace):
+    with pytest.raises(ConfigError, match="scalselect pools image tokens, got text"):
+        workplace.select(selection__scorer="scalselect", selection__features="text")
     with pytest.raises(ConfigError, match="instruction pools image tokens"):
-        workplace.select(selection__scorer="scalselect", selection__features="joint")
+        workplace.select(selection__pooling="instruction", selection__features="joint")
     with pytest.raises(ConfigError, match="instruction needs layers from 1"):
         workplace.select(selection__scorer="scalselect", selection__layer=0)

@@ -35,7 +35,10 @@ from pydantic import Field
 from prism_tune.config.sections import Count
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import pair_rows
-from prism_tune.selection.evidence.attention_outputs import ATTENTION_OUTPUTS, AttentionOptions
+from prism_tune.selection.evidence.states.attention_outputs import (
+    ATTENTION_OUTPUTS,
+    AttentionOptions,
+)
 from prism_tune.selection.options import read_options
 from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten, split_clusters
 from prism_tune.selection.scorers.pick_order import rank_picks

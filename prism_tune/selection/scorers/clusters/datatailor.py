@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import pair_rows
-from prism_tune.selection.evidence.state_spectra import STATE_SPECTRA
+from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
 from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten, split_clusters
 from prism_tune.selection.scorers.clusters.quotas import apportion, interleave
 from prism_tune.selection.scorers.pick_order import rank_picks

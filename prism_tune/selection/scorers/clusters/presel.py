@@ -11,7 +11,7 @@ Options: `reference_share` of every source whose losses are measured, `temperatu
 paper's), `num_neighbors`, `records_per_cluster`.
 Published: the losses under the target after a warm-up on that share (`selection.reference`),
 features of DINOv2 (`selection.features_file`), without text-only records; the quota, which
-`scope: global` takes (preset:published/presel). With `scope: per_source` every source keeps the
+`scope: global` takes. With `scope: per_source` every source keeps the
 same share.
 Ours: features are PRISM's unless given, centred in their source and reduced to 64 components;
 quotas by largest remainders, what a source does not have goes to the others.

@@ -1,0 +1,28 @@
+# Sourced by the jobs in this folder. `run_until_time_is_up COMMAND ...` passes on that the job has to
+# end: the command saves what it has done (training.grace_seconds) and exits with 143. Where the time
+# limit is the reason (SLURM sends USR1 to this shell, see --signal), the job is queued again and goes
+# on where it stopped; after a preemption SLURM does that itself (--requeue).
+# shellcheck shell=bash
+
+# Threads of a process: the CPUs of its GPU.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_GPU:-8}}"
+# srun does not inherit these by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-$((${SLURM_CPUS_PER_GPU:-8} * ${SLURM_GPUS_ON_NODE:-1}))}"
+
+run_until_time_is_up() {
+  local command code=0 is_time_up=false
+  "$@" &
+  command=$!
+  trap 'is_time_up=true; kill -TERM "$command" 2>/dev/null || true' USR1
+  trap 'kill -TERM "$command" 2>/dev/null || true' TERM INT
+  wait "$command" || code=$?
+  while kill -0 "$command" 2>/dev/null; do # a signal ends `wait`, not the command
+    code=0
+    wait "$command" || code=$?
+  done
+  if [ "$is_time_up" = true ] && [ "$code" -eq 143 ]; then
+    echo "the time limit is near: job $SLURM_JOB_ID is queued again" >&2
+    scontrol requeue "$SLURM_JOB_ID" || return "$code"
+  fi
+  return "$code"
+}
