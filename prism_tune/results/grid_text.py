@@ -175,8 +175,8 @@ def _say_intervals(found: Mapping[str, Any]) -> list[str]:
         )
     if None in overs:
         said[0] += (
-            " Without an interval (n/a) where a resample of the questions leaves nothing to divide by: "
-            "a metric on which the whole pool scores hardly above 0."
+            " Without an interval (n/a) where a resample of the questions leaves nothing to divide "
+            "by: a metric on which the whole pool scores hardly above 0."
         )
     if "questions" in overs:
         said[0] += (
