@@ -46,7 +46,7 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
 
 
 def end_with_errors(call: Callable[[], object]) -> None:
-    """Call it; a `UserError`, or being asked to end, becomes one message and an exit code."""
+    """Call it; what the user can mend, or a request to end, becomes a message and a code."""
     from prism_tune.config.secrets import redact_text
     from prism_tune.errors import ConfigError, SharedError, UserError, say
 
@@ -59,6 +59,24 @@ def end_with_errors(call: Callable[[], object]) -> None:
             typer.secho(f"error: {redact_text(say(error))}", err=True, fg=typer.colors.RED)
         code = 2 if isinstance(error, ConfigError) else 1
         _exit(error.code if isinstance(error, SharedError) else code)
+    except Exception as error:  # noqa: BLE001 - the edge: whatever comes has an explanation
+        _explain(error)
+        _exit(1)
+
+
+def _explain(error: Exception) -> None:
+    """Say what a library has raised in a line; show a defect of ours whole."""
+    from prism_tune.cli.faults import explain, show, show_defect, wants_traceback
+    from prism_tune.config.secrets import redact_text
+
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "prism-tune")
+    told = explain(error, verb)
+    if told is None:
+        show_defect(error)
+        return
+    if wants_traceback():
+        show(error)
+    typer.secho(f"error: {redact_text(told)}", err=True, fg=typer.colors.RED)
 
 
 def _speaks(error: UserError) -> bool:

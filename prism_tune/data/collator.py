@@ -20,6 +20,7 @@ from torch.nn import functional
 from prism_tune.chat.templates import image_token
 from prism_tune.data.encoding.encoder import TOKEN_KEYS, run_processor
 from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.errors import UserError
 
 Example = Mapping[str, torch.Tensor]
 
@@ -90,7 +91,13 @@ class Collator:
         # The id is of no consequence behind attention mask 0, so eos serves where there is no pad.
         tokenizer = self._processor.tokenizer
         found = tokenizer.pad_token_id
-        return int(tokenizer.eos_token_id if found is None else found)
+        found = tokenizer.eos_token_id if found is None else found
+        if found is None:
+            raise UserError(
+                f"the tokenizer of {tokenizer.name_or_path} names neither a padding token nor an "
+                "end token; its tokenizer_config.json is missing or not whole: get it again"
+            )
+        return int(found)
 
     @cached_property
     def _dummy(self) -> dict[str, torch.Tensor]:

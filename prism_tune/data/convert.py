@@ -46,8 +46,9 @@ from prism_tune.data.files.formats import (
 )
 from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
+from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import locked, write_json
+from prism_tune.run.folder import locked, read_json, write_json
 from prism_tune.schema import Skipped
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,11 @@ SCHEMA = pa.schema(
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
 _VERSION = 6
+_DESCRIBED = {
+    *("format", "fingerprint", "skipped", "skipped_sources", "duplicates", "unmarked"),
+    *("num_moved", "unread"),
+}
+"""What pool.json has to say."""
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -87,6 +93,9 @@ def convert_pool(config: DataConfig) -> Path:
         [_VERSION, source.state, *ways, *dirs, config.source, config.source_names]
     )
     with locked(Path(f"{folder}.lock")):
+        if folder.exists() and not _is_whole(folder):
+            logger.warning("%s: damaged; the pool is converted again", folder)
+            shutil.rmtree(folder)
         if not folder.exists():
             _convert(source, _Builder(reading, config, embedded), folder)
             if embedded.num_written:
@@ -97,6 +106,17 @@ def convert_pool(config: DataConfig) -> Path:
                     embedded.num_bytes / 1e6,
                 )
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a pool that was converted before is still there as it was written."""
+    try:
+        described = read_json(folder / "pool.json")
+        with pa.memory_map(str(folder / "records.arrow")) as file:
+            pa.ipc.open_file(file)
+    except (UserError, OSError, pa.ArrowException):
+        return False
+    return isinstance(described, dict) and described.keys() >= _DESCRIBED
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ def name_base(config: ModelConfig) -> ModelConfig:
     if not adapter.exists():
         return config
     settings = read_json(adapter)
+    if not isinstance(settings, dict):
+        raise UserError(f"{adapter}: expected an object; get the adapter again")
     base = settings.get("base_model_name_or_path")
     if not base:
         raise UserError(
@@ -73,6 +75,19 @@ def point_to_base(adapter: Path, base: dict[str, Any]) -> None:
     write_json(path, {**read_json(path), **named})
 
 
+def read_provenance(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint's `provenance.json` says; nothing where there is none.
+
+    Raises:
+        UserError: it is not such a file.
+    """
+    path = checkpoint / PROVENANCE_NAME
+    content = read_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object; delete it, or get the checkpoint again")
+    return content
+
+
 def require_base(adapter: Path, base: ModelConfig) -> None:
     """Check that a model is the one an adapter was trained on; over another it means nothing.
 
@@ -81,9 +96,8 @@ def require_base(adapter: Path, base: ModelConfig) -> None:
     Raises:
         UserError: it is another, whatever its name.
     """
-    provenance = adapter / PROVENANCE_NAME
-    trained_on = read_json(provenance).get("base_model") if provenance.exists() else None
-    if trained_on is None:
+    trained_on = read_provenance(adapter).get("base_model")
+    if not isinstance(trained_on, dict) or not trained_on.keys() >= {"path", "fingerprint"}:
         return
     given = describe_base(base)
     comparable = Path(trained_on["path"]).is_absolute() == Path(base.path).is_dir()

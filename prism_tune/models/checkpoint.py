@@ -32,6 +32,7 @@ from prism_tune.models.adapters import (
 )
 from prism_tune.models.devices import cast_parameters
 from prism_tune.models.families import final_norm, parts
+from prism_tune.models.faults import explained
 from prism_tune.models.load import load_model, load_shallow, truncate_config
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint
@@ -76,7 +77,9 @@ def load_unmerged(
     """
     require_base(adapter, config.model)
     base = load_model(config.model, dtype=dtype, device=device)
-    return PeftModel.from_pretrained(base, str(adapter))
+    with explained(adapter, "its adapter", "adapter"):
+        adapted: PeftModel = PeftModel.from_pretrained(base, str(adapter))
+    return adapted
 
 
 def load_shallow_tuned(

@@ -21,6 +21,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.convert_original import convert_original, is_original
 from prism_tune.models.devices import stored_dtypes
+from prism_tune.models.faults import explained
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.models.write import require_vacant, sample_inputs, sample_logits, write_verified
@@ -108,7 +109,8 @@ def _load_adapted(checkpoint: Path, options: ExportOptions) -> tuple[Any, Any]:
     config = _base_config(checkpoint, options)
     require_base(checkpoint, config)
     base = load_model(config, dtype=torch.float32)
-    adapted = PeftModel.from_pretrained(base, str(checkpoint)).eval()
+    with explained(checkpoint, "its adapter", "adapter"):
+        adapted = PeftModel.from_pretrained(base, str(checkpoint)).eval()
     if not (checkpoint / "processor_config.json").exists():
         return adapted, load_processor(config)
     return adapted, load_processor(_own_config(checkpoint, options))

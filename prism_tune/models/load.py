@@ -33,6 +33,7 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.devices import PLAIN_DTYPES, set_dtype, stored_dtypes
 from prism_tune.models.families import FINAL_NORMS, final_norm, parts
+from prism_tune.models.faults import explained
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
@@ -115,6 +116,11 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
         UserError: not a model directory or hub id, or not reachable.
     """
     check_model(config)
+    if Path(config.path).is_dir():
+        with explained(config.path, "its config.json"):
+            return AutoConfig.from_pretrained(
+                config.path, trust_remote_code=config.trust_remote_code
+            )
     try:
         return AutoConfig.from_pretrained(
             config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
@@ -211,19 +217,20 @@ def _read_weights(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model, in the type it is saved in, and the report of missing and mismatched weights."""
     options: dict[str, Any] = {"config": architecture} if architecture is not None else {}
-    stored = stored_dtypes(source)
-    if len(stored) == 1 and stored <= PLAIN_DTYPES and not is_deepspeed_zero3_enabled():
-        (dtype,) = stored  # type: ignore[assignment]  # `_place` casts; ZeRO-3 casts while it deals out
-    if config.attn_implementation is not None:
-        options["attn_implementation"] = config.attn_implementation
-    model, report = auto_class.from_pretrained(
-        source,
-        dtype=dtype,
-        output_loading_info=True,
-        use_safetensors=True,
-        trust_remote_code=config.trust_remote_code,
-        **options,
-    )
+    with explained(config.path, "its weights"):
+        stored = stored_dtypes(source)
+        if len(stored) == 1 and stored <= PLAIN_DTYPES and not is_deepspeed_zero3_enabled():
+            (dtype,) = stored  # type: ignore[assignment]  # `_place` casts; ZeRO-3 casts while it deals out
+        if config.attn_implementation is not None:
+            options["attn_implementation"] = config.attn_implementation
+        model, report = auto_class.from_pretrained(
+            source,
+            dtype=dtype,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+            **options,
+        )
     return model, report
 
 

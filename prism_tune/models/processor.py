@@ -29,6 +29,7 @@ from prism_tune.config.sections import Config, ImageBackend, ModelConfig, Templa
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.adapters import name_base
 from prism_tune.models.families import family_of, image_token_id
+from prism_tune.models.faults import reraised_if_damaged
 from prism_tune.models.load import check_model, load_model_config
 from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
 from prism_tune.processes import is_main
@@ -56,7 +57,10 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
             "version made for this torch; or leave it at `pil`"
         )
     try:
-        processor = _read_processor(config)
+        with reraised_if_damaged(config.path):
+            processor = _read_processor(config)
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         reason = _explain(error)
         raise UserError(f"model.path: {config.path} has no usable processor: {reason}") from error

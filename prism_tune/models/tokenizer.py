@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from prism_tune.errors import UserError
+from prism_tune.models.faults import reraised_if_damaged
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,9 +28,12 @@ def load_tokenizer(
     from transformers import AutoTokenizer  # the doctor asks for faults where this fails
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, revision=revision, trust_remote_code=trust_remote_code
-        )
+        with reraised_if_damaged(path):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                path, revision=revision, trust_remote_code=trust_remote_code
+            )
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{path}: no usable tokenizer: {explain_tokenizer(error)}") from error
     return tokenizer

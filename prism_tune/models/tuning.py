@@ -22,6 +22,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.families import Parts, family_of, part_of, parts
+from prism_tune.models.faults import explained
 from prism_tune.models.load import load_model, load_model_config, resolve_source
 from prism_tune.models.lora import log_coverage, lora_config
 
@@ -59,14 +60,15 @@ def load_for_tuning(
             *family.more_projectors,
         ],
     )
-    return AutoModelForImageTextToText.from_pretrained(
-        resolve_source(config),
-        dtype=dtype,
-        device_map={"": device},
-        quantization_config=quantization,
-        trust_remote_code=config.trust_remote_code,
-        use_safetensors=True,
-    )
+    with explained(config.path, "its weights"):
+        return AutoModelForImageTextToText.from_pretrained(
+            resolve_source(config),
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=quantization,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+        )
 
 
 def prepare_tuning(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,7 +33,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
+
+logger = logging.getLogger(__name__)
 
 SUBSET_SUFFIXES = {
     "json": ".json",
@@ -166,9 +169,12 @@ def read_json(path: Path) -> Any:
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array kept in an .npy file, computed first where there is none."""
+    """The array kept in an .npy file, computed first where there is none, or a damaged one."""
     if path.exists():
-        return np.asarray(np.load(path))
+        try:
+            return np.asarray(np.load(path))
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s: damaged (%s); it is computed again", path, first_line(error))
     values, buffer = compute(), io.BytesIO()
     np.save(buffer, values)
     write_atomic(path, buffer.getvalue())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.selection.rooms import BoolArray, Counting, IntArray, find_rooms
+from prism_tune.selection.rooms import UNITS, BoolArray, Counting, IntArray, find_rooms, kept_beside
 from prism_tune.selection.subset import Cut, FloatArray, Keep, Reason, cut_subset, most_taken
 
 TEXT_ONLY = "text_only"
@@ -79,9 +79,32 @@ def check_budgets(selection: SelectionConfig, candidates: Candidates) -> None:
     if selection.budget_of == "tokens" and candidates.num_tokens_N is None:
         return
     for budget in list_budgets(selection):
+        room = 0
         for records, amount, key in _parts(selection, candidates, budget):
             part = candidates.of(records)
-            find_rooms(amount, _counting(selection, part, key), part.is_text_only_N)
+            text_N, counting = part.is_text_only_N, _counting(selection, part, key)
+            room += int(kept_beside(counting, text_N).sum())
+            room += sum(of_part for _, of_part in find_rooms(amount, counting, text_N))
+        require_some(room, budget, selection, candidates)
+
+
+def require_some(
+    num_kept: int, budget: Budget, selection: SelectionConfig, candidates: Candidates
+) -> None:
+    """Refuse a subset without a record.
+
+    Raises:
+        UserError: saying of how many records none is kept.
+    """
+    if num_kept:
+        return
+    texts = f"{int(candidates.is_text_only_N.sum()):,} of them text-only"
+    raise UserError(
+        f"selection: a budget of {budget} and selection.text_only={selection.text_only} keep none "
+        f"of the {len(candidates.uids):,} records that can be used, {texts} (counted: "
+        f"{UNITS[selection.budget_of]}); raise it, or look at selection.source_budgets, must_drop "
+        "and data.policy"
+    )
 
 
 def cut_pool(
@@ -134,6 +157,8 @@ def most_of_groups(
         return sizes_G
     text_N = candidates.is_text_only_N
     counting = _counting(selection, candidates, "selection.budget")
+    if text_N.all():
+        return sizes_G
     rooms = [find_rooms(budget, counting, text_N)[0][1] for budget in budgets]
     if unit == "rows" and selection.text_only == "own_source":
         return most_taken([*sizes_G.tolist(), *_present(int(text_N.sum()))], max(rooms))[

@@ -28,7 +28,7 @@ from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.writer import one_writer
 from prism_tune.schema import Skipped
-from prism_tune.selection.budgets import Candidates, check_budgets
+from prism_tune.selection.budgets import Candidates, check_budgets, name_budget, require_some
 from prism_tune.selection.evidence.source import Evidence, Gathering, find_measured
 from prism_tune.selection.inputs import (
     find_scorer,
@@ -39,7 +39,7 @@ from prism_tune.selection.inputs import (
 from prism_tune.selection.marks import Marks, read_marks
 from prism_tune.selection.meter import meter_selection
 from prism_tune.selection.outputs import announce_replacement, further_subsets, write_outputs
-from prism_tune.selection.ranking import rank_pool
+from prism_tune.selection.ranking import Ranking, rank_pool
 from prism_tune.selection.reference.read import read_config
 from prism_tune.selection.reference.warmup import Tune, Warmup, describe_reference, plan_warmup
 
@@ -91,6 +91,7 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
             if is_main():
                 scorer = find_scorer(config.selection.scorer)
                 ranking = rank_pool(config, pool, evidence, skipped, scorer, candidates)
+                _require_subsets(ranking, config, candidates)
                 meter.count(records=len(pool))
                 stage.reopen()  # only now: until here an earlier subset stays as it is
                 ranking.description.update(describe_reference(read, warmup))
@@ -99,6 +100,15 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
                 files = [run.subset, *further_subsets(run), *beside]
                 stage.finish(inputs, config=config, files=files, **outputs)
         barrier()
+
+
+def _require_subsets(ranking: Ranking, config: Config, candidates: Candidates) -> None:
+    """Refuse, before an earlier subset goes, one without a record: too few tokens for any."""
+    selection = config.selection
+    further = {name_budget(budget): budget for budget in selection.budgets}
+    require_some(int(ranking.selected_N.sum()), selection.budget, selection, candidates)
+    for name, selected_N in ranking.further.items():
+        require_some(int(selected_N.sum()), further[name], selection, candidates)
 
 
 def list_candidates(config: Config, pool: Pool, marks: Marks) -> Candidates:

@@ -9,6 +9,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
@@ -167,6 +168,8 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
             f"training.deepspeed: {given}: no such file; null trains without DeepSpeed"
         )
     options: dict[str, Any] = read_json(path)
+    if not isinstance(options, dict) or not isinstance(options.get("zero_optimization", {}), dict):
+        raise ConfigError(f"{path}: expected an object, as the files in configs/deepspeed are")
     zero = options.get("zero_optimization", {})
     if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
         raise ConfigError(
@@ -197,9 +200,18 @@ def _check_ranges(config: Config) -> None:
         ("gradient_accumulation_steps", lambda value: value >= 1, "at least 1"),
         ("max_steps", lambda value: value == -1 or value >= 1, "at least 1, or -1 for epochs"),
         ("num_train_epochs", lambda value: value > 0, "more than 0"),
-        ("learning_rate", lambda value: value > 0 or rated, "more than 0, or nothing is learnt"),
+        (
+            "learning_rate",
+            lambda value: (value > 0 or rated) and isfinite(value),
+            "a number above 0, or nothing is learnt",
+        ),
+        ("adam_beta1", lambda value: 0 <= value < 1, "from 0 to below 1"),
+        ("adam_beta2", lambda value: 0 <= value < 1, "from 0 to below 1"),
+        ("label_smoothing_factor", lambda value: 0 <= value <= 1, "from 0 to 1"),
+        ("seed", lambda value: 0 <= value < 2**32, "from 0 to 4,294,967,295"),
+        ("data_seed", lambda value: 0 <= value < 2**32, "from 0 to 4,294,967,295"),
     ):
-        if name in options and not is_sound(options[name]):
+        if options.get(name) is not None and not is_sound(options[name]):
             raise ConfigError(f"training.hf.{name} = {options[name]!r}: expected {expected}")
 
 

@@ -26,6 +26,7 @@ from prism_tune.run.stage import Stage
 logger = logging.getLogger(__name__)
 
 MARKER = "complete.json"
+_MARKED = {"fingerprint", "num_processes", "only_model", "bytes"}
 NEXT = "training.next"
 """The folder of a training beside one that has finished (see `finished.py`)."""
 
@@ -118,8 +119,23 @@ def drop_oldest(root: Path, limit: int | None, best: str | None = None) -> None:
 
 def complete_checkpoints(root: Path) -> list[Path]:
     """Those that were marked, newest first."""
-    marked = (path for path in _checkpoints(root) if (path / MARKER).exists())
+    marked = (path for path in _checkpoints(root) if read_marker(path) is not None)
     return sorted(marked, key=_step, reverse=True)
+
+
+def read_marker(directory: Path) -> dict[str, Any] | None:
+    """What the marker of a checkpoint says; None where there is none, or a damaged one."""
+    path = directory / MARKER
+    if not path.exists():
+        return None
+    try:
+        record = read_json(path)
+    except UserError:
+        record = None
+    if isinstance(record, dict) and record.keys() >= _MARKED:
+        return record
+    logger.warning("%s: damaged; training cannot go on from %s", path, directory.name)
+    return None
 
 
 def find_checkpoint(root: Path, key: str) -> Path | None:
@@ -132,8 +148,8 @@ def find_checkpoint(root: Path, key: str) -> Path | None:
             shards differ.
     """
     for directory in complete_checkpoints(root):
-        record = read_json(directory / MARKER)
-        if record["fingerprint"] != key:
+        record = read_marker(directory)
+        if record is None or record["fingerprint"] != key:
             continue
         if record["num_processes"] != world_size():
             raise UserError(

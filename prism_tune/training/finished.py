@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from prism_tune.errors import UserError
-from prism_tune.models.adapters import PROVENANCE_NAME
+from prism_tune.models.adapters import read_provenance
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
-from prism_tune.training.checkpoints import MARKER, NEXT, complete_checkpoints, work_directory
+from prism_tune.training.checkpoints import NEXT, complete_checkpoints, read_marker, work_directory
 from prism_tune.training.inputs import describe_changes
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:
         return True
     directory, stage = work_directory(run), Stage(run.training)
     begun = complete_checkpoints(directory)
-    if begun and read_json(begun[0] / MARKER)["fingerprint"] == fingerprint(inputs):
+    marked = read_marker(begun[0]) if begun else None
+    if marked is not None and marked["fingerprint"] == fingerprint(inputs):
         return True
     changed = stage.changed_inputs(inputs)
     damaged = stage.damaged_files()
@@ -60,7 +61,7 @@ def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:
     if changed is not None:
         before, state = read_json(stage.path)["inputs"], "a finished training"
     elif begun:
-        before = read_json(begun[0] / PROVENANCE_NAME)["inputs"]
+        before = read_provenance(begun[0]).get("inputs", {})
         state = f"an unfinished training ({begun[0].name})"
     else:
         return True

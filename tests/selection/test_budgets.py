@@ -111,10 +111,36 @@ def test_rows_of_llava_665k_as_published_shares_count_them(budget, images):
         ({"source_budgets": "{colour: 9}"}, "source_budgets.colour: 9 asked, but .* has 8 image"),
         ({"source_budgets": "{colour: 1.5}"}, "source_budgets"),
         ({"budget_of": "words"}, "budget_of"),
+        ({"budget_of": "tokens", "budget": 3, "text_only": "drop"}, "keep none of the 26 rec"),
+        (
+            {"budget_of": "tokens", "budgets": "[3]", "text_only": "own_source"},
+            "a budget of 3 and",
+        ),
+        (
+            {"source_budgets": "{shape: 0, colour: 0}", "text_only": "drop"},
+            "keep none of the 26 records that can be used, 2 of them text-only",
+        ),
     ],
 )
 def test_what_cannot_be_met_is_refused(workplace, options, message):
     with pytest.raises(UserError, match=message):
+        choose(workplace, **options)
+
+
+@pytest.mark.parametrize("budget_of", ["images", "rows", "tokens"])
+@pytest.mark.parametrize("text_only", ["keep", "own_source", "drop"])
+def test_pools_of_text_alone_and_of_nothing(workplace, budget_of, text_only):
+    """Kept, cut, or refused; an empty subset is never written."""
+    records = [record for record in workplace.records() if "image" not in record]
+    workplace.write_records(records)
+    options = {"budget_of": budget_of, "text_only": text_only, "budget": 0.5}
+    if text_only == "drop":
+        with pytest.raises(UserError, match="keep none of the 2 records"):
+            choose(workplace, **options)
+    else:
+        assert len(kept(choose(workplace, **options))) == {"keep": 2, "own_source": 1}[text_only]
+    workplace.write_records([])
+    with pytest.raises(UserError, match="keep none of the 0 records"):
         choose(workplace, **options)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from prism_tune.errors import UserError
 from prism_tune.report.figures import (
     NUM_COLOURS,
     Figure,
@@ -231,6 +232,10 @@ def format_interval(metric: Metric, digits: int = 1) -> str:
 
 def _table(name: str, table: dict[str, Any]) -> dict[str, Any]:
     """A table of `prism-tune tables`: its texts only."""
+    if not isinstance(table, dict) or not table.keys() >= {"rows", "title", "notes"}:
+        raise UserError(
+            f"tables/{name}.json of the run: not a table; delete it, `prism-tune tables` writes it"
+        )
     rows = table["rows"]
     return {
         "id": f"table-{name}",

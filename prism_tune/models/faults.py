@@ -1,0 +1,112 @@
+"""What is wrong with a model's files, where a library cannot read them: the file, and what to do.
+
+An error of transformers, peft, safetensors or tokenizers goes in; a `UserError` that names the file
+comes out. An interrupted download is the usual reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+
+from prism_tune.errors import UserError, first_line
+
+_RAISED = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError),
+    *(RuntimeError, AssertionError, SafetensorError, HFValidationError),
+)
+
+
+@contextmanager
+def explained(folder: Path | str, what: str, setting: str = "model.path") -> Iterator[None]:
+    """Reading a model, or a part of it, by a library.
+
+    Args:
+        folder: the model, as the config names it.
+        what: is read, for the message: "its weights".
+        setting: of the config that names it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not isinstance(error, _RAISED) and type(error) is not Exception:
+            raise
+        raise UserError(_describe(Path(folder), what, setting, error)) from error
+
+
+@contextmanager
+def reraised_if_damaged(folder: Path | str) -> Iterator[None]:
+    """The same where a file is to blame; what else is raised goes to whoever can explain it.
+
+    Raises:
+        UserError: a file of the model's is damaged.
+        ValueError: a library's own kinds of errors, which it has no base for.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        damaged = find_damaged(Path(folder))
+        if damaged:
+            raise UserError(_describe(Path(folder), "", "model.path", error)) from error
+        if isinstance(error, OSError | ValueError | ImportError):
+            raise
+        if not isinstance(error, _RAISED) and type(error) is not Exception:
+            raise
+        raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def find_damaged(folder: Path) -> str:
+    """The first file of a model that is cut short or no such file; empty where all can be read."""
+    if not folder.is_dir():
+        return ""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            return f"{path.name} is damaged or not whole ({first_line(error)})"
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            return f"{path.name} is damaged or not whole ({first_line(error)})"
+        if not isinstance(content, dict):
+            return f"{path.name} holds {type(content).__name__}, expected an object"
+    return ""
+
+
+def _describe(folder: Path, what: str, setting: str, error: Exception) -> str:
+    said = first_line(error)
+    if "attn_implementation" in said or "Attention" in said:
+        return (
+            f"model.attn_implementation: {said}; null leaves the choice to transformers, and "
+            "`sdpa` and `eager` need no package"
+        )
+    where = f"{setting}: {folder}"
+    if "trust_remote_code" in said:
+        return (
+            f"{where} needs code of its own; read it, and if you trust it: "
+            "model.trust_remote_code=true (export: --trust-remote-code)"
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return f"{where}: {what} needs the package {error.name}: pip install {error.name}"
+    damaged = find_damaged(folder)
+    if damaged:
+        return f"{where}: {damaged}; an interrupted download? get that file again"
+    return (
+        f"{where}: {what} cannot be read: {type(error).__name__}: {said}; get its files again, or "
+        "name another model"
+    )
