@@ -6,7 +6,7 @@ The layouts are told apart by their keys (`layouts/columns.py`); `data.columns` 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from prism_tune.data.layouts.columns import (
 )
 from prism_tune.data.layouts.further import IMAGE_KEYS, LOSS_KEYS
 from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, read_column
-from prism_tune.data.layouts.media import refuse_media, refuse_unread
+from prism_tune.data.layouts.media import refuse_media, refuse_siblings, refuse_unread
 from prism_tune.data.layouts.placing import (
     fill_slots,
     move_to_front,
@@ -122,10 +122,8 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
     own = read_column(raw, columns)
     spoken = read_conversation(raw, columns, drops_system=reading.drops_system)
     images = fill_slots(own, spoken.slots)
-    if images:
-        images = tuple([_relate(image, reading) for image in images])
-    else:
-        refuse_unread(raw, reading.read_keys)
+    _refuse_left_over(raw, images, reading)
+    images = tuple([_relate(image, reading) for image in images])
     turns = place_images(spoken.turns, len(spoken.slots), len(images))
     check_filled(turns)
     refuse_objects(raw, turns)
@@ -182,8 +180,7 @@ def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
     try:
         refuse_media(raw, columns)
         images = read_column(raw, columns)
-        if not images:
-            refuse_unread(raw, reading.read_keys)
+        _refuse_left_over(raw, images, reading)
     except BadRecordError:
         own = columns.find("source", raw) if config.source == "field" else None
         source = read_label(own) or UNREADABLE
@@ -191,6 +188,14 @@ def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
     images = tuple(_relate(image, reading) for image in images)
     adapted = Adapted("", read_label(columns.find("source", raw)), images, ())
     return name_source(adapted, config, reading)
+
+
+def _refuse_left_over(
+    raw: Mapping[str, Any], images: Sequence[NamedImage], reading: Reading
+) -> None:
+    """Images that a record holds and nothing reads: all of them, or some beside those read."""
+    refuse = refuse_siblings if images else refuse_unread
+    refuse(raw, reading.read_keys)
 
 
 def read_label(value: Any) -> str:

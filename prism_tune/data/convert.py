@@ -66,7 +66,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 6
+_VERSION = 7
 _DESCRIBED = {
     *("format", "fingerprint", "skipped", "skipped_sources", "duplicates", "unmarked"),
     *("num_moved", "unread"),

@@ -18,9 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+
+from prism_tune.errors import UserError
 from prism_tune.evaluation.predictions import (
     append_predictions,
-    salvage_predictions,
+    parse_prediction,
     write_predictions,
 )
 from prism_tune.processes import rank
@@ -94,7 +97,7 @@ class AnswerStore:
     def mend(self) -> None:
         """Drop lines torn by a kill; their questions are asked again. Main process only."""
         for path in self._files(self.folder.unfinished):
-            answers, num_broken = salvage_predictions(path)
+            answers, num_broken = _salvage(path)
             if num_broken:
                 logger.info("%s: %d broken line(s) dropped, answered again", path, num_broken)
                 write_predictions(path, answers)
@@ -102,7 +105,7 @@ class AnswerStore:
     def read(self) -> dict[str, Prediction]:
         """Every stored answer, of all processes and of a finished evaluation, by `answer_id`."""
         files = [path for folder in self.folder.sources for path in self._files(folder)]
-        found = [answer for path in files for answer in salvage_predictions(path)[0]]
+        found = [answer for path in files for answer in _salvage(path)[0]]
         return {answer.answer_id: answer for answer in found}
 
     def append(self, answers: Iterable[Prediction]) -> None:
@@ -126,3 +129,23 @@ class AnswerStore:
         parts = sorted(folder.glob(f"{self.stem}.rank-*.jsonl"))
         merged = folder / f"{self.stem}.jsonl"
         return [*parts, merged] if merged.exists() else parts
+
+
+def _salvage(path: Path) -> tuple[list[Prediction], int]:
+    """Every readable line of an answer file that may have been torn, and how many are not.
+
+    A last line without its line break counts as torn even where it can be read.
+    """
+    content = path.read_bytes()
+    lines = [line for line in content.split(b"\n") if line.strip()]
+    parsed = [_parse_line(line) for line in lines]
+    answers = [answer for answer in parsed if answer is not None]
+    is_torn = bool(content) and not content.endswith(b"\n")
+    return answers, max(len(lines) - len(answers), int(is_torn))
+
+
+def _parse_line(line: bytes) -> Prediction | None:
+    try:
+        return parse_prediction(orjson.loads(line), "")
+    except (orjson.JSONDecodeError, UserError):
+        return None

@@ -30,6 +30,7 @@ from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
 from prism_tune.evaluation.counts import ForwardCounter
+from prism_tune.run.shared_memory import count_bytes, fit_workers
 
 logger = logging.getLogger(__name__)
 
@@ -122,16 +123,23 @@ class Decoder:
             UserError: an image cannot be read, or a single request overflows the device's memory.
         """
         batches = self._plan_batches(list(dict.fromkeys(requests)), max_new_tokens)
+        prepared = _Batches(batches, self.processor)
         loader = DataLoader(
-            _Batches(batches, self.processor),
+            prepared,
             batch_size=None,
             collate_fn=_identity,
-            num_workers=min(self._num_workers, max(len(batches) - 1, 0)),
+            num_workers=self._fit_workers(prepared, len(batches)),
         )
         for batch, inputs in zip(batches, loader, strict=True):
             if isinstance(inputs, UserError):
                 raise inputs
             yield self._answer_batch(batch, inputs, max_new_tokens)
+
+    def _fit_workers(self, prepared: _Batches, num_batches: int) -> int:
+        """No more than shared memory has room for: the first batch is the largest."""
+        wanted = min(self._num_workers, max(num_batches - 1, 0))
+        first = prepared[0] if wanted else {}
+        return wanted if isinstance(first, UserError) else fit_workers(wanted, count_bytes(first))
 
     def _plan_batches(self, requests: list[Request], max_new_tokens: int) -> list[list[Request]]:
         if not requests:

@@ -3,10 +3,9 @@
 One JSON object a line: {question_id, prompt, text, answer_id, model_id, metadata}. What official
 scripts and servers write besides is read as well: a list of objects or {id: answer}, the id under
 `question_id`, `questionId`, `id` or `image`, the answer under `text`, `answer`, `prediction` or
-`response`. An answer is
-joined to its question by id (MME: by id and prompt), never by position. What cannot be joined is
-named in notes: a missing answer counts as wrong, a question answered twice differently has no
-answer, an unknown id is left out. Nothing is guessed.
+`response`. An answer is joined to its question by id (MME: by id and prompt), never by position.
+What cannot be joined is named in notes: a missing answer counts as wrong, a question answered twice
+differently has no answer, an unknown id is left out. Nothing is guessed.
 """
 
 from __future__ import annotations
@@ -142,19 +141,6 @@ def _is_json(text: str) -> bool:
     except UserError:
         return False
     return True
-
-
-def salvage_predictions(path: Path) -> tuple[list[Prediction], int]:
-    """Every readable line of an answer file that may have been torn, and how many are not.
-
-    A last line without its line break counts as torn even where it can be read.
-    """
-    content = path.read_bytes()
-    lines = [line for line in content.split(b"\n") if line.strip()]
-    parsed = [_parse_line(line) for line in lines]
-    answers = [answer for answer in parsed if answer is not None]
-    is_torn = bool(content) and not content.endswith(b"\n")
-    return answers, max(len(lines) - len(answers), int(is_torn))
 
 
 def parse_prediction(record: Mapping[str, Any], where: str) -> Prediction:
@@ -301,10 +287,3 @@ def _unique_keys(
             raise UserError(f"the annotations hold question {key!r} twice; expected unique ids")
         known[key] = question
     return known
-
-
-def _parse_line(line: bytes) -> Prediction | None:
-    try:
-        return parse_prediction(orjson.loads(line), "")
-    except (orjson.JSONDecodeError, UserError):
-        return None

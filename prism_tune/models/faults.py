@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from prism_tune.errors import UserError, first_line
 
+# tokenizers raises `Exception` itself, so that both functions below have to catch that, and let go
+# what is neither of these nor just that.
 _RAISED = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError),
     *(RuntimeError, AssertionError, SafetensorError, HFValidationError),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from prism_tune.report.sections import (
 from prism_tune.report.verdict import compare_runs
 from prism_tune.results.runs import FinishedRun, open_runs
 from prism_tune.run.folder import RunDir
+from prism_tune.run.writer import only_writer
 
 
 def build_report(
@@ -38,19 +40,23 @@ def build_report(
         The page.
 
     Raises:
-        UserError: not a run folder, unreadable files, or an output folder that is no report.
+        UserError: not a run folder, unreadable files, an output folder that is no report, or one
+            that somebody else is writing.
     """
     run, *others = open_runs([of_run.root for of_run in runs])
     target = output or run.run.report
     _check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        page = PageFolder(Path(scratch) / "new")
-        page.root.mkdir()
-        write_page(run.name, _build_sections(run, others, page, source), page)
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        page.root.rename(target)
+    with only_writer(RunDir(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{target.name}-*"):  # by a report that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+            page = PageFolder(Path(scratch) / "new")
+            page.root.mkdir()
+            write_page(run.name, _build_sections(run, others, page, source), page)
+            if target.exists():
+                target.rename(Path(scratch) / "old")
+            page.root.rename(target)
     return target / "index.html"
 
 

@@ -14,6 +14,7 @@ import logging
 import re
 import socket
 import socketserver
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.compute as pc
 
 from prism_tune.errors import UserError
+from prism_tune.interrupts import Interrupted
 from prism_tune.report.page import POLICY
 from prism_tune.report.question_pictures import QuestionPictures
 from prism_tune.report.thumbnails import draw_thumbnail
@@ -53,6 +55,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+_MOST_WAITING = 64
+"""Connections that have asked nothing yet: a browser has six."""
 _REMEMBERED_THUMBNAILS = 2048  # of some 5 kB
 _REMEMBERED_PICTURES = 256  # of some 40 kB
 
@@ -85,7 +89,7 @@ def serve_report(
             logger.warning("%s: whoever reaches this address can see the pool's records", host)
         try:
             server.serve_forever()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             console.print("ended")
 
 
@@ -93,6 +97,7 @@ class ReportServer(ThreadingHTTPServer):
     """Listens from its construction on; see `serve_report`."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(
         self,
@@ -107,6 +112,8 @@ class ReportServer(ThreadingHTTPServer):
         self._run = run
         self._lock = Lock()
         self._pictures = pictures
+        self._waiting: dict[socket.socket, None] = {}  # oldest first
+        self._waiting_lock = Lock()
         self._draw = lru_cache(maxsize=_REMEMBERED_THUMBNAILS)(self._draw_thumbnail)
         self._draw_question = lru_cache(maxsize=_REMEMBERED_PICTURES)(self._draw_picture)
         try:
@@ -121,6 +128,21 @@ class ReportServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind, without asking a name server for the machine's name."""
         socketserver.TCPServer.server_bind(self)
+
+    def wait_for(self, connection: socket.socket) -> None:
+        """Note one that has asked nothing yet; of too many the oldest is closed."""
+        with self._waiting_lock:
+            self._waiting[connection] = None
+            if len(self._waiting) > _MOST_WAITING:
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+
+    def hear_from(self, connection: socket.socket) -> None:
+        """It has asked, or is gone."""
+        with self._waiting_lock:
+            self._waiting.pop(connection, None)
 
     @property
     def url(self) -> str:
@@ -200,9 +222,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: ReportServer
     protocol_version = "HTTP/1.1"
-    timeout = 30  # of seconds that a client may keep a thread waiting
+    timeout = 15  # of seconds that a client may keep a thread waiting
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
+
+    def handle_one_request(self) -> None:
+        """Connections that ask nothing take a thread each, and must not take all."""
+        self.server.wait_for(self.connection)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.hear_from(self.connection)
+
+    def parse_request(self) -> bool:
+        """The first line is here."""
+        self.server.hear_from(self.connection)
+        return super().parse_request()
 
     def do_GET(self) -> None:
         """Send a file of the page, or a thumbnail."""

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -122,13 +122,12 @@ def _acquire(path: Path) -> int:
         if _is_current(descriptor, path):
             break
         os.close(descriptor)  # its holder has just left and removed it
-    try:
+    with ExitStack() as unless_taken:
+        unless_taken.callback(os.close, descriptor)
         _look_at_holder(path, _read(descriptor))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, orjson.dumps(_describe_self(), option=orjson.OPT_INDENT_2), 0)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, orjson.dumps(_describe_self(), option=orjson.OPT_INDENT_2), 0)
+        unless_taken.pop_all()
     return descriptor
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import screen_pool
-from prism_tune.errors import UserError
+from prism_tune.errors import SharedError, UserError
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.processes import barrier, from_main, is_main, main_first, process_group
 from prism_tune.run.fingerprints import fingerprint
@@ -66,6 +66,8 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
     with process_group():
         require_same_run(config)
         pool = main_first(lambda: open_pool(config.data))
+        if len(pool) == 0:
+            raise SharedError(f"{pool.path}: no usable record in it: nothing to select from")
         marks = read_marks(config.selection, pool)
         candidates = list_candidates(config, pool, marks)
         dropped = marks.leave_out(pool, {})

@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from prism_tune.config.sections import Config
 from prism_tune.data.batching import PackedBatchSampler
 from prism_tune.data.collator import Collator, PackingCollator
+from prism_tune.run.shared_memory import count_bytes, fit_workers
 
 
 class RowLoader(DataLoader[Any]):
@@ -36,6 +37,31 @@ def packs_rows(config: Config) -> bool:
 def build_collator(config: Config, processor: Any, dtype: torch.dtype = torch.float32) -> Collator:
     """Examples to a padded batch, or to one packed row."""
     return (PackingCollator if packs_rows(config) else Collator)(processor, dtype)
+
+
+def fit_loader(arguments: TrainingArguments, dataset: Any, config: Config) -> None:
+    """Take no more workers than shared memory has room for (see `run.shared_memory`).
+
+    Args:
+        arguments: of the trainer; changed in place.
+        dataset: a `TuningDataset`, whose longest example stands for all.
+        config: the experiment.
+    """
+    if not arguments.dataloader_num_workers:
+        return
+    longest = int(dataset.lengths_N.argmax())
+    num_examples = arguments.per_device_train_batch_size
+    if packs_rows(config):
+        length = max(1, int(dataset.lengths_N[longest]))
+        num_examples = -(-config.training.tokens_per_batch // length)
+    arguments.dataloader_num_workers = fit_workers(
+        arguments.dataloader_num_workers,
+        num_examples * count_bytes(dataset[longest]),
+        prefetch=arguments.dataloader_prefetch_factor or 2,
+    )
+    if not arguments.dataloader_num_workers:  # torch takes them with workers only
+        arguments.dataloader_prefetch_factor = None
+        arguments.dataloader_persistent_workers = False
 
 
 def row_loader(

@@ -39,7 +39,7 @@ from prism_tune.training.arguments import (
     refused_by_library,
     training_arguments,
 )
-from prism_tune.training.batches import build_collator
+from prism_tune.training.batches import build_collator, fit_loader
 from prism_tune.training.callbacks import (
     LOG_NAME,
     VALIDATION_LOSS,
@@ -161,6 +161,7 @@ def _prepare(
             callbacks=[DescribeRun(config, inputs), StopAfterLastStep(), StopWhenAsked()],
         )
         trainer.check_first_step()
+    fit_loader(arguments, sourced, config)
     return trainer, examples.skipped
 
 

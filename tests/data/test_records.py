@@ -289,13 +289,13 @@ def test_missing_file_and_wrong_encoding(tmp_path):
 
 
 def test_records_larger_than_the_reading_window(tmp_path, monkeypatch):
-    monkeypatch.setattr("prism_tune.data.files.formats._CHUNK_CHARACTERS", 7)
+    monkeypatch.setattr("prism_tune.data.files.json_text._CHUNK_CHARACTERS", 7)
     records = [make(answer="ä" * 50), make("x <image>")]
     assert open_records(tmp_path, records)[0].turns[1].text == "ä" * 50
 
 
 def test_a_number_across_two_windows_is_one_value(tmp_path, monkeypatch):
-    monkeypatch.setattr("prism_tune.data.files.formats._CHUNK_CHARACTERS", 3)
+    monkeypatch.setattr("prism_tune.data.files.json_text._CHUNK_CHARACTERS", 3)
     path = tmp_path / "pool.json"
     path.write_text("[12345678]")
     with pytest.raises(UserError, match=r"1 bad record\n  not_an_object: .*got int"):

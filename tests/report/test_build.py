@@ -100,6 +100,14 @@ def test_a_build_that_fails_leaves_the_old_report(run):
     assert list(run.root.glob(".report*")) == []
 
 
+def test_what_a_killed_report_has_left_goes_with_the_next(run):
+    left = run.root / ".report-killed"
+    (left / "new").mkdir(parents=True)
+    build_report([run])
+    assert not left.exists()
+    assert [path.name for path in run.root.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="no stage has finished there"):
         build_report([RunDir(tmp_path)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import time
 from threading import Thread
 
 import pytest
@@ -219,3 +220,17 @@ def test_a_pool_that_is_gone_has_no_thumbnails(tmp_path):
     with ReportServer(report_run, run.root / "report", "127.0.0.1", 0) as server:
         assert server.answer(f"/thumbs/{report_run.records.uid(1)}.webp") is None
         assert server.answer("/") is not None
+
+
+def test_connections_that_ask_nothing_do_not_hold_others_up(server, ask):
+    idle = [socket.create_connection(server.server_address[:2]) for _ in range(200)]
+    try:
+        begin = time.monotonic()
+        assert ask("/")[0] == 200
+        assert time.monotonic() - begin < 5
+        # the oldest of them were closed, and none of their threads is left
+        idle[0].settimeout(5)
+        assert idle[0].recv(1) == b""
+    finally:
+        for connection in idle:
+            connection.close()

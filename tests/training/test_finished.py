@@ -68,7 +68,11 @@ MISTAKES = [
     ({"hf": {**SHORT, "per_device_train_batch_size": 0}}, "batch_size = 0: expected at", None),
     ({"hf": {**SHORT, "max_steps": 0}}, "max_steps = 0: expected at least 1, or -1", None),
     ({"hf": {**SHORT, "num_train_epochs": -1}}, "num_train_epochs = -1: expected more", None),
-    ({"hf": {**SHORT, "learning_rate": 0.0}}, "learning_rate = 0.0: expected more than 0", None),
+    (
+        {"hf": {**SHORT, "learning_rate": 0.0}},
+        "learning_rate = 0.0: expected a number above 0",
+        None,
+    ),
     ({"lora": {"r": 0}}, r"training\.lora\.r = 0: expected at least 1", None),
     ({"lora": {"target_modules": ["nonsense"]}}, ANEW, r"training\.lora: No modules were targeted"),
     ({"hf": {**SHORT, "optim": "adamw_bnb_8bit"}}, ANEW, "training.hf: .*bitsandbytes"),

@@ -93,6 +93,29 @@ def refuse_unread(raw: Mapping[str, Any], read_keys: frozenset[str], where: str 
                 )
 
 
+def refuse_siblings(raw: Mapping[str, Any], read_keys: frozenset[str]) -> None:
+    """Refuse a record with images that holds another under a numbered key, which is not read.
+
+    `image` and `image_2` are the images of one record; without the second its text is about
+    something that the model is never shown. What stands beside under names of its own (a mask, a
+    thumbnail) is left alone.
+
+    Raises:
+        BadRecordError: naming the key.
+    """
+    for key in [key for key in raw if key not in read_keys]:
+        words = {word.lower() for word in _WORD_END.split(key) if word}
+        numbers = {word for word in words if word.isdigit()}
+        if not numbers or not words & _IMAGE_WORDS or words - numbers - _IMAGE_WORDS:
+            continue
+        if any(paths for _, _, paths in _walk(key, raw[key])):
+            raise BadRecordError(
+                "image_unread",
+                f"`{key}` holds an image that nothing reads, beside those of the record: "
+                f"{shorten(raw[key])}; name all of them in `image`, as a list",
+            )
+
+
 def _unsupported(where: str, value: Any) -> BadRecordError:
     return BadRecordError("unsupported_medium", f"{where}: {shorten(value)}; {ONLY_IMAGES}")
 

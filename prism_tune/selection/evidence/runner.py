@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from prism_tune.data.collator import Collator
 from prism_tune.errors import UserError
 from prism_tune.models.flops import count_patches
+from prism_tune.run.shared_memory import fit_workers
 from prism_tune.selection.evidence.encoding import Encoded
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 Rows = list[torch.Tensor]
 """float32 (B, D) for each matrix, on the device."""
 
+_UNIT_BYTES = 4 << 20
+"""Of a unit's tensors, about: an image in three tiles of 336 x 336 pixels."""
 _PREFETCHED = 8  # units per worker
 
 
@@ -108,6 +111,7 @@ def place_batch(
 
 def load_units(dataset: Dataset[Encoded], num_workers: int) -> DataLoader[Encoded]:
     """Encoded units in order, prepared by `num_workers` processes (0: in this one)."""
+    num_workers = fit_workers(num_workers, _UNIT_BYTES, prefetch=_PREFETCHED)
     return DataLoader(
         dataset,
         batch_size=None,

@@ -118,8 +118,8 @@ def test_deep_nesting_is_named(tmp_path):
 
 
 def test_a_record_beyond_the_limit_of_a_list(tmp_path, monkeypatch):
-    monkeypatch.setattr("prism_tune.data.files.formats._CHUNK_CHARACTERS", 100)
-    monkeypatch.setattr("prism_tune.data.files.formats._LARGEST_RECORD_CHARACTERS", 1000)
+    monkeypatch.setattr("prism_tune.data.files.json_text._CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr("prism_tune.data.files.json_text._LARGEST_RECORD_CHARACTERS", 1000)
     large = [RECORDS[0], {**RECORDS[1], "note": "x" * 2000}]
     with pytest.raises(UserError) as error:
         open_bytes(tmp_path, json.dumps(large).encode())

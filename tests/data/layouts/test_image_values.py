@@ -212,6 +212,9 @@ def test_interleaved_parts_take_their_own_images_and_the_columns_in_order():
         (flat(media=[{"image": {"file": "a/1.jpg"}}]), "image_unread", "`media.image.file`"),
         (flat(meta={"clip": "a.mp4"}), "unsupported_medium", "`meta.clip`"),
         (flat(image="a.jpg", images=["b.jpg"]), "bad_field", "they hold different images"),
+        (flat(image="a.jpg", image_2="b.jpg"), "image_unread", "`image_2` holds an image that"),
+        (flat(image="a.jpg", image2={"bytes": "bytes:00"}), "image_unread", "`image2`"),
+        (flat(images=["a.jpg"], img_1=["b.jpg"]), "image_unread", "beside those of the record"),
         (flat(image=["a.jpg", ""]), "bad_field", "1 of the images are null"),
         (flat(tools=[{"type": "function"}]), "tool_turn", "`tools`: [{'type': 'function'}]"),
         (flat("<ImageHere> q"), "image_count", "<ImageHere> in turn 0, 0 images"),
@@ -267,6 +270,21 @@ def test_what_is_refused(record, reason, detail):
 )
 def test_text_only_records_with_other_keys_stay_usable(keys):
     assert read(flat(**keys)).images == ()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"image_2": None},
+        {"image_2": ""},
+        {"image_1_size": [3, 4]},
+        {"mask": "m.png"},
+        {"thumbnail": "t.jpg"},
+        {"step_2": "b.jpg"},
+    ],
+)
+def test_records_with_images_keep_what_stands_beside_them(keys):
+    assert [image.name for image in read(flat(image="a.jpg", **keys)).images] == ["a.jpg"]
 
 
 def test_a_key_that_the_config_names_is_read():

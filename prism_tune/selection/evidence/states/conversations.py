@@ -10,6 +10,7 @@ Shape legend: L tokens of one record.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -61,14 +62,14 @@ class SeenDataset(ConversationDataset):
         return replace(unit, pooled_L=is_image_L, instruction_L=behind_L)
 
 
-class Inspector(ShallowModel):
+class Inspector(ShallowModel, ABC):
     """Runs a shallow model on whole records (a `Runner`)."""
 
     width: int
 
+    @abstractmethod
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:
         """The rows of a batch."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""How many processes may read images: what they hand over takes shared memory, often little.
+
+Containers have 64 MB of it by default. Where it is full a worker cannot hand its batch over, and
+who waits for the batch waits for ever: so it is counted before the first is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+SHARED_MEMORY = Path("/dev/shm")
+_USABLE = 0.8
+"""Of what is free now: other processes of the machine use it, too."""
+
+
+def fit_workers(num_workers: int, batch_bytes: int, *, prefetch: int = 2) -> int:
+    """The number of workers, or the most whose batches there is room for; says so.
+
+    Args:
+        num_workers: as configured.
+        batch_bytes: of the tensors of one batch, at most.
+        prefetch: batches that a worker has ready.
+
+    Returns:
+        0 where there is room for none: the batches are made in the process itself.
+    """
+    if num_workers == 0 or batch_bytes == 0 or not SHARED_MEMORY.is_dir():
+        return num_workers
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    share = _USABLE * free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fitting = max(0, int((share / batch_bytes - 1) // prefetch))  # one is in use
+    if fitting >= num_workers:
+        return num_workers
+    logger.warning(
+        "shared memory (%s): %.0f MiB free, and %d workers need %.0f MiB for their batches: going "
+        "on with %d%s; docker run --shm-size 16g gives more",
+        SHARED_MEMORY,
+        free / 2**20,
+        num_workers,
+        (num_workers * prefetch + 1) * batch_bytes / 2**20,
+        fitting,
+        " (batches are made in this process, slower)" if fitting == 0 else "",
+    )
+    return fitting
+
+
+def count_bytes(batch: Mapping[str, Any]) -> int:
+    """Of the tensors of a batch or an example."""
+    return sum(int(getattr(value, "nbytes", 0)) for value in batch.values())

@@ -1,0 +1,61 @@
+"""A small /dev/shm: fewer workers, said, in place of a training that waits for ever."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import pytest
+
+from prism_tune.run import shared_memory
+from prism_tune.run.shared_memory import fit_workers
+from prism_tune.training.train import train
+
+Usage = namedtuple("Usage", "total used free")
+MIB = 1 << 20
+
+
+@pytest.fixture
+def free(monkeypatch, tmp_path):
+    def set_free(mib):
+        monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
+        usage = Usage(mib * MIB, 0, mib * MIB)
+        monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: usage)
+
+    return set_free
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "processes", "fitting"),
+    [(16_384, 1, 4), (64, 1, 1), (64, 2, 0), (150, 1, 2), (20, 1, 0)],
+)
+def test_workers_are_as_many_as_there_is_room_for(free, monkeypatch, free_mib, processes, fitting):
+    """A batch of LLaVA-1.5: 16 images of 336 x 336 pixels are 21 MiB."""
+    free(free_mib)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    batch_bytes = 16 * MIB if fitting == 1 else 21 * MIB
+    assert fit_workers(4, batch_bytes) == fitting
+
+
+def test_without_shared_memory_as_a_folder_nothing_is_known(free, monkeypatch, tmp_path):
+    free(1)
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path / "none")
+    assert fit_workers(4, MIB) == 4
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_fewer_workers(tiny_llava_dir, drawn_pool, tmp_path, free, caplog):
+    from support.training_runs import write_run
+
+    free(0)
+    config, run = write_run(
+        tmp_path,
+        "run",
+        model={"path": str(tiny_llava_dir)},
+        file=drawn_pool,
+        image_dir=drawn_pool.parent / "images",
+        hf={"max_steps": 2, "dataloader_num_workers": 2, "dataloader_prefetch_factor": 4},
+    )
+    train(config, run)
+    assert "0 MiB free, and 2 workers need" in caplog.text
+    assert "going on with 0 (batches are made in this process, slower)" in caplog.text
+    assert run.checkpoint.exists()
