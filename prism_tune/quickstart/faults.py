@@ -1,7 +1,7 @@
 """A pool whose faults are known: half of the mix, and in it what real pools suffer from.
 
 The mix goes in; LLaVA records, the fault of each faulty one, and the pictures that only this pool
-has come out. Of the 60 pictures drawn for a kind, the records become:
+has come out. Of the 30 pictures drawn for a kind, the records become:
 
 - exact, recoded, cropped: three more times the same, of the same file, of a JPEG (quality 85, 60,
   35), of a crop (2, 3, 4 pixels cut off) under other names;
@@ -30,7 +30,7 @@ Record = dict[str, Any]
 Kind = Literal["wrong", "blank", "mismatched"]
 SPOILT: tuple[Kind, ...] = ("wrong", "blank", "mismatched")
 
-NUM_IMAGES = 60
+NUM_IMAGES = 30
 """Pictures whose records get a fault, for each kind."""
 _FLIPPED = {"yes": "no", "no": "yes"}
 

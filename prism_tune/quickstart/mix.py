@@ -39,13 +39,13 @@ class Share:
 
 
 MIX: Mapping[str, Share] = {
-    "shapes": Share(draw_shapes, num_test=300, num_pool=110, num_captions=1000),
-    "animals": Share(draw_animals, num_test=300, num_pool=300, num_captions=1000),
-    "digits": Share(draw_digits, num_test=300, num_pool=260, num_captions=1000, num_spare=200),
-    "words": Share(draw_words, num_test=300, num_pool=260, num_captions=1000),
-    "charts": Share(draw_charts, num_test=300, num_pool=240, num_captions=1000),
-    "counting": Share(draw_scenes, num_test=300, num_pool=240, num_captions=1000),
-    "facts": Share(draw_facts, num_test=150, num_pool=120),
+    "shapes": Share(draw_shapes, num_test=300, num_pool=45, num_captions=1000),
+    "animals": Share(draw_animals, num_test=300, num_pool=130, num_captions=1000),
+    "digits": Share(draw_digits, num_test=300, num_pool=110, num_captions=1000, num_spare=100),
+    "words": Share(draw_words, num_test=300, num_pool=120, num_captions=1000),
+    "charts": Share(draw_charts, num_test=300, num_pool=105, num_captions=1000),
+    "counting": Share(draw_scenes, num_test=300, num_pool=105, num_captions=1000),
+    "facts": Share(draw_facts, num_test=150, num_pool=60),
 }
 
 Records = list[dict[str, Any]]

@@ -48,7 +48,7 @@ def draw_animals(wheels: Mapping[str, Path], num_examples: int) -> list[Example]
     return [
         single(
             encode_png(Image.fromarray(image)),
-            name,
+            f"the animal {name}",
             Turn(rng.choice(_QUESTIONS), name),
         )
         for image, name in shuffled(distinct.values(), "animals")[:num_examples]

@@ -40,4 +40,4 @@ def _make_example(line: str, rng: random.Random) -> Example:
     ink_HW = np.array(greys).reshape(_SIDE, _SIDE) * (255 / _MAX_GREY)
     small = Image.fromarray((255 - ink_HW).astype(np.uint8))
     image = small.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return single(encode_png(image), str(digit), Turn(rng.choice(_QUESTIONS), str(digit)))
+    return single(encode_png(image), f"the digit {digit}", Turn(rng.choice(_QUESTIONS), str(digit)))

@@ -56,4 +56,4 @@ def _draw(fonts: list[bytes], rng: random.Random) -> Example:
     y = rng.randint(1, int(SIDE - 1 - (bottom - top))) - top
     image = Image.new("RGB", (SIDE, SIDE), paper)
     ImageDraw.Draw(image).text((x, y), word, font=font, fill=ink)
-    return single(encode_png(image), word, Turn(rng.choice(_QUESTIONS), word))
+    return single(encode_png(image), f"the word {word}", Turn(rng.choice(_QUESTIONS), word))
