@@ -39,12 +39,12 @@ class Share:
 
 
 MIX: Mapping[str, Share] = {
-    "shapes": Share(draw_shapes, num_test=300, num_pool=45, num_captions=1000),
-    "animals": Share(draw_animals, num_test=300, num_pool=130, num_captions=1000),
-    "digits": Share(draw_digits, num_test=300, num_pool=110, num_captions=1000, num_spare=100),
+    "shapes": Share(draw_shapes, num_test=300, num_pool=45, num_captions=500),
+    "animals": Share(draw_animals, num_test=300, num_pool=130, num_captions=700),
+    "digits": Share(draw_digits, num_test=300, num_pool=110, num_captions=500, num_spare=100),
     "words": Share(draw_words, num_test=300, num_pool=120, num_captions=1000),
-    "charts": Share(draw_charts, num_test=300, num_pool=105, num_captions=1000),
-    "counting": Share(draw_scenes, num_test=300, num_pool=105, num_captions=1000),
+    "charts": Share(draw_charts, num_test=300, num_pool=105, num_captions=700),
+    "counting": Share(draw_scenes, num_test=300, num_pool=105, num_captions=700),
     "facts": Share(draw_facts, num_test=150, num_pool=60),
 }
 
