@@ -56,7 +56,7 @@ def test_a_table_without_na_a_verdict_and_the_report_are_printed_last(shrunk_job
     cell = run / "cells" / CELLS[-1]
     page = cell / "report" / "index.html"
     assert lines[-2:] == [f"Report:     {page}", f"Run folder: {cell}"]
-    assert "347 of 1,734 records" in page.read_text()
+    assert "152 of 760 records" in page.read_text()
     table = [line for line in lines if line.startswith("| ")]
     assert [row.split()[1] for row in table] == [
         *("Selector", "whole_pool", "random", "prism", "kernel_repulsion")
@@ -71,7 +71,7 @@ def test_twenty_percent_of_each_source_was_kept(shrunk_job):
         manifest = json.loads(
             (shrunk_job[0] / "cells" / name / "selection/manifest.json").read_text()
         )
-        assert (manifest["num_selected"], manifest["num_pool"]) == (347, 1734)
+        assert (manifest["num_selected"], manifest["num_pool"]) == (152, 760)
         for counts in manifest["per_source"].values():
             assert abs(counts["kept"] / counts["total"] - 0.20) < 0.01
 

@@ -61,13 +61,13 @@ def read(path: Path):
 def test_the_pools_are_llava_data_over_their_images(prepared):
     records = read(prepared / "pool.json")
     assert Counter(record["source"] for record in records) == {
-        "shapes": 314,
-        "animals": 300,
-        "digits": 260,
-        "words": 260,
-        "charts": 240,
-        "counting": 240,
-        "facts": 120,
+        "shapes": 130,
+        "animals": 130,
+        "digits": 110,
+        "words": 120,
+        "charts": 105,
+        "counting": 105,
+        "facts": 60,
     }
     faulty = read(prepared / "faulty_pool.json")
     named = {r["image"] for pool in (records, faulty) for r in pool if "image" in r}
@@ -205,7 +205,7 @@ def test_a_killed_call_is_continued(prepared):
     (prepared / ".images.partial/half.png").write_bytes(b"")
     prepare(config_for(prepared), force=False)
     assert faults.read_bytes() == content
-    assert len(list((prepared / "images" / "animals").iterdir())) >= 300
+    assert len(list((prepared / "images" / "animals").iterdir())) >= 130
     assert snapshot(model) == before
     assert not list(prepared.glob(".*"))
 
