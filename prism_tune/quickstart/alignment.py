@@ -63,6 +63,7 @@ def ship_projector(run: RunDir, folder: Path) -> None:
     record = Stage(run.training).record()
     if record is None:
         raise UserError(f"{run.training}: not finished; first `bash scripts/align_quickstart.sh`")
+    software = describe_software()  # before the repository has a changed file
     write_atomic(folder / _WEIGHTS, save(_read_projector(run.checkpoint), {"format": "pt"}))
     provenance: dict[str, Any] = {
         "sha256": fingerprint_file(folder / _WEIGHTS),
@@ -70,7 +71,7 @@ def ship_projector(run: RunDir, folder: Path) -> None:
         "made_by": "bash scripts/align_quickstart.sh",
         "config": "configs/experiments/quickstart_projector.yaml",
         "training": record["outputs"],
-        "software": describe_software(),
+        "software": software,
     }
     write_json(folder / _PROVENANCE, provenance)
     logger.info("%s: written, with %s beside it", folder / _WEIGHTS, _PROVENANCE)
