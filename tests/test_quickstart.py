@@ -62,8 +62,8 @@ def test_a_table_without_na_a_verdict_and_the_report_are_printed_last(shrunk_job
         *("Selector", "whole_pool", "random", "prism", "kernel_repulsion")
     ]
     assert not [row for row in table if "n/a" in row]
-    for selector in ("PRISM", "kernel_repulsion"):
-        assert re.search(rf"^- {selector} 20 %.* Random 20 % .*points of Rel", output, re.MULTILINE)
+    for selector in ("prism", "kernel_repulsion"):
+        assert re.search(rf"^- {selector} against random: .*points of Rel", output, re.MULTILINE)
 
 
 def test_twenty_percent_of_each_source_was_kept(shrunk_job):
