@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from prism_tune.config.load import load_config
-
 ROOT = Path(__file__).parents[1]
-NUM_STEPS = 4
-NUM_QUESTIONS = 8
+NUM_STEPS = 8
+NUM_QUESTIONS = 24
+ASKED = ("shapes", "digits")
 CELLS = ("whole_pool-seed0", "random-0.2-seed0", "prism-0.2-seed0", "kernel_repulsion-0.2-seed0")
 
 
@@ -30,11 +29,12 @@ def shrunk_job(tmp_path_factory):
     """The first command of the README, with fewer steps and questions, in another run folder."""
     runs = tmp_path_factory.mktemp("quickstart") / "runs"
     command = next(line for line in readme_commands() if "select_and_finetune.sh" in line)
-    benchmarks = load_config("preset:quickstart").evaluation.benchmarks
     overrides = [
         f"output_dir={runs}",
         f"training.hf.max_steps={NUM_STEPS}",
-        *(f"evaluation.data.{name}.limit={NUM_QUESTIONS}" for name in benchmarks),
+        f"evaluation.benchmarks=[{','.join(ASKED)}]",
+        f"compare.metrics=[{','.join(f'{name}.accuracy' for name in ASKED)}]",
+        *(f"evaluation.data.{name}.limit={NUM_QUESTIONS}" for name in ASKED),
     ]
     environment = {k: v for k, v in os.environ.items() if k != "PRISM_TUNE_CACHE"}
     done = subprocess.run(
@@ -63,7 +63,8 @@ def test_a_table_without_na_a_verdict_and_the_report_are_printed_last(shrunk_job
     ]
     assert not [row for row in table if "n/a" in row]
     for selector in ("prism", "kernel_repulsion"):
-        assert re.search(rf"^- {selector} against random: .*points of Rel", output, re.MULTILINE)
+        verdict = rf"^- {selector} (beat|lost to|against) random.*points of Rel"
+        assert re.search(verdict, output, re.MULTILINE)
 
 
 def test_twenty_percent_of_each_source_was_kept(shrunk_job):
@@ -77,6 +78,6 @@ def test_twenty_percent_of_each_source_was_kept(shrunk_job):
 
 
 def test_the_start_sees(shrunk_job):
-    """Aligned on captions: after four steps it names colours, which nobody guesses."""
-    path = shrunk_job[0] / "cells" / CELLS[0] / "evaluation" / "shapes" / "results.json"
-    assert json.loads(path.read_text())["metrics"]["accuracy"] >= 50
+    """Aligned on captions: after eight steps it reads digits, of which one in ten is guessed."""
+    path = shrunk_job[0] / "cells" / CELLS[0] / "evaluation" / "digits" / "results.json"
+    assert json.loads(path.read_text())["metrics"]["accuracy"] >= 30
