@@ -63,7 +63,7 @@ def test_a_table_without_na_a_verdict_and_the_report_are_printed_last(shrunk_job
     ]
     assert not [row for row in table if "n/a" in row]
     for selector in ("prism", "kernel_repulsion"):
-        verdict = rf"^- {selector} (beat|lost to|against) random.*points of Rel"
+        verdict = rf"^- {selector} .*random.* points of Rel"
         assert re.search(verdict, output, re.MULTILINE)
 
 
