@@ -41,6 +41,7 @@ setup(
     package_data={
         "prism_tune": ["py.typed", "*.pyi"],
         "prism_tune.configs": ["**/*.yaml", "**/*.json"],
+        "prism_tune.quickstart": ["aligned/*"],
         "prism_tune.report": ["templates/*", "assets/*"],
     },
     install_requires=[

@@ -72,14 +72,42 @@ _T_975 = (
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
 _NORMAL_975 = statistics.NormalDist().inv_cdf(0.975)
+_NORMAL_80 = statistics.NormalDist().inv_cdf(0.80)
 
 
 def student_t_975(degrees: int) -> float:
     """The 97.5 % point of Student's t; beyond 30 degrees of freedom by its expansion in 1/df."""
     if degrees <= len(_T_975):
         return _T_975[degrees - 1]
-    z = _NORMAL_975
+    return _expand_t(_NORMAL_975, degrees)
+
+
+def _expand_t(z: float, degrees: int) -> float:
+    """Student's t where the normal distribution has z (Cornish and Fisher's expansion)."""
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+def detectable_difference(sd: float, num_seeds: int) -> float:
+    """The true difference that a paired test at 95 % finds four times in five.
+
+    (t_0.975 + t_0.8) sd / sqrt(n), with n - 1 degrees of freedom.
+
+    Args:
+        sd: of the differences over seeds.
+        num_seeds: at least two.
+    """
+    degrees = num_seeds - 1
+    quantiles = student_t_975(degrees) + _expand_t(_NORMAL_80, degrees)
+    return quantiles * sd / math.sqrt(num_seeds)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a mean over seeds (Student's t); None of fewer than two values."""
+    found = spread(values)
+    if found is None or found.sd is None:
+        return None
+    half = student_t_975(found.num_seeds - 1) * found.sd / math.sqrt(found.num_seeds)
+    return found.mean - half, found.mean + half
 
 
 def welch_half_width(sd_a: float, num_a: int, sd_b: float, num_b: int) -> float:

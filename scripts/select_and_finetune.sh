@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The main job, told step by step: audit -> select -> tune -> evaluate -> table -> report.
+# With no CONFIG: the embedded default, the whole pool beside Random, PRISM and a selector of ours,
+# some minutes on two cores. A config of your own is one row, unless it has a `compare` section.
 #
 #   bash scripts/select_and_finetune.sh [CONFIG] [key=value ...]
 #
 # For example
 #   bash scripts/select_and_finetune.sh                          the embedded default
-#   bash scripts/select_and_finetune.sh compare_random=true      ... and a Random subset beside it
+#   bash scripts/select_and_finetune.sh compare.seeds=[0,1,2]    ... under three seeds
 #   bash scripts/select_and_finetune.sh my.yaml selection.budget=0.2
+#   bash scripts/select_and_finetune.sh my.yaml compare_random=true      ... and Random beside it
 #
 # It sets up what it needs, then calls `prism-tune run`. Repeat it at will, also after a kill:
 # finished stages are skipped, the interrupted one goes on. One process per GPU (NPROC=n sets another

@@ -27,5 +27,6 @@ cd "$work/empty"
 prism_tune="$work/venv/bin/prism-tune"
 "$work/venv/bin/python" -c 'import prism_tune; print(prism_tune.__file__)'
 "$prism_tune" doctor
-"$prism_tune" run preset:quickstart training.hf.max_steps=4 evaluation.data.quickstart.limit=8 "$@"
+"$prism_tune" run preset:quickstart compare=null evaluation.benchmarks=[shapes] training.hf.max_steps=4 \
+  evaluation.data.shapes.limit=8 "$@"
 "$prism_tune" plan main

@@ -6,7 +6,7 @@
 #
 # For example
 #   bash scripts/two_nodes.sh select configs/experiments/quickstart.yaml selection.budget=0.2
-#   LAUNCHER=deepspeed bash scripts/two_nodes.sh train configs/experiments/quickstart.yaml
+#   LAUNCHER=deepspeed bash scripts/two_nodes.sh train configs/experiments/llava15_7b_lora.yaml
 #
 # Needs Linux, iproute2 and root (or sudo without password). NPROC=n starts n processes a node;
 # LAUNCHER is torchrun unless it is deepspeed, which reads a hostfile and is started on each node

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from prism_tune.intervals import (
+    detectable_difference,
     difference,
+    mean_interval,
     percentile_interval,
     resample_means,
     spread,
@@ -94,3 +96,17 @@ def test_without_two_seeds_on_each_side_there_is_no_interval():
     apart = difference({1: 5.0}, {2: 4.0})
     assert (apart.mean, apart.num_seeds) == (1.0, 0)
     assert difference({}, {2: 4.0}) is None
+
+
+def test_the_interval_of_a_mean_over_seeds():
+    """1, 2, 3: 2 +- 4.303 / sqrt(3)."""
+    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((-0.484, 4.484), abs=1e-3)
+    assert mean_interval([1.0]) is None
+    assert mean_interval([]) is None
+
+
+@pytest.mark.parametrize(("num_seeds", "expected"), [(5, 1.663), (10, 0.995)])
+def test_the_detectable_difference_is_that_of_a_paired_test_of_eighty_percent(num_seeds, expected):
+    """In units of the sd: (2.776 + 0.941) / sqrt(5), (2.262 + 0.883) / sqrt(10)."""
+    assert detectable_difference(1.0, num_seeds) == pytest.approx(expected, abs=2e-3)
+    assert detectable_difference(3.0, num_seeds) == pytest.approx(3 * expected, abs=6e-3)

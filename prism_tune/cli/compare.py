@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from prism_tune.cli.options import Overrides, end_with_errors, open_run
+from prism_tune.cli.grid import find_grid, run_grid
+from prism_tune.cli.options import Overrides, open_run
 from prism_tune.cli.run import TO_LEAVE_SECONDS, Launch, NumProcesses
 from prism_tune.interrupts import patience
 
-GRIDS = Path("configs/experiments/tables")
 Grid = Annotated[
     str,
     typer.Argument(
@@ -35,23 +32,14 @@ def compare(
 ) -> None:
     """Select, tune and evaluate every selector, row, budget and seed; tabulate side by side."""
     from prism_tune.cli.run import find_launcher
-    from prism_tune.compare.run_grid import compare as run_compare
     from prism_tune.config.secrets import redact_text
-    from prism_tune.run.log import open_log
 
     loaded, run = open_run(find_grid(config), overrides)
     launcher = find_launcher(launch, nproc)
-    if not only_table:
-        open_log(run.log)
+    command = redact_text(" ".join(["prism-tune compare", config, *(overrides or [])]))
     with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
-        finished = run_compare(
-            loaded,
-            run,
-            launcher,
-            check=check_selections,
-            command=redact_text(" ".join(["prism-tune compare", config, *(overrides or [])])),
-            rows=rows.split(),
-            only_table=only_table,
+        finished = run_grid(
+            loaded, run, launcher, command=command, rows=rows.split(), only_table=only_table
         )
     if not finished:
         raise typer.Exit(1)
@@ -72,33 +60,3 @@ def plan(
 
     loaded, _ = open_run(find_grid(config), overrides)
     typer.echo(render(build_plan_table(make_plan(loaded, rows.split()), tflops), "md"))
-
-
-def check_selections(paths: Sequence[str]) -> NoReturn:
-    """Refuse configs whose scorer does not exist or does not take its options."""
-    from prism_tune.config.load import load_config
-    from prism_tune.selection.inputs import resolve_selection
-
-    end_with_errors(lambda: [resolve_selection(load_config(path)) for path in paths])
-    sys.exit(0)
-
-
-def find_grid(name: str) -> Path:
-    """The config of a table by its name, or any config by its path or `preset:NAME`.
-
-    Raises:
-        ConfigError: neither.
-    """
-    from prism_tune.config.presets import PREFIX, find_file, list_presets
-    from prism_tune.errors import ConfigError
-
-    if name.startswith(PREFIX) or Path(name).suffix in (".yaml", ".yml"):
-        return Path(name)
-    path = find_file(GRIDS / f"{name}.yaml", "experiments")
-    if not path.exists():
-        shipped = [preset for preset in list_presets("experiments") if preset.startswith("tables/")]
-        known = ", ".join(Path(preset).name for preset in shipped)
-        raise ConfigError(
-            f"no table {name!r}; there are {known}, or give the path of a config or preset:NAME"
-        )
-    return path

@@ -1,4 +1,4 @@
-"""The verb run: all stages of a config, told step by step.
+"""The verb run: all stages of a config, told step by step; of one with `compare`, its whole grid.
 
 Each step is a verb of the command line, started by a `Launcher`. What has finished says so and is
 skipped; what fails ends the job, and the same command goes on from there.
@@ -22,7 +22,9 @@ from prism_tune.config.secrets import redact_text
 from prism_tune.interrupts import SIGNALS, patience
 
 if TYPE_CHECKING:
+    from prism_tune.compare.cells import Cell
     from prism_tune.config.sections import Config
+    from prism_tune.run.folder import RunDir
 
 Launch = Annotated[
     Kind | None,
@@ -66,13 +68,24 @@ def run(
     launch: Launch = None,
     nproc: NumProcesses = None,
 ) -> None:
-    """Audit, select, tune, evaluate, tabulate and report; what has finished is skipped."""
+    """Audit, select, tune, evaluate, tabulate and report; what has finished is skipped.
+
+    A config with a `compare` section is run as `compare` does, and the report is of its last
+    selector, the others beside it.
+    """
     loaded, folder = open_run(config, overrides)
     launcher = find_launcher(launch, nproc)
-    launcher.prepare(1)
     given = (str(config), *(overrides or []))
+    if loaded.compare is None:
+        steps = list(plan_steps(loaded, given))
+        num_at_once = 1
+    else:
+        shown, steps = plan_grid(loaded, folder, given)
+        folder = shown.run
+        num_at_once = loaded.compare.num_processes if launcher.kind == "local" else 1
+    launcher.prepare(num_at_once)
     with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
-        for number, step in enumerate(plan_steps(loaded, given), start=1):
+        for number, step in enumerate(steps, start=1):
             _do(number, step, launcher)
     typer.echo(f"\nReport:     {folder.report / 'index.html'}\nRun folder: {folder.root}")
 
@@ -102,12 +115,7 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
     """
     name, runs = config.name, Path(config.output_dir)
     if config.data.prepare:
-        yield Step(
-            "Prepare",
-            "fetches and verifies the model and the data that the config names",
-            "a download once, then a minute of assembling; nothing when it is there",
-            ("prepare", *given),
-        )
+        yield _prepare_step(given)
     yield Step(
         "Audit",
         "every record and image is looked at before a device is paid for",
@@ -133,11 +141,56 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
             ("tables", "main", *rows, *baseline, "--runs", str(runs / name)),
         )
     beside = [part for folder in folders.values() for part in ("--compare", folder)]
-    yield Step(
+    yield _report_step(runs / name, beside)
+
+
+def plan_grid(config: Config, run: RunDir, given: tuple[str, ...]) -> tuple[Cell, list[Step]]:
+    """What the main job consists of where the config has a `compare` section.
+
+    Returns:
+        The cell that the report is of: the last selector's at the first budget and seed. And the
+        steps.
+
+    Raises:
+        ConfigError: a section that cannot be used.
+    """
+    from prism_tune.compare.cells import plan_cells
+
+    cells = plan_cells(config, run)
+    first = [cell for cell in cells if cell.seed == cells[0].seed]
+    budget = next((cell.budget for cell in first if cell.budget is not None), None)
+    beside = [cell for cell in first if cell.budget in (budget, None)]
+    shown = next((c for c in reversed(beside) if "select" in c.verbs), beside[-1])
+    others = [part for c in beside if c is not shown for part in ("--compare", str(c.run.root))]
+    names = ", ".join(dict.fromkeys(cell.selector for cell in cells))
+    steps = [
+        _prepare_step(given),
+        Step(
+            f"Compare: {names}",
+            "each is selected, tuned and evaluated alike; a selector has to beat Random",
+            f"{len(cells)} runs, whose progress is printed; nothing for those that have finished",
+            ("compare", *given),
+        ),
+        _report_step(shown.run.root, others),
+    ]
+    return shown, steps if config.data.prepare else steps[1:]
+
+
+def _prepare_step(given: tuple[str, ...]) -> Step:
+    return Step(
+        "Prepare",
+        "fetches and verifies the model and the data that the config names",
+        "a download once, then half a minute of assembling; nothing when it is there",
+        ("prepare", *given),
+    )
+
+
+def _report_step(root: Path, beside: Sequence[str]) -> Step:
+    return Step(
         "Report",
         "a page to look at: what was kept, what was dropped, and why",
         "seconds; up to two minutes for a pool of 665,000 records",
-        ("report", str(runs / name), *beside),
+        ("report", str(root), *beside),
     )
 
 
@@ -184,12 +237,26 @@ def _row_steps(config: Config, other: str | None, arguments: tuple[str, ...]) ->
         yield Step(f"{title}: {what}", why, takes, (verb, *arguments))
 
 
+def _run_here(step: Step, launcher: Launcher) -> int:
+    """Run the verb compare with this launcher: it starts the verbs of its runs itself."""
+    from prism_tune.cli.grid import run_grid
+
+    _, path, *overrides = step.arguments
+    loaded, run = open_run(Path(path), overrides)
+    command = redact_text(" ".join(["prism-tune", *step.arguments]))
+    return 0 if run_grid(loaded, run, launcher, command=command) else 1
+
+
 def _do(number: int, step: Step, launcher: Launcher) -> None:
     typer.echo(f"\n=== {number}. {step.title}\n    why:  {step.why}\n    cost: {step.cost}")
     command = launcher.command(step.arguments) or ["prism-tune", *step.arguments]
     typer.echo(f"    run:  {redact_text(' '.join(command))}")
     begin = time.monotonic()
-    code = launcher.run(step.arguments)
+    code = (
+        _run_here(step, launcher)
+        if step.arguments[0] == "compare"
+        else launcher.run(step.arguments)
+    )
     if code != 0:
         typer.echo(
             f"\nStep {number} ({step.title}) did not finish (exit code {code}); the reason stands "

@@ -236,14 +236,17 @@ def _read_selections(config: Config, wanted: CompareConfig) -> dict[str, Selecti
 def _budgeted(
     config: Config, wanted: CompareConfig, selections: dict[str, SelectionConfig]
 ) -> Iterator[tuple[tuple[str, Budget | None], dict[str, Any]]]:
-    """Selectors at every budget, then the whole pool: (name, budget), and what differs."""
+    """The whole pool, which takes longest, then selectors at every budget.
+
+    Yields (name, budget), and what differs from the config.
+    """
     if not selections:
         return
-    for budget, (name, selection) in product(wanted.budgets, selections.items()):
-        yield (name, budget), {"selection": selection.model_copy(update={"budget": budget})}
     if wanted.whole_pool:
         training = config.training.model_copy(update={"records": "pool"})
         yield (WHOLE_POOL, None), {"training": training}
+    for budget, (name, selection) in product(wanted.budgets, selections.items()):
+        yield (name, budget), {"selection": selection.model_copy(update={"budget": budget})}
 
 
 def _selector_cell(

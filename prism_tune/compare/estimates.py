@@ -124,8 +124,8 @@ def _evaluate_flops(config: Config, shape: Shape) -> float:
     questions = 0
     for name in config.evaluation.benchmarks:
         data = config.evaluation.data.get(name)
-        asked = NUM_QUESTIONS.get(name, 0)
-        questions += min(asked, data.limit) if data is not None and data.limit else asked
+        limits = (NUM_QUESTIONS.get(name), data.limit if data is not None else None)
+        questions += min((number for number in limits if number is not None), default=0)
     tokens = shape.num_image_tokens + _PROMPT_TOKENS
     look = shape.vision * shape.num_image_tokens
     return 2.0 * rounds * questions * (shape.layers * tokens + look)

@@ -7,9 +7,8 @@ processes of their own; what they leave in the run folders is read back.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from fnmatch import fnmatch
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,6 +25,7 @@ from prism_tune.compare.cells import (
 from prism_tune.compare.children import ask_all_to_end
 from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.launch import Launcher
+from prism_tune.compare.progress import Progress
 from prism_tune.compare.workers import Main, run_forked, share_out
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import Config
@@ -35,7 +35,7 @@ from prism_tune.processes import world_size
 from prism_tune.results.build import build_table
 from prism_tune.results.figure import draw_comparison
 from prism_tune.results.grid import GridRow, build_grid
-from prism_tune.results.grid_text import render_comparison
+from prism_tune.results.grid_text import render_comparison, render_results
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir, write_atomic, write_json
 from prism_tune.run.log import console
@@ -156,7 +156,7 @@ def _run_cells(cells: Sequence[Cell], launcher: Launcher, num_at_once: int) -> N
     """So many at a time, in their order."""
     if not cells:
         return
-    progress = _Progress(len(cells))
+    progress = Progress(len(cells))
     slots: SimpleQueue[int] = SimpleQueue()
     for number in range(num_at_once):
         slots.put(number)
@@ -166,15 +166,20 @@ def _run_cells(cells: Sequence[Cell], launcher: Launcher, num_at_once: int) -> N
     def run_next(cell: Cell) -> str | None:
         slot = slots.get()
         try:
-            return _run_cell(cell, launcher, share_out(slot, num_at_once), stopped)
+            return _run_cell(cell, launcher, share_out(slot, num_at_once), stopped, progress)
         finally:
             slots.put(slot)
 
     with ThreadPoolExecutor(num_at_once) as pool:
         futures = {pool.submit(run_next, cell): cell for cell in cells}
         try:
-            for future in as_completed(futures):
-                progress.report(futures[future], future.result())
+            left = set(futures)
+            while left:
+                done, left = wait(left, progress.pause_seconds, return_when=FIRST_COMPLETED)
+                for future in done:
+                    progress.report(futures[future], future.result())
+                if not done:
+                    progress.tell()
         except Interrupted:
             ask_all_to_end()
             raise
@@ -184,7 +189,11 @@ def _run_cells(cells: Sequence[Cell], launcher: Launcher, num_at_once: int) -> N
 
 
 def _run_cell(
-    cell: Cell, launcher: Launcher, environment: dict[str, str], stopped: Event
+    cell: Cell,
+    launcher: Launcher,
+    environment: dict[str, str],
+    stopped: Event,
+    progress: Progress,
 ) -> str | None:
     """Run the verbs of a cell; what ended the one that failed."""
     path = str(_write_config(cell))
@@ -193,6 +202,7 @@ def _run_cell(
         logger.info("compare: %s runs again (changed: %s)", cell.config.name, ", ".join(changed))
 
     def run_verb(*arguments: str) -> str | None:
+        progress.begin(cell, arguments[0])
         return _run_verb(cell.output, arguments, launcher, environment, stopped)
 
     for verb in cell.verbs:
@@ -240,30 +250,6 @@ def _read_end(path: Path, begin: int) -> tuple[str | None, str]:
     return (complaint.strip() if said else None), (lines[-1] if lines else "it printed nothing")
 
 
-class _Progress:
-    """Writes down and says how each cell ended."""
-
-    def __init__(self, num_cells: int) -> None:
-        self._num_cells = num_cells
-        self._num_done = 0
-        self._begin = time.perf_counter()
-
-    def report(self, cell: Cell, error: str | None) -> None:
-        self._num_done += 1
-        cell.finish(error)
-        elapsed = time.perf_counter() - self._begin
-        logger.info(
-            "compare: %d/%d %s %s (%.0f s each, %.0f min to go)%s",
-            self._num_done,
-            self._num_cells,
-            cell.config.name,
-            "finished" if error is None else "failed",
-            elapsed / self._num_done,
-            elapsed / self._num_done * (self._num_cells - self._num_done) / 60,
-            "" if error is None else f": {error} ({cell.output})",
-        )
-
-
 def _publish(found: dict[str, Any], run: RunDir, command: str) -> None:
     markdown = render_comparison(found, command)
     path: Path = run.root / "comparison.md"
@@ -271,7 +257,8 @@ def _publish(found: dict[str, Any], run: RunDir, command: str) -> None:
     write_atomic(path, markdown)
     figure = run.root / "comparison.html"
     write_atomic(figure, draw_comparison(found))
-    console.print(markdown, soft_wrap=True, markup=False, highlight=False)
+    shown = render_results(found, command)
+    console.print(shown, soft_wrap=True, markup=False, highlight=False)
     console.print(f"comparison: {path}\nfigure: {figure}", soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ Policy = Literal["fail", "skip", "keep"]
 Template = Literal["auto", "vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 """`processor` is the processor's own chat template; `auto` becomes it, or LLaVA-1.5's vicuna_v1."""
 Control = Literal["blind", "shuffled"]
-Preparation = Literal["quickstart", "comparison"]
+Preparation = Literal["quickstart", "alignment", "comparison"]
 Readout = Literal["expected", "argmax"]
 """What a local judge's likelihoods become: their expectation, or the likeliest score."""
 Metric = Literal["exact", "ten_answers", "letter", "yes_no", "contains", "number"]

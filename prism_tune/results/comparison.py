@@ -19,6 +19,7 @@ from prism_tune.intervals import (
     Difference,
     FloatArray,
     difference,
+    mean_interval,
     percentile_interval,
     resample_means,
     spread,
@@ -100,6 +101,10 @@ class Comparison:
         found = spread(self._relative_per_run(row, baseline))
         return found.sd if found else None
 
+    def seeds_interval(self, row: Row, baseline: Row) -> tuple[float, float] | None:
+        """The 95 % interval over seeds of Rel. to the baseline's mean scores; None with one run."""
+        return mean_interval(self._relative_per_run(row, baseline))
+
     def performances(self, row: Row) -> dict[int, float]:
         """Seed -> mean of the scored columns; without runs that lack one of them."""
         scored = self.columns.scored
@@ -137,7 +142,8 @@ class Comparison:
             paired = Comparison((row, other, baseline), self.columns, self.baseline_of)
             return paired.difference(row, other, baseline)
         a_B, b_B = self._relative_samples(row, baseline), self._relative_samples(other, baseline)
-        interval = None if a_B is None or b_B is None else percentile_interval(a_B - b_B)
+        with np.errstate(invalid="ignore"):  # both infinite where nothing is left to divide by
+            interval = None if a_B is None or b_B is None else percentile_interval(a_B - b_B)
         return RelDifference(mine.value - theirs.value, interval, seeds)
 
     def verdicts(self) -> list[Verdict]:

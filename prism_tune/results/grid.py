@@ -5,6 +5,7 @@ The rows are plain values, for comparison.json; `grid_text.py` and `figure.py` s
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +15,17 @@ from typing import Any
 
 from prism_tune.config.sections import CompareConfig
 from prism_tune.errors import ConfigError
-from prism_tune.intervals import difference, spread
+from prism_tune.intervals import (
+    Difference,
+    detectable_difference,
+    difference,
+    spread,
+    student_t_975,
+)
 from prism_tune.results.columns import Column, ColumnSet
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import StageName, cost_ratio, device_names, row_mean
+from prism_tune.results.notes import say_verdict
 from prism_tune.results.overlap import (
     Plant,
     measure_overlap,
@@ -26,7 +34,7 @@ from prism_tune.results.overlap import (
     repeated_share,
 )
 from prism_tune.results.records import RecordTable
-from prism_tune.results.rows import Row
+from prism_tune.results.rows import Row, find_full
 from prism_tune.results.runs import FinishedRun
 
 Found = dict[str, Any]
@@ -59,15 +67,18 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
     shown = [Row(row.selector, row.runs) for row in rows]
     pairs = list(zip(rows, shown, strict=True))
     baselines = {row.budget: own for row, own in pairs if row.selector == wanted.baseline}
+    finished = tuple(row for row in shown if row.runs)
     comparison = Comparison(
-        tuple(row for row in shown if row.runs),
+        finished,
         ColumnSet("compare", tuple(_make_column(name) for name in wanted.metrics)),
-        {own: baselines.get(row.budget) for row, own in pairs}.get,
+        lambda row: find_full(row, finished),
     )
     _check_metrics(comparison)
     choices = [_read_choices(row) for row in rows]
     built = [
-        _build_row(row, own, comparison, chosen) | _describe_planted(chosen, planted)
+        _build_row(row, own, comparison, baselines.get(row.budget))
+        | {"sources": _mean_of([choice.source_shares() for choice in chosen.values()])}
+        | _describe_planted(chosen, planted)
         for (row, own), chosen in zip(pairs, choices, strict=True)
     ]
     return {
@@ -77,6 +88,12 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         "seeds": wanted.seeds,
         "num_processes": wanted.num_processes,
         "devices": list(device_names(comparison.rows)),
+        "verdicts": [
+            say_verdict(verdict, comparison)
+            for verdict in comparison.verdicts()
+            if verdict.row.label != wanted.baseline
+        ],
+        "detectable": [one for b in wanted.budgets if (one := _find_detectable(b, built))],
         "num_cells": sum(row.num_runs for row in rows),
         "num_finished": sum(len(row.runs) for row in rows),
         "rows": built,
@@ -112,21 +129,23 @@ def _read_choices(row: GridRow) -> Choices:
     return {run.config.seed: run.records for run in row.runs if run.records is not None}
 
 
-def _build_row(row: GridRow, own: Row, comparison: Comparison, choices: Choices) -> Found:
+def _build_row(row: GridRow, own: Row, comparison: Comparison, other: Row | None) -> Found:
     """One selector at one budget; what has not been measured is None.
 
     Args:
         row: its state.
         own: its runs.
-        comparison: of all rows.
-        choices: its subsets.
+        comparison: of all rows; its baseline is the whole pool.
+        other: the row of `compare.baseline` at this budget.
     """
-    baseline = comparison.baseline_of(own)
     performances = comparison.performances(own)
     performance = spread(list(performances.values()))
-    found = None
-    if baseline is not None and row.selector != baseline.label:
-        found = difference(performances, comparison.performances(baseline))
+    full = comparison.baseline_of(own) if own.runs else None
+    found = against = None
+    if other is not None and row.selector != other.label and row.budget is not None:
+        found = difference(performances, comparison.performances(other))
+        if full is not None and other.runs:
+            against = comparison.difference(own, other, full)
     return {
         "selector": row.selector,
         "budget": row.budget,
@@ -136,11 +155,44 @@ def _build_row(row: GridRow, own: Row, comparison: Comparison, choices: Choices)
         "performances": {str(seed): value for seed, value in sorted(performances.items())},
         "metrics": {k: v for k, v in comparison.mean_scores(own).items() if v is not None},
         "difference": asdict(found) if found else None,
+        "relative": _measure_relative(comparison, own, full) if full else None,
+        "relative_difference": asdict(against) if against else None,
         "select_seconds": _mean_seconds(own, "selection"),
         "tune_seconds": _mean_seconds(own, "training"),
         "cost": cost_ratio(comparison, own) if own.runs else None,
-        "sources": _mean_of([choice.source_shares() for choice in choices.values()]),
     }
+
+
+def _measure_relative(comparison: Comparison, row: Row, full: Row) -> Found:
+    """Rel. against the whole pool; its interval over seeds where there are several."""
+    interval, over = comparison.seeds_interval(row, full), "seeds"
+    if interval is None:
+        interval, over = comparison.interval(row, full), "questions"
+    value = comparison.relative(row, full).value
+    return {"value": value, "interval": interval, "over": None if interval is None else over}
+
+
+def _find_detectable(budget: float | int, rows: Sequence[Found]) -> Found | None:
+    """What the budget's seeds can tell from the baseline, by the differences' common spread."""
+    at = [row for row in rows if row["budget"] == budget]
+    of_rel = [row["relative_difference"]["seeds"] for row in at if row["relative_difference"]]
+    unit = "Rel." if of_rel else "P"
+    given = of_rel or [row["difference"] for row in at if row["difference"]]
+    paired = [Difference(**one) for one in given if one["test"] == "paired"]
+    if not paired:
+        return None
+    num_seeds = min(one.num_seeds for one in paired)
+    variance = statistics.fmean(_sd(one) ** 2 for one in paired)
+    points = detectable_difference(math.sqrt(variance), num_seeds)
+    return {"budget": budget, "points": points, "of": unit, "num_seeds": num_seeds}
+
+
+def _sd(paired: Difference) -> float:
+    """Of the differences, out of their interval."""
+    assert paired.low is not None
+    assert paired.high is not None
+    half = (paired.high - paired.low) / 2
+    return half * math.sqrt(paired.num_seeds) / student_t_975(paired.num_seeds - 1)
 
 
 def _mean_seconds(row: Row, stage: StageName) -> float | None:

@@ -11,29 +11,50 @@ Row = Mapping[str, Any]
 
 
 def render_comparison(found: Mapping[str, Any], command: str) -> str:
-    """All tables.
+    """All tables: who was kept, then how they did, and what that says.
 
     Args:
         found: what `build_grid` returned.
         command: that goes on with the comparison.
     """
     parts = [f"# Comparison `{found['name']}`"]
-    budgets = list(dict.fromkeys(row["budget"] for row in found["rows"]))
-    for budget in budgets:
+    for budget in _list_budgets(found):
         rows = [row for row in found["rows"] if row["budget"] == budget]
-        parts += [f"## {_budget(budget)}", _render_rows(rows, found["baseline"])]
-        if budget is not None:
-            parts += _render_planted(rows)
-            parts += ["Source composition of the subsets, per cent:", _render_sources(rows)]
-            parts += ["Overlap of the subsets (Jaccard, same seed):"]
-            parts += [_render_overlap(found["overlap"][f"{budget:g}"])]
-    return "\n\n".join([*parts, _render_notes(found, command)]) + "\n"
+        parts += [f"## {_budget(budget)}", "Source composition of the subsets, per cent:"]
+        parts += [_render_sources(rows), "Overlap of the subsets (Jaccard, same seed):"]
+        parts += [_render_overlap(found["overlap"][f"{budget:g}"])]
+    return "\n\n".join([*parts, render_results(found, command)])
+
+
+def render_results(found: Mapping[str, Any], command: str) -> str:
+    """How the selectors did at each budget, verdicts, and notes on what is what.
+
+    Args:
+        found: what `build_grid` returned.
+        command: that goes on with the comparison.
+    """
+    whole = [row for row in found["rows"] if row["budget"] is None]
+    parts = []
+    for budget in _list_budgets(found) or [None]:
+        rows = [row for row in found["rows"] if row["budget"] == budget]
+        shown = rows if budget is None else [*whole, *rows]
+        parts += [f"## {_budget(budget)}", _render_rows(shown, found["baseline"])]
+        parts += _render_planted(rows)
+    return "\n\n".join([*parts, *_render_verdicts(found), _render_notes(found, command)]) + "\n"
+
+
+def _list_budgets(found: Mapping[str, Any]) -> list[Any]:
+    return list(dict.fromkeys(r["budget"] for r in found["rows"] if r["budget"] is not None))
 
 
 def _render_rows(rows: Sequence[Row], baseline: str) -> str:
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     shown = metrics if len(metrics) > 1 else []
-    header = ["Selector", "Seeds", "P", f"P - {baseline} (95 %)", *shown, "T_select", "T_tune", "C"]
+    of_rel = any(row["relative"] for row in rows)
+    compared = ["Rel. (95 %)", f"Rel. - {baseline} (95 %)"] if of_rel else []
+    compared = compared or [f"P - {baseline} (95 %)"]
+    headings = [name.removesuffix(".accuracy") for name in shown]
+    header = ["Selector", "Seeds", *headings, "P", *compared, "T_select", "T_tune", "C"]
     lines = []
     for row in rows:
         if row["performance"] is None:
@@ -44,15 +65,36 @@ def _render_rows(rows: Sequence[Row], baseline: str) -> str:
             [
                 row["selector"],
                 _seeds(row),
-                number_cell(row["performance"]["mean"], sd=row["performance"]["sd"]).text,
-                _interval(row["difference"]),
                 *(f"{row['metrics'][name]:.1f}" for name in shown),
+                number_cell(row["performance"]["mean"], sd=row["performance"]["sd"]).text,
+                *(_relative(row) if of_rel else [_interval(row["difference"])]),
                 _seconds(row["select_seconds"]),
                 _seconds(row["tune_seconds"]),
                 number_cell(row["cost"], digits=2).text,
             ]
         )
     return _table(header, lines)
+
+
+def _relative(row: Row) -> list[str]:
+    """Rel., and its difference to the baseline's, each with its interval."""
+    found, against = row["relative"], row["relative_difference"]
+    if found is None or found["value"] is None:
+        return [MISSING, MISSING]
+    value, interval = f"{found['value']:.1f}", found["interval"]
+    if row["budget"] is not None and interval is not None:
+        value += f" ({interval[0]:.1f} to {interval[1]:.1f})"
+    if against is None:
+        return [value, "-"]
+    if against["seeds"]["low"] is not None or against["questions"] is None:
+        return [value, _interval(against["seeds"])]
+    low, high = against["questions"]
+    return [value, f"{against['value']:+.1f} ({low:+.1f} to {high:+.1f})"]
+
+
+def _render_verdicts(found: Mapping[str, Any]) -> list[str]:
+    told = [f"- {verdict}" for verdict in found["verdicts"]]
+    return ["Does it help?", "\n".join(told)] if told else []
 
 
 def _render_planted(rows: Sequence[Row]) -> list[str]:
@@ -95,9 +137,8 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
     several = ", P / P(whole pool) as the mean over the metrics" if is_mean else ""
     notes = [
         f"P: {'mean of ' if is_mean else ''}{metrics}; mean ± standard deviation over seeds.",
-        f"P - {found['baseline']}: mean over the seeds that both have, with the 95 % interval of "
-        "Student's t over these differences (n/a with one seed). Many rows are compared: one in "
-        "twenty intervals misses 0 where nothing differs.",
+        *_say_intervals(found),
+        *_say_detectable(found),
         "T: device-seconds, mean over seeds; T_select has the extraction of the features, which "
         "are computed once and charged to every cell that reads them. "
         f"{processes} cell{'s' if processes > 1 else ''} at a time on {_devices(found)}.",
@@ -112,6 +153,53 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
         for seed, error in row["failures"].items()
     ]
     return "\n".join(f"- {note}" for note in [*notes, *_say_unpaired(found), *failed])
+
+
+def _say_intervals(found: Mapping[str, Any]) -> list[str]:
+    """What Rel. is, and over what the intervals are taken."""
+    overs = {row["relative"]["over"] for row in found["rows"] if row["relative"]}
+    many = "Many rows are compared: one in twenty intervals misses 0 where nothing differs."
+    if not overs:
+        return [
+            f"P - {found['baseline']}: mean over the seeds that both have, with the 95 % interval "
+            f"of Student's t over these differences (n/a with one seed). {many}"
+        ]
+    said = [
+        "Rel. = 100 x mean over the metrics of score / the whole pool's score, whose mean is taken "
+        "as it is."
+    ]
+    if "seeds" in overs:
+        said[0] += (
+            " 95 % intervals over seeds (Student's t, differences seed by seed): they hold the "
+            f"noise of tuning and of drawing subsets, not that of drawing questions. {many}"
+        )
+    if None in overs:
+        said[0] += (
+            " Without an interval (n/a) where a resample of the questions leaves nothing to divide "
+            "by: a metric on which the whole pool scores hardly above 0."
+        )
+    if "questions" in overs:
+        said[0] += (
+            " With one seed, 95 % intervals over questions (paired bootstrap, 2,000 resamples): "
+            "they do not hold the noise of tuning, which takes more seeds to be seen "
+            "(compare.seeds=[0,1,2])."
+        )
+    return said
+
+
+def _say_detectable(found: Mapping[str, Any]) -> list[str]:
+    """The smallest difference that these seeds find."""
+    said = [
+        f"{one['points']:.1f} points of {one['of']} at {_budget(one['budget']).lower()} "
+        f"({one['num_seeds']} seeds)"
+        for one in found["detectable"]
+    ]
+    if not said:
+        return []
+    return [
+        f"What these seeds can detect: a true difference to {found['baseline']} of "
+        f"{', '.join(said)} is found four times in five, a smaller one more rarely."
+    ]
 
 
 def _say_unpaired(found: Mapping[str, Any]) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from prism_tune.cli.run import plan_steps, run
+from prism_tune.cli.run import plan_grid, plan_steps, run
 from prism_tune.compare.launch import Launcher
 from prism_tune.config.load import load_config
+from prism_tune.run.folder import RunDir
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = "configs/experiments/quickstart.yaml"
@@ -23,13 +24,38 @@ def in_the_repository(monkeypatch):
 
 
 def verbs(*given):
-    steps = plan_steps(load_config(given[0], given[1:]), given)
+    config = load_config(given[0], given[1:])
+    if config.compare is None:
+        steps = plan_steps(config, given)
+    else:
+        steps = plan_grid(config, RunDir(Path(config.output_dir) / config.name), given)[1]
     calls = [" ".join(step.arguments) for step in steps]
     return [call.replace(" ".join(given), "CONFIG") for call in calls]
 
 
-def test_the_embedded_default():
+def test_the_embedded_default_is_a_grid_and_the_report_of_our_selector():
+    cells = "runs/quickstart/cells"
+    beside = ("whole_pool-seed0", "random-0.2-seed0", "prism-0.2-seed0")
+    compared = " ".join(f"--compare {cells}/{name}" for name in beside)
     assert verbs(QUICKSTART) == [
+        "prepare CONFIG",
+        "compare CONFIG",
+        f"report {cells}/kernel_repulsion-0.2-seed0 {compared}",
+    ]
+
+
+def test_of_several_seeds_and_budgets_the_first_is_reported():
+    given = ("compare.seeds=[3,4]", "compare.budgets=[0.1,0.2]", "compare.whole_pool=false")
+    called = verbs(QUICKSTART, *given, "compare.selectors=[random,prism]", "data.prepare=null")
+    cells = "runs/quickstart/cells"
+    assert called == [
+        "compare CONFIG",
+        f"report {cells}/prism-0.1-seed3 --compare {cells}/random-0.1-seed3",
+    ]
+
+
+def test_a_config_without_compare_is_one_row():
+    assert verbs(QUICKSTART, "compare=null") == [
         "prepare CONFIG",
         "audit CONFIG name=quickstart",
         "evaluate CONFIG name=quickstart-untuned training.tuning=none",
@@ -42,7 +68,9 @@ def test_the_embedded_default():
 
 
 def test_with_a_random_subset_and_overrides():
-    assert verbs(QUICKSTART, "compare_random=true", "name=trial", "output_dir=out") == [
+    assert verbs(
+        QUICKSTART, "compare=null", "compare_random=true", "name=trial", "output_dir=out"
+    ) == [
         "prepare CONFIG",
         "audit CONFIG name=trial",
         "evaluate CONFIG name=trial-untuned training.tuning=none",
@@ -58,7 +86,7 @@ def test_with_a_random_subset_and_overrides():
 
 
 def test_on_the_whole_pool_nothing_is_selected():
-    called = verbs(QUICKSTART, "training.records=pool", "data.prepare=null")
+    called = verbs(QUICKSTART, "compare=null", "training.records=pool", "data.prepare=null")
     assert called[:4] == [
         "audit CONFIG name=quickstart",
         "evaluate CONFIG name=quickstart-untuned training.tuning=none",
@@ -94,7 +122,7 @@ def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(code, exit_code, mo
     launcher = Recorder("train", code)
     monkeypatch.setattr("prism_tune.cli.run.find_launcher", lambda launch, nproc: launcher)
     with pytest.raises(typer.Exit) as stopped:
-        run(Path(QUICKSTART))
+        run(Path(QUICKSTART), ["compare=null"])
     assert stopped.value.exit_code == exit_code
     assert launcher.called == ["prepare", "audit", "evaluate", "select", "train"]
     said = capsys.readouterr()
@@ -105,10 +133,12 @@ def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(code, exit_code, mo
 
 def test_the_job_is_told_and_ends_with_the_report(monkeypatch, capsys):
     monkeypatch.setattr("prism_tune.cli.run.find_launcher", lambda launch, nproc: Recorder())
-    run(Path(QUICKSTART), ["name=trial"])
+    run(Path(QUICKSTART), ["compare=null", "name=trial"])
     told = capsys.readouterr().out
     assert "=== 4. Select: trial\n    why:  the records that the scorer 'prism' keeps" in told
-    assert f"    run:  prism-tune train {QUICKSTART} name=trial name=trial\n    took: 0 s" in told
+    assert (
+        f"    run:  prism-tune train {QUICKSTART} compare=null name=trial name=trial\n    took: 0 s"
+    ) in told
     assert told.endswith("Report:     runs/trial/report/index.html\nRun folder: runs/trial\n")
 
 

@@ -22,21 +22,21 @@ def plan(path, *overrides):
     return plan_cells(config, RunDir(path.parent / "runs/tiny"))
 
 
-def test_cells_come_seed_by_seed_with_the_whole_pool_last(write_config):
+def test_cells_come_seed_by_seed_with_the_whole_pool_first(write_config):
     cells = plan(write_config({**TWO, "whole_pool": True}))
     assert [cell.config.name for cell in cells] == [
+        "whole_pool-seed0",
         "random-0.25-seed0",
         "prism-0.25-seed0",
         "random-4-seed0",
         "prism-4-seed0",
-        "whole_pool-seed0",
+        "whole_pool-seed1",
         "random-0.25-seed1",
         "prism-0.25-seed1",
         "random-4-seed1",
         "prism-4-seed1",
-        "whole_pool-seed1",
     ]
-    assert [cell.verbs[0] for cell in cells[3:5]] == ["select", "train"]
+    assert [cell.verbs[0] for cell in cells[4:6]] == ["select", "train"]
 
 
 ROWS = {

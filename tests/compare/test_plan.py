@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from prism_tune.cli.compare import find_grid
+from prism_tune.cli.grid import find_grid
 from prism_tune.compare.estimates import estimate_run
 from prism_tune.compare.plan import find_missing, make_plan
 from prism_tune.compare.plan_table import build_plan_table
@@ -253,7 +253,8 @@ def test_language_questions_go_to_the_runs_of_the_other_tables(repository):
 
 def test_a_row_that_the_grid_has_seen_change_is_left_from_its_beginning(repository):
     (cell,) = plan("quickstart", "*_prism").runs
-    finish(cell.run, "selection", "training", "evaluation/quickstart")
+    asked = [f"evaluation/{name}" for name in cell.config.evaluation.benchmarks]
+    finish(cell.run, "selection", "training", *asked)
     cell.finish(None)
     assert remaining(plan("quickstart", "*_prism")) == {}
     grid = load_config(find_grid("quickstart"), ["selection.budget=0.1"])

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
-from prism_tune.cli.compare import find_grid
+from prism_tune.cli.grid import find_grid
 from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.plan import make_plan
 from prism_tune.config.load import load_config, render_config
@@ -59,9 +59,7 @@ def test_a_preset_is_the_file_that_people_read():
             assert find_file(f"configs/{kind}/{name}{suffix}", kind) == path  # as in the docs
 
 
-@pytest.mark.parametrize(
-    ("name", "stage"), [("llava15_7b_lora", 3), ("tables/models", 3), ("quickstart", 2)]
-)
+@pytest.mark.parametrize(("name", "stage"), [("llava15_7b_lora", 3), ("tables/models", 3)])
 def test_what_a_preset_names_is_found_from_an_empty_folder(name, stage):
     """Its base, its DeepSpeed file, and the configs that have to be trained before it."""
     config = load_config(f"preset:{name}")

@@ -23,10 +23,20 @@ PRISM = dict(zip(SEEDS, (53.1, 58.8, 65.2, 49.7, 69.1), strict=True))
 def grid_row(runs):
     """A row of finished runs with this accuracy by seed; of four records `kept` ones are kept."""
 
-    def make(selector, values, *, budget=0.25, kept="ab", failures=(), metrics=None, **options):
+    def make(
+        selector,
+        values,
+        *,
+        budget=0.25,
+        kept="ab",
+        failures=(),
+        metrics=None,
+        num_open=0,
+        **options,
+    ):
         finished = []
         for seed, value in values.items():
-            result = quickstart_result(0, 0, metrics=metrics or {"accuracy": value})
+            result = quickstart_result(num_open, 0, metrics=metrics or {"accuracy": value})
             name = f"{selector}-seed{seed}"
             run = RunDir(runs.write(name, [result], scorer=selector, seed=seed, **options))
             verdicts = [uid in kept for uid in "abcd"]
@@ -113,3 +123,64 @@ def test_a_metric_that_is_not_there_is_named(grid_row):
         build(row, metrics=["quickstart.speed"])
     with pytest.raises(ConfigError, match=r"pope\.f1: pope is not in evaluation\.benchmarks"):
         build(row, metrics=["pope.f1"])
+
+
+def whole_pool(grid_row, values):
+    return grid_row("whole_pool", values, budget=None, records="pool", tune_seconds=400.0)
+
+
+def test_rel_is_against_the_whole_pool_with_its_interval_over_seeds(grid_row):
+    """Rel. 62.5 and 75 of 80: 68.75 +- 12.706 x 8.839 / sqrt(2)."""
+    rows = [
+        whole_pool(grid_row, {0: 80.0, 1: 80.0}),
+        grid_row("random", {0: 50.0, 1: 60.0}),
+        grid_row("prism", {0: 54.0, 1: 65.0}),
+    ]
+    found = build(*rows)
+    _, random, prism = found["rows"]
+    assert random["relative"]["value"] == pytest.approx(68.75)
+    assert random["relative"]["interval"] == pytest.approx((-10.66, 148.16), abs=0.02)
+    assert prism["relative_difference"]["value"] == pytest.approx(100 * 4.5 / 80)
+    text = " ".join(render_comparison(found, "again").split())
+    assert "| Selector | Seeds | P | Rel. (95 %) | Rel. - random (95 %) |" in text
+    assert "| whole_pool | 2 | 80.0 ± 0.0 | 100.0 | - |" in text
+    assert "68.8 (-10.7 to 148.2)" in text
+    assert "+5.6 (-2.3 to +13.6)" in text
+    assert "95 % intervals over seeds" in text
+    assert "over questions" not in text.split("Does it help?")[0]
+
+
+def test_with_one_seed_the_intervals_are_over_questions_and_said_to_be(grid_row):
+    """20 questions, of which 16, 8 and 10 are answered right."""
+
+    def row(selector, num_right, **options):
+        metrics = {"accuracy_open": 5.0 * num_right}
+        return grid_row(selector, {0: 0.0}, metrics=metrics, num_open=num_right, **options)
+
+    rows = [row("whole_pool", 16, budget=None, records="pool", tune_seconds=400.0)]
+    rows += [row("random", 8), row("prism", 10)]
+    found = build(*rows, metrics=["quickstart.accuracy_open"])
+    prism = found["rows"][2]
+    assert prism["relative"]["over"] == "questions"
+    low, high = prism["relative"]["interval"]
+    assert low < prism["relative"]["value"] < high
+    text = render_comparison(found, "again")
+    assert "n/a" not in [cell for line in text.splitlines() if "| prism" in line for cell in line]
+    assert "With one seed, 95 % intervals over questions" in text
+    (verdict,) = found["verdicts"]
+    assert "the noise of tuning is not measured" in verdict
+    assert found["detectable"] == []
+
+
+def test_what_the_seeds_can_detect_is_said(grid_row):
+    """Differences of 2 and 4 points: sd 1.414, (12.706 + 1.349) x 1.414 / sqrt(2) = 14.1."""
+    found = build(grid_row("random", {0: 50.0, 1: 50.0}), grid_row("prism", {0: 52.0, 1: 54.0}))
+    (one,) = found["detectable"]
+    assert one == {
+        "budget": 0.25,
+        "points": pytest.approx(14.06, abs=0.02),
+        "of": "P",
+        "num_seeds": 2,
+    }
+    text = render_comparison(found, "again")
+    assert "a true difference to random of 14.1 points of P at budget 25 % (2 seeds)" in text

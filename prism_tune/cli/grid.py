@@ -1,0 +1,73 @@
+"""A grid by its name or path, and the running of it: what compare, plan and run share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from prism_tune.cli.options import end_with_errors
+
+if TYPE_CHECKING:
+    from prism_tune.compare.launch import Launcher
+    from prism_tune.config.sections import Config
+    from prism_tune.run.folder import RunDir
+
+GRIDS = Path("configs/experiments/tables")
+
+
+def run_grid(
+    config: Config,
+    run: RunDir,
+    launcher: Launcher,
+    *,
+    command: str,
+    rows: Sequence[str] = ("*",),
+    only_table: bool = False,
+) -> bool:
+    """The grid of a config; whether no run of it has failed."""
+    from prism_tune.compare.run_grid import compare as run_compare
+    from prism_tune.run.log import open_log
+
+    if not only_table:
+        open_log(run.log)
+    return run_compare(
+        config,
+        run,
+        launcher,
+        check=check_selections,
+        command=command,
+        rows=rows,
+        only_table=only_table,
+    )
+
+
+def check_selections(paths: Sequence[str]) -> NoReturn:
+    """Refuse configs whose scorer does not exist or does not take its options."""
+    from prism_tune.config.load import load_config
+    from prism_tune.selection.inputs import resolve_selection
+
+    end_with_errors(lambda: [resolve_selection(load_config(path)) for path in paths])
+    sys.exit(0)
+
+
+def find_grid(name: str) -> Path:
+    """The config of a table by its name, or any config by its path or `preset:NAME`.
+
+    Raises:
+        ConfigError: neither.
+    """
+    from prism_tune.config.presets import PREFIX, find_file, list_presets
+    from prism_tune.errors import ConfigError
+
+    if name.startswith(PREFIX) or Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    path = find_file(GRIDS / f"{name}.yaml", "experiments")
+    if not path.exists():
+        shipped = [preset for preset in list_presets("experiments") if preset.startswith("tables/")]
+        known = ", ".join(Path(preset).name for preset in shipped)
+        raise ConfigError(
+            f"no table {name!r}; there are {known}, or give the path of a config or preset:NAME"
+        )
+    return path
