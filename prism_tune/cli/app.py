@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 usage or config.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -69,8 +70,16 @@ def of_every_verb(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print and leave."),
     ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A Python file with scorers, benchmarks, ... of yours."),
+    ] = None,
 ) -> None:
     """Select visual-instruction data without training, tune on it, evaluate, tabulate."""
+    if plugin:
+        from prism_tune.config.plugins import name_plugins
+
+        name_plugins([str(path) for path in plugin])
 
 
 def main() -> None:

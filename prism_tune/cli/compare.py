@@ -76,10 +76,9 @@ def plan(
 
 def check_selections(paths: Sequence[str]) -> NoReturn:
     """Refuse configs whose scorer does not exist or does not take its options."""
-    from prism_tune.config.load import load_config
     from prism_tune.selection.inputs import resolve_selection
 
-    end_with_errors(lambda: [resolve_selection(load_config(path)) for path in paths])
+    end_with_errors(lambda: [resolve_selection(open_run(Path(p), None)[0]) for p in paths])
     sys.exit(0)
 
 

@@ -13,6 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from prism_tune.config.plugins import blame_plugin
 from prism_tune.config.secrets import redact_text
 from prism_tune.errors import first_line
 
@@ -54,6 +55,9 @@ def explain(error: Exception, verb: str) -> str | None:
     if isinstance(error, OSError) and error.errno in _SYSTEM:
         where = error.filename or "a file"
         return f"{verb}: {where}: {_SYSTEM[error.errno]}"
+    blamed = blame_plugin(error)
+    if blamed is not None:
+        return f"{verb}: {blamed}\n{SHOW}=1 shows the whole"
     said = first_line(error)
     if isinstance(error, MemoryError) or _MEMORY.search(said):
         return (

@@ -35,12 +35,14 @@ NewFolder = Annotated[Path, typer.Option("--to", help="A new directory.")]
 def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     """The config, and its run folder: nothing is written there before a stage begins."""
     from prism_tune.config.load import load_config
+    from prism_tune.config.plugins import name_plugins
     from prism_tune.config.secrets import redact_text
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
 
     setup_logging()
     config = load_config(path, overrides or [])
+    name_plugins(config.plugins)
     sys.argv[1:] = map(redact_text, sys.argv[1:])  # wandb keeps the command line
     return config, RunDir(Path(config.output_dir) / config.name)
 

@@ -256,7 +256,10 @@ class TrackingConfig(Section):
 
 
 class Config(Section):
-    """One experiment: a pool, a model, a selection, a tuning, an evaluation."""
+    """One experiment: a pool, a model, a selection, a tuning, an evaluation.
+
+    `plugins` are Python files of one's own, with scorers, benchmarks, families or pool readers.
+    """
 
     name: str = Field(
         pattern=NAME_PATTERN,
@@ -266,6 +269,7 @@ class Config(Section):
     model_name: str | None = Field(default=None, description="what tables call the model")
     output_dir: str = "runs"
     compare_random: bool = False
+    plugins: tuple[str, ...] = ()
     model: ModelConfig
     data: DataConfig
     selection: SelectionConfig = SelectionConfig()

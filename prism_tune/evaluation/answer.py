@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prism_tune.config.depends import fields_of
+from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.sections import Config, Control
 from prism_tune.evaluation.answer_store import AnswerStore, ResultFolder
 from prism_tune.evaluation.counts import Counts, add_counts
@@ -229,6 +230,7 @@ def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> Visio
             "images": fingerprint([images.hashes, images.faults]),
             "limit": config.evaluation.data[name].limit,
             **({"metric": metric} if (metric := config.evaluation.data[name].metric) else {}),
+            **describe_plugin("BENCHMARKS", name),
             "max_new_tokens": questions.benchmark.max_new_tokens[config.evaluation.profile],
         },
         annotations=config.evaluation.data[name].annotations,

@@ -113,7 +113,7 @@ class Stage:
         )
 
     def config(self) -> Config | None:
-        """What it finished with; None where it has not.
+        """What it finished with; None where it has not. A record names no plugins to be loaded.
 
         Raises:
             UserError: the record has none.
@@ -127,7 +127,7 @@ class Stage:
                 "run that stage again with --force"
             )
         try:
-            return Config.model_validate(record["config"])
+            return Config.model_validate(record["config"]).model_copy(update={"plugins": ()})
         except ValidationError as error:
             described = describe_errors(error, f"{self.path}: config", Config)
             raise UserError(f"{described}; another version of prism_tune wrote it") from error
