@@ -13,7 +13,7 @@ import typer
 
 from prism_tune import __version__
 from prism_tune.cli.benchmarks import answers, data, judge, score
-from prism_tune.cli.compare import compare, plan
+from prism_tune.cli.compare import compare, plan, status
 from prism_tune.cli.models import assemble, export
 from prism_tune.cli.options import end_with_errors
 from prism_tune.cli.report import report
@@ -50,7 +50,7 @@ def doctor() -> None:
 VERBS = (
     *(run, prepare, audit, select, train, evaluate, preview, show, presets),
     *(data, score, judge, answers),
-    *(compare, plan, tables, report),
+    *(compare, plan, status, tables, report),
     *(export, assemble, doctor),
 )
 for verb in VERBS:

@@ -110,6 +110,20 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         console.print(tabulate_results(results))
 
 
+def find_changes(config: Config, run: RunDir) -> list[str] | None:
+    """What finished evaluations would run again for; None where a benchmark has none."""
+    config = resolve_template(config)
+    fingerprint_now = find_checkpoint(config, run).fingerprint
+    reasons: list[str] = []
+    for name in config.evaluation.benchmarks:
+        inputs = _open(config, name, fingerprint_now).inputs
+        found = Stage(run.benchmark(name)).reasons_to_rerun(inputs)
+        if found is None:
+            return None
+        reasons += [f"{name}: {reason}" for reason in found]
+    return reasons
+
+
 def _check_backend(config: Config) -> None:
     language = [n for n in config.evaluation.benchmarks if n in LANGUAGE_BENCHMARKS]
     if language and config.evaluation.backend == "openai":

@@ -79,6 +79,14 @@ class Stage:
         now = {key: _canonical(value) for key, value in inputs.items()}
         return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
+    def reasons_to_rerun(self, inputs: Mapping[str, Any]) -> list[str] | None:
+        """Inputs that differ, else files that are not as the stage left them; None: not finished.
+
+        An empty list means that it has nothing to do.
+        """
+        changed = self.changed_inputs(inputs)
+        return changed if changed != [] else self.damaged_files()
+
     def finish(
         self,
         inputs: Mapping[str, Any],

@@ -104,6 +104,14 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
         barrier()
 
 
+def find_changes(config: Config, run: RunDir) -> list[str] | None:
+    """What a finished selection would run again for; None where none has finished."""
+    config = _resolve_template(resolve_selection(config))
+    pool = open_pool(config.data)
+    warmup = plan_warmup(config, pool, read_marks(config.selection, pool))
+    return Stage(run.selection).reasons_to_rerun(stage_inputs(config, pool, warmup))
+
+
 def _require_subsets(ranking: Ranking, config: Config, candidates: Candidates) -> None:
     """Refuse, before an earlier subset goes, one without a record: too few tokens for any."""
     selection = config.selection
