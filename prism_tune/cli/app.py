@@ -14,6 +14,7 @@ import typer
 from prism_tune import __version__
 from prism_tune.cli.benchmarks import answers, data, judge, score
 from prism_tune.cli.compare import compare, plan, status
+from prism_tune.cli.init import init
 from prism_tune.cli.models import assemble, export
 from prism_tune.cli.options import end_with_errors
 from prism_tune.cli.report import report
@@ -34,7 +35,6 @@ from prism_tune.interrupts import follow_launcher, raise_interrupts
 app = typer.Typer(
     name="prism-tune",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -48,7 +48,7 @@ def doctor() -> None:
 
 
 VERBS = (
-    *(run, prepare, audit, select, train, evaluate, preview, show, presets),
+    *(init, run, prepare, audit, select, train, evaluate, preview, show, presets),
     *(data, score, judge, answers),
     *(compare, plan, status, tables, report),
     *(export, assemble, doctor),

@@ -67,12 +67,12 @@ def plan(
     nproc: Annotated[int, typer.Option(min=1, help="Devices that tune together.")] = 1,
 ) -> None:
     """Say what of a config or a table is done, would run or rerun and why, and what that costs."""
+    loaded, _ = open_run(find_grid(config), overrides)
     from prism_tune.cli.changes import find_changes
     from prism_tune.compare.plan import make_plan
     from prism_tune.compare.plan_table import build_plan_table
     from prism_tune.results.render import render
 
-    loaded, _ = open_run(find_grid(config), overrides)
     made = make_plan(loaded, rows.split(), find_changes)
     typer.echo(render(build_plan_table(made, tflops, nproc), "md"))
 

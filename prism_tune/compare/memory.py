@@ -21,7 +21,7 @@ from prism_tune.config.sections import Config
 _PER_TOKEN_AND_LAYER = 34
 _PER_CHECKPOINT = 2
 _PER_LOGIT = 10
-_PER_TRAINED = 16
+_OPTIMIZER, _GRADIENT, _WEIGHT = 12, 2, 2
 _DEFAULT_BATCH = 8  # of transformers.TrainingArguments
 _NUM_NEW_TOKENS = 128
 
@@ -31,6 +31,7 @@ class Sharing:
     """How DeepSpeed shares what is trained: among how many devices, and what is on the host."""
 
     weights: int = 1
+    gradients: int = 1
     states: int = 1
     offloads: bool = False
 
@@ -49,15 +50,16 @@ def tune_memory(
     sharing = _read_sharing(config, num_devices)
     per_weight = 0.5 if config.training.tuning == "qlora" else _width_of(config)
     frozen = max(shape.total - num_trained, 0) * per_weight / sharing.weights
-    trained = num_trained * _PER_TRAINED / sharing.states
-    if sharing.offloads:
-        trained = num_trained * 2 * _width_of(config) / sharing.weights
+    states = 0.0 if sharing.offloads else _OPTIMIZER / sharing.states
+    per_trained = _WEIGHT / sharing.weights + _GRADIENT / sharing.gradients + states
+    trained = num_trained * per_trained
     hf = config.training.hf
     rows = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))
     longest = min(pool.longest or config.data.max_length, config.data.max_length)
     packed = config.training.batching == "packed"
     tokens = config.training.tokens_per_batch if packed else rows * longest
-    per_layer = _PER_CHECKPOINT if hf.get("gradient_checkpointing") else _PER_TOKEN_AND_LAYER
+    saves = hf.get("activation_checkpointing") or hf.get("gradient_checkpointing")
+    per_layer = _PER_CHECKPOINT if saves else _PER_TOKEN_AND_LAYER
     kept = shape.num_layers * per_layer + _PER_TOKEN_AND_LAYER
     vocabulary = shape.embeddings / max(shape.width, 1) / 2
     return frozen + trained + tokens * (shape.width * kept + vocabulary * _PER_LOGIT)
@@ -86,6 +88,7 @@ def _read_sharing(config: Config, num_devices: int) -> Sharing:
     stage = zero.get("stage", 0)
     return Sharing(
         weights=num_devices if stage >= 3 else 1,
+        gradients=num_devices if stage >= 2 else 1,
         states=num_devices if stage >= 1 else 1,
         offloads="offload_optimizer" in zero,
     )

@@ -19,6 +19,7 @@ ImageBackend = Literal["pil", "torchvision"]
 Policy = Literal["fail", "skip", "keep"]
 Template = Literal["auto", "vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 """`processor` is the processor's own chat template; `auto` becomes it, or LLaVA-1.5's vicuna_v1."""
+Tuning = Literal["none", "lora", "qlora", "full", "projector"]
 Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "comparison"]
 Readout = Literal["expected", "argmax"]
@@ -164,7 +165,7 @@ class TrainingConfig(Section):
     """
 
     records: Literal["subset", "pool"] = "subset"
-    tuning: Literal["none", "lora", "qlora", "full", "projector"] = "lora"
+    tuning: Tuning = "lora"
     lora: dict[str, Any] = {}
     learning_rates: dict[Part, LearningRate] = {}
     freeze: tuple[Part, ...] = ("vision_tower",)

@@ -7,6 +7,7 @@ file where there is one; a table on the console.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -39,12 +40,14 @@ from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_json
-from prism_tune.run.log import console, open_log
+from prism_tune.run.log import IN_FILE, console, open_log
 from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
 from prism_tune.run.writer import one_writer
 from prism_tune.schema import BenchmarkResult
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluation(Protocol):
@@ -165,6 +168,8 @@ def _run(
         described = {**result.provenance, **describe_evaluation(config, checkpoint)}
         result = replace(result, provenance=described)
         write_json(folder.unfinished / "results.json", result_to_json(result))
+        found = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+        logger.info("evaluation/%s: %s", evaluation.name, found, extra=IN_FILE)
         stage = Stage(folder.unfinished)
         files = [folder.unfinished / "results.json"]
         answers = folder.unfinished / "predictions.jsonl"
