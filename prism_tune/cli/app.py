@@ -15,7 +15,7 @@ from prism_tune import __version__
 from prism_tune.cli.benchmarks import answers, data, judge, score
 from prism_tune.cli.compare import compare, plan, status
 from prism_tune.cli.init import init
-from prism_tune.cli.models import assemble, export
+from prism_tune.cli.models import assemble, chat, export
 from prism_tune.cli.options import end_with_errors
 from prism_tune.cli.report import report
 from prism_tune.cli.run import run
@@ -51,7 +51,7 @@ VERBS = (
     *(init, run, prepare, audit, select, train, evaluate, preview, show, presets),
     *(data, score, judge, answers),
     *(compare, plan, status, tables, report),
-    *(export, assemble, doctor),
+    *(chat, export, assemble, doctor),
 )
 for verb in VERBS:
     app.command()(verb)

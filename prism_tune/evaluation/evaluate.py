@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +45,7 @@ from prism_tune.run.log import IN_FILE, console, open_log
 from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.tracking import log_artifact
 from prism_tune.run.writer import one_writer
 from prism_tune.schema import BenchmarkResult
 
@@ -178,6 +180,9 @@ def _run(
         asked = checkpoint.describe(config)
         stage.finish(evaluation.inputs, config=asked, files=files, metrics=metrics)
         folder.publish()
+        run = RunDir(Path(config.output_dir) / config.name)
+        results = folder.finished / "results.json"
+        log_artifact(config.tracking, run, f"evaluation-{evaluation.name}", [results], metrics)
     barrier()
 
 

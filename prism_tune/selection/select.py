@@ -26,6 +26,7 @@ from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
 from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
+from prism_tune.run.tracking import log_artifact
 from prism_tune.run.writer import one_writer
 from prism_tune.schema import Skipped
 from prism_tune.selection.budgets import Candidates, check_budgets, name_budget, require_some
@@ -101,6 +102,8 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
                 beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
                 files = [run.subset, *further_subsets(run), *beside]
                 stage.finish(inputs, config=config, files=files, **outputs)
+                kept = {"subset_sha256": outputs["subset_sha256"], "pool": pool.fingerprint}
+                log_artifact(config.tracking, run, "selection", files, kept)
         barrier()
 
 

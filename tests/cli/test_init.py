@@ -40,7 +40,7 @@ def test_what_it_writes_selects_and_tunes_as_it_is(place, tmp_path):
     assert config.model.template == "processor"
     assert config.data.max_length == 512
     select("mine.yaml")
-    train("mine.yaml", ["training.hf.use_cpu=true", "training.hf.max_steps=1"])
+    train("mine.yaml", ["training.hf.use_cpu=true", "training.hf.max_steps=3"])
     assert (tmp_path / "runs/mine/training/final").is_dir()
 
 

@@ -68,7 +68,7 @@ def test_records_by_id_and_source_read_without_colours(
     preview(config, tmp_path / "preview", choice)
     text = output.getvalue()
     assert text.startswith("\u27e6text\u27e7: carries loss; the rest is read and not learnt")
-    assert [name for name in re.findall(r"\(id '([^']+)'\)", text.replace("\n", " "))] == shown
+    assert re.findall(r"\(id '([^']+)'\)", text.replace("\n", " ")) == shown
     assert text.count("<|im_end|>\u27e7") == len(shown)
     with pytest.raises(UserError, match="no record with the id or uid 'gone'"):
         preview(config, tmp_path / "preview", Choice(names=("gone",)))
