@@ -106,7 +106,8 @@ def estimate_run(
 def _estimate_memory(
     config: Config, shape: Shape, pool: PoolSize, read: Shape | None, num_devices: int
 ) -> dict[Verb, float]:
-    verbs, found = stages_of(config), {}
+    verbs = stages_of(config)
+    found: dict[Verb, float] = {}
     if "select" in verbs and read is not None and select_flops(config.selection, read, pool):
         depth = config.selection.layer / max(read.num_layers, 1)
         found["select"] = select_memory(

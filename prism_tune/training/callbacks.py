@@ -55,7 +55,8 @@ class ProgressLine(ProgressCallback):
         **_: Any,
     ) -> None:
         """Show loss and speed beside the bar."""
-        shown = {label: logs[key] for key, label in _SHOWN.items() if key in (logs or {})}
+        told = logs or {}
+        shown = {label: told[key] for key, label in _SHOWN.items() if key in told}
         if not (state.is_world_process_zero and shown):
             return
         if self.training_bar is not None:

@@ -106,8 +106,8 @@ def _explain() -> Text:
     if not console.is_terminal:
         opening, closing = _BRACKETS
         return Text(f"{opening}text{closing}: carries loss; the rest is read and not learnt")
-    legend = Text("answers that carry loss", _ANSWER_STYLE)
-    return legend.append(", ", "").append("image tokens", _IMAGE_STYLE).append(", read alone", "")
+    legend = Text().append("answers that carry loss", _ANSWER_STYLE)
+    return legend.append(", ").append("image tokens", _IMAGE_STYLE).append(", what is only read")
 
 
 def colour_tokens(
