@@ -85,8 +85,8 @@ def chat(
 
     setup_logging()
     typer.echo(f"opening {source} ... (/image FILE, /new, /quit)", err=True)
+    from prism_tune.cli.chat import open_chat
     from prism_tune.errors import UserError
-    from prism_tune.evaluation.chat import open_chat
 
     talk = open_chat(source, max_new_tokens=max_new_tokens, trust_remote_code=trust_remote_code)
     for path in image or []:

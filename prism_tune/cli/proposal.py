@@ -217,7 +217,7 @@ def _quote(text: str | None) -> str:
 
 _TEXT = """\
 # Written by `prism-tune init`. `prism-tune plan FILE` says what it takes, `preview` shows records
-# as the model sees them, `run` does it all. Every key: docs/.
+# as the model sees them, `run` does it all.
 name: {name}
 
 model:

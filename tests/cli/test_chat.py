@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
-from prism_tune.evaluation.chat import open_chat
+from prism_tune.cli.chat import open_chat
 from prism_tune.evaluation.generate import Answer, Decoder
 
 
