@@ -49,9 +49,9 @@ def export(
 
     setup_logging()
     typer.echo(f"exporting {source} to {asked.to} ...", err=True)
+    from prism_tune.cli.hub import push_model, require_token
     from prism_tune.models.export import ExportOptions
     from prism_tune.models.export import export as run_export
-    from prism_tune.models.hub import push_model, require_token
     from prism_tune.report.model_card import write_model_card
     from prism_tune.run.folder import RunDir
 
