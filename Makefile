@@ -3,6 +3,7 @@
 # make test-torchvision: what torchvision changes, in an environment of its own that has it.
 # make lint: style and types.
 # make try-wheel: build the wheel, install it into a fresh environment, run it from an empty folder.
+# make release-check: one version everywhere, sdist and wheel built, their metadata, the wheel tried.
 # make golden: write the golden losses anew, after a change that is meant to change them.
 
 PRISM_TUNE_VENV ?= .venv
@@ -14,7 +15,7 @@ JOBS ?= auto
 PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := test
-.PHONY: setup test fast test-torchvision torture fuzz lint golden format clean try-wheel
+.PHONY: setup test fast test-torchvision torture fuzz lint golden format clean try-wheel release-check
 
 setup:
 	@bash scripts/setup.sh dev,eval
@@ -42,6 +43,13 @@ lint: setup
 
 try-wheel:
 	@bash scripts/try_wheel.sh
+
+release-check: setup
+	$(PYTHON) scripts/check_release.py
+	@bash scripts/try_wheel.sh
+	$(PYTHON) scripts/check_release.py dist
+	$(PYTHON) -m pip install --quiet twine
+	$(PYTHON) -m twine check --strict dist/*
 
 golden: setup
 	PRISM_TUNE_GOLDEN=write OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest tests/training/test_train.py -k golden

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 from prism_tune.config.errors import complete_key, describe_errors
+from prism_tune.config.plugins import name_plugins
 from prism_tune.config.sections import Config, DataConfig, SelectionConfig
 from prism_tune.data.records import Pool
 from prism_tune.data.records import open_pool as open_configured
@@ -166,6 +167,7 @@ def configure(
 def open_run(config: Config) -> RunDir:
     """Its folder, with a log to be kept there."""
     keep_log()
+    name_plugins(config.plugins)
     return RunDir(Path(config.output_dir) / config.name)
 
 

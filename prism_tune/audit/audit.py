@@ -24,7 +24,7 @@ from prism_tune.audit.summary import (
     summarise_sources,
 )
 from prism_tune.config.depends import fields_of
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.policy import REASONS, check_policy
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import Findings, is_settled, merge, screen_lengths, screen_records
@@ -52,9 +52,8 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
         UserError: the pool or the model's processor cannot be read at all.
     """
     check_policy(config.data.policy)
-    everything = config.data.model_copy(update={"policy": dict.fromkeys(REASONS, "skip")})
     config = resolve_template(config)
-    pool = open_pool(everything)
+    pool = open_pool(_with_everything(config))
     stage = Stage(run.audit)
     inputs = _stage_inputs(config, pool)
     if must_run("audit", stage, inputs, force=force):
@@ -69,6 +68,18 @@ def audit(config: Config, run: RunDir, *, force: bool = False) -> bool:
     summary = read_object(run.audit / "audit.json")
     print_audit(summary)
     return bool(summary["ok"])
+
+
+def find_changes(config: Config, run: RunDir) -> list[str] | None:
+    """What a finished audit would run again for; None where none has finished."""
+    config = resolve_template(config)
+    pool = open_pool(_with_everything(config))
+    return Stage(run.audit).reasons_to_rerun(_stage_inputs(config, pool))
+
+
+def _with_everything(config: Config) -> DataConfig:
+    """The pool's config, with nothing refused."""
+    return config.data.model_copy(update={"policy": dict.fromkeys(REASONS, "skip")})
 
 
 def _stage_inputs(config: Config, pool: Pool) -> dict[str, Any]:

@@ -6,14 +6,16 @@ Exit codes: 0 done, 1 failed, 2 usage or config.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from prism_tune import __version__
 from prism_tune.cli.benchmarks import answers, data, judge, score
-from prism_tune.cli.compare import compare, plan
-from prism_tune.cli.models import assemble, export
+from prism_tune.cli.compare import compare, plan, status
+from prism_tune.cli.init import init
+from prism_tune.cli.models import assemble, chat, export
 from prism_tune.cli.options import end_with_errors
 from prism_tune.cli.report import report
 from prism_tune.cli.run import run
@@ -33,7 +35,6 @@ from prism_tune.interrupts import follow_launcher, raise_interrupts
 app = typer.Typer(
     name="prism-tune",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -47,10 +48,10 @@ def doctor() -> None:
 
 
 VERBS = (
-    *(run, prepare, audit, select, train, evaluate, preview, show, presets),
+    *(init, run, prepare, audit, select, train, evaluate, preview, show, presets),
     *(data, score, judge, answers),
-    *(compare, plan, tables, report),
-    *(export, assemble, doctor),
+    *(compare, plan, status, tables, report),
+    *(chat, export, assemble, doctor),
 )
 for verb in VERBS:
     app.command()(verb)
@@ -69,8 +70,16 @@ def of_every_verb(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print and leave."),
     ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A Python file with scorers, benchmarks, ... of yours."),
+    ] = None,
 ) -> None:
     """Select visual-instruction data without training, tune on it, evaluate, tabulate."""
+    if plugin:
+        from prism_tune.config.plugins import name_plugins
+
+        name_plugins([str(path) for path in plugin])
 
 
 def main() -> None:

@@ -29,10 +29,10 @@ def data(
     if benchmark == "check":
         if config is None:
             raise typer.BadParameter("check needs a config: prism-tune data check CONFIG")
-        from prism_tune.config.load import load_config
+        from prism_tune.cli.options import open_run
         from prism_tune.evaluation.check_data import check_data
 
-        if not check_data(load_config(config)):
+        if not check_data(open_run(config, None)[0]):
             raise typer.Exit(1)
         return
     if to is None:

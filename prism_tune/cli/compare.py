@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,11 +53,27 @@ def plan(
     tflops: Annotated[
         float | None, typer.Option(min=1e-6, help="What a device computes, 10^12 FLOPs a second.")
     ] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Devices that tune together.")] = 1,
 ) -> None:
-    """Say which runs a config or a table takes, what is done, and what the rest costs."""
+    """Say what of a config or a table is done, would run or rerun and why, and what that costs."""
+    loaded, _ = open_run(find_grid(config), overrides)
+    from prism_tune.cli.changes import find_changes
     from prism_tune.compare.plan import make_plan
     from prism_tune.compare.plan_table import build_plan_table
     from prism_tune.results.render import render
 
-    loaded, _ = open_run(find_grid(config), overrides)
-    typer.echo(render(build_plan_table(make_plan(loaded, rows.split()), tflops), "md"))
+    made = make_plan(loaded, rows.split(), find_changes)
+    typer.echo(render(build_plan_table(made, tflops, nproc), "md"))
+
+
+def status(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Run folders, or folders of them: runs/"),
+    ] = None,
+) -> None:
+    """Show run folders side by side: what has finished, who is at work, time and disk."""
+    from prism_tune.compare.status import build_status
+    from prism_tune.results.render import render
+
+    typer.echo(render(build_status(folders or [Path("runs")]), "md"))

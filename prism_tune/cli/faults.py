@@ -13,6 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from prism_tune.config.plugins import blame_plugin
 from prism_tune.config.secrets import redact_text
 from prism_tune.errors import first_line
 
@@ -59,6 +60,9 @@ def explain(error: Exception, verb: str) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         where, said = error.filename or "a file", error.strerror
         return f"{verb}: {where}: {_SYSTEM.get(error.errno, f'the system says: {said}')}"
+    blamed = blame_plugin(error)
+    if blamed is not None:
+        return f"{verb}: {blamed}\n{SHOW}=1 shows the whole"
     said = first_line(error)
     if (code := _CODE.search(said)) and int(code[1]) in _SYSTEM:
         return f"{verb}: {said}: {_SYSTEM[int(code[1])]}"

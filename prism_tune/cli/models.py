@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,30 +15,107 @@ from prism_tune.cli.options import NewFolder, spread
 from prism_tune.config.sections import DType
 
 
+@dataclass(frozen=True)
+class ExportTo:
+    """What is written, and where it goes."""
+
+    to: NewFolder
+    dtype: Annotated[DType, typer.Option(help="auto never rounds.")] = "auto"
+    base_model: Annotated[
+        str | None, typer.Option(help="In place of the base model that an adapter names.")
+    ] = None
+    vision_tower: Annotated[
+        str | None, typer.Option(help="In place of the one that the original layout names.")
+    ] = None
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Let code run that came with the model."),
+    ] = False
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Send it there, with its card.")
+    ] = None
+    private: Annotated[bool, typer.Option("--private", help="The hub repository, if new.")] = False
+
+
+@spread
 def export(
     source: Annotated[
         Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="Also the original LLaVA layout.")
     ],
-    to: NewFolder,
-    dtype: Annotated[DType, typer.Option(help="auto never rounds.")] = "auto",
-    base_model: Annotated[
-        str | None, typer.Option(help="In place of the base model that an adapter names.")
+    asked: ExportTo,
+) -> None:
+    """Merge LoRA or convert, and write a clean Hugging Face directory, verified by its logits."""
+    from prism_tune.run.log import setup_logging
+
+    setup_logging()
+    typer.echo(f"exporting {source} to {asked.to} ...", err=True)
+    from prism_tune.cli.hub import push_model, require_token
+    from prism_tune.models.export import ExportOptions
+    from prism_tune.models.export import export as run_export
+    from prism_tune.report.model_card import write_model_card
+    from prism_tune.run.folder import RunDir
+
+    if asked.push_to_hub is not None:
+        require_token(asked.push_to_hub)
+    given = (asked.dtype, asked.base_model, asked.vision_tower, asked.trust_remote_code)
+    run_export(source, asked.to, ExportOptions(*given))
+    if RunDir(source).checkpoint.is_dir():
+        card = asked.to / "README.md"
+        card.write_text(write_model_card(RunDir(source)), encoding="utf-8")
+        typer.echo(f"card: {card}")
+    if asked.push_to_hub is not None:
+        push_model(asked.to, asked.push_to_hub, private=asked.private)
+
+
+def chat(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or a model directory.")
+    ],
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="Shown first; again for more.")
     ] = None,
-    vision_tower: Annotated[
-        str | None, typer.Option(help="In place of the one that the original layout names.")
-    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 512,
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Let code run that came with the model."),
     ] = False,
 ) -> None:
-    """Merge LoRA or convert, and write a clean Hugging Face directory, verified by its logits."""
-    from prism_tune.models.export import ExportOptions
-    from prism_tune.models.export import export as run_export
+    """Talk to a tuned model: questions from the keyboard or a pipe, /image FILE, /new, /quit."""
     from prism_tune.run.log import setup_logging
 
     setup_logging()
-    run_export(source, to, ExportOptions(dtype, base_model, vision_tower, trust_remote_code))
+    typer.echo(f"opening {source} ... (/image FILE, /new, /quit)", err=True)
+    from prism_tune.cli.chat import open_chat
+    from prism_tune.errors import UserError
+
+    talk = open_chat(source, max_new_tokens=max_new_tokens, trust_remote_code=trust_remote_code)
+    for path in image or []:
+        talk.show(path)
+    for line in _read_lines():
+        command, _, rest = line.partition(" ")
+        if command == "/quit":
+            return
+        try:
+            if command == "/image":
+                talk.show(Path(rest.strip()).expanduser())
+            elif command == "/new":
+                talk.begin()
+            else:
+                typer.echo(talk.ask(line))
+        except UserError as error:  # a slip of the keyboard does not end a conversation
+            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+
+
+def _read_lines() -> Iterator[str]:
+    """What is typed, line by line, empty ones left out; to the end of the input."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        typer.echo(prompt, nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
 
 
 @dataclass(frozen=True)

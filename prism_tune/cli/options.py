@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from prism_tune.errors import UserError
     from prism_tune.run.folder import RunDir
 
+logger = logging.getLogger(__name__)
+
 _LATER_SECONDS = 3.0
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="Experiment YAML, or preset:NAME.")
@@ -35,14 +37,20 @@ NewFolder = Annotated[Path, typer.Option("--to", help="A new directory.")]
 def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     """The config, and its run folder: nothing is written there before a stage begins."""
     from prism_tune.config.load import load_config
+    from prism_tune.config.plugins import name_plugins
     from prism_tune.config.secrets import redact_text
+    from prism_tune.processes import is_main
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
 
     setup_logging()
     config = load_config(path, overrides or [])
+    name_plugins(config.plugins)
     sys.argv[1:] = map(redact_text, sys.argv[1:])  # wandb keeps the command line
-    return config, RunDir(Path(config.output_dir) / config.name)
+    run = RunDir(Path(config.output_dir) / config.name)
+    if is_main():  # at once: what comes next may have to load libraries and models first
+        logger.info("%s -> %s", path, run.root)
+    return config, run
 
 
 def end_with_errors(call: Callable[[], object]) -> None:

@@ -23,6 +23,9 @@ def report(
     serve: Annotated[bool, typer.Option("--serve", help="Write it, then show it.")] = False,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    wandb: Annotated[
+        str | None, typer.Option("--wandb", metavar="PROJECT", help="Log it there as an artifact.")
+    ] = None,
 ) -> None:
     """Write a page about a run: what was kept, what was dropped, and why."""
     from prism_tune.evaluation import finished_answers
@@ -34,6 +37,12 @@ def report(
     runs = [RunDir(folder) for folder in (run, *(compare or []), *(more_runs or []))]
     page = build_report(runs, output, finished_answers)
     typer.echo(f"report: {page}")
+    if wandb:
+        from prism_tune.config.sections import TrackingConfig
+        from prism_tune.run.tracking import log_artifact
+
+        tracking = TrackingConfig(wandb=True, project=wandb)
+        log_artifact(tracking, runs[0], "report", [page.parent], {"page": page.name})
     if serve:
         from prism_tune.report.question_pictures import QuestionPictures
         from prism_tune.report.serve import serve_report

@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
 def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Fetch, verify and assemble what the config's `data.prepare` names."""
+    loaded, _ = open_run(config, overrides)
     from prism_tune.quickstart.prepare import prepare as run_prepare
 
-    loaded, _ = open_run(config, overrides)
     run_prepare(loaded, force=force)
 
 
 def audit(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Check every record and image; exit code 1 when some have to be mended or skipped."""
+    loaded, run = open_run(config, overrides)
     from prism_tune.audit.audit import audit as run_audit
 
-    if not run_audit(*open_run(config, overrides), force=force):
+    if not run_audit(loaded, run, force=force):
         raise typer.Exit(1)
 
 
@@ -41,11 +42,11 @@ def select(
     ] = None,
 ) -> None:
     """Score the pool and write the subset."""
+    loaded, run = open_run(config, overrides)
     from prism_tune.processes import is_main
     from prism_tune.selection.export.layouts import export_run
     from prism_tune.selection.select import select as run_select
 
-    loaded, run = open_run(config, overrides)
     run_select(loaded, run, force=force, tune=_tune)
     if layout is not None and is_main():
         export_run(run, layout)
@@ -60,28 +61,37 @@ def _tune(config: Config, run: RunDir) -> None:
 
 def train(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Tune the model on the subset (or the pool)."""
+    loaded, run = open_run(config, overrides)
     from prism_tune.training.train import train as run_train
 
-    run_train(*open_run(config, overrides), force=force)
+    run_train(loaded, run, force=force)
 
 
 def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Answer the benchmarks' questions and score the answers."""
+    loaded, run = open_run(config, overrides)
     from prism_tune.evaluation.evaluate import evaluate as run_evaluate
 
-    run_evaluate(*open_run(config, overrides), force=force)
+    run_evaluate(loaded, run, force=force)
 
 
 def preview(
     config: ConfigPath,
     overrides: Overrides = None,
     num_records: Annotated[int, typer.Option("--num-records", "-n", min=1)] = 3,
+    names: Annotated[
+        list[str] | None, typer.Option("--id", help="This one, by id or uid; again for more.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Of this source alone.")] = None,
+    subset: Annotated[bool, typer.Option("--subset", help="Of what was selected alone.")] = False,
 ) -> None:
     """Show records as the model will see them: tokens, label mask, images."""
+    loaded, run = open_run(config, overrides)
+    from prism_tune.training.preview import Choice
     from prism_tune.training.preview import preview as run_preview
 
-    loaded, _ = open_run(config, overrides)
-    run_preview(loaded, Path(mkdtemp(prefix="prism_tune_preview_")), num_records=num_records)
+    choice = Choice(num_records, tuple(names or ()), source, run if subset else None)
+    run_preview(loaded, Path(mkdtemp(prefix="prism_tune_preview_")), choice)
 
 
 def show(

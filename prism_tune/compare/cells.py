@@ -29,6 +29,7 @@ from prism_tune.compare.files import look_at_images, look_at_model, look_at_path
 from prism_tune.config.depends import DEPENDS, list_fields
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
+from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.presets import find_file
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
@@ -114,12 +115,17 @@ class Cell:
             read = [(reference.model, reference.revision), (reference.adapter, None)]
             looks = [path and look_at_model(path, revision) for path, revision in read]
             values["selection.reference"] = [reference.model_dump(mode="json"), looks]
+        scorer = self.config.selection.scorer
+        if plugged := describe_plugin("SCORERS", scorer):
+            values["selection.scorer"] = [scorer, plugged]
         deepspeed = self.config.training.deepspeed
         found = deepspeed and str(find_file(deepspeed, "deepspeed"))
         values["training.deepspeed"] = [deepspeed, found and look_at_path(found)]
         asked = self.config.evaluation.data
-        names = [asked[n].annotations for n in self.config.evaluation.benchmarks if n in asked]
-        values["evaluation.data"] = [values["evaluation.data"], *map(look_at_path, names)]
+        names = [n for n in self.config.evaluation.benchmarks if n in asked]
+        looks = [look_at_path(asked[name].annotations) for name in names]
+        code = [plugged for n in names if (plugged := describe_plugin("BENCHMARKS", n))]
+        values["evaluation.data"] = [values["evaluation.data"], *looks, *code]
         return {
             artifact: fingerprint({n: v for n, v in values.items() if artifact in DEPENDS[n]})
             for artifact in ("subset", "model", "answers")

@@ -2,15 +2,22 @@
 
 FLOPs: a token costs 2 for each parameter it passes forwards, 2 more for the gradient of
 activations, 2 more for each parameter trained; attention scores are left out. Text is counted as
-4 characters a token. These are estimates for planning; timings.json has what it took.
+4 characters a token, until an audit has counted them. These are estimates for planning;
+timings.json has what it took.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from prism_tune.compare.cells import stages_of
-from prism_tune.compare.selection_estimates import LORA_SHARE, evidence_bytes, select_flops
+from prism_tune.compare.cells import Verb, stages_of
+from prism_tune.compare.memory import evaluate_memory, select_memory, tune_memory
+from prism_tune.compare.selection_estimates import (
+    LORA_SHARE,
+    evidence_bytes,
+    reads_features,
+    select_flops,
+)
 from prism_tune.compare.shapes import PoolSize, Shape
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config
@@ -42,12 +49,18 @@ NUM_QUESTIONS = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """FLOPs of the stages, and bytes on disk; None where the reference's size is not known."""
+    """FLOPs of the stages, and bytes on disk; None where the reference's size is not known.
+
+    `memory` is of each stage, in bytes a device; `num_tokens` and `num_images` are tuned on.
+    """
 
     select_flops: float | None
     tune_flops: float
     evaluate_flops: float
     num_bytes: float
+    num_tokens: float = 0.0
+    num_images: float = 0.0
+    memory: dict[Verb, float] = field(default_factory=dict)
 
     @property
     def flops(self) -> float:
@@ -56,7 +69,11 @@ class Estimate:
 
 
 def estimate_run(
-    config: Config, shape: Shape, pool: PoolSize, read: Shape | None = None
+    config: Config,
+    shape: Shape,
+    pool: PoolSize,
+    read: Shape | None = None,
+    num_devices: int = 1,
 ) -> Estimate:
     """One run, from selecting to evaluating; nothing for the stages that it does not have.
 
@@ -66,8 +83,11 @@ def estimate_run(
         pool: that is selected from.
         read: of the model that evidence is read from; None where that is another than the target,
             and not there yet.
+        num_devices: that tune together.
     """
     verbs = stages_of(config)
+    pool = replace(pool, image_tokens=shape.num_image_tokens)
+    tokens, images = _tuned(config, shape, pool) if "train" in verbs else (0.0, 0.0)
     select: float | None = 0.0
     if "select" in verbs:
         read = shape if read_path(config) == config.model.path else read
@@ -77,7 +97,28 @@ def estimate_run(
         tune_flops=_tune_flops(config, shape, pool) if "train" in verbs else 0.0,
         evaluate_flops=_evaluate_flops(config, shape),
         num_bytes=_disk_bytes(config, shape, pool) if "train" in verbs else 0.0,
+        num_tokens=tokens,
+        num_images=images,
+        memory=_estimate_memory(config, shape, pool, read, num_devices),
     )
+
+
+def _estimate_memory(
+    config: Config, shape: Shape, pool: PoolSize, read: Shape | None, num_devices: int
+) -> dict[Verb, float]:
+    verbs = stages_of(config)
+    found: dict[Verb, float] = {}
+    if "select" in verbs and read is not None and select_flops(config.selection, read, pool):
+        depth = config.selection.layer / max(read.num_layers, 1)
+        found["select"] = select_memory(
+            config, read, depth if reads_features(config.selection) else 1.0
+        )
+    if "train" in verbs:
+        trained = _num_trained(config, shape)
+        found["train"] = tune_memory(config, shape, pool, trained, num_devices)
+    if "evaluate" in verbs:
+        found["evaluate"] = evaluate_memory(config, shape)
+    return found
 
 
 def read_path(config: Config) -> str:
@@ -87,12 +128,18 @@ def read_path(config: Config) -> str:
 
 
 def _tune_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
+    tokens, images = _tuned(config, shape, pool)
+    look = shape.vision * shape.num_image_tokens * images
+    per_token = 4.0 * shape.layers + 2.0 * _num_trained(config, shape)
+    return per_token * tokens + 2.0 * look
+
+
+def _tuned(config: Config, shape: Shape, pool: PoolSize) -> tuple[float, float]:
+    """Tokens and images that tuning goes over, in all epochs."""
     images, texts = _kept(config, pool)
     tokens = images * shape.num_image_tokens + (images + texts) * pool.text_tokens
-    look = shape.vision * shape.num_image_tokens * images
     epochs = float(config.training.hf.get("num_train_epochs", 1))
-    per_token = 4.0 * shape.layers + 2.0 * _num_trained(config, shape)
-    return epochs * (per_token * tokens + 2.0 * look)
+    return epochs * tokens, epochs * images
 
 
 def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:

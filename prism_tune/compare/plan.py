@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prism_tune.compare.cells import Cell, Verb, plan_before, plan_cells, stages_of
@@ -11,14 +11,21 @@ from prism_tune.config.sections import Config
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
 
+Look = Callable[[Config, RunDir, Verb], list[str]]
+"""What a finished stage would run again for."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a grid and the trainings they start from, each with the verbs it still needs."""
+    """The runs of a grid and the trainings they start from, each with the verbs it still needs.
+
+    `reasons` has, of verbs that have finished and would run again, why.
+    """
 
     config: Config
     before: dict[Cell, tuple[Verb, ...]]
     runs: dict[Cell, tuple[Verb, ...]]
+    reasons: dict[Cell, dict[Verb, str]] = field(default_factory=dict)
 
     @property
     def remaining(self) -> dict[Cell, tuple[Verb, ...]]:
@@ -26,24 +33,30 @@ class Plan:
         return {**self.before, **self.runs}
 
 
-def make_plan(config: Config, rows: Sequence[str] = ("*",)) -> Plan:
+def make_plan(config: Config, rows: Sequence[str] = ("*",), look: Look | None = None) -> Plan:
     """The plan of a grid; of a config without a `compare` section, the plan of its one run.
 
     Args:
         config: what to run.
         rows: patterns; selectors and rows whose name matches none are left out.
+        look: at what finished stages depend on; None: they are taken as they are.
 
     Raises:
         ConfigError: a grid that cannot be read, or no row that matches.
     """
-    run = RunDir(Path(config.output_dir) / config.name)
+    run, reasons = RunDir(Path(config.output_dir) / config.name), {}
+
+    def remain(cell: Cell) -> tuple[Verb, ...]:
+        remaining, reasons[cell] = _find_remaining(cell, look)
+        return remaining
+
     if config.compare is None:
         cell = Cell(config.name, None, config.seed, config, stages_of(config), run.root)
-        return Plan(config, {}, {cell: _find_remaining(cell)})
-    runs = {cell: _find_remaining(cell) for cell in plan_cells(config, run, rows)}
+        return Plan(config, {}, {cell: remain(cell)}, reasons)
+    runs = {cell: remain(cell) for cell in plan_cells(config, run, rows)}
     due = [cell for cell, remaining in runs.items() if remaining]
-    before = {cell: _find_remaining(cell) for cell in plan_before(config, run, due)}
-    return Plan(config, before, runs)
+    before = {cell: remain(cell) for cell in plan_before(config, run, due)}
+    return Plan(config, before, runs, reasons)
 
 
 def find_missing(plan: Plan) -> list[str]:
@@ -69,13 +82,14 @@ def find_missing(plan: Plan) -> list[str]:
     return list(missing)
 
 
-def _find_remaining(cell: Cell) -> tuple[Verb, ...]:
-    """The stages that have not finished, all of them where the grid has seen its inputs change.
+def _find_remaining(cell: Cell, look: Look | None) -> tuple[tuple[Verb, ...], dict[Verb, str]]:
+    """The stages that have not finished or would run again, and why these would.
 
-    A change that nobody has looked at yet is for the stages themselves to find.
+    All of them where the grid has seen its inputs change. What comes behind a stage that runs
+    again is looked at when that has made its part anew; until then it counts as left.
     """
     if cell.state() == "finished":
-        return ()
+        return (), {}
     run = cell.run
     folders: dict[Verb, list[Path]] = {
         "audit": [run.audit],
@@ -84,11 +98,20 @@ def _find_remaining(cell: Cell) -> tuple[Verb, ...]:
         "evaluate": [run.benchmark(name) for name in cell.config.evaluation.benchmarks],
     }
     changed = cell.changed()
-    return tuple(
-        verb
-        for verb in cell.verbs
-        if changed or not all(Stage(folder).path.exists() for folder in folders[verb])
-    )
+    remaining: list[Verb] = []
+    reasons: dict[Verb, str] = {}
+    for verb in cell.verbs:
+        if not all(Stage(folder).path.exists() for folder in folders[verb]):
+            remaining.append(verb)
+        elif remaining and remaining != ["audit"]:
+            remaining.append(verb)
+            reasons[verb] = f"behind {remaining[-2]}"
+        elif found := look(cell.config, run, verb) if look else []:
+            remaining.append(verb)
+            reasons[verb] = ", ".join(found)
+        elif changed:
+            remaining.append(verb)
+    return tuple(remaining), reasons
 
 
 def _is_hub_id(path: str) -> bool:

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 from prism_tune.compare.cells import Cell, Verb, stages_of
 from prism_tune.compare.estimates import Estimate, estimate_run, read_path
 from prism_tune.compare.plan import Plan, find_missing
+from prism_tune.compare.rates import Rate, find_rates
 from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.sections import Config
 from prism_tune.results.render import INAPPLICABLE, MISSING, Table, number_cell
 from prism_tune.results.render import Cell as TableCell
-from prism_tune.run.timings import read_timings, sum_attempts
 
-_HEADER = ("Run", "To do", "select, h", "tune, h", "evaluate, h", "disk, GB")
+_HEADER = (
+    *("Run", "To do", "select, h", "tune, h", "evaluate, h"),
+    *("memory, GB", "disk, GB", "tokens, M", "images"),
+)
 _STAGES: tuple[Verb, ...] = ("select", "train", "evaluate")
 _NUM_LISTED = 12
-_GPU_TFLOPS = 125.0  # an A100: 312 at 40 % utilisation
-_CPU_TFLOPS = 0.17  # two cores: docs/results.md, 1,970 records in 371 s
 
 
-def build_plan_table(plan: Plan, tflops: float | None) -> Table:
+def build_plan_table(plan: Plan, tflops: float | None, num_devices: int = 1) -> Table:
     """One row for each run.
 
     Args:
         plan: what to show.
-        tflops: what a device computes in a second, in 10^12 FLOPs; None takes what the plan's
-            finished runs have measured, else an assumption.
+        tflops: what a device computes in a second, in 10^12 FLOPs; None takes what runs of the same
+            model have measured, else an assumption.
+        num_devices: that tune together.
     """
-    rate, why = _find_rate(plan, tflops)
+    rates = find_rates(plan, tflops)
     starts = {str(cell.run.checkpoint): cell.config.model.path for cell in plan.before}
-    estimates = _Estimates(starts)
+    estimates = _Estimates(starts, num_devices)
     rows, hours, num_bytes = [], 0.0, 0.0
     for cell, remaining in plan.remaining.items():
         estimate = estimates.of(cell.config)
-        left = _remaining_hours(remaining, estimate, rate)
+        left = _remaining_hours(remaining, estimate, rates)
         hours += sum(value or 0.0 for value in left)
         num_bytes += estimate.num_bytes if estimate and "train" in remaining else 0.0
         rows.append(_row(cell, remaining, left, estimate))
@@ -46,20 +47,55 @@ def build_plan_table(plan: Plan, tflops: float | None) -> Table:
         header=_HEADER,
         rows=tuple(rows),
         notes=(
-            f"{num_due} of {len(plan.runs)} runs are left: about {hours:,.1f} device-hours and "
-            f"{num_bytes / 1e9:,.0f} GB{known}.",
-            f"Hours: FLOPs by the model's shape at {rate:.3g} TFLOP/s a device ({why}); answering "
-            "takes longer than its FLOPs. Disk: features, subset, tuned model and last checkpoint.",
+            f"{num_due} of {len(plan.runs)} runs are left: about {_format_hours(hours)} "
+            f"and {_format_size(num_bytes)}{known}.",
+            *_explain_reruns(plan),
+            f"Hours: FLOPs by the model's shape, at TFLOP/s a device: {_describe_rates(rates)}; "
+            "answering takes longer than its FLOPs.",
+            f"Memory: the largest stage's, a device of {num_devices} (--nproc): weights, "
+            "optimizer, activations of the largest batch; no measurement. Disk: features, subset, "
+            "tuned model and last checkpoint.",
+            f"Tokens and images: what tuning goes over; {estimates.describe_lengths()}.",
             *_notes(plan, sorted(estimates.unknown)),
         ),
     )
 
 
+def _explain_reruns(plan: Plan) -> list[str]:
+    """One line for each finished stage that would run again; verbs behind one share its line."""
+    listed = [
+        f"{cell.config.name}: {verb} has finished and would run again: {reason}."
+        for cell, reasons in plan.reasons.items()
+        for verb, reason in reasons.items()
+    ]
+    more = [f"And {len(listed) - _NUM_LISTED} more."] if len(listed) > _NUM_LISTED else []
+    return [*listed[:_NUM_LISTED], *more]
+
+
+def _describe_rates(rates: dict[Verb, Rate]) -> str:
+    """`tuning 17 (measured on the runs so far)`; once where all are the same."""
+    if len(set(rates.values())) == 1:
+        (rate,) = set(rates.values())
+        return f"{rate.tflops:.3g} ({rate.why})"
+    return ", ".join(f"{verb} {rate.tflops:.3g} ({rate.why})" for verb, rate in rates.items())
+
+
+def _format_hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} device-hours"
+    return f"{60 * hours:,.1f} device-minutes"
+
+
+def _format_size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes < 1e10 else f"{num_bytes / 1e9:,.0f} GB"
+
+
 class _Estimates:
     """Of configs, over models and pools that are read once; `unknown` are those not there yet."""
 
-    def __init__(self, starts: dict[str, str]) -> None:
+    def __init__(self, starts: dict[str, str], num_devices: int) -> None:
         self._starts = starts
+        self._num_devices = num_devices
         self._pools: dict[str, PoolSize | None] = {}
         self._shapes: dict[str, Shape | None] = {}
         self.unknown: set[str] = set()
@@ -72,7 +108,16 @@ class _Estimates:
         shape, of_read, pool = self._shape(model), self._shape(read), self._pools[records]
         found = ((model, shape), (read, of_read), (records, pool))
         self.unknown |= {path for path, what in found if what is None}
-        return estimate_run(config, shape, pool, of_read) if shape and pool else None
+        if not shape or not pool:
+            return None
+        return estimate_run(config, shape, pool, of_read, self._num_devices)
+
+    def describe_lengths(self) -> str:
+        """Where the tokens of a record are from."""
+        known = [pool for pool in self._pools.values() if pool]
+        if known and all(pool.mean_tokens for pool in known):
+            return "lengths as the audit has counted them"
+        return "text counts as 4 characters a token until `prism-tune audit` has counted"
 
     def _shape(self, path: str) -> Shape | None:
         if path not in self._shapes:
@@ -80,27 +125,15 @@ class _Estimates:
         return self._shapes[path]
 
 
-def _find_rate(plan: Plan, tflops: float | None) -> tuple[float, str]:
-    if tflops is not None:
-        return tflops, "as given"
-    entries = [e for cell in plan.runs for e in read_timings(cell.run) if e["stage"] == "training"]
-    flops, seconds = sum_attempts(entries, "flops"), sum_attempts(entries, "device_seconds")
-    if flops and seconds:
-        return flops / seconds / 1e12, "measured on the runs so far"
-    if shutil.which("nvidia-smi"):
-        return _GPU_TFLOPS, "assumed: an A100; --tflops says otherwise"
-    return _CPU_TFLOPS, "assumed: no GPU, two cores; --tflops says otherwise"
-
-
 def _remaining_hours(
-    remaining: Sequence[Verb], estimate: Estimate | None, rate: float
+    remaining: Sequence[Verb], estimate: Estimate | None, rates: dict[Verb, Rate]
 ) -> list[float | None]:
     """Of each stage: 0 where it is done, None where it cannot be estimated."""
     if estimate is None:
         return [None if verb in remaining else 0.0 for verb in _STAGES]
     flops = (estimate.select_flops, estimate.tune_flops, estimate.evaluate_flops)
     return [
-        (None if value is None else value / (rate * 1e12 * 3600)) if verb in remaining else 0.0
+        0.0 if verb not in remaining else value and value / (rates[verb].tflops * 1e12 * 3600)
         for verb, value in zip(_STAGES, flops, strict=True)
     ]
 
@@ -115,15 +148,26 @@ def _row(
         number_cell(value, digits=2) if verb in remaining else TableCell(INAPPLICABLE)
         for verb, value in zip(_STAGES, left, strict=True)
     ]
-    size = (
-        TableCell(MISSING) if estimate is None else number_cell(estimate.num_bytes / 1e9, digits=1)
-    )
+    memory = max((estimate.memory.get(v, 0.0) for v in remaining), default=0.0) if estimate else 0
     return (
         TableCell(cell.config.name),
         TableCell(", ".join(remaining) or "finished"),
         *hours,
-        size if "train" in remaining else TableCell(INAPPLICABLE),
+        number_cell(memory / 1e9) if memory else TableCell(MISSING if remaining else INAPPLICABLE),
+        *(
+            (number_cell(estimate.num_bytes / 1e9), _millions(estimate), _images(estimate))
+            if estimate and "train" in remaining
+            else [TableCell(MISSING if "train" in remaining else INAPPLICABLE)] * 3
+        ),
     )
+
+
+def _millions(estimate: Estimate) -> TableCell:
+    return number_cell(estimate.num_tokens / 1e6, digits=2)
+
+
+def _images(estimate: Estimate) -> TableCell:
+    return TableCell(f"{estimate.num_images:,.0f}", estimate.num_images)
 
 
 def _notes(plan: Plan, unknown: Sequence[str]) -> list[str]:

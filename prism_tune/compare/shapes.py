@@ -48,16 +48,22 @@ class Shape:
 
 @dataclass(frozen=True)
 class PoolSize:
-    """A pool in numbers."""
+    """A pool in numbers; an audit of it has counted `mean_tokens` a record, and `longest`."""
 
     num_records: int
     num_image_records: int
     num_images: int
     num_bytes: int
+    mean_tokens: float | None = None
+    longest: int | None = None
+    image_tokens: float = 0.0
 
     @property
     def text_tokens(self) -> float:
         """Of a record, on average."""
+        if self.mean_tokens is not None:
+            share = self.num_image_records / self.num_records
+            return max(0.0, self.mean_tokens - share * self.image_tokens)
         return _SHARE_OF_TEXT * self.num_bytes / self.num_records / _CHARACTERS_PER_TOKEN
 
 
@@ -91,11 +97,15 @@ def measure_pool(config: Config) -> PoolSize | None:
     if not path.is_file():
         return None
     pool = open_pool(config.data)
+    audit = Path(config.output_dir) / config.name / "audit" / "audit.json"
+    lengths = json.loads(audit.read_text()).get("lengths", {}) if audit.is_file() else {}
     return PoolSize(
         num_records=len(pool),
         num_image_records=int((~pool.is_text_only_N).sum()),
         num_images=len(pool.unique_images()),
         num_bytes=path.stat().st_size,
+        mean_tokens=lengths.get("mean") or None,
+        longest=lengths.get("longest"),
     )
 
 

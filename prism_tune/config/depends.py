@@ -61,6 +61,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "output_dir": _NONE,
     "compare_random": _NONE,
     "compare": _NONE,
+    "plugins": _NONE,  # what is used of one is compared by its content, with what uses it
     "model.path": (*_ALL, *_ROWS),
     "model.revision": (*_ALL, *_ROWS),
     "model.dtype": _MODEL,

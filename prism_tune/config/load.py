@@ -5,7 +5,7 @@ nearest known key.
 
 A config that lies in a run folder or beside a checkpoint is a record, and may be somebody else's:
 `${...}` in it stays text (`${oc.env:TOKEN}` would put a secret of ours into what is written), and
-it cannot switch `model.trust_remote_code` on.
+it cannot let code run: neither `model.trust_remote_code` nor `plugins` count in it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ RECORD_NAME = "prism_tune.yaml"
 """What a checkpoint's config is called; a stage's is config.yaml beside its stage.json."""
 
 _TRUST = "model.trust_remote_code"
+_ARMED = {
+    _TRUST: f"switch on {_TRUST}, which lets code run that came with a model; if you know that "
+    f"code, say so yourself, on the command line: {_TRUST}=true",
+    "plugins": "name plugins, whose code would run; if you know them, name them yourself, on the "
+    "command line: plugins=[FILE] (or plugins=[] for none)",
+}
+"""What a record cannot do, and what the user can say in its place."""
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -54,7 +61,7 @@ def read_recorded_model(path: Path) -> ModelConfig:
     Raises:
         ConfigError: as `load_config`.
     """
-    return _validate(_load_with_base(path, seen=()), path, (f"{_TRUST}=false",)).model
+    return _validate(_load_with_base(path, seen=()), path, (f"{_TRUST}=false", "plugins=[]")).model
 
 
 def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) -> Config:
@@ -63,12 +70,9 @@ def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) ->
     try:
         tree = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        if error.full_key == _TRUST and isinstance(error, MissingMandatoryValue):
-            raise ConfigError(
-                f"{path}: the record of a run cannot switch on {_TRUST}, which lets code run that "
-                "came with a model; if you know that code, say so yourself, on the command line: "
-                f"{_TRUST}=true"
-            ) from error
+        if error.full_key in _ARMED and isinstance(error, MissingMandatoryValue):
+            reason = _ARMED[error.full_key]
+            raise ConfigError(f"{path}: the record of a run cannot {reason}") from error
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: `{error.full_key}`: {reason}") from error
     try:
@@ -137,11 +141,13 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
 
 
 def _disarm(record: DictConfig) -> DictConfig:
-    """A record in which no text is resolved; where it trusts code, that has to be said anew."""
+    """A record in which no text is resolved; where it lets code run, that has to be said anew."""
     tree: Any = _keep_literal(OmegaConf.to_container(record, resolve=False))
     model = tree.get("model")
     if isinstance(model, dict) and model.get("trust_remote_code") not in (None, False):
         model["trust_remote_code"] = "???"  # OmegaConf's word for what is mandatory and missing
+    if tree.get("plugins"):
+        tree["plugins"] = "???"
     disarmed = OmegaConf.create(tree)
     assert isinstance(disarmed, DictConfig)
     return disarmed

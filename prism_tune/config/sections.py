@@ -19,6 +19,7 @@ ImageBackend = Literal["pil", "torchvision"]
 Policy = Literal["fail", "skip", "keep"]
 Template = Literal["auto", "vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
 """`processor` is the processor's own chat template; `auto` becomes it, or LLaVA-1.5's vicuna_v1."""
+Tuning = Literal["none", "lora", "qlora", "full", "projector"]
 Control = Literal["blind", "shuffled"]
 Preparation = Literal["quickstart", "alignment", "comparison"]
 Readout = Literal["expected", "argmax"]
@@ -164,7 +165,7 @@ class TrainingConfig(Section):
     """
 
     records: Literal["subset", "pool"] = "subset"
-    tuning: Literal["none", "lora", "qlora", "full", "projector"] = "lora"
+    tuning: Tuning = "lora"
     lora: dict[str, Any] = {}
     learning_rates: dict[Part, LearningRate] = {}
     freeze: tuple[Part, ...] = ("vision_tower",)
@@ -256,7 +257,10 @@ class TrackingConfig(Section):
 
 
 class Config(Section):
-    """One experiment: a pool, a model, a selection, a tuning, an evaluation."""
+    """One experiment: a pool, a model, a selection, a tuning, an evaluation.
+
+    `plugins` are Python files of one's own, with scorers, benchmarks, families or pool readers.
+    """
 
     name: str = Field(
         pattern=NAME_PATTERN,
@@ -266,6 +270,7 @@ class Config(Section):
     model_name: str | None = Field(default=None, description="what tables call the model")
     output_dir: str = "runs"
     compare_random: bool = False
+    plugins: tuple[str, ...] = ()
     model: ModelConfig
     data: DataConfig
     selection: SelectionConfig = SelectionConfig()

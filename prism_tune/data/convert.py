@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.pool_paths import part_split
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import (
@@ -45,6 +46,7 @@ from prism_tune.data.files.formats import (
     read_json_file,
     read_parquet,
 )
+from prism_tune.data.files.plugged import find_reader
 from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
@@ -136,6 +138,11 @@ def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _S
             detached = embedded.detach(join_sample(row), reading.read_keys)
             yield json.dumps(detached, default=str).encode(), detached
 
+    path = Path(records)
+    read_plugged = find_reader(path)
+    if read_plugged is not None:
+        state = [*_read_state(path), describe_plugin("READERS", path.suffix)]
+        return _Source(records, "jsonl", state, lambda: name_images(read_plugged(path)))
     folder, split = part_split(records)
     if folder.is_dir() and not is_saved(folder):
         kind, files = list_pool(folder, split)
@@ -146,7 +153,6 @@ def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _S
         dataset = open_dataset(records)
         read = lambda: name_images(read_rows(dataset, records))  # noqa: E731
         return _Source(records, "dataset", list_files(dataset), read)
-    path = Path(records)
     file_format = detect_format(path)
     if file_format == "parquet":
         return _Source(

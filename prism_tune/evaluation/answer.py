@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from prism_tune.config.depends import fields_of
+from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.sections import Config, Control
 from prism_tune.evaluation.answer_store import AnswerStore, ResultFolder
 from prism_tune.evaluation.counts import Counts, add_counts
@@ -36,6 +34,7 @@ from prism_tune.models.adapters import name_base
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, gather, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.progress import UnitProgress
 from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult, Prediction, Question, Skipped
 
@@ -162,8 +161,7 @@ class VisionEvaluation:
             waiting[asked.request].append(asked)
         total: Counts = {}
         max_new_tokens = self.inputs["max_new_tokens"]
-        with _progress() as progress:
-            bar = progress.add_task(title, total=len(share))
+        with UnitProgress(len(share), title) as progress:
             for answers in decoder.answer(list(waiting), max_new_tokens=max_new_tokens):
                 batch = [
                     _predict(asked, answer, self.model_id)
@@ -171,7 +169,7 @@ class VisionEvaluation:
                     for asked in waiting[request]
                 ]
                 store.append(batch)
-                progress.advance(bar, len(batch))
+                progress.advance(len(batch))
                 counts = {"questions": len(batch), **decoder.counter.take()}
                 total = add_counts(total, counts)
                 if timer:
@@ -229,6 +227,7 @@ def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> Visio
             "images": fingerprint([images.hashes, images.faults]),
             "limit": config.evaluation.data[name].limit,
             **({"metric": metric} if (metric := config.evaluation.data[name].metric) else {}),
+            **describe_plugin("BENCHMARKS", name),
             "max_new_tokens": questions.benchmark.max_new_tokens[config.evaluation.profile],
         },
         annotations=config.evaluation.data[name].annotations,
@@ -259,14 +258,3 @@ def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
 def _note_cut_off(answers: Sequence[Prediction]) -> list[str]:
     num_cut = sum(not answer.metadata["finished"] for answer in answers)
     return [f"{num_cut} answer(s) were cut off at max_new_tokens"] if num_cut else []
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not is_main(),
-    )

@@ -7,10 +7,12 @@ file where there is one; a table on the console.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -39,12 +41,15 @@ from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_object, write_json
-from prism_tune.run.log import console, open_log
+from prism_tune.run.log import IN_FILE, console, open_log
 from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
+from prism_tune.run.tracking import log_artifact
 from prism_tune.run.writer import one_writer
 from prism_tune.schema import BenchmarkResult
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluation(Protocol):
@@ -113,6 +118,20 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         console.print(tabulate_results(results))
 
 
+def find_changes(config: Config, run: RunDir) -> list[str] | None:
+    """What finished evaluations would run again for; None where a benchmark has none."""
+    config = resolve_template(config)
+    fingerprint_now = find_checkpoint(config, run).fingerprint
+    reasons: list[str] = []
+    for name in config.evaluation.benchmarks:
+        inputs = _open(config, name, fingerprint_now).inputs
+        found = Stage(run.benchmark(name)).reasons_to_rerun(inputs)
+        if found is None:
+            return None
+        reasons += [f"{name}: {reason}" for reason in found]
+    return reasons
+
+
 def _check_backend(config: Config) -> None:
     language = [n for n in config.evaluation.benchmarks if n in LANGUAGE_BENCHMARKS]
     if language and config.evaluation.backend == "openai":
@@ -154,6 +173,8 @@ def _run(
         described = {**result.provenance, **describe_evaluation(config, checkpoint)}
         result = replace(result, provenance=described)
         write_json(folder.unfinished / "results.json", result_to_json(result))
+        found = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+        logger.info("evaluation/%s: %s", evaluation.name, found, extra=IN_FILE)
         stage = Stage(folder.unfinished)
         files = [folder.unfinished / "results.json"]
         answers = folder.unfinished / "predictions.jsonl"
@@ -162,6 +183,9 @@ def _run(
         asked = checkpoint.describe(config)
         stage.finish(evaluation.inputs, config=asked, files=files, metrics=metrics)
         folder.publish()
+        run = RunDir(Path(config.output_dir) / config.name)
+        results = folder.finished / "results.json"
+        log_artifact(config.tracking, run, f"evaluation-{evaluation.name}", [results], metrics)
     barrier()
 
 

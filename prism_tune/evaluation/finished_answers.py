@@ -15,14 +15,15 @@ from typing import Any
 
 import orjson
 
+from prism_tune.config.plugins import find_plugged
 from prism_tune.config.sections import BenchmarkData, Config
 from prism_tune.errors import UserError
-from prism_tune.evaluation.benchmark import open_questions
+from prism_tune.evaluation.benchmark import Benchmark, open_questions
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.image_references import find_folder, locate
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.predictions import fold_text, id_key, read_predictions
-from prism_tune.evaluation.score import find_benchmark
+from prism_tune.evaluation.score import KNOWN, find_benchmark
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
@@ -197,6 +198,6 @@ def _make_row(
 
 
 def _credit_key(name: str, question: Question) -> str:
-    if name not in BENCHMARKS:
-        return id_key(question)
-    return BENCHMARKS[name].credit_key(question)
+    plugged = find_plugged("BENCHMARKS", name, Benchmark, KNOWN)
+    known = plugged or BENCHMARKS.get(name)
+    return id_key(question) if known is None else known.credit_key(question)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from prism_tune import __version__
+from prism_tune.config.plugins import describe_plugin, find_plugged, list_plugged
 from prism_tune.config.sections import NAME_PATTERN, Metric, Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import Benchmark, open_questions
@@ -29,6 +30,7 @@ from prism_tune.schema import BenchmarkResult, Prediction, Question
 if TYPE_CHECKING:
     from rich.table import Table
 
+KNOWN: dict[str, object] = {**BENCHMARKS, **LANGUAGE_BENCHMARKS}
 _NUM_SHOWN = 12
 _TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".tsv", ".parquet")
 
@@ -66,6 +68,7 @@ def score(
     described = {
         **({"annotations": describe_file(annotations)} if annotations else {}),
         "predictions": listed[0] if len(listed) == 1 else listed,
+        **describe_plugin("BENCHMARKS", benchmark),
         **_describe_answers(answers),
     }
     result = replace(result, provenance={**result.provenance, **described})
@@ -107,11 +110,14 @@ def find_benchmark(
             which has no answer file; a benchmark of one's own by the name of a known one.
     """
     if metric is not None:
-        if name in BENCHMARKS or name in LANGUAGE_BENCHMARKS:
+        if name in KNOWN or find_plugged("BENCHMARKS", name, Benchmark, {}) is not None:
             raise UserError(f"{name}: its protocol has no `metric`; give your own another name")
         if not re.match(NAME_PATTERN, name):
             raise UserError(f"{name!r}: expected a name of letters, digits and `._-`")
         return make_benchmark(name, metric, instruction=instruction, max_new_tokens=max_new_tokens)
+    plugged = find_plugged("BENCHMARKS", name, Benchmark, KNOWN)
+    if plugged is not None:
+        return plugged
     if name in BENCHMARKS:
         return BENCHMARKS[name]
     if name in LANGUAGE_BENCHMARKS:
@@ -119,12 +125,12 @@ def find_benchmark(
             f"{name} is a language benchmark: lm-eval scores it while it runs, with "
             f"`prism-tune evaluate CONFIG benchmarks=[{name}]`; there is no answer file to score"
         )
-    known = [*sorted(BENCHMARKS), *sorted(LANGUAGE_BENCHMARKS)]
+    known = [*sorted(BENCHMARKS), *sorted(LANGUAGE_BENCHMARKS), *list_plugged("BENCHMARKS")]
     nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise UserError(
         f"unknown benchmark {name!r}; {hint}There are {', '.join(known)}; one of your own needs a "
-        f"metric (evaluation.data.{name}.metric, --metric)"
+        f"metric (evaluation.data.{name}.metric, --metric), or a plugin (`plugins`, --plugin)"
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from prism_tune.config.plugins import find_plugged, list_plugged
 from prism_tune.errors import UserError
 from prism_tune.models.flops import active_share
 
@@ -154,13 +155,14 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         UserError: the family is not one of `FAMILIES`; with the reason where it is known.
     """
-    family = FAMILIES.get(config.model_type)
+    plugged = find_plugged("FAMILIES", config.model_type, Family, FAMILIES)
+    family = plugged or FAMILIES.get(config.model_type)
     if family is None:
         reason = REFUSED.get(config.model_type)
         raise UserError(
             f"model type {config.model_type!r} is not supported"
             + (f": {reason}" if reason else "")
-            + f"; supported: {', '.join(FAMILIES)}"
+            + f"; supported: {', '.join([*FAMILIES, *list_plugged('FAMILIES')])}"
         )
     return family
 

@@ -104,9 +104,11 @@ def check_model(config: ModelConfig) -> None:
         UserError: no such directory.
     """
     path = Path(config.path)
-    is_path = path.is_absolute() or config.path.startswith((".", "~")) or len(path.parts) > 2
+    is_path = path.is_absolute() or config.path.startswith((".", "~")) or len(path.parts) != 2
     if is_path and not path.exists():
-        raise UserError(f"model.path: {config.path}: no such directory")
+        raise UserError(
+            f"model.path: {config.path}: no such directory (a hub id would be OWNER/NAME)"
+        )
 
 
 def load_model_config(config: ModelConfig) -> PretrainedConfig:

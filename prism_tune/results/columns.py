@@ -69,13 +69,24 @@ def add_own(columns: ColumnSet, results: Iterable[Mapping[str, BenchmarkResult]]
     Rel.; where they are all there is, they are the set.
     """
     listed = list(results)
-    own = sorted({n for found in listed for n, r in found.items() if r.provenance.get("metric")})
+    own = {n: c for found in listed for n, r in found.items() if (c := _own_column(n, r))}
+    ordered = tuple(own[name] for name in sorted(own))
     if not own:
         return columns
     if not any(found.keys() & set(columns.benchmarks) for found in listed):
-        return ColumnSet("own", tuple(Column(name, name, ("accuracy",)) for name in own))
-    beside = tuple(Column(name, name, ("accuracy",), control=True) for name in own)
+        return ColumnSet("own", ordered)
+    beside = tuple(replace(column, control=True) for column in ordered)
     return ColumnSet(columns.name, (*columns.columns, *beside))
+
+
+def _own_column(name: str, result: BenchmarkResult) -> Column | None:
+    """The column of a benchmark of one's own: its accuracy, or the first metric of a plugin's."""
+    if result.provenance.get("metric"):
+        return Column(name, name, ("accuracy",))
+    if "benchmark's plugin" not in result.provenance or not result.metrics:
+        return None
+    scale = 100 / float(result.provenance.get("scale", 100))
+    return Column(name, name, (next(iter(result.metrics)),), scale)
 
 
 def column_value(column: Column, results: Mapping[str, BenchmarkResult]) -> float | None:

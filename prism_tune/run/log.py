@@ -1,8 +1,12 @@
-"""Logging of a run: the console (rich) and `runs/<name>/log.txt`; other ranks only to the file."""
+"""Logging of a run: the console and `runs/<name>/log.txt`; other ranks only to the file.
+
+On a terminal rich writes it, beside bars; a file or a pipe gets plain lines, none redrawn.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import suppress
 from logging.handlers import MemoryHandler
@@ -16,6 +20,11 @@ from prism_tune.processes import rank
 
 console = Console()
 """Where tables and other results are printed (stdout)."""
+
+AS_BAR = {"shown": "where there are no bars"}
+"""`extra` of a line that says what a bar shows on a terminal."""
+IN_FILE = {"shown": "never"}
+"""`extra` of a line for the run's file alone, as what it says is printed otherwise."""
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGER = logging.getLogger("prism_tune")
@@ -41,8 +50,23 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+class _ShownFilter(logging.Filter):
+    """Keeps lines off the console that stand there already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        shown = getattr(record, "shown", "")
+        return not shown or (shown == AS_BAR["shown"] and not is_terminal())
+
+
+def is_terminal() -> bool:
+    """Whether stderr, where bars and the log go, is looked at by somebody."""
+    return sys.stderr.isatty()
+
+
 def setup_logging() -> None:
     """Send prism_tune's log to stderr. For a run's file it waits until a stage begins."""
+    if not is_terminal():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars, drawn by carriage returns
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.propagate = False
     for handler in list(_LOGGER.handlers):
@@ -51,11 +75,19 @@ def setup_logging() -> None:
             _close_file(handler)
         handler.close()
     if rank() == 0:
-        stderr = Console(stderr=True)
-        handler = RichHandler(console=stderr, show_path=False, show_level=False)
+        handler = _open_console()
         handler.addFilter(RedactingFilter())
+        handler.addFilter(_ShownFilter())
         _LOGGER.addHandler(handler)
     _LOGGER.addHandler(MemoryHandler(capacity=1))  # keeps everything until it has a target
+
+
+def _open_console() -> logging.Handler:
+    if is_terminal():
+        return RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return handler
 
 
 def keep_log() -> None:

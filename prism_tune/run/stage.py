@@ -79,6 +79,14 @@ class Stage:
         now = {key: _canonical(value) for key, value in inputs.items()}
         return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
+    def reasons_to_rerun(self, inputs: Mapping[str, Any]) -> list[str] | None:
+        """Inputs that differ, else files that are not as the stage left them; None: not finished.
+
+        An empty list means that it has nothing to do.
+        """
+        changed = self.changed_inputs(inputs)
+        return changed if changed != [] else self.damaged_files()
+
     def finish(
         self,
         inputs: Mapping[str, Any],
@@ -113,7 +121,7 @@ class Stage:
         )
 
     def config(self) -> Config | None:
-        """What it finished with; None where it has not.
+        """What it finished with; None where it has not. A record names no plugins to be loaded.
 
         Raises:
             UserError: the record has none.
@@ -127,7 +135,7 @@ class Stage:
                 "run that stage again with --force"
             )
         try:
-            return Config.model_validate(record["config"])
+            return Config.model_validate(record["config"]).model_copy(update={"plugins": ()})
         except ValidationError as error:
             described = describe_errors(error, f"{self.path}: config", Config)
             raise UserError(f"{described}; another version of prism_tune wrote it") from error

@@ -107,6 +107,24 @@ def writer_file(run: RunDir) -> Path:
     return run.root.with_name(f".{run.root.name}.writer.json")
 
 
+def find_writer(run: RunDir) -> str | None:
+    """`at work: process 12 on host, since ...`; None where nobody is. Nothing is waited for."""
+    path = writer_file(run)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        holder, seen = _read(descriptor), os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+    is_here = holder.get("host") == socket.gethostname()
+    is_fresh = time.time() - seen < _MISSED * RENEWED_SECONDS
+    if not holder or not (_lives(holder) if is_here else is_fresh):
+        return None
+    return "at work: process {pid} on {host}, since {since}".format(**holder)
+
+
 def _acquire(path: Path) -> int:
     """The open file, locked and signed."""
     while True:

@@ -21,8 +21,7 @@ from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.given import as_floats
 from prism_tune.selection.evidence.features import FEATURES
-from prism_tune.selection.inputs import resolve_selection
-from prism_tune.selection.scorers import SCORERS
+from prism_tune.selection.inputs import find_scorer, resolve_selection
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import cut_subset
 
@@ -81,7 +80,7 @@ def select_rows(
         raise UserError("ids: some occur twice; give every row one of its own")
     share = budget.item() if isinstance(budget, np.generic) else budget
     config = _configure({"scorer": scorer, "budget": share, **selection}, seed)
-    method = SCORERS[scorer]
+    method = find_scorer(scorer)
     others = [source.name for source in method.reads(config) if source.name != FEATURES.name]
     if others or scorer == "length":
         needs = ", ".join(others) or "the answers' tokens"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune.config.depends import fields_of
+from prism_tune.config.plugins import describe_plugin, find_plugged, list_plugged
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
@@ -31,8 +32,15 @@ def find_scorer(name: str) -> Scorer:
     Raises:
         ConfigError: naming the known ones.
     """
+    plugged = find_plugged("SCORERS", name, Scorer, SCORERS)
+    if plugged is not None:
+        return plugged
     if name not in SCORERS:
-        raise ConfigError(f"selection.scorer: unknown scorer {name!r}; known: {', '.join(SCORERS)}")
+        known = ", ".join([*SCORERS, *list_plugged("SCORERS")])
+        raise ConfigError(
+            f"selection.scorer: unknown scorer {name!r}; known: {known}; for one of your own name "
+            "its file in `plugins`"
+        )
     return SCORERS[name]
 
 
@@ -77,6 +85,7 @@ def stage_inputs(config: Config, pool: Pool, warmup: Warmup | None = None) -> di
         "images": pool.image_index.fingerprint,
         "model": fingerprint_model(config.model.path, config.model.revision),
         "version": _VERSION,
+        **describe_plugin("SCORERS", config.selection.scorer),
         **_fingerprint_reference(config, warmup),
         **{
             f"content of {name}": _fingerprint_own(name, path)

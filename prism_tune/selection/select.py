@@ -26,6 +26,7 @@ from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
 from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
+from prism_tune.run.tracking import log_artifact
 from prism_tune.run.writer import one_writer
 from prism_tune.schema import Skipped
 from prism_tune.selection.budgets import Candidates, check_budgets, name_budget, require_some
@@ -105,7 +106,17 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
                 beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
                 files = [run.subset, *further_subsets(run), *beside]
                 stage.finish(inputs, config=config, files=files, **outputs)
+                kept = {"subset_sha256": outputs["subset_sha256"], "pool": pool.fingerprint}
+                log_artifact(config.tracking, run, "selection", files, kept)
         barrier()
+
+
+def find_changes(config: Config, run: RunDir) -> list[str] | None:
+    """What a finished selection would run again for; None where none has finished."""
+    config = _resolve_template(resolve_selection(config))
+    pool = open_pool(config.data)
+    warmup = plan_warmup(config, pool, read_marks(config.selection, pool))
+    return Stage(run.selection).reasons_to_rerun(stage_inputs(config, pool, warmup))
 
 
 def _require_subsets(ranking: Ranking, config: Config, candidates: Candidates) -> None:

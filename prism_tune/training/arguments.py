@@ -65,6 +65,7 @@ def training_arguments(
         fp16=dtype is torch.float16,
         deepspeed=deepspeed_options(config),
         remove_unused_columns=False,
+        report_to=_list_trackers(options["report_to"], config),
         **_checkpointing(given),
     )
     with refused_by_library("training.hf"):
@@ -238,6 +239,14 @@ def _check_liger(config: Config) -> None:
         raise ConfigError(
             "training.hf.use_liger_kernel needs a GPU and liger-kernel: pip install liger-kernel"
         )
+
+
+def _list_trackers(asked: Any, config: Config) -> Any:
+    """Those of `training.hf.report_to`, and W&B where `tracking.wandb` asks for it as well."""
+    if not config.tracking.wandb or asked == "all":
+        return asked
+    names = [asked] if isinstance(asked, str) else [*(asked or [])]
+    return list(dict.fromkeys([*(name for name in names if name != "none"), "wandb"]))
 
 
 def _set_wandb_environment(config: Config, run: RunDir) -> None:

@@ -23,6 +23,7 @@ from prism_tune.interrupts import Interrupted, asked_to_end
 from prism_tune.processes import greatest
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
+from prism_tune.run.progress import ProgressLines
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,12 @@ _SHOWN = {
 
 
 class ProgressLine(ProgressCallback):
-    """The bar of transformers, with the last losses and speeds in it in place of printed dicts."""
+    """The bar of transformers, with the last losses and speeds in it in place of printed dicts.
+
+    They stand in the log as well, where they are the bar of a console that is none.
+    """
+
+    _lines: ProgressLines | None = None
 
     def on_log(
         self,
@@ -50,10 +56,16 @@ class ProgressLine(ProgressCallback):
         **_: Any,
     ) -> None:
         """Show loss and speed beside the bar."""
-        if state.is_world_process_zero and self.training_bar is not None and logs:
-            shown = {label: logs[key] for key, label in _SHOWN.items() if key in logs}
-            if shown:
-                self.training_bar.set_postfix(shown)
+        told = logs or {}
+        shown = {label: told[key] for key, label in _SHOWN.items() if key in told}
+        if not (state.is_world_process_zero and shown):
+            return
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(shown)
+        if self._lines is None:
+            self._lines = ProgressLines("training, step", state.max_steps)
+        said = [f"{label} {value:.4g}" for label, value in shown.items()]
+        self._lines.show(state.global_step, ", ".join(said))
 
 
 class JsonLog(TrainerCallback):

@@ -17,8 +17,10 @@ from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.records import open_pool
 from prism_tune.models.lora import lora_options
+from prism_tune.models.processor import resolve_template
 from prism_tune.run.fingerprints import fingerprint_file, fingerprint_model
 from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
 from prism_tune.training.arguments import deepspeed_options
 from prism_tune.training.batches import packs_rows
@@ -67,6 +69,11 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
         "images": pool.image_index.fingerprint,
         "model weights": fingerprint_model(config.model.path, config.model.revision),
     }
+
+
+def find_changes(config: Config, run: RunDir) -> list[str] | None:
+    """What a finished training would run again for; None where none has finished."""
+    return Stage(run.training).reasons_to_rerun(stage_inputs(resolve_template(config), run))
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

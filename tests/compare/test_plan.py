@@ -291,8 +291,10 @@ def test_hours_are_by_the_rate_that_the_runs_so_far_have_measured(
     measured = build_plan_table(made, None)
     tune = assumed.header.index("tune, h")
     assert measured.rows[0][tune].value == pytest.approx(assumed.rows[0][tune].value / 17)
-    assert "at 17 TFLOP/s a device (measured on the runs so far)" in render(measured, "md")
-    assert "at 2 TFLOP/s a device (as given)" in render(build_plan_table(made, 2.0), "md")
+    assert "train 17 (measured on the runs so far), evaluate 17 (measured in tuning)" in render(
+        measured, "md"
+    )
+    assert "TFLOP/s a device: 2 (as given)" in render(build_plan_table(made, 2.0), "md")
 
 
 def test_refusals(repository, monkeypatch, tmp_path):

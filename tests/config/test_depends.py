@@ -218,6 +218,7 @@ SECOND: dict[str, Any] = {
     "model_name": "Tiny",
     "output_dir": lambda place: str(place.root / "elsewhere"),
     "compare_random": True,
+    "plugins": ["my_scorer.py"],
     "compare": COMPARE,
     "model.path": other_model,
     "model.revision": "main",

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from prism_tune.errors import ConfigError
 from prism_tune.training.arguments import (
+    _list_trackers,
     compute_dtype,
     deepspeed_options,
     training_arguments,
@@ -92,6 +93,17 @@ def test_wandb_is_offline_unless_the_environment_says_otherwise(make_run, monkey
     names = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY")
     assert [os.environ[name] for name in names] == ["offline", "p", "e"]
     assert os.environ["WANDB_DIR"] == str(run.training)
+
+
+@pytest.mark.parametrize(
+    ("asked", "trackers"),
+    [("none", ["wandb"]), ("wandb", ["wandb"]), (["flyte"], ["flyte", "wandb"]), ([], ["wandb"])],
+)
+def test_wandb_is_beside_other_trackers(asked, trackers, make_run):
+    config, _ = make_run("my-run")
+    tracking = config.tracking.model_copy(update={"wandb": True})
+    assert _list_trackers(asked, config.model_copy(update={"tracking": tracking})) == trackers
+    assert _list_trackers(asked, config) == asked
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Run folders side by side: which stages have finished, who is at work, time and disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from prism_tune.errors import UserError
+from prism_tune.results.render import INAPPLICABLE, Cell, Table, number_cell
+from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.stage import Stage
+from prism_tune.run.timings import read_timings
+from prism_tune.run.writer import find_writer
+
+_HEADER = ("Run", "Now", "audit", "select", "train", "evaluate", "device-h", "disk, GB")
+_PARTS = ("timings.json", "audit", "selection", "training", "training.next", "evaluation", "cells")
+
+
+def build_status(folders: Sequence[Path]) -> Table:
+    """A row for each run folder below these, or of these; cells of comparisons too.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = [run for folder in folders for run in _list_runs(folder)]
+    if not runs:
+        named = ", ".join(map(str, folders))
+        raise UserError(f"{named}: no run folder there; `prism-tune run CONFIG` makes one")
+    rows = tuple(_describe(run) for run in runs)
+    at_work = sum(row[1].text.startswith("at work") for row in rows)
+    notes = (
+        f"{len(rows)} runs, {at_work} at work. `prism-tune plan CONFIG` says what is left of one.",
+        "Evaluate: finished benchmarks. Device-h: metered, resumed attempts included.",
+    )
+    return Table(title="Status", header=_HEADER, rows=rows, notes=notes)
+
+
+def _list_runs(folder: Path) -> list[RunDir]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if _is_run(folder):
+        return [RunDir(folder)]
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    cells = [cell for path in inside for cell in sorted((path / "cells").glob("*/"))]
+    return [RunDir(path) for path in (*inside, *cells) if _is_run(path)]
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "timings.json").exists() or any(
+        Stage(folder / part).path.exists() for part in ("audit", "selection", "training")
+    )
+
+
+def _describe(run: RunDir) -> tuple[Cell, ...]:
+    audit, selection = Stage(run.audit).record(), Stage(run.selection).record()
+    ok = {None: INAPPLICABLE, True: "ok", False: "to mend"}
+    found = None if audit is None else bool(audit["outputs"].get("ok"))
+    benchmarks = sorted(path.parent.name for path in run.evaluation.glob("*/stage.json"))
+    seconds = sum(entry["device_seconds"] for entry in read_timings(run))
+    files = (p for p in run.root.rglob("*") if p.is_file() and not p.is_symlink())
+    return (
+        Cell(run.root.name, names=(str(run.root),)),
+        Cell(find_writer(run) or ("finished" if _is_whole(run, benchmarks) else "stopped")),
+        Cell(ok[found]),
+        Cell(INAPPLICABLE if selection is None else _kept(run)),
+        Cell(_trained(run)),
+        Cell(", ".join(benchmarks) or INAPPLICABLE),
+        number_cell(seconds / 3600, digits=2),
+        number_cell(sum(path.stat().st_size for path in files) / 1e9, digits=2),
+    )
+
+
+def _is_whole(run: RunDir, benchmarks: Sequence[str]) -> bool:
+    """Every stage that was begun has finished, by its last attempt."""
+    entries = read_timings(run)
+    last = {entry["stage"].removesuffix(".next"): entry["finished"] for entry in entries}
+    return all(last.values()) and not (run.root / "training.next").exists()
+
+
+def _kept(run: RunDir) -> str:
+    path = run.selection / "manifest.json"
+    manifest: dict[str, Any] = read_json(path) if path.exists() else {}
+    if "num_selected" not in manifest:
+        return "finished"
+    return f"{manifest['num_selected']:,} / {manifest['num_pool']:,}"
+
+
+def _trained(run: RunDir) -> str:
+    """Finished, with the last loss; or the step that it has come to."""
+    unfinished = run.root / "training.next"
+    folder = unfinished if unfinished.is_dir() else run.training
+    lines = [line for line in _read_log(folder / "log.jsonl") if "step" in line]
+    losses = [f"{line['loss']:.3f}" for line in lines if "loss" in line]
+    loss = f", loss {losses[-1]}" if losses else ""
+    if Stage(folder).path.exists():
+        return f"{lines[-1]['step'] if lines else '?'} steps{loss}"
+    return f"at step {lines[-1]['step']}{loss}" if lines else INAPPLICABLE
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """Its lines; the last may be in the making."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            continue
+    return found

@@ -1,0 +1,52 @@
+"""`prism-tune chat`: the prompt of each question is what training would have written."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from prism_tune.cli.app import app
+from prism_tune.cli.chat import open_chat
+from prism_tune.evaluation.generate import Answer, Decoder
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Every request, answered by its number."""
+    requests = []
+
+    def answer(self, given, *, max_new_tokens):
+        requests.extend(given)
+        yield {request: Answer(f"answer {len(requests)}", 2, True) for request in given}
+
+    monkeypatch.setattr(Decoder, "answer", answer)
+    return requests
+
+
+def test_a_conversation_goes_on_with_its_images(tiny_llava_dir, drawn_pool, asked):
+    first, second = (drawn_pool.parent / "images" / f"{n}.png" for n in (0, 1))
+    lines = ["what is it?", f"/image {second}", "/image gone.png", "and this?", "/new", "hi"]
+    given = ["chat", str(tiny_llava_dir), "--image", str(first)]
+    result = CliRunner().invoke(app, given, input="\n".join([*lines, "/quit", "never"]))
+    assert result.exception is None
+    assert "gone.png: no such file" in result.output
+    assert [request.images for request in asked] == [(first,), (first, second), ()]
+    one, two, three = (request.prompt for request in asked)
+    assert two.startswith(one)
+    assert "answer 1" in two
+    assert two.count("<image>") == 2
+    assert "answer" not in three
+    assert [line for line in result.stdout.splitlines() if line.startswith("answer")] == [
+        "answer 1",
+        "answer 2",
+        "answer 3",
+    ]
+
+
+def test_a_model_answers_greedily(tiny_llava_dir, drawn_pool):
+    talk = open_chat(tiny_llava_dir, max_new_tokens=3)
+    talk.show(drawn_pool.parent / "images" / "0.png")
+    said = [talk.ask("what is it?"), talk.ask("sure?")]
+    talk.begin()
+    talk.show(drawn_pool.parent / "images" / "0.png")
+    assert [talk.ask("what is it?"), talk.ask("sure?")] == said

@@ -1,0 +1,85 @@
+"""`prism-tune init`: a config that works, of somebody's model and pool, without a question."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from prism_tune.cli.app import app
+from prism_tune.cli.proposal import Devices, Fit, fit_batch
+from prism_tune.cli.stages import select, train
+from prism_tune.compare.shapes import PoolSize, Shape
+from prism_tune.config.load import load_config
+from prism_tune.config.sections import Config
+from prism_tune.errors import UserError
+
+GIB = 1 << 30
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def place(tiny_llava_dir, drawn_pool, tmp_path, monkeypatch):
+    shutil.copytree(drawn_pool.parent, tmp_path / "pool")
+    monkeypatch.chdir(tmp_path)
+    return ["--model", tiny_llava_dir, "--records", "pool/pool.json"]
+
+
+def test_what_it_writes_selects_and_tunes_as_it_is(place, tmp_path):
+    result = call("init", "mine.yaml", *place)
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "26 records, 24 with images, 0 unreadable" in text
+    assert "prism-tune run mine.yaml" in result.output
+    config = load_config("mine.yaml")
+    assert (config.name, config.data.image_dir) == ("mine", "pool/images")
+    assert config.model.template == "processor"
+    assert config.data.max_length == 512
+    select("mine.yaml")
+    train("mine.yaml", ["training.hf.use_cpu=true", "training.hf.max_steps=3"])
+    assert (tmp_path / "runs/mine/training/final").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "./none"], "model.path: ./none: no such directory"),
+        (["--records", "none.json"], "none.json: no such file"),
+        (["--budget", "0"], "selection.budget"),
+    ],
+)
+def test_what_is_not_there_is_called_that(place, arguments, told):
+    error = call("init", "mine.yaml", *place, *arguments).exception
+    assert isinstance(error, UserError)
+    assert told in str(error)
+
+
+def test_nothing_is_overwritten_and_nobody_is_waited_for(place, tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: x")
+    assert "is there already" in str(call("init", "mine.yaml", *place).exception)
+    assert "--model: missing" in str(call("init", "other.yaml").exception)
+
+
+SEVEN = Shape(32, 6_500_000_000, 262_000_000, 304_000_000, 21_000_000, 4096, 576)
+
+
+@pytest.mark.parametrize(
+    ("devices", "tuning", "fitting"),
+    [
+        (Devices("A100", 8, 80 * GIB), "lora", (16, "preset:zero2")),
+        (Devices("L4", 1, 24 * GIB), "qlora", (8, "preset:zero2")),
+        (Devices("A100", 2, 40 * GIB), "full", (8, "preset:zero3_offload")),
+        (Devices("CPU", 1, 64 * GIB), "lora", (2, None)),
+    ],
+)
+def test_the_largest_batch_that_fits(devices, tuning, fitting):
+    tree = {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}}
+    config = Config.model_validate({**tree, "training": {"tuning": tuning}})
+    fit = fit_batch(config, SEVEN, PoolSize(100, 80, 80, 100_000), devices)
+    assert isinstance(fit, Fit)
+    assert (fit.rows, fit.deepspeed) == fitting
+    assert fit.num_bytes <= 0.85 * devices.num_bytes

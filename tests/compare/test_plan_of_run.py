@@ -1,0 +1,85 @@
+"""What the verbs `plan` and `status` say of a real run folder: what would run again, and why."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from prism_tune.cli.app import app
+from prism_tune.cli.stages import audit, select
+from prism_tune.compare.memory import tune_memory
+from prism_tune.compare.shapes import PoolSize, Shape
+from prism_tune.config.sections import Config
+from prism_tune.run.folder import RunDir
+from prism_tune.run.writer import only_writer
+
+SHAPE = Shape(10, 1000, 200, 50, 20, 8, 4)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_llava_dir, drawn_pool, tmp_path_factory):
+    """A run that has been audited and has selected; its config file."""
+    root = tmp_path_factory.mktemp("planned")
+    path = root / "run.yaml"
+    path.write_text(
+        f"""
+name: run
+output_dir: {root / "runs"}
+model: {{path: {tiny_llava_dir}, template: vicuna_v1}}
+data: {{records: {drawn_pool}, image_dir: {drawn_pool.parent / "images"}, num_workers: 0}}
+selection: {{scorer: random, budget: 0.5}}
+training: {{deepspeed: null, hf: {{use_cpu: true}}}}
+"""
+    )
+    audit(path)
+    select(path)
+    return path
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None, result.exception
+    return " ".join(result.stdout.split())
+
+
+def test_a_plan_names_the_key_that_makes_a_stage_run_again(run):
+    assert "would run again" not in call("plan", run)
+    assert "| run | train |" in call("plan", run)
+    told = call("plan", run, "selection.budget=0.25", "seed=3")
+    assert "| run | select, train |" in told
+    assert "select has finished and would run again: seed, selection.budget." in told
+    told = call("plan", run, f"data.records={run.parent / 'gone.json'}")
+    assert "would run again: cannot be looked at:" in told
+    assert "gone.json: no such file" in told
+
+
+def test_a_plan_knows_the_lengths_that_an_audit_has_counted(run):
+    assert "lengths as the audit has counted them" in call("plan", run)
+    told = call("plan", run, "name=other")
+    assert "text counts as 4 characters a token until `prism-tune audit` has counted" in told
+
+
+def test_status_shows_runs_and_who_is_at_work(run):
+    runs = run.parent / "runs"
+    told = call("status", runs)
+    assert "| run | finished | ok | 14 / 26 | - | - |" in told
+    with only_writer(RunDir(runs / "run")):
+        assert "| run | at work: process " in call("status", runs / "run")
+    assert CliRunner().invoke(app, ["status", str(run.parent / "none")]).exception is not None
+
+
+def config(**training):
+    tree = {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}, "training": training}
+    return Config.model_validate(tree)
+
+
+def test_memory_of_tuning():
+    """16 bytes a trained weight, 2 a frozen one; 2 rows of 30 tokens at 10 layers and one more."""
+    pool = PoolSize(100, 80, 40, 3000, longest=30)
+    hf = {"per_device_train_batch_size": 2}
+    activations = 60 * (8 * (10 * 34 + 34) + 200 / 8 / 2 * 10)
+    whole = tune_memory(config(deepspeed=None, hf=hf), SHAPE, pool, 70, 1)
+    assert whole == 1200 * 2 + 70 * 16 + activations
+    checked = {**hf, "gradient_checkpointing": True}
+    shared = tune_memory(config(deepspeed="preset:zero3", hf=checked), SHAPE, pool, 70, 4)
+    assert shared == 1200 * 2 / 4 + 70 * 16 / 4 + 60 * (8 * (10 * 2 + 34) + 200 / 8 / 2 * 10)
