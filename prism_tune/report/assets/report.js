@@ -133,6 +133,12 @@ const PRISM = { data: {} };
   // --- navigation ----------------------------------------------------------------------------
   function watchSections() {
     const nav = document.querySelector(".bar nav");
+    const menu = document.getElementById("menu");
+    const open = (isOpen) => menu.setAttribute("aria-expanded", String(isOpen));
+    menu.addEventListener("click", () => open(menu.getAttribute("aria-expanded") === "false"));
+    nav.addEventListener("click", () => open(false));
+    document.addEventListener("keydown", (event) => event.key === "Escape" && open(false));
+    document.addEventListener("click", (event) => event.target.closest(".bar") || open(false));
     const links = new Map(
       [...nav.querySelectorAll("a")].map((link) => [link.hash.slice(1), link]),
     );
@@ -143,7 +149,7 @@ const PRISM = { data: {} };
           for (const link of links.values()) link.removeAttribute("aria-current");
           const link = links.get(target.id);
           link.setAttribute("aria-current", "true");
-          nav.scrollLeft = link.offsetLeft - nav.clientWidth / 3;
+          menu.firstElementChild.textContent = link.textContent;
         }
       },
       { rootMargin: "-20% 0px -70% 0px" },
