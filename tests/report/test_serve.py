@@ -88,7 +88,7 @@ def test_every_answer_limits_what_a_browser_may_do(ask):
 def test_thumbnails_are_drawn_by_uid(ask, run):
     records = FinishedRun(run).records
     row = next(row for row in range(len(records)) if records.is_ranked_N[row])
-    status, headers, body = ask(f"/thumbs/{records.uid(row)}.webp")
+    status, headers, body = ask(f"/thumbs/{records.uid(row)}-0.webp")
     assert (status, headers["content-type"]) == (200, "image/webp")
     number = int(records.ids[row].as_py().removeprefix("record-")) % 30
     colour = Image.open(io.BytesIO(body)).convert("RGB").getpixel((20, 20))
@@ -98,8 +98,8 @@ def test_thumbnails_are_drawn_by_uid(ask, run):
 def test_no_thumbnail_of_what_is_not_in_the_pool_or_has_no_image(ask, run):
     records = FinishedRun(run).records
     text_only = next(row for row in range(len(records)) if not records.is_ranked_N[row])
-    assert ask(f"/thumbs/{records.uid(text_only)}.webp")[0] == 404
-    assert ask(f"/thumbs/{'0' * 32}.webp")[0] == 404
+    assert ask(f"/thumbs/{records.uid(text_only)}-0.webp")[0] == 404
+    assert ask(f"/thumbs/{'0' * 32}-0.webp")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_pool_that_is_gone_has_no_thumbnails(tmp_path):
     (tmp_path / "pool" / "pool.json").unlink()
     report_run = FinishedRun(run)
     with ReportServer(report_run, run.root / "report", "127.0.0.1", 0) as server:
-        assert server.answer(f"/thumbs/{report_run.records.uid(1)}.webp") is None
+        assert server.answer(f"/thumbs/{report_run.records.uid(1)}-0.webp") is None
         assert server.answer("/") is not None
 
 

@@ -9,7 +9,7 @@ PRISM.cards = (() => {
   const { count, make, foreign, command } = PRISM.elements;
 
   const format = (value) => Number(value.toPrecision(4)).toString().replace("-", "−");
-  const cosine = (value) => value.toFixed(2).replace("-", "−");
+  const cosine = (value) => value.toFixed(2).replace(/^-(?!0\.00$)/, "−").replace("-", "");
 
   function verdict(record) {
     return make("span", record.kept ? "badge badge-kept" : "badge badge-dropped", record.kept ? "Kept" : "Dropped");

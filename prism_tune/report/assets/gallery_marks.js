@@ -50,7 +50,12 @@ PRISM.marks = (() => {
   }
 
   const toggle = (row, kind) => set([row], kinds.get(row) === kind ? null : kind);
-  const undo = () => before && change(() => before);
+
+  function undo() {
+    const undone = before;
+    if (undone) change(() => undone);
+  }
+
   const clear = () => change(() => new Map());
 
   function add(uids, rowOf) {
@@ -79,7 +84,7 @@ PRISM.marks = (() => {
     const { make } = PRISM.elements;
     const group = make("div", "marks");
     group.setAttribute("role", "group");
-    group.setAttribute("aria-label", "Mark");
+    group.setAttribute("aria-label", "Mark this record");
     for (const kind of KINDS) {
       const button = make("button", `mark mark-${kind}`, LABELS[kind]);
       button.type = "button";

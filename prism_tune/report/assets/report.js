@@ -142,15 +142,20 @@ const PRISM = { data: {} };
     const links = new Map(
       [...nav.querySelectorAll("a")].map((link) => [link.hash.slice(1), link]),
     );
+    const inside = new Set();
     const seen = new IntersectionObserver(
       (entries) => {
         for (const { isIntersecting, target } of entries) {
-          if (!isIntersecting) continue;
-          for (const link of links.values()) link.removeAttribute("aria-current");
-          const link = links.get(target.id);
-          link.setAttribute("aria-current", "true");
-          menu.firstElementChild.textContent = link.textContent;
+          if (isIntersecting) inside.add(target.id);
+          else inside.delete(target.id);
         }
+        const at = [...links.keys()].findLast((id) => inside.has(id));
+        if (at === undefined) return;
+        for (const [id, link] of links) {
+          if (id === at) link.setAttribute("aria-current", "true");
+          else link.removeAttribute("aria-current");
+        }
+        menu.firstElementChild.textContent = links.get(at).textContent;
       },
       { rootMargin: "-20% 0px -70% 0px" },
     );
