@@ -129,6 +129,7 @@ def _find_cells(unit_UP: Rows, num_cells: int, num_nearest: int) -> IntArray:
         unit_UP.shape[1],
         num_cells,
         niter=10,
+        nredo=4,
         seed=0,
         spherical=True,
         min_points_per_centroid=1,

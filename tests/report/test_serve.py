@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import http.client
 import io
+import json
 import socket
 import time
 from threading import Thread
@@ -100,6 +103,24 @@ def test_no_thumbnail_of_what_is_not_in_the_pool_or_has_no_image(ask, run):
     text_only = next(row for row in range(len(records)) if not records.is_ranked_N[row])
     assert ask(f"/thumbs/{records.uid(text_only)}-0.webp")[0] == 404
     assert ask(f"/thumbs/{'0' * 32}-0.webp")[0] == 404
+
+
+def test_a_record_is_told_with_neighbours_all_turns_and_its_full_pictures(ask, run):
+    """What the page on disk leaves out of a large pool."""
+    records = FinishedRun(run).records
+    row = next(row for row in range(len(records)) if records.is_ranked_N[row])
+    uid = records.uid(row)
+    status, headers, body = ask(f"/data/record-{uid}.js")
+    assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    name, _, value = body.decode().removesuffix(";\n").partition(" = ")
+    assert name == f'PRISM.data["record-{uid}"]'
+    card = json.loads(gzip.decompress(base64.b64decode(json.loads(value))))["cards"][str(row)]
+    assert card[0] == uid
+    assert len(card[3]) == card[4] == 4
+    assert len(card[6]["nearest_kept"]) == 4
+    assert ask(f"/images/{uid}-0.webp")[0] == 200
+    assert ask(f"/images/{uid}-1.webp")[0] == 404
+    assert ask(f"/data/record-{'0' * 32}.js")[0] == 404
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_what_cannot_be_shown_becomes_a_picture_of_the_reason(
         (images / name).write_bytes(content)
     paths = write_thumbnails(run_of(FakePool(images, [name])), [0], tmp_path)
     assert paths == {"uid0": (f"thumbs/{reason}.webp",)}
-    assert Image.open(tmp_path / paths["uid0"]).size == (192, 144)
+    assert Image.open(tmp_path / paths["uid0"][0]).size == (192, 144)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
