@@ -68,7 +68,7 @@ def run(line: str, folder: Path) -> str:
 
 
 def mark_by_hand(folder: Path) -> None:
-    """What the reader's clicks in the report leave: two dropped records to keep, a kept one to drop."""
+    """What clicks in the report leave: two dropped records to keep, a kept one to drop."""
     scores = pq.read_table(folder / "runs/mine/selection/scores.parquet").to_pylist()
     dropped = [row["uid"] for row in scores if row["reason"] == "below_cut"]
     kept = [row["uid"] for row in scores if row["reason"] == "selected"]
