@@ -7,13 +7,22 @@ about as many tokens as with a real one.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import orjson
 import torch
 from PIL import Image
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.llava import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
@@ -44,8 +53,7 @@ def save_llava(
     vision tower and 8/3 times as wide as the decoder.
     """
     torch.manual_seed(0)
-    words = [SYSTEM, QUESTION.format(""), ANSWER.format(""), "USER: ASSISTANT: Look closely. "]
-    tokenizer = build_tokenizer(words * 4, vocab_size=1000)
+    tokenizer = draw_tokenizer()
     vision = CLIPVisionConfig(
         hidden_size=vision_width,
         intermediate_size=4 * vision_width,
@@ -75,6 +83,20 @@ def save_llava(
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = LlavaForConditionalGeneration._from_config(config, dtype=dtype)
     model.save_pretrained(folder)
+    save_llava_processor(folder, tokenizer, image_pixels)
+    return folder
+
+
+def draw_tokenizer() -> PreTrainedTokenizerFast:
+    """Trained on what the prompts say."""
+    words = [SYSTEM, QUESTION.format(""), ANSWER.format(""), "USER: ASSISTANT: Look closely. "]
+    return build_tokenizer(words * 4, vocab_size=1000)
+
+
+def save_llava_processor(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, image_pixels: int
+) -> None:
+    """LLaVA-1.5's: pad to a square, patches of 14 pixels, the class token dropped."""
     LlavaProcessor(
         image_processor=LlavaImageProcessorPil(
             do_pad=True,
@@ -87,7 +109,6 @@ def save_llava(
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
-    return folder
 
 
 def draw_pool(
@@ -108,13 +129,10 @@ def draw_pool(
     images.mkdir(parents=True)
     for part in range(0, num_images, 1000):
         (images / f"{part // 1000:04d}").mkdir()
+    draw = partial(_draw_image, images, size)
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as processes:
+        list(processes.map(draw, range(num_images), chunksize=64))
     random = np.random.default_rng(0)
-    for number in range(num_images):
-        coarse = random.integers(0, 255, (4, 5, 3), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-        grain = random.integers(-_GRAIN, _GRAIN, (size[1], size[0], 3), dtype=np.int16)
-        picture = Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
-        picture.save(images / name_image(number), quality=85)
     path = folder / "pool.json"
     with path.open("wb") as file:
         for number in range(num_records):
@@ -122,6 +140,16 @@ def draw_pool(
             file.write((b"[" if number == 0 else b",\n") + orjson.dumps(record))
         file.write(b"]")
     return path
+
+
+def _draw_image(images: Path, size: tuple[int, int], number: int) -> None:
+    """One file, the same every time."""
+    random = np.random.default_rng(number)
+    coarse = random.integers(0, 255, (4, 5, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    grain = random.integers(-_GRAIN, _GRAIN, (size[1], size[0], 3), dtype=np.int16)
+    picture = Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
+    picture.save(images / name_image(number), quality=85)
 
 
 def name_image(number: int) -> str:

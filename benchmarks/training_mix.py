@@ -41,27 +41,36 @@ MIX = {
 }
 
 
-def write_pool(folder: Path, num_records: int) -> Path:
-    """`pool.json` and its images; the same every time."""
+def write_pool(
+    folder: Path, num_records: int, *, scale: int = 1, size: tuple[int, int] = (160, 160)
+) -> Path:
+    """`pool.json` and its images; the same every time.
+
+    Args:
+        folder: where.
+        num_records: how many.
+        scale: times a quarter of LLaVA-665K's words.
+        size: of the images, (width, height) in pixels.
+    """
     random = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     for number in range(NUM_IMAGES):
-        pixels = random.integers(0, 255, (160, 160, 3), dtype=np.uint8)
+        pixels = random.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
     shares = np.array([source.share for source in MIX.values()])
     names = random.choice(list(MIX), num_records, p=shares / shares.sum())
-    records = [_record(number, str(name), random) for number, name in enumerate(names)]
+    records = [_record(number, str(name), random, scale) for number, name in enumerate(names)]
     path = folder / "pool.json"
     path.write_text(json.dumps(records))
     return path
 
 
-def _record(number: int, name: str, random: np.random.Generator) -> dict[str, object]:
+def _record(number: int, name: str, random: np.random.Generator, scale: int) -> dict[str, object]:
     source = MIX[name]
     turns = []
     for _ in range(1 + random.poisson(source.turns - 1)):
-        turns.append({"from": "human", "value": _text(source.question_words, random)})
-        turns.append({"from": "gpt", "value": _text(source.answer_words, random)})
+        turns.append({"from": "human", "value": _text(scale * source.question_words, random)})
+        turns.append({"from": "gpt", "value": _text(scale * source.answer_words, random)})
     record: dict[str, object] = {"id": str(number), "source": name, "conversations": turns}
     if source.has_image:
         turns[0]["value"] = "<image>\n" + turns[0]["value"]
