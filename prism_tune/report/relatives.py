@@ -26,7 +26,7 @@ RELATIVE_COSINE = 0.3
 """A kept record from this cosine on speaks for a dropped one; unrelated ones stand at about 0."""
 
 _LOOKED_AT = 4000  # dropped records of a large pool among which the loneliest are sought
-_LONELIEST = 120
+_LONELIEST = 60
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ def uid_numbers(records: RecordTable) -> NDArray[np.uint32]:
 def order_views(
     records: RecordTable, cut: Cut, numbers_N: NDArray[np.uint32]
 ) -> dict[ViewName, IntArray]:
-    """Rows of each view, first shown first: all but "draw" hold the ranked records.
+    """Rows of the views by score, and of the draw, which alone holds more than the ranked records.
+
+    First shown first.
 
     "cut": by the distance of a record's rank to the cut of its group, as a share of the group.
     Equal keys are ordered by the uid's first bits, then by the place in the pool.

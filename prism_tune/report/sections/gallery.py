@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +131,13 @@ def _choose(
     labels: Labels,
     relatives: Relatives,
 ) -> list[int]:
-    orders = order_views(records, cut, numbers_N)
-    orders["groups"] = order_labelled(labels.group_N, records.selected_N, numbers_N)
-    no_first_N = np.zeros(len(records), dtype=bool)
-    orders["clusters"] = order_labelled(labels.cluster_N, no_first_N, numbers_N)
-    prepared = choose_prepared(records, orders)
+    prepared = choose_prepared(records, order_views(records, cut, numbers_N))
     if len(prepared) == len(records):
         return prepared
-    return list(dict.fromkeys([*prepared, *relatives.find_lonely()]))
+    groups = order_labelled(labels.group_N, records.selected_N, numbers_N)
+    clusters = order_labelled(labels.cluster_N, np.zeros(len(records), dtype=bool), numbers_N)
+    first = [rows[: 2 * PAGE_RECORDS].tolist() for rows in (groups, clusters)]
+    return list(dict.fromkeys(chain(prepared, *first, relatives.find_lonely())))
 
 
 def _write_prepared(
