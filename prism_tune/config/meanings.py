@@ -45,7 +45,7 @@ MEANINGS: Mapping[str, str] = {
     "selection.centering": "What is taken away from features before cosines.",
     "selection.keep": "Which end of the scores is kept; null is the method's own.",
     "selection.features": "Which tokens features are pooled over, of image, text or both.",
-    "selection.features_file": "A matrix (.npy, .safetensors, .parquet) in place of the model's features.",
+    "selection.features_file": "A matrix (.npy, .safetensors, .parquet) in place of the model's.",
     "selection.reference": "The model that evidence is read from; null is the target itself.",
     "selection.reference.model": "Its directory or hub id; null is the target's.",
     "selection.reference.revision": "Branch, tag or commit of its hub id.",
