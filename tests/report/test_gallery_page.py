@@ -18,7 +18,7 @@ from prism_tune.features.closest import Candidates, find_neighbours
 from prism_tune.report import cards, views
 from prism_tune.report.build import build_report
 from prism_tune.report.sections import gallery
-from prism_tune.report.serve import ReportServer
+from prism_tune.report.serving.serve import ReportServer
 from prism_tune.report.views import find_cut, order_views, uid_numbers
 from prism_tune.results.runs import FinishedRun
 

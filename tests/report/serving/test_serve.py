@@ -17,7 +17,7 @@ from support.drawn_runs import write_drawn_run
 
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
-from prism_tune.report.serve import ReportServer
+from prism_tune.report.serving.serve import ReportServer
 from prism_tune.results.runs import FinishedRun
 
 

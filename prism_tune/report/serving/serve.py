@@ -24,9 +24,9 @@ from urllib.parse import unquote, urlsplit
 
 from prism_tune.errors import UserError
 from prism_tune.interrupts import Interrupted
-from prism_tune.report.on_demand import OnDemand
 from prism_tune.report.page import POLICY
 from prism_tune.report.question_pictures import QuestionPictures
+from prism_tune.report.serving.on_demand import OnDemand
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import console
