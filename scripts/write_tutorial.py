@@ -23,7 +23,11 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 NUM_RECORDS = 300
 _BLOCK = re.compile(r"```(yaml|bash)\n(.*?)```\n(\n```text\n.*?```\n)?", re.DOTALL)
-_WARNINGS = re.compile(r"^.*(real_accelerator|Setting accelerator|it/s\]).*\n", re.MULTILINE)
+_REMARKS = re.compile(
+    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\().*\n",
+    re.MULTILINE,
+)
+"""Bars that move, and what libraries say to developers."""
 
 
 def main() -> None:
@@ -61,10 +65,16 @@ def run(line: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    said = re.sub(r"^(\[[^\]]*\]|) {1,}", "", done.stderr, flags=re.MULTILINE)
     if done.returncode:
         raise SystemExit(f"{line}\n{done.stderr}")
-    return re.sub(r"[ \t]+$", "", _WARNINGS.sub("", said + done.stdout), flags=re.MULTILINE)
+    said = re.sub(r"^(\[[^\]]*\]|) {1,}", "", done.stderr, flags=re.MULTILINE)
+    return clean(said + done.stdout)
+
+
+def clean(text: str) -> str:
+    """Without remarks, blanks at the ends of lines, and empty lines that they leave."""
+    bare = re.sub(r"[ \t]+$", "", _REMARKS.sub("", text), flags=re.MULTILINE)
+    return re.sub(r"\n{2,}(?!- |\|)", "\n", bare)
 
 
 def mark_by_hand(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from prism_tune.config.load import load_config
 from prism_tune.config.meanings import MEANINGS
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +51,18 @@ def test_every_page_is_in_the_site():
     listed = {page for section in site["nav"] for pages in section.values() for page in pages}
     there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert there <= listed
+
+
+def test_the_configs_of_the_tutorial_load(tmp_path):
+    """The second adds the two lines about marks, and nothing else."""
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    path = tmp_path / "my.yaml"
+    loaded = []
+    for block in blocks:
+        path.write_text(block)
+        loaded.append(load_config(path))
+    first, second = loaded
+    marks = {"must_keep": "marks-mine.json", "must_drop": "marks-mine.json"}
+    assert second.selection == first.selection.model_copy(update=marks)
+    assert second.training == first.training
