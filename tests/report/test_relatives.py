@@ -30,8 +30,8 @@ def test_the_loneliest_dropped_records_are_found_by_sketches(run, monkeypatch):
 def test_a_kept_record_of_the_same_image_is_a_relative(run):
     records = run.records
     rows = np.flatnonzero(records.is_ranked_N & ~records.selected_N).tolist()
-    for row, found in Relatives(run, records).find(rows).items():
-        shares = records.selected_N[found.same_image,].any() if found.same_image else False
+    for found in Relatives(run, records).find(rows).values():
+        shares = any(records.selected_N[row] for row in found.same_image)
         assert (closest_kept(found, records) == 1.0) == shares
 
 
