@@ -2,6 +2,7 @@
 # make fast: those that start no process and take no seconds, for the developer's loop.
 # make test-torchvision: what torchvision changes, in an environment of its own that has it.
 # make lint: style and types.
+# make docs: the documentation as a site, build/site/index.html; a broken link is an error.
 # make try-wheel: build the wheel, install it into a fresh environment, run it from an empty folder.
 # make release-check: one version everywhere, sdist and wheel built, their metadata, the wheel tried.
 # make golden: write the golden losses anew, after a change that is meant to change them.
@@ -10,15 +11,16 @@ PRISM_TUNE_VENV ?= .venv
 export PRISM_TUNE_VENV
 PYTHON = $(PRISM_TUNE_VENV)/bin/python
 ARGS ?=
+EXTRAS ?= dev,eval
 # Test files side by side, one thread each; JOBS=0 runs them one after another, for a debugger.
 JOBS ?= auto
 PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := test
-.PHONY: setup test fast test-torchvision torture fuzz lint golden format clean try-wheel release-check
+.PHONY: setup test fast test-torchvision torture fuzz lint docs golden format clean try-wheel release-check
 
 setup:
-	@bash scripts/setup.sh dev,eval
+	@bash scripts/setup.sh $(EXTRAS)
 
 test: setup
 	@bash scripts/browser.sh || true
@@ -40,6 +42,10 @@ lint: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+docs: EXTRAS = dev,eval,docs
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
 
 try-wheel:
 	@bash scripts/try_wheel.sh

@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").r
 QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
 EVAL = ["lm-eval>=0.4.13"]
 BENCH = ["trl>=1.16"]  # what benchmarks/training.py is measured against
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]  # the site: `make docs`
 DEV = [
     "axe-playwright-python>=0.1.4",  # carries axe-core
     "fastapi>=0.110",  # with openai and uvicorn: `transformers serve`, which a test asks
@@ -76,6 +77,7 @@ setup(
         "eval": EVAL,
         "bench": BENCH,
         "dev": DEV + QUICKSTART,
+        "docs": DOCS,
     },
     entry_points={"console_scripts": ["prism-tune = prism_tune.cli.app:main"]},
     classifiers=[

@@ -45,7 +45,7 @@ def report(
         log_artifact(tracking, runs[0], "report", [page.parent], {"page": page.name})
     if serve:
         from prism_tune.report.question_pictures import QuestionPictures
-        from prism_tune.report.serve import serve_report
+        from prism_tune.report.serving.serve import serve_report
 
         pictures = QuestionPictures(runs[0], finished_answers)
         serve_report(runs[0], page.parent, pictures, host=host, port=port)

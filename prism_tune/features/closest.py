@@ -153,12 +153,15 @@ class _Search:
             units[group][~units[group].any(axis=1)] = np.nan  # no direction: no neighbours
         places = {group: np.flatnonzero(groups_Q == group) for group in units}
         for group, at_B, rows_BD in self._segments():
-            cosines_QB = units[group] @ self._normalise(group, rows_BD).T
-            own_Q = self._asked_Q[places[group]]
-            cosines_QB[own_Q[:, None] == at_B[None, :]] = -np.inf
+            units_BD = self._normalise(group, rows_BD)
             kept_B = self._pairs.kept_P[at_B]
-            self._remember(False, places[group], cosines_QB, at_B)
-            self._remember(True, places[group], cosines_QB[:, kept_B], at_B[kept_B])
+            step = max(1, _BLOCK_BYTES // (4 * len(at_B)))
+            for start in range(0, len(places[group]), step):
+                of_group = places[group][start : start + step]
+                cosines_QB = units[group][start : start + step] @ units_BD.T
+                cosines_QB[self._asked_Q[of_group][:, None] == at_B[None, :]] = -np.inf
+                self._remember(False, of_group, cosines_QB, at_B)
+                self._remember(True, of_group, cosines_QB[:, kept_B], at_B[kept_B])
 
     def describe(self, row: int) -> Neighbours:
         """The neighbours of a record whose pair was asked."""

@@ -51,7 +51,7 @@ def build_report(
         for left in target.parent.glob(f".{target.name}-*"):  # by a report that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-            page = PageFolder(Path(scratch) / "new")
+            page = PageFolder(Path(scratch) / "new", home=target)
             page.root.mkdir()
             write_page(run.name, _build_sections(run, others, page, source), page)
             if target.exists():

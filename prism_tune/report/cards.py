@@ -10,9 +10,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from prism_tune.data.records import Pool
+from prism_tune.report.answer_balance import AnswerCounts
 from prism_tune.report.section import PageFolder
 from prism_tune.report.spawned import map_spawned
 from prism_tune.schema import Record
@@ -23,7 +26,8 @@ CHUNK_RECORDS = 10_000
 CHUNK_TURNS, CHUNK_CHARACTERS = 2, 240
 """How much of a record the page can search."""
 
-PREPARED_TURNS, PREPARED_CHARACTERS = 6, 1200
+PREPARED_TURNS, PREPARED_CHARACTERS = 100, 20_000
+"""Of a record whose dialog shows all of it; what lies beyond is counted there."""
 
 _ROWS_PER_MAPPING = 500
 
@@ -55,22 +59,33 @@ def read_scattered(pool: Pool, rows: Sequence[int]) -> Iterator[tuple[int, Recor
         yield from ((row, mapped[row]) for row in rows[start : start + _ROWS_PER_MAPPING])
 
 
-def write_chunks(pool: Pool, page: PageFolder) -> int:
+def write_chunks(
+    pool: Pool, kept_N: NDArray[np.bool_], page: PageFolder
+) -> tuple[int, AnswerCounts]:
     """Write every record's card to `data/gallery-<number>.js`, `CHUNK_RECORDS` in each.
 
     Returns:
-        The number of chunks.
+        The number of chunks, and which answers the records have.
     """
     starts = range(0, len(pool), CHUNK_RECORDS)
     chunks = [range(start, min(start + CHUNK_RECORDS, len(pool))) for start in starts]
     # A task opens the pool for itself, and what it has read of the mapped file counts as its memory
     # no longer than it lasts.
-    for _ in map_spawned(partial(_write_chunk, pool, page), list(enumerate(chunks)), fewest=2):
-        pass
-    return len(chunks)
+    tasks = [(number, rows, kept_N[rows.start : rows.stop]) for number, rows in enumerate(chunks)]
+    answers = AnswerCounts()
+    for of_chunk in map_spawned(partial(_write_chunk, pool, page), tasks, fewest=2):
+        answers.merge(of_chunk)
+    return len(chunks), answers
 
 
-def _write_chunk(pool: Pool, page: PageFolder, chunk: tuple[int, range]) -> None:
-    number, rows = chunk
-    cards = [describe_record(pool[row]) for row in rows]
+def _write_chunk(
+    pool: Pool, page: PageFolder, chunk: tuple[int, range, NDArray[np.bool_]]
+) -> AnswerCounts:
+    number, rows, kept_K = chunk
+    cards, answers = [], AnswerCounts()
+    for row, is_kept in zip(rows, kept_K.tolist(), strict=True):
+        record = pool[row]
+        cards.append(describe_record(record))
+        answers.add(record, is_kept=is_kept)
     page.add_packed(f"gallery-{number}", orjson.dumps(cards))
+    return answers

@@ -45,10 +45,15 @@ class PageFolder:
 
     The page is opened from disk, where a script may not fetch anything. So data are scripts too:
     `data/<name>.js` puts its value into `PRISM.data["<name>"]`.
+
+    Args:
+        root: where it is built.
+        home: where it will lie; None: there.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, home: Path | None = None) -> None:
         self.root = root
+        self.home = home or root
 
     def add_data(self, name: str, value: Any) -> str:
         """Write `data/<name>.js`; the path that `Section.scripts` takes.
@@ -65,8 +70,7 @@ class PageFolder:
 
         For what is large, or made of text that a script should never hold as it is.
         """
-        packed = base64.b64encode(gzip.compress(content, compresslevel=4, mtime=0))
-        return self._write_value(name, b'"%s"' % packed)
+        return self._write(f"data/{name}.js", pack(name, content))
 
     def add_asset(self, name: str) -> str:
         """Copy a script or style sheet of this package's to `assets/`; its path."""
@@ -84,7 +88,7 @@ class PageFolder:
         return self._write(f"pictures/{name}.webp", content)
 
     def _write_value(self, name: str, value: bytes) -> str:
-        return self._write(f"data/{name}.js", b'PRISM.data["%s"] = %s;\n' % (name.encode(), value))
+        return self._write(f"data/{name}.js", _assign(name, value))
 
     def _write(self, path: str, content: bytes) -> str:
         target = self.root / path
@@ -93,9 +97,19 @@ class PageFolder:
         return path
 
 
+def pack(name: str, content: bytes) -> bytes:
+    """A script whose value `name` is the base64 text of the gzipped content."""
+    packed = base64.b64encode(gzip.compress(content, compresslevel=4, mtime=0))
+    return _assign(name, b'"%s"' % packed)
+
+
+def _assign(name: str, value: bytes) -> bytes:
+    return b'PRISM.data["%s"] = %s;\n' % (name.encode(), value)
+
+
 def add_cards(page: PageFolder) -> tuple[str, ...]:
     """The scripts that sections of cards share, packed data, pages, dialog and pictures."""
     return (
         page.add_data("served", False),  # the server says otherwise
-        *map(page.add_asset, ("packed.js", "elements.js", "pager.js", "dialog.js")),
+        *map(page.add_asset, ("packed.js", "words.js", "elements.js", "pager.js", "dialog.js")),
     )

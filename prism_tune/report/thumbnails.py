@@ -10,6 +10,7 @@ import hashlib
 import io
 from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +23,9 @@ from prism_tune.report.spawned import map_spawned
 from prism_tune.results.runs import FinishedRun
 
 SIDE_PIXELS = 192
+FULL_SIDE_PIXELS = 1600
+MOST_IMAGES = 8
+"""Of one record, that have thumbnails."""
 
 _MAX_DECODED_PIXELS = 25_000_000  # at most 100 MB a process; a JPEG is decoded smaller than it is
 _QUALITY = 72
@@ -29,8 +33,10 @@ _FEWEST_FOR_PROCESSES = 400  # below, starting them takes longer than the work
 _NAMES_PER_TASK = 16
 
 
-def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dict[str, str]:
-    """Write the first image of each record to `thumbs/`, once where records share it.
+def write_thumbnails(
+    run: FinishedRun, rows: Iterable[int], folder: Path
+) -> dict[str, tuple[str, ...]]:
+    """Write the images of each record to `thumbs/`, once where records share them.
 
     Args:
         run: one with scores; its pool and image folder.
@@ -38,13 +44,13 @@ def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dic
         folder: of the page.
 
     Returns:
-        uid -> path relative to the page.
+        uid -> paths relative to the page, of the record's first `MOST_IMAGES`.
     """
-    name_of = {row: names[0] for row in rows if (names := run.pool.images(row))}
+    names_of = {row: names[:MOST_IMAGES] for row in rows if (names := run.pool.images(row))}
     path_of: dict[str, str] = {}
     (folder / "thumbs").mkdir(parents=True, exist_ok=True)
     todo = []
-    for name in dict.fromkeys(name_of.values()):
+    for name in dict.fromkeys(chain.from_iterable(names_of.values())):
         path_of[name] = f"thumbs/{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}.webp"
         if not (folder / path_of[name]).exists():
             todo.append(name)
@@ -55,13 +61,16 @@ def write_thumbnails(run: FinishedRun, rows: Iterable[int], folder: Path) -> dic
             path_of[name] = f"thumbs/{reason}.webp"
         (folder / path_of[name]).write_bytes(content)
     assert run.records is not None
-    return {run.records.uid(row): path_of[name] for row, name in name_of.items()}
+    return {
+        run.records.uid(row): tuple(path_of[name] for name in names)
+        for row, names in names_of.items()
+    }
 
 
-def draw_thumbnail(pool: Pool, row: int) -> bytes | None:
-    """The WebP of a record's first image, or of the reason why there is none; None: text-only."""
+def draw_thumbnail(pool: Pool, row: int, place: int = 0, side: int = SIDE_PIXELS) -> bytes | None:
+    """The WebP of one of a record's images, or of the reason why there is none; None: no such."""
     names = pool.images(row)
-    return draw_image(pool.image_folders, names[0])[0] if names else None
+    return draw_image(pool.image_folders, names[place], side)[0] if place < len(names) else None
 
 
 def draw_image(folders: ImageFolders, name: str, side: int = SIDE_PIXELS) -> tuple[bytes, str]:

@@ -1,7 +1,7 @@
 """The orders in which the gallery shows records, and which of them it is prepared for.
 
 Scores and verdicts go in; rows of the pool come out. The page sorts by the same keys
-(`templates/gallery_data.js`), so that what is prepared here is what it shows first.
+(`assets/gallery_data.js`), so that what is prepared here is what it shows first.
 
 Shape legend: N records of the pool, V records of a view.
 """
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from prism_tune.results.records import RecordTable
 
-ViewName = Literal["high", "low", "cut", "draw"]
+ViewName = Literal["high", "low", "cut", "draw", "alone", "groups", "clusters"]
 IntArray = NDArray[np.int64]
 
 PAGE_RECORDS = 12
+PREPARED_RECORDS = 2000
+"""A pool of so many is prepared as a whole."""
 
 _FIRST_RECORDS = 3 * PAGE_RECORDS
 _MOST_SOURCES = 12
@@ -65,7 +67,9 @@ def uid_numbers(records: RecordTable) -> NDArray[np.uint32]:
 def order_views(
     records: RecordTable, cut: Cut, numbers_N: NDArray[np.uint32]
 ) -> dict[ViewName, IntArray]:
-    """Rows of each view, first shown first: all but "draw" hold the ranked records.
+    """Rows of the views by score, and of the draw, which alone holds more than the ranked records.
+
+    First shown first.
 
     "cut": by the distance of a record's rank to the cut of its group, as a share of the group.
     Equal keys are ordered by the uid's first bits, then by the place in the pool.
@@ -83,8 +87,22 @@ def order_views(
     }
 
 
+def order_labelled(
+    label_N: NDArray[np.int32], first_N: NDArray[np.bool_], numbers_N: NDArray[np.uint32]
+) -> IntArray:
+    """Rows that have a label (1, 2, ...), label by label; those of `first_N` first in each."""
+    order_N = np.lexsort((numbers_N, ~first_N, label_N))
+    rows: IntArray = order_N[label_N[order_N] > 0]
+    return rows
+
+
 def choose_prepared(records: RecordTable, orders: Mapping[ViewName, IntArray]) -> list[int]:
-    """Rows to be shown at once: the first of each view, also of each source, kept and dropped."""
+    """Rows to be shown at once: the first of each view, also of each source, kept and dropped.
+
+    All of a pool of at most `PREPARED_RECORDS`.
+    """
+    if len(records) <= PREPARED_RECORDS:
+        return list(range(len(records)))
     sizes = np.bincount(records.sources.codes_N, minlength=len(records.sources.names))
     largest = np.argsort(-sizes, kind="stable")[:_MOST_SOURCES].tolist()
     chosen: dict[int, None] = {}

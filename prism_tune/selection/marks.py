@@ -1,7 +1,7 @@
 """Records named by people: lists of what has to be kept, and of what has to be left out.
 
 A file goes in: ids or uids, one a line or as a JSON list, or what somebody marked in a report,
-`{"keep": [...], "drop": [...]}`. Out come the records of the pool.
+`{"keep": [...], "drop": [...], "look_again": [...]}`. Out come the records of the pool.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 Mark = Literal["keep", "drop"]
 
+_MARKED = {"keep", "drop", "look_again"}
 _NUM_LISTED = 5
 
 
@@ -114,7 +115,7 @@ def _read_names(path: Path, mark: Mark) -> list[str]:
         content: Any = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise UserError(f"selection.must_{mark}: {path}: not valid JSON: {error}") from error
-    if isinstance(content, dict) and content.keys() <= {"keep", "drop"}:
+    if isinstance(content, dict) and content.keys() <= _MARKED:
         content = content.get(mark, [])
     if not isinstance(content, list) or not all(isinstance(name, str | int) for name in content):
         raise UserError(

@@ -15,7 +15,7 @@ from support.report_pages import MARKUP
 from prism_tune.evaluation import finished_answers
 from prism_tune.report.build import build_report
 from prism_tune.report.question_pictures import QuestionPictures
-from prism_tune.report.serve import ReportServer
+from prism_tune.report.serving.serve import ReportServer
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir, write_json
 

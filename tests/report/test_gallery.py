@@ -11,11 +11,17 @@ import pyarrow as pa
 import pytest
 from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
 
-from prism_tune.report import cards
+from prism_tune.report import cards, views
 from prism_tune.report.cards import describe_record, shorten
 from prism_tune.report.section import PageFolder
 from prism_tune.report.sections import gallery
-from prism_tune.report.views import choose_prepared, find_cut, order_views, uid_numbers
+from prism_tune.report.views import (
+    choose_prepared,
+    find_cut,
+    order_labelled,
+    order_views,
+    uid_numbers,
+)
 from prism_tune.results.records import Categories, RecordTable
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.stage import Stage
@@ -68,7 +74,21 @@ def test_the_cut_is_each_sources_own():
     assert orders_of(records, per_source=True)["cut"] == [5, 4, 1, 0, 3, 2]
 
 
-def test_prepared_are_the_first_of_each_view_source_and_verdict():
+def test_a_small_pool_is_prepared_as_a_whole():
+    records = table([0.1, 0.5, np.nan], [1, 2, 0], [1, 0, 1])
+    assert choose_prepared(records, {}) == [0, 1, 2]
+
+
+def test_labels_in_order_with_kept_records_first():
+    """Rows 1 and 3 are alike, and so are 0, 2 and 4; row 5 is like none."""
+    label_N = np.array([1, 2, 1, 2, 1, 0], dtype=np.int32)
+    kept_N = np.array([0, 1, 1, 0, 0, 1], dtype=bool)
+    numbers_N = np.array([9, 1, 5, 0, 3, 2], dtype=np.uint32)
+    assert order_labelled(label_N, kept_N, numbers_N).tolist() == [2, 4, 0, 1, 3]
+
+
+def test_prepared_are_the_first_of_each_view_source_and_verdict(monkeypatch):
+    monkeypatch.setattr(views, "PREPARED_RECORDS", 0)
     number = 400
     scores = np.arange(number) / number
     sources = [row % 4 for row in range(number)]
@@ -150,8 +170,8 @@ def test_every_record_is_in_its_chunk(built):
 def test_the_columns_lie_one_after_the_other(built):
     run, folder, _ = built
     _, content = unpack(folder / "data" / "gallery-columns.js")
-    assert len(content) == 21 * NUM_RECORDS
-    words = np.frombuffer(content[: 20 * NUM_RECORDS], dtype="<u4").reshape(5, NUM_RECORDS)
+    assert len(content) == 33 * NUM_RECORDS
+    words = np.frombuffer(content[: 32 * NUM_RECORDS], dtype="<u4").reshape(8, NUM_RECORDS)
     assert words[0].tolist() == [int(uid[:8], 16) for uid in run.records.uids.to_pylist()]
     scores = words[1].view("<f4")
     np.testing.assert_array_equal(scores, run.records.score_N.astype(np.float32))
@@ -159,7 +179,25 @@ def test_the_columns_lie_one_after_the_other(built):
     assert [run.records.sources.names[code] for code in words[3]] == [
         run.records.sources[row] for row in range(NUM_RECORDS)
     ]
-    assert list(content[20 * NUM_RECORDS :]) == run.records.selected_N.tolist()
+    assert list(content[32 * NUM_RECORDS :]) == run.records.selected_N.tolist()
+
+
+def test_records_that_share_an_image_are_a_group(built):
+    """Three records an image, of which every tenth has none; the features are drawn apart."""
+    run, folder, _ = built
+    _, content = unpack(folder / "data" / "gallery-columns.js")
+    group_N, cluster_N = np.frombuffer(content, "<u4", 2 * NUM_RECORDS, 20 * NUM_RECORDS).reshape(
+        2, NUM_RECORDS
+    )
+    closest_N = np.frombuffer(content, "<f4", NUM_RECORDS, 28 * NUM_RECORDS)
+    assert group_N[1] == group_N[31] == group_N[61] > 0
+    assert np.bincount(group_N)[1:].tolist() == [3] * 27
+    assert group_N[10] == cluster_N[10] == 0
+    assert sorted(np.unique(cluster_N[group_N > 0])) == [1, 2]
+    assert np.isnan(closest_N[10])
+    kept_N = run.records.selected_N
+    for row in np.flatnonzero(group_N * ~kept_N):
+        assert (closest_N[row] == 1) == kept_N[group_N == group_N[row]].any()
 
 
 def test_prepared_records_have_thumbnails_and_neighbours(built):
@@ -170,13 +208,13 @@ def test_prepared_records_have_thumbnails_and_neighbours(built):
     for row, card in prepared["cards"].items():
         assert card[0] == run.records.uid(int(row))
         if run.records.is_ranked_N[int(row)]:
-            assert (folder / card[5]).stat().st_size > 0
+            assert (folder / card[5][0]).stat().st_size > 0
             assert len(card[6]["nearest_kept"]) == 4
             named = [n["row"] for kind in ("nearest", "nearest_kept") for n in card[6][kind]]
             for other in [*named, *card[6]["same_image"]]:
                 assert str(other) in prepared["cards"] or str(other) in prepared["stubs"]
         else:
-            assert card[5:] == [None, None]
+            assert card[5:] == [[], None]
     assert len(prepared["cards"]["1"][3]) == 4  # the turns that the chunk leaves out, too
 
 

@@ -15,10 +15,10 @@ from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
 from support.report_pages import MARKUP
 
 from prism_tune.features.closest import Candidates, find_neighbours
-from prism_tune.report import cards
+from prism_tune.report import cards, views
 from prism_tune.report.build import build_report
 from prism_tune.report.sections import gallery
-from prism_tune.report.serve import ReportServer
+from prism_tune.report.serving.serve import ReportServer
 from prism_tune.report.views import find_cut, order_views, uid_numbers
 from prism_tune.results.runs import FinishedRun
 
@@ -50,6 +50,8 @@ def run(tmp_path_factory):
             patch.setattr(module, "CHUNK_RECORDS", 40)
         choose = gallery.choose_prepared
         patch.setattr(gallery, "choose_prepared", lambda *given: choose(*given)[:8])
+        patch.setattr(views, "PREPARED_RECORDS", 0)
+        patch.setattr(gallery.Relatives, "find_lonely", lambda relatives: [])
         build_report([run])
     return FinishedRun(run)
 
@@ -251,9 +253,8 @@ def test_links_to_records(page, run):
     page.goto(f"{index}#{run.records.uid(row)}")
     dialog = page.get_by_role("dialog", name=names(run, [row])[0])
     dialog.wait_for()
-    assert "Neighbours are worked out for the records that the views show first" in (
-        dialog.inner_text()
-    )
+    assert "`" not in dialog.inner_text()
+    assert "prism-tune report RUN --serve works them out for every record" in dialog.inner_text()
     assert "2 more turns" in dialog.inner_text()
     page.goto("about:blank")
     other = run.records.uid(row)[:8] + "0" * 24
@@ -369,9 +370,9 @@ def test_served_every_record_has_a_thumbnail(run, browser):
         at_gallery(page)
         row = unprepared_row(run)
         page.goto(f"{server.url}#{run.records.uid(row)}")
-        image = page.locator(".record-head img")
+        image = page.locator(".record-head img").first
         image.wait_for()
-        assert re.fullmatch(r"thumbs/[0-9a-f]{32}\.webp", image.get_attribute("src"))
+        assert re.fullmatch(r"thumbs/[0-9a-f]{32}-0\.webp", image.get_attribute("src"))
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
         page.close()
         server.shutdown()

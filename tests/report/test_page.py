@@ -88,7 +88,7 @@ def test_the_map_changes_colours_and_shows_the_record_under_the_pointer(report, 
     plot = page.locator("[data-plot='geometry.map']")
     names = plot.locator(".legendtext").all_text_contents()
     assert {"shape", "colour"} <= set(names)
-    page.get_by_role("radio", name="kept").check()
+    page.get_by_role("radio", name="kept", exact=True).check()
     page.wait_for_function(
         "() => document.querySelector(\"[data-plot='geometry.map']\").dataset.drawn === 'kept'"
     )

@@ -90,7 +90,8 @@ def test_paths_are_by_uid_and_a_shared_image_is_written_once(images, tmp_path):
     assert paths.keys() == {"uid0", "uid2", "uid3"}
     assert paths["uid0"] == paths["uid3"] != paths["uid2"]
     assert len(list((tmp_path / "page" / "thumbs").iterdir())) == 2
-    blue = Image.open(tmp_path / "page" / paths["uid2"]).convert("RGB")
+    assert paths["uid2"][1] == paths["uid0"][0]
+    blue = Image.open(tmp_path / "page" / paths["uid2"][0]).convert("RGB")
     assert blue.getpixel((25, 25))[2] > 200
 
 
@@ -101,7 +102,7 @@ def test_many_images_are_drawn_by_processes_in_their_order(images, tmp_path, mon
     pool = FakePool(images, *([f"{level}.png"] for level in range(0, 250, 50)))
     paths = write_thumbnails(run_of(pool), range(5), tmp_path)
     seen = [
-        Image.open(tmp_path / paths[f"uid{n}"]).convert("L").getpixel((20, 20)) for n in range(5)
+        Image.open(tmp_path / paths[f"uid{n}"][0]).convert("L").getpixel((20, 20)) for n in range(5)
     ]
     assert seen == pytest.approx([0, 50, 100, 150, 200], abs=4)
 
@@ -129,8 +130,8 @@ def test_what_cannot_be_shown_becomes_a_picture_of_the_reason(
     if content is not None:
         (images / name).write_bytes(content)
     paths = write_thumbnails(run_of(FakePool(images, [name])), [0], tmp_path)
-    assert paths == {"uid0": f"thumbs/{reason}.webp"}
-    assert Image.open(tmp_path / paths["uid0"]).size == (192, 144)
+    assert paths == {"uid0": (f"thumbs/{reason}.webp",)}
+    assert Image.open(tmp_path / paths["uid0"][0]).size == (192, 144)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -11,9 +11,10 @@ document.addEventListener("DOMContentLoaded", () => {
     noun: "Questions",
     perPage: meta.perPage,
     read: PRISM.answers.question,
-    fill: PRISM.answerCards.short,
+    fill: (question) => PRISM.answerCards.short(question, words),
   });
   let opened = ""; // what is open: benchmark and other run
+  let words = []; // that are searched for
 
   const code = (control) => (!control || control.value === "" ? null : Number(control.value));
 
@@ -75,8 +76,9 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!isWanted()) return;
     const filter = { category: code(category), verdict: code(verdict), change: code(change) };
     const searched = text.value.trim();
+    words = PRISM.words.parse(searched);
     const lead = searched ? `Found “${searched}”. ` : "";
-    await pager.open(PRISM.answers.list(filter, searched), lead);
+    await pager.open(PRISM.answers.list(filter, words), lead);
   }
 
   const refresh = () => show().catch(pager.fail);
@@ -103,7 +105,7 @@ document.addEventListener("DOMContentLoaded", () => {
     pattern: /^#question\/([^/]+)\/(\d{1,9})$/,
     read,
     title: (question) => question.text || question.id,
-    fill: PRISM.answerCards.full,
+    fill: (question) => PRISM.answerCards.full(question, words),
     unknown: ([, name, row]) => `This report has no question ${row} of ${name}`,
     beside: (question, step) => {
       const row = pager.beside(question.row, step);

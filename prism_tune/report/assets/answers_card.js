@@ -1,7 +1,7 @@
 "use strict";
 // A question as elements: short in the grid, at length in the dialog.
 PRISM.answerCards = (() => {
-  const { make, foreign, link, terms, turns } = PRISM.elements;
+  const { make, foreign, link, terms, turns, command } = PRISM.elements;
   const BADGES = ["right", "partly", "wrong", "none", "none"]; // in the order of the verdicts
   const CHANGE_BADGES = ["wrong", "right", "none", "none"]; // in the order of the changes
 
@@ -22,7 +22,8 @@ PRISM.answerCards = (() => {
   }
 
   function missing() {
-    return PRISM.data.served ? "The image cannot be shown" : "No picture here; `--serve` draws it";
+    if (PRISM.data.served) return "The image cannot be shown";
+    return command("No picture here; ", "prism-tune report RUN --serve", " draws it");
   }
 
   function picture(question, place, className) {
@@ -42,10 +43,10 @@ PRISM.answerCards = (() => {
   const words = (text) => text ?? "none";
 
   // --- in the grid ------------------------------------------------------------------------------
-  function short(question) {
+  function short(question, found) {
     const { now, before } = question;
     const hash = hashOf(question.benchmark, question.row);
-    const title = foreign("bdi", "", question.text || question.prompt || question.id);
+    const title = foreign("bdi", "", question.text || question.prompt || question.id, found);
     const told = [["Reference", words(question.reference)]];
     if (before) told.push([`Before: ${before.run}`, words(before.text)]);
     told.push([before ? `Now: ${now.run}` : "Answer", words(now.text)]);
@@ -56,18 +57,18 @@ PRISM.answerCards = (() => {
       head,
       make("h3", "", link(hash, "card-link", title)),
       ...(before ? [make("div", "card-head", ...changeOf(question))] : []),
-      turns(told),
+      turns(told, found),
     ];
   }
 
   // --- in the dialog ----------------------------------------------------------------------------
-  function answer(heading, told) {
+  function answer(heading, told, found) {
     const title = make("h4", "", heading, foreign("bdi", "", told.run), " ", badge(told));
-    return make("section", "told", title, foreign("p", "text", words(told.text)));
+    return make("section", "told", title, foreign("p", "text", words(told.text), found));
   }
 
-  function passage(heading, text) {
-    return make("section", "", make("h4", "", heading), foreign("p", "text", text));
+  function passage(heading, text, found) {
+    return make("section", "", make("h4", "", heading), foreign("p", "text", text, found));
   }
 
   function facts(question) {
@@ -80,14 +81,16 @@ PRISM.answerCards = (() => {
     return terms("facts", pairs);
   }
 
-  function full(question) {
+  function full(question, found) {
     const { now, before } = question;
     const shown = question.pictures.map((_, place) => picture(question, place, "thumb picture"));
-    const told = before ? [answer("Before: ", before), answer("Now: ", now)] : [answer("Answer of ", now)];
+    const told = before
+      ? [answer("Before: ", before, found), answer("Now: ", now, found)]
+      : [answer("Answer of ", now, found)];
     return [
       make("div", "pictures", ...shown),
-      passage("Question, as it was asked", question.prompt || "not in the annotations"),
-      passage("Reference", words(question.reference)),
+      passage("Question, as it was asked", question.prompt || "not in the annotations", found),
+      passage("Reference", words(question.reference), found),
       make("div", "told-both", ...told),
       facts(question),
     ];

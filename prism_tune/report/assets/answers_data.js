@@ -70,18 +70,13 @@ PRISM.answers = (() => {
     return true;
   }
 
-  function holds(row, words) {
-    const texts = [questions.ids[row], questions.questions[row], questions.references[row]];
-    texts.push(questions.answers[row], before?.answers[row]);
-    const text = texts.map((part) => part ?? "").join("\n").toLowerCase();
-    return words.every((word) => text.includes(word));
-  }
-
-  function list(filter, text) {
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  function list(filter, words) {
+    const { ids, questions: asked, references, answers } = questions;
     const rows = [];
     for (let row = 0; row < size(); row += 1) {
-      if (matches(row, filter) && (words.length === 0 || holds(row, words))) rows.push(row);
+      if (!matches(row, filter)) continue;
+      const texts = [ids[row], asked[row], references[row], answers[row], before?.answers[row]];
+      if (PRISM.words.holds(texts, words)) rows.push(row);
     }
     return rows;
   }

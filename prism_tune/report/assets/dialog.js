@@ -3,7 +3,7 @@
 //
 // `pattern`: of the addresses that are its own. `read(match)`: what is shown, or null; `title` and
 // `fill` make texts and elements of it. `unknown(match)`: said where it is null. `beside(item, step)`:
-// the address that the left and right arrow keys lead to, if any.
+// the address that the left and right arrow keys lead to, or its promise; null for none.
 PRISM.makeDialog = (section, pager, { pattern, read, title, fill, unknown, beside }) => {
   const by = (id) => document.getElementById(`${section.id}-${id}`);
   const [dialog, body, heading] = [by("record"), by("record-body"), by("record-title")];
@@ -30,20 +30,20 @@ PRISM.makeDialog = (section, pager, { pattern, read, title, fill, unknown, besid
     else if (dialog.open) dialog.close();
   }
 
-  function step(direction) {
-    const hash = beside?.(shown, direction);
+  async function step(direction) {
+    const hash = await beside(shown, direction);
     if (!hash) return;
     history.replaceState(null, "", hash);
     follow();
   }
 
   for (const [id, direction] of [["before", -1], ["after", 1]]) {
-    by(id)?.addEventListener("click", () => step(direction));
+    by(id).addEventListener("click", () => step(direction).catch(pager.fail));
   }
   dialog.addEventListener("keydown", (event) => {
     const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!direction || event.altKey || event.ctrlKey || event.metaKey) return;
-    step(direction);
+    step(direction).catch(pager.fail);
   });
   by("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {

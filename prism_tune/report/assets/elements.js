@@ -11,8 +11,9 @@ PRISM.elements = (() => {
     return element;
   }
 
-  function foreign(tag, className, text) {
-    const element = make(tag, className, text);
+  // `words` of a search are marked in it.
+  function foreign(tag, className, text, words) {
+    const element = make(tag, className, ...PRISM.words.highlight(text, words));
     element.dir = "auto";
     return element;
   }
@@ -20,7 +21,7 @@ PRISM.elements = (() => {
   // A picture in its frame, or the words that stand where there is none.
   function picture(className, path, alt, missing) {
     const frame = make("div", className);
-    const note = make("span", "thumb-note", missing);
+    const note = make("span", "thumb-note", ...[missing].flat());
     if (!path) {
       frame.append(note);
       return frame;
@@ -49,11 +50,16 @@ PRISM.elements = (() => {
   }
 
   // [role, text] pairs.
-  function turns(pairs) {
+  function turns(pairs, words) {
     const list = make("dl", "turns");
-    for (const [role, text] of pairs) list.append(make("dt", "", role), foreign("dd", "", text));
+    for (const [role, text] of pairs) list.append(make("dt", "", role), foreign("dd", "", text, words));
     return list;
   }
 
-  return { count, make, foreign, picture, link, terms, turns };
+  // What is typed into a shell, as code.
+  function command(before, text, after = "") {
+    return [before, make("code", "", text), after];
+  }
+
+  return { count, make, foreign, picture, link, terms, turns, command };
 })();

@@ -1,15 +1,15 @@
 "use strict";
-// A record as elements: short in the grid, at length in the dialog.
+// A record as the elements of a card in the grid.
 PRISM.cards = (() => {
   const REASONS = {
     selected: "above the cut",
     below_cut: "below the cut",
     text_only: "text only: always kept",
   };
-  const { count, make, foreign, terms } = PRISM.elements;
+  const { count, make, foreign, command } = PRISM.elements;
 
   const format = (value) => Number(value.toPrecision(4)).toString().replace("-", "−");
-  const cosine = (value) => value.toFixed(2).replace("-", "−");
+  const cosine = (value) => value.toFixed(2).replace(/^-(?!0\.00$)/, "−").replace("-", "");
 
   function verdict(record) {
     return make("span", record.kept ? "badge badge-kept" : "badge badge-dropped", record.kept ? "Kept" : "Dropped");
@@ -25,28 +25,63 @@ PRISM.cards = (() => {
   }
 
   function missing(record) {
-    if (record.images.length === 0) return "No image: text only";
-    return PRISM.data.served
-      ? "The image cannot be shown"
-      : "No thumbnail here; `prism-tune report RUN --serve` makes it";
+    if (record.pictures.length === 0) return "No image: text only";
+    if (PRISM.data.served) return "The image cannot be shown";
+    return command("No thumbnail here; ", "prism-tune report RUN --serve", " makes it");
   }
 
   function picture(record, className) {
-    const alt = `Image ${record.images[0]}`;
-    return PRISM.elements.picture(className, record.thumb, alt, missing(record));
+    const [first] = record.pictures;
+    const alt = first ? `Image ${first.name}` : "";
+    return PRISM.elements.picture(className, first?.small, alt, missing(record));
+  }
+
+  function cover(record) {
+    const frame = picture(record, "thumb");
+    const number = record.pictures.length;
+    if (number > 1) frame.append(make("span", "thumb-count", `1 of ${number}`));
+    return frame;
   }
 
   const link = (record, ...parts) => PRISM.elements.link(`#${record.uid}`, ...parts);
 
   const ROLES = { system: "System line", human: "Question", gpt: "Answer" };
 
-  const turnsOf = (turns) =>
-    PRISM.elements.turns(turns.map(([role, text]) => [ROLES[role], text]));
+  const turnsOf = (turns, words) =>
+    PRISM.elements.turns(turns.map(([role, text]) => [ROLES[role], text]), words);
 
-  // Two lines are all that a card has; one of them is not for the placeholder.
-  function opening(record) {
-    const bare = ([role, text]) => [role, text.replace(/^<image>\s*/, "")];
-    return turnsOf(record.turns.filter(([role]) => role !== "system").slice(0, 2).map(bare));
+  // Two lines are all that a card has; one of them is not for the placeholder. Of a search, the turns
+  // that hold its words, from there on.
+  function opening(record, words) {
+    const bare = ([role, text]) => [role, text.replace(/^(<image>\s*)+/, "")];
+    const spoken = record.turns.filter(([role]) => role !== "system").map(bare);
+    const isHit = ([, text]) => words.some((word) => text.toLowerCase().includes(word));
+    const found = words.length > 0 ? spoken.filter(isHit) : [];
+    const shown = found.length > 0 ? found : spoken;
+    return turnsOf(
+      shown.slice(0, 2).map(([role, text]) => [role, PRISM.words.excerpt(text, words)]),
+      words,
+    );
+  }
+
+  // --- what stands out --------------------------------------------------------------------------
+  const isAlone = (record) =>
+    !record.kept && record.closest !== null && record.closest < PRISM.data.gallery.relative;
+
+  function warning(record) {
+    const said = Number.isFinite(record.closest)
+      ? `Nothing kept is like it: the closest stands at cosine ${cosine(record.closest)}`
+      : "Nothing of its source was kept";
+    return make("p", "alone", said);
+  }
+
+  // gallery.js shows the group of the button that is pressed.
+  function groupButton(record) {
+    const { records, kept } = PRISM.records.groupOf(record.group);
+    const button = make("button", "group-button", `${count.format(records)} alike, ${count.format(kept)} kept`);
+    button.type = "button";
+    button.dataset.group = record.group;
+    return button;
   }
 
   // --- in the grid ------------------------------------------------------------------------------
@@ -68,82 +103,20 @@ PRISM.cards = (() => {
     return strip;
   }
 
-  function short(record) {
-    const title = make("h3", "", link(record, "", foreign("bdi", "", record.id)));
-    const source = foreign("span", "source", record.source);
+  function short(record, words) {
+    const title = make("h3", "", link(record, "", foreign("bdi", "", record.id, words)));
+    const head = make("div", "card-head", verdict(record), foreign("span", "source", record.source));
+    if (record.group) head.append(groupButton(record));
     return [
-      picture(record, "thumb"),
-      make("div", "card-head", verdict(record), source),
+      cover(record),
+      head,
       title,
-      make("p", "standing", standing(record)),
-      opening(record),
+      isAlone(record) ? warning(record) : make("p", "standing", standing(record)),
+      opening(record, words),
       stripOf(record),
+      PRISM.marks.buttons(record.row),
     ];
   }
 
-  // --- in the dialog ----------------------------------------------------------------------------
-  function facts(record) {
-    return terms("facts", [
-      ["Verdict", make("span", "", verdict(record), ` ${standing(record)}`)],
-      ["Source", foreign("bdi", "", record.source)],
-      ["Id", foreign("bdi", "", record.id)],
-      ["uid", make("code", "", record.uid)],
-      ["Images", foreign("bdi", "", record.images.join(", ") || "none")],
-    ]);
-  }
-
-  function neighbourList(title, items) {
-    const list = make("ul", "neighbours");
-    for (const { row, value, sharing } of items) {
-      const other = PRISM.records.neighbour(row);
-      const text = other.turns.find(([role]) => role === "human")?.[1] ?? "";
-      const more = sharing > 1 ? `; ${count.format(sharing - 1)} more of this image` : "";
-      const anchor = link(
-        other,
-        "neighbour",
-        picture(other, "thumb"),
-        make("span", "neighbour-facts", make("strong", "", value), " ", verdict(other), more),
-        foreign("span", "neighbour-text", text),
-      );
-      list.append(make("li", "", anchor));
-    }
-    return make("section", "", make("h4", "", title), list);
-  }
-
-  function neighboursOf(record) {
-    const none = PRISM.data.gallery.noNeighbours;
-    const found = record.neighbours;
-    if (none) return [make("p", "subtle", none)];
-    if (!found) {
-      const why = record.isPrepared
-        ? "This record has no feature, so nothing can be said of its neighbours."
-        : "Neighbours are worked out for the records that the views show first.";
-      return [make("p", "subtle", why)];
-    }
-    const items = (list) =>
-      list.map(({ row, cosine: value, num_sharing: sharing }) => ({ row, value: cosine(value), sharing }));
-    const same = found.same_image.map((row) => ({ row, value: "same image", sharing: 1 }));
-    const place = PRISM.data.gallery.perSource ? "in its source" : "in the pool";
-    const lists = [
-      [`Closest kept records ${place}, by cosine`, items(found.nearest_kept)],
-      [`Closest records ${place}, by cosine`, items(found.nearest)],
-      [`Same image: ${count.format(found.num_same_image)} other records of the pool`, same],
-    ];
-    const shown = lists.filter(([, list]) => list.length > 0);
-    if (shown.length === 0) return [make("p", "subtle", "Nothing stands near this record.")];
-    return shown.map(([title, list]) => neighbourList(title, list));
-  }
-
-  function full(record) {
-    const left = record.numTurns - record.turns.length;
-    const rest = left > 0 ? [make("p", "subtle", `${count.format(left)} more turns`)] : [];
-    return [
-      make("div", "record-head", picture(record, "thumb"), facts(record)),
-      turnsOf(record.turns),
-      ...rest,
-      ...neighboursOf(record),
-    ];
-  }
-
-  return { short, full };
+  return { short, verdict, standing, missing, picture, link, cosine, turnsOf, isAlone, warning, groupButton };
 })();

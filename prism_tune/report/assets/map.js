@@ -1,5 +1,6 @@
 "use strict";
-// The map's hover card: thumbnail and facts of the record under the pointer, as text nodes.
+// The map's hover card: thumbnail and facts of the record under the pointer, as text nodes; a click
+// opens the record.
 document.addEventListener("DOMContentLoaded", () => {
   const plot = document.querySelector('[data-plot="geometry.map"]');
   const points = PRISM.data.geometry.points;
@@ -34,6 +35,9 @@ document.addEventListener("DOMContentLoaded", () => {
     "prism:drawn",
     () => {
       plot.on("plotly_hover", show);
+      plot.on("plotly_click", (event) => {
+        location.hash = points[event.points[0].customdata].uid; // the gallery opens it
+      });
       plot.on("plotly_unhover", () => (card.hidden = true));
     },
     { once: true },

@@ -86,5 +86,5 @@ PRISM.makePager = (section, { noun, perPage, read, fill }) => {
     turn(step);
   });
 
-  return { begin, say, fail, open, beside, whenNear };
+  return { begin, say, fail, open, beside, whenNear, rows: () => rows ?? [] };
 };

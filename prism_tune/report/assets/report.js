@@ -133,18 +133,29 @@ const PRISM = { data: {} };
   // --- navigation ----------------------------------------------------------------------------
   function watchSections() {
     const nav = document.querySelector(".bar nav");
+    const menu = document.getElementById("menu");
+    const open = (isOpen) => menu.setAttribute("aria-expanded", String(isOpen));
+    menu.addEventListener("click", () => open(menu.getAttribute("aria-expanded") === "false"));
+    nav.addEventListener("click", () => open(false));
+    document.addEventListener("keydown", (event) => event.key === "Escape" && open(false));
+    document.addEventListener("click", (event) => event.target.closest(".bar") || open(false));
     const links = new Map(
       [...nav.querySelectorAll("a")].map((link) => [link.hash.slice(1), link]),
     );
+    const inside = new Set();
     const seen = new IntersectionObserver(
       (entries) => {
         for (const { isIntersecting, target } of entries) {
-          if (!isIntersecting) continue;
-          for (const link of links.values()) link.removeAttribute("aria-current");
-          const link = links.get(target.id);
-          link.setAttribute("aria-current", "true");
-          nav.scrollLeft = link.offsetLeft - nav.clientWidth / 3;
+          if (isIntersecting) inside.add(target.id);
+          else inside.delete(target.id);
         }
+        const at = [...links.keys()].findLast((id) => inside.has(id));
+        if (at === undefined) return;
+        for (const [id, link] of links) {
+          if (id === at) link.setAttribute("aria-current", "true");
+          else link.removeAttribute("aria-current");
+        }
+        menu.firstElementChild.textContent = links.get(at).textContent;
       },
       { rootMargin: "-20% 0px -70% 0px" },
     );

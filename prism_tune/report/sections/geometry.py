@@ -226,7 +226,7 @@ def _describe_points(
             "source": records.sources[row],
             "score": float(records.score_N[row]),
             "kept": bool(records.selected_N[row]),
-            "thumb": thumbs.get(uid),
+            "thumb": next(iter(thumbs.get(uid, ())), None),
         }
         for row in rows.tolist()
     ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import http.client
 import io
+import json
 import socket
 import time
 from threading import Thread
@@ -14,7 +17,7 @@ from support.drawn_runs import write_drawn_run
 
 from prism_tune.errors import UserError
 from prism_tune.report.build import build_report
-from prism_tune.report.serve import ReportServer
+from prism_tune.report.serving.serve import ReportServer
 from prism_tune.results.runs import FinishedRun
 
 
@@ -88,7 +91,7 @@ def test_every_answer_limits_what_a_browser_may_do(ask):
 def test_thumbnails_are_drawn_by_uid(ask, run):
     records = FinishedRun(run).records
     row = next(row for row in range(len(records)) if records.is_ranked_N[row])
-    status, headers, body = ask(f"/thumbs/{records.uid(row)}.webp")
+    status, headers, body = ask(f"/thumbs/{records.uid(row)}-0.webp")
     assert (status, headers["content-type"]) == (200, "image/webp")
     number = int(records.ids[row].as_py().removeprefix("record-")) % 30
     colour = Image.open(io.BytesIO(body)).convert("RGB").getpixel((20, 20))
@@ -98,8 +101,26 @@ def test_thumbnails_are_drawn_by_uid(ask, run):
 def test_no_thumbnail_of_what_is_not_in_the_pool_or_has_no_image(ask, run):
     records = FinishedRun(run).records
     text_only = next(row for row in range(len(records)) if not records.is_ranked_N[row])
-    assert ask(f"/thumbs/{records.uid(text_only)}.webp")[0] == 404
-    assert ask(f"/thumbs/{'0' * 32}.webp")[0] == 404
+    assert ask(f"/thumbs/{records.uid(text_only)}-0.webp")[0] == 404
+    assert ask(f"/thumbs/{'0' * 32}-0.webp")[0] == 404
+
+
+def test_a_record_is_told_with_neighbours_all_turns_and_its_full_pictures(ask, run):
+    """What the page on disk leaves out of a large pool."""
+    records = FinishedRun(run).records
+    row = next(row for row in range(len(records)) if records.is_ranked_N[row])
+    uid = records.uid(row)
+    status, headers, body = ask(f"/data/record-{uid}.js")
+    assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    name, _, value = body.decode().removesuffix(";\n").partition(" = ")
+    assert name == f'PRISM.data["record-{uid}"]'
+    card = json.loads(gzip.decompress(base64.b64decode(json.loads(value))))["cards"][str(row)]
+    assert card[0] == uid
+    assert len(card[3]) == card[4] == 4
+    assert len(card[6]["nearest_kept"]) == 4
+    assert ask(f"/images/{uid}-0.webp")[0] == 200
+    assert ask(f"/images/{uid}-1.webp")[0] == 404
+    assert ask(f"/data/record-{'0' * 32}.js")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -218,7 +239,7 @@ def test_a_pool_that_is_gone_has_no_thumbnails(tmp_path):
     (tmp_path / "pool" / "pool.json").unlink()
     report_run = FinishedRun(run)
     with ReportServer(report_run, run.root / "report", "127.0.0.1", 0) as server:
-        assert server.answer(f"/thumbs/{report_run.records.uid(1)}.webp") is None
+        assert server.answer(f"/thumbs/{report_run.records.uid(1)}-0.webp") is None
         assert server.answer("/") is not None
 
 

@@ -1,10 +1,10 @@
 """A written report over HTTP, for this machine's browser, with thumbnails of every record.
 
-The page's folder goes out as it lies on disk, read-only. `thumbs/<uid>.webp` is drawn from the
-pool's image folder when it is asked for, `answers/<benchmark>/<row>-<place>.webp` from a question's
-images. A request never names a path of an image folder, and nothing else outside the page's folder
-is sent. Foreign names in `Host` are refused, since a web page could have its own name point here
-(DNS rebinding), and so is what other sites' pages embed.
+The page's folder goes out as it lies on disk, read-only. Beside it are what `on_demand.py` makes: a
+record's pictures, neighbours and turns by its uid, and the pictures of a question. A request never
+names a path of an image folder, and nothing else outside the page's folder is sent.
+Foreign names in `Host` are refused, since a web page could have its own name point here (DNS
+rebinding), and so is what other sites' pages embed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import socket
 import socketserver
 from contextlib import suppress
-from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,13 +22,11 @@ from threading import Lock
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import pyarrow.compute as pc
-
 from prism_tune.errors import UserError
 from prism_tune.interrupts import Interrupted
 from prism_tune.report.page import POLICY
 from prism_tune.report.question_pictures import QuestionPictures
-from prism_tune.report.thumbnails import draw_thumbnail
+from prism_tune.report.serving.on_demand import OnDemand
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import console
@@ -44,8 +41,6 @@ _TYPES = {
     ".txt": "text/plain; charset=utf-8",
     ".webp": "image/webp",
 }
-_THUMBNAIL = re.compile(r"/thumbs/([0-9a-f]{32})\.webp")
-_QUESTION = re.compile(r"/answers/([^/]+)/(\d{1,9})-(\d{1,3})\.webp")
 _HEADERS = {
     "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -57,8 +52,6 @@ _HEADERS = {
 }
 _MOST_WAITING = 64
 """Connections that have asked nothing yet: a browser has six."""
-_REMEMBERED_THUMBNAILS = 2048  # of some 5 kB
-_REMEMBERED_PICTURES = 256  # of some 40 kB
 
 
 class Answer(NamedTuple):
@@ -109,13 +102,9 @@ class ReportServer(ThreadingHTTPServer):
     ) -> None:
         self.folder = folder.resolve()
         self.host = host
-        self._run = run
-        self._lock = Lock()
-        self._pictures = pictures
+        self._on_demand = OnDemand(run, pictures)
         self._waiting: dict[socket.socket, None] = {}  # oldest first
         self._waiting_lock = Lock()
-        self._draw = lru_cache(maxsize=_REMEMBERED_THUMBNAILS)(self._draw_thumbnail)
-        self._draw_question = lru_cache(maxsize=_REMEMBERED_PICTURES)(self._draw_picture)
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self.address_family = family
@@ -177,14 +166,8 @@ class ReportServer(ThreadingHTTPServer):
         """What a decoded path stands for; None for nothing."""
         if path == "/data/served.js":
             return Answer(_TYPES[".js"], b'PRISM.data["served"] = true;\n')
-        if thumbnail := _THUMBNAIL.fullmatch(path):
-            with self._lock:  # one at a time: a decoded image is large
-                body = self._draw(thumbnail[1])
-            return None if body is None else Answer(_TYPES[".webp"], body)
-        if question := _QUESTION.fullmatch(path):
-            with self._lock:
-                body = self._draw_question(question[1], int(question[2]), int(question[3]))
-            return None if body is None else Answer(_TYPES[".webp"], body)
+        if made := self._on_demand.make(path):
+            return Answer(_TYPES[made[0]], made[1])
         file = self._find_file("/index.html" if path == "/" else path)
         return None if file is None else Answer(_TYPES[file.suffix], file.read_bytes())
 
@@ -198,23 +181,6 @@ class ReportServer(ThreadingHTTPServer):
         if not file.is_relative_to(self.folder) or file.suffix not in _TYPES:
             return None
         return file if file.is_file() else None
-
-    def _draw_thumbnail(self, uid: str) -> bytes | None:
-        if self._run.records is None:
-            return None
-        row = pc.index(self._run.records.uids, uid).as_py()
-        try:
-            return draw_thumbnail(self._run.pool, row) if row >= 0 else None
-        except UserError as error:
-            logger.warning("%s", error)
-            return None
-
-    def _draw_picture(self, benchmark: str, row: int, place: int) -> bytes | None:
-        try:
-            return self._pictures.draw(benchmark, row, place) if self._pictures else None
-        except UserError as error:
-            logger.warning("%s", error)
-            return None
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,167 @@
+"""Which features look alike: clusters, and groups of near-duplicates.
+
+Features go in; a label for each comes out. Every feature is re-centred and projected at random to
+a short sketch, whose cosines are close to its own (Johnson and Lindenstrauss, 1984); where the
+features are no wider than a sketch, it is the feature. Clusters are spherical k-means of the
+sketches. Two features are near-duplicates from a cosine of `DUPLICATE_COSINE` on, and a group is
+what such pairs connect: the sketches say which pairs to look at, inside cells where there are many
+features, and the features themselves decide.
+
+Shape legend: U features, D feature width, P sketch width, S features of a cell, G of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from prism_tune.features.row_blocks import RowBlocks
+
+Rows = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+DUPLICATE_COSINE = 0.95
+
+_WIDTH = 64
+_LOOSE_COSINE = 0.9  # of sketches: a cosine of 0.95 has a standard error of 0.012 in them
+_MEAN_ROWS = 2048
+_ROUNDING_UNITS = 64  # a centred norm below so many roundings of the mean is rounding noise
+_BLOCK_BYTES = 32 << 20
+_MOST_CLUSTERS = 48
+_ONE_CELL = 8192  # features that are compared pair by pair
+_PER_CELL = 250
+_CELLS_EACH = 2  # a pair at the border of two cells is met in one of them
+_EXACT_GROUP = 4096  # a larger one is as the sketches say
+
+
+class Sketches:
+    """The sketches of all features, of length 1, (U, P); zero without a finite direction."""
+
+    def __init__(self, features_UD: RowBlocks) -> None:
+        self._features_UD = features_UD
+        self._mean_D = _estimate_mean(features_UD)
+        self._noise = _ROUNDING_UNITS * np.finfo(np.float32).eps * np.linalg.norm(self._mean_D)
+        width = features_UD.shape[1]
+        drawn = np.random.default_rng(0)
+        self._projection_DP = (
+            np.eye(width, dtype=np.float32)
+            if width <= _WIDTH
+            else drawn.standard_normal((width, _WIDTH), dtype=np.float32)
+        )
+        self.unit_UP = np.zeros(
+            (features_UD.shape[0], self._projection_DP.shape[1]), dtype=np.float32
+        )
+        block_rows = max(1, _BLOCK_BYTES // (4 * width))
+        for start in range(0, len(self.unit_UP), block_rows):
+            centred_BD = self._centre(features_UD[start : start + block_rows])
+            sketch_BP = centred_BD @ self._projection_DP
+            self.unit_UP[start : start + block_rows] = _normalise(sketch_BP)
+
+    def read_units(self, rows: IntArray) -> Rows:
+        """Some features themselves, centred and of length 1."""
+        found = [self._features_UD[row : row + 1] for row in rows.tolist()]
+        return _normalise(self._centre(np.concatenate(found)))
+
+    def _centre(self, rows_BD: Rows) -> Rows:
+        centred_BD = np.asarray(rows_BD, dtype=np.float32) - self._mean_D
+        norms_B = np.linalg.norm(centred_BD, axis=1)
+        centred_BD[~(np.isfinite(norms_B) & (norms_B > self._noise))] = 0
+        return centred_BD
+
+
+def find_clusters(sketches: Sketches) -> NDArray[np.int32]:
+    """The cluster of each feature, (U,): at most 48, the more the more there are."""
+    number = len(sketches.unit_UP)
+    num_clusters = int(np.clip(round((number / 8) ** 0.5), 1, _MOST_CLUSTERS))
+    return _find_cells(sketches.unit_UP, num_clusters, 1)[:, 0].astype(np.int32)
+
+
+def find_duplicates(sketches: Sketches) -> NDArray[np.int32]:
+    """The group of near-duplicates of each feature, (U,); -1 for one that has none."""
+    number = len(sketches.unit_UP)
+    parts = [np.zeros((2, 0), dtype=np.int64), *_loose_pairs(sketches.unit_UP)]
+    first, second = np.concatenate(parts, axis=1)
+    label_U = np.full(number, -1, dtype=np.int32)
+    num_groups = 0
+    for rows_G in _connect(first, second, number):
+        if len(rows_G) <= _EXACT_GROUP:
+            units_GD = sketches.read_units(rows_G)
+            one, other = np.triu(units_GD @ units_GD.T >= DUPLICATE_COSINE, k=1).nonzero()
+            exact = [rows_G[places] for places in _connect(one, other, len(rows_G))]
+        else:
+            exact = [rows_G]
+        for rows in exact:
+            label_U[rows] = num_groups
+            num_groups += 1
+    return label_U
+
+
+def _loose_pairs(unit_UP: Rows) -> Iterator[IntArray]:
+    """Pairs of features to look at, (2, pairs) at a time."""
+    number = len(unit_UP)
+    if number <= _ONE_CELL:
+        cells = [np.arange(number)]
+    else:
+        nearest = _find_cells(unit_UP, number // _PER_CELL, _CELLS_EACH)
+        order = np.argsort(nearest, axis=None, kind="stable")
+        sizes = np.bincount(nearest.ravel(), minlength=number // _PER_CELL)
+        cells = np.split(order // _CELLS_EACH, np.cumsum(sizes)[:-1])
+    for rows_S in cells:
+        units_SP = unit_UP[rows_S]
+        step = max(1, _BLOCK_BYTES // (4 * max(len(rows_S), 1)))
+        for start in range(0, len(rows_S), step):
+            cosines = units_SP[start : start + step] @ units_SP[start:].T
+            found = np.flatnonzero(cosines >= _LOOSE_COSINE)
+            first, second = np.divmod(found, cosines.shape[1])
+            apart = first < second
+            yield np.stack([rows_S[start + first[apart]], rows_S[start + second[apart]]])
+
+
+def _find_cells(unit_UP: Rows, num_cells: int, num_nearest: int) -> IntArray:
+    """The nearest centres of spherical k-means, (U, num_nearest)."""
+    import faiss  # here: loaded only where it is used
+
+    kmeans = faiss.Kmeans(
+        unit_UP.shape[1],
+        num_cells,
+        niter=10,
+        nredo=4,
+        seed=0,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=64,
+    )
+    kmeans.train(unit_UP)
+    found: IntArray = kmeans.index.search(unit_UP, min(num_nearest, num_cells))[1]
+    return found
+
+
+def _connect(first: IntArray, second: IntArray, number: int) -> list[IntArray]:
+    """What pairs connect: two or more each, ascending, in the order of their first."""
+    graph = coo_matrix((np.ones(len(first), dtype=bool), (first, second)), shape=(number, number))
+    _, label = connected_components(graph, directed=False)
+    paired = np.unique(np.concatenate([first, second]))
+    order = paired[np.argsort(label[paired], kind="stable")]
+    cuts = np.flatnonzero(np.diff(label[order])) + 1
+    groups = [part for part in np.split(order, cuts) if len(part)]
+    return sorted(groups, key=lambda rows: int(rows[0]))
+
+
+def _estimate_mean(features_UD: RowBlocks) -> Rows:
+    """The mean over evenly spaced rows, all of a small matrix."""
+    number = features_UD.shape[0]
+    chosen = np.unique(np.linspace(0, number - 1, min(number, _MEAN_ROWS)).astype(np.int64))
+    rows = np.concatenate([features_UD[row : row + 1] for row in chosen.tolist()])
+    rows = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
+    mean = rows.mean(axis=0) if len(rows) else np.zeros(features_UD.shape[1])
+    return mean.astype(np.float32)
+
+
+def _normalise(rows_BD: Rows) -> Rows:
+    norms_B1: Rows = np.linalg.norm(rows_BD, axis=1, keepdims=True)
+    norms_B1[norms_B1 == 0] = np.inf
+    return rows_BD / norms_B1

@@ -1,0 +1,109 @@
+"""Run the commands of docs/tutorial.md in an empty folder, and put what they print below them.
+
+    python scripts/write_tutorial.py
+
+The reader's records, photographs and model are played by drawn ones and by a tiny random LLaVA, so
+that it takes a minute and no download; the page says so. A `yaml` block becomes my.yaml; every
+command of a `bash` block is run, and a `text` block right behind is replaced by what was printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "tutorial.md"
+NUM_RECORDS = 300
+_BLOCK = re.compile(r"```(yaml|bash)\n(.*?)```\n(\n```text\n.*?```\n)?", re.DOTALL)
+_REMARKS = re.compile(
+    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\().*\n",
+    re.MULTILINE,
+)
+"""Bars that move, and what libraries say to developers."""
+
+
+def main() -> None:
+    """Rewrite the page."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        draw_belongings(folder)
+        PAGE.write_text(_BLOCK.sub(lambda block: follow(block, folder), PAGE.read_text()))
+
+
+def follow(block: re.Match[str], folder: Path) -> str:
+    """Do what a block says; the block with what was printed."""
+    kind, text, shown = block.groups()
+    if kind == "yaml":
+        (folder / "my.yaml").write_text(text)
+        return block[0]
+    printed = [run(line, folder) for line in text.splitlines() if line.startswith("prism-tune")]
+    if (folder / "runs/mine/selection/scores.parquet").exists():
+        mark_by_hand(folder)
+    if shown is None:
+        return block[0]
+    return f"```bash\n{text}```\n\n```text\n{''.join(printed).strip()}\n```\n"
+
+
+def run(line: str, folder: Path) -> str:
+    """What a command prints, timestamps and libraries' remarks left out."""
+    environment = {**os.environ, "COLUMNS": "88", "PRISM_TUNE_CACHE": str(folder / "cache")}
+    command = f'"{sys.executable}" -m prism_tune {line.removeprefix("prism-tune ")}'
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{line}\n{done.stderr}")
+    said = re.sub(r"^(\[[^\]]*\]|) {1,}", "", done.stderr, flags=re.MULTILINE)
+    return clean(said + done.stdout)
+
+
+def clean(text: str) -> str:
+    """Without remarks, blanks at the ends of lines, and empty lines that they leave."""
+    bare = re.sub(r"[ \t]+$", "", _REMARKS.sub("", text), flags=re.MULTILINE)
+    return re.sub(r"\n{2,}(?!- |\|)", "\n", bare)
+
+
+def mark_by_hand(folder: Path) -> None:
+    """What clicks in the report leave: two dropped records to keep, a kept one to drop."""
+    scores = pq.read_table(folder / "runs/mine/selection/scores.parquet").to_pylist()
+    dropped = [row["uid"] for row in scores if row["reason"] == "below_cut"]
+    kept = [row["uid"] for row in scores if row["reason"] == "selected"]
+    marks = {"keep": dropped[:2], "drop": kept[:1], "look_again": dropped[2:4]}
+    (folder / "marks-mine.json").write_text(json.dumps(marks))
+
+
+def draw_belongings(folder: Path) -> None:
+    """my.jsonl and photos/, exam.jsonl and exam/, model/."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.tiny import COLOURS, SHAPES, draw_image, save_tiny_llava
+
+    save_tiny_llava(folder / "model")
+    for images, records, number in (("photos", "my", NUM_RECORDS), ("exam", "exam", 40)):
+        (folder / images).mkdir()
+        lines = []
+        for index in range(number):
+            place = index % 200 if images == "photos" else index
+            draw_image(folder / images / f"{place}.png", place)
+            answer = (COLOURS[place % 4], SHAPES[place % 2])[index % 2]
+            question = f"what {('color is it', 'shape is it')[index % 2]}?"
+            lines.append({"image": f"{place}.png", "question": question, "answer": answer})
+        text = "\n".join(map(json.dumps, lines))
+        (folder / f"{records}.jsonl").write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
