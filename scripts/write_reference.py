@@ -227,7 +227,13 @@ def write_messages() -> str:
     lines += ["| message (a part) | file | what happened to it |", "|---|---|---|"]
     damages = {"empty": "it is empty", "cut": "half of it is there", "gone": "it is gone"}
     damages |= {"junk": "it holds something else", "object": "it holds `{}`"}
-    damages |= {"list": "it holds `[]`"}
+    damages |= {
+        "list": "it holds `[]`",
+        "null": "it holds `null`",
+        "deep": "it is nested too deeply",
+    }
+    damages |= {"loop": "it is a link to itself", "rows": "its rows hold something else"}
+    damages |= {"full": "the disk is full", "thin": "it is 1 pixel wide and very long"}
     rows = dict.fromkeys(
         (says, pattern, damages[damage])
         for pattern, damage, _, ended, says in table["files"]

@@ -13,6 +13,7 @@ MEANINGS: Mapping[str, str] = {
     "model_name": "What tables call the model, where its path says little.",
     "output_dir": "Where run folders go; evidence is shared by all runs below it.",
     "compare_random": "`prism-tune run` runs Random at the same budget beside it, for the table.",
+    "plugins": "Your own Python files, with scorers, benchmarks, families or pool readers.",
     "model.path": "A directory or hub id of the model as it is before instruction tuning.",
     "model.revision": "Branch, tag or commit of a hub id.",
     "model.dtype": "What the weights are loaded as for tuning; `auto` is the device's own.",
