@@ -378,3 +378,12 @@ def test_the_other_stages_run_in_the_subsets_folder(subset, tmp_path):
         "training",
         "evaluation",
     }
+
+
+@pytest.mark.parametrize("stage", [pt.train, pt.evaluate])
+def test_what_a_record_says_of_trust_does_not_count(pool, tiny_llava_dir, tmp_path, stage):
+    model = {"path": str(tiny_llava_dir), "trust_remote_code": True}
+    options = {"scorer": "random", "budget": 4, "output_dir": tmp_path}
+    subset = pt.select(pool, model=model, **options)
+    with pytest.raises(pt.ConfigError, match="which counts only where you give it"):
+        stage(subset)

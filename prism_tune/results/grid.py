@@ -34,6 +34,7 @@ from prism_tune.results.overlap import (
     repeated_share,
 )
 from prism_tune.results.records import RecordTable
+from prism_tune.results.render import format_budget
 from prism_tune.results.rows import Row, find_full
 from prism_tune.results.runs import FinishedRun
 
@@ -89,8 +90,9 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         "num_processes": wanted.num_processes,
         "devices": list(device_names(comparison.rows)),
         "verdicts": [
-            say_verdict(verdict, comparison)
+            _say_at(budget, wanted) + say_verdict(verdict, comparison)
             for verdict in comparison.verdicts()
+            for budget in [row.budget for row, own in pairs if own is verdict.row]
             if verdict.row.label != wanted.baseline
         ],
         "detectable": [one for b in wanted.budgets if (one := _find_detectable(b, built))],
@@ -99,6 +101,11 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         "rows": built,
         "overlap": {f"{b:g}": _overlap(b, rows, choices) for b in wanted.budgets},
     }
+
+
+def _say_at(budget: float | int | None, wanted: CompareConfig) -> str:
+    """Which budget a verdict is of, where there are several."""
+    return "" if budget is None or len(wanted.budgets) == 1 else f"{format_budget(budget)}: "
 
 
 def _make_column(name: str) -> Column:

@@ -184,3 +184,15 @@ def test_what_the_seeds_can_detect_is_said(grid_row):
     }
     text = render_comparison(found, "again")
     assert "a true difference to random of 14.1 points of P at budget 25 % (2 seeds)" in text
+
+
+def test_a_verdict_names_its_budget_where_there_are_several(grid_row):
+    rows = [
+        grid_row(selector, values, budget=budget)
+        for budget in (0.1, 0.2)
+        for selector, values in (("random", {0: 50.0, 1: 51.0}), ("prism", {0: 52.0, 1: 54.0}))
+    ]
+    rows.append(whole_pool(grid_row, {0: 80.0, 1: 80.0}))
+    found = build(*rows, budgets=[0.1, 0.2])
+    told = [verdict.partition(" against")[0].split(" beat")[0] for verdict in found["verdicts"]]
+    assert told == ["10 %: prism", "20 %: prism"]
