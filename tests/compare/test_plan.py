@@ -287,6 +287,7 @@ def test_hours_are_by_the_rate_that_the_runs_so_far_have_measured(
     assumed = build_plan_table(made, 1.0)
     (cell,) = made.runs
     entry = {"stage": "training", "device_seconds": 10.0, "counts": {"flops": 10 * 17e12}}
+    entry |= {"fingerprint": "f", "finished": True}
     write_json(cell.run.timings, [entry])
     measured = build_plan_table(made, None)
     tune = assumed.header.index("tune, h")

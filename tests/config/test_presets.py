@@ -26,6 +26,7 @@ seed: 0
 model_name: null
 output_dir: runs
 compare_random: false
+plugins: []
 model:
   path: m
 """

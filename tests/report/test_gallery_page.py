@@ -212,7 +212,7 @@ def test_the_last_page_is_the_last(page):
     assert page.get_by_role("button", name="Next").is_disabled()
     page.locator("#gallery-list").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("#gallery-list li").count() == 9
+    assert page.locator("#gallery-list > li").count() == 9
 
 
 def test_a_record_and_its_neighbours_are_opened_by_keyboard(page, run):

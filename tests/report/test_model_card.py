@@ -29,7 +29,7 @@ def make_run(root):
     write_json(run.benchmark("pope") / "results.json", {**result, "profile": "llava15"})
     Stage(run.benchmark("pope")).finish({}, config=config)
     entry = {"stage": "training", "device": "cpu", "device_seconds": 1234.0, "counts": {}}
-    write_json(run.timings, [{**entry, "finished": True}])
+    write_json(run.timings, [{**entry, "fingerprint": "f", "finished": True}])
     return run
 
 

@@ -85,8 +85,8 @@ MISTAKES = [
     ),
     (
         {"model": {"path": "nowhere"}},
-        r"(?s)holds .*model weights: changed",
-        "nowhere. is neither a directory",
+        r"model\.path: nowhere: no such directory \(a hub id would be OWNER/NAME\)",
+        None,
     ),
     ({"file": Path("nowhere.json")}, "nowhere.json", None),
 ]

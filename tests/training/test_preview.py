@@ -61,7 +61,7 @@ def test_records_by_id_and_source_read_without_colours(
     choice, shown, tiny_llava_dir, drawn_pool, tmp_path, monkeypatch
 ):
     output = io.StringIO()
-    monkeypatch.setattr("prism_tune.training.preview.console", Console(file=output, width=80))
+    monkeypatch.setattr("prism_tune.training.preview.console", Console(file=output, width=400))
     data = {"records": str(drawn_pool), "image_dir": str(drawn_pool.parent / "images")}
     model = {"path": str(tiny_llava_dir), "template": "chatml"}
     config = Config.model_validate({"name": "x", "model": model, "data": data})

@@ -98,7 +98,7 @@ def test_two_trainings_of_one_process_are_two_runs(make_run, server, opened):
 
 
 def test_the_run_of_a_training_that_fails_ends_as_failed(make_run, server, opened, monkeypatch):
-    config, run = make_run("fails", batching="random", hf={"max_steps": 1, "save_strategy": "no"})
+    config, run = make_run("fails", batching="random", hf={"max_steps": 2, "save_strategy": "no"})
     codes, finish = [], wandb.finish
     monkeypatch.setattr(wandb, "finish", lambda code: (codes.append(code), finish(code)))
     monkeypatch.setattr(TuningTrainer, "save_verified", fail)
