@@ -156,6 +156,8 @@ def _run(
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ.update(environment)
+    # As at a terminal: tests in a shell's background inherit an interrupt that is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     import torch
 
     torch.set_num_threads(1)
