@@ -10,20 +10,20 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "scripts" / "two_nodes.sh"
 
 
-def list_namespaces() -> set[Path]:
-    """The network namespaces of this machine that have a name."""
-    folder = Path("/run/netns")  # where `ip netns` keeps them
-    return set(folder.iterdir()) if folder.exists() else set()
-
-
 def run_on_two_nodes(*arguments: str, num_processes: int = 1, launcher: str = "torchrun") -> None:
-    """`prism-tune` with these arguments, in so many processes on each; it has to succeed."""
+    """`prism-tune` with these arguments, in so many processes on each; it has to succeed.
+
+    Nothing of the network that the script has made may remain; other tests may have theirs.
+    """
     environment = {"PRISM_TUNE_VENV": sys.prefix, "NPROC": str(num_processes), "LAUNCHER": launcher}
-    done = subprocess.run(
+    with subprocess.Popen(
         ["bash", str(SCRIPT), *arguments],
         env={**os.environ, **environment},
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ) as script:
+        _, said = script.communicate()
+    assert script.returncode == 0, said[-3000:]
+    folder = Path("/run/netns")  # where `ip netns` keeps those that have a name
+    assert not list(folder.glob(f"prism_tune_{script.pid}_*"))
