@@ -29,7 +29,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.tiny import CHAT_TEMPLATE, build_tokenizer
 
-from prism_tune.chat.formats import SYSTEM
+from prism_tune.chat.builtin_templates import SYSTEM
 
 PATCH_PIXELS = 14
 _GRAIN = 24  # a 640 x 480 file of about 100 KB

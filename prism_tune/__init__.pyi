@@ -19,8 +19,8 @@ from prism_tune.selection.arrays import ChosenRows as ChosenRows
 from prism_tune.selection.arrays import select_rows as select_rows
 from prism_tune.selection.evidence.names import evidence as evidence
 from prism_tune.selection.finished import Subset as Subset
-from prism_tune.selection.options import ScorerOptions as ScorerOptions
-from prism_tune.selection.options import read_options as read_options
+from prism_tune.selection.scorer_options import ScorerOptions as ScorerOptions
+from prism_tune.selection.scorer_options import read_options as read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords as ScoredRecords
 from prism_tune.selection.scorers.scorer import Scorer as Scorer
 from prism_tune.selection.scorers.scorer import ScoringContext as ScoringContext

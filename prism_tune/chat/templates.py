@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, get_args
 
-from prism_tune.chat.formats import LAYOUTS, ChatFormat
+from prism_tune.chat.builtin_templates import LAYOUTS, ChatFormat
 from prism_tune.chat.rendering import render_limited
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from prism_tune.chat.formats import ChatFormat
+from prism_tune.chat.builtin_templates import ChatFormat
 from prism_tune.cli.options import NewFolder, spread
 from prism_tune.config.sections import DType
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prism_tune.chat.formats import LAYOUTS, Layout
+from prism_tune.chat.builtin_templates import LAYOUTS, Layout
 from prism_tune.chat.templates import (
     apply_chat,
     find_end_token,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prism_tune.chat.formats import ChatFormat, chat_template
+from prism_tune.chat.builtin_templates import ChatFormat, chat_template
 from prism_tune.chat.templates import bare_image
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import Recipe, assemble_llava

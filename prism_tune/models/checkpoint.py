@@ -30,9 +30,9 @@ from prism_tune.models.adapters import (
     point_to_base,
     require_base,
 )
+from prism_tune.models.damage import explained
 from prism_tune.models.devices import cast_parameters
 from prism_tune.models.families import final_norm, parts
-from prism_tune.models.faults import explained
 from prism_tune.models.load import load_model, load_shallow, truncate_config
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prism_tune.config.sections import DType
-from prism_tune.models.faults import explained
+from prism_tune.models.damage import explained
 from prism_tune.processes import local_rank
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

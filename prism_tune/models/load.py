@@ -31,9 +31,9 @@ from transformers.utils import logging as hf_logging
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
+from prism_tune.models.damage import explained
 from prism_tune.models.devices import PLAIN_DTYPES, set_dtype, stored_dtypes
 from prism_tune.models.families import FINAL_NORMS, final_norm, parts
-from prism_tune.models.faults import explained
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")

@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from prism_tune.errors import UserError
 from prism_tune.models.assemble import VisionTower
-from prism_tune.models.faults import explained, reraised_if_damaged
+from prism_tune.models.damage import explained, reraised_if_damaged
 from prism_tune.models.load import without_load_report
 from prism_tune.models.tokenizer import load_tokenizer
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from prism_tune.errors import UserError
-from prism_tune.models.faults import reraised_if_damaged
+from prism_tune.models.damage import reraised_if_damaged
 
 if TYPE_CHECKING:
     from torch import nn

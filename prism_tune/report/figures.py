@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prism_tune.report.formats import plot_text
+from prism_tune.report.numbers import plot_text
 
 NUM_COLOURS = 8
 Trace = dict[str, Any]

@@ -9,7 +9,7 @@ import plotly
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from prism_tune import __version__
-from prism_tune.report.formats import FILTERS
+from prism_tune.report.numbers import FILTERS
 from prism_tune.report.section import TEMPLATES, PageFolder, Section
 
 POLICY = "; ".join(

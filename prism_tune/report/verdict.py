@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from prism_tune.errors import UserError
-from prism_tune.report.formats import count, number, percent, seconds
+from prism_tune.report.numbers import count, number, percent, seconds
 from prism_tune.results.build import compose_table
 from prism_tune.results.render import Cell, Table
 from prism_tune.results.runs import FinishedRun

@@ -14,9 +14,9 @@ from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.fingerprints import fingerprint_large, fingerprint_model
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
-from prism_tune.selection.options import read_options
 from prism_tune.selection.reference.read import check_reference, fingerprint_read, read_config
 from prism_tune.selection.reference.warmup import Warmup
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.scorer import Scorer, change_selection
 

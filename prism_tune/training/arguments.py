@@ -24,7 +24,7 @@ from prism_tune.models.devices import resolve_dtype
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory
-from prism_tune.training.options import default_options
+from prism_tune.training.hf_options import default_options
 
 _LOADING_OPTIONS = (
     "dataloader_num_workers",

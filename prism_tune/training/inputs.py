@@ -24,7 +24,7 @@ from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
 from prism_tune.training.arguments import deepspeed_options
 from prism_tune.training.batches import packs_rows
-from prism_tune.training.options import learning_options
+from prism_tune.training.hf_options import learning_options
 
 _CONTENT = ("records", "records as read", "images", "model weights")
 _LONGEST_SHOWN = 60

@@ -4,7 +4,7 @@ import jinja2
 import pytest
 from support.tiny import build_tokenizer
 
-from prism_tune.chat.formats import chat_template
+from prism_tune.chat.builtin_templates import chat_template
 from prism_tune.chat.templates import check_end_token, end_token
 from prism_tune.data.conversation import adds_special_tokens, render, render_prompt
 from prism_tune.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from prism_tune.quickstart import faults
-from prism_tune.quickstart.faults import plant_faults
+from prism_tune.quickstart.faulty_pool import plant_faults
 from prism_tune.quickstart.mix import (
     Share,
     build_captions,

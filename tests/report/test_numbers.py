@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prism_tune.report.feature_sample import FeatureSample, cosine_histogram, effective_rank
-from prism_tune.report.formats import count, large, percent, plot_text, seconds
+from prism_tune.report.numbers import count, large, percent, plot_text, seconds
 from prism_tune.report.paper_pool import is_llava_665k, published_share
 from prism_tune.report.sources import find_cuts
 

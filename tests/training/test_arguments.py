@@ -18,7 +18,7 @@ from prism_tune.training.arguments import (
     deepspeed_options,
     training_arguments,
 )
-from prism_tune.training.options import WITHOUT_EFFECT, learning_options
+from prism_tune.training.hf_options import WITHOUT_EFFECT, learning_options
 
 CPU = torch.device("cpu")
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))

@@ -25,7 +25,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from prism_tune.chat.formats import LAYOUTS
+from prism_tune.chat.builtin_templates import LAYOUTS
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render

@@ -20,8 +20,8 @@ from prism_tune.config.sections import DType
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
+from prism_tune.models.damage import reraised_if_damaged
 from prism_tune.models.devices import pick_device, resolve_dtype
-from prism_tune.models.faults import reraised_if_damaged
 from prism_tune.models.tokenizer import load_tokenizer
 
 SCORES = tuple(number / 10 for number in range(11))

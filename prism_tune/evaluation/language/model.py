@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from prism_tune.chat.formats import LAYOUTS, chat_template
+from prism_tune.chat.builtin_templates import LAYOUTS, chat_template
 from prism_tune.chat.rendering import render_limited
 from prism_tune.errors import ConfigError
 

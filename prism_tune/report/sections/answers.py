@@ -18,7 +18,7 @@ import orjson
 
 from prism_tune.errors import UserError
 from prism_tune.report.answer_source import AnswerSource
-from prism_tune.report.formats import count
+from prism_tune.report.numbers import count
 from prism_tune.report.question_columns import (
     CHANGES,
     PAGE_QUESTIONS,

@@ -20,7 +20,7 @@ from prism_tune.report.feature_sample import (
     effective_rank,
 )
 from prism_tune.report.figures import NUM_COLOURS, Figure, Variant, figure, single, variant
-from prism_tune.report.formats import count, number, percent, plot_text
+from prism_tune.report.numbers import count, number, percent, plot_text
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.thumbnails import write_thumbnails
 from prism_tune.results.records import RecordTable

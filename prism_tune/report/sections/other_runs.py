@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from prism_tune.report.figures import Figure, bar_size, category_colour, named_axis, single
-from prism_tune.report.formats import count, number, percent, plot_text, seconds
+from prism_tune.report.numbers import count, number, percent, plot_text, seconds
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections.training import format_interval
 from prism_tune.report.verdict import find_row

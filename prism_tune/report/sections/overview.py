@@ -8,7 +8,7 @@ from typing import Any
 from prism_tune.config.budget_words import describe_cut
 from prism_tune.config.load import render_config
 from prism_tune.config.sections import SelectionConfig
-from prism_tune.report.formats import count, large, percent, seconds
+from prism_tune.report.numbers import count, large, percent, seconds
 from prism_tune.report.section import Section
 from prism_tune.report.verdict import describe_run, find_row
 from prism_tune.results.render import MISSING, Cell, Table

@@ -22,7 +22,7 @@ from prism_tune.report.figures import (
     variant,
     vertical_line,
 )
-from prism_tune.report.formats import count, number, percent
+from prism_tune.report.numbers import count, number, percent
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sources import SourceSummary, find_cuts, summarise_sources
 from prism_tune.results.records import RecordTable

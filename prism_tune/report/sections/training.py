@@ -16,7 +16,7 @@ from prism_tune.report.figures import (
     named_axis,
     single,
 )
-from prism_tune.report.formats import count, number, plot_text
+from prism_tune.report.numbers import count, number, plot_text
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.results.columns import Metric, list_metrics
 from prism_tune.results.render import MISSING

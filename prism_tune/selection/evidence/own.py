@@ -31,7 +31,7 @@ from prism_tune.selection.evidence.own_files import (
     read_scores,
 )
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, find_measured
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 
 logger = logging.getLogger(__name__)
 

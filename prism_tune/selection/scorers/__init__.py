@@ -9,7 +9,7 @@ from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
 from prism_tune.selection.evidence.states.weighted_states import WEIGHTED_STATES
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import BLIND_LOSSES
-from prism_tune.selection.options import ScorerOptions
+from prism_tune.selection.scorer_options import ScorerOptions
 from prism_tune.selection.scorers import (
     alignment,
     clip_score,

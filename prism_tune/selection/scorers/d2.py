@@ -36,7 +36,7 @@ from prism_tune.features.row_pairs import RowPairs
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.pick_order import PickOptions, rank_picks
 from prism_tune.selection.scorers.prism import score as score_redundancy
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows

@@ -20,7 +20,7 @@ from prism_tune.config.sections import Config, Section
 from prism_tune.errors import UserError
 from prism_tune.models.processor import load_model_tokenizer
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Role
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 _RECORDS_PER_CALL = 1024

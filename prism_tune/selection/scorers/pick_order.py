@@ -22,7 +22,7 @@ from pydantic import Field
 from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
-from prism_tune.selection.options import ScorerOptions, read_options
+from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 from prism_tune.selection.unranked import Unranked

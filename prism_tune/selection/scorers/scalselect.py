@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config, Fraction
 from prism_tune.errors import ConfigError
 from prism_tune.features.row_blocks import RowBlocks
-from prism_tune.selection.options import ScorerOptions, read_options
+from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 from prism_tune.selection.unranked import Unranked
 

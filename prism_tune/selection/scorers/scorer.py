@@ -19,8 +19,8 @@ from prism_tune.features.reduction import ReducedFeatures
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs, pair_rows
 from prism_tune.selection.evidence.source import EvidenceSource
-from prism_tune.selection.options import NoOptions, ScorerOptions, read_options
 from prism_tune.selection.rooms import num_kept
+from prism_tune.selection.scorer_options import NoOptions, ScorerOptions, read_options
 from prism_tune.selection.subset import Keep, most_taken
 from prism_tune.selection.unranked import Unranked
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from prism_tune.chat.formats import SYSTEM
+from prism_tune.chat.builtin_templates import SYSTEM
 from prism_tune.config.sections import Config, ModelConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import checkpoint

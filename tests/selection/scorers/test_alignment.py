@@ -32,7 +32,7 @@ def correlate_in_full_model(workplace, index):
     processor = load_processor(config.model)
     pool = open_pool(config.data)
     question = pool[index].turns[0].text.removeprefix("<image>\n")
-    from prism_tune.chat.formats import SYSTEM
+    from prism_tune.chat.builtin_templates import SYSTEM
 
     text = f"{SYSTEM} USER: <image>\n{question}"
     image = open_image(pool.image_paths(index)[0])

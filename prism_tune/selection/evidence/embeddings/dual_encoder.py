@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 
 from prism_tune.data.images import ImageError, open_image
 from prism_tune.errors import UserError
-from prism_tune.models.faults import explained, reraised_if_damaged
+from prism_tune.models.damage import explained, reraised_if_damaged
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
 from prism_tune.models.tokenizer import explain_tokenizer
 from prism_tune.selection.evidence.encoding import Encoded, unusable

@@ -38,7 +38,7 @@ from prism_tune.selection.evidence.filling import Computation, fill
 from prism_tune.selection.evidence.source import Evidence, EvidenceSource, Gathering, Reading
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.evidence.units import skip_record, usable_images
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 
 _VERSION = 1
 _NAMES = ("image_embeddings", "text_embeddings")

@@ -30,7 +30,7 @@ from prism_tune.selection.evidence.gradients.backward import (
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import WholeModel, whole_model_source
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 
 _LAST_LAYERS = 2
 

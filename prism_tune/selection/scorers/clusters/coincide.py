@@ -39,7 +39,7 @@ from prism_tune.selection.evidence.states.attention_outputs import (
     ATTENTION_OUTPUTS,
     AttentionOptions,
 )
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten, split_clusters
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext

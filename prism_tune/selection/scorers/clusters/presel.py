@@ -37,7 +37,7 @@ from prism_tune.selection.evidence.sample import sample
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import UNASKED_LOSSES
-from prism_tune.selection.options import ScorerOptions, read_options
+from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.clusters.kmeans import cluster, split_clusters
 from prism_tune.selection.scorers.clusters.quotas import apportion, interleave
 from prism_tune.selection.scorers.pick_order import rank_picks

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
-from prism_tune.selection.options import ScorerOptions, read_options
+from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.clusters.kmeans import cluster
 from prism_tune.selection.scorers.pick_order import first_records
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows

@@ -17,7 +17,7 @@ from prism_tune.config.sections import Config, Count
 from prism_tune.errors import UserError
 from prism_tune.selection.evidence.gradients.sketches import SketchOptions, gradient_sketches
 from prism_tune.selection.evidence.source import EvidenceSource
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.gradients.units import code_sources, read_gradients
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import hash_uids

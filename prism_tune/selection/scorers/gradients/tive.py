@@ -36,7 +36,7 @@ from prism_tune.selection.evidence.gradients.sketches import (
     gradient_sketches,
 )
 from prism_tune.selection.evidence.source import EvidenceSource
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.gradients.units import code_sources, read_gradients
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 from prism_tune.selection.subset import hash_uids

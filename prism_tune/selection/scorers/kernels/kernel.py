@@ -20,7 +20,7 @@ from prism_tune.config.sections import Count
 from prism_tune.features.reduction import ReducedFeatures, reduce_features
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import RowPairs
-from prism_tune.selection.options import ScorerOptions
+from prism_tune.selection.scorer_options import ScorerOptions
 from prism_tune.selection.scorers.kernels.density import (
     FloatArray,
     IntArray,

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.kernels.kernel import KernelOptions, fit_kernel
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids

@@ -39,7 +39,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.kernels.cells import CellKernel, find_cells, narrow_bandwidth
 from prism_tune.selection.scorers.kernels.density import FloatArray, IntArray
 from prism_tune.selection.scorers.kernels.kernel import KernelOptions, fit_kernel

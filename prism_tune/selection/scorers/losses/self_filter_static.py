@@ -37,7 +37,7 @@ from prism_tune.selection.evidence.embeddings.image_text import EncoderOptions
 from prism_tune.selection.evidence.embeddings.joint import NAME, joint_embeddings
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
-from prism_tune.selection.options import read_options
+from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
