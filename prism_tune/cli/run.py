@@ -154,7 +154,7 @@ def plan_grid(config: Config, run: RunDir, given: tuple[str, ...]) -> tuple[Cell
     Raises:
         ConfigError: a section that cannot be used.
     """
-    from prism_tune.compare.cells import plan_cells
+    from prism_tune.compare.grid_cells import plan_cells
 
     cells = plan_cells(config, run)
     first = [cell for cell in cells if cell.seed == cells[0].seed]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prism_tune.compare.cells import Cell, Verb, plan_before, plan_cells, stages_of
+from prism_tune.compare.cells import Cell, Verb, stages_of
+from prism_tune.compare.grid_cells import plan_before, plan_cells
 from prism_tune.config.sections import Config
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage

@@ -15,15 +15,10 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
-from prism_tune.compare.cells import (
-    Budget,
-    Cell,
-    plan_before,
-    plan_cells,
-    require_section,
-)
+from prism_tune.compare.cells import Budget, Cell
 from prism_tune.compare.children import ask_all_to_end
 from prism_tune.compare.files import look_at_files_again
+from prism_tune.compare.grid_cells import plan_before, plan_cells, require_section
 from prism_tune.compare.launch import Launcher
 from prism_tune.compare.progress import Progress
 from prism_tune.compare.workers import Main, run_forked, share_out

@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,7 @@ def select(config: Config, run: RunDir, *, force: bool = False, tune: Tune | Non
                 outputs = write_outputs(
                     config, run, pool, ranking, evidence, candidates.num_tokens_N
                 )
-                beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
-                files = [run.subset, *further_subsets(run), *beside]
+                files = _files(run)
                 stage.finish(inputs, config=config, files=files, **outputs)
                 kept = {"subset_sha256": outputs["subset_sha256"], "pool": pool.fingerprint}
                 log_artifact(config.tracking, run, "selection", files, kept)
@@ -117,6 +117,12 @@ def find_changes(config: Config, run: RunDir) -> list[str] | None:
     pool = open_pool(config.data)
     warmup = plan_warmup(config, pool, read_marks(config.selection, pool))
     return Stage(run.selection).reasons_to_rerun(stage_inputs(config, pool, warmup))
+
+
+def _files(run: RunDir) -> list[Path]:
+    """What a selection leaves."""
+    beside = [run.selection / name for name in ("scores.parquet", "manifest.json")]
+    return [run.subset, *further_subsets(run), *beside]
 
 
 def _require_subsets(ranking: Ranking, config: Config, candidates: Candidates) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
@@ -172,6 +174,18 @@ def clear_checkpoints(root: Path, keep: Path | None) -> None:
             shutil.rmtree(directory)
     for name in ("final", "final.partial"):
         shutil.rmtree(root / name, ignore_errors=True)
+
+
+def load_full_weights(model: nn.Module, directory: str) -> None:
+    """Resume a model tuned without adapter.
+
+    Trainer loads the file's keys as they are, non-strictly; `save_pretrained` writes them in the
+    published layout, which differs, so that resuming would start from the base weights with no
+    more than a warning.
+    """
+    assert isinstance(model, PreTrainedModel)
+    saved = type(model).from_pretrained(directory, dtype=torch.float32)
+    model.load_state_dict(saved.state_dict())
 
 
 def _find_fault(directory: Path, record: Mapping[str, Any]) -> str:

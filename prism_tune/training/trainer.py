@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
@@ -28,7 +28,7 @@ from prism_tune.processes import barrier, is_main
 from prism_tune.training.arguments import check_loading, check_schedule
 from prism_tune.training.batches import packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
-from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest
+from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest, load_full_weights
 from prism_tune.training.loss_watch import LossWatch
 from prism_tune.training.meter import Meter
 from prism_tune.training.source_losses import SourceLosses, take_sources
@@ -238,19 +238,12 @@ class TuningTrainer(Trainer):
         return metrics
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Resume full weights through `from_pretrained`.
-
-        Trainer loads the file's keys as they are, non-strictly; `save_pretrained` writes them in
-        the published layout, which differs, so that resuming would start from the base weights
-        with no more than a warning.
-        """
+        """Resume full weights in our way (see there)."""
         target: Any = self.model if model is None else model
         if isinstance(target, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        assert isinstance(target, PreTrainedModel)
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-        target.load_state_dict(saved.state_dict())
+        load_full_weights(target, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         """The checkpoint of the lowest loss over the held-out records, as it was saved."""

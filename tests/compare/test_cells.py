@@ -8,8 +8,8 @@ import shutil
 import pytest
 from support.tiny import draw_image
 
-from prism_tune.compare.cells import plan_before, plan_cells
 from prism_tune.compare.files import look_at_files_again
+from prism_tune.compare.grid_cells import plan_before, plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.errors import ConfigError
 from prism_tune.run.folder import RunDir

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prism_tune.compare import run_grid as grid
-from prism_tune.compare.cells import plan_cells
+from prism_tune.compare.grid_cells import plan_cells
 from prism_tune.compare.launch import Launcher
 from prism_tune.compare.run_grid import compare
 from prism_tune.config.load import load_config

@@ -17,7 +17,7 @@ from support.tiny import draw_image, draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from prism_tune.compare.cells import plan_cells
+from prism_tune.compare.grid_cells import plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.config.sections import Config
 from prism_tune.evaluation.evaluate import evaluate

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from peft import LoraConfig
 from transformers import TrainingArguments
 
-from prism_tune.compare.cells import plan_cells
+from prism_tune.compare.grid_cells import plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.config.sections import CompareConfig
 from prism_tune.evaluation.benchmarks import BENCHMARKS

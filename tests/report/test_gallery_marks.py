@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support.drawn_runs import draw_records, write_drawn_run
-from support.report_pages import prism_tune
+from support.report_pages import at_gallery, prism_tune, wait_for
 
 from prism_tune.report.build import build_report
 from prism_tune.report.sections import gallery
@@ -34,18 +34,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def page(run, open_page):
     return at_gallery(open_page(run.run.root / "report"))
-
-
-def at_gallery(page):
-    page.locator("#gallery").scroll_into_view_if_needed()
-    wait_for(page, "Records 1 to")
-    return page
-
-
-def wait_for(page, text):
-    page.wait_for_function(
-        "text => document.querySelector('#gallery-status').textContent.includes(text)", arg=text
-    )
 
 
 def find(page, text):

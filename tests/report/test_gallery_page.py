@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
-from support.report_pages import MARKUP
+from support.report_pages import MARKUP, at_gallery, wait_for
 
 from prism_tune.features.closest import Candidates, find_neighbours
 from prism_tune.report import cards, views
@@ -59,19 +59,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def page(run, open_page):
     return at_gallery(open_page(run.run.root / "report"))
-
-
-def at_gallery(page):
-    page.locator("#gallery").scroll_into_view_if_needed()
-    wait_for(page, "Records 1 to")
-    return page
-
-
-def wait_for(page, text):
-    """Until the status line, which screen readers announce, holds the text."""
-    page.wait_for_function(
-        "text => document.querySelector('#gallery-status').textContent.includes(text)", arg=text
-    )
 
 
 def test_a_thumbnail_is_shown_whole(page):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from support.tiny import draw_image, draw_pool
 from typer.testing import CliRunner
@@ -71,3 +72,17 @@ def draw_plots(page, section: str) -> int:
             arg=plot.get_attribute("data-plot"),
         )
     return plots.count()
+
+
+def at_gallery(page: Any) -> Any:
+    """The page, once its gallery has its first records."""
+    page.locator("#gallery").scroll_into_view_if_needed()
+    wait_for(page, "Records 1 to")
+    return page
+
+
+def wait_for(page: Any, text: str) -> None:
+    """Until the status line, which screen readers announce, holds the text."""
+    page.wait_for_function(
+        "text => document.querySelector('#gallery-status').textContent.includes(text)", arg=text
+    )

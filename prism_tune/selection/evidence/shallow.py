@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -51,6 +52,16 @@ class ShallowModel:
         self._collate = Collator(processor, model.dtype, with_dummy=False)
         self._decoder_size = count_parameters(self.decoder.layers, active=self.parts.active_share)
         self._vision_size = count_parameters(self.parts.vision_tower, self.parts.projector)
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last decoder layer.
+
+        Raises:
+            UserError: the decoder has none that is known.
+        """
+        norm: nn.Module = getattr(self.decoder, final_norm(self.decoder))
+        return norm
 
     def place(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """The batch's inputs on the model's device."""
@@ -171,8 +182,7 @@ class Extractor(ShallowModel):
                     with_kwargs=True,
                 )
             else:
-                norm: Any = getattr(decoder, final_norm(decoder))
-                handle = norm.register_forward_hook(
+                handle = self.final_norm.register_forward_hook(
                     lambda _, args, output, layer=layer: keep(layer, output)
                 )
             hooks.callback(handle.remove)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from prism_tune.models.families import final_norm
 from prism_tune.models.flops import estimate_flops
 from prism_tune.models.load import count_layers
 from prism_tune.selection.evidence.encoding import Encoded
@@ -35,15 +34,11 @@ class StateSpectra(Inspector):
     Args:
         model: as `load_shallow` gives it, with all its layers.
         processor: the model's.
-
-    Raises:
-        UserError: the decoder has no final norm that is known.
     """
 
     def __init__(self, model: PreTrainedModel, processor: Any) -> None:
         super().__init__(model, processor)
         self.width = 2 + self.hidden_size
-        self._norm = getattr(self.decoder, final_norm(self.decoder))
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """The forward pass, and the Gram matrices."""
@@ -55,7 +50,7 @@ class StateSpectra(Inspector):
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:
         """Entropy, largest share and last state, (B, 2 + D)."""
         kept: list[torch.Tensor] = []
-        hook = self._norm.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        hook = self.final_norm.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
         try:
             self.model(**self.place(batch), use_cache=False)
         finally:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from prism_tune.models.families import final_norm
 from prism_tune.models.load import count_layers
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.runner import Rows
@@ -33,21 +32,17 @@ class WeightedStates(Inspector):
     Args:
         model: as `load_shallow` gives it, with all its layers.
         processor: the model's.
-
-    Raises:
-        UserError: the decoder has no final norm that is known.
     """
 
     def __init__(self, model: PreTrainedModel, processor: Any) -> None:
         super().__init__(model, processor)
         self.width = self.hidden_size
-        self._norm = getattr(self.decoder, final_norm(self.decoder))
 
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:
         """The weighted means, (B, D)."""
         kept: list[torch.Tensor] = []
-        hook = self._norm.register_forward_hook(lambda _, inputs, output: kept.append(output))
+        hook = self.final_norm.register_forward_hook(lambda _, inputs, output: kept.append(output))
         try:
             self.model(**self.place(batch), use_cache=False)
         finally:
