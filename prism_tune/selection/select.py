@@ -202,4 +202,5 @@ def _gather_evidence(
         {read.store.kind: read.shards for read in readings},
         beside=[] if warmup is None else warmup.cost(),
     )
+    barrier()  # the links get another place once the main process writes: all have read by then
     return evidence, left_out

@@ -65,7 +65,7 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
         "config",
         "config.sections",
         "chat",
-        "chat.formats",
+        "chat.builtin_templates",
         "errors",
         "results",
         "results.render",

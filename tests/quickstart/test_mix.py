@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prism_tune.quickstart import faults
+from prism_tune.quickstart import faulty_pool
 from prism_tune.quickstart.faulty_pool import plant_faults
 from prism_tune.quickstart.mix import (
     Share,
@@ -82,7 +82,7 @@ def test_held_out_questions_are_a_benchmark_of_ones_own(mix):
 @pytest.fixture(scope="module")
 def faulty(mix):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faults, "NUM_IMAGES", 4)
+        patch.setattr(faulty_pool, "NUM_IMAGES", 4)
         return plant_faults(mix)
 
 
@@ -117,7 +117,7 @@ def test_the_pool_with_faults_says_of_each_record_what_is_wrong(mix, faulty):
 
 
 def test_the_faults_are_the_same_at_every_call(mix, faulty, monkeypatch):
-    monkeypatch.setattr(faults, "NUM_IMAGES", 4)
+    monkeypatch.setattr(faulty_pool, "NUM_IMAGES", 4)
     again = plant_faults(mix)
     assert (again.records, again.planted, again.images) == (
         faulty.records,
