@@ -154,7 +154,7 @@ def _train_more(toy: bool) -> list[Part]:
 
 
 def _profiles(toy: bool) -> list[Part]:
-    training = _training("suspects, packed", {}, toy, model="llava_part", seconds=150)
+    training = _training("suspects, packed", {}, toy, seconds=150)
     options = {key: value for key, value in training.options.items() if key != "steps"}
     parts = [replace(training, call="suspects:run", options=options)]
     for name, given in (

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from gpu_parts.kernels import profiled
 from gpu_parts.training import configure
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import AttentionInterface
 
@@ -44,7 +43,7 @@ def run(work: Path, *, model: str, name: str, options: dict[str, Any]) -> dict[s
 
     Returns:
         Seconds of each phase of each own step; for each way of `_ways` seconds of forward and of
-        backward, tokens per second and the loss of the last row; profiles of two steps.
+        backward, tokens per second and the loss of the last row; a profile of one step.
     """
     found: dict[str, Any] = {"own steps": []}
     config = configure(work, name, model, 50, options)
@@ -68,7 +67,8 @@ def _taken_apart(found: dict[str, Any]) -> Iterator[None]:
             _watch(self, clock)
         if rows:
             clock.mark("optimizer and log")
-            found["own steps"].append(clock.take())
+            tokens = rows[-1][0]["input_ids"].numel()
+            found["own steps"].append({"tokens": tokens, **clock.take()})
         clock.mark("data")
         if len(rows) == _OWN_STEPS:
             with profiled(found.setdefault("profile, new row", {})):
@@ -162,13 +162,7 @@ def _try_ways(
             "median_row": round(statistics.median(s["forward"] + s["backward"] for s in spans), 3),
             "loss": losses[-1],
         }
-        if name in _PROFILED:
-            with profiled(found.setdefault(f"profile, {name}", {})):
-                step(rows[-1])
     found["ways"] = ways
-
-
-_PROFILED = ("no cuDNN", "and no gradients in the vision tower", "and liger's norm, rotary, SwiGLU")
 
 
 def _ways(tuned: Any) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -176,16 +170,11 @@ def _ways(tuned: Any) -> Iterator[tuple[str, Callable[[], None]]]:
     decoder = tuned_parts(tuned).language_model
 
     def use_varlen() -> None:
-        AttentionInterface.register("benchmark_varlen", _attend_varlen)
         AttentionInterface.register("sdpa_per_record", _attend_varlen)
 
     yield "the same rows again", lambda: None
-    yield "no cuDNN", lambda: torch.backends.cuda.enable_cudnn_sdp(False)
-    yield "and one call for all records", use_varlen
-    yield "and no gradients in the vision tower", tuned.get_base_model().disable_input_require_grads
-    yield "and no cast before LoRA's dropout", lambda: _set_casts(tuned, False)
+    yield "one attention call for all records", use_varlen
     yield "and no dropout", lambda: _set_dropout(tuned)
-    yield "and LoRA in bfloat16", lambda: _cast_adapters(tuned)
     yield "and liger's norm, rotary, SwiGLU", lambda: _use_liger(decoder)
 
 
@@ -242,25 +231,10 @@ def _takes_window() -> bool:
     return "window_size" in inspect.signature(varlen_attn).parameters
 
 
-def _set_casts(tuned: nn.Module, is_on: bool) -> None:
-    for module in tuned.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.cast_input_dtype_enabled = is_on
-
-
 def _set_dropout(tuned: nn.Module) -> None:
     for name, module in tuned.named_modules():
         if "lora_dropout" in name and isinstance(module, nn.Dropout):
             module.p = 0.0
-
-
-def _cast_adapters(tuned: nn.Module) -> None:
-    if not torch.cuda.is_available():
-        return
-    for name, parameter in tuned.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.bfloat16()
-            parameter.grad = None
 
 
 def _use_liger(decoder: nn.Module) -> None:
