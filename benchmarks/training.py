@@ -126,6 +126,7 @@ def main() -> None:
                 batch_size=arguments.batch_size,
                 tuning="full" if name == "mid-size" else "lora",
                 dtype="float32" if name == "mid-size" else "bfloat16",
+                template="vicuna_v1" if name == "mid-size" else "chatml",
             )
             print(
                 f"\n{name}: {workload.tuning}, {workload.dtype}, batches of {workload.batch_size}"

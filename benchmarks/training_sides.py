@@ -30,7 +30,6 @@ from prism_tune.training.source_losses import SourcedCollator, SourcedExamples, 
 from prism_tune.training.trainer import TuningTrainer
 
 MAX_LENGTH = 512
-TEMPLATE = "vicuna_v1"  # which every peer knows: LLaVA-1.5's
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Workload:
     batch_size: int
     tuning: str
     dtype: str
+    template: str
 
     def for_updates(self, updates: int) -> Workload:
         """The same with another number of updates."""
@@ -73,7 +73,7 @@ def count_padded_tokens(workload: Workload) -> dict[str, int]:
     config = _config(workload, Path("unused"))
     processor = load_processor(config.model)
     pool = open_pool(config.data)
-    examples = TuningDataset(pool, range(len(pool)), processor, TEMPLATE, MAX_LENGTH)
+    examples = TuningDataset(pool, range(len(pool)), processor, workload.template, MAX_LENGTH)
     lengths_N, has_image_N = np.minimum(examples.lengths_N, MAX_LENGTH), examples.has_image_N
     random = np.random.default_rng(0).permutation(len(lengths_N))
     grouped = np.array(list(ModalityLengthSampler(lengths_N, has_image_N, workload.batch_size)))
@@ -123,7 +123,11 @@ def _config(workload: Workload, folder: Path) -> Config:
         {
             "name": "benchmark",
             "output_dir": str(folder),
-            "model": {"path": str(workload.model), "dtype": workload.dtype, "template": TEMPLATE},
+            "model": {
+                "path": str(workload.model),
+                "dtype": workload.dtype,
+                "template": workload.template,
+            },
             "data": {
                 "records": str(workload.pool),
                 "image_dir": str(workload.pool.parent / "images"),
