@@ -29,7 +29,7 @@ def score(context: ScoringContext) -> ScoredRecords:
 
 
 def measure_gain(context: ScoringContext) -> NDArray[np.float64]:
-    """The gain of every record, in nats; 0 without images, NaN where losses were not measured, (M,)."""
+    """The gain of every record (M,), in nats; 0 without images, NaN where none was measured."""
     measured = context.measured
     gain_M = measured["blind_turn_nll"] - measured["turn_nll"]
     is_text_M = context.pool.is_text_only_N[context.records_M]
