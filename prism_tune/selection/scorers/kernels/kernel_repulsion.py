@@ -25,7 +25,12 @@ records of a group copies were preferred.)
 Rounds: 2 % of the group, then a quarter of what is kept so far; their sizes depend on the group's
 size alone, so budgets are nested. Records of one image repel each other as others do. Within a
 round nothing repels.
-Cost: forward (PRISM's), then O(N d^2) for the components, O(N m K) for the densities and
+Options, all off by default (docs/selectors.md): `gamma` divides a key by e^(gamma r), r the rank of a
+predicted visual gain (`gain.py`); `text_weight` makes k and k_c kernels of images and texts
+(`density.Rbf`); `deficit` multiplies rates by what a region lacks (`deficit.py`); `quota_power`
+weighs sources by their effective rank (`effective_rank.py`).
+Cost: forward (PRISM's; with gamma the whole model twice on a share of the records), then O(N d^2)
+for the components, O(N m K) for the densities and
 O(N^1.5 K) for the cells and all rounds together.
 
 Shape legend: M records to be scored, N of a group, P rows of a group, G groups.
