@@ -116,11 +116,9 @@ class Kernel:
     def diagnostics(self) -> dict[str, Any]:
         """What the manifest says."""
         found = {"bandwidth": self.rbf.bandwidth}
-        return (
-            found
-            if not self.rbf.text_weight
-            else {**found, "text_bandwidth": self.rbf.text_bandwidth}
-        )
+        if self.rbf.text_weight:
+            found["text_bandwidth"] = self.rbf.text_bandwidth
+        return found
 
     def groups(self) -> Iterator[KernelGroup]:
         """Group by group."""

@@ -25,8 +25,8 @@ records of a group copies were preferred.)
 Rounds: 2 % of the group, then a quarter of what is kept so far; their sizes depend on the group's
 size alone, so budgets are nested. Records of one image repel each other as others do. Within a
 round nothing repels.
-Options, all off by default (docs/selectors.md): `gamma` divides a key by e^(gamma r), r the rank of a
-predicted visual gain (`gain.py`); `text_weight` makes k and k_c kernels of images and texts
+Options, all off by default (docs/selectors.md): `gamma` divides a key by e^(gamma r), r the rank of
+a predicted visual gain (`gain.py`); `text_weight` makes k and k_c kernels of images and texts
 (`density.Rbf`); `deficit` multiplies rates by what a region lacks (`deficit.py`); `quota_power`
 weighs sources by their effective rank (`effective_rank.py`).
 Cost: forward (PRISM's; with gamma the whole model twice on a share of the records), then O(N d^2)
@@ -127,15 +127,15 @@ def adapt(config: Config) -> Config:
 
 
 @dataclass(frozen=True)
-class Race:
+class Entries:
     """What every record enters the race with: logarithms of its key and of its rate, (M,)."""
 
     keys_M: FloatArray
     rates_M: FloatArray
 
-    def favour(self, gains_M: FloatArray) -> Race:
+    def favour(self, gains_M: FloatArray) -> Entries:
         """The same with rates that are e^gain times as high."""
-        return Race(self.keys_M - gains_M, self.rates_M + gains_M)
+        return Entries(self.keys_M - gains_M, self.rates_M + gains_M)
 
 
 def score(context: ScoringContext) -> ScoredRecords:
@@ -153,7 +153,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     kernel = fit_kernel(images, texts, hash_uids(context.uids), options)
     diagnostics = {**reduced.diagnostics, **kernel.diagnostics}
     densities_M = kernel.densities()
-    entered = Race(
+    entered = Entries(
         race(densities_M, hash_uids(context.uids, context.config.seed), options.alpha),
         -options.alpha * np.log(np.maximum(densities_M, MIN_DENSITY)),
     )
@@ -187,7 +187,7 @@ def _group_by_source(context: ScoringContext) -> ScoringContext:
 
 
 def _pick_groups(
-    kernel: Kernel, entered: Race, wanted_G: IntArray, options: KernelRepulsionOptions
+    kernel: Kernel, entered: Entries, wanted_G: IntArray, options: KernelRepulsionOptions
 ) -> tuple[list[IntArray], list[float]]:
     """The picks of every group, in order; the smallest and the largest narrow bandwidth."""
     picks, bandwidths = [], []
