@@ -21,6 +21,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -191,6 +192,7 @@ def print_speeds(workload: Workload, arguments: argparse.Namespace) -> None:
                 found = measure_peer(side, arguments.peers, workload)
             else:
                 found = measure(build_side, side, workload)
+            print(f"{side}: {found}", file=sys.stderr, flush=True)
             rows[side] = found if before is None or isinstance(found, str) else before.add(found)
     threads, timed = torch.get_num_threads(), arguments.rounds * (workload.updates - 1)
     print(f"\nMeasured over {timed} updates in {arguments.rounds} rounds, {threads} threads\n")
