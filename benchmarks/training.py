@@ -133,7 +133,8 @@ def main() -> None:
                 f"\n{name}: {workload.tuning}, {workload.dtype}, batches of {workload.batch_size}"
             )
             print_padding(fork(count_padded_tokens, workload))
-            print_speeds(workload, arguments)
+            if arguments.rounds:
+                print_speeds(workload, arguments)
             if arguments.curve_updates:
                 print_curves(workload.for_updates(arguments.curve_updates), arguments)
 
