@@ -7,7 +7,7 @@
 
 Needs `prism-tune prepare configs/experiments/quickstart.yaml`. Three workloads on the held-out
 drawings, all questions different: `pope`, 18 yes/no questions a picture with POPE's prompt, as POPE
-has them; `single`, one a picture, as VizWiz has them; `long`, answers of up to 64 tokens. All sides
+has them; `single`, one a picture, as VizWiz has them; `long`, answers of up to 48 tokens. All sides
 are greedy, in the same dtype, one after another, after a warm-up. `--serve` also starts a server of
 the same model and asks it; the time that it takes to start is not counted. Prints seconds,
 questions and new tokens per second of each, the ratio to one at a time, and how many answers are
@@ -73,9 +73,9 @@ class Workload:
 
 
 WORKLOADS = {
-    "pope": Workload(11, 18, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
-    "single": Workload(96, 1, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
-    "long": Workload(24, 2, 64, "Write a story about this picture and a {colour} {shape}."),
+    "pope": Workload(8, 18, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
+    "single": Workload(64, 1, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
+    "long": Workload(12, 2, 48, "Write a story about this picture and a {colour} {shape}."),
 }
 
 
