@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,7 +100,7 @@ def test_questions_images_tokens_and_flops_are_metered(setting, asked):
     What the prompts about an image begin with counts once, and so does the image in the tower.
     """
     config = setting.config()
-    setting.evaluate()
+    setting.evaluate(batch_size=16)
     (entry,) = read_timings(setting.run)
     assert (entry["stage"], entry["finished"]) == ("evaluation/quickstart", True)
     model = load_model(config.model, dtype=torch.float32)
@@ -115,8 +115,9 @@ def test_questions_images_tokens_and_flops_are_metered(setting, asked):
     num_new = sum(line["metadata"]["num_new_tokens"] for line in setting.lines())
     num_tokens = (4 - 1) * num_encoded + num_new
     for listed in prompts.values():
-        common = len(commonprefix(listed)) * (len(listed) - 1)
-        num_tokens += sum(map(len, listed)) - common
+        columns = zip(*listed, strict=False)
+        common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        num_tokens += sum(map(len, listed)) - common * (len(listed) - 1)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     vision = sum(n for name, n in sizes.items() if "vision_tower" in name or "projector" in name)
     decoder = sum(n for name, n in sizes.items() if "layers" in name and "vision" not in name)
