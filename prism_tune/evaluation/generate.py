@@ -117,7 +117,7 @@ class Decoder:
             prepared,
             batch_size=None,
             collate_fn=_identity,
-            num_workers=self._fit_workers(prepared, len(batches)),
+            num_workers=self._fit_workers(prepared, batches),
         )
         for number, (batch, inputs) in enumerate(zip(batches, loader, strict=True), 1):
             if isinstance(inputs, UserError):
@@ -129,13 +129,16 @@ class Decoder:
     def _shares(self) -> bool:
         return can_share(self.model)
 
-    def _fit_workers(self, prepared: _Batches, num_batches: int) -> int:
-        """No more than shared memory has room for: the first batch is the largest."""
-        wanted = min(self._num_workers, num_batches - 1)
-        first = prepared[0] if wanted else None
-        if not isinstance(first, PromptBatch):
+    def _fit_workers(self, prepared: _Batches, batches: Sequence[Sequence[Request]]) -> int:
+        """No more than shared memory has room for: the batch with most images is the largest."""
+        wanted = min(self._num_workers, len(batches) - 1)
+        if wanted == 0:
+            return 0
+        counts = [len({image for r in batch for image in r.images}) for batch in batches]
+        largest = prepared[counts.index(max(counts))]
+        if isinstance(largest, UserError):
             return wanted
-        return fit_workers(wanted, count_bytes(first.tensors))
+        return fit_workers(wanted, count_bytes(largest.tensors))
 
     def _plan_batches(self, requests: list[Request], max_new_tokens: int) -> list[list[Request]]:
         if not requests:

@@ -14,6 +14,7 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.errors import UserError
+from prism_tune.evaluation import generate
 from prism_tune.evaluation.decoding.prompts import Request, collate_prompts, encode_batch
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.models.load import load_model
@@ -187,6 +188,39 @@ def test_what_prompts_begin_with_is_read_once(processor, requests):
     assert torch.equal(batch.heads["pixel_values"], whole["pixel_values"][:3])
     alone = encode_batch(processor, requests[:4], shares=True)
     assert alone.rests == {}
+
+
+def test_prompts_of_one_length_need_no_padding(model, processor, requests):
+    """Nothing is masked then, which attention kernels take a shortcut for."""
+    texts = ["is it red?", "it is red?"]
+    asked = [
+        Request(render_prompt(text, True, "vicuna_v1", processor), requests[1].images)
+        for text in texts
+    ]
+    batch = encode_batch(processor, asked, shares=True)
+    assert batch.rests["attention_mask"].all()
+    assert batch.heads["attention_mask"].all()
+    expected = {request: answer_alone(model, processor, request) for request in asked}
+    answers = answer_all(decode(model, processor), asked)
+    assert {request: answer.text for request, answer in answers.items()} == expected
+
+
+def test_shared_memory_is_measured_by_the_batch_with_most_images(
+    model, processor, requests, monkeypatch
+):
+    """The longest prompts may be questions about one image, which is small to hand over."""
+    long = [Request(f"{requests[9].prompt} {n}", requests[9].images) for n in range(4)]
+    short = [requests[1], requests[2], requests[3]]
+    measured = []
+
+    def measure(num_workers, num_bytes):
+        measured.append(num_bytes)
+        return 0
+
+    monkeypatch.setattr(generate, "fit_workers", measure)
+    answer_all(decode(model, processor, batch_size=4, num_workers=2), [*short, *long], 1)
+    pixels = 3 * 3 * 28 * 28 * 4
+    assert measured[0] > pixels
 
 
 def test_rows_that_end_leave_and_others_join(model, processor, requests, monkeypatch):

@@ -146,8 +146,8 @@ class SharedRows(WholeRows):
         """Read the prompts; each has its first new token then."""
         rows = [Row(request) for request in requests]
         self._rows += rows
+        self._leave(at_most=1.0)  # before more memory is asked for
         new = self._read(batch)
-        self._leave(at_most=1.0)
         if self._state is None:
             self._state = new
         else:
