@@ -31,6 +31,7 @@ _BLOCK_BYTES = 64 << 20  # large enough for the matrix product to be what takes 
 _RELATIVE_RANK = 1e-10  # a direction with less than this share of the largest variance is rounding
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the mean: what equal features differ by
 _RELATIVE_ZERO = 1e-9  # so is a centred row this much shorter than its longest
+_STRIP = 512  # columns; wide enough for a matrix product at full speed
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def reduce_features(
             f"{features_UD.dtype} of shape {tuple(features_UD.shape)}"
         )
     counts_U = np.bincount(pairs.row_P, pairs.count_P, minlength=features_UD.shape[0])
-    mean_D, covariance_DD, finite_U = _measure(features_UD, counts_U.astype(np.float64))
+    mean_D, covariance_DD, finite_U = measure_covariance(features_UD, counts_U.astype(np.float64))
     noise = (_ROUNDING * float(np.linalg.norm(mean_D))) ** 2
     basis_DK = _leading_directions(covariance_DD, noise, num_components, whitening)
     rows_UK = np.zeros((features_UD.shape[0], basis_DK.shape[1]))
@@ -109,6 +110,18 @@ def reduce_features(
     )
 
 
+def add_products(sum_DD: FloatArray, left_BD: FloatArray, right_BD: FloatArray) -> None:
+    """Add left^T right, in place, as far as it lies on or below the diagonal.
+
+    Where the result is symmetric this is all of it for half the arithmetic; `np.linalg.eigh` reads
+    no more. (X.T @ X, of which NumPy makes OpenBLAS's `syrk`, would do as much, but that crashes on
+    wide matrices: numpy issue 19685.)
+    """
+    for start in range(0, len(sum_DD), _STRIP):
+        stop = start + _STRIP
+        sum_DD[start:stop, :stop] += left_BD[:, start:stop].T @ right_BD[:, :stop]
+
+
 def _blocks(features_UD: RowBlocks) -> Iterator[tuple[int, FloatArray]]:
     num_rows, width = features_UD.shape
     block_rows = max(1, _BLOCK_BYTES // (8 * max(1, width)))
@@ -116,10 +129,10 @@ def _blocks(features_UD: RowBlocks) -> Iterator[tuple[int, FloatArray]]:
         yield start, np.asarray(features_UD[start : start + block_rows], dtype=np.float64)
 
 
-def _measure(
+def measure_covariance(
     features_UD: RowBlocks, weights_U: FloatArray
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Weighted mean and covariance of the finite rows, and which these are."""
+    """Weighted mean, lower triangle of the covariance of the finite rows, and which these are."""
     num_rows, width = features_UD.shape
     finite_U = np.zeros(num_rows, dtype=bool)
     offset_D: FloatArray | None = None  # near the mean: else the sums of squares lose digits
@@ -134,7 +147,7 @@ def _measure(
         rows_BD = rows_BD - offset_D
         weighted_BD = rows_BD * weights_B[:, None]
         sum_D += weighted_BD.sum(axis=0)
-        products_DD += weighted_BD.T @ rows_BD
+        add_products(products_DD, weighted_BD, rows_BD)
         total += float(weights_B.sum())
     if offset_D is None or total == 0:
         raise UserError("features: no record has a finite feature; nothing to score")
