@@ -176,7 +176,7 @@ class RedundancyScan:
         sums_GD, num_finite_G = self.sum_rows()
         self.centres_GD = sums_GD / np.maximum(num_finite_G, 1)[:, None]
 
-    def sum_rows(self) -> tuple[FloatArray, FloatArray]:
+    def sum_rows(self) -> tuple[FloatArray, NDArray[Any]]:
         """The sum of the finite records of each group, and their number."""
         sums_GD = self._accumulate(self._sum_rows)
         weights_P = self.pairs.count_P * self.finite_P

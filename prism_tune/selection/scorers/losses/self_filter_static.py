@@ -76,7 +76,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     rows_UD, row_M = context.more_rows[NAME]
     values_UD: Float32Array = rows_UD[slice(0, rows_UD.shape[0])]
     nll_M = context.measured["nll"]
-    finite_U = _by_blocks(values_UD, lambda block_BD: np.isfinite(block_BD).all(axis=1))
+    finite_U = _by_blocks(values_UD, lambda block_BD: np.asarray(np.isfinite(block_BD).all(axis=1)))
     known_M = np.isfinite(nll_M) & finite_U[row_M]
     if not known_M.any():
         raise UserError("self_filter_static: no record has a finite loss; nothing to score")
