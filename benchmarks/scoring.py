@@ -6,12 +6,12 @@
     python benchmarks/scoring.py --only-corrcoef
 
 Prints two tables. (1) A float16 memory map of random features: seconds to sum it once with numpy
-(warm), seconds for `redundancy_scores`, their ratio (goal: at most 2 for corpus), and the
-growth of anonymous memory while scoring (goal: at most 1 GiB). (2) `np.corrcoef` with the row means
-of its N x N matrix against `redundancy_scores(centering="pearson")`, which gives the same numbers:
-seconds of one thread each, by the clock (of the scores the best of 3), how they grow with N (the
-exponent between two rows), and how much faster the scores are (goal: 60 times at N = 20,000), by
-the clock and in CPU seconds.
+(warm, one thread), seconds for `redundancy_scores` (a thread for each core), their ratio (goal, by
+the clock: at most 2 for corpus), and the growth of anonymous memory while scoring (goal: at most 1
+GiB). (2) `np.corrcoef` with the row means of its N x N matrix against
+`redundancy_scores(centering="pearson")`, which gives the same numbers: seconds of one thread each,
+by the clock (of the scores the best of 3), how they grow with N (the exponent between two rows),
+and how much faster the scores are (goal: 60 times at N = 20,000), by the clock and in CPU seconds.
 
 One thread, because NumPy's X @ X.T dies of a segmentation fault inside OpenBLAS with two threads at
 N = 20,000 (numpy issue 19685); with one it runs.
@@ -67,12 +67,12 @@ def measure_streaming(features: np.memmap, num_groups: int, repeats: int) -> Non
     """Table 1."""
     num_rows, width = features.shape
     groups = np.random.default_rng(1).integers(0, num_groups, num_rows)
-    sums = [timed(lambda: np.sum(features, dtype=np.float32))[0] for _ in range(repeats + 1)]
-    sum_seconds = min(sums[1:])  # the first one warms the file
+    sums = [timed(lambda: np.sum(features, dtype=np.float32)) for _ in range(repeats + 1)]
+    sum_seconds = np.min([took for took, _ in sums[1:]], axis=0)  # the first one warms the file
     print(f"\n{num_rows:,} x {width:,} float16 ({features.nbytes / 1e9:.2f} GB)\n")
-    print("| what | seconds | x sum | anonymous memory, MiB |")
+    print("| what | seconds: clock, CPU | x sum: clock, CPU | anonymous memory, MiB |")
     print("|---|---:|---:|---:|")
-    print(f"| numpy sum, warm | {sum_seconds:.2f} | 1.0 | |")
+    print(f"| numpy sum, warm | {sum_seconds[0]:.2f}, {sum_seconds[1]:.2f} | 1, 1 | |", flush=True)
     runs: list[tuple[str, Callable[[], object]]] = [
         ("corpus", lambda: redundancy_scores(features)),
         ("pearson", lambda: redundancy_scores(features, centering="pearson")),
@@ -81,8 +81,13 @@ def measure_streaming(features: np.memmap, num_groups: int, repeats: int) -> Non
     ]
     for name, run in runs:
         best = [timed(run) for _ in range(repeats)]
-        seconds, peak = min(best)[0], max(peak for _, peak in best)
-        print(f"| {name} | {seconds:.2f} | {seconds / sum_seconds:.2f} | {peak / 2**20:.0f} |")
+        seconds, peak = np.min([took for took, _ in best], axis=0), max(peak for _, peak in best)
+        ratio = seconds / sum_seconds
+        print(
+            f"| {name} | {seconds[0]:.2f}, {seconds[1]:.2f} | {ratio[0]:.2f}, {ratio[1]:.2f} | "
+            f"{peak / 2**20:.0f} |",
+            flush=True,
+        )
 
 
 def measure_corrcoef(width: int) -> None:
@@ -133,8 +138,8 @@ def draw_features(path: Path, num_rows: int, width: int) -> np.memmap:
     return np.load(path, mmap_mode="r")
 
 
-def timed(run: Callable[[], object]) -> tuple[float, int]:
-    """Seconds, and by how many bytes anonymous memory grew at most."""
+def timed(run: Callable[[], object]) -> tuple[tuple[float, float], int]:
+    """Seconds (clock, CPU), and by how many bytes anonymous memory grew at most."""
     peak = [before := read_anonymous_bytes()]
     finished = threading.Event()
 
@@ -144,7 +149,7 @@ def timed(run: Callable[[], object]) -> tuple[float, int]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    (seconds, _), _ = timed_value(run)
+    seconds, _ = timed_value(run)
     finished.set()
     watcher.join()
     return seconds, peak[0] - before

@@ -88,7 +88,7 @@ def reduce_features(
     counts_U = np.bincount(pairs.row_P, pairs.count_P, minlength=features_UD.shape[0])
     mean_D, covariance_DD, finite_U = measure_covariance(features_UD, counts_U.astype(np.float64))
     noise = (_ROUNDING * float(np.linalg.norm(mean_D))) ** 2
-    basis_DK = _leading_directions(covariance_DD, noise, num_components, whitening)
+    basis_DK = find_directions(covariance_DD, noise, num_components, whitening)
     rows_UK = np.zeros((features_UD.shape[0], basis_DK.shape[1]))
     for start, block_BD in _blocks(features_UD):
         finite_B = finite_U[start : start + len(block_BD)]
@@ -155,9 +155,10 @@ def measure_covariance(
     return offset_D + shift_D, products_DD / total - np.outer(shift_D, shift_D), finite_U
 
 
-def _leading_directions(
+def find_directions(
     covariance_DD: FloatArray, noise: float, num_components: int | None, whitening: bool
 ) -> FloatArray:
+    """The leading eigenvectors of a covariance, (D, K), of variances above the noise."""
     variances_D, vectors_DD = np.linalg.eigh(covariance_DD)
     varies_D = variances_D > max(noise, _RELATIVE_RANK * variances_D[-1])
     leading = np.flatnonzero(varies_D)[::-1][:num_components]
