@@ -236,7 +236,8 @@ class Memory:
 
 def describe(path: Path, scorer: str, num_records: int, scope: str) -> ScoringContext:
     """What the stage would hand to the scorer."""
-    selection = {"scorer": scorer, "budget": BUDGET, "scope": scope}
+    options = {"model": "clip"} if scorer == "self_filter_static" else {}
+    selection = {"scorer": scorer, "budget": BUDGET, "scope": scope, "options": options}
     tree = {"name": "drawn", "model": {"path": "none"}, "data": {"records": "none.json"}}
     config = SCORERS[scorer].complete(Config.model_validate({**tree, "selection": selection}))
     features_ND = np.load(path, mmap_mode="r")[:num_records]

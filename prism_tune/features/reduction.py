@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.row_blocks import RowBlocks, widen
 from prism_tune.features.row_pairs import RowPairs
 
 FloatArray = NDArray[np.float64]
@@ -126,7 +126,8 @@ def _blocks(features_UD: RowBlocks) -> Iterator[tuple[int, FloatArray]]:
     num_rows, width = features_UD.shape
     block_rows = max(1, _BLOCK_BYTES // (8 * max(1, width)))
     for start in range(0, num_rows, block_rows):
-        yield start, np.asarray(features_UD[start : start + block_rows], dtype=np.float64)
+        block = np.asarray(features_UD[start : start + block_rows])
+        yield start, widen(block, np.dtype(np.float64))
 
 
 def measure_covariance(

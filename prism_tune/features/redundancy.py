@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans
+from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans, widen
 from prism_tune.features.row_pairs import IntArray, RowPairs, pair_rows
 
 logger = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class RedundancyScan:
 
     def _sum_rows(self, group: int, at: IntArray, rows_PD: NDArray[Any]) -> NDArray[Any]:
         weights_P = self.pairs.count_P[at].astype(self.compute_dtype)
-        block_PD = rows_PD.astype(self.compute_dtype)
+        block_PD = widen(rows_PD, self.compute_dtype)
         sum_D = np.einsum("p,pd->d", weights_P, block_PD)
         if np.isfinite(sum_D).all():
             return sum_D
@@ -227,7 +227,7 @@ class RedundancyScan:
 
     def _centre(self, group: int, rows_PD: NDArray[Any]) -> tuple[NDArray[Any], FloatArray | float]:
         """Centred rows, and the largest norm that rounding alone can leave of them."""
-        delta_PD = rows_PD.astype(self.compute_dtype)
+        delta_PD = widen(rows_PD, self.compute_dtype)
         unit = _ROUNDING_UNITS * float(np.finfo(self.compute_dtype.type).eps)
         with np.errstate(invalid="ignore"):
             if self.centering == "corpus":
