@@ -163,7 +163,7 @@ def test_an_image_that_the_processor_refuses_is_named(pool):
 @pytest.mark.parametrize("pads", [True, False])
 def test_an_image_is_padded_pixel_for_pixel_as_llavas_processor_pads_it(size, pads):
     """It is handed over as a square already, which is a third faster."""
-    processor = build_processor()
+    processor = build_processor(build_tokenizer())
     processor.image_processor.do_pad = pads
     pixels = torch.arange(size[0] * size[1] * 3, dtype=torch.uint8).numpy()
     image = Image.frombytes("RGB", size, (pixels * 7).tobytes())
