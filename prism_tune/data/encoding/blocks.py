@@ -1,7 +1,7 @@
 """One number for each of many records, found by several processes: a block of records at a time.
 
-Rendering a chat template and tokenising take 665K records minutes on one core. What a record's number
-is does not depend on how many processes there are.
+Rendering a chat template and tokenising take 665K records minutes on one core. What is found does
+not depend on how many processes there are.
 """
 
 from __future__ import annotations
