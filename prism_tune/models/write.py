@@ -143,10 +143,10 @@ def _write_weights(
 
 
 def _name_as_published(model: Any) -> None:
-    """Have CLIP's and SigLIP's weights written below `vision_model.`, as published models have them.
+    """Have a CLIP or SigLIP written below `vision_model.`, as published models have it.
 
     transformers does so only where it read them from such a file, not where a model was assembled
-    or converted; it reads both, and vLLM 0.33 and SGLang 0.5.23 read no other.
+    or converted. It reads both; vLLM (0.33) reads no other.
     """
     every = get_model_conversion_mapping(model, add_legacy=False)
     prefixes = [change for change in every if isinstance(change, PrefixChange)]

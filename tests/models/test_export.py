@@ -228,7 +228,7 @@ PUBLISHED = [
     "vision_tower.vision_model.pre_layrnorm.bias",
     "vision_tower.vision_model.pre_layrnorm.weight",
 ]
-"""The weights outside layers as llava-hf/llava-1.5-7b-hf has them, and as vLLM and SGLang ask."""
+"""The weights outside layers as the published LLaVA-1.5 has them; vLLM asks for these."""
 
 
 def test_the_original_layout_is_converted(parts, tmp_path):
