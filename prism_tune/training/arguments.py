@@ -67,6 +67,7 @@ def training_arguments(
         remove_unused_columns=False,
         report_to=_list_trackers(options["report_to"], config),
         **_checkpointing(given),
+        **_kernels(given),
     )
     with refused_by_library("training.hf"):
         arguments = TrainingArguments(**options)
@@ -192,6 +193,20 @@ def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def is_reentrant(arguments: TrainingArguments) -> bool:
+    """Whether activations are recomputed in the way that needs gradients of frozen embeddings."""
+    options: Any = arguments.activation_checkpointing_kwargs or {}
+    return bool(arguments.activation_checkpointing and options.get("use_reentrant"))
+
+
+def _kernels(given: dict[str, Any]) -> dict[str, Any]:
+    """Liger's kernels inside the layers; the loss stays ours, which needs no other logits."""
+    if not given.get("use_liger_kernel"):
+        return {}
+    of_loss = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+    return {"liger_kernel_config": {**(given.get("liger_kernel_config") or {}), **of_loss}}
+
+
 def _check_ranges(config: Config) -> None:
     """Refuse what trains nothing now, not after the last step."""
     options = {**default_options(config), **config.training.hf}
@@ -230,11 +245,6 @@ def _check_validation(config: Config) -> None:
 def _check_liger(config: Config) -> None:
     if not config.training.hf.get("use_liger_kernel"):
         return
-    if config.training.batching == "packed":
-        raise ConfigError(
-            "training.batching: packed and training.hf.use_liger_kernel exclude each other: "
-            "liger's forward does not pass on where records begin; choose one"
-        )
     if importlib.util.find_spec("liger_kernel") is None:
         raise ConfigError(
             "training.hf.use_liger_kernel needs a GPU and liger-kernel: pip install liger-kernel"

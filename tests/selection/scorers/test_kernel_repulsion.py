@@ -9,6 +9,7 @@ import pytest
 
 from prism_tune.errors import ConfigError
 from prism_tune.selection.scorers.kernels.cells import CellKernel, find_cells, narrow_bandwidth
+from prism_tune.selection.scorers.kernels.density import Rbf
 from prism_tune.selection.scorers.kernels.kernel_repulsion import pick_repelled, round_sizes
 
 
@@ -43,13 +44,13 @@ def test_picks_are_those_of_the_definition(beta):
     rows, row_N, keys = draw()
     cells = find_cells(rows)
     assert len(cells) > 3
-    picks = pick_repelled(keys, row_N, CellKernel(rows, cells, 0.1), 60, beta)
+    picks = pick_repelled(keys, row_N, CellKernel(rows, cells, Rbf(0.1)), 60, beta)
     assert picks.tolist() == pick_by_definition(keys, rows, row_N, cells, 0.1, 60, beta)
 
 
 def test_without_repulsion_it_is_the_race():
     rows, row_N, keys = draw()
-    kernel = CellKernel(rows, find_cells(rows), 0.1)
+    kernel = CellKernel(rows, find_cells(rows), Rbf(0.1))
     assert pick_repelled(keys, row_N, kernel, 40, 0.0).tolist() == np.argsort(keys)[:40].tolist()
 
 
@@ -114,9 +115,9 @@ def test_a_dense_pool_has_a_narrower_bandwidth():
 @pytest.mark.parametrize("threads", [1, 5])
 def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
     rows, row_N, keys = draw(4000, 3000)
-    wanted = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), 0.01), 900, 8.0)
+    wanted = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), Rbf(0.01)), 900, 8.0)
     monkeypatch.setattr("prism_tune.features.row_blocks._num_threads", lambda: threads)
-    again = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), 0.01), 900, 8.0)
+    again = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), Rbf(0.01)), 900, 8.0)
     assert again.tolist() == wanted.tolist()
 
 
