@@ -31,10 +31,10 @@ WIDTH = 88
 """Of the tables, in characters."""
 _BLOCK = re.compile(r"```(yaml|bash)\n(.*?)```\n(\n```text\n.*?```\n)?", re.DOTALL)
 _REMARKS = re.compile(
-    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\().*\n",
+    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\(|\d left).*\n",
     re.MULTILINE,
 )
-"""Bars that move, and what libraries say to developers."""
+"""Bars that move, lines on the way, and what libraries say to developers."""
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", re.MULTILINE)
 _THUMBNAILS = re.compile(r"/\S*prism_tune_preview_\w+/")
 
@@ -74,7 +74,7 @@ def run(line: str) -> str:
     done = CliRunner().invoke(app, shlex.split(line)[1:])
     if done.exit_code:
         raise SystemExit(f"{line}\n{done.output}\n{done.exception!r}") from done.exception
-    return clean(done.stderr + done.stdout)
+    return clean((done.stderr + done.stdout).replace(str(Path.cwd()), "/home/me"))
 
 
 def clean(text: str) -> str:

@@ -12,7 +12,8 @@ from prism_tune.run.log import console
 
 ROOT = Path(__file__).parents[1]
 _MEASURED = re.compile(
-    r"\d[\d.,]*(?= ?(?:/s\b|s\b|[KMG]i?B\b))|\d+:\d\d(?::\d\d)?|\d\.\de-\d+|\d{4}-\d\d-\d\d"
+    r"\d[\d.,]*(?:e[+-]\d+)?(?= ?(?:/s\b|s\b))|(?<=/s )\d[\d.]*|(?<=loss )\d[\d.]*"
+    r"|\d+:\d\d:\d\d|\d\.\de-\d+|\b\d\.\d\d(?= \|)"
 )
 """Times, speeds, sizes, and differences of floats: of the machine, not of the program."""
 
