@@ -18,7 +18,7 @@ INSTALLED = '''"""A scorer of an installed package: the longest answers."""
 
 import numpy as np
 
-from prism_tune import ScoredRecords, Scorer
+from prism_tune import ScoredRecords, Scorer, evidence
 
 
 def score(context):
@@ -26,7 +26,7 @@ def score(context):
     return ScoredRecords(np.array([len(text) for text in texts], dtype=np.float64), {})
 
 
-SCORERS = {"long_winded": Scorer(score, keep="high", ranks_text=True)}
+SCORERS = {"long_winded": Scorer(score, evidence(), keep="high")}
 '''
 
 
