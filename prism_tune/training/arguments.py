@@ -15,6 +15,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from prism_tune.config.presets import find_file
 from prism_tune.config.secrets import REDACTED
@@ -32,6 +36,8 @@ _LOADING_OPTIONS = (
     "dataloader_persistent_workers",
     "dataloader_prefetch_factor",
 )
+_NOT_LISTED = ("azure_ml", "flyte")
+"""Trackers that transformers knows and does not look for."""
 _FIXED = {
     "output_dir": "the run folder is made of `output_dir` and `name`",
     "deepspeed": "use `training.deepspeed`",
@@ -253,10 +259,24 @@ def _check_liger(config: Config) -> None:
 
 
 def _list_trackers(asked: Any, config: Config) -> Any:
-    """Those of `training.hf.report_to`, and W&B where `tracking.wandb` asks for it as well."""
-    if not config.tracking.wandb or asked == "all":
+    """Those of `training.hf.report_to`, and W&B where `tracking.wandb` asks for it as well.
+
+    Raises:
+        ConfigError: one is not installed. transformers would say so from inside of an object half
+            made, whose end (MLflow's) then complains as well.
+    """
+    if asked == "all":
         return asked
     names = [asked] if isinstance(asked, str) else [*(asked or [])]
+    usable = {*get_available_reporting_integrations(), *_NOT_LISTED}
+    missing = [name for name in names if name in INTEGRATION_TO_CALLBACK and name not in usable]
+    if missing:
+        raise ConfigError(
+            f"training.hf.report_to: {missing[0]} is not installed: pip install {missing[0]}, or "
+            "leave it out"
+        )
+    if not config.tracking.wandb:
+        return asked
     return list(dict.fromkeys([*(name for name in names if name != "none"), "wandb"]))
 
 
