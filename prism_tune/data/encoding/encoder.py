@@ -91,9 +91,9 @@ def encode_prompts(
     ]
     length = max(len(row["input_ids"]) for row in rows)
     padding_ids = inputs["input_ids"][~is_token_BL]
-    pad_id = int(padding_ids[0]) if len(padding_ids) else _pad_id(processor)
+    fill_id = int(padding_ids[0]) if len(padding_ids) else pad_id(processor)
     for key in keys:
-        fill = pad_id if key == "input_ids" else 0
+        fill = fill_id if key == "input_ids" else 0
         inputs[key] = torch.stack(
             [
                 torch.nn.functional.pad(row[key], (length - len(row[key]), 0), value=fill)
@@ -235,6 +235,7 @@ def _splice_row(row: Mapping[str, torch.Tensor], written: WrittenOut) -> dict[st
     return spliced
 
 
-def _pad_id(processor: Any) -> int:
+def pad_id(processor: Any) -> int:
+    """What stands where a row has no token; nothing attends to it."""
     found = processor.tokenizer.pad_token_id
     return int(processor.tokenizer.eos_token_id if found is None else found)
