@@ -198,7 +198,6 @@ def _llamafactory(task: dict[str, Any]) -> None:
             "disable_gradient_checkpointing": True,
             "flash_attn": "sdpa",
             "overwrite_cache": True,
-            **task["peer_options"],
         }
     )
 
@@ -235,7 +234,6 @@ def _ms_swift(task: dict[str, Any]) -> None:
             freeze_vit=True,
             freeze_aligner=False,
             gradient_checkpointing=False,
-            **task["peer_options"],
         )
     )
 

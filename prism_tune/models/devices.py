@@ -24,11 +24,12 @@ PLAIN_DTYPES = frozenset(_DTYPES.values())
 def pick_device() -> torch.device:
     """This process's accelerator where there is one, else the CPU."""
     if torch.cuda.is_available():
+        _avoid_attention_plans()
         return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return torch.device("cpu")
 
 
-def avoid_attention_plans() -> None:
+def _avoid_attention_plans() -> None:
     """Keep torch's `scaled_dot_product_attention` from cuDNN's kernels, in this process.
 
     On Hopper and Blackwell torch prefers them. They are planned anew for every shape, and by every

@@ -32,12 +32,7 @@ from transformers.utils import logging as hf_logging
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.damage import explained
-from prism_tune.models.devices import (
-    PLAIN_DTYPES,
-    avoid_attention_plans,
-    set_dtype,
-    stored_dtypes,
-)
+from prism_tune.models.devices import PLAIN_DTYPES, set_dtype, stored_dtypes
 from prism_tune.models.families import FINAL_NORMS, final_norm, parts
 
 _INDEX = "model.safetensors.index.json"
@@ -223,7 +218,6 @@ def _read_weights(
     architecture: PretrainedConfig | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model, in the type it is saved in, and the report of missing and mismatched weights."""
-    avoid_attention_plans()
     options: dict[str, Any] = {"config": architecture} if architecture is not None else {}
     with explained(config.path, "its weights"):
         stored = stored_dtypes(source)

@@ -23,7 +23,6 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.damage import explained
-from prism_tune.models.devices import avoid_attention_plans
 from prism_tune.models.families import Parts, family_of, part_of, parts
 from prism_tune.models.load import load_model, load_model_config, resolve_source
 from prism_tune.models.lora import log_coverage, lora_config
@@ -49,7 +48,6 @@ def load_for_tuning(
             model._weight_conversions = None  # type: ignore[assignment]
         return model
     _require_bitsandbytes(device)
-    avoid_attention_plans()
     family = family_of(load_model_config(config))
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -188,15 +188,16 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
 def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
     """Reentrant checkpointing loses the gradients of frozen embeddings: off unless asked."""
     for name in ("activation_checkpointing", "gradient_checkpointing"):
-        if given.get(name) and f"{name}_kwargs" not in given:
-            return {f"{name}_kwargs": {"use_reentrant": False}}
+        options = given.get(f"{name}_kwargs") or {}
+        if given.get(name) and isinstance(options, dict):
+            return {f"{name}_kwargs": {"use_reentrant": False, **options}}
     return {}
 
 
 def is_reentrant(arguments: TrainingArguments) -> bool:
     """Whether activations are recomputed in the way that needs gradients of frozen embeddings."""
     options: Any = arguments.activation_checkpointing_kwargs or {}
-    return bool(arguments.activation_checkpointing and options.get("use_reentrant"))
+    return bool(arguments.activation_checkpointing and options.get("use_reentrant", True))
 
 
 def _kernels(given: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def test_the_run_decides_where_things_go(make_run):
 def test_checkpointing_is_not_reentrant_unless_asked(make_run, name):
     found = arguments(make_run(hf={name: True}))
     assert found.activation_checkpointing_kwargs == {"use_reentrant": False}
+    found = arguments(make_run(hf={name: True, f"{name}_kwargs": {"every_n_layers": 2}}))
+    assert found.activation_checkpointing_kwargs == {"use_reentrant": False, "every_n_layers": 2}
     given = {"use_reentrant": True}
     found = arguments(make_run(hf={name: True, f"{name}_kwargs": given}))
     assert found.activation_checkpointing_kwargs == given

@@ -138,7 +138,7 @@ def run_processor(
         _require_bounded(image, processor)
     try:
         outputs: Mapping[str, Any] = processor(
-            images=nested if any(nested) else None,
+            images=_square(nested, processor.image_processor) if any(nested) else None,
             text=list(texts),
             return_tensors="pt",
             **options,
@@ -148,6 +148,28 @@ def run_processor(
             require_accepted(image, processor)
         raise
     return outputs
+
+
+def _square(nested: list[list[Image.Image]], image_processor: Any) -> list[list[Image.Image]]:
+    """Images padded to a square as LLaVA's processor would pad them next, pixel for pixel.
+
+    It pads an array of channels, which Pillow, to resize it, has to turn number by number: a third
+    of all that the processor takes.
+    """
+    own = type(image_processor).__name__ == "LlavaImageProcessorPil"
+    if not (own and image_processor.do_pad and image_processor.image_mean):
+        return nested
+    colour = tuple(int(mean * 255) for mean in image_processor.image_mean)
+    return [[_pad_to_square(image, colour) for image in of_text] for of_text in nested]
+
+
+def _pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
+    side = max(image.size)
+    if image.mode != "RGB" or min(image.size) == side:
+        return image
+    padded = Image.new("RGB", (side, side), colour)
+    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return padded
 
 
 def require_accepted(image: Image.Image, processor: Any, name: str = "an image") -> None:

@@ -54,11 +54,14 @@ def test_without_repulsion_it_is_the_race():
     assert pick_repelled(keys, row_N, kernel, 40, 0.0).tolist() == np.argsort(keys)[:40].tolist()
 
 
-def test_of_axes_each_twice_every_pick_is_another(make_table):
+@pytest.mark.parametrize("options", [{}, {"text_weight": 0.5}, {"alpha": 1.0, "deficit": 1.0}])
+def test_of_axes_each_twice_every_pick_is_another(options, make_table):
     """Ten axes, each twice, six wanted: six axes."""
-    table = make_table(np.repeat(np.eye(10), 2, axis=0))
+    axes = np.repeat(np.eye(10), 2, axis=0)
+    table = make_table(axes, texts_ND=axes)
+    options = {"bandwidth": 0.1, "beta": 64.0, **options}
     for seed in range(20):
-        kept = table.select("kernel_repulsion", budget=6, seed=seed, bandwidth=0.1, beta=64.0)
+        kept = table.select("kernel_repulsion", budget=6, seed=seed, **options)
         assert len({int(uid[4:]) // 2 for uid in kept}) == 6, seed
 
 
@@ -75,10 +78,14 @@ def plant(num_records, width=16, seed=0):
     return np.concatenate([rows, copies, noise]), num_plain, num_copies
 
 
-def test_of_many_records_copies_go_and_noise_stays_rare(make_table):
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"alpha": 1.0, "deficit": 1.0}, marks=pytest.mark.slow)]
+)
+def test_of_many_records_copies_go_and_noise_stays_rare(options, make_table):
     """20,000 records: random features kept twice as many copies as chance does."""
     rows, num_plain, num_copies = plant(20_000)
-    kept = {int(uid[4:]) for uid in make_table(rows).select("kernel_repulsion", budget=0.1)}
+    kept = make_table(rows).select("kernel_repulsion", budget=0.1, **options)
+    kept = {int(uid[4:]) for uid in kept}
     touched = [n for n in range(num_copies) if n in kept or n + num_plain in kept]
     whole = [n for n in touched if n in kept and n + num_plain in kept]
     assert len(whole) / len(touched) < 0.1 / 1.9 / 3  # a third of what chance keeps
