@@ -73,9 +73,9 @@ class Workload:
 
 
 WORKLOADS = {
-    "pope": Workload(8, 18, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
-    "single": Workload(64, 1, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
-    "long": Workload(12, 2, 48, "Write a story about this picture and a {colour} {shape}."),
+    "pope": Workload(6, 18, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
+    "single": Workload(48, 1, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
+    "long": Workload(8, 2, 48, "Write a story about this picture and a {colour} {shape}."),
 }
 
 
