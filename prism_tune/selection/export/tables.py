@@ -21,7 +21,7 @@ from prism_tune.data.files.formats import write_parquet
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
-from prism_tune.selection.export.rows import Row, to_parts
+from prism_tune.selection.export.record_rows import Row, to_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
