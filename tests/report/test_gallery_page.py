@@ -103,14 +103,18 @@ def orders(run):
     ],
 )
 def test_the_page_orders_as_the_run_says(page, run, label, view, number):
+    expected = names(run, orders(run)[view][:36])
     page.get_by_role("radio", name=label).check()
+    page.wait_for_function(  # two views have as many: the count alone may be the last one's
+        "name => document.querySelector('#gallery-list h3')?.innerText === name", arg=expected[0]
+    )
     wait_for(page, f"of {number}")
     seen = []
     for _ in range(3):
         seen += ids(page)
         page.get_by_role("button", name="Next").click()
         wait_for(page, f"Records {len(seen) + 1} to")
-    assert seen == names(run, orders(run)[view][:36])
+    assert seen == expected
 
 
 def test_a_card_says_what_the_run_says(page, run):
