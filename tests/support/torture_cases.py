@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from support.tiny import build_tokenizer, draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from support.tiny_runs import draw_questions, tiny_config
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from prism_tune.quickstart.assets import wheel_dir
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = "runs/tiny"
@@ -34,15 +37,23 @@ class Case:
     Attributes:
         arguments: of the program.
         program: prism-tune is forked, with all its libraries; bash: the script.
+        typed: at the keyboard.
     """
 
     arguments: str
     after: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
     program: Literal["prism-tune", "python", "bash"] = "prism-tune"
+    typed: str = ""
 
 
 CASES = {
+    "init": Case("init first.yaml --model model --records pool/pool.json", (), ("first.yaml",)),
+    "prepare": Case(
+        "prepare preset:comparison_start",
+        (),
+        ("data/comparison/*.json", "data/comparison/images/*", "data/comparison/model/*"),
+    ),
     "audit": Case("audit config.yaml", (), (f"{RUN}/audit/audit.json",)),
     "select": Case(
         "select config.yaml --as llamafactory",
@@ -85,8 +96,20 @@ CASES = {
         ("scored/results.json",),
     ),
     "answers": Case(f"answers {RUN} --to answers.csv", ALL, ("answers.csv",)),
+    "judge": Case(
+        "judge mmvet --model text --predictions judged/answers.json "
+        "--annotations judged/mm-vet.json --judge-prompt judged/prompt.txt --output grades.json",
+        (),
+        ("grades.json",),
+    ),
+    "chat": Case(f"chat {RUN}", ("select", "train"), typed="what is it?\nand now?\n"),
     "report": Case(f"report {RUN}", ALL, (PAGE,)),
     "tables": Case(f"tables main --runs {RUN}", ALL),
+    "status": Case("status runs", ALL),
+    "show": Case("show config.yaml"),
+    "presets": Case("presets"),
+    "data check": Case("data check config.yaml"),
+    "doctor": Case("doctor"),
     "run": Case("run config.yaml --launch local", (), EVERYTHING),
     "compare": Case(
         "compare grid.yaml --launch local", (), (f"grid/**/{WEIGHTS}", f"grid/**/{ANSWERS}")
@@ -111,6 +134,10 @@ def furnish(place: Path) -> None:
     save_text_model(place / "text")
     draw_pool(place / "pool", num_images=48)
     questions = draw_questions(place / "questions")
+    _write_judged(place / "judged")
+    if (wheels := wheel_dir()).is_dir():  # fetched once, for all
+        (place / "cache").mkdir()
+        (place / "cache" / "wheels").symlink_to(wheels)
     config = tiny_config(place, place / "model", place / "pool" / "pool.json", questions)
     config["training"]["hf"] |= {"max_steps": 8, "save_strategy": "steps", "save_steps": 2}
     config["data"]["num_workers"] = 1
@@ -124,6 +151,18 @@ def furnish(place: Path) -> None:
     python.parent.mkdir(parents=True)
     python.write_text(STAND_IN.format(python=sys.executable))
     python.chmod(0o755)
+
+
+def _write_judged(folder: Path) -> None:
+    """Answers to MM-Vet, and the judge's few-shot table in the official shape."""
+    folder.mkdir()
+    entry = {"imagename": "i.jpg", "imagesource": "s", "capability": ["rec"], "answer": "Bob"}
+    questions = {f"v1_{n}": {"question": f"who is {n}?", **entry} for n in range(20)}
+    (folder / "mm-vet.json").write_text(json.dumps(questions))
+    (folder / "answers.json").write_text(json.dumps(dict.fromkeys(questions, "it is bob")))
+    head = "Question | Ground truth | Prediction | Correctness\n--- | --- | --- | ---\n"
+    rows = "".join(f"q{n} | g | p | 0.{n}\n" for n in range(7))
+    (folder / "prompt.txt").write_text(f"Give a score.\n\n{head}{rows}")
 
 
 def command_of(case: Case, place: Path) -> list[str] | None:
