@@ -10,6 +10,7 @@ parent's affair, and die with the parent, however that ends.
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -59,13 +60,16 @@ _requests = _Requests()
 def raise_interrupts() -> None:
     """Let SIGTERM and SIGINT end this process as the module says; once, on the main thread.
 
-    A signal that is ignored already (SIGINT of a job in the background) stays so.
+    A signal that is ignored already (SIGINT of a job in the background) stays so. Loaders' workers
+    are forked from here on: a server's, which Python may choose, would outlive this process.
     """
     if _requests.owner == os.getpid():
         return
     is_new = _requests.owner == 0
     _requests.reset(os.getpid())
     if is_new:
+        if sys.platform == "linux":
+            multiprocessing.set_start_method("fork", force=True)
         os.register_at_fork(after_in_child=become_worker)
         sys.unraisablehook = _deliver_again
     reading, writing = os.pipe()

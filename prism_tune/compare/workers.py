@@ -12,9 +12,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,10 +91,19 @@ def share_out(number: int, num_processes: int) -> dict[str, str]:
     return own
 
 
+def _end_with(command: BaseProcess) -> None:
+    """Be asked to end once the command that waits for this verb is gone, also by SIGKILL."""
+    command.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _serve(
     main: Main, arguments: Sequence[str], environment: dict[str, str], output: Path | None
 ) -> None:
-    follow_parent()  # the server, which ends with the command that has started it
+    follow_parent()  # the server, which is there as long as one of its verbs is
+    command = multiprocessing.parent_process()
+    assert command is not None
+    threading.Thread(target=_end_with, args=(command,), daemon=True).start()
     os.environ.update(environment)
     if output is None:
         main(arguments)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -65,7 +67,7 @@ def test_what_a_verb_leaves_behind_no_other_sees(tmp_path):
 def test_libraries_are_there_without_threads_or_cuda_and_compute(tmp_path):
     assert run_forked(act, ["libraries"], {}, tmp_path / "output.txt") == 0
     said = (tmp_path / "output.txt").read_text().splitlines()
-    assert said == ["libraries", "True False 1", str(600**3)]
+    assert said == ["libraries", "True False 2", str(600**3)]  # one looks for the command
 
 
 def test_threads_and_devices_are_dealt_out_and_a_single_process_sees_all(monkeypatch):
@@ -78,3 +80,27 @@ def test_threads_and_devices_are_dealt_out_and_a_single_process_sees_all(monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert "OMP_NUM_THREADS" not in share_out(0, 3)  # the user's own counts
     assert share_out(0, 1) == {}
+
+
+AT_WORK = """
+from prism_tune.compare.workers import run_forked
+verb = '''
+import multiprocessing, time
+from prism_tune.interrupts import raise_interrupts
+raise_interrupts()
+print(multiprocessing.get_start_method(), flush=True)
+time.sleep(15)
+'''
+run_forked(exec, verb, {}, None)
+"""
+
+
+@pytest.mark.slow
+def test_a_verb_and_its_workers_end_with_a_command_that_is_killed():
+    """Alone, by SIGKILL; workers of a verb are forked, so that they follow it."""
+    with subprocess.Popen([sys.executable, "-c", AT_WORK], stdout=-1, stderr=-1) as command:
+        assert command.stdout.readline() == b"fork\n"
+        command.kill()
+        killed = time.monotonic()
+        command.stdout.read()  # until nobody has it open any more
+    assert time.monotonic() - killed < 8

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -26,15 +25,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import contextlib
 from dataclasses import replace
 
-from safetensors.numpy import load_file
-from support.torture_cases import CASES, Case, command_of, furnish
+from support.torture_cases import CASES, Case, command_of, content_of, furnish
 from support.torture_record import Kill, Record, plan_kills, summarise
 
 import prism_tune.evaluation.evaluate
@@ -52,7 +49,6 @@ _TORN = 70
 _LEFT = re.compile(r"\.partial|\.writer\.json|^\.report-|^\.[^.]+\.\w{8}$|\.next$|\.replaced$")
 _NEW = re.compile(r"there already; name a new|already there; name a new")
 """Said where the kill came after the last step, of verbs that make what is not there yet."""
-_MOVING = re.compile(r"(seconds|per_second|_at|start|end|flops)$|^(software|timings?)$")
 
 
 class Torture:
@@ -170,7 +166,7 @@ class Torture:
             paths = sorted(path for path in self.place.glob(pattern) if path.is_file())
             assert paths, pattern
             for path in paths:
-                hashed.update(f"{path.relative_to(self.place)} {_content(path)}".encode())
+                hashed.update(f"{path.relative_to(self.place)} {content_of(path)}".encode())
         return hashed.hexdigest()
 
     def _judge(self, signum: int, code: int, printed: str, *, is_started: bool) -> list[str]:
@@ -211,23 +207,6 @@ class Torture:
     def _keep(self, after: tuple[str, ...]) -> None:
         self._before[after] = self.place.with_name("-".join(("before", *after)))
         shutil.copytree(self.place, self._before[after], symlinks=True)
-
-
-def _content(path: Path) -> str:
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-        return hashlib.sha256(b"".join(tensors[n].tobytes() for n in sorted(tensors))).hexdigest()
-    if path.suffix == ".json":
-        return json.dumps(_still(json.loads(path.read_text())), sort_keys=True)
-    if path.suffix == ".html":
-        return "written"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _still(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _still(item) for key, item in value.items() if not _MOVING.search(key)}
-    return [_still(item) for item in value] if isinstance(value, list) else value
 
 
 def _children(pid: int) -> list[int]:

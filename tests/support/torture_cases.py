@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import yaml
+from safetensors.torch import load_file
 from support.tiny import build_tokenizer, draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from support.tiny_runs import draw_questions, tiny_config
@@ -23,6 +26,8 @@ WEIGHTS, ANSWERS = "training/final/*.safetensors", "evaluation/*/predictions.jso
 SELECTION, PAGE = f"{RUN}/selection", f"{RUN}/report/index.html"
 EVERYTHING = (f"{RUN}/{WEIGHTS}", f"{RUN}/{ANSWERS}", PAGE)
 ALL = ("select", "train", "evaluate")
+
+_MOVING = re.compile(r"(seconds|per_second|_at|start|end|flops)$|^(software|timings?)$")
 
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in "-m pip "*) exit 0 ;; *) exec "{python}" -W ignore "$@" ;; esac
@@ -49,11 +54,6 @@ class Case:
 
 CASES = {
     "init": Case("init first.yaml --model model --records pool/pool.json", (), ("first.yaml",)),
-    "prepare": Case(
-        "prepare preset:comparison_start",
-        (),
-        ("data/comparison/*.json", "data/comparison/images/*", "data/comparison/model/*"),
-    ),
     "audit": Case("audit config.yaml", (), (f"{RUN}/audit/audit.json",)),
     "select": Case(
         "select config.yaml --as llamafactory",
@@ -124,6 +124,11 @@ CASES = {
     "select_and_finetune.sh": Case(
         "config.yaml training.hf.max_steps=4", (), EVERYTHING, program="bash"
     ),
+    "prepare": Case(
+        "prepare preset:comparison_start",
+        (),
+        ("data/comparison/*.json", "data/comparison/images/*", "data/comparison/model/*"),
+    ),
 }
 
 
@@ -174,6 +179,27 @@ def command_of(case: Case, place: Path) -> list[str] | None:
     config, *overrides = case.arguments.split()
     script = REPOSITORY / "scripts" / "select_and_finetune.sh"
     return ["bash", str(script), str(place / config), *overrides]
+
+
+def content_of(path: Path) -> str:
+    """Of a file, what is the same whenever it is written: a hash, or JSON without times."""
+    if path.suffix == ".safetensors":
+        tensors = {name: tensor.reshape(-1) for name, tensor in sorted(load_file(path).items())}
+        hashed = hashlib.sha256(str({name: t.dtype for name, t in tensors.items()}).encode())
+        for tensor in tensors.values():
+            hashed.update(tensor.view(torch.uint8).numpy().tobytes())
+        return hashed.hexdigest()
+    if path.suffix == ".json":
+        return json.dumps(_still(json.loads(path.read_text())), sort_keys=True)
+    if path.suffix == ".html":
+        return "written"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _still(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _still(item) for key, item in value.items() if not _MOVING.search(key)}
+    return [_still(item) for item in value] if isinstance(value, list) else value
 
 
 def save_text_model(folder: Path) -> None:
