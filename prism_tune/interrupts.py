@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.queues import Queue
 from types import FrameType
 
 GRACE_SECONDS = 30.0
@@ -154,7 +153,6 @@ def become_worker(parent: int | None = None) -> None:
     if signal.getsignal(signal.SIGINT) in (_receive, signal.default_int_handler):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
     threading.Thread(target=_wait_for_end, args=(os.getppid(),), daemon=True).start()
 
 
@@ -195,13 +193,6 @@ def _end(signum: int, why: str) -> None:
     sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
     sys.stderr.flush()
     os._exit(128 + signum)
-
-
-def _end_unheard(error: Exception, _: object) -> None:
-    """A result that cannot be handed over (shared memory is full) would be waited for for ever."""
-    sys.stderr.write(f"a process that reads images cannot hand over what it has read: {error}\n")
-    sys.stderr.flush()
-    os._exit(1)
 
 
 def _wait_for_end(parent: int) -> None:

@@ -23,7 +23,8 @@ HINTS: dict[Reason, str] = {
     "paths may lead into data.image_roots, too",
     "image_missing": "check data.image_dir, and that every image archive was unpacked",
     "image_empty": "a broken download: fetch the file again",
-    "image_unreadable": "not an image (an error page?): fetch the file again",
+    "image_unreadable": "not an image (an error page?): fetch the file again; or closed: see "
+    "its permission, that of its folders, and where its links lead",
     "image_truncated": "a broken download: fetch the file again",
     "image_bomb": "scale the image down",
     "image_mode": "its values have no known range or colour: save it as 8- or 16-bit grey or RGB",

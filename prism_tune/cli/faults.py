@@ -16,6 +16,7 @@ from pathlib import Path
 from prism_tune.config.plugins import blame_plugin
 from prism_tune.config.secrets import redact_text
 from prism_tune.errors import first_line
+from prism_tune.run.written import ANEW, altered_records
 
 SHOW = "PRISM_TUNE_TRACEBACK"
 """Set to 1, a library's error is shown whole as well."""
@@ -80,6 +81,11 @@ def explain(error: Exception, verb: str) -> str | None:
         )
     if isinstance(error, ModuleNotFoundError) and not _is_ours(str(error.name)):
         return f"{verb}: the package {error.name} is missing: pip install {error.name}"
+    if altered := altered_records():
+        return (
+            f"{verb}: {', '.join(map(str, altered))}: not as it was written (a value of another "
+            f"kind: {type(error).__name__}: {said}): {ANEW}; {SHOW}=1 shows where"
+        )
     library = _find_library(error)
     if library is None:
         return None

@@ -17,6 +17,7 @@ from typing import Any
 
 from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
+from prism_tune.run.folder import read_object
 
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
 _VISION = re.compile(r"vis(ion|ual)")
@@ -79,7 +80,7 @@ def read_shape(path: str) -> Shape | None:
     projector = {n for n in sizes if _PROJECTOR.search(n)}
     layer_of = {n: m for n in sizes.keys() - vision - projector if (m := _DECODER_LAYER.search(n))}
     numbers = [int(found.group(1)) for found in layer_of.values()]
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    config = read_object(folder / "config.json")
     return Shape(
         num_layers=max(numbers, default=-1) + 1,
         layers=sum(sizes[n] for n in layer_of),
@@ -98,7 +99,7 @@ def measure_pool(config: Config) -> PoolSize | None:
         return None
     pool = open_pool(config.data)
     audit = Path(config.output_dir) / config.name / "audit" / "audit.json"
-    lengths = json.loads(audit.read_text()).get("lengths", {}) if audit.is_file() else {}
+    lengths = read_object(audit).get("lengths", {}) if audit.is_file() else {}
     return PoolSize(
         num_records=len(pool),
         num_image_records=int((~pool.is_text_only_N).sum()),

@@ -95,6 +95,8 @@ def convert_pool(config: DataConfig) -> Path:
     folder = cache_root() / fingerprint(
         [_VERSION, source.state, *ways, *dirs, config.source, config.source_names]
     )
+    if _is_whole(folder):
+        return folder
     with locked(Path(f"{folder}.lock")):
         if folder.exists() and not _is_whole(folder):
             logger.warning("%s: damaged; the pool is converted again", folder)

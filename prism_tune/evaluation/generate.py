@@ -30,7 +30,7 @@ from prism_tune.data.images import ImageError, open_image
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
 from prism_tune.evaluation.counts import ForwardCounter
-from prism_tune.run.shared_memory import count_bytes, fit_workers
+from prism_tune.run.shared_memory import count_bytes, end_unheard_workers, fit_workers
 
 logger = logging.getLogger(__name__)
 
@@ -124,11 +124,13 @@ class Decoder:
         """
         batches = self._plan_batches(list(dict.fromkeys(requests)), max_new_tokens)
         prepared = _Batches(batches, self.processor)
-        loader = DataLoader(
-            prepared,
-            batch_size=None,
-            collate_fn=_identity,
-            num_workers=self._fit_workers(prepared, len(batches)),
+        loader = end_unheard_workers(
+            DataLoader(
+                prepared,
+                batch_size=None,
+                collate_fn=_identity,
+                num_workers=self._fit_workers(prepared, len(batches)),
+            )
         )
         for batch, inputs in zip(batches, loader, strict=True):
             if isinstance(inputs, UserError):

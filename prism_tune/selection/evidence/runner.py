@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from prism_tune.data.collator import Collator
 from prism_tune.errors import UserError
 from prism_tune.models.flops import count_patches
-from prism_tune.run.shared_memory import fit_workers
+from prism_tune.run.shared_memory import end_unheard_workers, fit_workers
 from prism_tune.selection.evidence.encoding import Encoded
 
 logger = logging.getLogger(__name__)
@@ -128,12 +128,14 @@ def load_units(
         dtype: of the image inputs; half the bytes pass between the processes in half precision.
     """
     num_workers = fit_workers(num_workers, _UNIT_BYTES, prefetch=_PREFETCHED)
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=num_workers,
-        collate_fn=partial(_cast_images, dtype=dtype),
-        prefetch_factor=_PREFETCHED if num_workers else None,
+    return end_unheard_workers(
+        DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=partial(_cast_images, dtype=dtype),
+            prefetch_factor=_PREFETCHED if num_workers else None,
+        )
     )
 
 
