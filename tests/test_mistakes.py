@@ -7,6 +7,7 @@ is of what is made again by itself.
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from support.permissions import read_only
 from support.tiny import draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from support.tiny_runs import draw_questions, tiny_config
@@ -153,11 +155,26 @@ def test_a_file_may_not_grow(place, monkeypatch, capfd):
     check(capfd, code, 1, "a file may not grow so large here")
 
 
-def test_what_a_worker_cannot_hand_over_ends_the_training(place):
+IN_A_LIBRARY = """
+import sys
+from prism_tune import load_config, train
+train(load_config(sys.argv[2], sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (("-m", "prism_tune"), "a process that reads images was lost"),
+        (("-c", IN_A_LIBRARY), "exited unexpectedly"),
+    ],
+    ids=["command line", "library"],
+)
+def test_what_a_worker_cannot_hand_over_ends_the_training(place, program, says):
     """As with a full /dev/shm: torch's queue would only print it, and be waited for for ever."""
     arguments = ["config.yaml", "name=w", "training.records=pool", "data.num_workers=1"]
     ended = subprocess.run(
-        [sys.executable, "-m", "prism_tune", "train", *arguments],
+        [sys.executable, *program, "train", *arguments],
         cwd=place,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL)),
         capture_output=True,
@@ -167,5 +184,15 @@ def test_what_a_worker_cannot_hand_over_ends_the_training(place):
     )
     assert ended.returncode == 1
     assert "cannot hand over what it has read" in ended.stderr
-    assert "a process that reads images was lost" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert says in ended.stderr
+    assert ("Traceback" in ended.stderr) == (program[0] == "-c")
+
+
+@pytest.mark.parametrize("verb", ["audit", "select", "train", "evaluate"])
+def test_a_cache_that_may_only_be_read_serves_what_is_in_it(place, monkeypatch, capfd, verb):
+    """A cluster's, filled by somebody else; images that have changed are read again each time."""
+    os.utime(place / "pool/images/0.png", (1, 1))
+    again = [] if verb == "evaluate" else ["name=again", "training.records=pool"]
+    with read_only(place / "cache"):
+        code = call(monkeypatch, verb, str(place / "config.yaml"), *again)
+    check(capfd, code, 0, "cannot be kept (Permission denied)" if verb != "evaluate" else "")

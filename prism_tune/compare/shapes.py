@@ -17,6 +17,7 @@ from typing import Any
 
 from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
+from prism_tune.errors import UserError, first_line
 from prism_tune.run.folder import read_object
 
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
@@ -113,9 +114,17 @@ def measure_pool(config: Config) -> PoolSize | None:
 def _read_headers(folder: Path) -> Iterator[tuple[str, list[int]]]:
     """Name and shape of every tensor; a file begins with its header's length and the header."""
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header: dict[str, Any] = json.loads(file.read(length))
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                if length > path.stat().st_size:
+                    raise ValueError("its header is longer than the file")
+                header: dict[str, Any] = json.loads(file.read(length))
+        except (struct.error, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged or not whole ({first_line(error)}); an interrupted download? "
+                "get that file again"
+            ) from error
         for name, tensor in header.items():
             if name != "__metadata__":
                 yield name, tensor["shape"]
