@@ -51,7 +51,7 @@ from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import locked, read_json, write_json
+from prism_tune.run.folder import locked, read_json, remove_left_over, write_json
 from prism_tune.schema import Skipped
 
 logger = logging.getLogger(__name__)
@@ -189,6 +189,7 @@ def _read_state(source: Path) -> list[Any]:
 
 def _convert(source: _Source, builder: _Builder, folder: Path) -> None:
     logger.info("pool: converting %s (once)", source.name)
+    remove_left_over(folder, ".")
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     arrow = str(temporary / "records.arrow")
     try:

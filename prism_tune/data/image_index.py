@@ -30,8 +30,9 @@ from prism_tune.data.examination import (
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import REASONS
 from prism_tune.interrupts import become_worker
+from prism_tune.run.cached import kept_if_writable
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import kept_if_writable, locked, write_atomic
+from prism_tune.run.folder import locked, write_atomic
 from prism_tune.run.progress import UnitProgress
 
 logger = logging.getLogger(__name__)

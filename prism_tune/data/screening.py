@@ -21,8 +21,8 @@ from prism_tune.data.dataset import TuningDataset, suspicious
 from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
+from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
-from prism_tune.run.folder import cached_array
 from prism_tune.schema import Skipped
 
 _LENGTHS_VERSION = 2

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
-import logging
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,14 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from prism_tune.errors import UserError, first_line
+from prism_tune.errors import UserError
 from prism_tune.run.written import ANEW, mark_written
-
-logger = logging.getLogger(__name__)
 
 SUBSET_SUFFIXES = {
     "json": ".json",
@@ -159,7 +155,8 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, orjson.dumps(value, option=options))
 
 
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Codes of a system that lets something be read only."""
 _NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Of a file system without; of NFS where the file may only be read."""
 
@@ -210,34 +207,15 @@ def read_entries(path: Path, *keys: str) -> list[dict[str, Any]]:
     return entries
 
 
-def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array kept in an .npy file, computed first where there is none, or a damaged one."""
-    if path.exists():
-        try:
-            return np.asarray(np.load(path))
-        except (OSError, ValueError, EOFError) as error:
-            logger.warning("%s: damaged (%s); it is computed again", path, first_line(error))
-    values, buffer = compute(), io.BytesIO()
-    np.save(buffer, values)
-    with kept_if_writable(path):
-        write_atomic(path, buffer.getvalue())
-    return values
+def remove_left_over(beside: Path, mark: str) -> None:
+    """Remove what a killed process has left of a new `beside`; nobody else may be making it.
 
-
-@contextmanager
-def kept_if_writable(path: Path) -> Iterator[None]:
-    """Keep within it what can be made again; in a folder that may only be read it is not kept."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _READ_ONLY:
-            raise
-        logger.warning(
-            "%s: cannot be kept (%s): it is made again the next time; PRISM_TUNE_CACHE names "
-            "another cache",
-            path,
-            error.strerror,
-        )
+    Args:
+        beside: what was to be written.
+        mark: the temporary's name is a dot, that of `beside`, this, and what nobody knows.
+    """
+    for left in beside.parent.glob(f".{glob.escape(beside.name)}{mark}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -278,7 +256,7 @@ def _open_lock(path: Path) -> int | None:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        if error.errno not in _READ_ONLY:
+        if error.errno not in READ_ONLY:
             raise
     try:
         return os.open(path, os.O_RDONLY)

@@ -26,8 +26,8 @@ from prism_tune.chat.templates import image_token, wrap_image
 from prism_tune.config.sections import Config, Template
 from prism_tune.data.conversation import Rendered, mark_turns, render
 from prism_tune.data.records import Pool
+from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import cached_array
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Turn
 from prism_tune.selection.evidence.source import find_measured
 
