@@ -12,13 +12,16 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import util
 from types import FrameType
+from typing import NoReturn
 
 GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -189,10 +192,18 @@ def _end_after_grace(reading: int) -> None:
     _end(signum, f"the grace of {grace} is over; ends here, what was complete before is kept")
 
 
+def end_at_once(code: int) -> NoReturn:
+    """End without waiting for threads and workers; what a server of processes has in /tmp goes."""
+    sys.stderr.flush()
+    # In a process that was started by one, the folder is the other's.
+    if "multiprocessing.forkserver" in sys.modules and multiprocessing.parent_process() is None:
+        shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+    os._exit(code)
+
+
 def _end(signum: int, why: str) -> None:
     sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
-    sys.stderr.flush()
-    os._exit(128 + signum)
+    end_at_once(128 + signum)
 
 
 def _wait_for_end(parent: int) -> None:

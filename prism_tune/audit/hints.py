@@ -31,7 +31,7 @@ HINTS: dict[Reason, str] = {
     "image_16bit": "scaled to 8 bits it is nearly of one grey: stretch its range and save it anew",
     "image_wrong_type": "harmless: the content counts; rename the file if other tools complain",
     "image_animated": "the first frame is used; extract another one if that is the wrong one",
-    "image_aspect_ratio": "padded to a square, little of it is left; crop it",
+    "image_aspect_ratio": "padded to a square, little of it is left, or it is too large: crop it",
     "image_refused": "the model's processor cannot take an image of this shape: crop it",
     "duplicate": "trained on as often as it stands there; data.policy.duplicate=skip keeps one",
     "special_token": "the name of a control token, for which the tokenizer has no text: rewrite it",

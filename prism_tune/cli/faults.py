@@ -30,8 +30,10 @@ _SYSTEM = {
     "PRISM_TUNE_CACHE for the cache)",
     errno.EROFS: "the file system is read-only: name another place (output_dir; PRISM_TUNE_CACHE "
     "for the cache)",
-    errno.EACCES: "no permission: change that of the file or folder, or name another place",
-    errno.EPERM: "no permission: change that of the file or folder, or name another place",
+    errno.EACCES: "no permission: change that of the file or folder, or name another place "
+    "(output_dir; PRISM_TUNE_CACHE for the cache)",
+    errno.EPERM: "no permission: change that of the file or folder, or name another place "
+    "(output_dir; PRISM_TUNE_CACHE for the cache)",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter `name` or output_dir",
     errno.ENOTDIR: "a file lies where a folder is needed: remove it, or name another place",
     errno.EISDIR: "a folder lies where a file is expected: remove it, or name another place",

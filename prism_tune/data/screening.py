@@ -25,7 +25,7 @@ from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.schema import Skipped
 
-_LENGTHS_VERSION = 2
+_LENGTHS_VERSION = 3
 
 Findings = dict[int, tuple[Skipped, ...]]
 """What was found in a record, by its index; records without findings are not in it."""

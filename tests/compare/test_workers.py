@@ -95,6 +95,29 @@ run_forked(exec, verb, {}, None)
 """
 
 
+ASKED_TO_END = """
+import os, signal
+from prism_tune.cli.options import end_with_errors
+from prism_tune.compare.workers import run_forked, start_server
+from prism_tune.interrupts import raise_interrupts
+
+def work():
+    raise_interrupts()
+    start_server([], {})
+    os.kill(os.getpid(), signal.SIGTERM)
+
+end_with_errors(work)
+"""
+
+
+@pytest.mark.slow
+def test_the_servers_socket_goes_with_a_command_that_is_asked_to_end(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", ASKED_TO_END]
+    assert subprocess.run(command, env=environment, check=False).returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_verb_and_its_workers_end_with_a_command_that_is_killed():
     """Alone, by SIGKILL; workers of a verb are forked, so that they follow it."""

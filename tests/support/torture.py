@@ -132,6 +132,7 @@ class Torture:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.chdir(self.place)
+        tempfile.tempdir = str(self.temporary)  # this process has found another one already
         typed = output.with_name("typed.txt")
         typed.write_text(case.typed)
         os.dup2(os.open(typed, os.O_RDONLY), 0)
