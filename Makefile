@@ -12,9 +12,10 @@ export PRISM_TUNE_VENV
 PYTHON = $(PRISM_TUNE_VENV)/bin/python
 ARGS ?=
 EXTRAS ?= dev,eval
-# Test files side by side, one thread each; JOBS=0 runs them one after another, for a debugger.
+# Test files side by side, one thread each, the slow ones first (tests/conftest.py): else the last one
+# runs alone. JOBS=0 runs them one after another, for a debugger.
 JOBS ?= auto
-PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
+PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := test
 .PHONY: setup test fast test-torchvision torture fuzz lint docs golden format clean try-wheel release-check

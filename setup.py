@@ -10,7 +10,6 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").r
 
 QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
 EVAL = ["lm-eval>=0.4.13"]
-BENCH = ["trl>=1.16"]  # what benchmarks/training.py is measured against
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]  # the site: `make docs`
 DEV = [
     "axe-playwright-python>=0.1.4",  # carries axe-core
@@ -75,7 +74,6 @@ setup(
     extras_require={
         "quickstart": QUICKSTART,
         "eval": EVAL,
-        "bench": BENCH,
         "dev": DEV + QUICKSTART,
         "docs": DOCS,
     },

@@ -40,7 +40,7 @@ from prism_tune.data.collator import Collator
 from prism_tune.data.images import open_image
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.models.load import load_model, load_shallow
-from prism_tune.models.processor import load_processor
+from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.selection.evidence.encoding import Encoded, encode
 from prism_tune.selection.evidence.features import compute_features
 from prism_tune.selection.evidence.prompts import PromptKind, build_prompt
@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PRISM_TUNE_CACHE"] = f"{folder}/cache"
-        config = draw(Path(folder), arguments)
+        config = resolve_template(draw(Path(folder), arguments))
         pool = open_pool(config.data)
         batch_size = arguments.batch_size
         config = with_batch_size(config, pool, batch_size)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 OPEN = """
 import sys, time
-from prism_tune.config import load_config
+from prism_tune.config.load import load_config
 from prism_tune.data.records import open_pool
 config = load_config(sys.argv[1])
 begin = time.perf_counter()

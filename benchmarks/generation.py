@@ -1,15 +1,17 @@
 """Generation throughput: our batched decoder against one question at a time, as LLaVA does it.
 
-    python benchmarks/generation.py                                # 500 questions, embedded model
-    python benchmarks/generation.py --num-questions 20 --batch-size 10     # a quick look
+    python benchmarks/generation.py                                # embedded model, three workloads
+    python benchmarks/generation.py --share 0.1 --batch-size 10    # a quick look
     python benchmarks/generation.py --checkpoint runs/quickstart/training/final
     python benchmarks/generation.py --serve "transformers serve {model} --port {port} --device cpu"
 
-Needs `prism-tune prepare configs/experiments/quickstart.yaml`. POPE-like questions ("Is there a red
-circle in the image?") on the held-out drawings, all different, with POPE's prompt. All sides are
-greedy, in the same dtype, one after another, after a warm-up. `--serve` also starts a server of the
-same model and asks it; the time that it takes to start is not counted. Prints seconds, questions
-and new tokens per second of each, the ratio to one at a time, and how many answers are the same.
+Needs `prism-tune prepare configs/experiments/quickstart.yaml`. Three workloads on the held-out
+drawings, all questions different: `pope`, 18 yes/no questions a picture with POPE's prompt, as POPE
+has them; `single`, one a picture, as VizWiz has them; `long`, answers of up to 48 tokens. All sides
+are greedy, in the same dtype, one after another, after a warm-up. `--serve` also starts a server of
+the same model and asks it; the time that it takes to start is not counted. Prints seconds,
+questions and new tokens per second of each, the ratio to one at a time, and how many answers are
+the same.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,8 @@ from prism_tune.config.sections import Config
 from prism_tune.data.conversation import adds_special_tokens, render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.evaluation.benchmarks.pope import SUFFIX
-from prism_tune.evaluation.generate import Answer, Decoder, Request
+from prism_tune.evaluation.decoding.prompts import Answer, Request
+from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.serving.server import Server
 from prism_tune.evaluation.serving.started import started_server
 from prism_tune.models.checkpoint import load_tuned
@@ -37,9 +43,40 @@ from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.export import export
 from prism_tune.models.processor import load_processor
 
+Side = Callable[[list[Request], int], dict[Request, Answer]]
+
 _COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
 _SHAPES = ("circle", "rectangle", "triangle")
 _NUM_WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Questions: how many pictures, how many questions of each, and how long an answer may be."""
+
+    num_pictures: int
+    num_questions: int
+    max_new_tokens: int
+    text: str
+
+    def make(self, config: Config, processor: Any, images: Path, share: float) -> list[Request]:
+        """So many different pairs of a question and a drawing, picture by picture."""
+        paths = sorted(images.rglob("*.png"))[::7]  # of every folder
+        objects = list(itertools.product(_SHAPES, _COLOURS))[: self.num_questions]
+        asked = []
+        for path in paths[: max(1, round(self.num_pictures * share))]:
+            for shape, colour in objects:
+                question = self.text.format(shape=shape, colour=colour)
+                prompt = render_prompt(question, True, config.model.template, processor)
+                asked.append(Request(prompt, (path,), question))
+        return asked
+
+
+WORKLOADS = {
+    "pope": Workload(6, 18, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
+    "single": Workload(48, 1, 16, "Is there a {colour} {shape} in the image?" + SUFFIX),
+    "long": Workload(8, 2, 48, "Write a story about this picture and a {colour} {shape}."),
+}
 
 
 def main() -> None:
@@ -48,9 +85,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default="configs/experiments/quickstart.yaml")
     parser.add_argument("--images", type=Path, default="data/quickstart/test_images")
     parser.add_argument("--checkpoint", type=Path, default=None, help="tuned; else as it is")
-    parser.add_argument("--num-questions", type=int, default=500)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--share", type=float, default=1.0, help="of the pictures")
     parser.add_argument("--batch-size", type=int, default=50)
-    parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--serve", metavar="COMMAND", help="as evaluation.serve_command")
     parser.add_argument("--concurrency", type=int, default=16, help="questions at a time there")
@@ -59,7 +96,6 @@ def main() -> None:
     device = pick_device()
     dtype = resolve_dtype(arguments.dtype, device)
     processor = load_processor(config.model)
-    requests = make_requests(config, processor, arguments.images, arguments.num_questions)
     decoder = Decoder(
         lambda: load_tuned(config, arguments.checkpoint, dtype=dtype, device=device),
         processor,
@@ -68,24 +104,32 @@ def main() -> None:
         num_workers=config.data.num_workers,
     )
     model = decoder.model
-    limit = arguments.max_new_tokens
-    sides: dict[str, Callable[[list[Request]], dict[Request, Answer]]] = {
-        "one at a time": lambda asked: answer_one_by_one(model, processor, asked, limit),
-        f"batches of {arguments.batch_size}": lambda asked: answer_batched(decoder, asked, limit),
-    }
-    print(f"{len(requests)} questions, {dtype}, {device.type}, {torch.get_num_threads()} threads\n")
-    measured = {name: measure(run, requests) for name, run in sides.items()}
-    if arguments.serve:
-        measured[f"server, {arguments.concurrency} at a time"] = measure_server(
-            config, arguments, processor, requests
-        )
-    print_table(measured)
+    print(f"{dtype}, {device.type}, {torch.get_num_threads()} threads")
+    with open_server(config, arguments, processor) as server:
+        for name in arguments.workloads:
+            workload = WORKLOADS[name]
+            limit = workload.max_new_tokens
+            sides: dict[str, Side] = {
+                "one at a time": partial(answer_one_by_one, model, processor),
+                f"batches of {arguments.batch_size}": partial(answer_batched, decoder),
+            }
+            if server:
+                sides[f"server, {arguments.concurrency} at a time"] = partial(
+                    answer_batched, server
+                )
+            requests = workload.make(config, processor, arguments.images, arguments.share)
+            print(f"\n{name}: {len(requests)} questions\n")
+            print_table({side: measure(run, requests, limit) for side, run in sides.items()})
 
 
-def measure_server(
-    config: Config, arguments: argparse.Namespace, processor: Any, requests: list[Request]
-) -> tuple[float, dict[Request, Answer]]:
-    """Seconds and answers of a server of the checkpoint; a LoRA checkpoint is merged for it."""
+@contextmanager
+def open_server(
+    config: Config, arguments: argparse.Namespace, processor: Any
+) -> Iterator[Server | None]:
+    """A server of the checkpoint, if one is asked for; a LoRA checkpoint is merged for it."""
+    if not arguments.serve:
+        yield None
+        return
     asked = {"backend": "openai", "serve_command": arguments.serve}
     asked["concurrency"] = arguments.concurrency
     config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=asked)})
@@ -96,25 +140,7 @@ def measure_server(
             export(arguments.checkpoint, model)
         log = Path(folder) / "server.log"
         with started_server(config, lambda: str(model), log) as served:
-            server = Server(served.evaluation, processor, template=config.model.template)
-            return measure(
-                lambda some: answer_batched(server, some, arguments.max_new_tokens), requests
-            )
-
-
-def make_requests(
-    config: Config, processor: Any, images: Path, num_questions: int
-) -> list[Request]:
-    """So many different pairs of a question and a drawing."""
-    paths = sorted(images.glob("*.png"))
-    objects = itertools.product(_SHAPES, _COLOURS)
-    pairs = ((path, shape, colour) for shape, colour in objects for path in paths)
-    template = config.model.template
-    asked = []
-    for path, shape, colour in itertools.islice(pairs, num_questions):
-        question = f"Is there a {colour} {shape} in the image?{SUFFIX}"
-        asked.append(Request(render_prompt(question, True, template, processor), (path,), question))
-    return asked
+            yield Server(served.evaluation, processor, template=config.model.template)
 
 
 def answer_batched(
@@ -151,12 +177,12 @@ def answer_one_by_one(
 
 
 def measure(
-    run: Callable[[list[Request]], dict[Request, Answer]], requests: list[Request]
+    run: Side, requests: list[Request], max_new_tokens: int
 ) -> tuple[float, dict[Request, Answer]]:
     """Seconds and answers."""
-    run(requests[:_NUM_WARM_UP])
+    run(requests[:_NUM_WARM_UP], max_new_tokens)
     start = time.perf_counter()
-    answers = run(requests)
+    answers = run(requests, max_new_tokens)
     return time.perf_counter() - start, answers
 
 

@@ -1,17 +1,16 @@
-"""The trainers that `benchmarks/training.py` compares, over the same model and pool."""
+"""Our side of `benchmarks/training.py`, and plain transformers on our batches."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, Image, List, Value
-from transformers import Trainer, TrainingArguments
-from trl import SFTConfig, SFTTrainer
+from transformers import Trainer, TrainingArguments, set_seed
 
 from prism_tune.config.sections import Config
 from prism_tune.data.batching import ModalityLengthSampler
@@ -27,18 +26,10 @@ from prism_tune.training.batches import build_collator
 from prism_tune.training.checkpoints import CheckpointWriter
 from prism_tune.training.examples import build_examples
 from prism_tune.training.meter import build_meter
-from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
+from prism_tune.training.source_losses import SourcedCollator, SourcedExamples, take_sources
 from prism_tune.training.trainer import TuningTrainer
 
 MAX_LENGTH = 512
-# chatml, as our template of that name writes it, with the marks that TRL finds answers by.
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'][0]['text'] }}<|im_end|>"
-    "{% endgeneration %}{% else %}{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}{{ image_token }}\n{% else %}{{ c['text'] }}{% endif %}"
-    "{% endfor %}<|im_end|>{% endif %}\n{% endfor %}"
-)
 
 
 @dataclass(frozen=True)
@@ -51,6 +42,7 @@ class Workload:
     batch_size: int
     tuning: str
     dtype: str
+    template: str
 
     def for_updates(self, updates: int) -> Workload:
         """The same with another number of updates."""
@@ -58,10 +50,8 @@ class Workload:
 
 
 def build_side(side: str, workload: Workload, folder: Path) -> Trainer:
-    """A side by its name: one of our ways of batching, or TRL's trainer."""
+    """One of our ways of batching."""
     config, processor, model, examples = _load(workload, folder)
-    if side == "TRL SFTTrainer":
-        return _trl_trainer(config, processor, model, examples, workload)
     training = {"batching": side, "tokens_per_batch": tokens_per_batch(examples, workload)}
     config = config.model_copy(update={"training": config.training.model_copy(update=training)})
     sourced = SourcedExamples(examples)
@@ -83,7 +73,7 @@ def count_padded_tokens(workload: Workload) -> dict[str, int]:
     config = _config(workload, Path("unused"))
     processor = load_processor(config.model)
     pool = open_pool(config.data)
-    examples = TuningDataset(pool, range(len(pool)), processor, "chatml", MAX_LENGTH)
+    examples = TuningDataset(pool, range(len(pool)), processor, workload.template, MAX_LENGTH)
     lengths_N, has_image_N = np.minimum(examples.lengths_N, MAX_LENGTH), examples.has_image_N
     random = np.random.default_rng(0).permutation(len(lengths_N))
     grouped = np.array(list(ModalityLengthSampler(lengths_N, has_image_N, workload.batch_size)))
@@ -104,25 +94,28 @@ def tokens_per_batch(examples: TuningDataset, workload: Workload) -> int:
     return max(workload.batch_size * int(examples.lengths_N.mean()), MAX_LENGTH)
 
 
-def build_with_our_batches(name: str, workload: Workload, folder: Path) -> Trainer:
-    """Plain transformers or TRL, on the batches that our `random` side makes."""
+def build_transformers(workload: Workload, folder: Path) -> Trainer:
+    """Plain transformers, on the batches that our `random` side makes."""
     _, processor, model, examples = _load(workload, folder)
-    collate = Collator(processor)
-    if name == "transformers":
-        return Trainer(
-            model=model,
-            args=TrainingArguments(**_options(workload, folder), remove_unused_columns=False),
-            train_dataset=examples,
-            data_collator=collate,
-        )
-    numbers = Dataset.from_dict({"number": range(len(examples)), "images": [[]] * len(examples)})
-    return SFTTrainer(
+    return Trainer(
         model=model,
-        args=_trl_arguments(workload, folder),
-        train_dataset=numbers,
-        data_collator=lambda rows: collate([examples[row["number"]] for row in rows]),
-        processing_class=processor,
+        args=TrainingArguments(**_options(workload, folder), remove_unused_columns=False),
+        train_dataset=examples,
+        data_collator=Collator(processor),
     )
+
+
+def save_batches(workload: Workload, folder: Path, to: Path) -> None:
+    """The first batches of our `random` side, and the LoRA that it starts from, for the peers."""
+    trainer = build_side("random", workload, folder)
+    adapter = {n: p.detach() for n, p in trainer.model.named_parameters() if "lora_" in n}
+    torch.save(adapter, to / "adapter.pt")
+    set_seed(trainer.args.seed)
+    batches = []
+    for batch in itertools.islice(trainer.get_train_dataloader(), workload.updates):
+        take_sources(batch)
+        batches.append(batch)
+    torch.save(batches, to / "batches.pt")
 
 
 def _config(workload: Workload, folder: Path) -> Config:
@@ -130,7 +123,11 @@ def _config(workload: Workload, folder: Path) -> Config:
         {
             "name": "benchmark",
             "output_dir": str(folder),
-            "model": {"path": str(workload.model), "dtype": workload.dtype, "template": "chatml"},
+            "model": {
+                "path": str(workload.model),
+                "dtype": workload.dtype,
+                "template": workload.template,
+            },
             "data": {
                 "records": str(workload.pool),
                 "image_dir": str(workload.pool.parent / "images"),
@@ -174,7 +171,7 @@ def _hf(workload: Workload) -> dict[str, Any]:
 
 
 def _options(workload: Workload, folder: Path) -> dict[str, Any]:
-    """Of transformers and TRL; ours come from the config."""
+    """Of transformers; ours come from the config."""
     return {
         **_hf(workload),
         "output_dir": str(folder),
@@ -192,39 +189,3 @@ def _our_arguments(config: Config, folder: Path) -> TrainingArguments:
     device = pick_device()
     dtype = resolve_dtype(config.model.dtype, device)
     return training_arguments(config, RunDir(folder / "benchmark"), device=device, dtype=dtype)
-
-
-def _trl_arguments(workload: Workload, folder: Path, **options: Any) -> SFTConfig:
-    return SFTConfig(
-        **_options(workload, folder),
-        **options,
-        gradient_checkpointing=False,  # as ours
-        max_length=MAX_LENGTH,
-        remove_unused_columns=False,
-    )
-
-
-def _trl_trainer(
-    config: Config, processor: Any, model: Any, examples: TuningDataset, workload: Workload
-) -> SFTTrainer:
-    """As TRL's guide has it: a data set of messages and images, its own collator, random order."""
-    roles = {"human": "user", "gpt": "assistant"}
-    rows = []
-    for index in examples.indices:
-        turns = examples.pool[index].turns
-        messages = [
-            {"role": roles[turn.role], "content": turn.text.replace("<image>\n", "")}
-            for turn in turns
-        ]
-        images = [str(path) for path in examples.pool.image_paths(index)]
-        rows.append({"messages": messages, "images": images})
-    message = {"role": Value("string"), "content": Value("string")}
-    features = Features({"messages": List(message), "images": List(Image())})
-    processor.tokenizer.backend = "tokenizers"  # loading with backend="pil" has marked it otherwise
-    processor.chat_template = CHAT_TEMPLATE.replace("{{ image_token }}", processor.image_token)
-    return SFTTrainer(
-        model=model,
-        args=_trl_arguments(workload, Path(config.output_dir), assistant_only_loss=True),
-        train_dataset=Dataset.from_list(rows, features=features),
-        processing_class=processor,
-    )

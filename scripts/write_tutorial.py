@@ -9,33 +9,50 @@ command of a `bash` block is run, and a `text` block right behind is replaced by
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import subprocess
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from typer.testing import CliRunner
+
+from prism_tune.cli.app import app
+from prism_tune.run.log import console
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 NUM_RECORDS = 300
+WIDTH = 88
+"""Of the tables, in characters."""
 _BLOCK = re.compile(r"```(yaml|bash)\n(.*?)```\n(\n```text\n.*?```\n)?", re.DOTALL)
 _REMARKS = re.compile(
-    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\().*\n",
+    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\(|\d left)"
+    r".*\n",
     re.MULTILINE,
 )
-"""Bars that move, and what libraries say to developers."""
+"""Bars that move, lines on the way, and what libraries say to developers."""
+_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", re.MULTILINE)
+_THUMBNAILS = re.compile(r"/\S*prism_tune_preview_\w+/")
 
 
 def main() -> None:
     """Rewrite the page."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        draw_belongings(folder)
-        PAGE.write_text(_BLOCK.sub(lambda block: follow(block, folder), PAGE.read_text()))
+        PAGE.write_text(write_page(Path(temporary)))
+
+
+def write_page(folder: Path) -> str:
+    """The page with what its commands print in this folder, which is empty."""
+    draw_belongings(folder)
+    os.environ["PRISM_TUNE_CACHE"] = str(folder / "cache")
+    console.width = WIDTH
+    with contextlib.chdir(folder):
+        return _BLOCK.sub(lambda block: follow(block, folder), PAGE.read_text())
 
 
 def follow(block: re.Match[str], folder: Path) -> str:
@@ -44,46 +61,37 @@ def follow(block: re.Match[str], folder: Path) -> str:
     if kind == "yaml":
         (folder / "my.yaml").write_text(text)
         return block[0]
-    printed = [run(line, folder) for line in text.splitlines() if line.startswith("prism-tune")]
-    if (folder / "runs/mine/selection/scores.parquet").exists():
-        mark_by_hand(folder)
+    printed = [run(line) for line in text.splitlines() if line.startswith("prism-tune")]
+    scores, marks = folder / "runs/mine/selection/scores.parquet", folder / "marks-mine.json"
+    if scores.exists() and not marks.exists():
+        mark_by_hand(scores, marks)
     if shown is None:
         return block[0]
     return f"```bash\n{text}```\n\n```text\n{''.join(printed).strip()}\n```\n"
 
 
-def run(line: str, folder: Path) -> str:
-    """What a command prints, timestamps and libraries' remarks left out."""
-    environment = {**os.environ, "COLUMNS": "88", "PRISM_TUNE_CACHE": str(folder / "cache")}
-    command = f'"{sys.executable}" -m prism_tune {line.removeprefix("prism-tune ")}'
-    done = subprocess.run(
-        command,
-        shell=True,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{line}\n{done.stderr}")
-    said = re.sub(r"^(\[[^\]]*\]|) {1,}", "", done.stderr, flags=re.MULTILINE)
-    return clean(said + done.stdout)
+def run(line: str) -> str:
+    """What a command prints, as in a pipe: lines for bars."""
+    done = CliRunner().invoke(app, shlex.split(line)[1:])
+    if done.exit_code:
+        raise SystemExit(f"{line}\n{done.output}\n{done.exception!r}") from done.exception
+    return clean((done.stderr + done.stdout).replace(str(Path.cwd()), "/home/me"))
 
 
 def clean(text: str) -> str:
-    """Without remarks, blanks at the ends of lines, and empty lines that they leave."""
-    bare = re.sub(r"[ \t]+$", "", _REMARKS.sub("", text), flags=re.MULTILINE)
+    """Without times and remarks, blanks at the ends of lines, and empty lines that they leave."""
+    told = _THUMBNAILS.sub("/tmp/", _TIME.sub("", _REMARKS.sub("", text)))
+    bare = re.sub(r"[ \t]+$", "", told, flags=re.MULTILINE)
     return re.sub(r"\n{2,}(?!- |\|)", "\n", bare)
 
 
-def mark_by_hand(folder: Path) -> None:
+def mark_by_hand(scores: Path, marks: Path) -> None:
     """What clicks in the report leave: two dropped records to keep, a kept one to drop."""
-    scores = pq.read_table(folder / "runs/mine/selection/scores.parquet").to_pylist()
-    dropped = [row["uid"] for row in scores if row["reason"] == "below_cut"]
-    kept = [row["uid"] for row in scores if row["reason"] == "selected"]
-    marks = {"keep": dropped[:2], "drop": kept[:1], "look_again": dropped[2:4]}
-    (folder / "marks-mine.json").write_text(json.dumps(marks))
+    rows = pq.read_table(scores).to_pylist()
+    dropped = [row["uid"] for row in rows if row["reason"] == "below_cut"]
+    kept = [row["uid"] for row in rows if row["reason"] == "selected"]
+    marked = {"keep": dropped[:2], "drop": kept[:1], "look_again": dropped[2:4]}
+    marks.write_text(json.dumps(marked))
 
 
 def draw_belongings(folder: Path) -> None:

@@ -22,11 +22,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark what starts processes as slow; the fast tests alone may start none."""
+    """Mark what starts processes as slow, and let files with such tests begin.
+
+    The fast tests alone may start none.
+    """
     for item in items:
         found = [used.func for uses in item._fixtureinfo.name2fixturedefs.values() for used in uses]
         if any(starts_processes(function) for function in (item.function, *found)):
             item.add_marker(pytest.mark.slow)
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)  # stable: the order in a file stays
     if config.option.markexpr == "not slow":
         subprocess.Popen.__init__ = refuse_processes
 

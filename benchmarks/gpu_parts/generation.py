@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from gpu_parts.meter import on_device, peak_gib
 from prism_tune.config.sections import Config
 from prism_tune.data.conversation import render_prompt
 from prism_tune.evaluation.benchmarks.pope import SUFFIX
-from prism_tune.evaluation.generate import Decoder, Request
+from prism_tune.evaluation.decoding.prompts import Request
+from prism_tune.evaluation.generate import Decoder
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.processor import load_processor
@@ -54,15 +56,12 @@ def run(work: Path, *, model: str, sizes: list[int], questions: int) -> dict[str
 
     some = requests[: max(2, questions // 16)]
     asked = decoder(1).model  # with the end tokens that answers stop at
-    seconds, expected = measure(
-        lambda given: answer_one_by_one(asked, processor, given, num_new_tokens), some
-    )
+    alone = partial(answer_one_by_one, asked, processor)
+    seconds, expected = measure(alone, some, num_new_tokens)
     found["one at a time"] = {"questions_per_second": len(some) / seconds}
     for size in sizes:
-        batched = decoder(size)
-        seconds, answers = measure(
-            lambda given, batched=batched: answer_batched(batched, given, num_new_tokens), requests
-        )
+        batched = partial(answer_batched, decoder(size))
+        seconds, answers = measure(batched, requests, num_new_tokens)
         same = sum(answers[request].text == answer.text for request, answer in expected.items())
         found[f"batches of {size}"] = {
             "questions_per_second": len(answers) / seconds,

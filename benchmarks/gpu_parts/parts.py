@@ -18,9 +18,14 @@ def measure_nccl(work: Path) -> dict[str, Any]:
     return meter.measure_nccl()
 
 
-def draw_pools(work: Path, *, toy: bool) -> dict[str, Any]:
+def draw_images(work: Path, *, toy: bool) -> dict[str, Any]:
     """See `shapes`."""
-    return shapes.draw_pools(work, toy=toy)
+    return shapes.draw_images(work, toy=toy)
+
+
+def draw_mix(work: Path, *, toy: bool) -> dict[str, Any]:
+    """See `shapes`."""
+    return shapes.draw_mix(work, toy=toy)
 
 
 def draw_model(work: Path, *, name: str, toy: bool) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def plan_parts(*, toy: bool) -> list[Part]:
     """All parts."""
     return [
         Part("device", "parts:measure_device", seconds=60),
-        Part("pools", "parts:draw_pools", {"toy": toy}, 90),
+        Part("attention", "attention:run", _lengths(toy), 60),
+        Part("mix", "parts:draw_mix", {"toy": toy}, 60),
+        Part("pools", "parts:draw_images", {"toy": toy}, 90),
         Part("llava", "parts:draw_model", {"name": "llava", "toy": toy}, 120),
         *_extract("llava", 3 if toy else 32, toy),
         *_train(toy),
@@ -71,6 +73,12 @@ def plan_parts(*, toy: bool) -> list[Part]:
 def _matrix(toy: bool) -> dict[str, Any]:
     rows, width = (1_000, 64) if toy else (624_610, 4_096)
     return {"rows": rows, "width": width, "scorers": ["kernel_prism", "kernel_repulsion"]}
+
+
+def _lengths(toy: bool) -> dict[str, Any]:
+    if toy:
+        return {"lengths": [24, 40], "batch_size": 2}
+    return {"lengths": [613, 655, 692, 731, 774, 832, 905, 1187], "batch_size": 16}
 
 
 def _extract(model: str, depth: int, toy: bool) -> list[Part]:
@@ -111,7 +119,7 @@ def _training(
         options = {**options, "tokens_per_batch": 2048, "hf": hf}
     file_name = "".join(letter if letter.isalnum() else "-" for letter in name)
     given = {"name": file_name, "model": model, "steps": 3 if toy else 8, "options": options}
-    return Part(name, "training:run", given, seconds, (model, "pools"), library)
+    return Part(name, "training:run", given, seconds, (model, "mix"), library)
 
 
 def _train(toy: bool) -> list[Part]:
@@ -146,7 +154,9 @@ def _train_more(toy: bool) -> list[Part]:
 
 
 def _profiles(toy: bool) -> list[Part]:
-    parts = []
+    training = _training("suspects, packed", {}, toy, seconds=150)
+    options = {key: value for key, value in training.options.items() if key != "steps"}
+    parts = [replace(training, call="suspects:run", options=options)]
     for name, given in (
         ("packed", {}),
         ("batches of 16 by length", {"batching": "modality_length"}),
@@ -164,4 +174,4 @@ def _zero(stage: int) -> str:
 def _generate(model: str, toy: bool) -> list[Part]:
     given = {"model": model, "sizes": [4, 8] if toy else [16, 64, 128]}
     given["questions"] = 32 if toy else 512
-    return [Part(f"{model}: generation", "generation:run", given, 120, (model, "pools"))]
+    return [Part(f"{model}: generation", "generation:run", given, 120, (model, "mix"))]

@@ -80,15 +80,24 @@ def draw_model(name: str, folder: Path, *, toy: bool) -> dict[str, Any]:
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def draw_pools(folder: Path, *, toy: bool) -> dict[str, Any]:
-    """`images/`: one record an image, all different; `mix/`: lengths like LLaVA-665K's."""
-    num_images, num_records = (40, 40) if toy else (8_000, 640)
-    size = (64, 48) if toy else (640, 480)
-    for name in ("images", "mix"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+def draw_images(folder: Path, *, toy: bool) -> dict[str, Any]:
+    """`images/`: one record an image, all different."""
+    num_images, size = 40 if toy else 8_000, _image_size(toy)
+    shutil.rmtree(folder / "images", ignore_errors=True)
     draw_pool(folder / "images", num_records=num_images, num_images=num_images, size=size)
+    return {"images": num_images, "size": size}
+
+
+def draw_mix(folder: Path, *, toy: bool) -> dict[str, Any]:
+    """`mix/`: lengths like LLaVA-665K's."""
+    num_records, size = 40 if toy else 640, _image_size(toy)
+    shutil.rmtree(folder / "mix", ignore_errors=True)
     write_pool(folder / "mix", num_records, scale=1 if toy else 4, size=size)
-    return {"images": num_images, "records": num_records, "size": size}
+    return {"records": num_records, "size": size}
+
+
+def _image_size(toy: bool) -> tuple[int, int]:
+    return (64, 48) if toy else (640, 480)
 
 
 def _on_device(kind: type[PreTrainedModel], config: Any) -> PreTrainedModel:

@@ -47,7 +47,7 @@ def _tabulate_reasons(reasons: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _tabulate_sources(per_source: Mapping[str, Mapping[str, int]]) -> Table:
-    table = Table(title="Sources")
+    table = Table(title="Records with findings, by source")
     columns = ("records", "fail", "skip", "keep")
     for heading in ("source", *columns):
         table.add_column(heading, justify="left" if heading == "source" else "right")

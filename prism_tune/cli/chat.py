@@ -12,7 +12,8 @@ from prism_tune.config.sections import Config, Template
 from prism_tune.data.conversation import render
 from prism_tune.errors import UserError
 from prism_tune.evaluation.checkpoint import Checkpoint, find_checkpoint, open_decoder
-from prism_tune.evaluation.generate import Decoder, Request
+from prism_tune.evaluation.decoding.prompts import Request
+from prism_tune.evaluation.generate import Decoder
 from prism_tune.models.processor import resolve_template
 from prism_tune.run.folder import RunDir
 from prism_tune.run.record import recorded_config

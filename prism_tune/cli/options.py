@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -50,6 +52,21 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     if is_main():  # at once: what comes next may have to load libraries and models first
         logger.info("%s -> %s", path, run.root)
     return config, run
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around the imports of a stage: the million objects that they make stay till the end.
+
+    Looking for garbage among them, again and again, is a seventh of the start. Nor is it done
+    later, which leaves the pages that they lie in to be shared with forked workers.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def end_with_errors(call: Callable[[], object]) -> None:

@@ -9,11 +9,10 @@ import typer
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/NAME.")],
-    more_runs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[OTHER]...", help="More run folders for --compare."),
-    ] = None,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN [OTHER]...", help="A run folder; more are for --compare."),
+    ],
     compare: Annotated[
         list[Path] | None, typer.Option("--compare", help="Run folders to put beside it.")
     ] = None,
@@ -34,7 +33,7 @@ def report(
     from prism_tune.run.log import setup_logging
 
     setup_logging()
-    runs = [RunDir(folder) for folder in (run, *(compare or []), *(more_runs or []))]
+    runs = [RunDir(folder) for folder in (folders[0], *(compare or []), *folders[1:])]
     page = build_report(runs, output, finished_answers)
     typer.echo(f"report: {page}")
     if wandb:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_tune.cli.options import ConfigPath, Force, Overrides, open_run
+from prism_tune.cli.options import ConfigPath, Force, Overrides, loading, open_run
 from prism_tune.config.sections import Config, ExportLayout
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def prepare(config: ConfigPath, overrides: Overrides = None, force: Force = Fals
 def audit(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Check every record and image; exit code 1 when some have to be mended or skipped."""
     loaded, run = open_run(config, overrides)
-    from prism_tune.audit.audit import audit as run_audit
+    with loading():
+        from prism_tune.audit.audit import audit as run_audit
 
     if not run_audit(loaded, run, force=force):
         raise typer.Exit(1)
@@ -43,9 +44,10 @@ def select(
 ) -> None:
     """Score the pool and write the subset."""
     loaded, run = open_run(config, overrides)
-    from prism_tune.processes import is_main
-    from prism_tune.selection.export.layouts import export_run
-    from prism_tune.selection.select import select as run_select
+    with loading():
+        from prism_tune.processes import is_main
+        from prism_tune.selection.export.layouts import export_run
+        from prism_tune.selection.select import select as run_select
 
     run_select(loaded, run, force=force, tune=_tune)
     if layout is not None and is_main():
@@ -62,7 +64,8 @@ def _tune(config: Config, run: RunDir) -> None:
 def train(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Tune the model on the subset (or the pool)."""
     loaded, run = open_run(config, overrides)
-    from prism_tune.training.train import train as run_train
+    with loading():
+        from prism_tune.training.train import train as run_train
 
     run_train(loaded, run, force=force)
 
@@ -70,7 +73,8 @@ def train(config: ConfigPath, overrides: Overrides = None, force: Force = False)
 def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Answer the benchmarks' questions and score the answers."""
     loaded, run = open_run(config, overrides)
-    from prism_tune.evaluation.evaluate import evaluate as run_evaluate
+    with loading():
+        from prism_tune.evaluation.evaluate import evaluate as run_evaluate
 
     run_evaluate(loaded, run, force=force)
 

@@ -80,7 +80,8 @@ def evidence_bytes(selection: SelectionConfig, shape: Shape, pool: PoolSize) -> 
         rows = _num_ranked(selection, pool) if _is_per_record(selection) else pool.num_images
         is_pair = selection.scorer == "alignment" or selection.features == "pair"
         wide = shape.width * (2 if is_pair else 1)
-        return float(_BYTES_PER_NUMBER * rows * wide)
+        texts = _num_ranked(selection, pool) * shape.width * _reads_texts(selection)
+        return float(_BYTES_PER_NUMBER * (rows * wide + texts))
     wide = {
         "coincide": _BLOCK_NUMBERS,
         "datatailor": shape.width + 2,
@@ -122,7 +123,16 @@ def _beside(selection: SelectionConfig) -> tuple[Pass, ...]:
     if selection.scorer == "presel" and selection.scope == "global":
         share = float(options.get("reference_share", 0.05))
         return (Pass(share=share), Pass(share=share, reads=False))
+    if selection.scorer == "kernel_repulsion" and options.get("gamma", 0):
+        share = float(options.get("gain_share", 0.03))
+        return (Pass(share=share), Pass(share=share, sees=False))
     return ()
+
+
+def _reads_texts(selection: SelectionConfig) -> bool:
+    """Whether a row of each text, out of a table, stands beside the features."""
+    asked = [selection.options.get(key, 0) for key in ("text_weight", "gamma")]
+    return selection.scorer in ("kernel_prism", "kernel_repulsion") and any(asked)
 
 
 def _is_per_record(selection: SelectionConfig) -> bool:

@@ -61,7 +61,7 @@ def _describe(run: RunDir) -> tuple[Cell, ...]:
     files = (p for p in run.root.rglob("*") if p.is_file() and not p.is_symlink())
     return (
         Cell(run.root.name, names=(str(run.root),)),
-        Cell(find_writer(run) or ("finished" if _is_whole(run, benchmarks) else "stopped")),
+        Cell(_now(run)),
         Cell(ok[found]),
         Cell(INAPPLICABLE if selection is None else _kept(run)),
         Cell(_trained(run)),
@@ -71,7 +71,18 @@ def _describe(run: RunDir) -> tuple[Cell, ...]:
     )
 
 
-def _is_whole(run: RunDir, benchmarks: Sequence[str]) -> bool:
+def _now(run: RunDir) -> str:
+    """Who is at work there, or in the cells of its comparison; else whether all has finished."""
+    if writer := find_writer(run):
+        return writer
+    cells = [RunDir(path) for path in (run.root / "cells").glob("*/") if _is_run(path)]
+    at_work = sum(find_writer(cell) is not None for cell in cells)
+    if at_work:
+        return f"at work in {at_work} of {len(cells)} cells begun"
+    return "finished" if all(map(_is_whole, (run, *cells))) else "stopped"
+
+
+def _is_whole(run: RunDir) -> bool:
     """Every stage that was begun has finished, by its last attempt."""
     entries = read_timings(run)
     last = {entry["stage"].removesuffix(".next"): entry["finished"] for entry in entries}

@@ -8,6 +8,7 @@ server that forks has started no thread of torch and has not touched a GPU.
 from __future__ import annotations
 
 import fcntl
+import json
 import multiprocessing
 import os
 import signal
@@ -28,6 +29,11 @@ Main = Callable[[Sequence[str]], NoReturn]
 
 _FORKED = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Whether there is a GPU must be asked without starting CUDA, which does not survive a fork."""
+
+_ANEW = (
+    "import sys, json, importlib; sys.path[:] = json.loads(sys.argv[1]); "
+    "getattr(importlib.import_module(sys.argv[2]), sys.argv[3])(sys.argv[4:])"
+)
 
 
 def start_server(preload: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -106,7 +112,7 @@ def _serve(
     threading.Thread(target=_end_with, args=(command,), daemon=True).start()
     os.environ.update(environment)
     if output is None:
-        main(arguments)
+        _act(main, arguments)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -116,4 +122,18 @@ def _serve(
         stream.reconfigure(line_buffering=True)  # what a crash would take with it says why
     with output.with_name(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a verb of a killed grid may still be at work here
+        os.set_inheritable(lock.fileno(), True)
+        _act(main, arguments)
+
+
+def _act(main: Main, arguments: Sequence[str]) -> NoReturn:
+    """Run the command line; as a new program where a library has started CUDA before the fork.
+
+    Some ask the GPU what it can when they are imported, as bitsandbytes does; a fork of that could
+    not use the GPU. The new program keeps the number, the streams and the lock of this one.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda._is_in_bad_fork():
         main(arguments)
+    named = [json.dumps(sys.path), main.__module__, main.__name__]
+    os.execv(sys.executable, [sys.executable, "-c", _ANEW, *named, *arguments])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from prism_tune.config.pool_paths import find_image_dir
 from prism_tune.config.sections import DataConfig
@@ -41,8 +41,7 @@ UNREADABLE = "(unreadable)"
 """In place of a source."""
 
 
-@dataclass(frozen=True)
-class Adapted:
+class Adapted(NamedTuple):
     """A record's content, before it has a uid.
 
     Attributes:
@@ -202,6 +201,8 @@ def _refuse_left_over(
 
 def read_label(value: Any) -> str:
     """A value as text; a lone surrogate, which no file can hold, as its escape."""
+    if type(value) is str and value.isascii():
+        return value
     return "" if value is None else str(value).encode(errors="backslashreplace").decode()
 
 

@@ -134,14 +134,16 @@ def _choose(spans: Sequence[tuple[int, int]], has_loss: Sequence[bool]) -> tuple
 
 def _render_chat(turns: Sequence[Turn], processor: Any, system: str) -> Rendered:
     """Find each answer between the template's prompt before it and its text after it."""
-    whole = _apply_chat(turns, processor, system, is_prompt=False)
+    whole = rendered = _apply_chat(turns, processor, system, is_prompt=False)
     if system.strip() not in whole:
         raise _template_error(f"system line {system[:40]!r}")
     end_text = find_end_token(processor) or ""
     spans = []
     for number in range(1, len(turns), 2):
         before = _apply_chat(turns[:number], processor, system, is_prompt=True)
-        after = _apply_chat(turns[: number + 1], processor, system, is_prompt=False)
+        after = rendered  # of all turns; a template takes a tenth of a millisecond
+        if number + 1 < len(turns):
+            after = _apply_chat(turns[: number + 1], processor, system, is_prompt=False)
         if not (whole.startswith(after) and after.startswith(before)):
             return _render_by_turn(turns, processor, system)
         if turns[number].text.strip() not in after[len(before) :]:

@@ -215,7 +215,7 @@ class _Builder:
         self._rows: list[tuple[Any, ...]] = []
         self._skipped: list[Skipped] = []
         self._skipped_sources: list[str] = []
-        self._num_seen: Counter[bytes] = Counter()
+        self._num_seen: dict[bytes, int] = {}
         self._num_rows = 0
         self._duplicates: list[int] = []
         self._unmarked: list[int] = []
@@ -269,8 +269,11 @@ class _Builder:
         }
 
     def _note_content(self, raw: bytes, *read: str) -> None:
-        parts = (raw, *(text.encode() for text in read))
-        self._content.update(b"".join(len(p).to_bytes(8, "little") + p for p in parts))
+        content = [len(raw).to_bytes(8, "little"), raw]
+        for text in read:
+            encoded = text.encode()
+            content += (len(encoded).to_bytes(8, "little"), encoded)
+        self._content.update(b"".join(content))
 
     def _note_moved(self, adapted: Adapted) -> None:
         """The uid is of the record as it is; the content also of where its image was moved to."""
@@ -287,8 +290,8 @@ class _Builder:
             parts.append({"system": adapted.system, "unlearnt": adapted.unlearnt})
         content = orjson.dumps(parts)
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        occurrence = self._num_seen[digest]
-        self._num_seen[digest] += 1
+        occurrence = self._num_seen.get(digest, 0)
+        self._num_seen[digest] = occurrence + 1
         if occurrence:
             self._duplicates.append(self._num_rows)
         self._num_rows += 1

@@ -172,22 +172,20 @@ def _read_cache(path: Path) -> dict[str, ExaminedImage]:
     if not path.exists():
         return {}
     try:
-        rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+        table = pq.read_table(path, schema=_SCHEMA)
     except (OSError, pa.ArrowException) as error:
         logger.warning("%s: damaged (%s); the images are read again", path, error)
         return {}
+    # By column: a dictionary a row takes twice as long.
+    rows = zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True)
     return {
-        row["name"]: ExaminedImage(
-            row["name"],
-            (row["bytes"], row["mtime_ns"]),
-            row["hash"],
-            tuple(
-                (reason, detail)
-                for reason, detail in zip(row["reasons"], row["details"], strict=True)
-                if reason in REASONS
-            ),
+        name: ExaminedImage(
+            name,
+            (num_bytes, mtime_ns),
+            digest,
+            tuple(found for found in zip(reasons, details, strict=True) if found[0] in REASONS),
         )
-        for row in rows
+        for name, num_bytes, mtime_ns, digest, reasons, details in rows
     }
 
 

@@ -115,6 +115,8 @@ class Pool:
         self._reading = build_reading(config)
         self._map = pa.memory_map(str(folder / "records.arrow"))
         self._table = pa.ipc.open_file(self._map).read_all()
+        self._num_records = int(self._table.num_rows)
+        self._columns = {name: self._table.column(name) for name in self._table.column_names}
 
     def __reduce__(self) -> tuple[type[Pool], tuple[Path, DataConfig]]:
         """Worker processes open the file themselves."""
@@ -130,7 +132,7 @@ class Pool:
         return self._opened_with[1]
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return self._num_records
 
     def __getitem__(self, index: int) -> Record:
         """The record at `index`, parsed now."""
@@ -225,9 +227,10 @@ class Pool:
         return values
 
     def _value(self, column: str, index: int) -> Any:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.path}: record {index} of {len(self)}")
-        return self._table.column(column)[index].as_py()
+        num_records = self._num_records
+        if not -num_records <= index < num_records:
+            raise IndexError(f"{self.path}: record {index} of {num_records}")
+        return self._columns[column][index].as_py()
 
 
 def write_subset(pool: Pool, indices: Sequence[int], path: Path) -> str:

@@ -22,7 +22,7 @@ from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
 from prism_tune.run.cached import cached_array
-from prism_tune.run.fingerprints import fingerprint, fingerprint_model
+from prism_tune.run.fingerprints import fingerprint, fingerprint_processor
 from prism_tune.schema import Skipped
 
 _LENGTHS_VERSION = 3
@@ -154,7 +154,7 @@ def _cached_lengths(
         pool.fingerprint,
         pool.image_index.fingerprint,
         np.asarray(indices, dtype=np.int64),
-        fingerprint_model(config.model.path, config.model.revision),
+        fingerprint_processor(config.model.path, config.model.revision),
         config.model.template,
         config.model.image_aspect_ratio,
     ]

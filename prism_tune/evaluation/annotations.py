@@ -10,6 +10,7 @@ import base64
 import binascii
 import codecs
 import json
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -114,7 +115,7 @@ def to_text(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise UserError(f"{where}: expected text, found {value!r}")
+        raise UserError(f"{where}: expected text, found {reprlib.repr(value)}")
     return str(int(value)) if value == int(value) else repr(value)
 
 

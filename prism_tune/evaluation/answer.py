@@ -17,8 +17,9 @@ from prism_tune.config.depends import fields_of
 from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.sections import Config, Control
 from prism_tune.evaluation.answer_store import AnswerStore, ResultFolder
-from prism_tune.evaluation.counts import Counts, add_counts
-from prism_tune.evaluation.generate import Answer, Decoder, Request
+from prism_tune.evaluation.decoding.counts import Counts, add_counts
+from prism_tune.evaluation.decoding.prompts import Answer, Request
+from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.images import ImageFiles, leave_out_refused
 from prism_tune.evaluation.questions import (
     Questions,

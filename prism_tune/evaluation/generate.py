@@ -1,20 +1,19 @@
 """Batched greedy generation.
 
 In: requests (a rendered prompt and its images), a model and its processor. Out: answers, a batch
-at a time. Prompts are padded on the left and sorted by length; text-only requests and requests
-with images may share a batch; equal requests are computed once.
+at a time. Prompts are padded on the left; those about the same images stand together, and what they
+begin with is computed once (`decoding/prompts.py`); the longest come first. Text-only requests and
+requests with images may share a batch; equal requests are computed once. While the last rows of a
+batch are still going on, the next batch joins (`decoding/rows.py`).
 
 In float32 an answer does not depend on what it is batched with. In 16 bits it can (LLaVA#1928).
-Shape legend: B requests of a batch, L padded prompt tokens, G generated tokens.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,37 +24,23 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from prism_tune.chat.templates import end_token
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render_prompt
-from prism_tune.data.encoding.encoder import encode_prompts, require_accepted
-from prism_tune.data.images import ImageError, open_image
-from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
-from prism_tune.evaluation.counts import ForwardCounter
+from prism_tune.evaluation.decoding.counts import ForwardCounter
+from prism_tune.evaluation.decoding.prompts import (
+    Answer,
+    PromptBatch,
+    Request,
+    encode_batch,
+    group_by_images,
+)
+from prism_tune.evaluation.decoding.rows import SharedRows, WholeRows, can_share
 from prism_tune.run.shared_memory import count_bytes, end_unheard_workers, fit_workers
 
 logger = logging.getLogger(__name__)
 
 _TYPICAL_IMAGE_TOKENS = 576
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt, its `<image>` placeholders in place, and one file for each placeholder.
-
-    `question`: the same without template and placeholders, for a server that has its own.
-    """
-
-    prompt: str
-    images: tuple[Path, ...] = ()
-    question: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The decoded new tokens; `finished` is False when `max_new_tokens` cut the answer off."""
-
-    text: str
-    num_new_tokens: int
-    finished: bool
+_CARRIED_SHARE = 4
+"""The next batch joins when no more than a fourth of a batch's rows go on: they share the steps."""
 
 
 class Decoder:
@@ -67,7 +52,8 @@ class Decoder:
         processor: the model's processor, with its tokenizer.
         template: what a prompt looks like, and what ends an answer besides the model's and the
             tokenizer's own end tokens.
-        batch_size: requests at a time; halved when a CUDA device runs out of memory.
+        batch_size: requests at a time (and a fourth as many that still go on when the next
+            batch joins); halved when a CUDA device runs out of memory.
         num_workers: processes that open and resize images ahead.
     """
 
@@ -123,25 +109,34 @@ class Decoder:
             UserError: an image cannot be read, or a single request overflows the device's memory.
         """
         batches = self._plan_batches(list(dict.fromkeys(requests)), max_new_tokens)
-        prepared = _Batches(batches, self.processor)
+        if not batches:
+            return
+        rows = (SharedRows if self._shares else WholeRows)(self.model, max_new_tokens)
+        prepared = _Batches(batches, self.processor, shares=rows.shares)
+        num_workers = self._fit_workers(prepared, batches)
         loader = end_unheard_workers(
-            DataLoader(
-                prepared,
-                batch_size=None,
-                collate_fn=_identity,
-                num_workers=self._fit_workers(prepared, len(batches)),
-            )
+            DataLoader(prepared, batch_size=None, collate_fn=_identity, num_workers=num_workers)
         )
-        for batch, inputs in zip(batches, loader, strict=True):
+        for number, (batch, inputs) in enumerate(zip(batches, loader, strict=True), 1):
             if isinstance(inputs, UserError):
                 raise inputs
-            yield self._answer_batch(batch, inputs, max_new_tokens)
+            few = 0 if number == len(batches) else self._batch_size // _CARRIED_SHARE
+            yield self._answer_batch(rows, batch, inputs, few)
 
-    def _fit_workers(self, prepared: _Batches, num_batches: int) -> int:
-        """No more than shared memory has room for: the first batch is the largest."""
-        wanted = min(self._num_workers, max(num_batches - 1, 0))
-        first = prepared[0] if wanted else {}
-        return wanted if isinstance(first, UserError) else fit_workers(wanted, count_bytes(first))
+    @cached_property
+    def _shares(self) -> bool:
+        return can_share(self.model)
+
+    def _fit_workers(self, prepared: _Batches, batches: Sequence[Sequence[Request]]) -> int:
+        """No more than shared memory has room for: the batch with most images is the largest."""
+        wanted = min(self._num_workers, len(batches) - 1)
+        if wanted == 0:
+            return 0
+        counts = [len({image for r in batch for image in r.images}) for batch in batches]
+        largest = prepared[counts.index(max(counts))]
+        if isinstance(largest, UserError):
+            return wanted
+        return fit_workers(wanted, count_bytes(largest.tensors))
 
     def _plan_batches(self, requests: list[Request], max_new_tokens: int) -> list[list[Request]]:
         if not requests:
@@ -158,7 +153,11 @@ class Decoder:
                 window,
             )
         # Ties keep the order of the questions, so that the same questions give the same batches.
-        order = sorted(range(len(requests)), key=lambda i: -lengths[i])
+        longest_first = sorted(range(len(requests)), key=lambda i: -lengths[i])
+        order = longest_first
+        if self._shares:
+            groups = group_by_images([requests[i] for i in longest_first])
+            order = [longest_first[place] for group in groups for place in group]
         size = self._batch_size
         return [
             [requests[i] for i in order[start : start + size]]
@@ -175,26 +174,31 @@ class Decoder:
         ]
 
     def _answer_batch(
-        self, batch: list[Request], inputs: dict[str, Any], max_new_tokens: int
+        self, rows: WholeRows, batch: list[Request], inputs: PromptBatch, few: int
     ) -> dict[Request, Answer]:
+        """Have a batch join, and decode until no more than `few` rows go on; those that ended."""
+        again = batch
         if len(batch) <= self._batch_size:
             try:
-                answers = self._generate(inputs, max_new_tokens)
-                self.counter.add(
-                    inputs,
-                    num_images=sum(len(request.images) for request in batch),
-                    num_new_tokens=sum(answer.num_new_tokens for answer in answers),
-                )
-                return dict(zip(batch, answers, strict=True))
+                rows.join(batch, inputs)
+                while rows.num_running > few:
+                    rows.step()
+                again = []
             except torch.OutOfMemoryError as error:
-                self._halve_batch_size(len(batch), error)
-        # Outside the except clause, whose traceback would keep the failed batch in memory.
-        torch.cuda.empty_cache()
-        middle = len(batch) // 2
-        answered: dict[Request, Answer] = {}
-        for half in (batch[:middle], batch[middle:]):
-            half_inputs = collate_prompts(self.processor, half)
-            answered |= self._answer_batch(half, half_inputs, max_new_tokens)
+                self._halve_batch_size(rows.num_running, error)
+                again = rows.clear()
+            else:
+                self.counter.add(inputs.heads, inputs.rests, num_images=_count_images(batch))
+        answered = {row.request: self._decode(row.tokens) for row in rows.take_ended()}
+        self.counter.add_new(sum(answer.num_new_tokens for answer in answered.values()))
+        if again:
+            # Outside the except clause, whose traceback would keep the failed batch in memory.
+            torch.cuda.empty_cache()
+        size = self._batch_size  # it may be halved once more in between
+        for start in range(0, len(again), size):
+            part = again[start : start + size]
+            encoded = encode_batch(self.processor, part, shares=rows.shares)
+            answered |= self._answer_batch(rows, part, encoded, few=0)
         return answered
 
     def _halve_batch_size(self, size: int, error: Exception) -> None:
@@ -206,18 +210,6 @@ class Decoder:
         self._batch_size = size // 2
         logger.warning("out of memory: going on with batches of %d", self._batch_size)
 
-    @torch.inference_mode()
-    def _generate(self, inputs: dict[str, Any], max_new_tokens: int) -> list[Answer]:
-        model: Any = self.model
-        inputs_on_device = {
-            name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
-        # `generate` asks for the last position's logits only: no (B, L, vocabulary) tensor.
-        tokens_BLG = model.generate(**inputs_on_device, max_new_tokens=max_new_tokens)
-        new_tokens_BG = tokens_BLG[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._decode(row) for row in new_tokens_BG]
-
     def _decode(self, tokens: list[int]) -> Answer:
         stop_ids: Any = self.model.generation_config.eos_token_id
         stops = [position for position, token in enumerate(tokens) if token in stop_ids]
@@ -228,39 +220,28 @@ class Decoder:
         return Answer(text.strip(), len(kept) + bool(stops), bool(stops))
 
 
-class _Batches(Dataset[dict[str, Any] | UserError]):
-    """Batch i, opened and collated; the error instead, where a worker could not pass it on."""
+class _Batches(Dataset[PromptBatch | UserError]):
+    """Batch i, opened and encoded; the error instead, where a worker could not pass it on."""
 
-    def __init__(self, batches: Sequence[Sequence[Request]], processor: ProcessorMixin) -> None:
+    def __init__(
+        self, batches: Sequence[Sequence[Request]], processor: ProcessorMixin, *, shares: bool
+    ) -> None:
         self._batches = batches
         self._processor = processor
+        self._shares = shares
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> dict[str, Any] | UserError:
+    def __getitem__(self, index: int) -> PromptBatch | UserError:
         try:
-            return collate_prompts(self._processor, self._batches[index])
+            return encode_batch(self._processor, self._batches[index], shares=self._shares)
         except UserError as error:
             return UserError(str(error))
 
 
-def collate_prompts(processor: ProcessorMixin, batch: Sequence[Request]) -> dict[str, Any]:
-    """Prompts and images as the model's inputs, padded on the left.
-
-    Returns:
-        `input_ids` and `attention_mask` (B, L), and what the processor makes of the images
-        (`pixel_values`), in the order of the placeholders; without it when there is no image.
-    """
-    images = [[open_image(path) for path in request.images] for request in batch]
-    try:
-        return dict(encode_prompts([r.prompt for r in batch], images, processor))
-    except BadRecordError as error:
-        raise UserError(f"a question cannot be put to the model: {error}") from error
-    except ImageError:
-        for path in [path for request in batch for path in request.images]:
-            require_accepted(open_image(path), processor, str(path))
-        raise
+def _count_images(batch: Sequence[Request]) -> int:
+    return sum(len(request.images) for request in batch)
 
 
 def _find_stop_ids(model: PreTrainedModel, tokenizer: Any, end_token: str | None) -> list[int]:

@@ -1,11 +1,12 @@
 """Answer files in LLaVA's format, and their join with a benchmark's questions.
 
 One JSON object a line: {question_id, prompt, text, answer_id, model_id, metadata}. What official
-scripts and servers write besides is read as well: a list of objects or {id: answer}, the id under
-`question_id`, `questionId`, `id` or `image`, the answer under `text`, `answer`, `prediction` or
-`response`. An answer is joined to its question by id (MME: by id and prompt), never by position.
-What cannot be joined is named in notes: a missing answer counts as wrong, a question answered twice
-differently has no answer, an unknown id is left out. Nothing is guessed.
+scripts and servers write besides is read as well: a list of objects or {id: answer}, a table (csv,
+tsv, xlsx), the id under `question_id`, `questionId`, `id` or `image`, the answer under `text`,
+`prediction`, `response` or `answer`. An answer is joined to its question by id (MME: by id and
+prompt), never by position. What cannot be joined is named in notes: a missing answer counts as
+wrong, a question answered twice differently has no answer, an unknown id is left out. Nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -19,13 +20,8 @@ import orjson
 
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import (
-    parse_json,
-    read_objects,
-    read_text,
-    require_keys,
-    to_text,
-)
+from prism_tune.evaluation.annotations import require_keys, to_text
+from prism_tune.evaluation.answer_files import ID_KEYS, TEXT_KEYS, read_answer_objects
 from prism_tune.run.folder import write_atomic
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
@@ -35,9 +31,6 @@ PROTOCOLS: Mapping[Profile, str] = {
     "lmms_eval": "lmms-eval 0.7.3",
 }
 """What each profile follows to the letter; where lmms-eval has changed, that version decides."""
-
-_ID_KEYS = ("question_id", "questionId", "id", "image")
-_TEXT_KEYS = ("text", "answer", "prediction", "response")
 
 
 @dataclass(frozen=True)
@@ -91,67 +84,41 @@ class Joined:
         )
 
 
-def read_predictions(path: Path) -> list[Prediction]:
+def read_predictions(path: Path, id_keys: Sequence[str] = ID_KEYS) -> list[Prediction]:
     """Read an answer file as it stands.
+
+    Args:
+        path: of the file.
+        id_keys: under which its ids may stand.
 
     Raises:
         UserError: names file, line number and key.
     """
-    predictions = [parse_prediction(record, where) for where, record in read_answer_objects(path)]
+    predictions = [
+        parse_prediction(record, where, id_keys) for where, record in read_answer_objects(path)
+    ]
     if not predictions:
         raise UserError(f"{path}: no answers in it")
     return predictions
 
 
-def read_answer_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The records of an answer file; one object {id: answer} becomes a record for each.
-
-    Raises:
-        UserError: as `annotations.read_objects`.
-    """
-    text = read_text(path)
-    if not text.lstrip().startswith("{"):
-        return read_objects(path)
-    first = text.strip().partition("\n")[0]
-    is_whole = first.strip() == text.strip() or not _is_json(first)
-    if is_whole and _is_json(text):
-        content = parse_json(text, str(path))
-        if not any(key in content for key in _ID_KEYS):
-            return [
-                (f"{path}, {key}", {"question_id": key, "text": answer})
-                for key, answer in content.items()
-            ]
-        return [(f"{path}, line 1", content)]
-    return read_objects(path)
-
-
-def read_whole(path: Path) -> Any:
-    """An answer file as one JSON value; None where it is no such file (JSON lines, for example).
-
-    Raises:
-        UserError: missing.
-    """
-    text = read_text(path)
-    return parse_json(text, "") if _is_json(text) else None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        parse_json(text, "")
-    except UserError:
-        return False
-    return True
-
-
-def parse_prediction(record: Mapping[str, Any], where: str) -> Prediction:
+def parse_prediction(
+    record: Mapping[str, Any], where: str, id_keys: Sequence[str] = ID_KEYS
+) -> Prediction:
     """One record of an answer file.
 
     Raises:
-        UserError: a key is missing or has the wrong type.
+        UserError: a key is missing or has the wrong type, or `text` may be the question.
     """
-    id_key = next((key for key in _ID_KEYS if key in record), _ID_KEYS[0])
-    text_key = next((key for key in _TEXT_KEYS if key in record), _TEXT_KEYS[0])
+    id_key = next((key for key in id_keys if key in record), id_keys[0])
+    text_keys = [key for key in TEXT_KEYS if key in record]
+    text_key = next(iter(text_keys), TEXT_KEYS[0])
     require_keys(record, (id_key, text_key), where)
+    if len(text_keys) > 1 and text_key == "text" and "prompt" not in record:
+        raise UserError(
+            f"{where}: both {text_key!r} and {text_keys[1]!r}: which is the model's answer? Take "
+            "the other out, or name the question `prompt`, as LLaVA's files do"
+        )
     return Prediction(
         question_id=_read_id(record[id_key], f"{where}: {id_key}"),
         prompt=str(record.get("prompt") or ""),

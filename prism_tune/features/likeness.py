@@ -1,13 +1,14 @@
 """Which features look alike: clusters, and groups of near-duplicates.
 
-Features go in; a label for each comes out. Every feature is re-centred and projected at random to
-a short sketch, whose cosines are close to its own (Johnson and Lindenstrauss, 1984); where the
-features are no wider than a sketch, it is the feature. Clusters are spherical k-means of the
-sketches. Two features are near-duplicates from a cosine of `DUPLICATE_COSINE` on, and a group is
-what such pairs connect: the sketches say which pairs to look at, inside cells where there are many
-features, and the features themselves decide.
+Features go in; a label for each comes out. Every feature is re-centred, among all or inside its
+source, and projected at random to a short sketch, whose cosines are close to its own (Johnson and
+Lindenstrauss, 1984); where the features are no wider than a sketch, it is the feature. Clusters are
+spherical k-means of the sketches. Two features are near-duplicates if they have one centre and a
+cosine of `DUPLICATE_COSINE` or more, and a group is what such pairs connect: the sketches say which
+pairs to look at, inside cells where there are many features, and the features themselves decide.
 
-Shape legend: U features, D feature width, P sketch width, S features of a cell, G of a group.
+Shape legend: U features, D feature width, P sketch width, S features of a cell, G of a group, C
+centres.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ DUPLICATE_COSINE = 0.95
 _WIDTH = 64
 _LOOSE_COSINE = 0.9  # of sketches: a cosine of 0.95 has a standard error of 0.012 in them
 _MEAN_ROWS = 2048
+_MOST_CENTRES = 256  # of the largest sources; all others share the pool's
+_FEWEST_OF_CENTRE = 16  # features, below which their mean is too much their own
 _ROUNDING_UNITS = 64  # a centred norm below so many roundings of the mean is rounding noise
 _BLOCK_BYTES = 32 << 20
 _MOST_CLUSTERS = 48
@@ -39,12 +42,19 @@ _EXACT_GROUP = 4096  # a larger one is as the sketches say
 
 
 class Sketches:
-    """The sketches of all features, of length 1, (U, P); zero without a finite direction."""
+    """The sketches of all features, of length 1, (U, P); zero without a finite direction.
 
-    def __init__(self, features_UD: RowBlocks) -> None:
+    Args:
+        features_UD: the features.
+        source_U: a number for each; those with the same are centred together. Sources of fewer than
+            16 features, and all but the largest 256, share the centre of all features.
+    """
+
+    def __init__(self, features_UD: RowBlocks, source_U: IntArray) -> None:
         self._features_UD = features_UD
-        self._mean_D = _estimate_mean(features_UD)
-        self._noise = _ROUNDING_UNITS * np.finfo(np.float32).eps * np.linalg.norm(self._mean_D)
+        self.centre_U, self._centres_CD = _find_centres(features_UD, source_U)
+        eps = np.finfo(np.float32).eps
+        self._noise_C = _ROUNDING_UNITS * eps * np.linalg.norm(self._centres_CD, axis=1)
         width = features_UD.shape[1]
         drawn = np.random.default_rng(0)
         self._projection_DP = (
@@ -52,24 +62,25 @@ class Sketches:
             if width <= _WIDTH
             else drawn.standard_normal((width, _WIDTH), dtype=np.float32)
         )
-        self.unit_UP = np.zeros(
-            (features_UD.shape[0], self._projection_DP.shape[1]), dtype=np.float32
-        )
+        number = features_UD.shape[0]
+        self.unit_UP = np.zeros((number, self._projection_DP.shape[1]), dtype=np.float32)
         block_rows = max(1, _BLOCK_BYTES // (4 * width))
-        for start in range(0, len(self.unit_UP), block_rows):
-            centred_BD = self._centre(features_UD[start : start + block_rows])
-            sketch_BP = centred_BD @ self._projection_DP
-            self.unit_UP[start : start + block_rows] = _normalise(sketch_BP)
+        for start in range(0, number, block_rows):
+            block = slice(start, start + block_rows)
+            centred_BD = self._centre(features_UD[block], self.centre_U[block])
+            self.unit_UP[block] = _normalise(centred_BD @ self._projection_DP)
 
     def read_units(self, rows: IntArray) -> Rows:
         """Some features themselves, centred and of length 1."""
         found = [self._features_UD[row : row + 1] for row in rows.tolist()]
-        return _normalise(self._centre(np.concatenate(found)))
+        return _normalise(self._centre(np.concatenate(found), self.centre_U[rows]))
 
-    def _centre(self, rows_BD: Rows) -> Rows:
-        centred_BD = np.asarray(rows_BD, dtype=np.float32) - self._mean_D
+    def _centre(self, rows_BD: Rows, centre_B: IntArray) -> Rows:
+        centred_BD = np.array(rows_BD, dtype=np.float32)
+        for centre in np.unique(centre_B).tolist():
+            centred_BD[centre_B == centre] -= self._centres_CD[centre]
         norms_B = np.linalg.norm(centred_BD, axis=1)
-        centred_BD[~(np.isfinite(norms_B) & (norms_B > self._noise))] = 0
+        centred_BD[~(np.isfinite(norms_B) & (norms_B > self._noise_C[centre_B]))] = 0
         return centred_BD
 
 
@@ -83,7 +94,7 @@ def find_clusters(sketches: Sketches) -> NDArray[np.int32]:
 def find_duplicates(sketches: Sketches) -> NDArray[np.int32]:
     """The group of near-duplicates of each feature, (U,); -1 for one that has none."""
     number = len(sketches.unit_UP)
-    parts = [np.zeros((2, 0), dtype=np.int64), *_loose_pairs(sketches.unit_UP)]
+    parts = [np.zeros((2, 0), dtype=np.int64), *_loose_pairs(sketches)]
     first, second = np.concatenate(parts, axis=1)
     label_U = np.full(number, -1, dtype=np.int32)
     num_groups = 0
@@ -100,8 +111,9 @@ def find_duplicates(sketches: Sketches) -> NDArray[np.int32]:
     return label_U
 
 
-def _loose_pairs(unit_UP: Rows) -> Iterator[IntArray]:
+def _loose_pairs(sketches: Sketches) -> Iterator[IntArray]:
     """Pairs of features to look at, (2, pairs) at a time."""
+    unit_UP, centre_U = sketches.unit_UP, sketches.centre_U
     number = len(unit_UP)
     if number <= _ONE_CELL:
         cells = [np.arange(number)]
@@ -117,8 +129,8 @@ def _loose_pairs(unit_UP: Rows) -> Iterator[IntArray]:
             cosines = units_SP[start : start + step] @ units_SP[start:].T
             found = np.flatnonzero(cosines >= _LOOSE_COSINE)
             first, second = np.divmod(found, cosines.shape[1])
-            apart = first < second
-            yield np.stack([rows_S[start + first[apart]], rows_S[start + second[apart]]])
+            pairs = np.stack([rows_S[start + first], rows_S[start + second]])
+            yield pairs[:, (first < second) & (centre_U[pairs[0]] == centre_U[pairs[1]])]
 
 
 def _find_cells(unit_UP: Rows, num_cells: int, num_nearest: int) -> IntArray:
@@ -151,11 +163,23 @@ def _connect(first: IntArray, second: IntArray, number: int) -> list[IntArray]:
     return sorted(groups, key=lambda rows: int(rows[0]))
 
 
-def _estimate_mean(features_UD: RowBlocks) -> Rows:
-    """The mean over evenly spaced rows, all of a small matrix."""
-    number = features_UD.shape[0]
-    chosen = np.unique(np.linspace(0, number - 1, min(number, _MEAN_ROWS)).astype(np.int64))
-    rows = np.concatenate([features_UD[row : row + 1] for row in chosen.tolist()])
+def _find_centres(features_UD: RowBlocks, source_U: IntArray) -> tuple[IntArray, Rows]:
+    """The number of each feature's centre, (U,), and the centres, (C, D): first that of all."""
+    sizes = np.bincount(source_U)
+    largest = np.argsort(-sizes, kind="stable")[:_MOST_CENTRES]
+    largest = largest[sizes[largest] >= _FEWEST_OF_CENTRE]
+    number_of = np.zeros(len(sizes), dtype=np.int64)
+    centres = [_estimate_mean(features_UD, np.arange(features_UD.shape[0]))]
+    if len(sizes[sizes > 0]) > 1:
+        number_of[largest] = np.arange(len(largest)) + 1
+        centres += [_estimate_mean(features_UD, np.flatnonzero(source_U == s)) for s in largest]
+    return number_of[source_U], np.stack(centres)
+
+
+def _estimate_mean(features_UD: RowBlocks, rows_S: IntArray) -> Rows:
+    """The mean over evenly spaced ones of these rows, all of a few."""
+    places = np.unique(np.linspace(0, len(rows_S) - 1, min(len(rows_S), _MEAN_ROWS)).astype(int))
+    rows = np.concatenate([features_UD[row : row + 1] for row in rows_S[places].tolist()])
     rows = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
     mean = rows.mean(axis=0) if len(rows) else np.zeros(features_UD.shape[1])
     return mean.astype(np.float32)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.row_blocks import RowBlocks, widen
 from prism_tune.features.row_pairs import RowPairs
 
 FloatArray = NDArray[np.float64]
@@ -31,6 +31,7 @@ _BLOCK_BYTES = 64 << 20  # large enough for the matrix product to be what takes 
 _RELATIVE_RANK = 1e-10  # a direction with less than this share of the largest variance is rounding
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the mean: what equal features differ by
 _RELATIVE_ZERO = 1e-9  # so is a centred row this much shorter than its longest
+_STRIP = 512  # columns; wide enough for a matrix product at full speed
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ def reduce_features(
             f"{features_UD.dtype} of shape {tuple(features_UD.shape)}"
         )
     counts_U = np.bincount(pairs.row_P, pairs.count_P, minlength=features_UD.shape[0])
-    mean_D, covariance_DD, finite_U = _measure(features_UD, counts_U.astype(np.float64))
+    mean_D, covariance_DD, finite_U = measure_covariance(features_UD, counts_U.astype(np.float64))
     noise = (_ROUNDING * float(np.linalg.norm(mean_D))) ** 2
-    basis_DK = _leading_directions(covariance_DD, noise, num_components, whitening)
+    basis_DK = find_directions(covariance_DD, noise, num_components, whitening)
     rows_UK = np.zeros((features_UD.shape[0], basis_DK.shape[1]))
     for start, block_BD in _blocks(features_UD):
         finite_B = finite_U[start : start + len(block_BD)]
@@ -109,17 +110,30 @@ def reduce_features(
     )
 
 
+def add_products(sum_DD: FloatArray, left_BD: FloatArray, right_BD: FloatArray) -> None:
+    """Add left^T right, in place, as far as it lies on or below the diagonal.
+
+    Where the result is symmetric this is all of it for half the arithmetic; `np.linalg.eigh` reads
+    no more. (X.T @ X, of which NumPy makes OpenBLAS's `syrk`, would do as much, but that crashes on
+    wide matrices: numpy issue 19685.)
+    """
+    for start in range(0, len(sum_DD), _STRIP):
+        stop = start + _STRIP
+        sum_DD[start:stop, :stop] += left_BD[:, start:stop].T @ right_BD[:, :stop]
+
+
 def _blocks(features_UD: RowBlocks) -> Iterator[tuple[int, FloatArray]]:
     num_rows, width = features_UD.shape
     block_rows = max(1, _BLOCK_BYTES // (8 * max(1, width)))
     for start in range(0, num_rows, block_rows):
-        yield start, np.asarray(features_UD[start : start + block_rows], dtype=np.float64)
+        block = np.asarray(features_UD[start : start + block_rows])
+        yield start, widen(block, np.dtype(np.float64))
 
 
-def _measure(
+def measure_covariance(
     features_UD: RowBlocks, weights_U: FloatArray
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Weighted mean and covariance of the finite rows, and which these are."""
+    """Weighted mean, lower triangle of the covariance of the finite rows, and which these are."""
     num_rows, width = features_UD.shape
     finite_U = np.zeros(num_rows, dtype=bool)
     offset_D: FloatArray | None = None  # near the mean: else the sums of squares lose digits
@@ -134,7 +148,7 @@ def _measure(
         rows_BD = rows_BD - offset_D
         weighted_BD = rows_BD * weights_B[:, None]
         sum_D += weighted_BD.sum(axis=0)
-        products_DD += weighted_BD.T @ rows_BD
+        add_products(products_DD, weighted_BD, rows_BD)
         total += float(weights_B.sum())
     if offset_D is None or total == 0:
         raise UserError("features: no record has a finite feature; nothing to score")
@@ -142,9 +156,10 @@ def _measure(
     return offset_D + shift_D, products_DD / total - np.outer(shift_D, shift_D), finite_U
 
 
-def _leading_directions(
+def find_directions(
     covariance_DD: FloatArray, noise: float, num_components: int | None, whitening: bool
 ) -> FloatArray:
+    """The leading eigenvectors of a covariance, (D, K), of variances above the noise."""
     variances_D, vectors_DD = np.linalg.eigh(covariance_DD)
     varies_D = variances_D > max(noise, _RELATIVE_RANK * variances_D[-1])
     leading = np.flatnonzero(varies_D)[::-1][:num_components]

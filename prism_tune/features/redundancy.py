@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans
+from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans, widen
 from prism_tune.features.row_pairs import IntArray, RowPairs, pair_rows
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def score_redundancy(
     """
     _check(features_UD, groups_N, inverse_N)
     pairs = pair_rows(features_UD.shape[0], groups_N, inverse_N)
-    scan = _Scan(features_UD, pairs, centering, block_rows)
+    scan = RedundancyScan(features_UD, pairs, centering, block_rows)
     scan.measure_centres()
     directions_GD = scan.sum_directions()
     scan.project(directions_GD)
@@ -123,8 +123,32 @@ def score_redundancy(
     )
 
 
-class _Scan:
-    """The two or three passes over the feature rows. All sums are float64."""
+def mean_cosine(
+    features_UD: RowBlocks, *, centering: Centering, inverse_N: NDArray[Any] | None = None
+) -> float:
+    """The mean of the redundancy scores of one group, which is that of all pairs of records.
+
+    With s = sum_j u_j over the n of N records that have a direction it is (s.s - n)/(N (N - 1)), so
+    that the pass which projects every record is not needed. Arguments and errors are those of
+    `score_redundancy`.
+    """
+    _check(features_UD, None, inverse_N)
+    scan = RedundancyScan(
+        features_UD, pair_rows(features_UD.shape[0], None, inverse_N), centering, None
+    )
+    scan.measure_centres()
+    (sum_D,) = scan.sum_directions()
+    num_directed = int(scan.pairs.count_P[scan.norms_P > 0].sum())
+    num_records = int(scan.pairs.size_G[0])
+    return float(sum_D @ sum_D - num_directed) / max(num_records * (num_records - 1), 1)
+
+
+class RedundancyScan:
+    """The two or three passes over the feature rows. All sums are float64.
+
+    Between passes sums alone are handed on, so that rows may lie on several nodes: each scans its
+    own with the sizes of the whole groups, and the sums of all are added (`benchmarks/merge.py`).
+    """
 
     def __init__(
         self, features_UD: RowBlocks, pairs: RowPairs, centering: Centering, block_rows: int | None
@@ -149,10 +173,14 @@ class _Scan:
         """The mean feature of each group, over its finite records (centering "corpus")."""
         if self.centering != "corpus":
             return
+        sums_GD, num_finite_G = self.sum_rows()
+        self.centres_GD = sums_GD / np.maximum(num_finite_G, 1)[:, None]
+
+    def sum_rows(self) -> tuple[FloatArray, NDArray[Any]]:
+        """The sum of the finite records of each group, and their number."""
         sums_GD = self._accumulate(self._sum_rows)
         weights_P = self.pairs.count_P * self.finite_P
-        num_finite_G = np.bincount(self.pairs.group_P, weights_P, minlength=self.shape_GD[0])
-        self.centres_GD = sums_GD / np.maximum(num_finite_G, 1)[:, None]
+        return sums_GD, np.bincount(self.pairs.group_P, weights_P, minlength=self.shape_GD[0])
 
     def sum_directions(self) -> FloatArray:
         """The sum of unit vectors (s) of each group. Fills the centred norms on the way."""
@@ -177,7 +205,7 @@ class _Scan:
 
     def _sum_rows(self, group: int, at: IntArray, rows_PD: NDArray[Any]) -> NDArray[Any]:
         weights_P = self.pairs.count_P[at].astype(self.compute_dtype)
-        block_PD = rows_PD.astype(self.compute_dtype)
+        block_PD = widen(rows_PD, self.compute_dtype)
         sum_D = np.einsum("p,pd->d", weights_P, block_PD)
         if np.isfinite(sum_D).all():
             return sum_D
@@ -199,7 +227,7 @@ class _Scan:
 
     def _centre(self, group: int, rows_PD: NDArray[Any]) -> tuple[NDArray[Any], FloatArray | float]:
         """Centred rows, and the largest norm that rounding alone can leave of them."""
-        delta_PD = rows_PD.astype(self.compute_dtype)
+        delta_PD = widen(rows_PD, self.compute_dtype)
         unit = _ROUNDING_UNITS * float(np.finfo(self.compute_dtype.type).eps)
         with np.errstate(invalid="ignore"):
             if self.centering == "corpus":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.features.redundancy import score_redundancy
+from prism_tune.features.redundancy import mean_cosine
 from prism_tune.features.row_blocks import RowBlocks
 
 TOP_DIRECTIONS = (1, 10)
@@ -34,20 +34,18 @@ def measure_anisotropy(
         max_rows: the spectrum is taken over so many evenly spaced rows of `features_UD`.
 
     Returns:
-        `mean_cosine_raw` and `mean_cosine_centred` over all pairs of records (the mean of the
-        redundancy scores is the mean over the pairs), `variance_share_top_<k>` of the sampled
+        `mean_cosine_raw` and `mean_cosine_centred` over all pairs of records,
+        `variance_share_top_<k>` of the sampled
         rows, and `num_rows_in_spectrum`.
 
     Raises:
         UserError: no records.
     """
-    raw = score_redundancy(features_UD, centering="none", inverse_N=inverse_N)
-    centred = score_redundancy(features_UD, centering="corpus", inverse_N=inverse_N)
     rows_RD = _sample_rows(features_UD, max_rows)
     shares = _variance_shares(rows_RD)
     return {
-        "mean_cosine_raw": float(raw.values_N.mean()),
-        "mean_cosine_centred": float(centred.values_N.mean()),
+        "mean_cosine_raw": mean_cosine(features_UD, centering="none", inverse_N=inverse_N),
+        "mean_cosine_centred": mean_cosine(features_UD, centering="corpus", inverse_N=inverse_N),
         **{f"variance_share_top_{k}": float(shares[:k].sum()) for k in TOP_DIRECTIONS},
         "num_rows_in_spectrum": len(rows_RD),
     }

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
@@ -37,6 +36,9 @@ from prism_tune.models.load import load_model, load_shallow, truncate_config
 from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic, write_json
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def load_tuned(
@@ -76,6 +78,8 @@ def load_unmerged(
     Raises:
         UserError: it is an adapter of another base model.
     """
+    from peft import PeftModel  # a third of a second that few selections need
+
     require_base(adapter, config.model)
     base = load_model(config.model, dtype=dtype, device=device)
     with explained(adapter, "its adapter", "adapter"):

@@ -24,8 +24,19 @@ PLAIN_DTYPES = frozenset(_DTYPES.values())
 def pick_device() -> torch.device:
     """This process's accelerator where there is one, else the CPU."""
     if torch.cuda.is_available():
+        _avoid_attention_plans()
         return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+def _avoid_attention_plans() -> None:
+    """Keep torch's `scaled_dot_product_attention` from cuDNN's kernels, in this process.
+
+    On Hopper and Blackwell torch prefers them. They are planned anew for every shape, and by every
+    thread for itself: 45 to 75 ms a length on an H100 (torch 2.11, benchmarks/RESULTS.md) for what
+    then takes 0.2 ms. Our batches and packed records have a new length nearly every time.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def name_device(device: torch.device) -> str:

@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import PrefixChange
 
 from prism_tune.chat.templates import add_end_token, find_end_token
 from prism_tune.config.sections import ModelConfig
@@ -122,6 +124,7 @@ def _write_weights(
     expected_BLV: Tensor,
 ) -> None:
     set_dtype(model, dtype)
+    _name_as_published(model)
     model.save_pretrained(partial)
     rounded_BLV = sample_logits(model, sample)
     moved = _difference(rounded_BLV, expected_BLV)
@@ -137,6 +140,25 @@ def _write_weights(
     reread = ModelConfig(path=str(partial), trust_remote_code=has_code)
     written = load_model(reread, dtype=torch.float32)
     _require_equal(sample_logits(written, sample), rounded_BLV, "what was written, read back")
+
+
+def _name_as_published(model: Any) -> None:
+    """Have a CLIP or SigLIP written below `vision_model.`, as published models have it.
+
+    transformers does so only where it read them from such a file, not where a model was assembled
+    or converted. It reads both; vLLM (0.33) reads no other.
+    """
+    every = get_model_conversion_mapping(model, add_legacy=False)
+    prefixes = [change for change in every if isinstance(change, PrefixChange)]
+    own = model._weight_conversions if hasattr(model, "_weight_conversions") else None
+    if own is None:  # as `save_pretrained` itself would take them
+        own = [change for change in every if change not in prefixes]
+    named = {change.scope_prefix for change in own if isinstance(change, PrefixChange)}
+    model._weight_conversions = own + [
+        change
+        for change in prefixes
+        if change.prefix_to_remove == "vision_model" and change.scope_prefix not in named
+    ]
 
 
 def _write_processor(processor: Any, partial: Path, sample: Any) -> None:

@@ -1,8 +1,8 @@
 """What a record of a run is like: its neighbours, its near-duplicates, its cluster.
 
 Features of a finished selection go in; rows and labels of the pool's records come out. Neighbours
-are exact, after the run's own centring and inside the source with `scope: per_source`.
-Near-duplicates and clusters are of the whole pool, as its map is.
+are exact, after the run's own centring and inside the source with `scope: per_source`;
+near-duplicates are sought inside it as well. Clusters are of the whole pool, as its map is.
 
 Shape legend: N records of the pool, U features, S sampled records, K kept ones.
 """
@@ -70,9 +70,9 @@ class Relatives:
         duplicate_U = find_duplicates(self._sketches)
         alone_U = duplicate_U < 0
         duplicate_U[alone_U] = np.arange(alone_U.sum()) + duplicate_U.max(initial=-1) + 1
-        return Labels(
-            _number(duplicate_U, row_N, fewest=2), _number(find_clusters(self._sketches), row_N)
-        )
+        whole_U = np.zeros(features.values_UD.shape[0], dtype=np.int64)
+        pool = Sketches(features.values_UD, whole_U) if self._per_source else self._sketches
+        return Labels(_number(duplicate_U, row_N, fewest=2), _number(find_clusters(pool), row_N))
 
     def find_lonely(self) -> list[int]:
         """Dropped records that are probably far from every kept one: to be looked at exactly.
@@ -110,8 +110,13 @@ class Relatives:
 
     @cached_property
     def _sketches(self) -> Sketches:
-        assert self._run.features is not None
-        return Sketches(self._run.features.values_UD)
+        features = self._run.features
+        assert features is not None
+        with_one = np.flatnonzero(features.row_N >= 0)[::-1]  # of several the first record decides
+        source_U = np.zeros(features.values_UD.shape[0], dtype=np.int64)
+        group_N = find_groups(self._records, per_source=self._per_source)
+        source_U[features.row_N[with_one]] = group_N[with_one]
+        return Sketches(features.values_UD, source_U)
 
 
 def closest_kept(neighbours: Neighbours, records: RecordTable) -> float:

@@ -13,9 +13,9 @@ import orjson
 
 _SAMPLED_BYTES = 1 << 20
 _LARGE_BYTES = 1 << 30
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _MODEL_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
+    *_WEIGHTS,
     "config.json",
     "*_config.json",  # of generation, tokenizer, processor and its parts, adapter, quantisation
     "modules.json",
@@ -79,6 +79,15 @@ def fingerprint_model(path: str, revision: str | None) -> str:
     if not root.is_dir():
         return fingerprint({"hub": path, "revision": revision})
     return _fingerprint_files(root, model_files(root))
+
+
+def fingerprint_processor(path: str, revision: str | None) -> str:
+    """The same without the weights: what tokens a text and an image become."""
+    root = Path(path)
+    if not root.is_dir():
+        return fingerprint({"hub": path, "revision": revision})
+    weights = (*_WEIGHTS, *_PICKLED)
+    return _fingerprint_files(root, (f for f in model_files(root) if not _matches(f, weights)))
 
 
 def model_files(root: Path) -> list[Path]:

@@ -15,6 +15,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from prism_tune.config.presets import find_file
 from prism_tune.config.secrets import REDACTED
@@ -32,6 +36,8 @@ _LOADING_OPTIONS = (
     "dataloader_persistent_workers",
     "dataloader_prefetch_factor",
 )
+_NOT_LISTED = ("azure_ml", "flyte")
+"""Trackers that transformers knows and does not look for."""
 _FIXED = {
     "output_dir": "the run folder is made of `output_dir` and `name`",
     "deepspeed": "use `training.deepspeed`",
@@ -67,6 +73,7 @@ def training_arguments(
         remove_unused_columns=False,
         report_to=_list_trackers(options["report_to"], config),
         **_checkpointing(given),
+        **_kernels(given),
     )
     with refused_by_library("training.hf"):
         arguments = TrainingArguments(**options)
@@ -187,9 +194,24 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
 def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
     """Reentrant checkpointing loses the gradients of frozen embeddings: off unless asked."""
     for name in ("activation_checkpointing", "gradient_checkpointing"):
-        if given.get(name) and f"{name}_kwargs" not in given:
-            return {f"{name}_kwargs": {"use_reentrant": False}}
+        options = given.get(f"{name}_kwargs") or {}
+        if given.get(name) and isinstance(options, dict):
+            return {f"{name}_kwargs": {"use_reentrant": False, **options}}
     return {}
+
+
+def is_reentrant(arguments: TrainingArguments) -> bool:
+    """Whether activations are recomputed in the way that needs gradients of frozen embeddings."""
+    options: Any = arguments.activation_checkpointing_kwargs or {}
+    return bool(arguments.activation_checkpointing and options.get("use_reentrant", True))
+
+
+def _kernels(given: dict[str, Any]) -> dict[str, Any]:
+    """Liger's kernels inside the layers; the loss stays ours, which needs no other logits."""
+    if not given.get("use_liger_kernel"):
+        return {}
+    of_loss = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+    return {"liger_kernel_config": {**(given.get("liger_kernel_config") or {}), **of_loss}}
 
 
 def _check_ranges(config: Config) -> None:
@@ -230,11 +252,6 @@ def _check_validation(config: Config) -> None:
 def _check_liger(config: Config) -> None:
     if not config.training.hf.get("use_liger_kernel"):
         return
-    if config.training.batching == "packed":
-        raise ConfigError(
-            "training.batching: packed and training.hf.use_liger_kernel exclude each other: "
-            "liger's forward does not pass on where records begin; choose one"
-        )
     if importlib.util.find_spec("liger_kernel") is None:
         raise ConfigError(
             "training.hf.use_liger_kernel needs a GPU and liger-kernel: pip install liger-kernel"
@@ -242,10 +259,24 @@ def _check_liger(config: Config) -> None:
 
 
 def _list_trackers(asked: Any, config: Config) -> Any:
-    """Those of `training.hf.report_to`, and W&B where `tracking.wandb` asks for it as well."""
-    if not config.tracking.wandb or asked == "all":
+    """Those of `training.hf.report_to`, and W&B where `tracking.wandb` asks for it as well.
+
+    Raises:
+        ConfigError: one is not installed. transformers would say so from inside of an object half
+            made, whose end (MLflow's) then complains as well.
+    """
+    if asked == "all":
         return asked
     names = [asked] if isinstance(asked, str) else [*(asked or [])]
+    usable = {*get_available_reporting_integrations(), *_NOT_LISTED}
+    missing = [name for name in names if name in INTEGRATION_TO_CALLBACK and name not in usable]
+    if missing:
+        raise ConfigError(
+            f"training.hf.report_to: {missing[0]} is not installed: pip install {missing[0]}, or "
+            "leave it out"
+        )
+    if not config.tracking.wandb:
+        return asked
     return list(dict.fromkeys([*(name for name in names if name != "none"), "wandb"]))
 
 

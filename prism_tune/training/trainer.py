@@ -23,10 +23,10 @@ from prism_tune.data.batching import ModalityLengthSampler
 from prism_tune.data.labels import select_labelled
 from prism_tune.models.guards import check_use
 from prism_tune.models.packing import Packing
-from prism_tune.models.tuning import parameter_groups, tuned_parts
+from prism_tune.models.tuning import parameter_groups, spare_frozen_gradients, tuned_parts
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.shared_memory import end_unheard_workers
-from prism_tune.training.arguments import check_loading, check_schedule
+from prism_tune.training.arguments import check_loading, check_schedule, is_reentrant
 from prism_tune.training.batches import packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest, load_full_weights
@@ -65,8 +65,7 @@ class TuningTrainer(Trainer):
         self._watch = LossWatch()
         self._is_checked = False
         self._packing = Packing(options["model"]) if packs_rows(config) else None
-        fuses_loss = options["args"].use_liger_kernel  # with the head, inside the model
-        super().__init__(compute_loss_func=None if fuses_loss else self._label_loss, **options)
+        super().__init__(compute_loss_func=self._label_loss, **options)
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ProgressLine())
@@ -137,14 +136,15 @@ class TuningTrainer(Trainer):
         """
         if not self._is_checked:
             self._is_checked = True
+            if not is_reentrant(self.args):
+                tuned: Any = self.model
+                spare_frozen_gradients(tuned)
             self._check_model(model)
         sources_BL = take_sources(inputs)
         if model.training:  # held-out records are not counted
             self._meter.add_batch(inputs)
         if self._packing is not None:
             inputs = self._packing.arguments(inputs)
-        if self.compute_loss_func is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         keep_BL, labels_K = select_labelled(inputs["labels"])
         selected = {**inputs, "logits_to_keep": keep_BL, "labels": labels_K}
         result: Any = super().compute_loss(model, selected, True, num_items_in_batch)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import subprocess
-import sys
 import zlib
 
 import pytest
 from PIL import Image
+from support.verbs import run_verb
 
 from prism_tune.audit import audit as audit_module
 from prism_tune.audit.audit import audit
 from prism_tune.audit.hints import HINTS
 from prism_tune.config.load import load_config
+from prism_tune.data import image_index, screening
 from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.timings import read_timings
@@ -220,6 +220,29 @@ def test_the_same_pictures_elsewhere_need_no_second_audit(open_config, tmp_path,
     assert audit(*open_config(f"data.image_dir={tmp_path / 'moved'}")) is True
 
 
+def test_another_run_seed_or_model_reads_no_image_and_counts_no_token_again(
+    open_config, tiny_llava_dir, tmp_path, monkeypatch
+):
+    audit(*open_config())
+    tuned = tmp_path / "tuned"
+    shutil.copytree(tiny_llava_dir, tuned)
+    weights = tuned / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    monkeypatch.setattr(image_index, "examine_image", lambda *_: pytest.fail("an image is read"))
+    monkeypatch.setattr(screening, "estimate_lengths", lambda *_: pytest.fail("tokens are counted"))
+    for others in (["name=second"], ["name=third", "seed=1"], [f"model.path={tuned}"]):
+        assert audit(*open_config(*others, f"output_dir={tmp_path / 'others'}")) is True
+    monkeypatch.undo()
+    monkeypatch.setenv("PRISM_TUNE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "pool" / "images" / "3.png"
+    before = path.stat()
+    picture = bytearray(path.read_bytes())
+    picture[-20] ^= 1  # of the same size, and broken
+    path.write_bytes(picture)
+    assert path.stat().st_size == before.st_size
+    assert audit(*open_config("name=fourth")) is False
+
+
 @pytest.mark.parametrize(
     "override",
     ["data.columns.text=other", "data.columns.id=other", "data.source=image_folder"],
@@ -251,10 +274,9 @@ def test_a_record_with_two_missing_images_counts_once(open_config, tmp_path):
 
 def test_exit_code_says_whether_the_pool_is_ready(open_config, tmp_path):
     (tmp_path / "pool" / "images" / "3.png").unlink()
-    command = [sys.executable, "-m", "prism_tune", "audit", str(tmp_path / "config.yaml")]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["audit", str(tmp_path / "config.yaml")]
+    refused = run_verb(*command)
     assert refused.returncode == 1
     assert "image_missing" in refused.stdout
     assert "Traceback" not in refused.stderr
-    command.append("data.policy.image_missing=skip")
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert run_verb(*command, "data.policy.image_missing=skip").returncode == 0

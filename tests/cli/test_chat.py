@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
 from prism_tune.cli.chat import open_chat
-from prism_tune.evaluation.generate import Answer, Decoder
+from prism_tune.evaluation.decoding.prompts import Answer
+from prism_tune.evaluation.generate import Decoder
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from prism_tune import __version__
 from prism_tune.cli.app import app
+from prism_tune.cli.options import loading
 from prism_tune.models.assemble import Recipe
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
@@ -143,3 +145,10 @@ def test_usage_and_config_errors_are_2(folder, arguments, complaint):
     assert complaint in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (folder / "runs").exists()
+
+
+def test_garbage_is_collected_again_once_the_libraries_are_loaded():
+    with loading():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.unfreeze()  # the modules of this process are not a command's

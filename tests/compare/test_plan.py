@@ -129,6 +129,10 @@ RECORD = 4140 * 9.2 + 2 * 50 * 3.2
             6 * (RECORD - 50 * 9.2) + SKETCHES,
         ),
         ({"scorer": "el2n", "reference": {"model": "small"}}, None),
+        (  # a tenth of the records, with and without their images
+            {"scorer": "kernel_repulsion", "options": {"gamma": 2.0, "gain_share": 0.1}},
+            2 * 40 * (100 * 4 + 50 * 4) + 2 * 8 * (1000 * (10 + 6) + 50 * 4),
+        ),
     ],
 )
 def test_flops_of_selecting_with_a_reference(selection, flops):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from typer.testing import CliRunner
 
@@ -65,6 +67,11 @@ def test_status_shows_runs_and_who_is_at_work(run):
     assert "| run | finished | ok | 14 / 26 | - | - |" in told
     with only_writer(RunDir(runs / "run")):
         assert "| run | at work: process " in call("status", runs / "run")
+    with only_writer(
+        RunDir(shutil.copytree(runs / "run" / "audit", runs / "run/cells/a/audit").parent)
+    ):
+        assert "| run | at work in 1 of 1 cells begun |" in call("status", runs)
+    shutil.rmtree(runs / "run/cells")
     assert CliRunner().invoke(app, ["status", str(run.parent / "none")]).exception is not None
 
 

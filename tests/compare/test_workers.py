@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from prism_tune import __version__
 from prism_tune.compare.workers import run_forked, share_out
 
 
@@ -68,6 +69,32 @@ def test_libraries_are_there_without_threads_or_cuda_and_compute(tmp_path):
     assert run_forked(act, ["libraries"], {}, tmp_path / "output.txt") == 0
     said = (tmp_path / "output.txt").read_text().splitlines()
     assert said == ["libraries", "True False 2", str(600**3)]  # one looks for the command
+
+
+@pytest.mark.slow
+def test_where_a_library_has_started_cuda_a_verb_is_a_new_program(tmp_path):
+    output = tmp_path / "cell" / "output.txt"
+    (tmp_path / "starts_cuda.py").write_text(
+        "import torch, prism_tune.cli.run\n"
+        "torch.cuda._is_in_bad_fork = lambda: True\n"
+        "prism_tune.cli.run.runpy = None\n"  # a fork of this fails
+    )
+    code = f"""
+import sys
+from pathlib import Path
+from prism_tune.cli.run import run_arguments
+from prism_tune import __version__
+from prism_tune.compare.workers import run_forked, start_server
+start_server(["starts_cuda", "prism_tune.cli.app"], {{}})
+for arguments in (["--version"], ["train", "nowhere.yaml"]):
+    sys.stdout.write(f"{{run_forked(run_arguments, arguments, {{}}, Path({str(output)!r}))}} ")
+"""
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=found)
+    assert done.stdout == "0 2 "
+    assert output.read_text().startswith(f"prism_tune {__version__}\n")
+    assert "nowhere.yaml" in output.read_text()
 
 
 def test_threads_and_devices_are_dealt_out_and_a_single_process_sees_all(monkeypatch):

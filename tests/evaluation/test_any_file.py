@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import json
 from dataclasses import replace
 
 import pytest
+from openpyxl import Workbook
 from support.official_files import WRITERS, write_official
 from support.tiny import draw_image
 from typer.testing import CliRunner
@@ -113,7 +115,7 @@ def test_a_result_folder_of_mme_is_read_as_the_official_script_does(tmp_path):
     (tmp_path / "OCR.txt").write_text("\r\n".join(lines[:2]))
     result = run_score("mme", tmp_path)
     assert result["metrics"] == {
-        "perception": 325, "cognition": 0, "count": 75 + 50, "OCR": 200,
+        "perception": 325, "count": 75 + 50, "OCR": 200,
     }  # fmt: skip
     assert (result["num_examples"], result["num_missing"]) == (6, 0)
     (tmp_path / "OCR.txt").write_text("1.jpg\tIs it?\tYes\n")
@@ -182,6 +184,96 @@ def test_shards_of_one_answer_file(tmp_path):
     result = run_score("vizwiz", *files, annotations=annotations)
     assert result["metrics"]["accuracy"] == 100
     assert [item["path"] for item in result["provenance"]["predictions"]] == list(map(str, files))
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        *((name, ".csv") for name in WRITERS),
+        *(("vizwiz", ";.csv"), ("mme", ".tsv"), ("pope", ".xlsx"), ("mmbench", ".tsv")),
+    ],
+)
+def test_answers_in_a_table(tmp_path, name, suffix):
+    """A row whose answer is empty in an xlsx has none; MMBench's ids may stand under `index`."""
+    (tmp_path / "data").mkdir()
+    annotations, answers = write_official(name, tmp_path / "data")
+    id_name = "index" if name.startswith("mmbench") else "question_id"
+    rows = [(id_name, "prompt", "prediction")]
+    rows += [(a.question_id, a.prompt, a.text) for a in answers]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".xlsx":
+        book = Workbook()
+        for row in rows:
+            book.active.append(row)
+        book.active.append([None, None, None])
+        book.save(path)
+    else:
+        delimiter = "\t" if suffix == ".tsv" else (";" if ";" in suffix else ",")
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
+            csv.writer(file, delimiter=delimiter).writerows(rows)
+    result = run_score(name, path, annotations=annotations)
+    metric = HEADLINES.get(name, "score" if name == "llava_bench" else "accuracy")
+    assert result["metrics"][metric] == FULL.get(name, 100)
+    assert result["num_missing"] == 0
+
+
+def test_a_table_that_is_cut_or_has_empty_cells(tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, answers = write_official("vizwiz", tmp_path / "data")
+    (tmp_path / "a.csv").write_text("question_id,prediction\n0,cup 20\n1\n")
+    assert "a.csv, record 2 (line 3): 1 columns, the header has 2" in run_score(
+        "vizwiz", tmp_path / "a.csv", annotations=annotations
+    )
+    book = Workbook()
+    for row in (("question_id", "prediction"), (0, answers[0].text), (1, None)):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    result = run_score("vizwiz", tmp_path / "a.xlsx", annotations=annotations)
+    assert result["num_missing"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("mmmu", "response"),
+        ("seed_bench", "prediction"),
+        ("pope", "response"),
+        ("gqa", "prediction"),
+    ],
+)
+def test_beside_a_prediction_the_answer_is_the_reference(tmp_path, name, key):
+    """VLMEvalKit's rows and MMMU's outputs hold both: the reference would be right every time."""
+    (tmp_path / "data").mkdir()
+    annotations, answers = write_official(name, tmp_path / "data")
+    rows = [{"question_id": a.question_id, "answer": a.text, key: "no such"} for a in answers]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    result = run_score(name, tmp_path / "a.json", annotations=annotations)
+    metric = HEADLINES.get(name, "accuracy")
+    assert result["metrics"][metric] < FULL.get(name, 100)
+
+
+def test_a_text_beside_an_answer_may_be_the_question(tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, _ = write_official("vizwiz", tmp_path / "data")
+    row = {"question_id": 0, "text": "What is 0?", "answer": "cup 20"}
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    assert "record 1: both 'text' and 'answer': which is the model's answer?" in run_score(
+        "vizwiz", tmp_path / "a.json", annotations=annotations
+    )
+    (tmp_path / "a.json").write_text(
+        json.dumps([{**row, "prompt": "What is 0?", "text": "cup 20"}])
+    )
+    scored = run_score("vizwiz", tmp_path / "a.json", annotations=annotations)
+    assert scored["num_missing"] == 5
+
+
+def test_an_error_does_not_print_the_file(tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, _ = write_official("gqa", tmp_path / "data")
+    (tmp_path / "a.json").write_text(json.dumps({"predictions": [{"question_id": "1"}] * 999}))
+    refused = run_score("gqa", tmp_path / "a.json", annotations=annotations)
+    assert "a.json, predictions: text: expected text, found [" in refused
+    assert len(refused) < 400
 
 
 def test_without_annotations_the_option_is_named(tmp_path):

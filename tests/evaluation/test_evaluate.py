@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
+from itertools import takewhile
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,23 +95,34 @@ def test_answers_cut_at_the_limit_are_noted(setting):
 
 
 def test_questions_images_tokens_and_flops_are_metered(setting, asked):
-    """By the definition, from the model's parameters; every image is 4 tokens."""
+    """By the definition, from the model's parameters; every image is 4 tokens.
+
+    What the prompts about an image begin with counts once, and so does the image in the tower.
+    """
     config = setting.config()
-    setting.evaluate()
+    setting.evaluate(batch_size=16)
     (entry,) = read_timings(setting.run)
     assert (entry["stage"], entry["finished"]) == ("evaluation/quickstart", True)
     model = load_model(config.model, dtype=torch.float32)
     processor = load_processor(config.model)
     requests = set(asked)
-    prompts = [processor.tokenizer(request.prompt).input_ids for request in requests]
+    prompts = defaultdict(list)
+    for request in requests:
+        prompts[request.images].append(processor.tokenizer(request.prompt).input_ids)
+    assert max(map(len, prompts.values())) > 1
     num_images = sum(len(request.images) for request in requests)
+    num_encoded = sum(len(images) for images in prompts)
     num_new = sum(line["metadata"]["num_new_tokens"] for line in setting.lines())
-    num_tokens = sum(map(len, prompts)) + (4 - 1) * num_images + num_new
+    num_tokens = (4 - 1) * num_encoded + num_new
+    for listed in prompts.values():
+        columns = zip(*listed, strict=False)
+        common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        num_tokens += sum(map(len, listed)) - common * (len(listed) - 1)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     vision = sum(n for name, n in sizes.items() if "vision_tower" in name or "projector" in name)
     decoder = sum(n for name, n in sizes.items() if "layers" in name and "vision" not in name)
     norm, head = sizes["model.language_model.norm.weight"], sizes["lm_head.weight"]
-    flops = 2 * ((decoder + norm) * num_tokens + head * num_new + vision * 4 * num_images)
+    flops = 2 * ((decoder + norm) * num_tokens + head * num_new + vision * 4 * num_encoded)
     assert entry["counts"] == {
         "questions": 12,
         "images": num_images,

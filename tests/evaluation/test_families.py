@@ -7,7 +7,8 @@ from support.tiny import draw_image
 from support.tiny_processors import TINY_PROCESSORS, build_family
 
 from prism_tune.data.conversation import image_token
-from prism_tune.evaluation.generate import Decoder, Request
+from prism_tune.evaluation.decoding.prompts import Request
+from prism_tune.evaluation.generate import Decoder
 
 
 @pytest.fixture(scope="module")

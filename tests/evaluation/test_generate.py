@@ -14,7 +14,9 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.errors import UserError
-from prism_tune.evaluation.generate import Decoder, Request, collate_prompts
+from prism_tune.evaluation import generate
+from prism_tune.evaluation.decoding.prompts import Request, collate_prompts, encode_batch
+from prism_tune.evaluation.generate import Decoder
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 
@@ -145,11 +147,96 @@ def test_equal_requests_are_computed_once(model, processor, requests):
     assert [len(batch) for batch in batches] == [1]
 
 
-def test_longest_prompts_come_first(model, processor, requests):
-    first = next(decode(model, processor, batch_size=3).answer(requests, max_new_tokens=1))
-    assert set(first) == {
-        request for request in requests if request.images and TEXTS[2] in request.prompt
-    }
+def test_questions_about_an_image_stand_together_the_longest_first(model, processor, requests):
+    shown = [request for request in requests if request.images]
+    first = next(decode(model, processor, batch_size=5).answer(shown, max_new_tokens=1))
+    assert {request.images for request in first} == {shown[0].images}
+    assert next(iter(first)).prompt.count(TEXTS[2]) == 1
+
+
+def test_the_longest_prompts_come_first(model, processor, requests):
+    shown = [request for request in requests if request.images == requests[1].images]
+    first = next(decode(model, processor, batch_size=2).answer(shown, max_new_tokens=1))
+    assert [any(text in r.prompt for text in (TEXTS[2], TEXTS[4])) for r in first] == [True, True]
+
+
+def test_an_image_is_encoded_once_for_its_questions(model, processor, requests, monkeypatch):
+    shown = [request for request in requests if request.images]
+    encode, seen = type(model.model).get_image_features, []
+
+    def count(self, pixel_values, **options):
+        seen.append(len(pixel_values))
+        return encode(self, pixel_values, **options)
+
+    monkeypatch.setattr(type(model.model), "get_image_features", count)
+    assert len(answer_all(decode(model, processor, batch_size=20), shown)) == 15
+    assert seen == [3]
+
+
+def test_what_prompts_begin_with_is_read_once(processor, requests):
+    """One beginning for each image, and one for those without; padding stands before, no more."""
+    batch = encode_batch(processor, requests, shares=True)
+    assert batch.head_of_B.tolist() == [0, 1, 2, 3] * 5
+    whole = collate_prompts(processor, requests)
+    for row, head in enumerate(batch.head_of_B):
+        parts = [
+            part["input_ids"][number][part["attention_mask"][number].bool()]
+            for part, number in ((batch.heads, head), (batch.rests, row))
+        ]
+        expected = whole["input_ids"][row][whole["attention_mask"][row].bool()]
+        assert torch.cat(parts).tolist() == expected.tolist()
+    assert torch.equal(batch.heads["pixel_values"], whole["pixel_values"][:3])
+    alone = encode_batch(processor, requests[:4], shares=True)
+    assert alone.rests == {}
+
+
+def test_prompts_of_one_length_need_no_padding(model, processor, requests):
+    """Nothing is masked then, which attention kernels take a shortcut for."""
+    texts = ["is it red?", "it is red?"]
+    asked = [
+        Request(render_prompt(text, True, "vicuna_v1", processor), requests[1].images)
+        for text in texts
+    ]
+    batch = encode_batch(processor, asked, shares=True)
+    assert batch.rests["attention_mask"].all()
+    assert batch.heads["attention_mask"].all()
+    expected = {request: answer_alone(model, processor, request) for request in asked}
+    answers = answer_all(decode(model, processor), asked)
+    assert {request: answer.text for request, answer in answers.items()} == expected
+
+
+def test_shared_memory_is_measured_by_the_batch_with_most_images(
+    model, processor, requests, monkeypatch
+):
+    """The longest prompts may be questions about one image, which is small to hand over."""
+    long = [Request(f"{requests[9].prompt} {n}", requests[9].images) for n in range(4)]
+    short = [requests[1], requests[2], requests[3]]
+    measured = []
+
+    def measure(num_workers, num_bytes):
+        measured.append(num_bytes)
+        return 0
+
+    monkeypatch.setattr(generate, "fit_workers", measure)
+    answer_all(decode(model, processor, batch_size=4, num_workers=2), [*short, *long], 1)
+    pixels = 3 * 3 * 28 * 28 * 4
+    assert measured[0] > pixels
+
+
+def test_rows_that_end_leave_and_others_join(model, processor, requests, monkeypatch):
+    """Batches of 8: the last two of one go on while the next is read."""
+    expected = answer_all(decode(model, processor, batch_size=20), requests, 12)
+    forward, sizes = type(model).forward, []
+
+    def count(self, **inputs):
+        sizes.append((len(inputs["input_ids"]), inputs["input_ids"].shape[1]))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(type(model), "forward", count)
+    assert answer_all(decode(model, processor, batch_size=8), requests, 12) == expected
+    steps = [rows for rows, length in sizes if length == 1]
+    assert max(steps) <= 8 + 2
+    assert min(steps) < 8
 
 
 def test_no_requests(model, processor):
@@ -190,26 +277,42 @@ def test_head_is_computed_on_the_last_position_only(model, processor, requests):
 
 def test_out_of_memory_halves_the_batch(model, processor, requests, monkeypatch, caplog):
     expected = answer_all(decode(model, processor), requests)
-    generate_batch = type(model).generate
+    forward = type(model).forward
     sizes = []
 
-    def generate_small(self, **inputs):
-        sizes.append(len(inputs["input_ids"]))
+    def forward_few(self, **inputs):
+        sizes.append(len(inputs["attention_mask"]))
         if sizes[-1] > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return generate_batch(self, **inputs)
+        return forward(self, **inputs)
 
-    monkeypatch.setattr(type(model), "generate", generate_small)
+    monkeypatch.setattr(type(model), "forward", forward_few)
     assert answer_all(decode(model, processor, batch_size=12), requests) == expected
     assert [size for size in sizes if size > 3] == [12, 6]
     assert "going on with batches of 3" in caplog.text
+
+
+def test_out_of_memory_while_answers_grow_loses_none(model, processor, requests, monkeypatch):
+    """Rows that go on from an earlier batch are asked again with those of this one."""
+    expected = answer_all(decode(model, processor), requests)
+    forward = type(model).forward
+    calls = []
+
+    def fail_once(self, **inputs):
+        calls.append(len(inputs["attention_mask"]))
+        if len(calls) == 12:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(type(model), "forward", fail_once)
+    assert answer_all(decode(model, processor, batch_size=6), requests) == expected
 
 
 def test_out_of_memory_with_one_question_is_an_error(model, processor, requests, monkeypatch):
     def fail(self, **inputs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(type(model), "generate", fail)
+    monkeypatch.setattr(type(model), "forward", fail)
     with pytest.raises(UserError, match=r"evaluation\.dtype"):
         answer_all(decode(model, processor), requests)
 

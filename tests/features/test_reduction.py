@@ -11,6 +11,7 @@ from prism_tune.features.row_pairs import pair_rows
 
 def test_rows_are_those_of_a_singular_value_decomposition(monkeypatch):
     monkeypatch.setattr(reduction, "_BLOCK_BYTES", 8 * 5 * 7)  # seven rows a block
+    monkeypatch.setattr(reduction, "_STRIP", 2)
     rows = (np.random.default_rng(0).normal(size=(60, 5)) * [1, 2, 3, 4, 5] + 1000).astype("f4")
     row_of = np.random.default_rng(1).integers(0, 60, 100)
     pairs = pair_rows(60, None, row_of)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraModel
 from PIL import Image
+from safetensors.torch import load_file
 from support.tiny import build_tokenizer
 from transformers import (
     AutoModelForImageTextToText,
@@ -211,6 +212,25 @@ def with_rope(decoder):
     return copy.eval()
 
 
+PUBLISHED = [
+    "language_model.lm_head.weight",
+    "language_model.model.embed_tokens.weight",
+    "language_model.model.norm.weight",
+    "multi_modal_projector.linear_1.bias",
+    "multi_modal_projector.linear_1.weight",
+    "multi_modal_projector.linear_2.bias",
+    "multi_modal_projector.linear_2.weight",
+    "vision_tower.vision_model.embeddings.class_embedding",
+    "vision_tower.vision_model.embeddings.patch_embedding.weight",
+    "vision_tower.vision_model.embeddings.position_embedding.weight",
+    "vision_tower.vision_model.post_layernorm.bias",
+    "vision_tower.vision_model.post_layernorm.weight",
+    "vision_tower.vision_model.pre_layrnorm.bias",
+    "vision_tower.vision_model.pre_layrnorm.weight",
+]
+"""The weights outside layers as the published LLaVA-1.5 has them; vLLM asks for these."""
+
+
 def test_the_original_layout_is_converted(parts, tmp_path):
     clip, decoder, projector = parts
     write_original(tmp_path / "original", decoder, projector)
@@ -219,6 +239,8 @@ def test_the_original_layout_is_converted(parts, tmp_path):
     expected = original_logits(clip.vision_model, with_rope(decoder), projector, **BATCH)
     assert type(model).__name__ == "LlavaForConditionalGeneration"
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
+    named = list(load_file(tmp_path / "converted" / "model.safetensors"))
+    assert [name for name in named if "layers" not in name] == PUBLISHED
     text_config = json.loads((tmp_path / "converted" / "config.json").read_text())["text_config"]
     assert not [key for key in text_config if key.startswith(("mm_", "tune_", "image_"))]
     processor = AutoProcessor.from_pretrained(tmp_path / "converted", backend="pil")

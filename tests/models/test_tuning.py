@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import Linear
 
 from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
@@ -113,6 +114,31 @@ def test_frozen_parts_get_no_gradient_and_trained_ones_do(tiny_llava_dir):
     assert all(p.grad is None for p in found.vision_tower.parameters())
     for part in (found.projector, found.language_model):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+@pytest.mark.parametrize("lora", [{}, {"use_dora": True}, {"lora_dropout": 0.1}])
+def test_adapters_compute_the_same_as_with_the_casts_of_peft(tiny_llava_dir, lora):
+    """Under autocast, as training runs; where the numbers would be others the casts stay."""
+    options = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, **lora}
+    model, _ = tuned(tiny_llava_dir, torch.bfloat16, lora=options)
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    assert {layer.cast_input_dtype_enabled for layer in layers} == {bool(lora)}
+    ids_BL = torch.arange(20, 29)[None]
+
+    def pass_through():
+        torch.manual_seed(0)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=ids_BL, labels=ids_BL).loss
+        loss.backward()
+        grads = [layer.lora_B["default"].weight.grad.clone() for layer in layers]
+        return [loss.detach(), *grads]
+
+    ours = pass_through()
+    for layer in layers:
+        layer.cast_input_dtype_enabled = True
+    for found, expected in zip(ours, pass_through(), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_each_part_has_its_learning_rate(tiny_llava_dir):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.drawn_runs import write_drawn_run
 
 from prism_tune.report.feature_sample import FeatureSample, cosine_histogram, effective_rank
 from prism_tune.report.numbers import count, large, percent, plot_text, seconds
 from prism_tune.report.paper_pool import is_llava_665k, published_share
+from prism_tune.report.section import PageFolder
+from prism_tune.report.sections import scores
 from prism_tune.report.sources import find_cuts
+from prism_tune.results.runs import FinishedRun
+from prism_tune.run.folder import read_json, write_json
 
 FOLDERS = ("coco", "gqa", "ocr_vqa", "textvqa", "vg")
 
@@ -96,3 +101,22 @@ def test_numbers_read_well():
 def test_text_in_a_plot_is_text():
     assert plot_text("<b>&amp;") == "&lt;b&gt;&amp;amp;"
     assert len(plot_text("x" * 100)) == 32
+
+
+@pytest.mark.parametrize(
+    ("text_only", "told"),
+    [
+        ("keep", "Text-only records are kept without a score."),
+        ("own_source", "Text-only records have no score: they are sources, whose share is drawn."),
+    ],
+)
+def test_the_scores_say_what_becomes_of_texts_and_places_have_no_decimals(
+    text_only, told, tmp_path
+):
+    run = write_drawn_run(tmp_path)
+    record = read_json(run.selection / "stage.json")
+    record["config"]["selection"]["text_only"] = text_only
+    write_json(run.selection / "stage.json", record)
+    found = scores.build(FinishedRun(run), PageFolder(tmp_path)).values
+    assert found["text_only"] == told
+    assert (scores._score(0.51234), scores._score(140.0)) == ("0.5123", "140.0")

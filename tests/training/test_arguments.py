@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -57,6 +58,8 @@ def test_the_run_decides_where_things_go(make_run):
 def test_checkpointing_is_not_reentrant_unless_asked(make_run, name):
     found = arguments(make_run(hf={name: True}))
     assert found.activation_checkpointing_kwargs == {"use_reentrant": False}
+    found = arguments(make_run(hf={name: True, f"{name}_kwargs": {"every_n_layers": 2}}))
+    assert found.activation_checkpointing_kwargs == {"use_reentrant": False, "every_n_layers": 2}
     given = {"use_reentrant": True}
     found = arguments(make_run(hf={name: True, f"{name}_kwargs": given}))
     assert found.activation_checkpointing_kwargs == given
@@ -77,9 +80,16 @@ def test_bad_options_are_config_errors(make_run, hf, message):
         arguments(make_run(hf=hf))
 
 
-def test_packed_rows_and_liger_exclude_each_other(make_run):
-    with pytest.raises(ConfigError, match=r"packed and training\.hf\.use_liger_kernel exclude"):
-        arguments(make_run(batching="packed", hf={"use_liger_kernel": True}))
+def test_liger_leaves_the_loss_to_us_also_in_packed_rows(make_run, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    hf = {"use_liger_kernel": True, "liger_kernel_config": {"rope": False}}
+    found = arguments(make_run(batching="packed", hf=hf))
+    assert found.use_liger_kernel
+    assert found.liger_kernel_config == {
+        "rope": False,
+        "cross_entropy": False,
+        "fused_linear_cross_entropy": False,
+    }
 
 
 def test_wandb_is_offline_unless_the_environment_says_otherwise(make_run, monkeypatch):

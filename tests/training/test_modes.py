@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, CLIPVisionModel
 
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.run.written import read_log
@@ -50,12 +50,28 @@ def test_a_variant_of_lora_trains_differently_and_reloads_with_peft(make_run, op
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("batching", ["modality_length", "packed"])
-def test_recomputed_activations_change_no_loss(make_run, tuning, batching):
+@pytest.mark.parametrize(
+    ("batching", "reentrant"), [("modality_length", None), ("packed", None), ("packed", True)]
+)
+def test_recomputed_activations_change_no_loss(make_run, monkeypatch, tuning, batching, reentrant):
+    """Nor do they send gradients through the frozen vision tower, unless reentrant ones must."""
+    seen = []
+    forward = CLIPVisionModel.forward
+
+    def watched(self, *arguments, **options):
+        outputs = forward(self, *arguments, **options)
+        seen.append(outputs.last_hidden_state.requires_grad)
+        return outputs
+
     options = {"tuning": tuning, "batching": batching, "tokens_per_batch": 400}
     kept = losses(make_run, "kept", **options)
-    recomputed = losses(make_run, "recomputed", **options, hf={"activation_checkpointing": True})
+    monkeypatch.setattr(CLIPVisionModel, "forward", watched)
+    hf = {"activation_checkpointing": True}
+    if reentrant:
+        hf["activation_checkpointing_kwargs"] = {"use_reentrant": True}
+    recomputed = losses(make_run, "recomputed", **options, hf=hf)
     assert recomputed == pytest.approx(kept, rel=1e-5)
+    assert any(seen) == bool(reentrant)
 
 
 def test_bfloat16_follows_float32_and_saves_float32(make_run):

@@ -18,6 +18,7 @@ from PIL import Image
 from prism_tune.chat.templates import image_token
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render
+from prism_tune.data.encoding.blocks import find_of_all
 from prism_tune.data.encoding.encoder import count_text_tokens, run_processor
 from prism_tune.data.image_paths import ImageError
 from prism_tune.data.images import read_size
@@ -27,7 +28,6 @@ from prism_tune.data.records import Pool
 NO_LENGTH = -1
 """Of a record that cannot be encoded; encoding it says why."""
 
-_BATCH_RECORDS = 1000
 _PROBED_SIZES = ((224, 224), (1200, 400))
 
 
@@ -40,22 +40,37 @@ def estimate_lengths(
     Image files are opened (their headers read) only for processors that give images of different
     sizes different lengths, and where the shape of an image is odd.
     """
-    counter = _ImageTokenCounter(processor)
-    lengths_N = np.zeros(len(indices), dtype=np.int64)
-    for start in range(0, len(indices), _BATCH_RECORDS):
-        batch = indices[start : start + _BATCH_RECORDS]
-        records = [pool[index] for index in batch]
-        texts = [render(r.turns, template, processor, system=r.system).text for r in records]
-        for offset, num_text in enumerate(_count_texts(texts, processor)):
+    find = _Lengths(pool, processor, template)
+    return find_of_all(find, indices, pool.config.num_workers)
+
+
+class _Lengths:
+    """The lengths of a block of records."""
+
+    def __init__(self, pool: Pool, processor: Any, template: Template) -> None:
+        self._pool = pool
+        self._processor = processor
+        self._template: Template = template
+        self._counter = _ImageTokenCounter(processor)
+        _ = pool.image_index  # once, not by every process
+
+    def __call__(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        pool, processor = self._pool, self._processor
+        records = [pool[index] for index in indices]
+        texts = [render(r.turns, self._template, processor, system=r.system).text for r in records]
+        lengths = []
+        for index, num_text in zip(indices, _count_texts(texts, processor), strict=True):
             try:
-                length = num_text + counter.count_extra(pool, batch[offset])
+                length = num_text + self._counter.count_extra(pool, index)
             except ImageError:
                 length = NO_LENGTH
-            lengths_N[start + offset] = length if num_text >= 0 else NO_LENGTH
-    return lengths_N
+            lengths.append(length if num_text >= 0 else NO_LENGTH)
+        return np.array(lengths, dtype=np.int64)
 
 
 def _count_texts(texts: Sequence[str], processor: Any) -> list[int]:
+    if not texts:
+        return []
     try:
         return count_text_tokens(texts, processor)
     except BadRecordError:

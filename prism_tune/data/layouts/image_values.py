@@ -86,6 +86,8 @@ def read_images(value: Any, where: str) -> tuple[NamedImage, ...]:
     """
     if not value:
         return ()
+    if type(value) is str:
+        return (_read_text(value, where),)
     items = value if isinstance(value, list) else [value]
     images = tuple(read_image(item, where) for item in items)
     if not any(images):

@@ -41,7 +41,7 @@ def fill_slots(images: Sequence[NamedImage], slots: Slots) -> tuple[NamedImage, 
     Raises:
         BadRecordError: too few or too many.
     """
-    if all(slot is None for slot in slots):
+    if slots.count(None) == len(slots):
         return tuple(images)
     named = {slot.name for slot in slots if isinstance(slot, NamedImage)}
     numbered = {slot for slot in slots if isinstance(slot, int)}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from prism_tune.data.layouts.columns import Columns
 from prism_tune.data.layouts.contents import read_content
@@ -34,8 +33,7 @@ _NUM_USUAL_KEYS = 2
 _NUM_NAMED = 8
 
 
-@dataclass(frozen=True)
-class Conversation:
+class Conversation(NamedTuple):
     """As it stands in the record.
 
     `slots`: what stands at each `<image>` of the questions. `unlearnt`: numbers of the answers
@@ -173,7 +171,7 @@ def _list_items(items: Any, columns: Columns) -> list[Any]:
     if not isinstance(items, list) or not items:
         expected = f"{columns.name('conversations')}: expected a non-empty list of turns"
         raise BadRecordError("no_conversations", f"{expected}, got {shorten(given)}")
-    if isinstance(items[0], dict) and {"user", "assistant"} <= items[0].keys():
+    if isinstance(items[0], dict) and "user" in items[0] and "assistant" in items[0]:
         return [turn for item in items for turn in _split_pair(item)]
     return items
 

@@ -33,11 +33,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from prism_tune.config.sections import Profile
-from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import require_keys, to_number, to_text
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.mmbench_rows import ROTATION, SUBMITTED, Wording, load_rows
 from prism_tune.evaluation.benchmarks.option_letter import find_letter, find_letter_lmms_eval
@@ -138,31 +135,12 @@ def write_submission(
 
 
 def read_answers(path: Path) -> list[Prediction]:
-    """LLaVA's answer jsonl, or a submission xlsx (columns index and prediction).
+    """LLaVA's answer jsonl, or a submission table, whose ids are the column `index`.
 
     Raises:
         UserError: neither of these.
     """
-    if path.suffix != ".xlsx":
-        return read_predictions(path)
-    from openpyxl import load_workbook
-
-    try:
-        rows = load_workbook(path, read_only=True).worksheets[0].iter_rows(values_only=True)
-    except (OSError, BadZipFile) as error:
-        raise UserError(f"{path}: not a readable xlsx file: {error}") from error
-    columns = list(next(rows, ()))
-    require_keys(dict.fromkeys(columns), ("index", "prediction"), str(path))
-    index, prediction = columns.index("index"), columns.index("prediction")
-    answered = [row for row in rows if row[prediction] is not None]
-    return [
-        Prediction(
-            to_number(row[index], f"{path}: index"),
-            "",
-            to_text(row[prediction], f"{path}, index {row[index]}: prediction"),
-        )
-        for row in answered
-    ]
+    return read_predictions(path, ("question_id", "index", "id"))
 
 
 def _make_cell(sheet: Any, value: object) -> Any:

@@ -7,9 +7,6 @@ null as well; here it is an option where the reference names it or another optio
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +19,12 @@ from prism_tune.evaluation.annotations import (
     find_parquet,
     parquet_image,
     read_parquet,
-    read_text,
     require_keys,
     to_letter,
     to_number,
     to_text,
 )
+from prism_tune.evaluation.answer_files import read_table
 from prism_tune.schema import Question
 
 LETTERS = "ABCD"
@@ -135,23 +132,10 @@ def _find_image(row: Mapping[str, Any], images: Mapping[int, str]) -> str:
 
 
 def _read_tsv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    csv.field_size_limit(sys.maxsize)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected MMBench's TSV")
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t")
-    try:
-        header = next(reader, [])
-        for number, cells in enumerate((cells for cells in reader if cells), 1):
-            where = f"{path}, record {number}"
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{where} (line {reader.line_num}): {len(cells)} columns, the header has "
-                    f"{len(header)}; is the file complete?"
-                )
-            named = dict(zip(header, cells, strict=True))
-            yield where, _check_row({k: _read_cell(v) for k, v in named.items()}, where)
-    except csv.Error as error:
-        raise UserError(f"{path}: not readable as MMBench's TSV: {error}") from error
+    for where, row in read_table(path):
+        yield where, _check_row({name: _read_cell(cell) for name, cell in row.items()}, where)
 
 
 def _read_cell(cell: str) -> str | None:

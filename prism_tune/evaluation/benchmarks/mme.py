@@ -115,6 +115,7 @@ def score_answers(
     sums = {
         name: sum(scores[category] for category in members if category in scores)
         for name, members in (("perception", PERCEPTION), ("cognition", COGNITION))
+        if scores.keys() & set(members)
     }
     notes = (*_describe_data(questions, scores), *joined.notes)
     return joined.make_result("mme", profile, {**sums, **scores}, credits, notes, scale=1)

@@ -35,6 +35,7 @@ from prism_tune.evaluation.annotations import (
     require_keys,
     to_text,
 )
+from prism_tune.evaluation.answer_files import read_whole
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks.grades import Grades, is_grades, parse_grades
 from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c
@@ -45,7 +46,6 @@ from prism_tune.evaluation.predictions import (
     join_predictions,
     name_keys,
     read_predictions,
-    read_whole,
 )
 from prism_tune.run.folder import write_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question

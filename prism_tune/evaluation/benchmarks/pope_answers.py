@@ -10,7 +10,8 @@ from pathlib import Path
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import to_text
-from prism_tune.evaluation.predictions import fold_text, parse_prediction, read_answer_objects
+from prism_tune.evaluation.answer_files import read_answer_objects
+from prism_tune.evaluation.predictions import fold_text, parse_prediction
 from prism_tune.schema import Prediction, Question
 
 _FILE = "file"

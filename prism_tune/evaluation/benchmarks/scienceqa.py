@@ -40,13 +40,13 @@ from prism_tune.evaluation.annotations import (
     to_number,
     to_text,
 )
+from prism_tune.evaluation.answer_files import read_whole
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     id_key,
     join_predictions,
     read_predictions,
-    read_whole,
 )
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 

@@ -22,8 +22,8 @@ from prism_tune.config.sections import EvaluationConfig, Template
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.images import open_image
 from prism_tune.errors import ConfigError
-from prism_tune.evaluation.counts import Counts, add_counts
-from prism_tune.evaluation.generate import Answer, Request, collate_prompts
+from prism_tune.evaluation.decoding.counts import Counts, add_counts
+from prism_tune.evaluation.decoding.prompts import Answer, Request, collate_prompts
 from prism_tune.evaluation.serving.chat_api import ChatApi
 
 logger = logging.getLogger(__name__)

@@ -135,7 +135,7 @@ def _spectrum_plot(shares: dict[str, FloatArray]) -> Figure:
         "yaxis": {
             "title": {"text": "share of the squared length"},
             "type": "log",
-            "tickformat": ".1~%",
+            "tickformat": "~%",
             "dtick": 1,
         },
     }

@@ -30,6 +30,12 @@ from prism_tune.results.render import MISSING
 from prism_tune.results.runs import FinishedRun, Keep
 
 _NUM_BINS = 60
+_TEXTS = {
+    "keep": "Text-only records are kept without a score.",
+    "own_source": "Text-only records have no score: they are sources, whose share is drawn.",
+    "drop": "Text-only records are dropped.",
+    "rank": "Text-only records are ranked too.",
+}
 _MAX_SOURCES = 30
 
 
@@ -53,6 +59,7 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
         "scorer": selection.scorer,
         "keep": run.keep,
         "scope": selection.scope,
+        "text_only": _TEXTS[selection.text_only],
         "variants": [
             ("all", "all sources"),
             *((str(place), source.name) for place, source in enumerate(ranked)),
@@ -217,9 +224,14 @@ def _source_row(source: SourceSummary, is_paper_pool: bool) -> tuple[str, ...]:
         percent(source.num_kept / source.num_records),
         *paper,
         count(source.num_text_only),
-        number(source.quantiles[2], 4) if source.quantiles else MISSING,
-        " and ".join(number(cut, 4) for cut in source.cuts) or MISSING,
+        _score(source.quantiles[2]) if source.quantiles else MISSING,
+        " and ".join(map(_score, source.cuts)) or MISSING,
     )
+
+
+def _score(value: float) -> str:
+    """Cosines and losses to four places, places in an order of picking as they are."""
+    return number(value, 4 if abs(value) < 10 else 1)
 
 
 def _paper_note(records: RecordTable) -> str:

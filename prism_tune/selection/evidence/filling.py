@@ -27,7 +27,8 @@ from prism_tune.processes import from_main, gather, is_main, rank, world_size
 from prism_tune.run.progress import UnitProgress
 from prism_tune.selection.evidence import store as evidence_store
 from prism_tune.selection.evidence.encoding import Encoded
-from prism_tune.selection.evidence.runner import Batches, Rows, Runner, load_units
+from prism_tune.selection.evidence.parcels import load_units
+from prism_tune.selection.evidence.runner import Batches, Rows, Runner
 from prism_tune.selection.evidence.source import Gathering, Reading
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
 from prism_tune.selection.meter import SelectionMeter
@@ -162,7 +163,7 @@ def _compute(
     runner = computation.load_runner()
     batches = Batches(computation.tokens_per_batch)
     encoded = computation.encode(every_key)
-    units = iter(load_units(encoded, computation.num_workers, runner.dtype))
+    units = load_units(encoded, len(every_key), computation.num_workers, runner.dtype)
     with UnitProgress(len(every_key), computation.title) as progress:
         for keys in shards:
             found = _run_shard(keys, units, runner, batches, progress.advance)
@@ -216,10 +217,12 @@ def _usable(
 def _group(units: Iterator[Encoded], batches: Batches) -> Iterator[list[Encoded]]:
     """Batches of consecutive units."""
     batch: list[Encoded] = []
+    longest = 0
     for unit in units:
-        if batch and not batches.fits([*batch, unit]):
+        longest = max(longest, len(unit.pooled_L))
+        if batch and not batches.fits(len(batch) + 1, longest):
             yield batch
-            batch = []
+            batch, longest = [], len(unit.pooled_L)
         batch.append(unit)
     if batch:
         yield batch

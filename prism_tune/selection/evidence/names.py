@@ -10,6 +10,7 @@ from collections.abc import Callable
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
 from prism_tune.selection.evidence.embeddings.image_text import COSINES
+from prism_tune.selection.evidence.embeddings.text_sif import TEXT_SIF
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.gradients.norms import GRADIENT_NORMS
 from prism_tune.selection.evidence.source import EvidenceSource
@@ -20,7 +21,7 @@ from prism_tune.selection.evidence.without import BLIND_LOSSES, UNASKED_LOSSES
 
 _SOURCES = (
     *(FEATURES, ANSWER_LOSSES, BLIND_LOSSES, UNASKED_LOSSES),
-    *(ATTENTION_OUTPUTS, STATE_SPECTRA, GRADIENT_NORMS, COSINES),
+    *(TEXT_SIF, ATTENTION_OUTPUTS, STATE_SPECTRA, GRADIENT_NORMS, COSINES),
 )
 EVIDENCE: dict[str, EvidenceSource] = {source.name: source for source in _SOURCES}
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -170,6 +169,8 @@ def _read_table(path: Path) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path)
+        import pyarrow.csv as pa_csv  # takes a while, and few have such a file
+
         as_text = pa_csv.ConvertOptions(column_types=dict.fromkeys(_NAMES, pa.string()))
         return pa_csv.read_csv(path, convert_options=as_text)
     except FileNotFoundError as error:

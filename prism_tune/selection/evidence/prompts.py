@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from prism_tune.chat.templates import image_token, wrap_image
 from prism_tune.config.sections import Config, Template
 from prism_tune.data.conversation import Rendered, mark_turns, render
+from prism_tune.data.encoding.blocks import find_of_all
 from prism_tune.data.records import Pool
 from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint
@@ -86,14 +87,30 @@ def digest_prompts(
 
     def digest() -> NDArray[np.bytes_]:
         digests = np.zeros(len(pool), dtype="S32")
-        for index in np.flatnonzero(measured_N).tolist():
-            prompt = build_prompt(pool[index], kind, template, processor)
-            spans = f"{prompt.instruction_spans}" if kind == "answers" else ""
-            content = f"{spans}{prompt.text}".encode()
-            digests[index] = hashlib.blake2b(content, digest_size=16).hexdigest()
+        measured = np.flatnonzero(measured_N).tolist()
+        find = _Digests(pool, kind, template, processor)
+        digests[measured] = find_of_all(find, measured, config.data.num_workers)
         return digests
 
     return cached_array(path, digest)
+
+
+@dataclass(frozen=True)
+class _Digests:
+    """Those of a block of records."""
+
+    pool: Pool
+    kind: PromptKind
+    template: Template
+    processor: Any
+
+    def __call__(self, indices: Sequence[int]) -> NDArray[np.bytes_]:
+        return np.array([self._digest(index) for index in indices], dtype="S32")
+
+    def _digest(self, index: int) -> str:
+        prompt = build_prompt(self.pool[index], self.kind, self.template, self.processor)
+        spans = f"{prompt.instruction_spans}" if self.kind == "answers" else ""
+        return hashlib.blake2b(f"{spans}{prompt.text}".encode(), digest_size=16).hexdigest()
 
 
 def _find_questions(turns: Sequence[Turn], rendered: Rendered, image: str) -> tuple[Span, ...]:

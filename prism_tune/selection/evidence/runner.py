@@ -10,28 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from prism_tune.data.collator import Collator
 from prism_tune.errors import UserError
 from prism_tune.models.flops import count_patches
-from prism_tune.run.shared_memory import end_unheard_workers, fit_workers
 from prism_tune.selection.evidence.encoding import Encoded
 
 logger = logging.getLogger(__name__)
 
 Rows = list[torch.Tensor]
 """float32 (B, D) for each matrix, on the device."""
-
-_UNIT_BYTES = 4 << 20
-"""Of a unit's tensors, about: an image in three tiles of 336 x 336 pixels."""
-_PREFETCHED = 8  # units per worker
 
 
 class Runner(Protocol):
@@ -71,10 +63,9 @@ class Batches:
     def __init__(self, tokens_per_batch: int) -> None:
         self.tokens_per_batch = tokens_per_batch
 
-    def fits(self, batch: Sequence[Encoded]) -> bool:
-        """Whether a batch, padded, keeps to `tokens_per_batch`; one unit always does."""
-        longest = max(len(unit.pooled_L) for unit in batch)
-        return len(batch) == 1 or longest * len(batch) <= self.tokens_per_batch
+    def fits(self, num_units: int, longest: int) -> bool:
+        """Whether units, padded to the longest, keep to `tokens_per_batch`; one always does."""
+        return num_units == 1 or longest * num_units <= self.tokens_per_batch
 
     def run(self, run_batch: Callable[[Sequence[Encoded]], Rows], batch: Sequence[Encoded]) -> Rows:
         """The rows of a batch, in halves where it does not fit into the memory.
@@ -115,30 +106,3 @@ def place_batch(
     if model.device.type == "cuda":  # else the copy waits for all that the GPU still has to do
         inputs = {key: value.pin_memory() for key, value in inputs.items()}
     return {key: value.to(model.device, non_blocking=True) for key, value in inputs.items()}
-
-
-def load_units(
-    dataset: Dataset[Encoded], num_workers: int, dtype: torch.dtype
-) -> DataLoader[Encoded]:
-    """Encoded units in order, prepared by `num_workers` processes (0: in this one).
-
-    Args:
-        dataset: the units.
-        num_workers: how many processes.
-        dtype: of the image inputs; half the bytes pass between the processes in half precision.
-    """
-    num_workers = fit_workers(num_workers, _UNIT_BYTES, prefetch=_PREFETCHED)
-    return end_unheard_workers(
-        DataLoader(
-            dataset,
-            batch_size=None,
-            num_workers=num_workers,
-            collate_fn=partial(_cast_images, dtype=dtype),
-            prefetch_factor=_PREFETCHED if num_workers else None,
-        )
-    )
-
-
-def _cast_images(unit: Encoded, dtype: torch.dtype) -> Encoded:
-    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in unit.inputs.items()}
-    return replace(unit, inputs=cast)

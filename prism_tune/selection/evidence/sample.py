@@ -19,15 +19,18 @@ from prism_tune.selection.evidence.source import (
 from prism_tune.selection.subset import hash_uids
 
 
-def sample(source: EvidenceSource, share: Callable[[Config], float]) -> EvidenceSource:
+def sample(
+    source: EvidenceSource, share: Callable[[Config], float], *, by_seed: bool = True
+) -> EvidenceSource:
     """The same source, which computes so large a share of every source's records and no others.
 
-    Records are drawn by a hash of their uid and the seed, at least one of each source; the others
-    have no row. The rows lie in the same store.
+    Records are drawn by a hash of their uid and the seed, or of the uid alone, at least one of each
+    source; the others have no row. The rows lie in the same store.
     """
 
     def compute(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
-        others = _draw_others(gathering, left_out, share(gathering.config))
+        seed = gathering.config.seed if by_seed else None
+        others = _draw_others(gathering, left_out, share(gathering.config), seed)
         found = source.compute(gathering, {**left_out, **others})
         skipped = {index: item for index, item in found.skipped.items() if index not in others}
         return replace(found, skipped=skipped)
@@ -36,11 +39,11 @@ def sample(source: EvidenceSource, share: Callable[[Config], float]) -> Evidence
 
 
 def _draw_others(
-    gathering: Gathering, left_out: Mapping[int, Skipped], share: float
+    gathering: Gathering, left_out: Mapping[int, Skipped], share: float, seed: int | None
 ) -> dict[int, Skipped]:
     config, pool = gathering.config, gathering.pool
     usable = [n for n in np.flatnonzero(find_measured(config, pool)).tolist() if n not in left_out]
-    hashes = hash_uids([pool.uids[n] for n in usable], config.seed)
+    hashes = hash_uids([pool.uids[n] for n in usable], seed)
     order = [usable[place] for place in np.argsort(hashes, kind="stable").tolist()]
     by_source: dict[str, list[int]] = {}
     for index in order:

@@ -55,14 +55,15 @@ SCORERS: dict[str, Scorer] = {
     "d2": Scorer(d2.score, d2.reads, d2.D2Options, keeps_one_end=True),
     "kernel_prism": Scorer(
         kernel_prism.score,
-        always(FEATURES),
+        kernel_prism.reads,
         kernel_prism.KernelPrismOptions,
     ),
     "kernel_repulsion": Scorer(
         kernel_repulsion.score,
-        always(FEATURES),
+        kernel_repulsion.reads,
         kernel_repulsion.KernelRepulsionOptions,
         keeps_one_end=True,
+        adapt=kernel_repulsion.adapt,
     ),
     "scalselect": Scorer(
         scalselect.score,

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config, Fraction
 from prism_tune.errors import ConfigError
+from prism_tune.features.reduction import add_products
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
@@ -98,7 +99,7 @@ def read_blocks(features_UD: RowBlocks, rows: IntArray) -> Iterator[tuple[slice,
 def measure(
     features_UD: RowBlocks, rows: IntArray, counts: IntArray
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Mean and covariance of the rows that are finite, and which these are."""
+    """Mean, lower triangle of the covariance of the finite rows, and which these are."""
     width = features_UD.shape[1]
     finite = np.zeros(len(rows), dtype=bool)
     offset_D, sum_D, products_DD = np.zeros(width), np.zeros(width), np.zeros((width, width))
@@ -111,7 +112,7 @@ def measure(
         kept_BD = kept_BD - offset_D
         weighted_BD = kept_BD * weights_B[:, None]
         sum_D += weighted_BD.sum(axis=0)
-        products_DD += weighted_BD.T @ kept_BD
+        add_products(products_DD, weighted_BD, kept_BD)
         total += int(weights_B.sum())
     shift_D = sum_D / max(total, 1)
     covariance_DD = products_DD / max(total, 1) - np.outer(shift_D, shift_D)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class ScoringContext:
     most_G: NDArray[np.int64] | None = None
     more_rows: Mapping[str, tuple[RowBlocks, NDArray[np.int64]]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def uids(self) -> list[str]:
         """The uid of each record to be scored."""
         uids = self.pool.uids

@@ -206,3 +206,18 @@ def test_what_cannot_be_scored_says_so(drawn):
     config = drawn.run("tive")[0]
     with pytest.raises(ConfigError, match="'high' has no meaning for tive"):
         SCORERS["tive"].complete(change_selection(config, keep="high"))
+
+
+def test_the_uids_are_listed_once_however_large_the_pool(drawn):
+    """A list of all uids for each of the records: hours for LLaVA-665K."""
+
+    class Counted(list):
+        num_reads = 0
+
+        def __getitem__(self, at):
+            Counted.num_reads += 1
+            return super().__getitem__(at)
+
+    drawn.uids = Counted(drawn.uids)
+    drawn.run("tive")
+    assert Counted.num_reads == 120

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prism_tune.errors import ConfigError
-from prism_tune.selection.scorers.kernels.density import choose_bandwidth, mean_kernel
+from prism_tune.selection.scorers.kernels.density import Rbf, choose_bandwidth, mean_kernel
 from prism_tune.selection.scorers.kernels.kernel_prism import race
 
 
@@ -27,7 +27,7 @@ def test_densities_are_the_kernels_where_all_are_landmarks():
     rows, counts = unit_rows(60, 3), np.random.default_rng(1).integers(1, 4, 60)
     landmarks = np.repeat(np.arange(60), counts)
     expected = densities_by_definition(rows, counts, 0.1)
-    found = mean_kernel(rows, counts, landmarks, 0.1)
+    found = mean_kernel(rows, counts, landmarks, Rbf(0.1))
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -38,8 +38,8 @@ def test_landmarks_rank_as_all_records_do():
     rows = centres + rng.uniform(0.03, 0.1, (3000, 1)) * rng.normal(size=(3000, 64))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     counts = np.ones(3000, dtype=int)
-    exact = mean_kernel(rows, counts, np.arange(3000), 0.2)
-    found = mean_kernel(rows, counts, np.arange(600), 0.2)
+    exact = mean_kernel(rows, counts, np.arange(3000), Rbf(0.2))
+    found = mean_kernel(rows, counts, np.arange(600), Rbf(0.2))
     ranks = [np.argsort(np.argsort(values)) for values in (exact, found)]
     assert np.corrcoef(*ranks)[0, 1] > 0.95
     assert found.mean() == pytest.approx(exact.mean(), rel=0.05)
@@ -48,7 +48,7 @@ def test_landmarks_rank_as_all_records_do():
 def test_a_landmark_leaves_itself_out():
     """Rows opposite each other, the first a landmark: its density is that of its like."""
     rows = np.array([[1.0], [1.0], [-1.0]])
-    found = mean_kernel(rows, np.ones(3, dtype=int), np.array([0, 2]), 1.0)
+    found = mean_kernel(rows, np.ones(3, dtype=int), np.array([0, 2]), Rbf(1.0))
     far = np.exp(-2.0)
     np.testing.assert_allclose(found, [far, (1 + far) / 2, far])
 

@@ -9,6 +9,7 @@ import pytest
 
 from prism_tune.errors import ConfigError
 from prism_tune.selection.scorers.kernels.cells import CellKernel, find_cells, narrow_bandwidth
+from prism_tune.selection.scorers.kernels.density import Rbf
 from prism_tune.selection.scorers.kernels.kernel_repulsion import pick_repelled, round_sizes
 
 
@@ -43,21 +44,24 @@ def test_picks_are_those_of_the_definition(beta):
     rows, row_N, keys = draw()
     cells = find_cells(rows)
     assert len(cells) > 3
-    picks = pick_repelled(keys, row_N, CellKernel(rows, cells, 0.1), 60, beta)
+    picks = pick_repelled(keys, row_N, CellKernel(rows, cells, Rbf(0.1)), 60, beta)
     assert picks.tolist() == pick_by_definition(keys, rows, row_N, cells, 0.1, 60, beta)
 
 
 def test_without_repulsion_it_is_the_race():
     rows, row_N, keys = draw()
-    kernel = CellKernel(rows, find_cells(rows), 0.1)
+    kernel = CellKernel(rows, find_cells(rows), Rbf(0.1))
     assert pick_repelled(keys, row_N, kernel, 40, 0.0).tolist() == np.argsort(keys)[:40].tolist()
 
 
-def test_of_axes_each_twice_every_pick_is_another(make_table):
+@pytest.mark.parametrize("options", [{}, {"text_weight": 0.5}, {"alpha": 1.0, "deficit": 1.0}])
+def test_of_axes_each_twice_every_pick_is_another(options, make_table):
     """Ten axes, each twice, six wanted: six axes."""
-    table = make_table(np.repeat(np.eye(10), 2, axis=0))
+    axes = np.repeat(np.eye(10), 2, axis=0)
+    table = make_table(axes, texts_ND=axes)
+    options = {"bandwidth": 0.1, "beta": 64.0, **options}
     for seed in range(20):
-        kept = table.select("kernel_repulsion", budget=6, seed=seed, bandwidth=0.1, beta=64.0)
+        kept = table.select("kernel_repulsion", budget=6, seed=seed, **options)
         assert len({int(uid[4:]) // 2 for uid in kept}) == 6, seed
 
 
@@ -74,10 +78,14 @@ def plant(num_records, width=16, seed=0):
     return np.concatenate([rows, copies, noise]), num_plain, num_copies
 
 
-def test_of_many_records_copies_go_and_noise_stays_rare(make_table):
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"alpha": 1.0, "deficit": 1.0}, marks=pytest.mark.slow)]
+)
+def test_of_many_records_copies_go_and_noise_stays_rare(options, make_table):
     """20,000 records: random features kept twice as many copies as chance does."""
     rows, num_plain, num_copies = plant(20_000)
-    kept = {int(uid[4:]) for uid in make_table(rows).select("kernel_repulsion", budget=0.1)}
+    kept = make_table(rows).select("kernel_repulsion", budget=0.1, **options)
+    kept = {int(uid[4:]) for uid in kept}
     touched = [n for n in range(num_copies) if n in kept or n + num_plain in kept]
     whole = [n for n in touched if n in kept and n + num_plain in kept]
     assert len(whole) / len(touched) < 0.1 / 1.9 / 3  # a third of what chance keeps
@@ -114,9 +122,9 @@ def test_a_dense_pool_has_a_narrower_bandwidth():
 @pytest.mark.parametrize("threads", [1, 5])
 def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
     rows, row_N, keys = draw(4000, 3000)
-    wanted = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), 0.01), 900, 8.0)
+    wanted = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), Rbf(0.01)), 900, 8.0)
     monkeypatch.setattr("prism_tune.features.row_blocks._num_threads", lambda: threads)
-    again = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), 0.01), 900, 8.0)
+    again = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), Rbf(0.01)), 900, 8.0)
     assert again.tolist() == wanted.tolist()
 
 

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.features.shards import DirectedRows, Shard, StoredRows
 from prism_tune.models.devices import pick_device, resolve_dtype
@@ -35,7 +36,13 @@ from prism_tune.selection.evidence.embeddings.image_text import record_text
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.filling import Computation, fill
 from prism_tune.selection.evidence.runner import Rows
-from prism_tune.selection.evidence.source import Evidence, Gathering, depends_on, find_measured
+from prism_tune.selection.evidence.source import (
+    Evidence,
+    EvidenceSource,
+    Gathering,
+    depends_on,
+    find_measured,
+)
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.reference.read import load_shallow
 
@@ -95,10 +102,8 @@ def compute_text(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evide
     began = time.perf_counter()
     config, pool = gathering.config, gathering.pool
     tokenizer = load_model_tokenizer(config.model)
-    depends = depends_on(config, "features", _VERSION)
-    of_states = ("selection.layer", "selection.pooling")
-    depends = {key: value for key, value in depends.items() if key not in of_states}
-    store = EvidenceStore(config.output_dir, "text_sif", {**depends, "pool": pool.fingerprint})
+    described = {**_depends(config), "pool": pool.fingerprint}
+    store = EvidenceStore(config.output_dir, TEXT_SIF.name, described)
     key_of, first = _find_texts(gathering, left_out)
 
     @cache
@@ -125,6 +130,17 @@ def compute_text(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evide
         row_N[index] = row_of[key]
     values_UD = _without_common(reading.files, row_N) if first else None
     return Evidence(values_UD, row_N, dict(left_out), (reading,), {"prompt": "text"})
+
+
+def _depends(config: Config) -> dict[str, Any]:
+    """What a row depends on, but for the pool."""
+    depends = depends_on(config, "features", _VERSION)
+    of_states = ("selection.layer", "selection.pooling")
+    return {key: value for key, value in depends.items() if key not in of_states}
+
+
+TEXT_SIF: EvidenceSource = EvidenceSource("text_sif", _depends, compute_text)
+"""Read beside the features by kernels of images and texts, and to predict gains."""
 
 
 def count_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:

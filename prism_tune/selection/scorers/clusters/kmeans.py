@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.features.reduction import add_products
 from prism_tune.features.row_blocks import RowBlocks, default_block_rows
 
 FloatArray = NDArray[np.float64]
@@ -44,7 +45,8 @@ def shorten(values_UD: RowBlocks, row_M: IntArray, components: slice = slice(Non
     moment_DD = np.zeros((width, width))
     for start in starts:
         block_BD = read(start)
-        moment_DD += (block_BD * counts_U[start : start + len(block_BD), None]).T @ block_BD
+        weights_B = counts_U[start : start + len(block_BD)]
+        add_products(moment_DD, block_BD * weights_B[:, None], block_BD)
     basis_DK = np.linalg.eigh(moment_DD)[1][:, ::-1][:, :MOST_COMPONENTS]
     return np.concatenate([read(start) @ basis_DK for start in starts])
 

@@ -50,3 +50,27 @@ def interleave(orders: Sequence[IntArray], quota_G: IntArray) -> IntArray:
     by_share = np.argsort(np.concatenate(shares), kind="stable")
     result: IntArray = np.concatenate(kept)[by_share]
     return result
+
+
+def most_by_weight(wanted: int, weights_G: FloatArray, sizes_G: IntArray) -> IntArray:
+    """The most that `place_by_weight` lets so many records take of each source."""
+    pairs = zip(weights_G.tolist(), sizes_G.tolist(), strict=True)
+    places = [(np.arange(size) + 0.5) / weight for weight, size in pairs]
+    last = np.partition(np.concatenate(places), wanted - 1)[wanted - 1]
+    return np.array([int((of_source <= last).sum()) for of_source in places], dtype=np.int64)
+
+
+def place_by_weight(
+    num_records: int, orders: Sequence[IntArray], weights_G: FloatArray
+) -> FloatArray:
+    """(place + 1/2) / weight of the records that the orders name, all others behind them.
+
+    The lowest of all sources together are Webster's apportionment by the weights: smaller budgets
+    lie inside larger ones, and what a source does not have goes to the others.
+    """
+    values = np.full(num_records, np.inf)
+    for order, weight in zip(orders, weights_G.tolist(), strict=True):
+        values[order] = (np.arange(len(order)) + 0.5) / weight
+    named = np.isfinite(values)
+    values[~named] = values[named].max(initial=0.0) + 1
+    return values

@@ -24,7 +24,7 @@ from prism_tune.selection.scorers.kernels.density import (
     SAME,
     FloatArray,
     IntArray,
-    evaluate_kernel,
+    Rbf,
     squared_distances,
 )
 
@@ -43,19 +43,19 @@ _LOOKED_AT = 1000
 
 
 class CellKernel:
-    """exp(-|x - y|^2 / 2h) between the rows of a cell.
+    """The kernel between the rows of a cell.
 
     Args:
         values_NK: the rows, in an order that is no accident of the pool's.
         cells: the rows of each cell.
-        bandwidth: h.
+        kernel: of two rows.
     """
 
-    def __init__(self, values_NK: FloatArray, cells: list[IntArray], bandwidth: float) -> None:
+    def __init__(self, values_NK: FloatArray, cells: list[IntArray], kernel: Rbf) -> None:
         self._order_N = np.concatenate(cells)
         self._values_NK = values_NK[self._order_N]  # a cell is a slice of these
         self._ends_C = np.cumsum([len(cell) for cell in cells])
-        self.bandwidth = bandwidth
+        self._kernel = kernel
 
     def __len__(self) -> int:
         return len(self._order_N)
@@ -84,9 +84,7 @@ class CellKernel:
             return sums_B
         block_rows = default_block_rows(len(chosen), np.dtype(np.float64))
         for a in range(0, len(values_BK), block_rows):
-            kernel = evaluate_kernel(
-                values_BK[a : a + block_rows], values_BK[chosen], self.bandwidth
-            )
+            kernel = self._kernel(values_BK[a : a + block_rows], values_BK[chosen])
             sums_B[a : a + block_rows] = kernel @ weights_B[chosen]
         return sums_B
 

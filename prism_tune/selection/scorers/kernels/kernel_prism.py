@@ -36,8 +36,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from prism_tune.config.sections import Config
+from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.scorer_options import read_options
-from prism_tune.selection.scorers.kernels.kernel import KernelOptions, fit_kernel
+from prism_tune.selection.scorers.kernels.kernel import (
+    KernelOptions,
+    fit_kernel,
+    reads_rows,
+    shorten_images,
+    shorten_texts,
+)
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
@@ -51,18 +59,25 @@ class KernelPrismOptions(KernelOptions):
     alpha: Annotated[float, Field(ge=0)] = Field(default=1.0, description="a number from 0, or inf")
 
 
+def reads(config: Config) -> tuple[EvidenceSource, ...]:
+    """The features, and texts where they weigh anything."""
+    return reads_rows(read_options(config, KernelPrismOptions))
+
+
 def score(context: ScoringContext) -> ScoredRecords:
     """The logarithm of every record's race key; R itself where alpha is inf."""
     options = read_options(context.config, KernelPrismOptions)
-    kernel = fit_kernel(*context.paired_rows(), hash_uids(context.uids), options)
+    images, reduced = shorten_images(context, options)
+    kernel = fit_kernel(images, shorten_texts(context, options), hash_uids(context.uids), options)
     densities_M = kernel.densities()
     diagnostics = {
+        **reduced.diagnostics,
         **kernel.diagnostics,
         "mean_density": float(densities_M.mean()),
         "num_floored": int((densities_M < MIN_DENSITY).sum()),
     }
     hashes_M = hash_uids(context.uids, context.config.seed)
-    unranked = mark_rows(kernel.reduced, kernel.pairs)
+    unranked = mark_rows(reduced, images.pairs)
     return ScoredRecords(race(densities_M, hashes_M, options.alpha), diagnostics, unranked)
 
 

@@ -25,7 +25,12 @@ records of a group copies were preferred.)
 Rounds: 2 % of the group, then a quarter of what is kept so far; their sizes depend on the group's
 size alone, so budgets are nested. Records of one image repel each other as others do. Within a
 round nothing repels.
-Cost: forward (PRISM's), then O(N d^2) for the components, O(N m K) for the densities and
+Options, all off by default (docs/selectors.md): `gamma` divides a key by e^(gamma r), r the rank of
+a predicted visual gain (`gain.py`); `text_weight` makes k and k_c kernels of images and texts
+(`density.Rbf`); `deficit` multiplies rates by what a region lacks (`deficit.py`); `quota_power`
+weighs sources by their effective rank (`effective_rank.py`).
+Cost: forward (PRISM's; with gamma the whole model twice on a share of the records), then O(N d^2)
+for the components, O(N m K) for the densities and
 O(N^1.5 K) for the cells and all rounds together.
 
 Shape legend: M records to be scored, N of a group, P rows of a group, G groups.
@@ -34,18 +39,42 @@ Shape legend: M records to be scored, N of a group, P rows of a group, G groups.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
+from prism_tune.config.sections import Config, Fraction
+from prism_tune.selection.evidence.embeddings.text_sif import TEXT_SIF
+from prism_tune.selection.evidence.features import FEATURES
+from prism_tune.selection.evidence.sample import sample
+from prism_tune.selection.evidence.source import EvidenceSource
+from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
+from prism_tune.selection.evidence.without import BLIND_LOSSES
 from prism_tune.selection.scorer_options import read_options
+from prism_tune.selection.scorers.clusters.quotas import most_by_weight, place_by_weight
 from prism_tune.selection.scorers.kernels.cells import CellKernel, find_cells, narrow_bandwidth
+from prism_tune.selection.scorers.kernels.deficit import Deficit
 from prism_tune.selection.scorers.kernels.density import FloatArray, IntArray
-from prism_tune.selection.scorers.kernels.kernel import KernelOptions, fit_kernel
-from prism_tune.selection.scorers.kernels.kernel_prism import race
+from prism_tune.selection.scorers.kernels.effective_rank import weigh_groups
+from prism_tune.selection.scorers.kernels.gain import rank_gain
+from prism_tune.selection.scorers.kernels.kernel import (
+    Kernel,
+    KernelOptions,
+    fit_kernel,
+    reads_rows,
+    shorten_images,
+    shorten_texts,
+)
+from prism_tune.selection.scorers.kernels.kernel_prism import MIN_DENSITY, race
 from prism_tune.selection.scorers.pick_order import rank_picks
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
+from prism_tune.selection.scorers.scorer import (
+    ScoredRecords,
+    ScoringContext,
+    change_selection,
+    mark_rows,
+)
 from prism_tune.selection.subset import hash_uids
 
 _FIRST_FRACTION = 0.02
@@ -59,34 +88,132 @@ _FiniteRate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class KernelRepulsionOptions(KernelOptions):
-    """`selection.options` of kernel_repulsion."""
+    """`selection.options` of kernel_repulsion.
+
+    `gamma` weighs the rank of the predicted visual gain (`gain.py`), measured on `gain_share` of
+    each source; `shuffle_gain` deals the ranks out anew inside each source: a control that knows
+    nothing. `deficit` is d of `deficit.py`, `quota_power` a of `effective_rank.py`.
+    """
 
     alpha: _FiniteRate = Field(default=0.5, description="a number from 0")
     beta: _FiniteRate = Field(default=8.0, description="a number from 0")
+    gamma: _FiniteRate = Field(default=0.0, description="a number from 0")
+    gain_share: Fraction = 0.03
+    shuffle_gain: bool = False
+    deficit: _FiniteRate = Field(default=0.0, description="a number from 0")
+    quota_power: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="a number from 0 to 1"
+    )
+
+
+def reads(config: Config) -> tuple[EvidenceSource, ...]:
+    """The features; texts, and the losses of a share of the records, where the options ask."""
+    options = read_options(config, KernelRepulsionOptions)
+    if not options.gamma:
+        return reads_rows(options)
+    losses = (ANSWER_LOSSES, BLIND_LOSSES)
+    return (FEATURES, TEXT_SIF, *(sample(s, _gain_share, by_seed=False) for s in losses))
+
+
+def _gain_share(config: Config) -> float:
+    return read_options(config, KernelRepulsionOptions).gain_share
+
+
+def adapt(config: Config) -> Config:
+    """Sources that have quotas are cut over the whole pool."""
+    if not read_options(config, KernelRepulsionOptions).quota_power:
+        return config
+    return change_selection(config, scope="global")
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What every record enters the race with: logarithms of its key and of its rate, (M,)."""
+
+    keys_M: FloatArray
+    rates_M: FloatArray
+
+    def favour(self, gains_M: FloatArray) -> Entries:
+        """The same with rates that are e^gain times as high."""
+        return Entries(self.keys_M - gains_M, self.rates_M + gains_M)
 
 
 def score(context: ScoringContext) -> ScoredRecords:
-    """The place of every kept record, from 0, inside its group; the rest share the last place."""
+    """The place of every kept record, from 0, inside its group; the rest share the last place.
+
+    With quotas groups are sources, and a score is (place + 1/2) / the source's weight.
+
+    Raises:
+        UserError: a gain that cannot be predicted.
+    """
     options = read_options(context.config, KernelRepulsionOptions)
-    features_UD, pairs = context.paired_rows()
-    kernel = fit_kernel(features_UD, pairs, hash_uids(context.uids), options)
-    hashes_M = hash_uids(context.uids, context.config.seed)
-    keys_M = race(kernel.densities(), hashes_M, options.alpha)
-    wanted_G = context.most_taken(pairs.size_G)
+    grouped = _group_by_source(context) if options.quota_power else context
+    images, reduced = shorten_images(grouped, options)
+    texts = shorten_texts(grouped, options, always=options.gamma > 0)
+    kernel = fit_kernel(images, texts, hash_uids(context.uids), options)
+    diagnostics = {**reduced.diagnostics, **kernel.diagnostics}
+    densities_M = kernel.densities()
+    entered = Entries(
+        race(densities_M, hash_uids(context.uids, context.config.seed), options.alpha),
+        -options.alpha * np.log(np.maximum(densities_M, MIN_DENSITY)),
+    )
+    if options.gamma:
+        assert texts is not None
+        ranks_M, of_gain = rank_gain(grouped, images, texts, shuffle=options.shuffle_gain)
+        entered = entered.favour(options.gamma * ranks_M)
+        diagnostics |= of_gain
+    size_G, quota_G = images.pairs.size_G, None
+    if options.quota_power:
+        quota_G = weigh_groups(images, options.quota_power)
+        total = context.most_taken(np.array([size_G.sum()]))
+        wanted_G = most_by_weight(int(total[0]), quota_G, size_G)
+        names = np.unique(np.asarray(grouped.groups_M)).tolist()
+        shares = (quota_G / quota_G.sum()).tolist()
+        diagnostics["quota_shares"] = dict(zip(names, shares, strict=True))
+    else:
+        wanted_G = context.most_taken(size_G)
+    picks, narrow = _pick_groups(kernel, entered, wanted_G, options)
+    diagnostics["narrow_bandwidth"] = narrow
+    ranked = rank_picks(len(densities_M), picks, diagnostics, mark_rows(reduced, images.pairs))
+    if quota_G is None:
+        return ranked
+    return replace(ranked, values_M=place_by_weight(len(densities_M), picks, quota_G))
+
+
+def _group_by_source(context: ScoringContext) -> ScoringContext:
+    sources = context.pool.sources
+    labels = [sources[index] for index in context.records_M.tolist()]
+    return replace(context, groups_M=np.array(labels))
+
+
+def _pick_groups(
+    kernel: Kernel, entered: Entries, wanted_G: IntArray, options: KernelRepulsionOptions
+) -> tuple[list[IntArray], list[float]]:
+    """The picks of every group, in order; the smallest and the largest narrow bandwidth."""
     picks, bandwidths = [], []
     for group, wanted in zip(kernel.groups(), wanted_G.tolist(), strict=True):
-        cells = find_cells(group.values_PK)
-        narrow = narrow_bandwidth(group.values_PK, cells, kernel.bandwidth)
-        near = CellKernel(group.values_PK, cells, narrow)
-        at = pick_repelled(keys_M[group.records], group.row_N, near, wanted, options.beta)
+        images_PK = group.values_PK[:, : kernel.rbf.num_columns]
+        cells = find_cells(images_PK)
+        narrow = narrow_bandwidth(images_PK, cells, kernel.rbf.bandwidth)
+        near = CellKernel(group.values_PK, cells, kernel.rbf.narrow(narrow))
+        deficit = None
+        if options.deficit:
+            rates_N = entered.rates_M[group.records]
+            deficit = Deficit(group, kernel, rates_N, options.deficit)
+        keys_N = entered.keys_M[group.records]
+        at = pick_repelled(keys_N, group.row_N, near, wanted, options.beta, deficit)
         picks.append(group.records[at])
         bandwidths.append(narrow)
-    diagnostics = {**kernel.diagnostics, "narrow_bandwidth": [min(bandwidths), max(bandwidths)]}
-    return rank_picks(len(hashes_M), picks, diagnostics, mark_rows(kernel.reduced, pairs))
+    return picks, [min(bandwidths), max(bandwidths)]
 
 
 def pick_repelled(
-    keys_N: FloatArray, row_N: IntArray, kernel: CellKernel, num_picks: int, beta: float
+    keys_N: FloatArray,
+    row_N: IntArray,
+    kernel: CellKernel,
+    num_picks: int,
+    beta: float,
+    deficit: Deficit | None = None,
 ) -> IntArray:
     """The records kept first, in order; a smaller `num_picks` gives a beginning of a larger one's.
 
@@ -96,6 +223,7 @@ def pick_repelled(
         kernel: of the P rows.
         num_picks: how many records, at most N.
         beta: the strength of the repulsion; 0 is the race alone.
+        deficit: of the records' regions; None: rates stay as they are.
     """
     counts_P = np.bincount(row_N, minlength=len(kernel))
     around_P = kernel.cover(counts_P) - 1
@@ -106,11 +234,15 @@ def pick_repelled(
         fair_P = np.minimum((len(keys_N) - len(left)) / len(keys_N) * around_P, MOST_FAIR)
         excess_P = np.maximum(cover_P - fair_P, 0.0)
         repelled = keys_N[left] + beta * np.log1p(excess_P)[row_N[left]]
+        if deficit is not None:
+            repelled -= deficit.log_factors(size)[left]
         order = np.argsort(repelled, kind="stable")
         chosen = left[order[:size]]
         picks.append(chosen)
         left = np.sort(left[order[size:]])
         cover_P += kernel.cover(np.bincount(row_N[chosen], minlength=len(kernel)))
+        if deficit is not None:
+            deficit.add(chosen)
     return np.concatenate(picks)[:num_picks]
 
 

@@ -24,6 +24,8 @@ Shape legend: M records, B those of a group, D width of x, K components, Q neigh
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,28 +74,38 @@ def score(context: ScoringContext) -> ScoredRecords:
     """The place of every picked record, from 0, inside its group; the rest share the next one."""
     options = read_options(context.config, SelfFilterOptions)
     rows_UD, row_M = context.more_rows[NAME]
-    values_MD: Float32Array = rows_UD[slice(0, rows_UD.shape[0])][row_M]
+    values_UD: Float32Array = rows_UD[slice(0, rows_UD.shape[0])]
     nll_M = context.measured["nll"]
-    known_M = np.isfinite(nll_M) & np.isfinite(values_MD).all(axis=1)
+    finite_U = _by_blocks(values_UD, lambda block_BD: np.asarray(np.isfinite(block_BD).all(axis=1)))
+    known_M = np.isfinite(nll_M) & finite_U[row_M]
     if not known_M.any():
         raise UserError("self_filter_static: no record has a finite loss; nothing to score")
     hashes_M = hash_uids(context.uids, context.config.seed)
     known = np.flatnonzero(known_M)
     fitted = known[np.argsort(hashes_M[known], kind="stable")][:_MOST_FITTED]
-    weights_D = fit_map(values_MD[fitted], nll_M[fitted])
-    difficulty_M = np.full(len(nll_M), -np.inf)
-    difficulty_M[known] = -(values_MD[known] @ weights_D.astype(np.float32)).astype(np.float64)
+    weights_D = fit_map(values_UD[row_M[fitted]], nll_M[fitted]).astype(np.float32)
+    output_U = _by_blocks(values_UD, lambda block_BD: block_BD @ weights_D)
+    difficulty_M = np.where(known_M, -output_U[row_M].astype(np.float64), -np.inf)
     groups_M = np.zeros(len(nll_M)) if context.groups_M is None else context.groups_M
     _, codes_M, sizes_G = np.unique(groups_M, return_inverse=True, return_counts=True)
-    picks = []
+    picks, places_M = [], hash_uids(context.uids)
     for code, wanted in enumerate(context.most_taken(sizes_G).tolist()):
         own = known[codes_M[known] == code]
-        at = own[np.argsort(hash_uids([context.uids[n] for n in own.tolist()]), kind="stable")]
-        taken = pick_hardest(values_MD[at], difficulty_M[at], wanted, options)
+        at = own[np.argsort(places_M[own], kind="stable")]
+        taken = pick_hardest(values_UD[row_M[at]], difficulty_M[at], wanted, options)
         picks.append(at[taken])
     spread = float(np.std(difficulty_M[known]))
     diagnostics = {"num_fitted": len(fitted), "difficulty_deviation": spread}
     return rank_picks(len(nll_M), picks, diagnostics, {"no_score": ~known_M})
+
+
+def _by_blocks(
+    values_UD: Float32Array, measure: Callable[[Float32Array], NDArray[Any]]
+) -> NDArray[Any]:
+    """A number of every row, without a copy of them all."""
+    starts = range(0, len(values_UD), _MOST_FITTED)
+    with np.errstate(invalid="ignore"):  # of rows that are not finite
+        return np.concatenate([measure(values_UD[a : a + _MOST_FITTED]) for a in starts])
 
 
 def fit_map(values_FD: Float32Array, nll_F: FloatArray) -> FloatArray:
@@ -140,7 +152,7 @@ def pick_hardest(
     reduced_BK = project(values_BD, options.num_components)
     wanted = min(_CANDIDATES * options.num_neighbors, len(values_BD) - 1)
     near_BQ = find_nearest(reduced_BK, wanted).tolist()
-    unit_BD = values_BD / np.maximum(np.linalg.norm(values_BD, axis=1, keepdims=True), 1e-12)
+    lengths_B1 = np.maximum(np.linalg.norm(values_BD, axis=1, keepdims=True), 1e-12)
     left = difficulty_B.tolist()
     queue = [(-value, row) for row, value in enumerate(left)]
     heapq.heapify(queue)
@@ -155,7 +167,7 @@ def pick_hardest(
         if left[row] <= 0:
             continue
         losing = [other for other in near_BQ[row] if not taken[other]][: options.num_neighbors]
-        cosines = unit_BD[losing] @ unit_BD[row]
+        cosines = (values_BD[losing] / lengths_B1[losing]) @ (values_BD[row] / lengths_B1[row])
         for other, cosine in zip(losing, cosines.tolist(), strict=True):
             left[other] -= left[row] * cosine**2
             heapq.heappush(queue, (-left[other], other))

@@ -13,18 +13,24 @@ Cost: forward (the whole model, once seeing and once, some three times as fast, 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 
 def score(context: ScoringContext) -> ScoredRecords:
-    """The gain of every record, in nats; 0 without images."""
-    measured = context.measured
-    gain_M = measured["blind_turn_nll"] - measured["turn_nll"]
-    is_text_M = context.pool.is_text_only_N[context.records_M]
-    gain_M = np.where(is_text_M, 0.0, gain_M)
+    """The gain of every record."""
+    gain_M = measure_gain(context)
     counts = {
-        "num_answer_tokens": int(measured["num_answer_tokens"].sum()),
+        "num_answer_tokens": int(context.measured["num_answer_tokens"].sum()),
         "mean_gain": float(np.nanmean(gain_M)),
     }
     return ScoredRecords(gain_M, counts)
+
+
+def measure_gain(context: ScoringContext) -> NDArray[np.float64]:
+    """The gain of every record (M,), in nats; 0 without images, NaN where none was measured."""
+    measured = context.measured
+    gain_M = measured["blind_turn_nll"] - measured["turn_nll"]
+    is_text_M = context.pool.is_text_only_N[context.records_M]
+    return np.where(is_text_M, 0.0, gain_M)

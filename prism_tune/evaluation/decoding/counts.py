@@ -6,6 +6,7 @@ decoder, every new token through the head, every image token through the vision 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -17,7 +18,7 @@ Counts = dict[str, float]
 
 
 class ForwardCounter:
-    """Counts batches as they are answered; padding is not counted.
+    """Counts batches as they are answered; padding is not counted, what is shared once.
 
     Args:
         model: with its language-modelling head.
@@ -33,20 +34,25 @@ class ForwardCounter:
         self._image_token_id = found.image_token_id
         self._counts: Counts = {}
 
-    def add(self, inputs: dict[str, Any], *, num_images: int, num_new_tokens: int) -> None:
-        """Count a batch: its inputs `input_ids` and `attention_mask` (B, L), and what came out."""
-        mask_BL = inputs["attention_mask"].bool()
-        num_prompt_tokens = int(mask_BL.sum())
-        num_image_tokens = int(((inputs["input_ids"] == self._image_token_id) & mask_BL).sum())
-        num_tokens = num_prompt_tokens + num_new_tokens
+    def add(self, *inputs: Mapping[str, Any], num_images: int) -> None:
+        """Count a batch that was read: its `input_ids` and `attention_mask` (B, L), in parts."""
+        num_tokens = num_image_tokens = 0
+        for part in filter(None, inputs):
+            mask_BL = part["attention_mask"].bool()
+            num_tokens += int(mask_BL.sum())
+            num_image_tokens += int(((part["input_ids"] == self._image_token_id) & mask_BL).sum())
         flops = estimate_flops(
-            (self._decoder_size, num_tokens),
-            (self._head_size, num_new_tokens),
-            (self._vision_size, num_image_tokens),
+            (self._decoder_size, num_tokens), (self._vision_size, num_image_tokens)
         )
-        self._counts = add_counts(
-            self._counts, {"images": num_images, "tokens": num_tokens, "flops": flops}
-        )
+        self._add({"images": num_images, "tokens": num_tokens, "flops": flops})
+
+    def add_new(self, num_tokens: int) -> None:
+        """Count the tokens of answers."""
+        flops = estimate_flops((self._decoder_size + self._head_size, num_tokens))
+        self._add({"tokens": num_tokens, "flops": flops})
+
+    def _add(self, counts: Counts) -> None:
+        self._counts = add_counts(self._counts, counts)
 
     def take(self) -> Counts:
         """`images`, `tokens` and `flops` since the last call; empty where nothing was answered."""
