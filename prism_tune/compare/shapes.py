@@ -82,6 +82,12 @@ def read_shape(path: str) -> Shape | None:
     layer_of = {n: m for n in sizes.keys() - vision - projector if (m := _DECODER_LAYER.search(n))}
     numbers = [int(found.group(1)) for found in layer_of.values()]
     config = read_object(folder / "config.json")
+    num_image_tokens = config.get("image_seq_length") or 576
+    if not isinstance(num_image_tokens, int):
+        raise UserError(
+            f"{folder / 'config.json'}: image_seq_length = {num_image_tokens!r}: expected a whole "
+            "number; an interrupted download? get that file again"
+        )
     return Shape(
         num_layers=max(numbers, default=-1) + 1,
         layers=sum(sizes[n] for n in layer_of),
@@ -89,7 +95,7 @@ def read_shape(path: str) -> Shape | None:
         vision=sum(sizes[n] for n in vision),
         projector=sum(sizes[n] for n in projector),
         width=max(widths, default=0),
-        num_image_tokens=int(config.get("image_seq_length") or 576),
+        num_image_tokens=num_image_tokens,
     )
 
 

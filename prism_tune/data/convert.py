@@ -70,11 +70,11 @@ SCHEMA = pa.schema(
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
 _VERSION = 8
-_DESCRIBED = {
-    *("format", "fingerprint", "skipped", "skipped_sources", "duplicates", "unmarked"),
-    *("num_moved", "unread"),
+_DESCRIBED: dict[str, type] = {
+    **{"format": str, "fingerprint": str, "num_moved": int, "unread": dict},
+    **dict.fromkeys(("skipped", "skipped_sources", "duplicates", "unmarked"), list),
 }
-"""What pool.json has to say."""
+"""What pool.json has to say, and its kinds."""
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -121,7 +121,9 @@ def _is_whole(folder: Path) -> bool:
             pa.ipc.open_file(file)
     except (UserError, OSError, pa.ArrowException):
         return False
-    return isinstance(described, dict) and described.keys() >= _DESCRIBED
+    return isinstance(described, dict) and all(
+        isinstance(described.get(key), kind) for key, kind in _DESCRIBED.items()
+    )
 
 
 @dataclass(frozen=True)

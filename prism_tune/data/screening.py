@@ -161,6 +161,8 @@ def _cached_lengths(
     return cached_array(
         cache_root() / f"lengths-{fingerprint(depends_on)[:16]}.npy",
         lambda: estimate_lengths(pool, indices, processor, config.model.template),
+        len(indices),
+        "int64",
     )
 
 

@@ -21,11 +21,23 @@ from prism_tune.run.folder import READ_ONLY, write_atomic
 logger = logging.getLogger(__name__)
 
 
-def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array kept in an .npy file, computed first where there is none, or a damaged one."""
+def cached_array(
+    path: Path, compute: Callable[[], NDArray[Any]], length: int, dtype: str
+) -> NDArray[Any]:
+    """The array kept in an .npy file, computed first where there is none, or a damaged one.
+
+    Args:
+        path: the file.
+        compute: the array, of shape (length,).
+        length: of it.
+        dtype: as numpy writes it, for example "int64".
+    """
     if path.exists():
         try:
-            return np.asarray(np.load(path))
+            kept = np.asarray(np.load(path))
+            if kept.shape != (length,) or kept.dtype != np.dtype(dtype):
+                raise ValueError(f"{kept.dtype} of shape {kept.shape}")
+            return kept
         except (OSError, ValueError, EOFError) as error:
             logger.warning("%s: damaged (%s); it is computed again", path, first_line(error))
     values, buffer = compute(), io.BytesIO()

@@ -63,7 +63,8 @@ def count_bytes(batch: Mapping[str, Any]) -> int:
 
 def end_unheard_workers(loader: Loader) -> Loader:
     """The loader; a worker of it that cannot hand over what it has read ends, and says why."""
-    loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
+    own: Any = getattr(loader, "base_dataloader", loader)  # accelerate's holds the one that works
+    own.worker_init_fn = partial(_begin_worker, own.worker_init_fn)
     return loader
 
 

@@ -92,7 +92,7 @@ def digest_prompts(
         digests[measured] = find_of_all(find, measured, config.data.num_workers)
         return digests
 
-    return cached_array(path, digest)
+    return cached_array(path, digest, len(pool), "S32")
 
 
 @dataclass(frozen=True)

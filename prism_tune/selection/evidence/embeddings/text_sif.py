@@ -164,7 +164,7 @@ def frequencies(pool: Pool, tokenizer: Any, output_dir: str, vocabulary: int) ->
             counts_V += np.bincount(ids, minlength=vocabulary)
         return counts_V
 
-    return cached_array(path, count)
+    return cached_array(path, count, vocabulary, "int64")
 
 
 def weigh(counts_V: NDArray[np.int64]) -> NDArray[np.float64]:
