@@ -10,6 +10,7 @@ parent's affair, and die with the parent, however that ends.
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import shutil
@@ -20,9 +21,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import util
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
+_BORN = os.getpid()
+"""Another one where this module was loaded before the process was forked."""
 GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -193,9 +197,13 @@ def _end_after_grace(reading: int) -> None:
 
 
 def end_at_once(code: int) -> NoReturn:
-    """End without waiting for threads and workers; what a server of processes has in /tmp goes."""
+    """End without waiting for threads and workers; what this process has put into /tmp goes."""
     sys.stderr.flush()
-    # In a process that was started by one, the folder is the other's.
+    if os.getpid() == _BORN:  # what a forked process knows of may be its parent's
+        for kept in gc.get_objects():
+            if type(kept) is TemporaryDirectory:  # of libraries, wandb's for one
+                kept.cleanup()
+    # In a process that was started by a server, its folder is the other's.
     if "multiprocessing.forkserver" in sys.modules and multiprocessing.parent_process() is None:
         shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
     os._exit(code)

@@ -7,6 +7,7 @@ is of what is made again by itself.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -26,6 +27,14 @@ from support.torture_cases import save_text_model
 from prism_tune.cli import app
 from prism_tune.cli.options import end_with_errors
 
+
+def _as_words(content):
+    """Every value of an object, or of a list's objects, another kind than it was."""
+    if isinstance(content, list):
+        return [_as_words(item) for item in content]
+    return dict.fromkeys(content, "x")
+
+
 TABLE = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
@@ -36,6 +45,7 @@ DAMAGES = {
     "null": lambda path: path.write_bytes(b"null"),
     "rows": lambda path: path.write_bytes(b"[1, 2]"),
     "deep": lambda path: path.write_bytes(b"[" * 100_000),
+    "words": lambda path: path.write_text(json.dumps(_as_words(json.loads(path.read_text())))),
     "thin": lambda path: Image.new("RGB", (1, 30_000)).save(path),
     "gone": lambda path: path.unlink(),
     "loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
@@ -114,6 +124,9 @@ def test_files(place, tmp_path, monkeypatch, capfd, row):
     arguments = {
         "export": ("export", run, "--to", str(tmp_path / "exported")),
         "report": ("report", run),
+        "status": ("status", run),
+        "plan": ("plan", config),
+        "trl": ("subset", "export", run, "--to", str(tmp_path / "trl"), "--as", "trl"),
         "tables": ("tables", "main", "--runs", run),
         "subset": ("subset", "export", run, "--to", str(tmp_path / "subset.json")),
         "anew": ("train", config, "name=anew", "training.records=pool"),

@@ -1,8 +1,8 @@
 """Converting a pool's source file, once, to a memory-mapped Arrow file in the cache.
 
-In: the records file and how it is read. Out: a folder with `records.arrow` (fixed schema, written
-in batches) and `pool.json` (format, content fingerprint, records that cannot be used, exact
-duplicates, and what was done about `<image>`); images that records hold themselves, as files.
+In: the records file and how it is read. Out: a folder with `records.arrow` (fixed schema) and
+`pool.json` (format, content fingerprint, records that cannot be used, exact duplicates, and what
+was done about `<image>`); images that records hold themselves, as files.
 """
 
 from __future__ import annotations
@@ -121,9 +121,8 @@ def _is_whole(folder: Path) -> bool:
             pa.ipc.open_file(file)
     except (UserError, OSError, pa.ArrowException):
         return False
-    return isinstance(described, dict) and all(
-        isinstance(described.get(key), kind) for key, kind in _DESCRIBED.items()
-    )
+    kinds = _DESCRIBED.items()
+    return isinstance(described, dict) and all(isinstance(described.get(k), t) for k, t in kinds)
 
 
 @dataclass(frozen=True)

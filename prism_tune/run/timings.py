@@ -169,6 +169,8 @@ def _find_fault(entry: Mapping[str, Any]) -> str:
     for key, value in numbers.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             return f"`{key}` = {value!r}"
+    if entry.get("num_devices", 1) is None:
+        return "`num_devices` = None"
     words = ("stage", "fingerprint")
     return next((f"`{key}` = {entry[key]!r}" for key in words if type(entry[key]) is not str), "")
 

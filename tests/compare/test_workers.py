@@ -123,7 +123,7 @@ run_forked(exec, verb, {}, None)
 
 
 ASKED_TO_END = """
-import os, signal
+import os, signal, tempfile
 from prism_tune.cli.options import end_with_errors
 from prism_tune.compare.workers import run_forked, start_server
 from prism_tune.interrupts import raise_interrupts
@@ -131,6 +131,7 @@ from prism_tune.interrupts import raise_interrupts
 def work():
     raise_interrupts()
     start_server([], {})
+    of_a_library = tempfile.TemporaryDirectory()
     os.kill(os.getpid(), signal.SIGTERM)
 
 end_with_errors(work)
@@ -138,7 +139,7 @@ end_with_errors(work)
 
 
 @pytest.mark.slow
-def test_the_servers_socket_goes_with_a_command_that_is_asked_to_end(tmp_path):
+def test_what_it_has_in_tmp_goes_with_a_command_that_is_asked_to_end(tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", ASKED_TO_END]
     assert subprocess.run(command, env=environment, check=False).returncode == 143

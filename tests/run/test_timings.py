@@ -180,6 +180,7 @@ def test_evidence_is_charged_beside_the_attempt_and_anew_each_time(run, clock):
     [
         ({"wall_seconds": "x"}, r"`wall_seconds` = 'x'"),
         ({"device_seconds": [1]}, r"`device_seconds` = \[1\]"),
+        ({"num_devices": None}, r"`num_devices` = None"),
         ({"counts": None}, r"`counts` = None"),
         ({"counts": {"flops": "many"}}, r"`flops` = 'many'"),
         ({"stage": -1}, r"`stage` = -1"),
