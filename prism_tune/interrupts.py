@@ -19,14 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import util
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
-_BORN = os.getpid()
-"""Another one where this module was loaded before the process was forked."""
 GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -58,6 +56,7 @@ class _Requests:
         self.at = 0.0
         self.is_postponed = False
         self.grace_seconds = GRACE_SECONDS
+        self.inherited: set[str] = set()
 
 
 _requests = _Requests()
@@ -73,6 +72,7 @@ def raise_interrupts() -> None:
         return
     is_new = _requests.owner == 0
     _requests.reset(os.getpid())
+    _requests.inherited = _temporary_folders()
     if is_new:
         if sys.platform == "linux":
             multiprocessing.set_start_method("fork", force=True)
@@ -199,14 +199,24 @@ def _end_after_grace(reading: int) -> None:
 def end_at_once(code: int) -> NoReturn:
     """End without waiting for threads and workers; what this process has put into /tmp goes."""
     sys.stderr.flush()
-    if os.getpid() == _BORN:  # what a forked process knows of may be its parent's
-        for kept in gc.get_objects():
-            if type(kept) is TemporaryDirectory:  # of libraries, wandb's for one
-                kept.cleanup()
-    # In a process that was started by a server, its folder is the other's.
-    if "multiprocessing.forkserver" in sys.modules and multiprocessing.parent_process() is None:
-        shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+    if _requests.owner == os.getpid():
+        remove_temporary_folders()
+        if multiprocessing.parent_process() is None:  # else it is the other's
+            with suppress(OSError):
+                shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
     os._exit(code)
+
+
+def remove_temporary_folders() -> None:
+    """Those of this process, where it ends in another way than Python does by itself."""
+    if _requests.owner == os.getpid():
+        for folder in _temporary_folders() - _requests.inherited:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_folders() -> set[str]:
+    """Those that this process, or what it was forked from, has; libraries' as well (wandb's)."""
+    return {kept.name for kept in gc.get_objects() if type(kept) is TemporaryDirectory}
 
 
 def _end(signum: int, why: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from prism_tune.compare.children import accompanied
-from prism_tune.interrupts import follow_parent
+from prism_tune.interrupts import follow_parent, remove_temporary_folders
 
 Main = Callable[[Sequence[str]], NoReturn]
 """Runs the command line with these arguments; at the top of a module, so that it can be sent."""
@@ -134,6 +134,9 @@ def _act(main: Main, arguments: Sequence[str]) -> NoReturn:
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda._is_in_bad_fork():
-        main(arguments)
+        try:
+            main(arguments)
+        finally:  # the server's fork ends without Python's own clean-up
+            remove_temporary_folders()
     named = [json.dumps(sys.path), main.__module__, main.__name__]
     os.execv(sys.executable, [sys.executable, "-c", _ANEW, *named, *arguments])

@@ -146,6 +146,27 @@ def test_what_it_has_in_tmp_goes_with_a_command_that_is_asked_to_end(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+FINISHED = """
+from prism_tune.compare.workers import run_forked
+verb = '''
+import tempfile
+from prism_tune.interrupts import raise_interrupts
+raise_interrupts()
+tempfile.of_a_library = tempfile.TemporaryDirectory()
+raise SystemExit(0)
+'''
+raise SystemExit(run_forked(exec, verb, {}, None))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_verb_has_in_tmp_goes_when_it_has_finished(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", FINISHED]
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_verb_and_its_workers_end_with_a_command_that_is_killed():
     """Alone, by SIGKILL; workers of a verb are forked, so that they follow it."""
