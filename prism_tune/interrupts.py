@@ -81,12 +81,11 @@ def raise_interrupts() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_after_grace, args=(reading,), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    for signum in SIGNALS:
+    for signum in SIGNALS:  # last: from here on an interrupt may come at any place
         if signal.getsignal(signum) is not signal.SIG_IGN or not is_new:
             signal.signal(signum, _receive)
-    watch = threading.Thread(target=_end_after_grace, args=(reading,), daemon=True)
-    watch.start()
 
 
 def stop_raising() -> None:

@@ -60,6 +60,19 @@ end_with_errors(work)
 """
 
 
+AS_IT_BEGINS = """
+import os, signal, sys, threading
+from prism_tune.cli import app
+
+def asked(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+app.follow_launcher = asked
+sys.argv = ["prism-tune", "presets"]
+app.main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "code", "printed", "says"),
@@ -67,8 +80,9 @@ end_with_errors(work)
         (IN_A_FINALISER, 143, "", "SIGTERM: ends here"),
         (ONCE_ALL_IS_DONE, -15, "done\n", ""),
         (WHILE_AN_ERROR_IS_SAID, 143, "", "SIGTERM: ends here"),
+        (AS_IT_BEGINS, 143, "", "SIGTERM: ends here"),
     ],
-    ids=["within a finaliser", "once all is done", "while an error is said"],
+    ids=["within a finaliser", "once all is done", "while an error is said", "as it begins"],
 )
 def test_a_request(script, code, printed, says):
     done = subprocess.run(

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from multiprocessing import util
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +66,7 @@ def end_unheard_workers(loader: Loader) -> Loader:
     """The loader; a worker of it that cannot hand over what it has read ends, and says why."""
     own: Any = getattr(loader, "base_dataloader", loader)  # accelerate's holds the one that works
     own.worker_init_fn = partial(_begin_worker, own.worker_init_fn)
+    util.get_temp_dir()  # made here, it is the workers' as well, and goes with this process
     return loader
 
 

@@ -94,7 +94,8 @@ class Torture:
         found = self._judge(signum, code, printed, is_started=case.program != "prism-tune")
         left = self._wait_for_rest()
         found += [f"still running: {line}" for line in left]
-        if signum != signal.SIGKILL:
+        is_done = "thumbnail: " in printed and "ends here" not in printed  # of preview, to look at
+        if signum != signal.SIGKILL and not is_done:
             found += [f"temporary: {path.name}" for path in self.temporary.iterdir()]
         code, printed = self.wait(self.start(case))
         if code != 0 and not _NEW.search(printed):
