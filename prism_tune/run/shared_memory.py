@@ -66,7 +66,8 @@ def end_unheard_workers(loader: Loader) -> Loader:
     """The loader; a worker of it that cannot hand over what it has read ends, and says why."""
     own: Any = getattr(loader, "base_dataloader", loader)  # accelerate's holds the one that works
     own.worker_init_fn = partial(_begin_worker, own.worker_init_fn)
-    util.get_temp_dir()  # made here, it is the workers' as well, and goes with this process
+    if own.num_workers:
+        util.get_temp_dir()  # made here, it is the workers' as well, and goes with this process
     return loader
 
 

@@ -47,7 +47,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TORN = 70
 """Of a command line that was left in another way than by an exit."""
 _LEFT = re.compile(r"\.partial|\.writer\.json|^\.report-|^\.[^.]+\.\w{8}$|\.next$|\.replaced$")
-_NEW = re.compile(r"there already; name a new|already there; name a new")
+_NEW = re.compile(r"there already; (name a new|remove it)|already there; name a new")
 """Said where the kill came after the last step, of verbs that make what is not there yet."""
 
 
