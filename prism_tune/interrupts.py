@@ -198,19 +198,23 @@ def _end_after_grace(reading: int) -> None:
 def end_at_once(code: int) -> NoReturn:
     """End without waiting for threads and workers; what this process has put into /tmp goes."""
     sys.stderr.flush()
-    if _requests.owner == os.getpid():
-        remove_temporary_folders()
-        if multiprocessing.parent_process() is None:  # else it is the other's
-            with suppress(OSError):
-                shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+    remove_temporary_folders()
     os._exit(code)
 
 
 def remove_temporary_folders() -> None:
-    """Those of this process, where it ends in another way than Python does by itself."""
+    """Those of this process and its libraries, where it ends otherwise than Python does."""
     if _requests.owner == os.getpid():
         for folder in _temporary_folders() - _requests.inherited:
             shutil.rmtree(folder, ignore_errors=True)
+        remove_sockets()
+
+
+def remove_sockets() -> None:
+    """The folder that multiprocessing has them in, once no process is to be reached any more."""
+    if _requests.owner == os.getpid() and multiprocessing.parent_process() is None:
+        with suppress(OSError):
+            shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
 
 
 def _temporary_folders() -> set[str]:
