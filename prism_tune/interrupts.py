@@ -93,7 +93,7 @@ def stop_raising() -> None:
     if _requests.owner == os.getpid():
         for signum in SIGNALS:
             if signal.getsignal(signum) is _receive and _requests.signum is None:
-                signal.signal(signum, signal.SIG_DFL)
+                signal.signal(signum, _end_as_it_is)
 
 
 def asked_to_end() -> int | None:
@@ -174,6 +174,12 @@ def _receive(signum: int, frame: FrameType | None) -> None:
         _end(signum, "interrupted again: ends at once")
 
 
+def _end_as_it_is(signum: int, frame: FrameType | None) -> None:
+    remove_temporary_folders()
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+
+
 def _deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
     """Python ignores what is raised in a finaliser, or around a fork: an interrupt comes anew."""
     if _requests.owner == os.getpid() and isinstance(unraisable.exc_value, Interrupted):
@@ -204,15 +210,11 @@ def end_at_once(code: int) -> NoReturn:
 
 def remove_temporary_folders() -> None:
     """Those of this process and its libraries, where it ends otherwise than Python does."""
-    if _requests.owner == os.getpid():
-        for folder in _temporary_folders() - _requests.inherited:
-            shutil.rmtree(folder, ignore_errors=True)
-        remove_sockets()
-
-
-def remove_sockets() -> None:
-    """The folder that multiprocessing has them in, once no process is to be reached any more."""
-    if _requests.owner == os.getpid() and multiprocessing.parent_process() is None:
+    if _requests.owner != os.getpid():
+        return
+    for folder in _temporary_folders() - _requests.inherited:
+        shutil.rmtree(folder, ignore_errors=True)
+    if multiprocessing.parent_process() is None:  # else it is the other's, with its sockets
         with suppress(OSError):
             shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
 

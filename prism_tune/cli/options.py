@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from prism_tune.interrupts import (
-    Interrupted,
-    end_at_once,
-    remove_sockets,
-    stop_raising,
-)
+from prism_tune.interrupts import Interrupted, end_at_once, stop_raising
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
@@ -80,7 +75,6 @@ def end_with_errors(call: Callable[[], object]) -> None:
         try:
             _end_with_errors(call)
         finally:
-            remove_sockets()
             stop_raising()
     except Interrupted as interrupt:  # also one that came while another error was being said
         _leave(interrupt)
