@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import pickle
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scoring import timed
 
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
@@ -63,7 +63,6 @@ BUDGET = 0.1
 
 _CONCEPTS, _LATENT, _WIDTH = 1000, 256, 4096
 _BLOCK_ROWS = 8192
-_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -174,35 +173,25 @@ def select(path: Path, scorer: str, num_records: int, scope: str) -> Took:
     """Score and cut, watched."""
     context = describe(path, scorer, num_records, scope)
     pool = cast(DrawnPool, context.pool)
-    peak = [before := anonymous_bytes()]
-    finished = threading.Event()
-
-    def watch() -> None:
-        while not finished.wait(_POLL_SECONDS):
-            peak[0] = max(peak[0], anonymous_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     memory = Memory(path.with_name(f"{path.stem}-{num_records}"))
     for name in ("measure_covariance", "find_directions"):
         setattr(reduction, name, memory.wrap(getattr(reduction, name)))
-    clock, cpu = time.perf_counter(), time.process_time()
-    values_M = SCORERS[scorer].score(context).values_M
     keep = context.config.selection.keep
     assert keep is not None
-    cut = cut_subset(
-        values_M,
-        uids=pool.uids,
-        is_text_only_N=np.zeros(num_records, dtype=bool),
-        budget=BUDGET,
-        keep=keep,
-        groups_N=context.groups_M,
-    )
-    took = np.array([time.perf_counter() - clock, time.process_time() - cpu]) + memory.saved
-    finished.set()
-    watcher.join()
-    assert int(cut.selected_N.sum()) == round(BUDGET * num_records)
-    return Took(*took.tolist(), float(memory.saved[1]), peak[0] - before)
+
+    def score_and_cut() -> None:
+        cut = cut_subset(
+            SCORERS[scorer].score(context).values_M,
+            uids=pool.uids,
+            is_text_only_N=np.zeros(num_records, dtype=bool),
+            budget=BUDGET,
+            keep=keep,
+            groups_N=context.groups_M,
+        )
+        assert int(cut.selected_N.sum()) == round(BUDGET * num_records)
+
+    seconds, grown = timed(score_and_cut)
+    return Took(*(np.array(seconds) + memory.saved).tolist(), float(memory.saved[1]), grown)
 
 
 class Memory:
@@ -262,14 +251,6 @@ def describe(path: Path, scorer: str, num_records: int, scope: str) -> ScoringCo
         more_rows=more,
         **given,
     )
-
-
-def anonymous_bytes() -> int:
-    """This process's resident anonymous memory (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 if __name__ == "__main__":

@@ -239,18 +239,20 @@ cd {scripts}/..
 scontrol() {{ echo "scontrol $*"; }}
 SLURM_JOB_ID=41
 . scripts/slurm/job.sh
-(sleep 0.5; kill -{signal} $$) &
-run_until_time_is_up bash -c 'trap "exit {code}" TERM; echo works; sleep 5 & wait'
+kill() {{ builtin kill "$@"; local code=$?; sleep {late}; return $code; }}
+(sleep 0.5; builtin kill -{signal} $$) &
+run_until_time_is_up bash -c 'trap "exit {code}" TERM; echo works; while :; do sleep 0.02; done'
 """
 
 
+@pytest.mark.parametrize("late", [0, 0.3])  # the command has ended before the shell looks again
 @pytest.mark.parametrize(
     ("signal", "code", "is_queued_again"),
     [("USR1", 143, True), ("TERM", 143, False), ("USR1", 1, False)],
 )
-def test_a_job_whose_time_is_up_is_queued_again(sandbox, signal, code, is_queued_again):
+def test_a_job_whose_time_is_up_is_queued_again(sandbox, late, signal, code, is_queued_again):
     """SLURM queues a preempted job again by itself, and one that has failed is not worth it."""
-    command = ASKED.format(scripts=sandbox.root / "scripts", signal=signal, code=code)
+    command = ASKED.format(scripts=sandbox.root / "scripts", signal=signal, code=code, late=late)
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert ("scontrol requeue 41" in done.stdout) is is_queued_again

@@ -4,7 +4,7 @@ In: requests (a rendered prompt and its images), a model and its processor. Out:
 at a time. Prompts are padded on the left; those about the same images stand together, and what they
 begin with is computed once (`decoding/prompts.py`); the longest come first. Text-only requests and
 requests with images may share a batch; equal requests are computed once. While the last rows of a
-batch are still going on, the next batch joins (`decoding/rows.py`).
+batch are still going on, the next batch joins (`decoding/live_rows.py`).
 
 In float32 an answer does not depend on what it is batched with. In 16 bits it can (LLaVA#1928).
 """
@@ -26,6 +26,7 @@ from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render_prompt
 from prism_tune.errors import UserError
 from prism_tune.evaluation.decoding.counts import ForwardCounter
+from prism_tune.evaluation.decoding.live_rows import SharedRows, WholeRows, can_share
 from prism_tune.evaluation.decoding.prompts import (
     Answer,
     PromptBatch,
@@ -33,7 +34,6 @@ from prism_tune.evaluation.decoding.prompts import (
     encode_batch,
     group_by_images,
 )
-from prism_tune.evaluation.decoding.rows import SharedRows, WholeRows, can_share
 from prism_tune.run.shared_memory import count_bytes, end_unheard_workers, fit_workers
 
 logger = logging.getLogger(__name__)

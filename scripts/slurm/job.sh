@@ -10,14 +10,13 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_GPU:-8}}"
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-$((${SLURM_CPUS_PER_GPU:-8} * ${SLURM_GPUS_ON_NODE:-1}))}"
 
 run_until_time_is_up() {
-  local command code=0 is_time_up=false
+  local command code asked=0 before=-1 is_time_up=false
   "$@" &
   command=$!
-  trap 'is_time_up=true; kill -TERM "$command" 2>/dev/null || true' USR1
-  trap 'kill -TERM "$command" 2>/dev/null || true' TERM INT
-  wait "$command" || code=$?
-  while kill -0 "$command" 2>/dev/null; do # a signal ends `wait`, not the command
-    code=0
+  trap 'asked=$((asked + 1)); is_time_up=true; kill -TERM "$command" 2>/dev/null || true' USR1
+  trap 'asked=$((asked + 1)); kill -TERM "$command" 2>/dev/null || true' TERM INT
+  until [ "$asked" -eq "$before" ]; do # a signal ends `wait`, not the command; its code is kept
+    before=$asked code=0
     wait "$command" || code=$?
   done
   if [ "$is_time_up" = true ] && [ "$code" -eq 143 ]; then

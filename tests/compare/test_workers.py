@@ -110,15 +110,19 @@ def test_threads_and_devices_are_dealt_out_and_a_single_process_sees_all(monkeyp
 
 
 AT_WORK = """
-from prism_tune.compare.workers import run_forked
-verb = '''
-import multiprocessing, time
-from prism_tune.interrupts import raise_interrupts
-raise_interrupts()
-print(multiprocessing.get_start_method(), flush=True)
-time.sleep(15)
-'''
-run_forked(exec, verb, {}, None)
+import multiprocessing, sys, time
+
+def main(arguments):
+    from prism_tune.interrupts import raise_interrupts
+    raise_interrupts()
+    print(multiprocessing.get_start_method(), flush=True)
+    time.sleep(15)
+
+if __name__ == "__main__":
+    from at_work import main
+    from prism_tune.compare.workers import run_forked, start_server
+    start_server(sys.argv[1:], {})
+    run_forked(main, [], {}, None)
 """
 
 
@@ -168,9 +172,16 @@ def test_what_a_verb_has_in_tmp_goes_when_it_has_finished(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_verb_and_its_workers_end_with_a_command_that_is_killed():
+@pytest.mark.parametrize("preload", [[], ["starts_cuda"]])
+def test_a_verb_and_its_workers_end_with_a_command_that_is_killed(preload, tmp_path):
     """Alone, by SIGKILL; workers of a verb are forked, so that they follow it."""
-    with subprocess.Popen([sys.executable, "-c", AT_WORK], stdout=-1, stderr=-1) as command:
+    (tmp_path / "at_work.py").write_text(AT_WORK)
+    (tmp_path / "starts_cuda.py").write_text(
+        "import torch\ntorch.cuda._is_in_bad_fork = lambda: True"
+    )
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    code = [sys.executable, "-m", "at_work", *preload]
+    with subprocess.Popen(code, stdout=-1, stderr=-1, env=found) as command:
         assert command.stdout.readline() == b"fork\n"
         command.kill()
         killed = time.monotonic()

@@ -6,8 +6,8 @@ import pytest
 from support.tiny import draw_image
 from support.tiny_processors import TINY_PROCESSORS, build_family
 
+from prism_tune.evaluation.decoding.live_rows import can_share
 from prism_tune.evaluation.decoding.prompts import Request, encode_batch
-from prism_tune.evaluation.decoding.rows import can_share
 from prism_tune.evaluation.generate import Decoder
 
 SHOWN = ((0,), (0, 1), (), (1,))

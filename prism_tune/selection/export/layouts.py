@@ -29,7 +29,7 @@ from prism_tune.run.subset_file import name_column, read_scores, subset_data
 from prism_tune.schema import Record
 from prism_tune.selection.export.image_names import ImageNames
 from prism_tune.selection.export.losses import Losses
-from prism_tune.selection.export.rows import (
+from prism_tune.selection.export.record_rows import (
     Row,
     to_llava,
     to_messages,

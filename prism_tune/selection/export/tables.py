@@ -23,7 +23,7 @@ from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, remove_left_over
 from prism_tune.run.writer import only_writer
-from prism_tune.selection.export.rows import Row, to_parts
+from prism_tune.selection.export.record_rows import Row, to_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset

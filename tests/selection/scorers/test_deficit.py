@@ -11,7 +11,7 @@ from prism_tune.selection.scorers.kernels.deficit import Deficit
 from prism_tune.selection.scorers.kernels.density import Rbf
 from prism_tune.selection.scorers.kernels.kernel import Kernel
 from prism_tune.selection.scorers.kernels.kernel_repulsion import pick_repelled, round_sizes
-from prism_tune.selection.scorers.kernels.rows import ShortRows
+from prism_tune.selection.scorers.kernels.short_rows import ShortRows
 
 
 def draw_group(num_records=120, num_rows=50, seed=0):

@@ -10,7 +10,7 @@ from prism_tune.features.row_pairs import pair_rows
 from prism_tune.selection.scorers.kernels import gain
 from prism_tune.selection.scorers.kernels.density import Rbf
 from prism_tune.selection.scorers.kernels.gain import fit_ridge, predict_gain, rank_inside
-from prism_tune.selection.scorers.kernels.rows import ShortRows
+from prism_tune.selection.scorers.kernels.short_rows import ShortRows
 
 OPTIONS = {"gamma": 4.0, "gain_share": 0.5}
 

@@ -8,7 +8,7 @@ import pytest
 from prism_tune.features.row_pairs import pair_rows
 from prism_tune.selection.scorers.clusters.quotas import most_by_weight, place_by_weight
 from prism_tune.selection.scorers.kernels.effective_rank import effective_ranks, weigh_groups
-from prism_tune.selection.scorers.kernels.rows import ShortRows
+from prism_tune.selection.scorers.kernels.short_rows import ShortRows
 
 AXES = np.concatenate([np.eye(4), -np.eye(4)])
 

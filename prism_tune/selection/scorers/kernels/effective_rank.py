@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from prism_tune.selection.scorers.kernels.density import FloatArray
-from prism_tune.selection.scorers.kernels.rows import ShortRows
+from prism_tune.selection.scorers.kernels.short_rows import ShortRows
 
 LEAST_SHARE = 0.02
 """Of all weights: so much of a budget even the narrowest source gets."""

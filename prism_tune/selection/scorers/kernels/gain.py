@@ -34,7 +34,7 @@ from prism_tune.selection.scorers.kernels.density import (
     choose_bandwidth,
     sum_kernel,
 )
-from prism_tune.selection.scorers.kernels.rows import ShortRows, join_rows, sample_rows
+from prism_tune.selection.scorers.kernels.short_rows import ShortRows, join_rows, sample_rows
 from prism_tune.selection.scorers.losses.visual_gain import measure_gain
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import hash_uids

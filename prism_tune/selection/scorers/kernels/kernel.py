@@ -29,7 +29,12 @@ from prism_tune.selection.scorers.kernels.density import (
     choose_bandwidth,
     mean_kernel,
 )
-from prism_tune.selection.scorers.kernels.rows import Reduction, ShortRows, join_rows, sample_rows
+from prism_tune.selection.scorers.kernels.short_rows import (
+    Reduction,
+    ShortRows,
+    join_rows,
+    sample_rows,
+)
 from prism_tune.selection.scorers.scorer import ScoringContext
 
 
