@@ -10,15 +10,20 @@ parent's affair, and die with the parent, however that ends.
 from __future__ import annotations
 
 import ctypes
+import gc
+import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.queues import Queue
+from contextlib import contextmanager, suppress
+from multiprocessing import util
+from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import NoReturn
 
 GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -51,6 +56,7 @@ class _Requests:
         self.at = 0.0
         self.is_postponed = False
         self.grace_seconds = GRACE_SECONDS
+        self.inherited: set[str] = set()
 
 
 _requests = _Requests()
@@ -59,24 +65,27 @@ _requests = _Requests()
 def raise_interrupts() -> None:
     """Let SIGTERM and SIGINT end this process as the module says; once, on the main thread.
 
-    A signal that is ignored already (SIGINT of a job in the background) stays so.
+    A signal that is ignored already (SIGINT of a job in the background) stays so. Loaders' workers
+    are forked from here on: a server's, which Python may choose, would outlive this process.
     """
     if _requests.owner == os.getpid():
         return
     is_new = _requests.owner == 0
     _requests.reset(os.getpid())
+    _requests.inherited = _temporary_folders()
     if is_new:
+        if sys.platform == "linux":
+            multiprocessing.set_start_method("fork", force=True)
         os.register_at_fork(after_in_child=become_worker)
         sys.unraisablehook = _deliver_again
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_after_grace, args=(reading,), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    for signum in SIGNALS:
+    for signum in SIGNALS:  # last: from here on an interrupt may come at any place
         if signal.getsignal(signum) is not signal.SIG_IGN or not is_new:
             signal.signal(signum, _receive)
-    watch = threading.Thread(target=_end_after_grace, args=(reading,), daemon=True)
-    watch.start()
 
 
 def stop_raising() -> None:
@@ -84,7 +93,7 @@ def stop_raising() -> None:
     if _requests.owner == os.getpid():
         for signum in SIGNALS:
             if signal.getsignal(signum) is _receive and _requests.signum is None:
-                signal.signal(signum, signal.SIG_DFL)
+                signal.signal(signum, _end_as_it_is)
 
 
 def asked_to_end() -> int | None:
@@ -150,7 +159,6 @@ def become_worker(parent: int | None = None) -> None:
     if signal.getsignal(signal.SIGINT) in (_receive, signal.default_int_handler):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
     threading.Thread(target=_wait_for_end, args=(os.getppid(),), daemon=True).start()
 
 
@@ -164,6 +172,12 @@ def _receive(signum: int, frame: FrameType | None) -> None:
             raise Interrupted(signum)
     elif signum == signal.SIGINT and now - before > _SAME_REQUEST_SECONDS:
         _end(signum, "interrupted again: ends at once")
+
+
+def _end_as_it_is(signum: int, frame: FrameType | None) -> None:
+    remove_temporary_folders()
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
 
 
 def _deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
@@ -187,17 +201,32 @@ def _end_after_grace(reading: int) -> None:
     _end(signum, f"the grace of {grace} is over; ends here, what was complete before is kept")
 
 
+def end_at_once(code: int) -> NoReturn:
+    """End without waiting for threads and workers; what this process has put into /tmp goes."""
+    sys.stderr.flush()
+    remove_temporary_folders()
+    os._exit(code)
+
+
+def remove_temporary_folders() -> None:
+    """Those of this process and its libraries, where it ends otherwise than Python does."""
+    if _requests.owner != os.getpid():
+        return
+    for folder in _temporary_folders() - _requests.inherited:
+        shutil.rmtree(folder, ignore_errors=True)
+    if multiprocessing.parent_process() is None:  # else it is the other's, with its sockets
+        with suppress(OSError):
+            shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+
+
+def _temporary_folders() -> set[str]:
+    """Those that this process, or what it was forked from, has; libraries' as well (wandb's)."""
+    return {kept.name for kept in gc.get_objects() if type(kept) is TemporaryDirectory}
+
+
 def _end(signum: int, why: str) -> None:
     sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
-    sys.stderr.flush()
-    os._exit(128 + signum)
-
-
-def _end_unheard(error: Exception, _: object) -> None:
-    """A result that cannot be handed over (shared memory is full) would be waited for for ever."""
-    sys.stderr.write(f"a process that reads images cannot hand over what it has read: {error}\n")
-    sys.stderr.flush()
-    os._exit(1)
+    end_at_once(128 + signum)
 
 
 def _wait_for_end(parent: int) -> None:

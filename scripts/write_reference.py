@@ -234,6 +234,7 @@ def write_messages() -> str:
     }
     damages |= {"loop": "it is a link to itself", "rows": "its rows hold something else"}
     damages |= {"full": "the disk is full", "thin": "it is 1 pixel wide and very long"}
+    damages |= {"words": "its values are of another kind"}
     rows = dict.fromkeys(
         (says, pattern, damages[damage])
         for pattern, damage, _, ended, says in table["files"]

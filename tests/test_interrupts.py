@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -28,7 +29,7 @@ end_with_errors(work)
 
 
 ONCE_ALL_IS_DONE = """
-import atexit, os, signal, time
+import atexit, os, signal, sys, tempfile, time
 from prism_tune.cli.options import end_with_errors
 from prism_tune.interrupts import raise_interrupts
 
@@ -38,6 +39,7 @@ def late():
 
 raise_interrupts()
 atexit.register(late)
+sys.folder = tempfile.TemporaryDirectory()
 end_with_errors(lambda: print("done", flush=True))
 """
 
@@ -60,6 +62,19 @@ end_with_errors(work)
 """
 
 
+AS_IT_BEGINS = """
+import os, signal, sys, threading
+from prism_tune.cli import app
+
+def asked(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+app.follow_launcher = asked
+sys.argv = ["prism-tune", "presets"]
+app.main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "code", "printed", "says"),
@@ -67,13 +82,19 @@ end_with_errors(work)
         (IN_A_FINALISER, 143, "", "SIGTERM: ends here"),
         (ONCE_ALL_IS_DONE, -15, "done\n", ""),
         (WHILE_AN_ERROR_IS_SAID, 143, "", "SIGTERM: ends here"),
+        (AS_IT_BEGINS, 143, "", "SIGTERM: ends here"),
     ],
-    ids=["within a finaliser", "once all is done", "while an error is said"],
+    ids=["within a finaliser", "once all is done", "while an error is said", "as it begins"],
 )
-def test_a_request(script, code, printed, says):
+def test_a_request(script, code, printed, says, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert list(tmp_path.iterdir()) == []
     assert (done.returncode, done.stdout) == (code, printed)
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,6 +7,8 @@ is of what is made again by itself.
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from support.permissions import read_only
 from support.tiny import draw_pool, save_tiny_llava
 from support.tiny_encoders import save_encoder
 from support.tiny_runs import draw_questions, tiny_config
@@ -23,6 +26,14 @@ from support.torture_cases import save_text_model
 
 from prism_tune.cli import app
 from prism_tune.cli.options import end_with_errors
+
+
+def _as_words(content):
+    """Every value of an object, or of a list's objects, another kind than it was."""
+    if isinstance(content, list):
+        return [_as_words(item) for item in content]
+    return dict.fromkeys(content, "x")
+
 
 TABLE = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
 DAMAGES = {
@@ -34,6 +45,7 @@ DAMAGES = {
     "null": lambda path: path.write_bytes(b"null"),
     "rows": lambda path: path.write_bytes(b"[1, 2]"),
     "deep": lambda path: path.write_bytes(b"[" * 100_000),
+    "words": lambda path: path.write_text(json.dumps(_as_words(json.loads(path.read_text())))),
     "thin": lambda path: Image.new("RGB", (1, 30_000)).save(path),
     "gone": lambda path: path.unlink(),
     "loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
@@ -112,6 +124,9 @@ def test_files(place, tmp_path, monkeypatch, capfd, row):
     arguments = {
         "export": ("export", run, "--to", str(tmp_path / "exported")),
         "report": ("report", run),
+        "status": ("status", run),
+        "plan": ("plan", config),
+        "trl": ("subset", "export", run, "--to", str(tmp_path / "trl"), "--as", "trl"),
         "tables": ("tables", "main", "--runs", run),
         "subset": ("subset", "export", run, "--to", str(tmp_path / "subset.json")),
         "anew": ("train", config, "name=anew", "training.records=pool"),
@@ -153,11 +168,26 @@ def test_a_file_may_not_grow(place, monkeypatch, capfd):
     check(capfd, code, 1, "a file may not grow so large here")
 
 
-def test_what_a_worker_cannot_hand_over_ends_the_training(place):
+IN_A_LIBRARY = """
+import sys
+from prism_tune import load_config, train
+train(load_config(sys.argv[2], sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (("-m", "prism_tune"), "a process that reads images was lost"),
+        (("-c", IN_A_LIBRARY), "exited unexpectedly"),
+    ],
+    ids=["command line", "library"],
+)
+def test_what_a_worker_cannot_hand_over_ends_the_training(place, program, says):
     """As with a full /dev/shm: torch's queue would only print it, and be waited for for ever."""
     arguments = ["config.yaml", "name=w", "training.records=pool", "data.num_workers=1"]
     ended = subprocess.run(
-        [sys.executable, "-m", "prism_tune", "train", *arguments],
+        [sys.executable, *program, "train", *arguments],
         cwd=place,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL)),
         capture_output=True,
@@ -167,5 +197,15 @@ def test_what_a_worker_cannot_hand_over_ends_the_training(place):
     )
     assert ended.returncode == 1
     assert "cannot hand over what it has read" in ended.stderr
-    assert "a process that reads images was lost" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert says in ended.stderr
+    assert ("Traceback" in ended.stderr) == (program[0] == "-c")
+
+
+@pytest.mark.parametrize("verb", ["audit", "select", "train", "evaluate"])
+def test_a_cache_that_may_only_be_read_serves_what_is_in_it(place, monkeypatch, capfd, verb):
+    """A cluster's, filled by somebody else; images that have changed are read again each time."""
+    os.utime(place / "pool/images/0.png", (1, 1))
+    again = [] if verb == "evaluate" else ["name=again", "training.records=pool"]
+    with read_only(place / "cache"):
+        code = call(monkeypatch, verb, str(place / "config.yaml"), *again)
+    check(capfd, code, 0, "cannot be kept (Permission denied)" if verb != "evaluate" else "")

@@ -23,4 +23,4 @@ def test_the_same_command_ends_in_what_an_undisturbed_one_leaves():
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr[-3000:]
-    assert ended.stdout.endswith("6 kills, 0 faults \n")
+    assert ended.stdout.endswith("6 of 6 kills, 0 faults\n")

@@ -84,6 +84,10 @@ def of_every_verb(
 
 def main() -> None:
     """Run the command line."""
+    end_with_errors(_run)
+
+
+def _run() -> None:
     raise_interrupts()
     follow_launcher()
-    end_with_errors(app)
+    app()

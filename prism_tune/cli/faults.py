@@ -16,6 +16,7 @@ from pathlib import Path
 from prism_tune.config.plugins import blame_plugin
 from prism_tune.config.secrets import redact_text
 from prism_tune.errors import first_line
+from prism_tune.run.written import ANEW, altered_records
 
 SHOW = "PRISM_TUNE_TRACEBACK"
 """Set to 1, a library's error is shown whole as well."""
@@ -29,8 +30,10 @@ _SYSTEM = {
     "PRISM_TUNE_CACHE for the cache)",
     errno.EROFS: "the file system is read-only: name another place (output_dir; PRISM_TUNE_CACHE "
     "for the cache)",
-    errno.EACCES: "no permission: change that of the file or folder, or name another place",
-    errno.EPERM: "no permission: change that of the file or folder, or name another place",
+    errno.EACCES: "no permission: change that of the file or folder, or name another place "
+    "(output_dir; PRISM_TUNE_CACHE for the cache)",
+    errno.EPERM: "no permission: change that of the file or folder, or name another place "
+    "(output_dir; PRISM_TUNE_CACHE for the cache)",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter `name` or output_dir",
     errno.ENOTDIR: "a file lies where a folder is needed: remove it, or name another place",
     errno.EISDIR: "a folder lies where a file is expected: remove it, or name another place",
@@ -80,6 +83,11 @@ def explain(error: Exception, verb: str) -> str | None:
         )
     if isinstance(error, ModuleNotFoundError) and not _is_ours(str(error.name)):
         return f"{verb}: the package {error.name} is missing: pip install {error.name}"
+    if altered := altered_records():
+        return (
+            f"{verb}: {', '.join(map(str, altered))}: not as it was written (a value of another "
+            f"kind: {type(error).__name__}: {said}): {ANEW}; {SHOW}=1 shows where"
+        )
     library = _find_library(error)
     if library is None:
         return None

@@ -28,6 +28,7 @@ def init(
     """Look at a model and a pool, and write a config that works; asks for what is not given."""
     from prism_tune.config.sections import NAME_PATTERN
     from prism_tune.errors import ConfigError
+    from prism_tune.run.folder import write_atomic
     from prism_tune.run.log import setup_logging
 
     setup_logging()
@@ -42,8 +43,7 @@ def init(
 
     wish = Wish(model, records, image_dir, template, tuning, budget)
     text, _ = propose(config.stem, wish)
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(text, encoding="utf-8")
+    write_atomic(config, text)
     typer.echo(f"{text}\nwritten: {config}\nnext:    prism-tune plan {config}")
     typer.echo(f"         prism-tune preview {config}\n         prism-tune run {config}")
 

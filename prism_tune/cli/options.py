@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from prism_tune.interrupts import Interrupted, stop_raising
+from prism_tune.interrupts import Interrupted, end_at_once, stop_raising
 
 if TYPE_CHECKING:
     from prism_tune.config.sections import Config
@@ -143,8 +142,7 @@ def _exit(code: int, *, at_once: bool = False) -> NoReturn:
         sys.exit(code)
     logging.shutdown()
     sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end_at_once(code)
 
 
 def spread(verb: Callable[..., None]) -> Callable[..., None]:

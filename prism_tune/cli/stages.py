@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,7 +97,11 @@ def preview(
     from prism_tune.training.preview import preview as run_preview
 
     choice = Choice(num_records, tuple(names or ()), source, run if subset else None)
-    run_preview(loaded, Path(mkdtemp(prefix="prism_tune_preview_")), choice)
+    folder = Path(mkdtemp(prefix="prism_tune_preview_"))
+    with ExitStack() as unless_shown:
+        unless_shown.callback(rmtree, folder)
+        run_preview(loaded, folder, choice)
+        unless_shown.pop_all()
 
 
 def show(

@@ -10,13 +10,12 @@ checkpointing and one layer's whole; logits 10 bytes a token and word. Fragmenta
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from prism_tune.compare.shapes import PoolSize, Shape
 from prism_tune.config.presets import find_file
 from prism_tune.config.sections import Config
+from prism_tune.run.folder import read_object
 
 _PER_TOKEN_AND_LAYER = 34
 _PER_CHECKPOINT = 2
@@ -83,7 +82,7 @@ def _read_sharing(config: Config, num_devices: int) -> Sharing:
     path = find_file(config.training.deepspeed, "deepspeed")
     if not path.is_file():
         return Sharing()
-    content: dict[str, Any] = json.loads(path.read_text())
+    content = read_object(path)
     zero = content.get("zero_optimization", {})
     stage = zero.get("stage", 0)
     return Sharing(

@@ -17,6 +17,8 @@ from typing import Any
 
 from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
+from prism_tune.errors import UserError, first_line
+from prism_tune.run.folder import read_object
 
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
 _VISION = re.compile(r"vis(ion|ual)")
@@ -79,7 +81,13 @@ def read_shape(path: str) -> Shape | None:
     projector = {n for n in sizes if _PROJECTOR.search(n)}
     layer_of = {n: m for n in sizes.keys() - vision - projector if (m := _DECODER_LAYER.search(n))}
     numbers = [int(found.group(1)) for found in layer_of.values()]
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    config = read_object(folder / "config.json")
+    num_image_tokens = config.get("image_seq_length") or 576
+    if not isinstance(num_image_tokens, int):
+        raise UserError(
+            f"{folder / 'config.json'}: image_seq_length = {num_image_tokens!r}: expected a whole "
+            "number; an interrupted download? get that file again"
+        )
     return Shape(
         num_layers=max(numbers, default=-1) + 1,
         layers=sum(sizes[n] for n in layer_of),
@@ -87,7 +95,7 @@ def read_shape(path: str) -> Shape | None:
         vision=sum(sizes[n] for n in vision),
         projector=sum(sizes[n] for n in projector),
         width=max(widths, default=0),
-        num_image_tokens=int(config.get("image_seq_length") or 576),
+        num_image_tokens=num_image_tokens,
     )
 
 
@@ -98,7 +106,7 @@ def measure_pool(config: Config) -> PoolSize | None:
         return None
     pool = open_pool(config.data)
     audit = Path(config.output_dir) / config.name / "audit" / "audit.json"
-    lengths = json.loads(audit.read_text()).get("lengths", {}) if audit.is_file() else {}
+    lengths = read_object(audit).get("lengths", {}) if audit.is_file() else {}
     return PoolSize(
         num_records=len(pool),
         num_image_records=int((~pool.is_text_only_N).sum()),
@@ -112,9 +120,17 @@ def measure_pool(config: Config) -> PoolSize | None:
 def _read_headers(folder: Path) -> Iterator[tuple[str, list[int]]]:
     """Name and shape of every tensor; a file begins with its header's length and the header."""
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header: dict[str, Any] = json.loads(file.read(length))
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                if length > path.stat().st_size:
+                    raise ValueError("its header is longer than the file")
+                header: dict[str, Any] = json.loads(file.read(length))
+        except (struct.error, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged or not whole ({first_line(error)}); an interrupted download? "
+                "get that file again"
+            ) from error
         for name, tensor in header.items():
             if name != "__metadata__":
                 yield name, tensor["shape"]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from prism_tune.errors import UserError
 from prism_tune.results.render import INAPPLICABLE, Cell, Table, number_cell
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
 from prism_tune.run.writer import find_writer
+from prism_tune.run.written import read_log
 
 _HEADER = ("Run", "Now", "audit", "select", "train", "evaluate", "device-h", "disk, GB")
 _PARTS = ("timings.json", "audit", "selection", "training", "training.next", "evaluation", "cells")
@@ -93,7 +91,7 @@ def _is_whole(run: RunDir) -> bool:
 
 def _kept(run: RunDir) -> str:
     path = run.selection / "manifest.json"
-    manifest: dict[str, Any] = read_json(path) if path.exists() else {}
+    manifest = read_object(path) if path.exists() else {}
     if "num_selected" not in manifest:
         return "finished"
     return f"{manifest['num_selected']:,} / {manifest['num_pool']:,}"
@@ -103,21 +101,9 @@ def _trained(run: RunDir) -> str:
     """Finished, with the last loss; or the step that it has come to."""
     unfinished = run.root / "training.next"
     folder = unfinished if unfinished.is_dir() else run.training
-    lines = [line for line in _read_log(folder / "log.jsonl") if "step" in line]
+    lines = [line for line in read_log(folder / "log.jsonl") if "step" in line]
     losses = [f"{line['loss']:.3f}" for line in lines if "loss" in line]
     loss = f", loss {losses[-1]}" if losses else ""
     if Stage(folder).path.exists():
         return f"{lines[-1]['step'] if lines else '?'} steps{loss}"
     return f"at step {lines[-1]['step']}{loss}" if lines else INAPPLICABLE
-
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    """Its lines; the last may be in the making."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    found = []
-    for line in lines:
-        try:
-            found.append(orjson.loads(line))
-        except orjson.JSONDecodeError:
-            continue
-    return found

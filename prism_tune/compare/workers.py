@@ -8,19 +8,21 @@ server that forks has started no thread of torch and has not touched a GPU.
 from __future__ import annotations
 
 import fcntl
+import importlib
 import json
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
 from prism_tune.compare.children import accompanied
-from prism_tune.interrupts import follow_parent
+from prism_tune.interrupts import follow_parent, remove_temporary_folders
 
 Main = Callable[[Sequence[str]], NoReturn]
 """Runs the command line with these arguments; at the top of a module, so that it can be sent."""
@@ -29,8 +31,8 @@ _FORKED = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Whether there is a GPU must be asked without starting CUDA, which does not survive a fork."""
 
 _ANEW = (
-    "import sys, json, importlib; sys.path[:] = json.loads(sys.argv[1]); "
-    "getattr(importlib.import_module(sys.argv[2]), sys.argv[3])(sys.argv[4:])"
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from prism_tune.compare.workers import act_anew; act_anew(*sys.argv[2:])"
 )
 
 
@@ -95,13 +97,39 @@ def share_out(number: int, num_processes: int) -> dict[str, str]:
     return own
 
 
+def act_anew(sentinel: str, module: str, name: str, *arguments: str) -> None:
+    """Run a command line in a new program that stands in for a forked one.
+
+    Args:
+        sentinel: file descriptor that becomes readable when the command that waits has gone.
+        module: where the command line's function is.
+        name: the function.
+        arguments: of the command line.
+    """
+    _end_with(int(sentinel))
+    getattr(importlib.import_module(module), name)(arguments)
+
+
+def _end_with(sentinel: int) -> None:
+    """Be asked to end once the command that waits for this verb is gone, also by SIGKILL."""
+
+    def look() -> None:
+        connection.wait([sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
 def _serve(
     main: Main, arguments: Sequence[str], environment: dict[str, str], output: Path | None
 ) -> None:
-    follow_parent()  # the server, which ends with the command that has started it
+    follow_parent()  # the server, which is there as long as one of its verbs is
+    command = multiprocessing.parent_process()
+    assert command is not None
+    _end_with(command.sentinel)
     os.environ.update(environment)
     if output is None:
-        _act(main, arguments)
+        _act(main, arguments, command.sentinel)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -112,17 +140,22 @@ def _serve(
     with output.with_name(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a verb of a killed grid may still be at work here
         os.set_inheritable(lock.fileno(), True)
-        _act(main, arguments)
+        _act(main, arguments, command.sentinel)
 
 
-def _act(main: Main, arguments: Sequence[str]) -> NoReturn:
+def _act(main: Main, arguments: Sequence[str], sentinel: int) -> NoReturn:
     """Run the command line; as a new program where a library has started CUDA before the fork.
 
     Some ask the GPU what it can when they are imported, as bitsandbytes does; a fork of that could
-    not use the GPU. The new program keeps the number, the streams and the lock of this one.
+    not use the GPU. The new program keeps the number, the streams and the lock of this one, and
+    looks for the command as well.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda._is_in_bad_fork():
-        main(arguments)
-    named = [json.dumps(sys.path), main.__module__, main.__name__]
+        try:
+            main(arguments)
+        finally:  # the server's fork ends without Python's own clean-up
+            remove_temporary_folders()
+    os.set_inheritable(sentinel, True)
+    named = [json.dumps(sys.path), str(sentinel), main.__module__, main.__name__]
     os.execv(sys.executable, [sys.executable, "-c", _ANEW, *named, *arguments])

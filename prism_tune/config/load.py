@@ -24,7 +24,7 @@ from prism_tune.config.errors import complete_key, describe_errors
 from prism_tune.config.presets import find_file, suggest_presets
 from prism_tune.config.secrets import redact, redact_text
 from prism_tune.config.sections import Config, ModelConfig
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, first_line
 
 RECORD_NAME = "prism_tune.yaml"
 """What a checkpoint's config is called; a stage's is config.yaml beside its stage.json."""
@@ -125,11 +125,16 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: no such config file{named}{hint}") from error
     except (YAMLError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    except OmegaConfBaseException as error:  # a key that is no name, a `${` that is not closed
+        raise ConfigError(f"{path}: cannot be read: {first_line(error)}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{path}: expected a mapping of sections, got a list")
     if _is_record(path):
         loaded = _disarm(loaded)
-    base = loaded.pop("base", None)
+    try:
+        base = loaded.pop("base", None)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: `base`: {first_line(error)}") from error
     if base is None:
         return loaded
     if not isinstance(base, str):

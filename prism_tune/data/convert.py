@@ -1,8 +1,8 @@
 """Converting a pool's source file, once, to a memory-mapped Arrow file in the cache.
 
-In: the records file and how it is read. Out: a folder with `records.arrow` (fixed schema, written
-in batches) and `pool.json` (format, content fingerprint, records that cannot be used, exact
-duplicates, and what was done about `<image>`); images that records hold themselves, as files.
+In: the records file and how it is read. Out: a folder with `records.arrow` (fixed schema) and
+`pool.json` (format, content fingerprint, records that cannot be used, exact duplicates, and what
+was done about `<image>`); images that records hold themselves, as files.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import locked, read_json, write_json
+from prism_tune.run.folder import locked, read_json, remove_left_over, write_json
 from prism_tune.schema import Skipped
 
 logger = logging.getLogger(__name__)
@@ -70,11 +70,11 @@ SCHEMA = pa.schema(
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
 _VERSION = 8
-_DESCRIBED = {
-    *("format", "fingerprint", "skipped", "skipped_sources", "duplicates", "unmarked"),
-    *("num_moved", "unread"),
+_DESCRIBED: dict[str, type] = {
+    **{"format": str, "fingerprint": str, "num_moved": int, "unread": dict},
+    **dict.fromkeys(("skipped", "skipped_sources", "duplicates", "unmarked"), list),
 }
-"""What pool.json has to say."""
+"""What pool.json has to say, and its kinds."""
 _BATCH_RECORDS = 10_000
 _SAMPLED_BYTES = 1 << 20
 
@@ -95,6 +95,8 @@ def convert_pool(config: DataConfig) -> Path:
     folder = cache_root() / fingerprint(
         [_VERSION, source.state, *ways, *dirs, config.source, config.source_names]
     )
+    if _is_whole(folder):
+        return folder
     with locked(Path(f"{folder}.lock")):
         if folder.exists() and not _is_whole(folder):
             logger.warning("%s: damaged; the pool is converted again", folder)
@@ -119,7 +121,8 @@ def _is_whole(folder: Path) -> bool:
             pa.ipc.open_file(file)
     except (UserError, OSError, pa.ArrowException):
         return False
-    return isinstance(described, dict) and described.keys() >= _DESCRIBED
+    kinds = _DESCRIBED.items()
+    return isinstance(described, dict) and all(isinstance(described.get(k), t) for k, t in kinds)
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,7 @@ def _read_state(source: Path) -> list[Any]:
 
 def _convert(source: _Source, builder: _Builder, folder: Path) -> None:
     logger.info("pool: converting %s (once)", source.name)
+    remove_left_over(folder, ".")
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     arrow = str(temporary / "records.arrow")
     try:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from prism_tune.data.image_paths import ImageError, ImageFolders
-from prism_tune.data.images import decode, opened_image, require_file
+from prism_tune.data.images import MAX_PIXELS, decode, opened_image, require_file
 from prism_tune.data.pixels import FEWEST_LEVELS, count_levels, has_16_bits
 from prism_tune.data.policy import Reason
 
@@ -111,6 +111,9 @@ def _inspect(path: Path, file: BinaryIO) -> tuple[Finding, ...]:
         findings.append(("image_animated", f"{path}: {number}; the first is used"))
     if max(size) > MAX_ASPECT_RATIO * min(size):
         detail = f"{path}: {size[0]} x {size[1]} pixels, over {MAX_ASPECT_RATIO}:1"
+        findings.append(("image_aspect_ratio", detail))
+    elif max(size) ** 2 > MAX_PIXELS:
+        detail = f"{path}: {size[0]} x {size[1]} pixels, {max(size) ** 2:,} when padded to a square"
         findings.append(("image_aspect_ratio", detail))
     return tuple(findings)
 

@@ -30,6 +30,7 @@ from prism_tune.data.examination import (
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import REASONS
 from prism_tune.interrupts import become_worker
+from prism_tune.run.cached import kept_if_writable
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_atomic
 from prism_tune.run.progress import UnitProgress
@@ -40,7 +41,7 @@ _FEWEST_FOR_PROCESSES = 512  # below, starting them takes longer than the work
 _NUM_THREADS = 8  # a `stat` waits for the disk, or the network
 _NAMES_PER_TASK = 64
 _NAMES_PER_SAVE = 20_000  # what a kill can lose
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -104,7 +105,8 @@ def index_images(folders: ImageFolders, names: Sequence[str], *, num_workers: in
             known = _read_cache(cache)
             for part in _examine_in_parts(folders, _list_outdated(states, known), num_workers):
                 known |= {image.name: image for image in part}
-                _write_cache(cache, known)
+                with kept_if_writable(cache):
+                    _write_cache(cache, known)
     # What is not there is looked for again each time, and costs no reading.
     known |= {name: examine_image(folders, name) for name in names if states[name] is None}
     images = [known[name] for name in names]

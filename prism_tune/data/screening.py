@@ -21,11 +21,11 @@ from prism_tune.data.dataset import TuningDataset, suspicious
 from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.policy import USABLE, apply_policy, decide
 from prism_tune.data.records import Pool
+from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint, fingerprint_processor
-from prism_tune.run.folder import cached_array
 from prism_tune.schema import Skipped
 
-_LENGTHS_VERSION = 2
+_LENGTHS_VERSION = 3
 
 Findings = dict[int, tuple[Skipped, ...]]
 """What was found in a record, by its index; records without findings are not in it."""
@@ -161,6 +161,8 @@ def _cached_lengths(
     return cached_array(
         cache_root() / f"lengths-{fingerprint(depends_on)[:16]}.npy",
         lambda: estimate_lengths(pool, indices, processor, config.model.template),
+        len(indices),
+        "int64",
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES, DataSource, HubData
 from prism_tune.run.fingerprints import fingerprint_file
-from prism_tune.run.folder import read_object, write_json
+from prism_tune.run.folder import read_object, remove_left_over, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ def _fetch_split(
         hub.hub_id, configuration or None, split=split, revision=record["revision"]
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
+    remove_left_over(path, ".fetch-")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.fetch-") as temporary:
         part = Path(temporary) / path.name
         rows.to_parquet(str(part))
         os.replace(part, path)

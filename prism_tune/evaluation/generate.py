@@ -34,7 +34,7 @@ from prism_tune.evaluation.decoding.prompts import (
     encode_batch,
     group_by_images,
 )
-from prism_tune.run.shared_memory import count_bytes, fit_workers
+from prism_tune.run.shared_memory import count_bytes, end_unheard_workers, fit_workers
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +113,9 @@ class Decoder:
             return
         rows = (SharedRows if self._shares else WholeRows)(self.model, max_new_tokens)
         prepared = _Batches(batches, self.processor, shares=rows.shares)
-        loader = DataLoader(
-            prepared,
-            batch_size=None,
-            collate_fn=_identity,
-            num_workers=self._fit_workers(prepared, batches),
+        num_workers = self._fit_workers(prepared, batches)
+        loader = end_unheard_workers(
+            DataLoader(prepared, batch_size=None, collate_fn=_identity, num_workers=num_workers)
         )
         for number, (batch, inputs) in enumerate(zip(batches, loader, strict=True), 1):
             if isinstance(inputs, UserError):

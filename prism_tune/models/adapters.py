@@ -36,9 +36,10 @@ def name_base(config: ModelConfig) -> ModelConfig:
     if not isinstance(settings, dict):
         raise UserError(f"{adapter}: expected an object; get the adapter again")
     base = settings.get("base_model_name_or_path")
-    if not base:
+    if not isinstance(base, str) or not base:
+        found = repr(base) if base else "missing"
         raise UserError(
-            f"{adapter}: base_model_name_or_path: missing; expected the base model (--base-model "
+            f"{adapter}: base_model_name_or_path: {found}; expected the base model (--base-model "
             "when exporting)"
         )
     if Path(base).is_absolute() and not Path(base).is_dir():

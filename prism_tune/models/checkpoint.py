@@ -63,7 +63,8 @@ def load_tuned(
         tuned = config.model.model_copy(update={"path": str(checkpoint), "revision": None})
         return load_model(tuned, dtype=dtype, device=device)
     adapted = load_unmerged(config, checkpoint, dtype=dtype, device=device)
-    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    with explained(checkpoint, "its adapter", "adapter"):
+        merged: Any = adapted.merge_and_unload(safe_merge=True)
     cast_parameters(merged, dtype)
     tuned_model: PreTrainedModel = merged.eval()
     return tuned_model

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -87,7 +88,18 @@ def find_damaged(folder: Path) -> str:
             return f"{path.name} is damaged or not whole ({first_line(error)})"
         if not isinstance(content, dict):
             return f"{path.name} holds {type(content).__name__}, expected an object"
+        if path.name.endswith(".index.json") and (fault := _find_fault(folder, content)):
+            return f"{path.name} {fault}"
     return ""
+
+
+def _find_fault(folder: Path, index: dict[str, Any]) -> str:
+    """What an index of several weight files names and is not there; empty where all is."""
+    weights = index.get("weight_map")
+    if not isinstance(weights, dict):
+        return "is damaged or not whole (no `weight_map`)"
+    missing = sorted({str(name) for name in weights.values() if not (folder / str(name)).is_file()})
+    return f"names {missing[0]}, which is not there" if missing else ""
 
 
 def _describe(folder: Path, what: str, setting: str, error: Exception) -> str:

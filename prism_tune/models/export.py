@@ -72,8 +72,9 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
         dtype = model.dtype
     elif (checkpoint / ADAPTER_CONFIG).exists():
         adapted, processor = _load_adapted(checkpoint, options)
-        expected = sample_logits(adapted, sample_inputs(processor))
-        model = adapted.merge_and_unload(safe_merge=True)
+        with explained(checkpoint, "its adapter", "adapter"):
+            expected = sample_logits(adapted, sample_inputs(processor))
+            model = adapted.merge_and_unload(safe_merge=True)
         dtype = torch.float32
     else:
         model, processor = _load_full(checkpoint, options)

@@ -83,7 +83,9 @@ def load_shallow(
     truncate_config(text_config, num_layers)
     with tempfile.TemporaryDirectory(prefix="prism_tune-shallow-") as folder:
         kept_layers = num_layers if num_layers < depth else None
-        source = _shallow_view(resolve_source(config, kept_layers), kept_layers, Path(folder))
+        whole = resolve_source(config, kept_layers)
+        with explained(whole, "its weights"):
+            source = _shallow_view(whole, kept_layers, Path(folder))
         with without_load_report():
             model, report = _read_weights(
                 AutoModel, source, dtype, config, architecture=model_config

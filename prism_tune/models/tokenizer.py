@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from prism_tune.errors import UserError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.damage import reraised_if_damaged
 
 if TYPE_CHECKING:
@@ -76,7 +76,13 @@ def find_fault() -> str:
 def prepare_vocabulary(
     language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_token: str
 ) -> int:
-    """Give the tokenizer image and pad tokens, the model rows for them; return the image's id."""
+    """Give the tokenizer image and pad tokens, the model rows for them; return the image's id.
+
+    Raises:
+        ConfigError: no token can be called so.
+    """
+    if not image_token or image_token != image_token.strip():
+        raise ConfigError(f"--image-token {image_token!r}: expected a word, for example <image>")
     new_tokens = [token for token in [image_token] if token not in tokenizer.get_vocab()]
     pad_token = _choose_pad_token(tokenizer)
     if pad_token not in tokenizer.get_vocab():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from prism_tune.report.sections import (
 )
 from prism_tune.report.verdict import compare_runs
 from prism_tune.results.runs import FinishedRun, open_runs
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, remove_left_over
 from prism_tune.run.writer import only_writer
 
 
@@ -48,8 +47,7 @@ def build_report(
     _check_target(target)
     with only_writer(RunDir(target)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{target.name}-*"):  # by a report that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        remove_left_over(target, "-")
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
             page = PageFolder(Path(scratch) / "new", home=target)
             page.root.mkdir()

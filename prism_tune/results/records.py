@@ -10,14 +10,10 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir
-from prism_tune.run.stage import Stage
-
-_COLUMNS = ("uid", "id", "source", "score", "rank", "selected", "reason")
+from prism_tune.run.subset_file import read_scores
 
 
 @dataclass(frozen=True)
@@ -84,18 +80,7 @@ def read_records(run: RunDir) -> RecordTable:
     Raises:
         UserError: scores.parquet cannot be read, or is not as a selection writes it.
     """
-    path = run.selection / "scores.parquet"
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {error}") from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        config = Stage(run.selection).config_path
-        raise UserError(
-            f"{path}: no column {', '.join(missing)}; "
-            f"write it anew with `prism-tune select {config} --force`"
-        )
+    table = read_scores(run)
     return RecordTable(
         uids=table["uid"],
         ids=table["id"],

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,10 +23,11 @@ from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
 from prism_tune.features.shards import RecordFeatures, StoredRows, list_shards, read_shard
 from prism_tune.results.records import RecordTable, read_records
-from prism_tune.run.folder import RunDir, read_entries, read_json, read_object
+from prism_tune.run.folder import RunDir, read_entries, read_object
 from prism_tune.run.record import recorded_config
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings, sum_attempts
+from prism_tune.run.written import read_log
 from prism_tune.schema import BenchmarkResult
 
 Keep = Literal["low", "middle", "high"]
@@ -155,11 +155,7 @@ class FinishedRun:
     @cached_property
     def training_log(self) -> list[dict[str, Any]]:
         """The logged steps; a last line that a kill cut short is left out."""
-        path = self.run.training / "log.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_bytes().splitlines(keepends=True)
-        return [orjson.loads(line) for line in lines if line.endswith(b"\n")]
+        return read_log(self.run.training / "log.jsonl")
 
     @cached_property
     def timings(self) -> Sequence[Mapping[str, Any]]:
@@ -169,7 +165,7 @@ class FinishedRun:
     @cached_property
     def tables(self) -> dict[str, dict[str, Any]]:
         """Name -> table (title, rows, notes) that `prism-tune tables` wrote."""
-        return {path.stem: read_json(path) for path in sorted(self.run.tables.glob("*.json"))}
+        return {path.stem: read_object(path) for path in sorted(self.run.tables.glob("*.json"))}
 
     @property
     def num_tuned(self) -> int | None:
@@ -244,8 +240,8 @@ def require_evaluated(run: FinishedRun) -> None:
 
 
 def _read_result(path: Path) -> BenchmarkResult:
-    content = read_json(path)
-    if not isinstance(content, dict) or not content.keys() >= _RESULT_REQUIRED:
+    content = read_object(path)
+    if not content.keys() >= _RESULT_REQUIRED:
         raise UserError(
             f"{path}: expected an object with {', '.join(sorted(_RESULT_REQUIRED))}; "
             "write it anew with `prism-tune evaluate CONFIG --force`"

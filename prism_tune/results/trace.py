@@ -65,7 +65,8 @@ def explain_cell(
     }
     if output_format == "json":
         return orjson.dumps(tree, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    plain = orjson.loads(orjson.dumps(tree))  # of a dictionary's own kinds YAML knows nothing
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _find_cell(name: str, table: Table) -> tuple[tuple[Cell, ...], str]:

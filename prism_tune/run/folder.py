@@ -18,10 +18,11 @@ looking, skipping and failing before the start leave no trace.
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import io
-import logging
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,13 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from prism_tune.errors import UserError, first_line
-
-logger = logging.getLogger(__name__)
+from prism_tune.errors import UserError
+from prism_tune.run.written import ANEW, mark_written
 
 SUBSET_SUFFIXES = {
     "json": ".json",
@@ -157,7 +155,10 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, orjson.dumps(value, option=options))
 
 
-_ANEW = "restore it, or remove it and repeat what wrote it"
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Codes of a system that lets something be read only."""
+_NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Of a file system without; of NFS where the file may only be read."""
 
 
 def read_json(path: Path) -> Any:
@@ -182,10 +183,11 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not as it was written: expected a JSON object; {_ANEW}")
-    if missing := [key for key in keys if key not in content]:
-        raise UserError(f"{path}: not as it was written: no `{missing[0]}` in it; {_ANEW}")
-    return content
+        raise UserError(f"{path}: not as it was written: expected a JSON object; {ANEW}")
+    written: dict[str, Any] = mark_written(content, path)
+    for key in keys:
+        written[key]
+    return written
 
 
 def read_entries(path: Path, *keys: str) -> list[dict[str, Any]]:
@@ -200,40 +202,66 @@ def read_entries(path: Path, *keys: str) -> list[dict[str, Any]]:
     )
     if not is_whole:
         expected = f"a JSON list of objects with {' and '.join(keys)}"
-        raise UserError(f"{path}: not as it was written: expected {expected}; {_ANEW}")
-    entries: list[dict[str, Any]] = content
+        raise UserError(f"{path}: not as it was written: expected {expected}; {ANEW}")
+    entries: list[dict[str, Any]] = mark_written(content, path)
     return entries
 
 
-def cached_array(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array kept in an .npy file, computed first where there is none, or a damaged one."""
-    if path.exists():
-        try:
-            return np.asarray(np.load(path))
-        except (OSError, ValueError, EOFError) as error:
-            logger.warning("%s: damaged (%s); it is computed again", path, first_line(error))
-    values, buffer = compute(), io.BytesIO()
-    np.save(buffer, values)
-    write_atomic(path, buffer.getvalue())
-    return values
+def remove_left_over(beside: Path, mark: str) -> None:
+    """Remove what a killed process has left of a new `beside`; nobody else may be making it.
+
+    Args:
+        beside: what was to be written.
+        mark: the temporary's name is a dot, that of `beside`, this, and what nobody knows.
+    """
+    for left in beside.parent.glob(f".{glob.escape(beside.name)}{mark}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a lock file, so that others who want to make the same wait; a kill releases it.
 
+    In a folder that may only be read nothing can be made, and nobody waits.
+
     Args:
         path: the file; it stays there.
         on_wait: called where somebody else holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = _open_lock(path)
+    if descriptor is None:
         yield
+        return
+    try:
+        _wait_for(descriptor, on_wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, on_wait: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        on_wait()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _open_lock(path: Path) -> int | None:
+    """The lock file, another user's as well; None where there is none and none can be made."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
 
 
 def _umask() -> int:

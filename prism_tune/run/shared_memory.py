@@ -1,7 +1,8 @@
 """How many processes may read images: what they hand over takes shared memory, often little.
 
 Containers have 64 MB of it by default. Where it is full a worker cannot hand its batch over, and
-who waits for the batch waits for ever: so it is counted before the first is asked for.
+who waits for the batch waits for ever: so it is counted before the first is asked for, and a worker
+that cannot hand one over all the same ends.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing import util
+from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
+Loader = TypeVar("Loader", bound=Any)
 
 SHARED_MEMORY = Path("/dev/shm")
 _USABLE = 0.8
@@ -54,3 +60,26 @@ def fit_workers(num_workers: int, batch_bytes: int, *, prefetch: int = 2) -> int
 def count_bytes(batch: Mapping[str, Any]) -> int:
     """Of the tensors of a batch or an example."""
     return sum(int(getattr(value, "nbytes", 0)) for value in batch.values())
+
+
+def end_unheard_workers(loader: Loader) -> Loader:
+    """The loader; a worker of it that cannot hand over what it has read ends, and says why."""
+    own: Any = getattr(loader, "base_dataloader", loader)  # accelerate's holds the one that works
+    own.worker_init_fn = partial(_begin_worker, own.worker_init_fn)
+    if own.num_workers:
+        util.get_temp_dir()  # made here, it is the workers' as well, and goes with this process
+    return loader
+
+
+def _begin_worker(own: Callable[[int], None] | None, number: int) -> None:
+    """In the worker, before it has begun to hand over."""
+    Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
+    if own is not None:
+        own(number)
+
+
+def _end_unheard(error: Exception, _: object) -> None:
+    """Python would print it and go on."""
+    sys.stderr.write(f"a process that reads images cannot hand over what it has read: {error}\n")
+    sys.stderr.flush()
+    os._exit(1)

@@ -16,9 +16,10 @@ from prism_tune.config.load import render_config
 from prism_tune.config.secrets import redact
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
-from prism_tune.run.fingerprints import fingerprint, fingerprint_large
+from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import read_json, write_atomic, write_json
 from prism_tune.run.provenance import describe_software
+from prism_tune.run.written import describe_file, mark_written, seal
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +59,14 @@ class Stage:
             parts = [content.get("inputs"), content.get("outputs"), content.get("files", {})]
         if not parts or not all(isinstance(part, dict) for part in parts):
             raise UserError(f"{self.path}: not the record of a finished stage; {_REMEDY}")
-        return content
+        record: dict[str, Any] = mark_written(content, self.path)
+        return record
 
     def damaged_files(self) -> list[str]:
         """Which of the files that the stage left are gone, or not as it wrote them."""
         recorded = (self.record() or {}).get("files", {})
         return sorted(
-            name for name, seen in recorded.items() if _describe(self.directory / name) != seen
+            name for name, seen in recorded.items() if describe_file(self.directory / name) != seen
         )
 
     def changed_inputs(self, inputs: Mapping[str, Any]) -> list[str] | None:
@@ -108,17 +110,16 @@ class Stage:
             outputs: what else to remember.
         """
         write_atomic(self.config_path, render_config(config))
-        write_json(
-            self.path,
-            {
-                "fingerprint": fingerprint(_canonical(inputs)),
-                "config": redact(config.model_dump(mode="json")),
-                "inputs": {key: _canonical(value) for key, value in inputs.items()},
-                "outputs": outputs,
-                "files": {str(p.relative_to(self.directory)): _describe(p) for p in files},
-                "software": describe_software(),
-            },
-        )
+        content = {
+            "fingerprint": fingerprint(_canonical(inputs)),
+            "config": redact(config.model_dump(mode="json")),
+            "inputs": {key: _canonical(value) for key, value in inputs.items()},
+            "outputs": outputs,
+            "files": {str(p.relative_to(self.directory)): describe_file(p) for p in files},
+            "records": {p.name: describe_file(p) for p in self.directory.glob("*.json")},
+            "software": describe_software(),
+        }
+        write_json(self.path, {**content, "seal": seal(content)})
 
     def config(self) -> Config | None:
         """What it finished with; None where it has not. A record names no plugins to be loaded.
@@ -180,11 +181,6 @@ def must_run(name: str, stage: Stage, inputs: Mapping[str, Any], *, force: bool)
         reason = f"not as it left them: {', '.join(damaged)}"
     logger.info("%s: runs again (%s)", name, reason)
     return True
-
-
-def _describe(path: Path) -> list[Any] | None:
-    """Size and SHA-256 of a file (a large one is sampled); None where there is none."""
-    return [path.stat().st_size, fingerprint_large(path)] if path.is_file() else None
 
 
 def _canonical(value: Any) -> Any:

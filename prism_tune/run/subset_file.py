@@ -1,16 +1,50 @@
-"""The subset of a finished selection, as records to open.
-
-In: a run folder. Out: the config of its subset, once it is certain that the selection wrote it.
-"""
+"""The subset and the scores of a finished selection, once it is certain that it wrote them."""
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from prism_tune.config.pool_paths import find_image_dir
 from prism_tune.config.sections import DataConfig
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 from prism_tune.run.fingerprints import fingerprint_file
 from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
+
+SCORE_COLUMNS = ("uid", "id", "source", "score", "rank", "selected", "reason")
+_NUMBERS = ("score", "rank")
+
+
+def read_scores(run: RunDir) -> pa.Table:
+    """A finished selection's scores.parquet, a row for each record of the pool.
+
+    Raises:
+        UserError: it cannot be read, or is not as a selection writes it.
+    """
+    path = run.selection / "scores.parquet"
+    again = f"write it anew with `prism-tune select {Stage(run.selection).config_path} --force`"
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as parquet: {first_line(error)}; {again}"
+        ) from error
+    missing = [name for name in SCORE_COLUMNS if name not in table.column_names]
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(missing)}; {again}")
+    for field in table.schema:
+        if not _is_as_written(field):
+            raise UserError(f"{path}: column {field.name} holds {field.type}; {again}")
+    return table
+
+
+def _is_as_written(field: pa.Field) -> bool:
+    if field.name.startswith("selected"):
+        return bool(pa.types.is_boolean(field.type))
+    if field.name in _NUMBERS:
+        return bool(pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+    return bool(pa.types.is_string(field.type) or field.name not in SCORE_COLUMNS)
 
 
 def name_column(budget: str | None) -> str:

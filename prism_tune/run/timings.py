@@ -21,6 +21,7 @@ from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_entries, write_json
 from prism_tune.run.log import open_log
 
+_NUMBERS = ("wall_seconds", "device_seconds", "num_devices")
 _NEXT = ".next"
 
 
@@ -149,10 +150,29 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
     """Every attempt of every stage of the run; empty before the first."""
     if not run.timings.exists():
         return []
+    lost = "delete it: only what the stages took is lost"
     try:
-        return read_entries(run.timings, "stage", "fingerprint", "finished", "counts")
+        entries = read_entries(run.timings, "stage", "fingerprint", "finished", "counts")
     except UserError as error:
-        raise UserError(f"{error}; delete it: only what the stages took is lost") from error
+        raise UserError(f"{error}; {lost}") from error
+    for entry in entries:
+        if fault := _find_fault(entry):
+            raise UserError(f"{run.timings}: not as it was written: {fault}; {lost}")
+    return entries
+
+
+def _find_fault(entry: Mapping[str, Any]) -> str:
+    """A value that is not of the kind that a stage writes; empty where all are."""
+    if not isinstance(entry["counts"], dict):
+        return f"`counts` = {entry['counts']!r}"
+    numbers = {key: entry.get(key) for key in _NUMBERS} | entry["counts"]
+    for key, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            return f"`{key}` = {value!r}"
+    if entry.get("num_devices", 1) is None:
+        return "`num_devices` = None"
+    words = ("stage", "fingerprint")
+    return next((f"`{key}` = {entry[key]!r}" for key in words if type(entry[key]) is not str), "")
 
 
 def latest_attempts(run: RunDir, stage: str) -> list[dict[str, Any]]:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import ExportLayout
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
-from prism_tune.run.subset_file import name_column, subset_data
+from prism_tune.run.subset_file import name_column, read_scores, subset_data
 from prism_tune.schema import Record
 from prism_tune.selection.budgets import name_budget
 from prism_tune.selection.export.layouts import as_in_file, export_pool, list_kept_ids, write_own
@@ -47,7 +46,7 @@ class Subset:
         self._column = name_column(budget)
         self.pool: Pool = open_pool(subset_data(config.data, run, budget))
         self.manifest: dict[str, Any] = read_object(run.selection / "manifest.json")
-        self.table = pq.read_table(run.selection / "scores.parquet")
+        self.table = read_scores(run)
 
     def __repr__(self) -> str:
         num_pool = self.table.num_rows

@@ -20,13 +20,16 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from prism_tune import __version__
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import Pool, open_pool, write_subset
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_object, write_atomic
 from prism_tune.run.stage import Stage
+from prism_tune.run.subset_file import read_scores
+from prism_tune.run.written import mark_written
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def export_subset(run: RunDir, to: Path) -> None:
             f"`prism-tune select {stage.config_path}` writes them anew"
         )
     manifest = read_object(run.selection / "manifest.json", "subset_sha256", "pool_fingerprint")
-    scores = pq.read_table(run.selection / "scores.parquet", columns=["uid", "id", "selected"])
+    scores = read_scores(run)
     kept = scores.column("selected").to_pylist()
     ids = scores.column("id").to_pylist()
     hashes = _shorten([bytes.fromhex(uid) for uid in scores.column("uid").to_pylist()])
@@ -160,7 +163,11 @@ def verify_subset(
     table, header = _read_shared(shared)
     hashes = table.column("hash").to_pylist()
     folder = None if image_dir is None else str(image_dir)
-    pool = open_pool(DataConfig(records=records, image_dir=folder, **header["data"]))
+    try:
+        data = DataConfig(records=records, image_dir=folder, **header["data"])
+    except (ValidationError, TypeError) as error:
+        raise UserError(f"{shared}: its `data` cannot be read: {first_line(error)}") from error
+    pool = open_pool(data)
     suffix = SUBSET_SUFFIXES[pool.format]
     if to is not None and to.suffix != suffix:
         raise UserError(
@@ -214,8 +221,14 @@ def _read_shared(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     metadata = table.schema.metadata or {}
     if _KEY not in metadata:
         raise UserError(f"{path}: no shared subset; `prism-tune subset export RUN` writes one")
-    header: dict[str, Any] = orjson.loads(metadata[_KEY])
-    return table, header
+    try:
+        header = orjson.loads(metadata[_KEY])
+    except orjson.JSONDecodeError:
+        header = None
+    is_whole = {"hash", "kept", "id"} <= set(table.column_names) and table.num_rows > 0
+    if not isinstance(header, dict) or not is_whole:
+        raise UserError(f"{path}: damaged; get it again, or write it with `subset export`")
+    return table, mark_written(header, path)
 
 
 def _list_ids(ids: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from prism_tune.processes import greatest
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
 from prism_tune.run.progress import ProgressLines
+from prism_tune.run.written import read_log
 
 logger = logging.getLogger(__name__)
 
@@ -244,11 +245,3 @@ class StopWhenAsked(TrainerCallback):
                 else "goes on from it",
             )
         raise Interrupted(self._signum)
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The logged steps; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    return [orjson.loads(line) for line in lines if line.endswith(b"\n")]

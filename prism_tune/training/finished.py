@@ -14,7 +14,7 @@ from typing import Any
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import read_provenance
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.folder import RunDir
 from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
 from prism_tune.training.checkpoints import NEXT, complete_checkpoints, read_marker, work_directory
@@ -59,7 +59,7 @@ def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:
         logger.info("training: already finished with the same inputs, skipped")
         return False
     if changed is not None:
-        before, state = read_json(stage.path)["inputs"], "a finished training"
+        before, state = stage.require("train")["inputs"], "a finished training"
     elif begun:
         before = read_provenance(begun[0]).get("inputs", {})
         state = f"an unfinished training ({begun[0].name})"

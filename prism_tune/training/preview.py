@@ -21,8 +21,10 @@ from rich.text import Text
 from prism_tune.config.sections import Config
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.encoding.encoder import image_token_id
+from prism_tune.data.image_paths import ImageError
 from prism_tune.data.images import open_image
 from prism_tune.data.labels import IGNORED_LABEL
+from prism_tune.data.policy import BadRecordError, decide
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
 from prism_tune.models.processor import load_processor, resolve_template
@@ -61,7 +63,7 @@ def preview(config: Config, thumbnails: Path, choice: Choice) -> None:
     one, with its length.
 
     Raises:
-        UserError: no record is as chosen, or one of them cannot be used.
+        UserError: no record is as chosen, or one of them cannot be used and data.policy is to fail.
     """
     config = resolve_template(config)
     data = config.data if choice.run is None else subset_data(config.data, choice.run)
@@ -73,8 +75,14 @@ def preview(config: Config, thumbnails: Path, choice: Choice) -> None:
         pool, numbers.tolist(), processor, config.model.template, config.data.max_length
     )
     plain = not console.is_terminal
-    for number, index in enumerate(examples.indices):
-        example = examples[number]
+    for index in examples.indices:
+        try:
+            example = examples.encode(index)
+        except (BadRecordError, ImageError) as error:
+            if decide(error.reason, data.policy) != "skip":
+                raise UserError(f"{pool.describe(index)}: {error}") from error
+            console.print(Text(f"left out ({error.reason}): {pool.describe(index)}: {error}"))
+            continue
         console.print(Text(f"{pool.describe(index)}, source {pool.sources[index]}", "bold"))
         tokens = colour_tokens(example["input_ids"], example["labels"], processor, plain=plain)
         console.print(tokens, soft_wrap=plain)

@@ -33,6 +33,7 @@ from prism_tune.run.ranks import require_same, require_same_run
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import StageTimer
 from prism_tune.run.writer import one_writer
+from prism_tune.run.written import read_log
 from prism_tune.training.arguments import (
     check_options,
     compute_dtype,
@@ -49,7 +50,6 @@ from prism_tune.training.callbacks import (
     StopAfterLastStep,
     StopWhenAsked,
     closed_tracking,
-    read_log,
 )
 from prism_tune.training.checkpoints import (
     CheckpointWriter,

@@ -25,6 +25,7 @@ from prism_tune.models.guards import check_use
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups, spare_frozen_gradients, tuned_parts
 from prism_tune.processes import barrier, is_main
+from prism_tune.run.shared_memory import end_unheard_workers
 from prism_tune.training.arguments import check_loading, check_schedule, is_reentrant
 from prism_tune.training.batches import packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
@@ -92,11 +93,9 @@ class TuningTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by number of records as Trainer makes them, or our packed rows."""
         if not packs_rows(self._config):
-            loader: DataLoader[Any] = super().get_train_dataloader()
-            return loader
-        return row_loader(
-            self.train_dataset, self.data_collator, self.args, self._config, seed=self._data_seed
-        )
+            return end_unheard_workers(super().get_train_dataloader())
+        ways = (self.data_collator, self.args, self._config)
+        return end_unheard_workers(row_loader(self.train_dataset, *ways, seed=self._data_seed))
 
     @property
     def _data_seed(self) -> int:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.errors import ConfigError
+from prism_tune.run.shared_memory import end_unheard_workers
 from prism_tune.training.source_losses import SourcedExamples
 
 _BITS = 64
@@ -98,6 +99,7 @@ def held_out_batches(
         num_workers=arguments.dataloader_num_workers,
         pin_memory=arguments.dataloader_pin_memory,
     )
+    end_unheard_workers(loader)
     return zip(loader, sampler.counts, strict=True)
 
 

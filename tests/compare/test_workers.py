@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_what_a_verb_leaves_behind_no_other_sees(tmp_path):
 def test_libraries_are_there_without_threads_or_cuda_and_compute(tmp_path):
     assert run_forked(act, ["libraries"], {}, tmp_path / "output.txt") == 0
     said = (tmp_path / "output.txt").read_text().splitlines()
-    assert said == ["libraries", "True False 1", str(600**3)]
+    assert said == ["libraries", "True False 2", str(600**3)]  # one looks for the command
 
 
 @pytest.mark.slow
@@ -106,3 +107,83 @@ def test_threads_and_devices_are_dealt_out_and_a_single_process_sees_all(monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert "OMP_NUM_THREADS" not in share_out(0, 3)  # the user's own counts
     assert share_out(0, 1) == {}
+
+
+AT_WORK = """
+import multiprocessing, sys, time
+
+def main(arguments):
+    from prism_tune.interrupts import raise_interrupts
+    raise_interrupts()
+    print(multiprocessing.get_start_method(), flush=True)
+    time.sleep(15)
+
+if __name__ == "__main__":
+    from at_work import main
+    from prism_tune.compare.workers import run_forked, start_server
+    start_server(sys.argv[1:], {})
+    run_forked(main, [], {}, None)
+"""
+
+
+ASKED_TO_END = """
+import os, signal, tempfile
+from prism_tune.cli.options import end_with_errors
+from prism_tune.compare.workers import run_forked, start_server
+from prism_tune.interrupts import raise_interrupts
+
+def work():
+    raise_interrupts()
+    start_server([], {})
+    of_a_library = tempfile.TemporaryDirectory()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+end_with_errors(work)
+"""
+
+
+@pytest.mark.slow
+def test_what_it_has_in_tmp_goes_with_a_command_that_is_asked_to_end(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", ASKED_TO_END]
+    assert subprocess.run(command, env=environment, check=False).returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+FINISHED = """
+from prism_tune.compare.workers import run_forked
+verb = '''
+import tempfile
+from prism_tune.interrupts import raise_interrupts
+raise_interrupts()
+tempfile.of_a_library = tempfile.TemporaryDirectory()
+raise SystemExit(0)
+'''
+raise SystemExit(run_forked(exec, verb, {}, None))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_verb_has_in_tmp_goes_when_it_has_finished(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", FINISHED]
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preload", [[], ["starts_cuda"]])
+def test_a_verb_and_its_workers_end_with_a_command_that_is_killed(preload, tmp_path):
+    """Alone, by SIGKILL; workers of a verb are forked, so that they follow it."""
+    (tmp_path / "at_work.py").write_text(AT_WORK)
+    (tmp_path / "starts_cuda.py").write_text(
+        "import torch\ntorch.cuda._is_in_bad_fork = lambda: True"
+    )
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    code = [sys.executable, "-m", "at_work", *preload]
+    with subprocess.Popen(code, stdout=-1, stderr=-1, env=found) as command:
+        assert command.stdout.readline() == b"fork\n"
+        command.kill()
+        killed = time.monotonic()
+        command.stdout.read()  # until nobody has it open any more
+    assert time.monotonic() - killed < 8

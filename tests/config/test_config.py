@@ -160,6 +160,11 @@ def test_unreadable_files_are_config_errors(write, tmp_path):
     assert "gone.yaml: no such config file (named as base by " in error_of(orphan)
     assert "cannot be read as YAML" in error_of(write("a: [1\n"))
     assert "cannot be read as YAML" in error_of(tmp_path)
+    for text in ("null: 2\n", "name: ${\n"):
+        assert "trial.yaml: cannot be read: " in error_of(write(text))
+    assert "trial.yaml: `base`: Interpolation key 'nope' not found" in error_of(
+        write("base: ${nope}\n")
+    )
     assert "expected a mapping of sections" in error_of(write("- a\n- b\n"))
     assert "expected the path of one YAML file" in error_of(write("base: [a.yaml, b.yaml]\n"))
     assert "`output_dir`: Interpolation key 'not_there'" in error_of(

@@ -44,6 +44,7 @@ FAULTY = {
     "no_suffix": (lambda path: save(path, format="PNG"), ()),
     "pipe.png": (os.mkfifo, ("image_unreadable",)),  # reading it would never end
     "wide.png": (lambda path: save(path, (161, 8)), ("image_aspect_ratio",)),
+    "large.png": (lambda path: save(path, (13_378, 700)), ("image_aspect_ratio",)),  # padded
     "widest.png": (lambda path: save(path, (160, 8)), ()),
     "wrong.jpg": (lambda path: save(path, format="PNG"), ("image_wrong_type",)),
     "moving.gif": (animate, ("image_animated",)),

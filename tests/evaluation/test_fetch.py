@@ -75,6 +75,13 @@ def test_a_fetch_that_was_cut_off_goes_on_where_it_stopped(hub, tmp_path):
     assert set(find_split_files("mmlu", tmp_path)) == {"test", "dev"}
 
 
+def test_what_a_killed_fetch_left_is_removed_by_the_next(hub, tmp_path):
+    left = tmp_path / ".dev.parquet.fetch-a8f_x0q1"
+    left.mkdir()
+    fetch.fetch_benchmark("mmbench", tmp_path)
+    assert not left.exists()
+
+
 def test_a_damaged_file_is_fetched_again(hub, tmp_path):
     fetch.fetch_benchmark("mmbench", tmp_path)
     (tmp_path / "dev.parquet").write_bytes(b"torn")

@@ -106,6 +106,9 @@ def test_a_model_path_that_is_an_adapter_stands_for_its_base(adapter, tiny_llava
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="base_model_name_or_path: missing"):
         name_base(ModelConfig(path=str(tmp_path)))
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": -1}')
+    with pytest.raises(UserError, match="base_model_name_or_path: -1; expected the base model"):
+        name_base(ModelConfig(path=str(tmp_path)))
 
 
 def test_a_good_checkpoint_is_verified(adapter):

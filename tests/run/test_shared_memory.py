@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,12 @@ def test_a_training_goes_on_with_fewer_workers(tiny_llava_dir, drawn_pool, tmp_p
     assert "0 MiB free, and 2 workers need" in caplog.text
     assert "going on with 0 (batches are made in this process, slower)" in caplog.text
     assert run.checkpoint.exists()
+
+
+def test_workers_of_every_loader_end_where_they_are_not_heard():
+    package = Path(shared_memory.__file__).parents[1]
+    texts = {path.name: path.read_text() for path in package.rglob("*.py")}
+    made = {name for name, text in texts.items() if re.search(r"\bDataLoader\((\n|\w)", text)}
+    heard = {name for name, text in texts.items() if "end_unheard_workers(" in text}
+    assert "generate.py" in made
+    assert made - heard == {"arguments.py"}  # which makes one to see whether its options suit

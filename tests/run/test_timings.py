@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from prism_tune.errors import UserError
 from prism_tune.run import timings
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.timings import (
     StageTimer,
     latest_attempts,
@@ -172,3 +173,21 @@ def test_evidence_is_charged_beside_the_attempt_and_anew_each_time(run, clock):
     with timer(run, "selection", "f2"):
         clock.seconds += 5
     assert stage_total(run, "selection") == 5.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"wall_seconds": "x"}, r"`wall_seconds` = 'x'"),
+        ({"device_seconds": [1]}, r"`device_seconds` = \[1\]"),
+        ({"num_devices": None}, r"`num_devices` = None"),
+        ({"counts": None}, r"`counts` = None"),
+        ({"counts": {"flops": "many"}}, r"`flops` = 'many'"),
+        ({"stage": -1}, r"`stage` = -1"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(run, changes, says):
+    entry = {"stage": "train", "fingerprint": "f", "finished": True, "counts": {}}
+    write_json(run.timings, [{**entry, **changes}])
+    with pytest.raises(UserError, match=rf"timings\.json: not as it was written: {says}; delete"):
+        read_timings(run)

@@ -1,13 +1,15 @@
 """Every verb, killed at random: the same command again ends in what an undisturbed one leaves.
 
-    python tests/support/torture.py [--kills 120] [--seed 0] [--cases select,train]
+    python tests/support/torture.py [--kills 162] [--seed 0] [--cases select,train]
+                                    [--record kills.jsonl [--seconds 600]]
 
 A verb is forked from this process, which has the libraries loaded (the script is started). It gets
 SIGKILL, SIGTERM or SIGINT at a random moment, alone or with all it has started. Then: nothing of it
 is left running after `GONE_SECONDS`; a request to end has the exit code 143 or 130, no
 traceback, and leaves no temporary file; the same command ends with 0; what it leaves is, byte for
-byte, what it leaves undisturbed; no partial file lies about. Whatever is not so is printed; exit
-code 1 where there was any.
+byte, what it leaves undisturbed; no partial file lies about. Whatever is not so is printed, and the
+kills are summed; exit code 1 where there was any. With `--record` each kill is kept: the same
+command goes on with those that are due, and leaves with exit code 3 once `--seconds` are over.
 """
 
 from __future__ import annotations
@@ -15,25 +17,22 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
-import json
 import os
-import random
 import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import contextlib
+from dataclasses import replace
 
-from safetensors.numpy import load_file
-from support.torture_cases import CASES, Case, command_of, furnish
+from support.torture_cases import CASES, Case, command_of, content_of, furnish
+from support.torture_record import Kill, Record, plan_kills, summarise
 
 import prism_tune.evaluation.evaluate
 import prism_tune.models.export
@@ -48,9 +47,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TORN = 70
 """Of a command line that was left in another way than by an exit."""
 _LEFT = re.compile(r"\.partial|\.writer\.json|^\.report-|^\.[^.]+\.\w{8}$|\.next$|\.replaced$")
-_NEW = re.compile(r"there already; name a new|already there; name a new")
+_NEW = re.compile(r"there already; (name a new|remove it)|already there; name a new")
 """Said where the kill came after the last step, of verbs that make what is not there yet."""
-_MOVING = re.compile(r"(seconds|per_second|_at|start|end|flops)$|^(software|timings?)$")
 
 
 class Torture:
@@ -83,21 +81,21 @@ class Torture:
         assert code == 0, f"{name}: {code}\n{printed[-3000:]}"
         return time.monotonic() - begin, self.digest(case)
 
-    def kill_once(self, name: str, seconds: float, expected: str, rand: random.Random) -> list[str]:
-        """Everything that was not as it should be."""
-        case = CASES[name]
+    def kill_once(self, planned: Kill, seconds: float, expected: str) -> Kill:
+        """The same with everything that was not as it should be."""
+        case = CASES[planned.case]
         self.reset(case.after)
-        signum = rand.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
-        delay, whole_group = rand.uniform(0, seconds), rand.random() < 0.5
+        signum = signal.Signals[planned.signal]
         pid = self.start(case)
-        time.sleep(delay)
+        time.sleep(planned.share * seconds)
         with contextlib.suppress(ProcessLookupError):
-            (os.killpg if whole_group else os.kill)(pid, signum)
+            (os.killpg if planned.whole_group else os.kill)(pid, signum)
         code, printed = self.wait(pid)
         found = self._judge(signum, code, printed, is_started=case.program != "prism-tune")
         left = self._wait_for_rest()
         found += [f"still running: {line}" for line in left]
-        if signum != signal.SIGKILL:
+        is_done = "thumbnail: " in printed and "ends here" not in printed  # of preview, to look at
+        if signum != signal.SIGKILL and not is_done:
             found += [f"temporary: {path.name}" for path in self.temporary.iterdir()]
         code, printed = self.wait(self.start(case))
         if code != 0 and not _NEW.search(printed):
@@ -105,8 +103,7 @@ class Torture:
         elif self.digest(case) != expected:
             found.append("again: another result")
         found += [f"left over: {path}" for path in self._leftovers()]
-        what = f"{name} {signum.name} at {delay:.2f} s{' (group)' if whole_group else ''}"
-        return [f"{what}: {line}" for line in found]
+        return replace(planned, faults=found)
 
     def reset(self, after: tuple[str, ...]) -> None:
         """The workplace as it is when these verbs have run."""
@@ -136,6 +133,10 @@ class Torture:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.chdir(self.place)
+        tempfile.tempdir = str(self.temporary)  # this process has found another one already
+        typed = output.with_name("typed.txt")
+        typed.write_text(case.typed)
+        os.dup2(os.open(typed, os.O_RDONLY), 0)
         if program := command_of(case, self.place):
             os.execvp(program[0], program)
         sys.argv = ["prism-tune", *case.arguments.split()]
@@ -167,7 +168,7 @@ class Torture:
             paths = sorted(path for path in self.place.glob(pattern) if path.is_file())
             assert paths, pattern
             for path in paths:
-                hashed.update(f"{path.relative_to(self.place)} {_content(path)}".encode())
+                hashed.update(f"{path.relative_to(self.place)} {content_of(path)}".encode())
         return hashed.hexdigest()
 
     def _judge(self, signum: int, code: int, printed: str, *, is_started: bool) -> list[str]:
@@ -210,23 +211,6 @@ class Torture:
         shutil.copytree(self.place, self._before[after], symlinks=True)
 
 
-def _content(path: Path) -> str:
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-        return hashlib.sha256(b"".join(tensors[n].tobytes() for n in sorted(tensors))).hexdigest()
-    if path.suffix == ".json":
-        return json.dumps(_still(json.loads(path.read_text())), sort_keys=True)
-    if path.suffix == ".html":
-        return "written"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _still(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _still(item) for key, item in value.items() if not _MOVING.search(key)}
-    return [_still(item) for item in value] if isinstance(value, list) else value
-
-
 def _children(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in listed]
@@ -239,43 +223,55 @@ def _command(pid: int) -> str:
         return "gone"
 
 
-def torture(cases: list[str], kills: int, seed: int) -> list[str]:
-    """So many kills, dealt out over the cases; prints and returns what was not as it should be."""
-    rand = random.Random(seed)
-    found: list[str] = []
+def torture(planned: list[Kill], record: Record, deadline: float) -> list[Kill]:
+    """Make those that are due, case by case; prints what was not as it should be.
+
+    Returns:
+        All that have been made: fewer than planned where the deadline came first.
+    """
+    made: list[Kill] = []
     with tempfile.TemporaryDirectory() as folder:
         workplace = Torture(Path(folder) / "torture")
-        for number, name in enumerate(cases):
-            share = kills // len(cases) + (number < kills % len(cases))
-            if not share:
+        for name in dict.fromkeys(kill.case for kill in planned):
+            own = [kill for kill in planned if kill.case == name]
+            found = {kill.number: record.find(kill) for kill in own}
+            made += [kill for kill in found.values() if kill is not None]
+            due = [kill for kill in own if found[kill.number] is None]
+            if not due or time.monotonic() > deadline:
                 continue
             seconds, expected = workplace.measure(name)
-            begin = len(found)
-            num_bad = 0
-            for _ in range(share):
-                lines = workplace.kill_once(name, seconds, expected, rand)
-                num_bad += bool(lines)
-                found += lines
-            said = [
-                f"{name}: {share} kills within {seconds:.1f} s, {num_bad} at fault",
-                *found[begin:],
-            ]
-            sys.stdout.write("".join(f"{line}\n" for line in said))
-            sys.stdout.flush()
-    return found
+            for kill in due:
+                if time.monotonic() > deadline:
+                    break
+                made.append(workplace.kill_once(kill, seconds, expected))
+                record.add(made[-1])
+                _tell(made[-1], seconds)
+    return made
+
+
+def _tell(kill: Kill, seconds: float) -> None:
+    group = " (group)" if kill.whole_group else ""
+    what = f"{kill.case} {kill.signal} at {kill.share * seconds:.2f} of {seconds:.2f} s{group}"
+    sys.stdout.write("".join(f"{what}: {line}\n" for line in kill.faults or ["as it should be"]))
+    sys.stdout.flush()
 
 
 def main() -> int:
     """Read the arguments; print what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--kills", type=int, default=162)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     given = parser.parse_args()
-    found = torture(given.cases.split(","), given.kills, given.seed)
-    kinds = Counter(line.partition(": ")[2].split(":")[0] for line in found)
-    sys.stdout.write(f"{given.kills} kills, {len(found)} faults {dict(kinds) or ''}\n")
-    return 1 if found else 0
+    planned = plan_kills(given.cases.split(","), given.kills, given.seed)
+    made = torture(planned, Record(given.record), time.monotonic() + given.seconds)
+    num_faults = sum(len(kill.faults) for kill in made)
+    sys.stdout.write(f"{summarise(made)}{len(made)} of {len(planned)} kills, {num_faults} faults\n")
+    if len(made) < len(planned):
+        return 3
+    return 1 if num_faults else 0
 
 
 if __name__ == "__main__":

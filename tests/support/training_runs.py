@@ -12,7 +12,7 @@ from torch import Tensor
 from prism_tune.config.load import load_config, render_config
 from prism_tune.config.sections import Config
 from prism_tune.run.folder import RunDir
-from prism_tune.training.callbacks import read_log
+from prism_tune.run.written import read_log
 
 EXPERIMENTS = Path(__file__).parents[2] / "configs" / "experiments"
 HF = {"per_device_train_batch_size": 2, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}

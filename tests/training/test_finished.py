@@ -16,8 +16,8 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.run import replace as replacing
 from prism_tune.run.folder import read_json
 from prism_tune.run.timings import read_timings
+from prism_tune.run.written import read_log
 from prism_tune.training import finished
-from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, CLIPVisionModel
 
 from prism_tune.models.checkpoint import load_tuned
-from prism_tune.training.callbacks import read_log
+from prism_tune.run.written import read_log
 from prism_tune.training.train import train
 
 pytestmark = pytest.mark.slow  # seconds each

@@ -12,8 +12,8 @@ from support.ranks import Ranks
 from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.errors import ConfigError
 from prism_tune.run.timings import read_timings
+from prism_tune.run.written import read_log
 from prism_tune.training import batches, trainer
-from prism_tune.training.callbacks import read_log
 from prism_tune.training.inputs import stage_inputs
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer

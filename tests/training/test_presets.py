@@ -34,8 +34,8 @@ from prism_tune.models.assemble_checkpoint import assemble_checkpoint, fold_outp
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.run.folder import RunDir, read_json
+from prism_tune.run.written import read_log
 from prism_tune.schema import Turn
-from prism_tune.training.callbacks import read_log
 from prism_tune.training.train import train
 
 TEXT = {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from contextlib import nullcontext
 
 import pytest
 from PIL import Image
@@ -48,6 +50,25 @@ def test_more_records_than_there_are(tiny_llava_dir, tmp_path, printed):
     preview(Config.model_validate(tree), tmp_path / "preview", Choice(3))
     assert printed.getvalue().count("with label") == 1
     assert not (tmp_path / "preview").exists()
+
+
+@pytest.mark.parametrize("verdict", ["fail", "skip"])
+def test_a_record_that_cannot_be_used_is_told_of_under_the_policy(
+    tiny_llava_dir, tmp_path, printed, verdict
+):
+    Image.effect_noise((40, 32), 90).save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:-300])
+    turns = [{"from": "human", "value": "<image>\nhi"}, {"from": "gpt", "value": "yo"}]
+    records = [{"id": f"r{n}", "image": f"{n}.png", "conversations": turns} for n in (0, 1)]
+    (tmp_path / "pool.json").write_text(json.dumps(records))
+    data = {"records": str(tmp_path / "pool.json"), "policy": {"image_truncated": verdict}}
+    tree = {"name": "x", "model": {"path": str(tiny_llava_dir)}, "data": data}
+    fails = pytest.raises(UserError, match=r"r1.*not all there")
+    with fails if verdict == "fail" else nullcontext():
+        preview(Config.model_validate(tree), tmp_path / "preview", Choice(2))
+    assert printed.getvalue().count("with label") == 1
+    left_out = "left out (image_truncated): " in printed.getvalue()
+    assert left_out == (verdict == "skip")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config
 from prism_tune.models.processor import resolve_template
 from prism_tune.run.folder import RunDir, read_json
-from prism_tune.training.callbacks import read_log
+from prism_tune.run.written import read_log
 
 ZERO = {
     "plain": None,

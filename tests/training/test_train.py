@@ -21,7 +21,7 @@ from prism_tune.models.load import load_model
 from prism_tune.run.folder import read_json
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
-from prism_tune.training.callbacks import read_log
+from prism_tune.run.written import read_log
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 

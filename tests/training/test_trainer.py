@@ -86,7 +86,7 @@ def test_a_constant_loss_is_pointed_out_once(caplog):
 
 
 def test_packed_rows_fill_every_step_and_resume_exactly(make_run, monkeypatch):
-    from prism_tune.training.callbacks import read_log
+    from prism_tune.run.written import read_log
     from prism_tune.training.source_losses import SourcedCollator
     from prism_tune.training.train import train
 
@@ -129,7 +129,7 @@ def test_packed_rows_fill_every_step_and_resume_exactly(make_run, monkeypatch):
 
 
 def test_the_loss_of_each_source_is_logged(make_run):
-    from prism_tune.training.callbacks import read_log
+    from prism_tune.run.written import read_log
     from prism_tune.training.train import train
 
     hf = {"per_device_train_batch_size": 26, "max_steps": 2, "save_strategy": "no"}
@@ -162,8 +162,8 @@ def test_losses_are_those_of_plain_transformers_on_the_same_batches(make_run):
     from prism_tune.data.collator import Collator
     from prism_tune.models.processor import load_processor
     from prism_tune.models.tuning import prepare_tuning
+    from prism_tune.run.written import read_log
     from prism_tune.training.arguments import training_arguments
-    from prism_tune.training.callbacks import read_log
     from prism_tune.training.examples import build_examples
     from prism_tune.training.train import train
 

@@ -16,7 +16,7 @@ from prism_tune.errors import ConfigError
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import read_json
-from prism_tune.training.callbacks import read_log
+from prism_tune.run.written import read_log
 from prism_tune.training.train import train
 from prism_tune.training.validation import HeldOutBatches, is_held_out
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from prism_tune.errors import UserError
+from prism_tune.run.shared_memory import end_unheard_workers
 
 _RECORDS = 1000  # what a tokenizer is given at once
 
@@ -43,7 +44,7 @@ def find_of_all(find: Find, indices: Sequence[int], num_workers: int) -> NDArray
         collate_fn=_as_it_is,
     )
     found = []
-    for block in loader:
+    for block in end_unheard_workers(loader):
         if isinstance(block, UserError):
             raise block
         found.append(block)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from prism_tune.run.shared_memory import fit_workers
+from prism_tune.run.shared_memory import end_unheard_workers, fit_workers
 from prism_tune.selection.evidence.encoding import Encoded
 
 _UNITS = 4
@@ -69,7 +69,7 @@ def load_units(
         prefetch_factor=_PREFETCHED,
     )
     # Started now: workers end with the thread that has started them, and others may ask for units.
-    return _unpack_all(iter(parcels))
+    return _unpack_all(iter(end_unheard_workers(parcels)))
 
 
 def _unpack_all(parcels: Iterator[Parcel]) -> Iterator[Encoded]:

@@ -27,8 +27,8 @@ from prism_tune.config.sections import Config, Template
 from prism_tune.data.conversation import Rendered, mark_turns, render
 from prism_tune.data.encoding.blocks import find_of_all
 from prism_tune.data.records import Pool
+from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import cached_array
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Turn
 from prism_tune.selection.evidence.source import find_measured
 
@@ -92,7 +92,7 @@ def digest_prompts(
         digests[measured] = find_of_all(find, measured, config.data.num_workers)
         return digests
 
-    return cached_array(path, digest)
+    return cached_array(path, digest, len(pool), "S32")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from prism_tune.config.sections import DataConfig, ExportLayout
 from prism_tune.data.adapt import OF_TURNS
@@ -26,7 +25,7 @@ from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_json, read_object, write_atomic, write_json
 from prism_tune.run.log import console
 from prism_tune.run.stage import Stage
-from prism_tune.run.subset_file import name_column, subset_data
+from prism_tune.run.subset_file import name_column, read_scores, subset_data
 from prism_tune.schema import Record
 from prism_tune.selection.export.image_names import ImageNames
 from prism_tune.selection.export.losses import Losses
@@ -150,7 +149,7 @@ def _export_budget(run: RunDir, layout: ExportLayout, to: Path, budget: str | No
     data = subset_data(DataConfig(records="") if config is None else config.data, run, budget)
     pool = open_pool(data.model_copy(update={"image_place": "keep"}))
     column = name_column(budget)
-    scores = pq.read_table(run.selection / "scores.parquet", columns=["id", column])
+    scores = read_scores(run)
     export_pool(pool, layout, to, list_kept_ids(scores, column))
 
 

@@ -21,6 +21,8 @@ from prism_tune.data.files.formats import write_parquet
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
+from prism_tune.run.folder import RunDir, remove_left_over
+from prism_tune.run.writer import only_writer
 from prism_tune.selection.export.record_rows import Row, to_parts
 
 if TYPE_CHECKING:
@@ -83,23 +85,29 @@ def write_folder(pool: Pool, rows: Iterable[Row], folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder}: already there; name a new folder, or delete that one")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    temporary.chmod(0o755)
-    try:
-        schema = build_features(parts=True).arrow_schema
-        groups = _group(pool, rows)
-        for number in itertools.count():
-            path = temporary / f"train-{number:05d}.parquet"
-            with pq.ParquetWriter(path, schema) as shard:
-                for group in groups:
-                    shard.write_table(pa.Table.from_pylist(group, schema=schema))
-                    if path.stat().st_size > _SHARD_BYTES:
-                        break
-                else:
+    with only_writer(RunDir(folder)):
+        remove_left_over(folder, ".")
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary.chmod(0o755)
+        try:
+            _write_shards(pool, rows, temporary)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_shards(pool: Pool, rows: Iterable[Row], folder: Path) -> None:
+    schema = build_features(parts=True).arrow_schema
+    groups = _group(pool, rows)
+    for number in itertools.count():
+        path = folder / f"train-{number:05d}.parquet"
+        with pq.ParquetWriter(path, schema) as shard:
+            for group in groups:
+                shard.write_table(pa.Table.from_pylist(group, schema=schema))
+                if path.stat().st_size > _SHARD_BYTES:
                     break
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                break
 
 
 def _group(pool: Pool, rows: Iterable[Row]) -> Iterator[list[Row]]:

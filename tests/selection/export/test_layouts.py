@@ -294,6 +294,15 @@ def test_a_trl_folder_comes_in_files_of_a_bounded_size(export, monkeypatch):
         export("trl")
 
 
+def test_what_a_killed_export_left_is_removed_by_the_next(export, tmp_path):
+    left, others = tmp_path / ".mine.a8f_x0q1", tmp_path / ".mind.a8f_x0q1"
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "train-00000.parquet").touch()
+    export("trl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [others.name, "mine"]
+
+
 def test_an_image_that_is_gone_is_named(export, pool, tmp_path):
     path = pool.image_dir / "b/1.png"
     content = path.read_bytes()

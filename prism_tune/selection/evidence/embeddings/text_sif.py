@@ -29,8 +29,8 @@ from prism_tune.data.records import Pool
 from prism_tune.features.shards import DirectedRows, Shard, StoredRows
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.processor import load_model_tokenizer
+from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import cached_array
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.embeddings.image_text import record_text
 from prism_tune.selection.evidence.encoding import Encoded
@@ -164,7 +164,7 @@ def frequencies(pool: Pool, tokenizer: Any, output_dir: str, vocabulary: int) ->
             counts_V += np.bincount(ids, minlength=vocabulary)
         return counts_V
 
-    return cached_array(path, count)
+    return cached_array(path, count, vocabulary, "int64")
 
 
 def weigh(counts_V: NDArray[np.int64]) -> NDArray[np.float64]:
