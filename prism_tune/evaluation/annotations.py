@@ -71,11 +71,12 @@ def read_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if text.lstrip().startswith("[") and not _is_list_a_line(text):
         values = parse_json(text, str(path))
         return [_check_object(v, f"{path}, record {n}") for n, v in enumerate(values, 1)]
-    numbered = ((f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), 1))
+    file = str(path)
+    numbered = ((f"{file}, line {n}", line) for n, line in enumerate(text.split("\n"), 1))
     return [
         _check_object(parse_json(line, where, "; expected one object a line"), where)
         for where, line in numbered
-        if line.strip()
+        if line and not line.isspace()
     ]
 
 

@@ -96,7 +96,8 @@ def _read_text_table(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
     text = read_text(path)
     first = text.partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    lines = io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8", newline="")
+    reader = csv.reader(lines, delimiter=delimiter)
     try:
         for cells in reader:
             if cells:

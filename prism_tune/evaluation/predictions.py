@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,10 @@ def parse_prediction(
     Raises:
         UserError: a key is missing or has the wrong type, or `text` may be the question.
     """
-    id_key = next((key for key in id_keys if key in record), id_keys[0])
-    text_keys = [key for key in TEXT_KEYS if key in record]
-    text_key = next(iter(text_keys), TEXT_KEYS[0])
-    require_keys(record, (id_key, text_key), where)
+    id_key, text_keys = _find_keys(tuple(record), tuple(id_keys))
+    text_key = text_keys[0]
+    if id_key not in record or text_key not in record:
+        require_keys(record, (id_key, text_key), where)
     if len(text_keys) > 1 and text_key == "text" and "prompt" not in record:
         raise UserError(
             f"{where}: both {text_key!r} and {text_keys[1]!r}: which is the model's answer? Take "
@@ -127,6 +128,13 @@ def parse_prediction(
         model_id=str(record.get("model_id") or ""),
         metadata=record.get("metadata") or {},
     )
+
+
+@lru_cache
+def _find_keys(found: tuple[str, ...], id_keys: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Under which a record has its id and its answers; where it has none, the first of each."""
+    texts = tuple(key for key in TEXT_KEYS if key in found)
+    return next((key for key in id_keys if key in found), id_keys[0]), texts or TEXT_KEYS[:1]
 
 
 def _read_id(value: Any, where: str) -> str | int:
@@ -234,7 +242,8 @@ def find_foreign_prompts(
         answer = joined.answers.get(question_key(question))
         if answer is None or not answer.prompt:
             continue
-        if fold_text(question.metadata["question"]) not in fold_text(answer.prompt):
+        asked = question.metadata["question"]
+        if asked not in answer.prompt and fold_text(asked) not in fold_text(answer.prompt):
             foreign.append(question_key(question))
     return foreign
 
