@@ -30,6 +30,13 @@ _MARKS = {
 """In this order: the mark of UTF-32 begins with that of UTF-16."""
 
 
+_PACKED = {
+    b"\x1f\x8b": "a gzip file; unpack it first (gunzip)",
+    b"PK\x03\x04": "a zip or xlsx file; unpack it, or give it its suffix .xlsx",
+    b"PAR1": "a parquet file; give it its suffix .parquet",
+}
+
+
 def read_text(path: Path) -> str:
     """The text of a file: UTF-8, or what its byte order mark says (Excel and Notepad write one).
 
@@ -42,11 +49,21 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: no such file") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: a folder; expected a file") from error
+    packed = next((name for magic, name in _PACKED.items() if content.startswith(magic)), None)
+    if packed:
+        raise UserError(f"{path}: expected text, found {packed}")
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected {encoding.upper()} text: {error}") from error
+        expected = f"{path}: expected {encoding.upper()} text; save it as UTF-8"
+        raise UserError(f"{expected} ({error})") from error
+    if "\0" in text:
+        raise UserError(
+            f"{path}: expected text, found NUL characters: UTF-16 without its byte order mark, or "
+            "no text at all? Save it as UTF-8"
+        )
+    return text.replace("\n\ufeff", "\n")  # where files with marks were joined
 
 
 def read_json_file(path: Path) -> Any:
@@ -120,6 +137,37 @@ def to_text(value: Any, where: str) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
+def to_id(value: Any, where: str) -> str | int:
+    """An id: a whole number as it is, else a text or what a table program made of it.
+
+    Raises:
+        UserError: something else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return to_text(value, where)
+
+
+def to_name(value: Any, where: str) -> str:
+    """A text that may be absent: empty where it is null.
+
+    Raises:
+        UserError: something else.
+    """
+    return "" if value is None else to_text(value, where)
+
+
+def to_list(value: Any, where: str) -> list[Any]:
+    """A list.
+
+    Raises:
+        UserError: something else.
+    """
+    if not isinstance(value, list):
+        raise UserError(f"{where}: expected a list, found {reprlib.repr(value)}")
+    return value
+
+
 def to_number(value: Any, where: str) -> int:
     """A whole number, also where it is written as text or as 2.0.
 
@@ -146,7 +194,7 @@ def to_letter(value: Any, options: Collection[str], where: str) -> str:
         UserError: none of the options' letters.
     """
     letter = str(value).strip().upper()
-    if letter not in options:
+    if letter not in list(options):
         listed = ", ".join(options) or "none there"
         raise UserError(f"{where}: expected the letter of an option ({listed}), found {value!r}")
     return letter
@@ -199,24 +247,39 @@ def find_parquet(path: Path) -> list[Path]:
     return sorted(path.rglob("*.parquet")) if path.is_dir() else []
 
 
-def read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[Any]:
-    """Rows of one parquet file as dicts, only these columns.
+def read_parquet(
+    path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+) -> list[Any]:
+    """Rows of one parquet file as dicts, only these columns; None: all.
 
     Raises:
         UserError: unreadable, or a column of `columns` is missing.
     """
+    file = _open_parquet(path)
+    found = set(file.schema_arrow.names)
+    require_keys(dict.fromkeys(file.schema_arrow.names), columns or (), str(path))
+    extra = [name for name in optional if name in found]
+    wanted = None if columns is None else [*columns, *extra]
+    rows: list[Any] = file.read(columns=wanted).to_pylist()
+    return rows
+
+
+def list_columns(path: Path) -> list[str]:
+    """The names of a parquet file's columns. Raises UserError where it is unreadable."""
+    names: list[str] = _open_parquet(path).schema_arrow.names
+    return names
+
+
+def _open_parquet(path: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise UserError(f"{path}: not a readable parquet file: {error}") from error
-    found = set(file.schema_arrow.names)
-    require_keys(dict.fromkeys(file.schema_arrow.names), columns, str(path))
-    wanted = [*columns, *(name for name in optional if name in found)]
-    rows: list[Any] = file.read(columns=wanted).to_pylist()
-    return rows
 
 
 def parquet_image(path: Path, row: int, column: str) -> str:

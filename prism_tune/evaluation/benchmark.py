@@ -48,13 +48,14 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
     """A benchmark's questions out of somebody's files, checked as a whole.
 
     Raises:
-        UserError: as `load_questions`; no question; an image in some other parquet file; some
+        UserError: as `load_questions`; no question; an image that is no text or in some other
+            parquet file; some
             have a reference and others have none, which is a damaged file and never a test split.
     """
     questions = benchmark.load_questions(annotations, profile)
     if not questions:
         raise UserError(f"{annotations}: no questions in it")
-    _require_inside(questions, annotations)
+    _check_images(questions, annotations)
     withheld = [question for question in questions if question.reference is None]
     if withheld and len(withheld) < len(questions):
         raise UserError(
@@ -65,12 +66,17 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
     return questions
 
 
-def _require_inside(questions: Sequence[Question], annotations: Path) -> None:
+def _check_images(questions: Sequence[Question], annotations: Path) -> None:
     """References into parquet files are ours; one in a question's text could name any file."""
     root = annotations.resolve()
     inside: dict[str, bool] = {}
     for question in questions:
         for image in question.images:
+            if not isinstance(image, str):
+                raise UserError(
+                    f"{annotations}: question {question.question_id}: image: expected a path as "
+                    f"text, found {image!r}"
+                )
             if not image.startswith("parquet:"):
                 continue
             file, *place = image.removeprefix("parquet:").rsplit("#", 2)

@@ -11,6 +11,7 @@ guessed.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ import orjson
 
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import require_keys, to_text
+from prism_tune.evaluation.annotations import require_keys, to_id, to_text
 from prism_tune.evaluation.answer_files import ID_KEYS, TEXT_KEYS, read_answer_objects
 from prism_tune.run.folder import write_atomic
 from prism_tune.schema import BenchmarkResult, Prediction, Question
@@ -120,13 +121,16 @@ def parse_prediction(
             f"{where}: both {text_key!r} and {text_keys[1]!r}: which is the model's answer? Take "
             "the other out, or name the question `prompt`, as LLaVA's files do"
         )
+    metadata = record.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise UserError(f"{where}: metadata: expected an object, found {reprlib.repr(metadata)}")
     return Prediction(
-        question_id=_read_id(record[id_key], f"{where}: {id_key}"),
+        question_id=to_id(record[id_key], f"{where}: {id_key}"),
         prompt=str(record.get("prompt") or ""),
         text=to_text(record[text_key], f"{where}: {text_key}"),
         answer_id=str(record.get("answer_id") or ""),
         model_id=str(record.get("model_id") or ""),
-        metadata=record.get("metadata") or {},
+        metadata=metadata,
     )
 
 
@@ -135,12 +139,6 @@ def _find_keys(found: tuple[str, ...], id_keys: tuple[str, ...]) -> tuple[str, t
     """Under which a record has its id and its answers; where it has none, the first of each."""
     texts = tuple(key for key in TEXT_KEYS if key in found)
     return next((key for key in id_keys if key in found), id_keys[0]), texts or TEXT_KEYS[:1]
-
-
-def _read_id(value: Any, where: str) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return to_text(value, where)
 
 
 def format_prediction(prediction: Prediction) -> bytes:

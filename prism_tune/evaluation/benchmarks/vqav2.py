@@ -24,6 +24,7 @@ Submission: `vqav2_upload.json`, list of {question_id, answer}, M4C-normalised, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_id,
+    to_list,
+    to_name,
     to_number,
     to_text,
 )
@@ -200,7 +204,11 @@ def _read_list(file: Path, kind: str, given: Any) -> dict[str, Mapping[str, Any]
     for number, record in enumerate(records):
         if not isinstance(record, dict) or "question_id" not in record:
             require_keys(record, ("question_id",), f"{file}, {kind} {number}")
-    return {str(record["question_id"]): record for record in records}
+    keys = [str(to_id(record["question_id"], f"{file}: {kind}: question_id")) for record in records]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        raise UserError(f"{file}: {kind}: question_id {twice} stands there twice; expected once")
+    return dict(zip(keys, records, strict=True))
 
 
 def _from_official(record: Mapping[str, Any], split: str, where: str) -> Question:
@@ -211,14 +219,17 @@ def _from_official(record: Mapping[str, Any], split: str, where: str) -> Questio
 
 def _make_question(record: Mapping[str, Any], question: str, image: str, where: str) -> Question:
     references, entries = _read_answers(record.get("answers"), where)
-    kind = record.get("question_type")
     return Question(
-        question_id=record["question_id"],
+        question_id=to_id(record["question_id"], f"{where}: question_id"),
         text=question + SUFFIX if question else "",
         images=(image,),
         reference=references,
-        category=record.get("answer_type") or "",
-        metadata={"question": question, "question_type": kind or "", "entries": entries},
+        category=to_name(record.get("answer_type"), f"{where}: answer_type"),
+        metadata={
+            "question": question,
+            "question_type": to_name(record.get("question_type"), f"{where}: question_type"),
+            "entries": entries,
+        },
     )
 
 
@@ -226,9 +237,7 @@ def _read_answers(answers: Any, where: str) -> tuple[list[str] | None, list[Entr
     """The texts, and what else tells them apart where their ids do not."""
     if not answers:
         return None, None
-    if not isinstance(answers, list):
-        raise UserError(f"{where}: answers: expected a list, found {answers!r}")
-    for answer in answers:
+    for answer in to_list(answers, f"{where}: answers"):
         if not isinstance(answer, dict) or "answer" not in answer:
             require_keys(answer, ("answer",), f"{where}: answers")
     texts = [answer["answer"] for answer in answers]
