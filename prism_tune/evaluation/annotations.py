@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -43,27 +43,40 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: missing, a folder, or no such text.
     """
+    with open_text(path) as file:
+        try:
+            text = file.read()
+        except UnicodeDecodeError as error:
+            raise describe_undecodable(path, error) from error
+    if "\0" in text:
+        raise describe_undecodable(path, None)
+    return text.replace("\n\ufeff", "\n")  # where files with marks were joined
+
+
+def open_text(path: Path) -> TextIO:
+    """A file of text, opened with line ends as they are, in the encoding its first bytes tell.
+
+    Raises:
+        UserError: missing, a folder, or packed.
+    """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(len(codecs.BOM_UTF32_LE))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: a folder; expected a file") from error
-    packed = next((name for magic, name in _PACKED.items() if content.startswith(magic)), None)
+    packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
     if packed:
         raise UserError(f"{path}: expected text, found {packed}")
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        expected = f"{path}: expected {encoding.upper()} text; save it as UTF-8"
-        raise UserError(f"{expected} ({error})") from error
-    if "\0" in text:
-        raise UserError(
-            f"{path}: expected text, found NUL characters: UTF-16 without its byte order mark, or "
-            "no text at all? Save it as UTF-8"
-        )
-    return text.replace("\n\ufeff", "\n")  # where files with marks were joined
+    encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
+    return path.open(encoding=encoding, newline="")
+
+
+def describe_undecodable(path: Path, error: UnicodeDecodeError | None) -> UserError:
+    """What to say of a file that is no text of its encoding, or has NUL characters in it."""
+    found = "NUL characters (UTF-16 without its mark, or no text)" if error is None else str(error)
+    return UserError(f"{path}: expected UTF-8 text, found {found}; save it as UTF-8")
 
 
 def read_json_file(path: Path) -> Any:
@@ -138,31 +151,19 @@ def to_text(value: Any, where: str) -> str:
 
 
 def to_id(value: Any, where: str) -> str | int:
-    """An id: a whole number as it is, else a text or what a table program made of it.
-
-    Raises:
-        UserError: something else.
-    """
+    """An id: a whole number as it is, else as `to_text`. Raises UserError on something else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return to_text(value, where)
 
 
 def to_name(value: Any, where: str) -> str:
-    """A text that may be absent: empty where it is null.
-
-    Raises:
-        UserError: something else.
-    """
+    """A text that may be absent: empty where it is null. Raises UserError on something else."""
     return "" if value is None else to_text(value, where)
 
 
 def to_list(value: Any, where: str) -> list[Any]:
-    """A list.
-
-    Raises:
-        UserError: something else.
-    """
+    """A list. Raises UserError on something else."""
     if not isinstance(value, list):
         raise UserError(f"{where}: expected a list, found {reprlib.repr(value)}")
     return value

@@ -6,7 +6,6 @@ A path in, records out, each with the words for where it stands.
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,14 @@ from typing import Any
 from zipfile import BadZipFile
 
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import parse_json, read_objects, read_parquet, read_text
+from prism_tune.evaluation.annotations import (
+    describe_undecodable,
+    open_text,
+    parse_json,
+    read_objects,
+    read_parquet,
+    read_text,
+)
 
 ID_KEYS = ("question_id", "questionId", "id", "image")
 TEXT_KEYS = ("text", "prediction", "response", "answer")
@@ -100,17 +106,21 @@ def _is_unanswered(row: Mapping[str, Any]) -> bool:
 def _read_text_table(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
     """Lines with cells; a csv's are parted by what its first line has most of."""
     csv.field_size_limit(sys.maxsize)
-    text = read_text(path)
-    first = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-    lines = io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8", newline="")
-    reader = csv.reader(lines, delimiter=delimiter)
-    try:
-        for cells in reader:
-            if cells:
-                yield f"line {reader.line_num}", cells
-    except csv.Error as error:
-        raise UserError(f"{path}: not readable as a table: {error}") from error
+    with open_text(path) as file:
+        try:
+            first = file.readline()
+            if "\0" in first:
+                raise describe_undecodable(path, None)
+            file.seek(0)
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+            reader = csv.reader(file, delimiter=delimiter)
+            for cells in reader:
+                if cells:
+                    yield f"line {reader.line_num}", cells
+        except csv.Error as error:
+            raise UserError(f"{path}: not readable as a table: {error}") from error
+        except UnicodeDecodeError as error:
+            raise describe_undecodable(path, error) from error
 
 
 def _read_xlsx(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:

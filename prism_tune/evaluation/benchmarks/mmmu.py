@@ -92,8 +92,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: neither of these, or a key is missing.
     """
-    files = find_parquet(path)
-    if files:
+    if files := find_parquet(path):
         return [question for file in files for question in _load_parquet(file, profile)]
     file = path / "answer_dict_val.json" if path.is_dir() else path
     answers = read_json_file(file)
@@ -183,9 +182,8 @@ def _group_metrics(credits: Mapping[str, float], decimals: int) -> dict[str, flo
 def _from_answer_dict(question_id: str, entry: Any, file: Path) -> Question:
     where = f"{file}, {question_id}"
     require_keys(entry, ("question_type", "ground_truth"), where)
-    kind = _read_type(entry["question_type"], where)
-    gold, is_choice = entry["ground_truth"], kind == _CHOICE
-    where = f"{where}: ground_truth"
+    kind, gold = _read_type(entry["question_type"], where), entry["ground_truth"]
+    is_choice, where = kind == _CHOICE, f"{where}: ground_truth"
     golds = [to_text(text, where) for text in (gold if isinstance(gold, list) else [gold])]
     golds = [to_letter(text, ascii_uppercase, where) if is_choice else text for text in golds]
     if not golds:
