@@ -85,7 +85,10 @@ def read_json_file(path: Path) -> Any:
     Raises:
         UserError: missing, or not JSON.
     """
-    return parse_json(read_text(path), str(path))
+    try:
+        return orjson.loads(path.read_bytes())  # without the text of hundreds of megabytes
+    except (OSError, orjson.JSONDecodeError):
+        return parse_json(read_text(path), str(path))
 
 
 def read_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -202,11 +205,7 @@ def to_letter(value: Any, options: Collection[str], where: str) -> str:
 
 
 def to_yes_no(value: Any, where: str) -> str:
-    """The word yes or no, in any case, spaces and one period around it passed over.
-
-    Raises:
-        UserError: something else.
-    """
+    """The word yes or no, spaces, case and one period apart. Raises UserError on others."""
     word = str(value).strip().lower().removesuffix(".")
     if isinstance(value, bool) or word not in ("yes", "no"):
         raise UserError(f"{where}: expected yes or no, found {value!r}")

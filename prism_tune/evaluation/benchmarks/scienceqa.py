@@ -102,8 +102,12 @@ def read_answers(path: Path) -> list[Prediction]:
         for number, entry in enumerate(analyses):
             require_keys(entry, ("question_id", "pred"), f"{path}, analysis {number}")
         return [
-            Prediction(to_id(e["question_id"], str(path)), "", to_text(e["pred"], str(path)))
-            for e in analyses
+            Prediction(
+                question_id=to_id(entry["question_id"], f"{path}, analysis {n}: question_id"),
+                prompt="",
+                text=to_text(entry["pred"], f"{path}, analysis {n}: pred"),
+            )
+            for n, entry in enumerate(analyses)
         ]
     return read_predictions(path)
 
