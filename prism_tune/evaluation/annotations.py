@@ -89,9 +89,11 @@ def parse_json(text: str, where: str, expected: str = "") -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         try:
-            return json.loads(text, parse_constant=lambda _: None)
-        except (ValueError, RecursionError):
+            content = json.loads(text, parse_constant=lambda _: None, parse_int=orjson.loads)
+            orjson.dumps(content)  # half a character in it (\ud800) can be neither shown nor kept
+        except (ValueError, TypeError, RecursionError):
             raise UserError(f"{where}: not valid JSON: {error}{expected}") from error
+        return content
 
 
 def _is_list_a_line(text: str) -> bool:
@@ -117,6 +119,26 @@ def to_text(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise UserError(f"{where}: expected text, found {reprlib.repr(value)}")
     return str(int(value)) if value == int(value) else repr(value)
+
+
+def to_optional_text(value: Any, where: str) -> str:
+    """The same; empty where there is none.
+
+    Raises:
+        UserError: something else.
+    """
+    return "" if value is None else to_text(value, where)
+
+
+def to_list(value: Any, where: str) -> list[Any]:
+    """A list.
+
+    Raises:
+        UserError: something else.
+    """
+    if not isinstance(value, list):
+        raise UserError(f"{where}: expected a list, found {reprlib.repr(value)}")
+    return value
 
 
 def to_number(value: Any, where: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
-from prism_tune.evaluation.predictions import id_key
+from prism_tune.evaluation.predictions import id_key, read_id
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 
@@ -55,6 +55,7 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
     if not questions:
         raise UserError(f"{annotations}: no questions in it")
     for question in questions:
+        _require_kinds(question, annotations)
         _require_inside(question, annotations)
     withheld = [question for question in questions if question.reference is None]
     if withheld and len(withheld) < len(questions):
@@ -64,6 +65,17 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
             "split, for none. Is the file complete?"
         )
     return questions
+
+
+def _require_kinds(question: Question, annotations: Path) -> None:
+    """What any benchmark takes out of its files as it stands there."""
+    where = f"{annotations}: question {question.question_id!r:.80}"
+    read_id(question.question_id, f"{where}: its id")
+    texts = {"its image": question.images, "its category": (question.category,)}
+    for what, values in {**texts, "its text": (question.text,)}.items():
+        for value in values:
+            if not isinstance(value, str):
+                raise UserError(f"{where}: {what}: expected text, found {value!r:.80}")
 
 
 def _require_inside(question: Question, annotations: Path) -> None:

@@ -120,16 +120,27 @@ def parse_prediction(
             "the other out, or name the question `prompt`, as LLaVA's files do"
         )
     return Prediction(
-        question_id=_read_id(record[id_key], f"{where}: {id_key}"),
+        question_id=read_id(record[id_key], f"{where}: {id_key}"),
         prompt=str(record.get("prompt") or ""),
         text=to_text(record[text_key], f"{where}: {text_key}"),
         answer_id=str(record.get("answer_id") or ""),
         model_id=str(record.get("model_id") or ""),
-        metadata=record.get("metadata") or {},
+        metadata=_read_metadata(record.get("metadata"), f"{where}: metadata"),
     )
 
 
-def _read_id(value: Any, where: str) -> str | int:
+def _read_metadata(value: Any, where: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected an object, found {value!r:.80}")
+    return value or {}
+
+
+def read_id(value: Any, where: str) -> str | int:
+    """The id of an answer or a question.
+
+    Raises:
+        UserError: neither text nor a number.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return to_text(value, where)

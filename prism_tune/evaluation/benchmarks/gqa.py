@@ -28,17 +28,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     find_parquet,
     parquet_image,
+    parse_json,
     read_json_file,
     read_objects,
     read_parquet,
     require_keys,
+    to_list,
+    to_optional_text,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -151,6 +152,10 @@ def count_steps(operations: Sequence[Mapping[str, Any]] | None) -> int | None:
 
 def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where: str) -> Question:
     types = entry.get("types") or {}
+    require_keys(types, (), f"{where}: types")
+    operations = entry.get("semantic")
+    for step in [] if operations is None else to_list(operations, f"{where}: semantic"):
+        require_keys(step, (), f"{where}: semantic")
     question = to_text(entry["question"], f"{where}: question")
     answer = entry.get("answer")
     return Question(
@@ -158,11 +163,11 @@ def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where
         text=question + SUFFIX,
         images=(image,),
         reference=None if answer is None else to_text(answer, f"{where}: answer"),
-        category=types.get("structural") or "",
+        category=to_optional_text(types.get("structural"), f"{where}: types.structural"),
         metadata={
             "question": question,
-            "semantic": types.get("semantic") or "",
-            "num_steps": count_steps(entry.get("semantic")),
+            "semantic": to_optional_text(types.get("semantic"), f"{where}: types.semantic"),
+            "num_steps": count_steps(operations),
             "balanced": entry.get("isBalanced") is not False,
         },
     )
@@ -194,7 +199,7 @@ def _load_parquet(path: Path) -> list[Question]:
     for where, row in rows:
         for name in ("types", "semantic"):
             value = row.get(name)
-            row[name] = orjson.loads(value) if isinstance(value, str) else value
+            row[name] = parse_json(value, f"{where}: {name}") if isinstance(value, str) else value
         image = images.get(row["imageId"], f"{row['imageId']}.jpg")
         questions.append(_make_question(row["id"], row, image, where))
     return questions

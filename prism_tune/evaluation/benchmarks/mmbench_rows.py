@@ -162,4 +162,7 @@ def _check_row(row: dict[str, Any], where: str) -> dict[str, Any]:
         row[name] = None if is_null else to_text(value, f"{where}: {name}")
     if row["question"] is None:
         raise UserError(f"{where}: question: expected text, found nothing")
-    return {**row, "index": to_number(row["index"], f"{where}: index")}
+    index = to_number(row["index"], f"{where}: index")
+    if index < 0:
+        raise UserError(f"{where}: index: expected a number from 0, found {index}")
+    return {**row, "index": index}

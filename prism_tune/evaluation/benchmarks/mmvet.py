@@ -33,6 +33,7 @@ from prism_tune.evaluation.annotations import (
     read_json_file,
     read_parquet,
     require_keys,
+    to_list,
     to_text,
 )
 from prism_tune.evaluation.answer_files import read_whole
@@ -224,6 +225,7 @@ def _make_question(key: str, entry: Any, grade: Any, profile: Profile) -> Questi
         metadata = {"question": "", "capabilities": (), _GRADE: grade}
         return Question(key, "", (), None, metadata=metadata)
     require_keys(entry, ("imagename", "question", "answer", "capability"), f"mm-vet.json, {key}")
+    held = to_list(entry["capability"], f"mm-vet.json, {key}: capability")
     return Question(
         question_id=key,
         text=_make_prompt(to_text(entry["question"], f"mm-vet.json, {key}: question"), profile),
@@ -231,7 +233,7 @@ def _make_question(key: str, entry: Any, grade: Any, profile: Profile) -> Questi
         reference=to_text(entry["answer"], f"mm-vet.json, {key}: answer"),
         metadata={
             "question": entry["question"],
-            "capabilities": tuple(c for c in CAPABILITIES if c in entry["capability"]),
+            "capabilities": tuple(c for c in CAPABILITIES if c in held),
             _GRADE: grade,
         },
     )
@@ -246,11 +248,11 @@ def _load_parquet(file: Path, profile: Profile) -> list[Question]:
     columns = ("question_id", "question", "answer", "capability")
     for index, row in enumerate(read_parquet(file, columns)):
         listed = row["capability"]
-        capability = listed.split(",") if isinstance(listed, str) else listed
+        capability = listed.split(",") if isinstance(listed, str) else listed or []
         entry = {
             **row,
             "imagename": parquet_image(file, index, "image"),
-            "capability": [name.strip() for name in capability],
+            "capability": [to_text(name, f"{file}, row {index}").strip() for name in capability],
         }
         questions.append(_make_question(row["question_id"], entry, None, profile))
     return questions

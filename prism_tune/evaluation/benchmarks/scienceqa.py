@@ -37,6 +37,7 @@ from prism_tune.evaluation.annotations import (
     read_parquet,
     require_files,
     require_keys,
+    to_list,
     to_number,
     to_text,
 )
@@ -46,6 +47,7 @@ from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     id_key,
     join_predictions,
+    read_id,
     read_predictions,
 )
 from prism_tune.schema import BenchmarkResult, Prediction, Question
@@ -70,7 +72,8 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     problems, splits = read_json_file(problems_file), read_json_file(splits_file)
     require_keys(splits, ("test",), str(splits_file))
     questions = []
-    for pid in splits["test"]:
+    for listed in to_list(splits["test"], f"{splits_file}: test"):
+        pid = to_text(listed, f"{splits_file}: test")
         require_keys(problems, (pid,), str(problems_file))
         problem = problems[pid]
         require_keys(problem, _KEYS, f"{problems_file}, problem {pid}")
@@ -92,11 +95,19 @@ def read_answers(path: Path) -> list[Prediction]:
             for pid, text in content["outputs"].items()
         ]
     if isinstance(content, dict) and {"correct", "incorrect"} <= content.keys():
-        analyses = [entry for kind in ("correct", "incorrect") for entry in content[kind]]
+        analyses = [
+            entry
+            for kind in ("correct", "incorrect")
+            for entry in to_list(content[kind], f"{path}, {kind}")
+        ]
         for number, entry in enumerate(analyses):
             require_keys(entry, ("question_id", "pred"), f"{path}, analysis {number}")
         return [
-            Prediction(e["question_id"], "", to_text(e["pred"], f"{path}, {e['question_id']}"))
+            Prediction(
+                read_id(e["question_id"], f"{path}: question_id"),
+                "",
+                to_text(e["pred"], f"{path}, {e['question_id']}"),
+            )
             for e in analyses
         ]
     return read_predictions(path)
@@ -171,7 +182,8 @@ def _load_parquet(path: Path) -> list[Question]:
 
 
 def _make_question(pid: str, problem: Mapping[str, Any], image: str | None, where: str) -> Question:
-    choices = [to_text(choice, f"{where}: choices") for choice in problem["choices"]]
+    listed = to_list(problem["choices"], f"{where}: choices")
+    choices = [to_text(choice, f"{where}: choices") for choice in listed]
     answer = to_number(problem["answer"], f"{where}: answer")
     if len(choices) > len(LETTERS):
         raise UserError(f"{where}: {len(choices)} choices; expected at most {len(LETTERS)}")

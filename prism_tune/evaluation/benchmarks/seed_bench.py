@@ -75,7 +75,9 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     content = read_json_file(file)
     if not isinstance(content, dict) or not isinstance(content.get("questions"), list):
         raise UserError(f"{file}: expected SEED-Bench's {{questions: [...], question_type: {{}}}}")
-    names = {number: name for name, number in content.get("question_type", {}).items()}
+    types = content.get("question_type", {})
+    require_keys(types, (), f"{file}: question_type")
+    names = {str(number): name for name, number in types.items()}
     return [
         _make_question(record, names, None, f"{file}, question {number}")
         for number, record in enumerate(content["questions"])
@@ -154,14 +156,14 @@ def _count_answered(questions: Sequence[Question], joined: Joined) -> int:
 
 
 def _make_question(
-    record: Mapping[str, Any], names: Mapping[Any, str], image: str | None, where: str
+    record: Mapping[str, Any], names: Mapping[str, str], image: str | None, where: str
 ) -> Question:
     require_keys(record, _KEYS, where)
     question = to_text(record["question"], f"{where}: question")
     choices = [to_text(record[key], f"{where}: {key}") for key in _CHOICES]
     lines = [f"{letter}. {text}" for letter, text in zip(_LETTERS, choices, strict=True)]
     answer, kind = record.get("answer"), record.get("question_type_id")
-    type_name = "" if kind is None else names.get(kind, f"type_{kind}")
+    type_name = "" if kind is None else names.get(str(kind), f"type_{kind}")
     return Question(
         question_id=record["question_id"],
         text="\n".join([question, *lines]) + SUFFIX,

@@ -37,6 +37,7 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_list,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -274,8 +275,8 @@ def _load_parquet(file: Path, profile: Profile) -> list[Question]:
     return questions
 
 
-def _read_answers(answers: Sequence[Any] | None, where: str) -> list[str] | None:
-    if not answers or not any(answers):
+def _read_answers(answers: Any, where: str) -> list[str] | None:
+    if not answers or not any(to_list(answers, f"{where}: answers")):
         return None
     if len(answers) != _NUM_ANSWERS:
         raise UserError(f"{where}: answers: expected {_NUM_ANSWERS}, found {len(answers)}")

@@ -36,6 +36,8 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_list,
+    to_optional_text,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
@@ -201,7 +203,7 @@ def _from_official(row: int, record: Mapping[str, Any], where: str) -> Question:
         text=question.capitalize() + SUFFIX,
         images=(record["image"],),
         reference=_read_answers(record.get("answers"), where),
-        category=record.get("answer_type") or "",
+        category=to_optional_text(record.get("answer_type"), f"{where}: answer_type"),
         metadata={
             "question": question,
             "image": record["image"],
@@ -210,11 +212,11 @@ def _from_official(row: int, record: Mapping[str, Any], where: str) -> Question:
     )
 
 
-def _read_answers(answers: Sequence[Any] | None, where: str) -> list[str] | None:
+def _read_answers(answers: Any, where: str) -> list[str] | None:
     """The texts of the answers, which may be objects with a key `answer`; None where withheld."""
     if not answers:
         return None
-    for answer in answers:
+    for answer in to_list(answers, f"{where}: answers"):
         if isinstance(answer, Mapping):
             require_keys(answer, ("answer",), f"{where}, answers")
     texts = [answer["answer"] if isinstance(answer, Mapping) else answer for answer in answers]
@@ -233,7 +235,7 @@ def _load_parquet(path: Path) -> list[Question]:
                     text=to_text(row["question"], where).capitalize() + SUFFIX,
                     images=(parquet_image(file, index, "image"),),
                     reference=_read_answers(row.get("answers"), where),
-                    category=row.get("category") or "",
+                    category=to_optional_text(row.get("category"), f"{where}: category"),
                     metadata={
                         "question": row["question"],
                         "image": f"{_stem(row['question_id'])}.jpg",

@@ -37,6 +37,9 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_list,
+    to_number,
+    to_optional_text,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -205,7 +208,8 @@ def _from_official(
     record = {**annotation, **asked}
     question = to_text(record["question"], where) if "question" in record else ""
     split = subset.replace("test-dev", "test") or "val2014"
-    image = f"COCO_{split}_{int(record.get('image_id', 0)):012d}.jpg"
+    image_id = to_number(record.get("image_id", 0), f"{where}: image_id")
+    image = f"COCO_{split}_{image_id:012d}.jpg"
     return _make_question(record, question, image, where)
 
 
@@ -215,16 +219,23 @@ def _make_question(record: Mapping[str, Any], question: str, image: str, where: 
         text=question + SUFFIX if question else "",
         images=(image,),
         reference=_read_answers(record.get("answers"), where),
-        category=record.get("answer_type") or "",
-        metadata={"question": question, "question_type": record.get("question_type") or ""},
+        category=to_optional_text(record.get("answer_type"), f"{where}: answer_type"),
+        metadata={
+            "question": question,
+            "question_type": to_optional_text(
+                record.get("question_type"), f"{where}: question_type"
+            ),
+        },
     )
 
 
-def _read_answers(answers: Sequence[Any] | None, where: str) -> list[Reference] | None:
+def _read_answers(answers: Any, where: str) -> list[Reference] | None:
     if not answers:
         return None
-    for answer in answers:
+    for answer in to_list(answers, f"{where}: answers"):
         require_keys(answer, ("answer",), f"{where}, answers")
+        for key in ("answer_confidence", "answer_id"):
+            to_optional_text(answer.get(key), f"{where}, answers: {key}")
     return [
         (to_text(a["answer"], f"{where}: answers"), a.get("answer_confidence"), a.get("answer_id"))
         for a in answers
