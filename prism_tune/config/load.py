@@ -5,7 +5,8 @@ nearest known key.
 
 A config that lies in a run folder or beside a checkpoint is a record, and may be somebody else's:
 `${...}` in it stays text (`${oc.env:TOKEN}` would put a secret of ours into what is written), and
-it cannot let code run: neither `model.trust_remote_code` nor `plugins` count in it.
+it can neither let code or programs run nor send anything away: `model.trust_remote_code`,
+`plugins`, a server's command or address and an upload to the hub do not count in it.
 """
 
 from __future__ import annotations
@@ -29,14 +30,26 @@ from prism_tune.errors import ConfigError, first_line
 RECORD_NAME = "prism_tune.yaml"
 """What a checkpoint's config is called; a stage's is config.yaml beside its stage.json."""
 
-_TRUST = "model.trust_remote_code"
 _ARMED = {
-    _TRUST: f"switch on {_TRUST}, which lets code run that came with a model; if you know that "
-    f"code, say so yourself, on the command line: {_TRUST}=true",
+    "model.trust_remote_code": "switch on model.trust_remote_code, which lets code run that came "
+    "with a model; if you know that code, say so yourself, on the command line: "
+    "model.trust_remote_code=true",
     "plugins": "name plugins, whose code would run; if you know them, name them yourself, on the "
     "command line: plugins=[FILE] (or plugins=[] for none)",
+    "evaluation.serve_command": "name a program to be started; if you know it, name it yourself, "
+    "on the command line: evaluation.serve_command='...' (or =null for none)",
+    "evaluation.base_url": "name a server, which would be sent the questions, their images and "
+    "OPENAI_API_KEY; if you know it, name it yourself, on the command line: "
+    "evaluation.base_url=... (or =null for none)",
+    "training.hf.push_to_hub": "switch on an upload to the hub; say so yourself, on the command "
+    "line: training.hf.push_to_hub=true (or =false)",
 }
 """What a record cannot do, and what the user can say in its place."""
+
+_DISARMED = (
+    *("model.trust_remote_code=false", "plugins=[]", "evaluation.serve_command=null"),
+    *("evaluation.base_url=null", "training.hf.push_to_hub=false"),
+)
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -61,7 +74,7 @@ def read_recorded_model(path: Path) -> ModelConfig:
     Raises:
         ConfigError: as `load_config`.
     """
-    return _validate(_load_with_base(path, seen=()), path, (f"{_TRUST}=false", "plugins=[]")).model
+    return _validate(_load_with_base(path, seen=()), path, _DISARMED).model
 
 
 def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) -> Config:
@@ -148,11 +161,13 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
 def _disarm(record: DictConfig) -> DictConfig:
     """A record in which no text is resolved; where it lets code run, that has to be said anew."""
     tree: Any = _keep_literal(OmegaConf.to_container(record, resolve=False))
-    model = tree.get("model")
-    if isinstance(model, dict) and model.get("trust_remote_code") not in (None, False):
-        model["trust_remote_code"] = "???"  # OmegaConf's word for what is mandatory and missing
-    if tree.get("plugins"):
-        tree["plugins"] = "???"
+    for key in _ARMED:
+        *sections, name = key.split(".")
+        section = tree
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and section.get(name) not in (None, False, [], ""):
+            section[name] = "???"  # OmegaConf's word for what is mandatory and missing
     disarmed = OmegaConf.create(tree)
     assert isinstance(disarmed, DictConfig)
     return disarmed
