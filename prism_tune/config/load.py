@@ -11,7 +11,7 @@ it can neither let code or programs run nor send anything away: `model.trust_rem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,34 @@ def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) ->
             raise ConfigError(f"{path}: the record of a run cannot {reason}") from error
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: `{error.full_key}`: {reason}") from error
+    for key, value in _values(tree):
+        if isinstance(value, bytes) or (isinstance(value, str) and not _can_be_kept(value)):
+            raise ConfigError(
+                f"{path}: `{key}` = {value!r:.80}: expected text; it holds what neither a path nor "
+                "a file can (a NUL, or bytes that are not UTF-8)"
+            )
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(redact_text(describe_errors(error, str(path), Config))) from error
+
+
+def _values(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a tree, and every key as one, with the dotted key where it stands."""
+    if isinstance(tree, dict | list):
+        for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            place = f"{key}.{name}" if key else str(name)
+            yield place, name
+            yield from _values(value, place)
+    else:
+        yield key, tree
+
+
+def _can_be_kept(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_record(path: Path) -> bool:
@@ -150,7 +174,7 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: `base`: {first_line(error)}") from error
     if base is None:
         return loaded
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not _can_be_kept(base):
         raise ConfigError(
             f"{path}: `base` = {base!r}: expected the path of one YAML file, or preset:NAME"
         )
@@ -197,6 +221,8 @@ def _merge_override(config: DictConfig, item: str) -> DictConfig:
         raise ConfigError(
             f"override {item!r}: expected key=value, for example selection.budget=0.2"
         )
+    if not _can_be_kept(item):
+        raise ConfigError(f"override {item!r}: expected text in UTF-8, without NUL")
     try:
         top = OmegaConf.from_dotlist([complete_key(key, Config) + item[len(key) :]])
     except (YAMLError, OmegaConfBaseException) as error:

@@ -128,7 +128,9 @@ def find_writer(run: RunDir) -> str | None:
 def _acquire(path: Path) -> int:
     """The open file, locked and signed."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if path.is_symlink():
+            raise UserError(f"{path}: a link; the lock of this run is written there: remove it")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

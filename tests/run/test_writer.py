@@ -128,3 +128,15 @@ def test_looking_for_a_writer_waits_for_nothing(tmp_path):
     run = RunDir(tmp_path / "one")
     os.mkfifo(writer_file(run))
     assert find_writer(run) is None
+
+
+def test_a_lock_is_not_written_through_a_link(tmp_path):
+    run, mine = RunDir(tmp_path / "one"), tmp_path / "mine.txt"
+    mine.write_text("mine")
+    writer_file(run).symlink_to(mine)
+    with (
+        pytest.raises(UserError, match="a link; the lock of this run is written there"),
+        only_writer(run),
+    ):
+        pass
+    assert mine.read_text() == "mine"
