@@ -205,7 +205,8 @@ def _end_after_grace(reading: int) -> None:
 
 def end_at_once(code: int) -> NoReturn:
     """End without waiting for threads and workers; what this process has put into /tmp goes."""
-    sys.stderr.flush()
+    with suppress(OSError):  # a terminal that is gone
+        sys.stderr.flush()
     remove_temporary_folders()
     os._exit(code)
 
@@ -227,7 +228,8 @@ def _temporary_folders() -> set[str]:
 
 
 def _end(signum: int, why: str) -> None:
-    sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
     end_at_once(128 + signum)
 
 

@@ -75,6 +75,22 @@ app.main()
 """
 
 
+ITS_TERMINAL_IS_GONE = """
+import os, signal, sys, time
+from prism_tune.cli.options import end_with_errors
+from prism_tune.interrupts import raise_interrupts
+
+class Gone:
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+    flush = write
+
+sys.stderr = Gone()
+raise_interrupts()
+end_with_errors(lambda: (os.kill(os.getpid(), signal.SIGHUP), time.sleep(20)))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "code", "printed", "says"),
@@ -83,8 +99,15 @@ app.main()
         (ONCE_ALL_IS_DONE, -15, "done\n", ""),
         (WHILE_AN_ERROR_IS_SAID, 143, "", "SIGTERM: ends here"),
         (AS_IT_BEGINS, 143, "", "SIGTERM: ends here"),
+        (ITS_TERMINAL_IS_GONE, 129, "", ""),
     ],
-    ids=["within a finaliser", "once all is done", "while an error is said", "as it begins"],
+    ids=[
+        "within a finaliser",
+        "once all is done",
+        "while an error is said",
+        "as it begins",
+        "terminal",
+    ],
 )
 def test_a_request(script, code, printed, says, tmp_path):
     done = subprocess.run(
