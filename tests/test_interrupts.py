@@ -76,16 +76,18 @@ app.main()
 
 
 ITS_TERMINAL_IS_GONE = """
-import os, signal, sys, time
+import io, os, signal, sys, time
 from prism_tune.cli.options import end_with_errors
 from prism_tune.interrupts import raise_interrupts
 
-class Gone:
-    def write(self, text):
-        raise OSError(5, "Input/output error")
-    flush = write
+class Gone(io.RawIOBase):
+    def writable(self):
+        return True
 
-sys.stderr = Gone()
+    def write(self, content):
+        raise OSError(5, "Input/output error")
+
+sys.stderr = io.TextIOWrapper(Gone(), write_through=True)
 raise_interrupts()
 end_with_errors(lambda: (os.kill(os.getpid(), signal.SIGHUP), time.sleep(20)))
 """
