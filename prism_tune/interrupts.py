@@ -1,10 +1,11 @@
-"""Being asked to end: SIGTERM of a scheduler, SIGINT of a keyboard, the death of a launcher.
+"""Being asked to end: SIGTERM of a scheduler, SIGINT of a keyboard, SIGHUP of a lost terminal.
 
-On the command line either signal raises `Interrupted` in the main thread, so that folders and
-workers are cleaned up on the way out; within `postponed` it waits for somebody to ask for it. Code
-that does not come back from a library (a collective whose peer is gone) is ended by a thread of its
-own when the grace is over: nothing outlives it. Forked workers ignore the keyboard, which is their
-parent's affair, and die with the parent, however that ends.
+So is the death of a launcher. On the command line each of these signals raises `Interrupted` in
+the main thread, so that folders and workers are cleaned up on the way out; within `postponed` it
+waits for somebody to ask for it. Code that does not come back from a library (a collective whose
+peer is gone) is ended by a thread of its own when the grace is over: nothing outlives it. Forked
+workers ignore keyboard and terminal, which are their parent's affair, and die with the parent,
+however that ends.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from types import FrameType
 from typing import NoReturn
 
 GRACE_SECONDS = 30.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _PR_SET_PDEATHSIG = 1
 _SAME_REQUEST_SECONDS = 1.0
@@ -63,10 +64,11 @@ _requests = _Requests()
 
 
 def raise_interrupts() -> None:
-    """Let SIGTERM and SIGINT end this process as the module says; once, on the main thread.
+    """Let these signals end this process as the module says; once, on the main thread.
 
-    A signal that is ignored already (SIGINT of a job in the background) stays so. Loaders' workers
-    are forked from here on: a server's, which Python may choose, would outlive this process.
+    A signal that is ignored already (SIGINT of a job in the background, SIGHUP under nohup) stays
+    so. Loaders' workers are forked from here on: a server's, which Python may choose, would outlive
+    this process.
     """
     if _requests.owner == os.getpid():
         return
@@ -203,7 +205,8 @@ def _end_after_grace(reading: int) -> None:
 
 def end_at_once(code: int) -> NoReturn:
     """End without waiting for threads and workers; what this process has put into /tmp goes."""
-    sys.stderr.flush()
+    with suppress(OSError):  # a terminal that is gone
+        sys.stderr.flush()
     remove_temporary_folders()
     os._exit(code)
 
@@ -236,7 +239,8 @@ def _temporary_folders() -> set[str]:
 
 
 def _end(signum: int, why: str) -> None:
-    sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
     end_at_once(128 + signum)
 
 

@@ -20,6 +20,7 @@ from prism_tune.errors import ConfigError, SharedError, UserError, first_line
 
 Value = TypeVar("Value")
 _NUM_SHOWN = 8
+_COUNTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID")
 _PEER = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|[Tt]imed out")
 """What torch says of a process that is gone, or late."""
 
@@ -45,6 +46,30 @@ def world_size() -> int:
 def local_rank() -> int:
     """Rank on this node: the index of this process's device."""
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+def check_launch() -> None:
+    """Whether a launcher's variables are numbers that go together; those left over may not be.
+
+    Raises:
+        ConfigError: they are not; the one at fault is taken away, so that it can be said.
+    """
+    for name in _COUNTED:
+        value = os.environ.get(name)
+        if value is not None and (not value.isdecimal() or (name, value) == ("WORLD_SIZE", "0")):
+            del os.environ[name]
+            raise ConfigError(
+                f"{name} = {value!r} in the environment: expected a number, as torchrun or srun "
+                f"sets it; `unset {name}` runs one process"
+            )
+    if rank() >= world_size():
+        named = "RANK" if "RANK" in os.environ else "SLURM_PROCID"
+        value = os.environ.pop(named)
+        raise ConfigError(
+            f"{named} = {value} in the environment, and WORLD_SIZE = {world_size()}: several "
+            f"processes are started by torchrun, or by srun with WORLD_SIZE; `unset {named}` runs "
+            "one"
+        )
 
 
 def is_main() -> bool:
@@ -107,15 +132,22 @@ def meet() -> Any:
         The store that they meet in, which outlives every group.
 
     Raises:
+        ConfigError: the environment does not say where.
         UserError: some have not come within `MEETING_SECONDS`; it names them.
     """
     from torch.distributed import DistError, PrefixStore, TCPStore
 
+    address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if not address or not port.isdecimal():
+        raise ConfigError(
+            f"WORLD_SIZE = {world_size()} in the environment, and no MASTER_ADDR and MASTER_PORT "
+            "beside it: several processes are started by torchrun; `unset WORLD_SIZE` runs one"
+        )
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         server = TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
+            address,
+            int(port),
             is_master=is_main() and not has_agent,
             timeout=timedelta(seconds=MEETING_SECONDS),
             wait_for_workers=False,

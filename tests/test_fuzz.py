@@ -1,4 +1,4 @@
-"""Damaged images, pools and records, a few hundred of each; `make fuzz` tries tens of thousands."""
+"""Damaged images, pools, records, questions, a few hundred of each; `make fuzz` tries many more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from prism_tune.data.images import open_image
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("kind", "number"), [("images", 200), ("pools", 90), ("records", 300)])
+@pytest.mark.parametrize(
+    ("kind", "number"), [("images", 200), ("pools", 90), ("records", 300), ("questions", 130)]
+)
 def test_whatever_is_damaged_has_an_answer(kind, number):
     assert fuzz(kind, number, seed=1) == []
 

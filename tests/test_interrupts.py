@@ -75,6 +75,24 @@ app.main()
 """
 
 
+ITS_TERMINAL_IS_GONE = """
+import io, os, signal, sys, time
+from prism_tune.cli.options import end_with_errors
+from prism_tune.interrupts import raise_interrupts
+
+class Gone(io.RawIOBase):
+    def writable(self):
+        return True
+
+    def write(self, content):
+        raise OSError(5, "Input/output error")
+
+sys.stderr = io.TextIOWrapper(Gone(), write_through=True)
+raise_interrupts()
+end_with_errors(lambda: (os.kill(os.getpid(), signal.SIGHUP), time.sleep(20)))
+"""
+
+
 WHILE_A_WORKER_MAKES_SOCKETS = """
 import itertools, multiprocessing, os, signal
 from multiprocessing import util
@@ -111,6 +129,7 @@ end_with_errors(work)
         (ONCE_ALL_IS_DONE, -15, "done\n", ""),
         (WHILE_AN_ERROR_IS_SAID, 143, "", "SIGTERM: ends here"),
         (AS_IT_BEGINS, 143, "", "SIGTERM: ends here"),
+        (ITS_TERMINAL_IS_GONE, 129, "", ""),
         (WHILE_A_WORKER_MAKES_SOCKETS, 143, "", "SIGTERM: ends here"),
     ],
     ids=[
@@ -118,6 +137,7 @@ end_with_errors(work)
         "once all is done",
         "while an error is said",
         "as it begins",
+        "terminal",
         "while a worker makes sockets",
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import resource
 import shutil
 import subprocess
@@ -35,6 +36,10 @@ def _as_words(content):
     return dict.fromkeys(content, "x")
 
 
+def _set_value(path, key, value):
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: yaml.safe_load(value)}))
+
+
 TABLE = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
@@ -47,6 +52,10 @@ DAMAGES = {
     "deep": lambda path: path.write_bytes(b"[" * 100_000),
     "words": lambda path: path.write_text(json.dumps(_as_words(json.loads(path.read_text())))),
     "thin": lambda path: Image.new("RGB", (1, 30_000)).save(path),
+    "pickled": lambda path: (
+        path.unlink(),
+        path.with_suffix(".bin").write_bytes(pickle.dumps({"a": os.system})),
+    ),
     "gone": lambda path: path.unlink(),
     "loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
     "full": lambda path: (path.unlink(), path.symlink_to("/dev/full")),
@@ -119,7 +128,10 @@ def test_files(place, tmp_path, monkeypatch, capfd, row):
     paths = sorted(place.glob(pattern))
     assert paths
     for path in paths:
-        DAMAGES[damage](path)
+        if "=" in damage:
+            _set_value(path, *damage.split("="))
+        else:
+            DAMAGES[damage](path)
     run, config = str(place / "runs" / "tiny"), str(place / "config.yaml")
     arguments = {
         "export": ("export", run, "--to", str(tmp_path / "exported")),

@@ -16,7 +16,7 @@ from prism_tune.cli.benchmarks import answers, data, judge, score
 from prism_tune.cli.compare import compare, plan, status
 from prism_tune.cli.init import init
 from prism_tune.cli.models import assemble, chat, export
-from prism_tune.cli.options import end_with_errors
+from prism_tune.cli.options import end_with_errors, open_streams
 from prism_tune.cli.report import report
 from prism_tune.cli.run import run
 from prism_tune.cli.stages import (
@@ -31,6 +31,7 @@ from prism_tune.cli.stages import (
 )
 from prism_tune.cli.tables import subset_app, tables
 from prism_tune.interrupts import follow_launcher, raise_interrupts
+from prism_tune.processes import check_launch
 
 app = typer.Typer(
     name="prism-tune",
@@ -84,10 +85,12 @@ def of_every_verb(
 
 def main() -> None:
     """Run the command line."""
+    open_streams()
     end_with_errors(_run)
 
 
 def _run() -> None:
     raise_interrupts()
+    check_launch()
     follow_launcher()
     app()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -54,6 +55,18 @@ def open_run(path: Path, overrides: list[str] | None) -> tuple[Config, RunDir]:
     return config, run
 
 
+def open_streams() -> None:
+    """Where a shell has closed a stream (`2>&-`), nothing is printed; no file takes its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    logging.raiseExceptions = False  # a log that cannot be written is no traceback
+
+
 @contextmanager
 def loading() -> Iterator[None]:
     """Around the imports of a stage: the million objects that they make stay till the end.
@@ -88,7 +101,7 @@ def _end_with_errors(call: Callable[[], object]) -> None:
         call()
     except UserError as error:
         if _speaks(error):
-            typer.secho(f"error: {redact_text(say(error))}", err=True, fg=typer.colors.RED)
+            _tell(f"error: {redact_text(say(error))}", typer.colors.RED)
         code = 2 if isinstance(error, ConfigError) else 1
         _exit(error.code if isinstance(error, SharedError) else code)
     except Exception as error:  # noqa: BLE001 - the edge: whatever comes has an explanation
@@ -108,7 +121,13 @@ def _explain(error: Exception) -> None:
         return
     if wants_traceback():
         show(error)
-    typer.secho(f"error: {redact_text(told)}", err=True, fg=typer.colors.RED)
+    _tell(f"error: {redact_text(told)}", typer.colors.RED)
+
+
+def _tell(message: str, colour: str) -> None:
+    """Nobody may be there to read it: a terminal that is gone."""
+    with suppress(OSError):
+        typer.secho(message, err=True, fg=colour)
 
 
 def _speaks(error: UserError) -> bool:
@@ -130,7 +149,7 @@ def _leave(interrupt: Interrupted) -> NoReturn:
 
     if is_main():
         message = f"{interrupt}: ends here; what is complete is kept, the same command goes on"
-        typer.secho(message, err=True, fg=typer.colors.YELLOW)
+        _tell(message, typer.colors.YELLOW)
     _exit(128 + interrupt.signum, at_once=True)
 
 
@@ -141,7 +160,8 @@ def _exit(code: int, *, at_once: bool = False) -> NoReturn:
     if not at_once and world_size() == 1:
         sys.exit(code)
     logging.shutdown()
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
     end_at_once(code)
 
 

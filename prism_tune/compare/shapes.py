@@ -105,6 +105,8 @@ def measure_pool(config: Config) -> PoolSize | None:
     if not path.is_file():
         return None
     pool = open_pool(config.data)
+    if not len(pool):
+        raise UserError(f"{path}: no usable record in it: nothing to plan for")
     audit = Path(config.output_dir) / config.name / "audit" / "audit.json"
     lengths = read_object(audit).get("lengths", {}) if audit.is_file() else {}
     return PoolSize(

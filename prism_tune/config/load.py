@@ -5,12 +5,13 @@ nearest known key.
 
 A config that lies in a run folder or beside a checkpoint is a record, and may be somebody else's:
 `${...}` in it stays text (`${oc.env:TOKEN}` would put a secret of ours into what is written), and
-it cannot let code run: neither `model.trust_remote_code` nor `plugins` count in it.
+it can neither let code or programs run nor send anything away: `model.trust_remote_code`,
+`plugins`, a server's command or address and an upload to the hub do not count in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,26 @@ from prism_tune.errors import ConfigError, first_line
 RECORD_NAME = "prism_tune.yaml"
 """What a checkpoint's config is called; a stage's is config.yaml beside its stage.json."""
 
-_TRUST = "model.trust_remote_code"
 _ARMED = {
-    _TRUST: f"switch on {_TRUST}, which lets code run that came with a model; if you know that "
-    f"code, say so yourself, on the command line: {_TRUST}=true",
+    "model.trust_remote_code": "switch on model.trust_remote_code, which lets code run that came "
+    "with a model; if you know that code, say so yourself, on the command line: "
+    "model.trust_remote_code=true",
     "plugins": "name plugins, whose code would run; if you know them, name them yourself, on the "
     "command line: plugins=[FILE] (or plugins=[] for none)",
+    "evaluation.serve_command": "name a program to be started; if you know it, name it yourself, "
+    "on the command line: evaluation.serve_command='...' (or =null for none)",
+    "evaluation.base_url": "name a server, which would be sent the questions, their images and "
+    "OPENAI_API_KEY; if you know it, name it yourself, on the command line: "
+    "evaluation.base_url=... (or =null for none)",
+    "training.hf.push_to_hub": "switch on an upload to the hub; say so yourself, on the command "
+    "line: training.hf.push_to_hub=true (or =false)",
 }
 """What a record cannot do, and what the user can say in its place."""
+
+_DISARMED = (
+    *("model.trust_remote_code=false", "plugins=[]", "evaluation.serve_command=null"),
+    *("evaluation.base_url=null", "training.hf.push_to_hub=false"),
+)
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -61,7 +74,7 @@ def read_recorded_model(path: Path) -> ModelConfig:
     Raises:
         ConfigError: as `load_config`.
     """
-    return _validate(_load_with_base(path, seen=()), path, (f"{_TRUST}=false", "plugins=[]")).model
+    return _validate(_load_with_base(path, seen=()), path, _DISARMED).model
 
 
 def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) -> Config:
@@ -75,10 +88,34 @@ def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) ->
             raise ConfigError(f"{path}: the record of a run cannot {reason}") from error
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: `{error.full_key}`: {reason}") from error
+    for key, value in _values(tree):
+        if isinstance(value, bytes) or (isinstance(value, str) and not _can_be_kept(value)):
+            raise ConfigError(
+                f"{path}: `{key}` = {value!r:.80}: expected text; it holds what neither a path nor "
+                "a file can (a NUL, or bytes that are not UTF-8)"
+            )
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(redact_text(describe_errors(error, str(path), Config))) from error
+
+
+def _values(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a tree, and every key as one, with the dotted key where it stands."""
+    if isinstance(tree, dict | list):
+        for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            place = f"{key}.{name}" if key else str(name)
+            yield place, name
+            yield from _values(value, place)
+    else:
+        yield key, tree
+
+
+def _can_be_kept(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_record(path: Path) -> bool:
@@ -137,7 +174,7 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: `base`: {first_line(error)}") from error
     if base is None:
         return loaded
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not _can_be_kept(base):
         raise ConfigError(
             f"{path}: `base` = {base!r}: expected the path of one YAML file, or preset:NAME"
         )
@@ -148,11 +185,13 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
 def _disarm(record: DictConfig) -> DictConfig:
     """A record in which no text is resolved; where it lets code run, that has to be said anew."""
     tree: Any = _keep_literal(OmegaConf.to_container(record, resolve=False))
-    model = tree.get("model")
-    if isinstance(model, dict) and model.get("trust_remote_code") not in (None, False):
-        model["trust_remote_code"] = "???"  # OmegaConf's word for what is mandatory and missing
-    if tree.get("plugins"):
-        tree["plugins"] = "???"
+    for key in _ARMED:
+        *sections, name = key.split(".")
+        section = tree
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and section.get(name) not in (None, False, [], ""):
+            section[name] = "???"  # OmegaConf's word for what is mandatory and missing
     disarmed = OmegaConf.create(tree)
     assert isinstance(disarmed, DictConfig)
     return disarmed
@@ -182,6 +221,8 @@ def _merge_override(config: DictConfig, item: str) -> DictConfig:
         raise ConfigError(
             f"override {item!r}: expected key=value, for example selection.budget=0.2"
         )
+    if not _can_be_kept(item):
+        raise ConfigError(f"override {item!r}: expected text in UTF-8, without NUL")
     try:
         top = OmegaConf.from_dotlist([complete_key(key, Config) + item[len(key) :]])
     except (YAMLError, OmegaConfBaseException) as error:

@@ -161,7 +161,8 @@ class SelectionConfig(Section):
 class TrainingConfig(Section):
     """How to tune. `tuning: none` leaves the model as it is (the table's untuned row).
 
-    A training that is asked to end (SIGTERM, SIGINT) saves a checkpoint within `grace_seconds`.
+    A training that is asked to end (SIGTERM, SIGINT, SIGHUP) saves a checkpoint within
+    `grace_seconds`.
     """
 
     records: Literal["subset", "pool"] = "subset"

@@ -123,9 +123,11 @@ def parse_json(text: str, where: str, expected: str = "") -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         try:
-            return json.loads(text, parse_constant=lambda _: None)
-        except (ValueError, RecursionError):
+            content = json.loads(text, parse_constant=lambda _: None, parse_int=orjson.loads)
+            orjson.dumps(content)  # half a character in it (\ud800) can be neither shown nor kept
+        except (ValueError, TypeError, RecursionError):
             raise UserError(f"{where}: not valid JSON: {error}{expected}") from error
+        return content
 
 
 def _is_list_a_line(text: str) -> bool:
@@ -181,11 +183,8 @@ def to_number(value: Any, where: str) -> int:
     try:
         number = float(value)
         if not isinstance(value, bool) and number == int(number):
-            return (
-                int(value)
-                if isinstance(value, int | str) and "." not in str(value)
-                else int(number)
-            )
+            is_exact = isinstance(value, int | str) and "." not in str(value)
+            return int(value) if is_exact else int(number)
     except (TypeError, ValueError, OverflowError):
         pass
     raise UserError(f"{where}: expected a number, found {value!r}")

@@ -17,7 +17,7 @@ from prism_tune.data.encoding.encoder import require_accepted
 from prism_tune.data.examination import Finding
 from prism_tune.data.image_index import index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders
-from prism_tune.data.images import read_size
+from prism_tune.data.images import read_size, require_file
 from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.evaluation.image_references import cache_folder, extract, is_embedded
 
@@ -51,9 +51,7 @@ def find_missing(references: Iterable[str], image_dir: Path) -> dict[str, Findin
     faults = {}
     for reference in sorted({r for r in references if not is_embedded(r)}):
         try:
-            path = ImageFolders(image_dir).resolve(reference)
-            if not path.is_file():
-                raise ImageError("image_missing", f"{path}: no such image file")
+            require_file(ImageFolders(image_dir).resolve(reference))
         except ImageError as error:
             faults[reference] = (error.reason, str(error))
     return faults

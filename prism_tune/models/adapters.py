@@ -100,6 +100,11 @@ def require_base(adapter: Path, base: ModelConfig) -> None:
     trained_on = read_provenance(adapter).get("base_model")
     if not isinstance(trained_on, dict) or not trained_on.keys() >= {"path", "fingerprint"}:
         return
+    if not all(isinstance(trained_on[key], str) for key in ("path", "fingerprint")):
+        raise UserError(
+            f"{adapter / PROVENANCE_NAME}: base_model: expected path and fingerprint as texts; "
+            "delete the file, or get the checkpoint again"
+        )
     given = describe_base(base)
     comparable = Path(trained_on["path"]).is_absolute() == Path(base.path).is_dir()
     if not comparable:

@@ -7,13 +7,15 @@ comes out. An interrupted download is the usual reason.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from prism_tune.errors import UserError, first_line
@@ -22,7 +24,8 @@ from prism_tune.errors import UserError, first_line
 # what is neither of these nor just that.
 _RAISED = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError),
-    *(RuntimeError, AssertionError, SafetensorError, HFValidationError),
+    *(RuntimeError, AssertionError, SafetensorError, HFValidationError, StrictDataclassError),
+    *(UnpicklingError, re.error),
 )
 
 
@@ -117,6 +120,11 @@ def _describe(folder: Path, what: str, setting: str, error: Exception) -> str:
         )
     if isinstance(error, ModuleNotFoundError):
         return f"{where}: {what} needs the package {error.name}: pip install {error.name}"
+    if isinstance(error, UnpicklingError):
+        return (
+            f"{where}: {what} are pickled and hold more than tensors, or are damaged: they were "
+            "not read, as they could run any code; ask for safetensors files"
+        )
     damaged = find_damaged(folder)
     if damaged:
         return f"{where}: {damaged}; an interrupted download? get that file again"

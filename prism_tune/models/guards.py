@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 from prism_tune.models.families import Parts
 
 Inputs = Mapping[str, Any]
@@ -22,6 +22,9 @@ Forward = Callable[[Inputs, torch.Tensor], torch.Tensor]
 """The model's output (K, D) at the marked positions (boolean, B x L) of a batch."""
 
 _IGNORED_LABEL = -100
+_FAILURES = (IndexError, KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError)
+"""What modules raise of a config that does not fit them."""
+
 _TOLERANCE = 1e-5
 """Of a difference, in standard deviations of the output: equal shapes run equal kernels."""
 
@@ -67,7 +70,14 @@ def check_use(forward: Forward, inputs: Inputs, found: Parts) -> None:
         devices = [is_image_BL.device] if is_image_BL.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(0)
-            return forward(given, keep_BL).float()
+            try:
+                return forward(given, keep_BL).float()
+            except _FAILURES as error:
+                raise UserError(
+                    f"model.path: this {name!r} cannot be run: {type(error).__name__}: "
+                    f"{first_line(error)}; a value of its config.json is none that it takes: get "
+                    "the model's files again"
+                ) from error
 
     first_KD = run(inputs)
     if _difference(first_KD[at_image_K], run(_change_images(inputs))[at_image_K]) == 0:

@@ -276,6 +276,11 @@ def _shallow_view(source: Path, num_layers: int | None, folder: Path) -> Path:
     index = json.loads(index_file.read_text())
     weights = _shallow_weights(index["weight_map"], num_layers)
     for shard in set(weights.values()):
+        if Path(shard).name != shard:  # a link would be put wherever it leads
+            raise UserError(
+                f"model.path: {index_file} names {shard!r}: expected a file beside it; get the "
+                "model from somebody else"
+            )
         os.symlink((source / shard).resolve(), folder / shard)
     (folder / _INDEX).write_text(json.dumps({**index, "weight_map": weights}))
     for path in (source / "config.json", *source.glob("*.py")):

@@ -12,6 +12,7 @@ new folder is in place, and a folder without `stage.json` never replaces anythin
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import shutil
 from collections.abc import Collection
@@ -19,6 +20,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from prism_tune.run.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 _MARKER = ".replaces"
 """In a folder that takes another's place, so that the two can be told apart after a kill."""
@@ -48,7 +51,14 @@ def replace_folder(new: Path, old: Path, *, own: Collection[str] = ()) -> None:
         (new / _MARKER).touch()
         _move_in(new, old, aside)
     for replaced in (new, aside):
-        if replaced.exists():
+        if replaced.is_symlink():  # what it leads to may be another run's
+            logger.warning(
+                "%s led to %s, which stays as it was; what is new lies here",
+                old,
+                replaced.resolve(),
+            )
+            replaced.unlink()
+        elif replaced.exists():
             _keep_others(replaced, old, own)
             shutil.rmtree(replaced)
     (old / _MARKER).unlink()

@@ -111,7 +111,7 @@ def find_writer(run: RunDir) -> str | None:
     """`at work: process 12 on host, since ...`; None where nobody is. Nothing is waited for."""
     path = writer_file(run)
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -128,7 +128,9 @@ def find_writer(run: RunDir) -> str | None:
 def _acquire(path: Path) -> int:
     """The open file, locked and signed."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if path.is_symlink():
+            raise UserError(f"{path}: a link; the lock of this run is written there: remove it")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -235,10 +237,11 @@ def _read(descriptor: int) -> dict[str, Any]:
     """Who signed; nothing where nobody has, or not wholly."""
     try:
         content = orjson.loads(os.pread(descriptor, 1 << 16, 0))
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, OSError):  # a pipe has no place to read at
         return {}
     names = {"host", "pid", "started", "user", "since", "command"}
-    return content if isinstance(content, dict) and names <= content.keys() else {}
+    is_whole = isinstance(content, dict) and names <= content.keys()
+    return content if is_whole and isinstance(content["pid"], int) else {}
 
 
 def _is_current(descriptor: int, path: Path) -> bool:

@@ -8,6 +8,7 @@ that has lost some since (its optimiser, its schedule) is not gone on from eithe
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MARKER = "complete.json"
 _MARKED = {"fingerprint", "num_processes", "only_model", "bytes"}
+_NAME = re.compile(r"checkpoint-\d+$")
 NEXT = "training.next"
 """The folder of a training beside one that has finished (see `finished.py`)."""
 
@@ -116,7 +118,7 @@ def drop_oldest(root: Path, limit: int | None, best: str | None = None) -> None:
     if limit is not None:
         for directory in sorted(_checkpoints(root), key=_step)[:-limit]:
             if best is None or directory != Path(best):
-                shutil.rmtree(directory)
+                _remove(directory)
 
 
 def complete_checkpoints(root: Path) -> list[Path]:
@@ -171,9 +173,9 @@ def clear_checkpoints(root: Path, keep: Path | None) -> None:
     for directory in _checkpoints(root):
         if keep is None or _step(directory) > _step(keep):
             logger.info("training: removes %s (unfinished, or not to go on from)", directory)
-            shutil.rmtree(directory)
+            _remove(directory)
     for name in ("final", "final.partial"):
-        shutil.rmtree(root / name, ignore_errors=True)
+        _remove(root / name)
 
 
 def load_full_weights(model: nn.Module, directory: str) -> None:
@@ -209,8 +211,17 @@ def _measure(directory: Path) -> dict[str, int]:
     return sizes
 
 
+def _remove(directory: Path) -> None:
+    """Of a link to a folder elsewhere the link alone."""
+    if directory.is_symlink():
+        directory.unlink()
+    elif directory.exists():
+        shutil.rmtree(directory)
+
+
 def _checkpoints(root: Path) -> list[Path]:
-    return [path for path in root.glob("checkpoint-*") if path.is_dir()]
+    """Those that a training has named; `checkpoint-best` and the like are the user's own."""
+    return [path for path in root.glob("checkpoint-*") if path.is_dir() and _NAME.match(path.name)]
 
 
 def _step(directory: Path) -> int:

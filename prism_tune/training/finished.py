@@ -29,7 +29,7 @@ _OURS = (
     "final.partial",
     "log.jsonl",
     "skipped.json",
-    "checkpoint-*",
+    *("checkpoint-" + "[0-9]" * digits for digits in range(1, 12)),
 )
 
 

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from prism_tune import __version__
 from prism_tune.cli.app import app
 from prism_tune.cli.options import loading
+from prism_tune.errors import ConfigError
 from prism_tune.models.assemble import Recipe
+from prism_tune.processes import check_launch, is_main, meet
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 CONFIG = "{name: trial, model: {path: m}, data: {records: pool.json}}"
@@ -73,7 +75,7 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
         "results.render",
     )
     words += ("compare", "compare.launch", "compare.workers", "compare.children")  # how they start
-    words += ("interrupts", "config.secrets")
+    words += ("interrupts", "processes", "config.secrets")
     allowed = {f"prism_tune.{name}" for name in words}
     assert {name for name in own if not name.startswith("prism_tune.cli")} <= {
         "prism_tune",
@@ -145,6 +147,34 @@ def test_usage_and_config_errors_are_2(folder, arguments, complaint):
     assert complaint in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"RANK": "x"}, "RANK = 'x' in the environment: expected a number"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE = 'two' in the environment: expected a number"),
+        ({"SLURM_PROCID": "-1"}, "SLURM_PROCID = '-1' in the environment: expected a number"),
+        ({"RANK": "1"}, "RANK = 1 in the environment, and WORLD_SIZE = 1"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE = '0' in the environment: expected a number"),
+        ({"WORLD_SIZE": "2"}, "no MASTER_ADDR and MASTER_PORT beside it"),
+    ],
+    ids=str,
+)
+def test_what_a_launcher_has_left_behind_is_named(monkeypatch, variables, says):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=says):
+        _ = check_launch() or meet()
+    assert is_main()  # whoever says it
+
+
+def test_a_closed_stream_is_nobodys_file(folder):
+    command = f"{sys.executable} -m prism_tune data check trial.yaml >&- 2>&-"
+    closed = subprocess.run(["sh", "-c", command], cwd=folder, check=False)
+    assert closed.returncode == 1  # no pool is there
 
 
 def test_garbage_is_collected_again_once_the_libraries_are_loaded():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from prism_tune.config.load import load_config, read_recorded_model, render_config
@@ -56,6 +58,26 @@ def test_a_record_trusts_no_code(record, tmp_path, word):
         load_config(mine)
     mine.write_text(f"base: {path}\nmodel: {{trust_remote_code: true}}\n")
     assert load_config(mine).model.trust_remote_code
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("evaluation.serve_command", "sh -c 'touch ran {port}'", "name a program to be started"),
+        ("evaluation.base_url", "http://elsewhere/v1", "name a server, which would be sent"),
+        ("training.hf.push_to_hub", "yes", "switch on an upload to the hub"),
+    ],
+)
+def test_a_record_starts_and_sends_nothing(record, key, value, says):
+    *sections, name = key.split(".")
+    tree = {name: value}
+    for section in reversed(sections):
+        tree = {section: tree}
+    path = record(f"{PLAIN}{json.dumps(tree)[1:-1]}\n")
+    with pytest.raises(ConfigError, match=f"the record of a run cannot {says}"):
+        load_config(path)
+    assert read_recorded_model(path).path == "some/model"
+    assert load_config(path, [f"{key}=null"]).name == "trial"
 
 
 def test_ones_own_config_trusts(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -92,6 +93,22 @@ def test_shards_of_deeper_layers_are_never_opened(sharded_dir, inputs, hidden_st
 )
 def test_which_weights_are_deeper_than_one_layer(name, deeper):
     assert load._is_deeper(name, 1) is deeper
+
+
+@pytest.mark.parametrize("where", ["../planted.safetensors", "{outside}/planted.safetensors"])
+def test_an_index_that_leads_elsewhere_is_refused(sharded_dir, tmp_path, where):
+    """Loading only some shards makes links of their names."""
+    shutil.copytree(sharded_dir, tmp_path / "model")
+    (tmp_path / "outside").mkdir()
+    file = tmp_path / "model" / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    name = next(name for name in index["weight_map"] if "embed_tokens" in name)
+    index["weight_map"][name] = where.format(outside=tmp_path / "outside")
+    file.write_text(json.dumps(index))
+    config = ModelConfig(path=str(tmp_path / "model"))
+    with pytest.raises(UserError, match=r"planted.safetensors': expected a file beside it"):
+        load_shallow(config, 1, dtype=torch.float32)
+    assert not list((tmp_path / "outside").iterdir())
 
 
 def test_more_layers_than_the_model_has_is_refused(tiny_llava_dir):

@@ -97,3 +97,16 @@ def test_the_first_folder_moves_in(tmp_path):
     assert read(tmp_path / "place" / "results") == NEW
     replace_folder(tmp_path / "work", tmp_path / "place" / "results")
     assert not (tmp_path / "work").exists()
+
+
+def test_what_a_link_leads_to_is_not_touched(tmp_path):
+    """Results on another disk, or another run's."""
+    old, new, elsewhere = tmp_path / "results", tmp_path / "work", tmp_path / "elsewhere"
+    fill(elsewhere, OLD)
+    old.symlink_to(elsewhere)
+    fill(new, NEW)
+    replace_folder(new, old, own=("stage.json",))
+    assert read(elsewhere) == OLD
+    assert read(old) == NEW
+    assert not new.is_symlink()
+    assert not old.is_symlink()

@@ -14,7 +14,7 @@ import pytest
 from prism_tune.errors import UserError
 from prism_tune.run import writer
 from prism_tune.run.folder import RunDir
-from prism_tune.run.writer import one_writer, only_writer, writer_file
+from prism_tune.run.writer import find_writer, one_writer, only_writer, writer_file
 
 HOLD = """
 import sys, time
@@ -111,3 +111,32 @@ def test_a_number_that_is_another_processes_by_now(tmp_path):
     writer_file(run).write_text(json.dumps({**kept, "started": "1"}))
     with only_writer(run):
         pass
+
+
+@pytest.mark.parametrize("changed", [{"pid": "a\0b"}, {"pid": ["1"]}, {"pid": None}, {"host": 3}])
+def test_a_lock_that_is_not_as_it_was_written(tmp_path, changed):
+    run = RunDir(tmp_path / "one")
+    with only_writer(run):
+        kept = json.loads(writer_file(run).read_text())
+    writer_file(run).write_text(json.dumps({**kept, **changed}))
+    find_writer(run)
+    with only_writer(run):
+        pass
+
+
+def test_looking_for_a_writer_waits_for_nothing(tmp_path):
+    run = RunDir(tmp_path / "one")
+    os.mkfifo(writer_file(run))
+    assert find_writer(run) is None
+
+
+def test_a_lock_is_not_written_through_a_link(tmp_path):
+    run, mine = RunDir(tmp_path / "one"), tmp_path / "mine.txt"
+    mine.write_text("mine")
+    writer_file(run).symlink_to(mine)
+    with (
+        pytest.raises(UserError, match="a link; the lock of this run is written there"),
+        only_writer(run),
+    ):
+        pass
+    assert mine.read_text() == "mine"

@@ -1,6 +1,7 @@
-"""Records, pool files and images damaged at random, through the code that reads them.
+"""Records, pool files, images and questions damaged at random, through the code that reads them.
 
-    python tests/support/fuzz.py [--images 10000] [--pools 2000] [--records 20000] [--seed 0]
+    python tests/support/fuzz.py [--images 10000] [--pools 2000] [--records 20000]
+                                 [--questions 4000] [--seed 0]
 
 Whatever comes out has to be a `UserError`, or a record or image that is sound; anything else is
 printed, with the seed that makes it again. Exit code 1 where there was any.
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import signal
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import contextlib
 
+import orjson
 from support.hostile_images import draw_sound, mutate
+from support.official_files import WRITERS, write_official
 
-from prism_tune.config.sections import DataConfig
+from prism_tune.config.sections import DataConfig, Profile
 from prism_tune.data.examination import examine_image
 from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.images import open_image, read_size
 from prism_tune.data.records import open_pool
 from prism_tune.errors import UserError, first_line
+from prism_tune.evaluation.benchmark import open_questions
+from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.images import find_missing
+from prism_tune.evaluation.predictions import write_predictions
+from prism_tune.run.fingerprints import fingerprint
 
 SECONDS = 20
 VALUES = (
@@ -108,6 +118,66 @@ def fuzz_records(folder: Path, number: int, seed: int) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
+def fuzz_questions(folder: Path, number: int, seed: int) -> Iterator[str]:
+    """The same for a value in a benchmark's own files, or in an answer file; to the score."""
+    names = list(WRITERS)
+    for k in range(number):
+        randomness = random.Random(seed * 1_000_003 + k)
+        name, place = names[k % len(names)], folder / str(k)
+        (place / "data").mkdir(parents=True)
+        annotations, answers = write_official(name, place / "data")
+        write_predictions(place / "answers.jsonl", answers)
+        _change_a_value(place / "answers.jsonl" if k % 4 == 0 else annotations, randomness)
+        profile: Profile = "llava15" if k % 2 else "lmms_eval"
+        yield from _try(
+            lambda name=name, place=place, annotations=annotations, profile=profile: _score(
+                name, annotations, place / "answers.jsonl", profile
+            ),
+            f"question {k} ({name})",
+        )
+        shutil.rmtree(place)
+
+
+def _score(name: str, annotations: Path, answers: Path, profile: Profile) -> None:
+    benchmark = BENCHMARKS[name]
+    questions = open_questions(benchmark, annotations, profile)
+    find_missing({image for q in questions for image in q.images}, annotations.parent)
+    fingerprint(questions)
+    predictions = benchmark.read_predictions(answers)
+    orjson.dumps(asdict(benchmark.score(questions, predictions, profile)))
+    if benchmark.write_submission is not None:
+        benchmark.write_submission(questions, predictions, answers.parent)
+
+
+def _change_a_value(path: Path, randomness: random.Random) -> None:
+    """Another value, or none, in the JSON of one file; in a text, in one cell of a line."""
+    file = randomness.choice([path] if path.is_file() else sorted(path.rglob("*.[jtc]*")))
+    lines = file.read_text().splitlines()
+    with contextlib.suppress(ValueError):
+        lines = [json.dumps(json.loads(file.read_text()))]
+    number = randomness.randrange(len(lines))
+    try:
+        content = json.loads(lines[number])
+    except ValueError:
+        cells = lines[number].split("\t")
+        cells[randomness.randrange(len(cells))] = randomness.choice(("", "-1", "x", "nan", '"'))
+        lines[number] = "\t".join(cells)
+    else:
+        places = list(_places(content))
+        holder, key = randomness.choice(places) if places else ([content], 0)
+        holder[key] = randomness.choice(VALUES)
+        lines[number] = json.dumps(content if places else holder[0])
+    file.write_text("\n".join(lines))
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every object or list with each of its keys, at any depth."""
+    if isinstance(value, dict | list):
+        for key, content in value.items() if isinstance(value, dict) else enumerate(value):
+            yield value, key
+            yield from _places(content)
+
+
 def _distort(value: Any, randomness: random.Random) -> Any:
     if randomness.random() < 0.06:
         return randomness.choice(VALUES)
@@ -156,7 +226,13 @@ def _try(call: Any, name: str) -> Iterator[str]:
         signal.signal(signal.SIGALRM, before)
 
 
-KINDS = {"images": fuzz_images, "pools": fuzz_pools, "records": fuzz_records}
+KINDS = {
+    "images": fuzz_images,
+    "pools": fuzz_pools,
+    "records": fuzz_records,
+    "questions": fuzz_questions,
+}
+_NUMBERS = {"images": 10_000, "pools": 2_000, "records": 20_000, "questions": 4_000}
 
 
 def fuzz(kind: str, number: int, seed: int) -> list[str]:
@@ -168,7 +244,7 @@ def fuzz(kind: str, number: int, seed: int) -> list[str]:
 def main() -> int:
     """Run all kinds; print what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for kind, number in {"images": 10_000, "pools": 2_000, "records": 20_000}.items():
+    for kind, number in _NUMBERS.items():
         parser.add_argument(f"--{kind}", type=int, default=number)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -25,7 +25,7 @@ from prism_tune.processes import barrier, rank
 
 HANGS_AFTER_SECONDS = 300
 PRELOADED = ["deepspeed", "prism_tune.cli.app", "prism_tune.training.train"]
-ASKED = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+ASKED = {name: signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP")}
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -74,7 +76,13 @@ def test_a_checkpoint_that_has_lost_its_state_is_not_gone_on_from(
             train(config, run)
     newest = run.training / "checkpoint-4"
     (newest / name).unlink()
+    copy, elsewhere = run.training / "checkpoint-4-copy", run.root / "elsewhere"
+    shutil.copytree(newest, copy)
+    newest.rename(elsewhere)
+    newest.symlink_to(elsewhere)
     train(config, run)
+    assert (copy / "complete.json").exists()
+    assert (elsewhere / "complete.json").exists()
     assert f"{newest}: {name} is missing; training cannot go on from it" in caplog.messages
     assert f"training: goes on from {run.training / 'checkpoint-2'}" in caplog.messages
     config, whole = make_run("whole")

@@ -172,6 +172,7 @@ def test_a_forced_training_replaces_only_once_it_has_finished(make_run, monkeypa
     config, run = make_run(hf=SHORT)
     train(config, run)
     (run.training / "notes.txt").write_text("mine")
+    shutil.copytree(run.training / "checkpoint-2", run.training / "checkpoint-2-copy")
     before, timings = contents(run.training), read_timings(run)
 
     config, _ = make_run(hf=LONGER)
@@ -188,7 +189,8 @@ def test_a_forced_training_replaces_only_once_it_has_finished(make_run, monkeypa
     )
     assert losses(run) == losses(whole)
     assert same(weights(run.checkpoint), weights(whole.checkpoint))
-    assert [path.name for path in run.training.glob("checkpoint-*")] == ["checkpoint-4"]
+    kept = sorted(path.name for path in run.training.glob("checkpoint-*"))
+    assert kept == ["checkpoint-2-copy", "checkpoint-4"]
     assert (run.training / "notes.txt").read_text() == "mine"
     assert not list(run.root.glob("training.*"))
     attempts = read_timings(run)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT in a training: a checkpoint, a line, the exit code; and the same model."""
+"""SIGTERM, SIGINT, SIGHUP in a training: a checkpoint, a line, the exit code; the same model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from support.ranks import Ranks, hang_when_asked
 from support.training_runs import losses, weights, write_mixed_pool, write_run
 
-CASES = [("SIGTERM", 1, None), ("SIGTERM", 2, None), ("SIGINT", 2, "zero3")]
-CODES = {"SIGTERM": 143, "SIGINT": 130}
+CASES = [("SIGHUP", 1, None), ("SIGTERM", 2, None), ("SIGINT", 2, "zero3")]
+CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 
 
 @pytest.mark.slow

@@ -20,12 +20,16 @@ from prism_tune.data.image_paths import ImageError
 from prism_tune.data.images import MAX_PIXELS
 from prism_tune.data.labels import IGNORED_LABEL, Span, expand_spans, mask_labels
 from prism_tune.data.literal_text import WrittenOut, move_spans, splice, write_out
+from prism_tune.errors import UserError, first_line
 
 TOKEN_KEYS = ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids")
 """What has one value a token; everything else belongs to the images."""
 
 _REFUSALS = (ValueError, ZeroDivisionError, RuntimeError, OverflowError, IndexError)
 """What image processors raise for a size they cannot handle."""
+
+_FAILURES = (*_REFUSALS, TypeError, AttributeError, KeyError)
+"""What processors raise besides, of a config that does not fit them."""
 
 
 def encode_text(
@@ -131,6 +135,7 @@ def run_processor(
 
     Raises:
         ImageError: it refuses an image.
+        UserError: it fails whatever it is shown.
     """
     options.setdefault("add_special_tokens", adds_special_tokens(texts[0], processor.tokenizer))
     nested = [list(of_text) for of_text in images]
@@ -143,10 +148,14 @@ def run_processor(
             return_tensors="pt",
             **options,
         )
-    except _REFUSALS:
+    except _FAILURES as error:
         for image in [image for of_text in nested for image in of_text]:
             require_accepted(image, processor)
-        raise
+        raise UserError(
+            f"model.path: its processor fails: {type(error).__name__}: {first_line(error)}; a "
+            "value of processor_config.json or tokenizer_config.json is none that it takes: get "
+            "the model's files again"
+        ) from error
     return outputs
 
 
