@@ -234,9 +234,9 @@ def write_messages() -> str:
     }
     damages |= {"loop": "it is a link to itself", "rows": "its rows hold something else"}
     damages |= {"full": "the disk is full", "thin": "it is 1 pixel wide and very long"}
-    damages |= {"words": "its values are of another kind"}
+    damages |= {"words": "its values are of another kind", "pickled": "it is a pickle"}
     rows = dict.fromkeys(
-        (says, pattern, damages[damage])
+        (says, pattern, damages.get(damage, f"it says `{damage}`"))
         for pattern, damage, _, ended, says in table["files"]
         if ended
     )
