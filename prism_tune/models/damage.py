@@ -51,6 +51,22 @@ def explained(folder: Path | str, what: str, setting: str = "model.path") -> Ite
         raise UserError(_describe(Path(folder), what, setting, error)) from error
 
 
+def require_parts(folder: Path) -> None:
+    """A part that is null in config.json would be the library's default, of billions of weights.
+
+    Raises:
+        UserError: it is.
+    """
+    file = folder / "config.json"
+    written = json.loads(file.read_bytes())
+    for part in ("text_config", "vision_config"):
+        if written.get(part, {}) is None:
+            raise UserError(
+                f"model.path: {file}: {part}: expected an object, found null: the file is not the "
+                "model's; get it again"
+            )
+
+
 @contextmanager
 def reraised_if_damaged(folder: Path | str, setting: str = "model.path") -> Iterator[None]:
     """The same where a file is to blame; what else is raised goes to whoever can explain it.

@@ -31,7 +31,7 @@ from transformers.utils import logging as hf_logging
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.damage import explained
+from prism_tune.models.damage import explained, require_parts
 from prism_tune.models.devices import PLAIN_DTYPES, set_dtype, stored_dtypes
 from prism_tune.models.families import FINAL_NORMS, final_norm, parts
 
@@ -122,6 +122,7 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
     check_model(config)
     if Path(config.path).is_dir():
         with explained(config.path, "its config.json"):
+            require_parts(Path(config.path))
             return AutoConfig.from_pretrained(
                 config.path, trust_remote_code=config.trust_remote_code
             )
