@@ -154,7 +154,9 @@ def _is_per_record(selection: SelectionConfig) -> bool:
 def _encoder_width(selection: SelectionConfig) -> int:
     """Of the CLIP or SigLIP that the options name; an assumption where it is not here."""
     try:
-        described = orjson.loads((Path(str(selection.options["model"])) / "config.json").read_bytes())
+        described = orjson.loads(
+            (Path(str(selection.options["model"])) / "config.json").read_bytes()
+        )
     except (KeyError, OSError, orjson.JSONDecodeError):
         return _EMBEDDING_NUMBERS
     if not isinstance(described, dict):

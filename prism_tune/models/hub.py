@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError, first_line
 from prism_tune.processes import is_main
 
@@ -21,6 +22,21 @@ logger = logging.getLogger(__name__)
 _SECONDS = 5.0
 _TRIES = 2
 _SETTINGS = "config.json"
+
+
+def check_model(config: ModelConfig) -> None:
+    """Refuse what is clearly a path (a hub id has one slash at most) and is not there.
+
+    Raises:
+        UserError: no such directory, or it may be a hub id and the hub does not answer.
+    """
+    path = Path(config.path)
+    is_path = path.is_absolute() or config.path.startswith((".", "~")) or len(path.parts) != 2
+    if is_path and not path.exists():
+        raise UserError(
+            f"model.path: {config.path}: no such directory (a hub id would be OWNER/NAME)"
+        )
+    require_here_or_hub(config.path, config.revision, "model.path")
 
 
 def require_here_or_hub(path: str, revision: str | None, setting: str = "") -> None:
@@ -39,8 +55,8 @@ def require_here_or_hub(path: str, revision: str | None, setting: str = "") -> N
     reason = _ask_hub(path, revision, setting)
     if reason is not None:
         raise UserError(
-            f"{_of(setting)}{path!r} is no directory here{_beside(path)}, and the hub cannot be asked "
-            f"for a model of that name ({reason}); give the directory, or check the network"
+            f"{_of(setting)}{path!r} is no directory here{_beside(path)}, and the hub cannot be "
+            f"asked for a model of that name ({reason}); give the directory, or check the network"
         )
 
 

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import RepositoryNotFoundError, HTTPError
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.evaluation.judge.local import LocalJudge
 from prism_tune.models import hub
+from prism_tune.models.assembly.read_parts import load_language_model
 from prism_tune.models.load import load_model, load_model_config
 from prism_tune.models.processor import load_processor
-from prism_tune.models.read_parts import load_language_model
 from prism_tune.selection.evidence.embeddings.dual_encoder import DualEncoder
 
 PATH = "models/my-llava"
@@ -50,7 +50,9 @@ def asked(monkeypatch):
 def test_a_missing_folder_is_said_at_once_whoever_reads_it(reader, asked, caplog):
     caplog.set_level(logging.INFO)
     began = time.process_time()
-    with pytest.raises(UserError, match="'models/my-llava' is no directory here, and the hub") as error:
+    with pytest.raises(
+        UserError, match="'models/my-llava' is no directory here, and the hub"
+    ) as error:
         READERS[reader](PATH)
     assert time.process_time() - began < 2
     assert "(HTTPError: [Errno -2] Name or service not known)" in str(error.value)
