@@ -188,7 +188,8 @@ def rank_at_random(pool: Pool, keys: list[str]) -> Ranking:
         list(cut.reasons),
         feature_keys,
         (),
-        {},
+        {"unranked": {}},
+        unranked=[None] * len(pool),
     )
 
 

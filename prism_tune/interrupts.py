@@ -213,10 +213,21 @@ def remove_temporary_folders() -> None:
     if _requests.owner != os.getpid():
         return
     for folder in _temporary_folders() - _requests.inherited:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     if multiprocessing.parent_process() is None:  # else it is the other's, with its sockets
         with suppress(OSError):
-            shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+            _remove(util.get_temp_dir())
+
+
+def _remove(folder: str) -> None:
+    """Under another name: a worker that is about to put a socket there does not find it.
+
+    A file that is made while the folder is emptied would keep it.
+    """
+    gone = f"{folder}.gone"
+    with suppress(OSError):
+        os.rename(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _temporary_folders() -> set[str]:

@@ -75,6 +75,34 @@ app.main()
 """
 
 
+WHILE_A_WORKER_MAKES_SOCKETS = """
+import itertools, multiprocessing, os, signal
+from multiprocessing import util
+from prism_tune.cli.options import end_with_errors
+from prism_tune.interrupts import raise_interrupts
+
+def make(folder, parent):
+    for number in itertools.count():
+        try:
+            open(f"{folder}/{number}", "w").close()
+        except OSError:
+            os._exit(0)
+        if number == 100:
+            os.kill(parent, signal.SIGTERM)
+
+def work():
+    raise_interrupts()
+    given = (util.get_temp_dir(), os.getpid())
+    workers = [multiprocessing.Process(target=make, args=given, daemon=True) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+end_with_errors(work)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "code", "printed", "says"),
@@ -83,8 +111,15 @@ app.main()
         (ONCE_ALL_IS_DONE, -15, "done\n", ""),
         (WHILE_AN_ERROR_IS_SAID, 143, "", "SIGTERM: ends here"),
         (AS_IT_BEGINS, 143, "", "SIGTERM: ends here"),
+        (WHILE_A_WORKER_MAKES_SOCKETS, 143, "", "SIGTERM: ends here"),
     ],
-    ids=["within a finaliser", "once all is done", "while an error is said", "as it begins"],
+    ids=[
+        "within a finaliser",
+        "once all is done",
+        "while an error is said",
+        "as it begins",
+        "while a worker makes sockets",
+    ],
 )
 def test_a_request(script, code, printed, says, tmp_path):
     done = subprocess.run(
