@@ -40,6 +40,7 @@ import prism_tune.report.build
 import prism_tune.selection.select
 import prism_tune.training.train  # noqa: F401 - loaded once, for all
 from prism_tune.cli.app import main as command_line
+from prism_tune.interrupts import remove_temporary_folders
 
 GONE_SECONDS = 60
 HANG_SECONDS = 400
@@ -145,7 +146,8 @@ class Torture:
             command_line()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
-        finally:  # nothing of the parent's may be cleaned up here
+        finally:  # not as Python ends, for nothing of the parent's may be cleaned up here
+            remove_temporary_folders()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
