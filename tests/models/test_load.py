@@ -113,7 +113,7 @@ def test_incomplete_checkpoint_is_refused_not_filled_with_noise(tiny_llava_dir, 
 
 def test_unknown_path_names_the_key(tmp_path):
     with pytest.raises(UserError, match=r"model\.path: .*neither a directory .* nor a hub id"):
-        load_model(ModelConfig(path="a name/that no hub has"), dtype=torch.float32)
+        load_model(ModelConfig(path="nobody/no-such-model"), dtype=torch.float32)
     with pytest.raises(UserError, match=r"has no config\.json"):
         load_model(ModelConfig(path=str(tmp_path)), dtype=torch.float32)
 
