@@ -285,7 +285,7 @@ def test_any_config_has_a_plan(repository):
     assert remaining(made) == {"llava15_7b_lora": ("select", "train", "evaluate")}
     text = render(build_plan_table(made, None), "md")
     assert "data/models/llava-1.5-7b-pretrain" in text
-    assert "1 of 1 runs are left" in text
+    assert "1 of 1 runs are left; what they take is not known yet." in text
 
 
 def test_files_of_ones_own_that_are_not_there_are_named_and_hub_ids_are_not(repository):
