@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -30,23 +30,53 @@ _MARKS = {
 """In this order: the mark of UTF-32 begins with that of UTF-16."""
 
 
+_PACKED = {
+    b"\x1f\x8b": "a gzip file; unpack it first (gunzip)",
+    b"PK\x03\x04": "a zip or xlsx file; unpack it, or give it its suffix .xlsx",
+    b"PAR1": "a parquet file; give it its suffix .parquet",
+}
+
+
 def read_text(path: Path) -> str:
     """The text of a file: UTF-8, or what its byte order mark says (Excel and Notepad write one).
 
     Raises:
         UserError: missing, a folder, or no such text.
     """
+    with open_text(path) as file:
+        try:
+            text = file.read()
+        except UnicodeDecodeError as error:
+            raise describe_undecodable(path, error) from error
+    if "\0" in text:
+        raise describe_undecodable(path, None)
+    return text.replace("\n\ufeff", "\n")  # where files with marks were joined
+
+
+def open_text(path: Path) -> TextIO:
+    """A file of text, opened with line ends as they are, in the encoding its first bytes tell.
+
+    Raises:
+        UserError: missing, a folder, or packed.
+    """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(len(codecs.BOM_UTF32_LE))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: a folder; expected a file") from error
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected {encoding.upper()} text: {error}") from error
+    packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
+    if packed:
+        raise UserError(f"{path}: expected text, found {packed}")
+    encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
+    return path.open(encoding=encoding, newline="")
+
+
+def describe_undecodable(path: Path, error: UnicodeDecodeError | None) -> UserError:
+    """What to say of a file that is no text of its encoding, or has NUL characters in it."""
+    found = "NUL characters (UTF-16 without its mark, or no text)" if error is None else str(error)
+    return UserError(f"{path}: expected UTF-8 text, found {found}; save it as UTF-8")
 
 
 def read_json_file(path: Path) -> Any:
@@ -55,7 +85,10 @@ def read_json_file(path: Path) -> Any:
     Raises:
         UserError: missing, or not JSON.
     """
-    return parse_json(read_text(path), str(path))
+    try:
+        return orjson.loads(path.read_bytes())  # without the text of hundreds of megabytes
+    except (OSError, orjson.JSONDecodeError):
+        return parse_json(read_text(path), str(path))
 
 
 def read_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -71,11 +104,12 @@ def read_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if text.lstrip().startswith("[") and not _is_list_a_line(text):
         values = parse_json(text, str(path))
         return [_check_object(v, f"{path}, record {n}") for n, v in enumerate(values, 1)]
-    numbered = ((f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), 1))
+    file = str(path)
+    numbered = ((f"{file}, line {n}", line) for n, line in enumerate(text.split("\n"), 1))
     return [
         _check_object(parse_json(line, where, "; expected one object a line"), where)
         for where, line in numbered
-        if line.strip()
+        if line and not line.isspace()
     ]
 
 
@@ -119,6 +153,25 @@ def to_text(value: Any, where: str) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
+def to_id(value: Any, where: str) -> str | int:
+    """An id: a whole number as it is, else as `to_text`. Raises UserError on something else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return to_text(value, where)
+
+
+def to_name(value: Any, where: str) -> str:
+    """A text that may be absent: empty where it is null. Raises UserError on something else."""
+    return "" if value is None else to_text(value, where)
+
+
+def to_list(value: Any, where: str) -> list[Any]:
+    """A list. Raises UserError on something else."""
+    if not isinstance(value, list):
+        raise UserError(f"{where}: expected a list, found {reprlib.repr(value)}")
+    return value
+
+
 def to_number(value: Any, where: str) -> int:
     """A whole number, also where it is written as text or as 2.0.
 
@@ -145,18 +198,14 @@ def to_letter(value: Any, options: Collection[str], where: str) -> str:
         UserError: none of the options' letters.
     """
     letter = str(value).strip().upper()
-    if letter not in options:
+    if letter not in list(options):
         listed = ", ".join(options) or "none there"
         raise UserError(f"{where}: expected the letter of an option ({listed}), found {value!r}")
     return letter
 
 
 def to_yes_no(value: Any, where: str) -> str:
-    """The word yes or no, in any case, spaces and one period around it passed over.
-
-    Raises:
-        UserError: something else.
-    """
+    """The word yes or no, spaces, case and one period apart. Raises UserError on others."""
     word = str(value).strip().lower().removesuffix(".")
     if isinstance(value, bool) or word not in ("yes", "no"):
         raise UserError(f"{where}: expected yes or no, found {value!r}")
@@ -198,24 +247,39 @@ def find_parquet(path: Path) -> list[Path]:
     return sorted(path.rglob("*.parquet")) if path.is_dir() else []
 
 
-def read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[Any]:
-    """Rows of one parquet file as dicts, only these columns.
+def read_parquet(
+    path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+) -> list[Any]:
+    """Rows of one parquet file as dicts, only these columns; None: all.
 
     Raises:
         UserError: unreadable, or a column of `columns` is missing.
     """
+    file = _open_parquet(path)
+    found = set(file.schema_arrow.names)
+    require_keys(dict.fromkeys(file.schema_arrow.names), columns or (), str(path))
+    extra = [name for name in optional if name in found]
+    wanted = None if columns is None else [*columns, *extra]
+    rows: list[Any] = file.read(columns=wanted).to_pylist()
+    return rows
+
+
+def list_columns(path: Path) -> list[str]:
+    """The names of a parquet file's columns. Raises UserError where it is unreadable."""
+    names: list[str] = _open_parquet(path).schema_arrow.names
+    return names
+
+
+def _open_parquet(path: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise UserError(f"{path}: not a readable parquet file: {error}") from error
-    found = set(file.schema_arrow.names)
-    require_keys(dict.fromkeys(file.schema_arrow.names), columns, str(path))
-    wanted = [*columns, *(name for name in optional if name in found)]
-    rows: list[Any] = file.read(columns=wanted).to_pylist()
-    return rows
 
 
 def parquet_image(path: Path, row: int, column: str) -> str:

@@ -1,4 +1,4 @@
-"""Files as people have answers in them: JSON in several shapes, and tables (csv, tsv, xlsx).
+"""Files as people have answers in them: JSON in several shapes, and tables.
 
 A path in, records out, each with the words for where it stands.
 """
@@ -6,20 +6,27 @@ A path in, records out, each with the words for where it stands.
 from __future__ import annotations
 
 import csv
-import io
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import parse_json, read_objects, read_text
+from prism_tune.evaluation.annotations import (
+    describe_undecodable,
+    open_text,
+    parse_json,
+    read_objects,
+    read_parquet,
+    read_text,
+)
 
 ID_KEYS = ("question_id", "questionId", "id", "image")
 TEXT_KEYS = ("text", "prediction", "response", "answer")
 """In this order; beside a prediction or a response, `answer` is the reference."""
-TABLES = (".csv", ".tsv", ".xlsx")
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 
 
 def read_answer_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -65,14 +72,20 @@ def _is_json(text: str) -> bool:
 
 
 def read_table(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a table by the names of its first row; cells that an xlsx leaves empty are None.
+    """The rows of a csv, tsv, xlsx or parquet by its columns' names; empty xlsx cells are None.
 
     Raises:
         UserError: unreadable, or a row with more or fewer cells than the first.
     """
+    if path.suffix.lower() == ".parquet":
+        found = enumerate(read_parquet(path))
+        return [(f"{path}, row {number}", row) for number, row in found]
     rows = _read_xlsx(path) if path.suffix.lower() == ".xlsx" else _read_text_table(path)
     _, header = next(rows, ("", ()))
-    names = [str(name).strip() for name in header]
+    names = ["" if name is None else str(name).strip() for name in header]
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise UserError(f"{path}: two columns {twice[0]!r}; expected one of each name")
     records = []
     for number, (line, cells) in enumerate(rows, 1):
         where = f"{path}, record {number}"
@@ -93,16 +106,21 @@ def _is_unanswered(row: Mapping[str, Any]) -> bool:
 def _read_text_table(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
     """Lines with cells; a csv's are parted by what its first line has most of."""
     csv.field_size_limit(sys.maxsize)
-    text = read_text(path)
-    first = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for cells in reader:
-            if cells:
-                yield f"line {reader.line_num}", cells
-    except csv.Error as error:
-        raise UserError(f"{path}: not readable as a table: {error}") from error
+    with open_text(path) as file:
+        try:
+            first = file.readline()
+            if "\0" in first:
+                raise describe_undecodable(path, None)
+            file.seek(0)
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+            reader = csv.reader(file, delimiter=delimiter)
+            for cells in reader:
+                if cells:
+                    yield f"line {reader.line_num}", cells
+        except csv.Error as error:
+            raise UserError(f"{path}: not readable as a table: {error}") from error
+        except UnicodeDecodeError as error:
+            raise describe_undecodable(path, error) from error
 
 
 def _read_xlsx(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:

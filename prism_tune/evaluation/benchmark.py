@@ -48,14 +48,14 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
     """A benchmark's questions out of somebody's files, checked as a whole.
 
     Raises:
-        UserError: as `load_questions`; no question; an image in some other parquet file; some
+        UserError: as `load_questions`; no question; an image that is no text or in some other
+            parquet file; some
             have a reference and others have none, which is a damaged file and never a test split.
     """
     questions = benchmark.load_questions(annotations, profile)
     if not questions:
         raise UserError(f"{annotations}: no questions in it")
-    for question in questions:
-        _require_inside(question, annotations)
+    _check_images(questions, annotations)
     withheld = [question for question in questions if question.reference is None]
     if withheld and len(withheld) < len(questions):
         raise UserError(
@@ -66,15 +66,25 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
     return questions
 
 
-def _require_inside(question: Question, annotations: Path) -> None:
+def _check_images(questions: Sequence[Question], annotations: Path) -> None:
     """References into parquet files are ours; one in a question's text could name any file."""
     root = annotations.resolve()
-    for image in question.images:
-        if not image.startswith("parquet:"):
-            continue
-        file, *place = image.removeprefix("parquet:").rsplit("#", 2)
-        if len(place) != 2 or not Path(file).resolve().is_relative_to(root):
-            raise UserError(
-                f"{annotations}: question {question.question_id}: its image {image[:80]!r} is not "
-                "in these annotations; expected a path relative to the benchmark's image folder"
-            )
+    inside: dict[str, bool] = {}
+    for question in questions:
+        for image in question.images:
+            if not isinstance(image, str):
+                raise UserError(
+                    f"{annotations}: question {question.question_id}: image: expected a path as "
+                    f"text, found {image!r}"
+                )
+            if not image.startswith("parquet:"):
+                continue
+            file, *place = image.removeprefix("parquet:").rsplit("#", 2)
+            if file not in inside:
+                inside[file] = Path(file).resolve().is_relative_to(root)
+            if len(place) != 2 or not inside[file]:
+                raise UserError(
+                    f"{annotations}: question {question.question_id}: its image {image[:80]!r} is "
+                    "not in these annotations; expected a path relative to the benchmark's image "
+                    "folder"
+                )

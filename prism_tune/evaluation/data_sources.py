@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prism_tune.evaluation.benchmarks.mmmu import DOMAINS
+from prism_tune.evaluation.benchmarks.mmmu_answers import DOMAINS
 
 
 @dataclass(frozen=True)

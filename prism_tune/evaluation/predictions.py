@@ -11,8 +11,10 @@ guessed.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import orjson
 
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import require_keys, to_text
+from prism_tune.evaluation.annotations import require_keys, to_id, to_text
 from prism_tune.evaluation.answer_files import ID_KEYS, TEXT_KEYS, read_answer_objects
 from prism_tune.run.folder import write_atomic
 from prism_tune.schema import BenchmarkResult, Prediction, Question
@@ -110,29 +112,33 @@ def parse_prediction(
     Raises:
         UserError: a key is missing or has the wrong type, or `text` may be the question.
     """
-    id_key = next((key for key in id_keys if key in record), id_keys[0])
-    text_keys = [key for key in TEXT_KEYS if key in record]
-    text_key = next(iter(text_keys), TEXT_KEYS[0])
-    require_keys(record, (id_key, text_key), where)
+    id_key, text_keys = _find_keys(tuple(record), tuple(id_keys))
+    text_key = text_keys[0]
+    if id_key not in record or text_key not in record:
+        require_keys(record, (id_key, text_key), where)
     if len(text_keys) > 1 and text_key == "text" and "prompt" not in record:
         raise UserError(
             f"{where}: both {text_key!r} and {text_keys[1]!r}: which is the model's answer? Take "
             "the other out, or name the question `prompt`, as LLaVA's files do"
         )
+    metadata = record.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise UserError(f"{where}: metadata: expected an object, found {reprlib.repr(metadata)}")
     return Prediction(
-        question_id=_read_id(record[id_key], f"{where}: {id_key}"),
+        question_id=to_id(record[id_key], f"{where}: {id_key}"),
         prompt=str(record.get("prompt") or ""),
         text=to_text(record[text_key], f"{where}: {text_key}"),
         answer_id=str(record.get("answer_id") or ""),
         model_id=str(record.get("model_id") or ""),
-        metadata=record.get("metadata") or {},
+        metadata=metadata,
     )
 
 
-def _read_id(value: Any, where: str) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return to_text(value, where)
+@lru_cache
+def _find_keys(found: tuple[str, ...], id_keys: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Under which a record has its id and its answers; where it has none, the first of each."""
+    texts = tuple(key for key in TEXT_KEYS if key in found)
+    return next((key for key in id_keys if key in found), id_keys[0]), texts or TEXT_KEYS[:1]
 
 
 def format_prediction(prediction: Prediction) -> bytes:
@@ -234,7 +240,8 @@ def find_foreign_prompts(
         answer = joined.answers.get(question_key(question))
         if answer is None or not answer.prompt:
             continue
-        if fold_text(question.metadata["question"]) not in fold_text(answer.prompt):
+        asked = question.metadata["question"]
+        if asked not in answer.prompt and fold_text(asked) not in fold_text(answer.prompt):
             foreign.append(question_key(question))
     return foreign
 

@@ -11,7 +11,7 @@ from PIL import Image
 from prism_tune.errors import UserError
 from prism_tune.evaluation import fetch
 from prism_tune.evaluation.benchmarks import BENCHMARKS
-from prism_tune.evaluation.benchmarks.mmmu import DOMAINS
+from prism_tune.evaluation.benchmarks.mmmu_answers import DOMAINS
 from prism_tune.evaluation.data_sources import DATA_SOURCES
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.tasks import find_split_files

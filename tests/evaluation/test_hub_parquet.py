@@ -44,7 +44,7 @@ EXPECTED = {
     "mmvet": ("v1_0", "What?", "x<OR>y"),
     "textvqa": ("f1", "what Brand?\nReference OCR token: A, b\nAnswer the question using a single "
                 "word or phrase.", ["x"] * 10),
-    "vqav2": (9, "What?\nAnswer the question using a single word or phrase.", [("x", "yes", 1)]),
+    "vqav2": (9, "What?\nAnswer the question using a single word or phrase.", ["x"]),
     "seed_bench": ("101", "How?\nA. a\nB. b\nC. c\nD. d\nAnswer with the option's letter from the "
                    "given choices directly.", "D"),
     "llava_bench": (3, "What?", "A cup."),

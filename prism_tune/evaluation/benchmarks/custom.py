@@ -34,7 +34,9 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     read_objects,
     require_keys,
+    to_id,
     to_letter,
+    to_name,
     to_text,
     to_yes_no,
 )
@@ -190,11 +192,11 @@ def _make_question(
     image = record.get("image")
     images = [] if image is None else image if isinstance(image, list) else [image]
     return Question(
-        question_id=record.get("question_id", number),
+        question_id=to_id(record.get("question_id", number), f"{where}: question_id"),
         text="\n".join([question, *lines, *([instruction] if instruction else [])]),
         images=tuple(to_text(name, f"{where}: image") for name in images),
         reference=_read_references(record["answer"], metric, options, f"{where}: answer"),
-        category=str(record.get("category") or "").replace(" ", "_"),
+        category=to_name(record.get("category"), f"{where}: category").replace(" ", "_"),
         metadata={"question": question, "options": options},
     )
 

@@ -28,17 +28,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     find_parquet,
+    list_columns,
     parquet_image,
+    parse_json,
     read_json_file,
     read_objects,
     read_parquet,
     require_keys,
+    to_id,
+    to_list,
+    to_name,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -149,8 +152,17 @@ def count_steps(operations: Sequence[Mapping[str, Any]] | None) -> int | None:
     return sum(not any(query in step for query in _QUERIES) for step in steps)
 
 
+def _read_operations(operations: Any, where: str) -> list[Any] | None:
+    if operations is None:
+        return None
+    for operation in to_list(operations, f"{where}: semantic"):
+        require_keys(operation, (), f"{where}: semantic")
+    return list(operations)
+
+
 def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where: str) -> Question:
     types = entry.get("types") or {}
+    require_keys(types, (), f"{where}: types")
     question = to_text(entry["question"], f"{where}: question")
     answer = entry.get("answer")
     return Question(
@@ -158,11 +170,11 @@ def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where
         text=question + SUFFIX,
         images=(image,),
         reference=None if answer is None else to_text(answer, f"{where}: answer"),
-        category=types.get("structural") or "",
+        category=to_name(types.get("structural"), f"{where}: types: structural"),
         metadata={
             "question": question,
-            "semantic": types.get("semantic") or "",
-            "num_steps": count_steps(entry.get("semantic")),
+            "semantic": to_name(types.get("semantic"), f"{where}: types: semantic"),
+            "num_steps": count_steps(_read_operations(entry.get("semantic"), where)),
             "balanced": entry.get("isBalanced") is not False,
         },
     )
@@ -170,13 +182,15 @@ def _make_question(question_id: str, entry: Mapping[str, Any], image: str, where
 
 def _from_official(question_id: str, entry: Mapping[str, Any], where: str) -> Question:
     require_keys(entry, ("question", "imageId"), where)
-    return _make_question(question_id, entry, f"{entry['imageId']}.jpg", where)
+    image = to_text(entry["imageId"], f"{where}: imageId")
+    return _make_question(question_id, entry, f"{image}.jpg", where)
 
 
 def _from_llava(record: Mapping[str, Any], where: str) -> Question:
     require_keys(record, ("question_id", "image", "text"), where)
     text = to_text(record["text"], f"{where}: text").removesuffix(SUFFIX)
-    return _make_question(str(record["question_id"]), {"question": text}, record["image"], where)
+    key = str(to_id(record["question_id"], f"{where}: question_id"))
+    return _make_question(key, {"question": text}, record["image"], where)
 
 
 def _load_parquet(path: Path) -> list[Question]:
@@ -184,8 +198,7 @@ def _load_parquet(path: Path) -> list[Question]:
     images: dict[str, str] = {}
     questions, rows = [], []
     for file in find_parquet(path):
-        columns = _list_columns(file)
-        if "question" in columns:
+        if "question" in list_columns(file):
             listed = read_parquet(file, ("id", "question", "answer", "imageId"), _OPTIONAL)
             rows += [(f"{file}, row {n}", row) for n, row in enumerate(listed)]
         else:
@@ -194,17 +207,13 @@ def _load_parquet(path: Path) -> list[Question]:
     for where, row in rows:
         for name in ("types", "semantic"):
             value = row.get(name)
-            row[name] = orjson.loads(value) if isinstance(value, str) else value
-        image = images.get(row["imageId"], f"{row['imageId']}.jpg")
-        questions.append(_make_question(row["id"], row, image, where))
+            row[name] = (
+                parse_json(value, f"{where}: {name}") if isinstance(value, str) and value else value
+            )
+        name = to_text(row["imageId"], f"{where}: imageId")
+        image, key = images.get(name, f"{name}.jpg"), str(to_id(row["id"], f"{where}: id"))
+        questions.append(_make_question(key, row, image, where))
     return questions
-
-
-def _list_columns(file: Path) -> list[str]:
-    import pyarrow.parquet
-
-    names: list[str] = pyarrow.parquet.read_schema(file).names
-    return names
 
 
 BENCHMARK = Benchmark(

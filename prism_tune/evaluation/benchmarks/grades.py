@@ -6,7 +6,7 @@ official grader writes and resumes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import pstdev
@@ -14,7 +14,7 @@ from typing import Any
 
 from prism_tune.config.sections import Readout
 from prism_tune.errors import UserError
-from prism_tune.evaluation.annotations import require_keys
+from prism_tune.evaluation.annotations import require_keys, to_list, to_text
 from prism_tune.evaluation.metrics import mean
 
 
@@ -77,9 +77,12 @@ def parse_grades(content: Mapping[str, Any], file: Path) -> Grades:
         UserError: a score outside [0, 1], or questions with different numbers of runs.
     """
     scores: dict[str, tuple[float, ...]] = {}
+    judges: dict[str, None] = {}
     for key, entry in content.items():
         require_keys(entry, ("score",), f"{file}, {key}")
         scores[key] = _check_scores(entry["score"], f"{file}, {key}")
+        for name in to_list(entry.get("model", []), f"{file}, {key}: model"):
+            judges[to_text(name, f"{file}, {key}: model")] = None
     num_runs = {len(listed) for listed in scores.values()}
     if len(num_runs) != 1:
         short = min(scores, key=lambda key: len(scores[key]))
@@ -87,8 +90,7 @@ def parse_grades(content: Mapping[str, Any], file: Path) -> Grades:
             f"{file}: {short} has {len(scores[short])} of {max(num_runs)} runs; an unfinished "
             "grading: resume it with the official grader or the judge here"
         )
-    models: Iterable[str] = (name for entry in content.values() for name in entry.get("model", ()))
-    return Grades(scores, tuple(dict.fromkeys(models)))
+    return Grades(scores, tuple(judges))
 
 
 def _check_scores(scores: Any, where: str) -> tuple[float, ...]:

@@ -38,6 +38,8 @@ from prism_tune.evaluation.annotations import (
     read_parquet,
     require_files,
     require_keys,
+    to_id,
+    to_name,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -54,7 +56,7 @@ from prism_tune.schema import BenchmarkResult, Prediction, Question
 PREFIX = "llava_bench_"
 FAILED = (-1.0, -1.0)
 _NUM_QUESTIONS = 60
-_REVIEW = "review"
+_REVIEW, _FILE = "LLaVA-Bench's review", "its file"
 
 Pair = tuple[float, float]
 
@@ -77,9 +79,10 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     questions = []
     for where, record in read_objects(file):
         require_keys(record, ("question_id", "image", "text", "category"), where)
-        key = str(record["question_id"])
-        found = references.get(key), captions.get(record["image"], "")
-        questions.append(_make_question(record, record["image"], found, where))
+        key = str(to_id(record["question_id"], f"{where}: question_id"))
+        image = to_text(record["image"], f"{where}: image")
+        found = references.get(key), captions.get(image, "")
+        questions.append(_make_question(record, image, found, where))
     return questions
 
 
@@ -115,7 +118,7 @@ def score_answers(
     """
     runs: dict[str, list[Prediction]] = defaultdict(list)
     for answer in predictions:
-        runs[answer.metadata.get("file", "")].append(answer)
+        runs[answer.metadata[_FILE] if _REVIEW in answer.metadata else ""].append(answer)
     unreviewed = runs.pop("", [])
     joins = [join_predictions(questions, listed) for listed in runs.values()]
     notes = [] if len(questions) == _NUM_QUESTIONS else [_describe_size(questions)]
@@ -188,14 +191,14 @@ def _read_record(record: Mapping[str, Any], where: str, file: Path) -> Predictio
         return parse_prediction(record, where)
     require_keys(record, ("question_id",), where)
     return Prediction(
-        question_id=record["question_id"],
+        question_id=to_id(record["question_id"], f"{where}: question_id"),
         prompt="",
         text="",
         metadata={
             _REVIEW: _read_pair(pair, where),
-            "file": str(file),
-            "category": str(record.get("category") or "").removeprefix(PREFIX),
-            "judge": str(record.get("judge") or ""),
+            _FILE: str(file),
+            "category": to_name(record.get("category"), f"{where}: category").removeprefix(PREFIX),
+            "judge": to_name(record.get("judge"), f"{where}: judge"),
         },
     )
 
@@ -223,11 +226,11 @@ def _make_question(
 ) -> Question:
     text, (reference, caption) = to_text(record["text"], f"{where}: text"), found
     return Question(
-        question_id=record["question_id"],
+        question_id=to_id(record["question_id"], f"{where}: question_id"),
         text=text,
         images=(image,),
         reference=reference,
-        category=str(record["category"]).removeprefix(PREFIX),
+        category=to_name(record["category"], f"{where}: category").removeprefix(PREFIX),
         metadata={"question": text, "caption": caption},
     )
 

@@ -59,6 +59,14 @@ def load_rows(path: Path, profile: Profile, wording: Wording) -> list[Question]:
     rows = (
         [row for file in files for row in _read_parquet(file)] if files else list(_read_tsv(path))
     )
+    known = {row["index"] for _, row in rows}
+    for where, row in rows:
+        main = row["index"] % ROTATION
+        if main not in known:
+            raise UserError(
+                f"{where}: index {row['index']}: a rotated copy of {main}, which has no row of its "
+                "own; is the file complete?"
+            )
     images = {row["index"]: row["image"] for _, row in rows if "image" in row}
     return [_make_question(row, where, images, profile, wording) for where, row in rows]
 
@@ -162,4 +170,7 @@ def _check_row(row: dict[str, Any], where: str) -> dict[str, Any]:
         row[name] = None if is_null else to_text(value, f"{where}: {name}")
     if row["question"] is None:
         raise UserError(f"{where}: question: expected text, found nothing")
-    return {**row, "index": to_number(row["index"], f"{where}: index")}
+    index = to_number(row["index"], f"{where}: index")
+    if index < 0:
+        raise UserError(f"{where}: index: expected 0 or more, found {index}")
+    return {**row, "index": index}

@@ -32,6 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prism_tune.config.sections import Profile
+from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.mme_files import (
     COGNITION,
@@ -97,6 +98,12 @@ def _join(questions: Sequence[Question], predictions: Sequence[Prediction]) -> J
     if any(LINE in question.metadata for question in questions):
         key = lambda p: f"{p.question_id}, line {p.metadata[LINE]}"  # noqa: E731
         return join_predictions(questions, predictions, question_key, key)
+    without = [str(p.question_id) for p in predictions if not p.prompt]
+    if without:
+        raise UserError(
+            f"mme: {len(without)} answer(s) without a prompt, first {without[0]}: an image has two "
+            "questions, which only their texts tell apart; expected LLaVA's `prompt`"
+        )
     return join_predictions(questions, predictions, question_key, prediction_key)
 
 

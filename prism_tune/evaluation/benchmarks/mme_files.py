@@ -29,8 +29,8 @@ COGNITION = (
 )  # fmt: skip
 _IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 _NUM_FIELDS = 4
-_REFERENCE = "reference"
-LINE = "line"
+_REFERENCE = "MME's reference"
+LINE = "MME's line"
 """Number of a result folder's line in its file: lines 2k and 2k + 1 are of one image."""
 
 
@@ -154,8 +154,8 @@ def _load_parquet(path: Path, profile: Profile) -> list[Question]:
         )
     return [
         _make_question(
-            row["question_id"],
-            to_text(row["question"], f"{file}, row {index}"),
+            to_text(row["question_id"], f"{file}, row {index}: question_id"),
+            to_text(row["question"], f"{file}, row {index}: question"),
             row["answer"],
             parquet_image(file, index, "image"),
             f"{file}, row {index}",

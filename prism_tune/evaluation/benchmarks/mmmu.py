@@ -34,6 +34,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from prism_tune.errors import UserError
@@ -43,11 +44,14 @@ from prism_tune.evaluation.annotations import (
     read_json_file,
     read_parquet,
     require_keys,
+    to_id,
     to_letter,
+    to_list,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks.mmmu_answers import (
+    DOMAINS,
     draw_choices,
     find_subject,
     judge_open,
@@ -61,28 +65,20 @@ from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 INSTRUCTION_CHOICE = "Answer with the option's letter from the given choices directly."
 INSTRUCTION_OPEN = "Answer the question using a single word or phrase."
-DOMAINS = {
-    "Art and Design": "Art Art_Theory Design Music",
-    "Business": "Accounting Economics Finance Manage Marketing",
-    "Science": "Biology Chemistry Geography Math Physics",
-    "Health and Medicine": "Basic_Medical_Science Clinical_Medicine "
-    "Diagnostics_and_Laboratory_Medicine Pharmacy Public_Health",
-    "Humanities and Social Science": "History Literature Sociology Psychology",
-    "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science "
-    "Electronics Energy_and_Power Materials Mechanical_Engineering",
-}
 _NUM_QUESTIONS = 900
 _NUM_IMAGES = 7
 _CHOICE = "multiple-choice"
+_TYPES = (_CHOICE, "open", "short-answer")
+_OPTIONS = "MMMU's index2ans"
 _DECIMALS: Mapping[Profile, int] = {"llava15": 3, "lmms_eval": 5}
 _PARSERS = {"llava15": parse_choice, "lmms_eval": parse_choice_lmms_eval}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Credit of one answer; for one without a letter its expectation, and what is drawn from.
+    """Credit of one answer; without a letter its expectation, and what is drawn from.
 
-    `compared`: there were no options, so that the response was compared as it stands.
+    `compared`: as it stands, there being no options.
     """
 
     expected: float
@@ -96,13 +92,11 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: neither of these, or a key is missing.
     """
-    files = find_parquet(path)
-    if files:
+    if files := find_parquet(path):
         return [question for file in files for question in _load_parquet(file, profile)]
     file = path / "answer_dict_val.json" if path.is_dir() else path
     answers = read_json_file(file)
-    if not isinstance(answers, dict):
-        raise UserError(f"{file}: expected {{id: {{question_type, ground_truth}}}}")
+    require_keys(answers, (), str(file))
     return [_from_answer_dict(str(key), entry, file) for key, entry in answers.items()]
 
 
@@ -159,7 +153,7 @@ def _judge(question: Question, answer: Prediction | None, profile: Profile) -> V
     gold = question.reference
     if question.metadata["question_type"] != _CHOICE:
         return Verdict(float(judge_open(parse_open(answer.text), gold)))
-    options = question.metadata.get("options") or answer.metadata.get("index2ans")
+    options = question.metadata.get("options") or answer.metadata.get(_OPTIONS)
     golds = _list_golds(gold)
     if not options:
         return Verdict(float(answer.text in golds), compared=True)
@@ -188,21 +182,27 @@ def _group_metrics(credits: Mapping[str, float], decimals: int) -> dict[str, flo
 def _from_answer_dict(question_id: str, entry: Any, file: Path) -> Question:
     where = f"{file}, {question_id}"
     require_keys(entry, ("question_type", "ground_truth"), where)
-    gold, is_choice = entry["ground_truth"], entry["question_type"] == _CHOICE
-    golds = [to_text(g, f"{where}: ground_truth") for g in (gold if _is_list(gold) else [gold])]
-    golds = [text.strip().upper() if is_choice else text for text in golds]
+    kind, gold = _read_type(entry["question_type"], where), entry["ground_truth"]
+    is_choice, where = kind == _CHOICE, f"{where}: ground_truth"
+    golds = [to_text(text, where) for text in (gold if isinstance(gold, list) else [gold])]
+    golds = [to_letter(text, ascii_uppercase, where) if is_choice else text for text in golds]
+    if not golds:
+        raise UserError(f"{where}: expected an answer, found an empty list")
     return Question(
         question_id=question_id,
         text="",
         images=(),
-        reference=golds if _is_list(gold) else golds[0],
+        reference=golds if isinstance(gold, list) else golds[0],
         category=find_subject(question_id),
-        metadata={"question": "", "question_type": entry["question_type"]},
+        metadata={"question": "", "question_type": kind},
     )
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+def _read_type(kind: Any, where: str) -> str:
+    if kind not in _TYPES:
+        expected = ", ".join(_TYPES)
+        raise UserError(f"{where}: question_type: expected one of {expected}, found {kind!r}")
+    return str(kind)
 
 
 def _load_parquet(file: Path, profile: Profile) -> list[Question]:
@@ -215,14 +215,14 @@ def _load_parquet(file: Path, profile: Profile) -> list[Question]:
 
 def _make_question(row: Mapping[str, Any], file: Path, index: int, profile: Profile) -> Question:
     where = f"{file}, row {index}"
-    is_choice = row["question_type"] == _CHOICE
+    is_choice = _read_type(row["question_type"], where) == _CHOICE
     texts = _literal_list(row["options"], f"{where}, options") if is_choice else []
     options = {chr(ord("A") + n): str(text) for n, text in enumerate(texts)}
-    question = to_text(row["question"], f"{where}: question")
+    question, key = to_text(row["question"], f"{where}: question"), to_text(row["id"], where)
     text = _make_prompt(question, options if is_choice else None, profile)
     lmms_eval = profile == "lmms_eval"
     return Question(
-        question_id=row["id"],
+        question_id=key,
         text=text,
         images=tuple(
             parquet_image(file, index, f"image_{n}")
@@ -230,7 +230,7 @@ def _make_question(row: Mapping[str, Any], file: Path, index: int, profile: Prof
             if not lmms_eval or f"<image {n}>" in text
         ),
         reference=_read_gold(row["answer"], options, f"{where}, answer", profile),
-        category=find_subject(row["id"]),
+        category=find_subject(key),
         metadata={
             "question": question,
             "question_type": row["question_type"],
@@ -243,8 +243,10 @@ def _read_gold(
     answer: Any, options: Mapping[str, str], where: str, profile: Profile
 ) -> str | list[str]:
     """The reference: a letter, a text, or a list of these. lmms-eval takes a list for a text."""
-    listed = answer if _is_list(answer) else [to_text(answer, where)]
-    if not _is_list(answer) and listed[0].startswith("[") and profile != "lmms_eval":
+    listed = answer if isinstance(answer, list) else [to_text(answer, where)]
+    if not listed:
+        raise UserError(f"{where}: expected an answer, found an empty list")
+    if not isinstance(answer, list) and listed[0].startswith("[") and profile != "lmms_eval":
         listed = _literal_list(listed[0], where)
     if options and not str(listed[0]).startswith("["):
         return [to_letter(text, options, where) for text in listed]
@@ -264,8 +266,8 @@ def _make_prompt(question: str, options: Mapping[str, str] | None, profile: Prof
 
 def _literal_list(text: Any, where: str) -> list[Any]:
     """A list, or the text of one, as the hub has it."""
-    if _is_list(text):
-        return list(text)
+    if isinstance(text, list):
+        return text
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError) as error:
@@ -276,17 +278,16 @@ def _literal_list(text: Any, where: str) -> list[Any]:
 
 
 def _read_output(file: Path) -> list[Prediction]:
-    records = read_json_file(file)
-    if not isinstance(records, list):
-        raise UserError(f"{file}: expected a list of {{id, response, ...}}")
     predictions = []
-    for number, record in enumerate(records):
-        require_keys(record, ("id", "response"), f"{file}, record {number}")
+    for number, record in enumerate(to_list(read_json_file(file), str(file))):
         where = f"{file}, record {number}"
+        require_keys(record, ("id", "response"), where)
         listed = record.get("index2ans") or {}
+        require_keys(listed, (), f"{where}: index2ans")
         options = {letter: to_text(text, f"{where}: index2ans") for letter, text in listed.items()}
         response = to_text(record["response"], f"{where}: response")
-        predictions.append(Prediction(record["id"], "", response, metadata={"index2ans": options}))
+        key = to_id(record["id"], f"{where}: id")
+        predictions.append(Prediction(key, "", response, metadata={_OPTIONS: options}))
     return predictions
 
 

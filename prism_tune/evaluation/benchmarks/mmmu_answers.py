@@ -9,6 +9,16 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+DOMAINS = {
+    "Art and Design": "Art Art_Theory Design Music",
+    "Business": "Accounting Economics Finance Manage Marketing",
+    "Science": "Biology Chemistry Geography Math Physics",
+    "Health and Medicine": "Basic_Medical_Science Clinical_Medicine "
+    "Diagnostics_and_Laboratory_Medicine Pharmacy Public_Health",
+    "Humanities and Social Science": "History Literature Sociology Psychology",
+    "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science "
+    "Electronics Energy_and_Power Materials Mechanical_Engineering",
+}
 _END_MARKS = (",", ".", "!", "?", ";", ":", "'")
 _MIN_TEXT_WORDS = 6
 _INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")

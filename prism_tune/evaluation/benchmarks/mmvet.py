@@ -33,6 +33,8 @@ from prism_tune.evaluation.annotations import (
     read_json_file,
     read_parquet,
     require_keys,
+    to_id,
+    to_list,
     to_text,
 )
 from prism_tune.evaluation.answer_files import read_whole
@@ -56,7 +58,7 @@ REASONING = (
     "following question: \n\n"
 )
 _NUM_QUESTIONS = 218
-_GRADE = "grade"
+_GRADE = "MM-Vet's grade"
 
 Total = Callable[[Sequence[str]], float]
 
@@ -223,15 +225,21 @@ def _make_question(key: str, entry: Any, grade: Any, profile: Profile) -> Questi
     if entry is None:
         metadata = {"question": "", "capabilities": (), _GRADE: grade}
         return Question(key, "", (), None, metadata=metadata)
-    require_keys(entry, ("imagename", "question", "answer", "capability"), f"mm-vet.json, {key}")
+    where = f"mm-vet.json, {key}"
+    require_keys(entry, ("imagename", "question", "answer", "capability"), where)
+    question = to_text(entry["question"], f"{where}: question")
+    needed = to_list(entry["capability"], f"{where}: capability")
+    if not all(name in CAPABILITIES for name in needed):
+        expected = ", ".join(CAPABILITIES)
+        raise UserError(f"{where}: capability: expected some of {expected}, found {needed!r}")
     return Question(
         question_id=key,
-        text=_make_prompt(to_text(entry["question"], f"mm-vet.json, {key}: question"), profile),
-        images=(entry["imagename"],),
-        reference=to_text(entry["answer"], f"mm-vet.json, {key}: answer"),
+        text=_make_prompt(question, profile),
+        images=(to_text(entry["imagename"], f"{where}: imagename"),),
+        reference=to_text(entry["answer"], f"{where}: answer"),
         metadata={
-            "question": entry["question"],
-            "capabilities": tuple(c for c in CAPABILITIES if c in entry["capability"]),
+            "question": question,
+            "capabilities": tuple(c for c in CAPABILITIES if c in needed),
             _GRADE: grade,
         },
     )
@@ -246,13 +254,11 @@ def _load_parquet(file: Path, profile: Profile) -> list[Question]:
     columns = ("question_id", "question", "answer", "capability")
     for index, row in enumerate(read_parquet(file, columns)):
         listed = row["capability"]
-        capability = listed.split(",") if isinstance(listed, str) else listed
-        entry = {
-            **row,
-            "imagename": parquet_image(file, index, "image"),
-            "capability": [name.strip() for name in capability],
-        }
-        questions.append(_make_question(row["question_id"], entry, None, profile))
+        capability = [c.strip() for c in listed.split(",")] if isinstance(listed, str) else listed
+        image = parquet_image(file, index, "image")
+        entry = {**row, "imagename": image, "capability": capability}
+        key = str(to_id(row["question_id"], f"{file}, row {index}: question_id"))
+        questions.append(_make_question(key, entry, None, profile))
     return questions
 
 

@@ -79,7 +79,10 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     files = [path] if alone else require_files(path, names, "POPE's three official files")
     questions = []
     for split, file in zip(alone or ID_OFFSETS, files, strict=True):
-        for where, record in read_objects(file):
+        records = read_objects(file)
+        if not records:
+            raise UserError(f"{file}: no questions in it; expected POPE's lines, is it complete?")
+        for where, record in records:
             require_keys(record, ("question_id", "image", "text", "label"), where)
             questions.append(_make_question(split, record["image"], record, where, profile))
     return questions
@@ -214,7 +217,7 @@ def _load_parquet(path: Path, profile: Profile) -> list[Question]:
 def _make_question(
     split: str, image: str, record: Mapping[str, Any], where: str, profile: Profile
 ) -> Question:
-    if split not in ID_OFFSETS:
+    if split not in list(ID_OFFSETS):
         raise UserError(f"{where}: split {split!r}; expected one of {', '.join(ID_OFFSETS)}")
     text = to_text(record["text"], f"{where}: text")
     return Question(

@@ -14,7 +14,7 @@ from prism_tune.evaluation.answer_files import read_answer_objects
 from prism_tune.evaluation.predictions import fold_text, parse_prediction
 from prism_tune.schema import Prediction, Question
 
-_FILE = "file"
+_FILE = "POPE's file"
 
 
 def read_answers(path: Path) -> list[Prediction]:

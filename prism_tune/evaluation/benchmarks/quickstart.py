@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prism_tune.evaluation.annotations import read_objects, require_keys, to_text
+from prism_tune.evaluation.annotations import read_objects, require_keys, to_id, to_name, to_text
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
@@ -34,14 +34,15 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     questions = []
     for where, record in read_objects(file):
         require_keys(record, _KEYS, where)
+        text = to_text(record["text"], f"{where}: text")
         questions.append(
             Question(
-                question_id=record["question_id"],
-                text=to_text(record["text"], f"{where}: text"),
+                question_id=to_id(record["question_id"], f"{where}: question_id"),
+                text=text,
                 images=(record["image"],),
                 reference=to_text(record["answer"], f"{where}: answer"),
-                category=record["category"],
-                metadata={"question": record["text"]},
+                category=to_name(record["category"], f"{where}: category"),
+                metadata={"question": text},
             )
         )
     return questions

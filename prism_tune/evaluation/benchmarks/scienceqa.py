@@ -37,6 +37,9 @@ from prism_tune.evaluation.annotations import (
     read_parquet,
     require_files,
     require_keys,
+    to_id,
+    to_list,
+    to_name,
     to_number,
     to_text,
 )
@@ -70,12 +73,14 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     problems, splits = read_json_file(problems_file), read_json_file(splits_file)
     require_keys(splits, ("test",), str(splits_file))
     questions = []
-    for pid in splits["test"]:
+    for listed in to_list(splits["test"], f"{splits_file}: test"):
+        pid = str(to_id(listed, f"{splits_file}: test"))
         require_keys(problems, (pid,), str(problems_file))
         problem = problems[pid]
-        require_keys(problem, _KEYS, f"{problems_file}, problem {pid}")
-        image = f"{pid}/{problem['image']}" if problem["image"] else None
-        questions.append(_make_question(pid, problem, image, f"{problems_file}, problem {pid}"))
+        where = f"{problems_file}, problem {pid}"
+        require_keys(problem, _KEYS, where)
+        name = to_name(problem["image"], f"{where}: image")
+        questions.append(_make_question(pid, problem, f"{pid}/{name}" if name else None, where))
     return questions
 
 
@@ -92,12 +97,17 @@ def read_answers(path: Path) -> list[Prediction]:
             for pid, text in content["outputs"].items()
         ]
     if isinstance(content, dict) and {"correct", "incorrect"} <= content.keys():
-        analyses = [entry for kind in ("correct", "incorrect") for entry in content[kind]]
+        kinds = ("correct", "incorrect")
+        analyses = [entry for k in kinds for entry in to_list(content[k], f"{path}: {k}")]
         for number, entry in enumerate(analyses):
             require_keys(entry, ("question_id", "pred"), f"{path}, analysis {number}")
         return [
-            Prediction(e["question_id"], "", to_text(e["pred"], f"{path}, {e['question_id']}"))
-            for e in analyses
+            Prediction(
+                question_id=to_id(entry["question_id"], f"{path}, analysis {n}: question_id"),
+                prompt="",
+                text=to_text(entry["pred"], f"{path}, analysis {n}: pred"),
+            )
+            for n, entry in enumerate(analyses)
         ]
     return read_predictions(path)
 
@@ -171,21 +181,23 @@ def _load_parquet(path: Path) -> list[Question]:
 
 
 def _make_question(pid: str, problem: Mapping[str, Any], image: str | None, where: str) -> Question:
-    choices = [to_text(choice, f"{where}: choices") for choice in problem["choices"]]
+    listed = to_list(problem["choices"], f"{where}: choices")
+    choices = [to_text(choice, f"{where}: choices") for choice in listed]
     answer = to_number(problem["answer"], f"{where}: answer")
     if len(choices) > len(LETTERS):
         raise UserError(f"{where}: {len(choices)} choices; expected at most {len(LETTERS)}")
     if not 0 <= answer < len(choices):
         raise UserError(f"{where}: answer: expected the index of a choice, found {answer!r}")
     question = to_text(problem["question"], f"{where}: question")
-    context = f"Context: {problem['hint']}\n" if problem["hint"] else ""
+    hint = to_name(problem["hint"], f"{where}: hint")
+    context = f"Context: {hint}\n" if hint else ""
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     return Question(
         question_id=pid,
         text=context + "\n".join([question, *lines]) + SUFFIX,
         images=(image,) if image else (),
         reference=LETTERS[answer],
-        category=str(problem.get("subject") or "").replace(" ", "_"),
+        category=to_name(problem.get("subject"), f"{where}: subject").replace(" ", "_"),
         metadata={"question": question},
     )
 

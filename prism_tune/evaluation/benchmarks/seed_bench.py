@@ -37,7 +37,9 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_id,
     to_letter,
+    to_name,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -75,7 +77,11 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     content = read_json_file(file)
     if not isinstance(content, dict) or not isinstance(content.get("questions"), list):
         raise UserError(f"{file}: expected SEED-Bench's {{questions: [...], question_type: {{}}}}")
-    names = {number: name for name, number in content.get("question_type", {}).items()}
+    types = content.get("question_type") or {}
+    require_keys(types, (), f"{file}: question_type")
+    names = {
+        to_name(number, f"{file}: question_type: {name}"): name for name, number in types.items()
+    }
     return [
         _make_question(record, names, None, f"{file}, question {number}")
         for number, record in enumerate(content["questions"])
@@ -154,20 +160,23 @@ def _count_answered(questions: Sequence[Question], joined: Joined) -> int:
 
 
 def _make_question(
-    record: Mapping[str, Any], names: Mapping[Any, str], image: str | None, where: str
+    record: Mapping[str, Any], names: Mapping[str, str], image: str | None, where: str
 ) -> Question:
     require_keys(record, _KEYS, where)
     question = to_text(record["question"], f"{where}: question")
     choices = [to_text(record[key], f"{where}: {key}") for key in _CHOICES]
     lines = [f"{letter}. {text}" for letter, text in zip(_LETTERS, choices, strict=True)]
-    answer, kind = record.get("answer"), record.get("question_type_id")
-    type_name = "" if kind is None else names.get(kind, f"type_{kind}")
+    answer = record.get("answer")
+    kind = to_name(record.get("question_type_id"), f"{where}: question_type_id")
+    if record["data_type"] not in list(_COUNTS):
+        found = repr(record["data_type"])
+        raise UserError(f"{where}: data_type: expected image or video, found {found}")
     return Question(
-        question_id=record["question_id"],
+        question_id=to_id(record["question_id"], f"{where}: question_id"),
         text="\n".join([question, *lines]) + SUFFIX,
         images=(image or _find_image(record),),
         reference=None if answer is None else to_letter(answer, _LETTERS, f"{where}: answer"),
-        category=type_name,
+        category=names.get(kind, f"type_{kind}") if kind else "",
         metadata={"question": question, "data_type": record["data_type"]},
     )
 
@@ -181,10 +190,12 @@ def _find_image(record: Mapping[str, Any]) -> str:
 def _from_llava(record: Mapping[str, Any], where: str) -> Question:
     require_keys(record, ("question_id", "image", "text"), where)
     text = to_text(record["text"], f"{where}: text")
-    kind = "video" if _FRAMES in record["image"] else "image"
+    image = to_text(record["image"], f"{where}: image")
+    kind = "video" if _FRAMES in image else "image"
     question = text.partition("\nA. ")[0]
     metadata = {"question": question, "data_type": kind}
-    return Question(record["question_id"], text, (record["image"],), None, metadata=metadata)
+    key = to_id(record["question_id"], f"{where}: question_id")
+    return Question(key, text, (image,), None, metadata=metadata)
 
 
 def _load_parquet(file: Path) -> list[Question]:

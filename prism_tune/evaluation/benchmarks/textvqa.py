@@ -37,6 +37,8 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_id,
+    to_list,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -236,7 +238,8 @@ def _make_prompt(question: str, tokens: Sequence[str] | None, profile: Profile) 
 
 def _from_llava(record: Mapping[str, Any], where: str) -> Question:
     require_keys(record, ("question_id", "image", "text"), where)
-    text, image_id = to_text(record["text"], where), str(record["question_id"])
+    text = to_text(record["text"], f"{where}: text")
+    image_id = str(to_id(record["question_id"], f"{where}: question_id"))
     question = find_question(text)
     if question is None:
         raise UserError(f"{where}: text: expected LLaVA's two or three lines, found {text!r}")
@@ -247,7 +250,8 @@ def _from_official(
     record: Mapping[str, Any], where: str, texts: Mapping[str, str], profile: Profile
 ) -> Question:
     require_keys(record, ("image_id", "question"), where)
-    image_id, question = str(record["image_id"]), to_text(record["question"], where)
+    image_id = str(to_id(record["image_id"], f"{where}: image_id"))
+    question = to_text(record["question"], f"{where}: question")
     text = texts.get(f"{image_id}: {question.lower()}")
     if texts and text is None:
         raise UserError(f"{where}: image {image_id}, {question!r}: not in LLaVA's question file")
@@ -263,19 +267,22 @@ def _load_parquet(file: Path, profile: Profile) -> list[Question]:
     questions = []
     for index, row in enumerate(read_parquet(file, columns, optional)):
         where, question = f"{file}, row {index}", to_text(row["question"], f"{file}, row {index}")
-        text = _make_prompt(question, row.get("ocr_tokens"), profile)
-        questions.append(
-            _make_question(
-                *(str(row["image_id"]), question, text, parquet_image(file, index, "image")),
-                _read_answers(row.get("answers"), where),
-                row.get("question_id", row["image_id"]),
-            )
+        listed = row.get("ocr_tokens")
+        tokens = [] if listed is None else to_list(listed, f"{where}: ocr_tokens")
+        texts = [to_text(token, f"{where}: ocr_tokens") for token in tokens]
+        text = _make_prompt(question, None if listed is None else texts, profile)
+        key = str(to_id(row["image_id"], f"{where}: image_id"))
+        made = _make_question(
+            *(key, question, text, parquet_image(file, index, "image")),
+            _read_answers(row.get("answers"), where),
+            row.get("question_id", key),
         )
+        questions.append(made)
     return questions
 
 
 def _read_answers(answers: Sequence[Any] | None, where: str) -> list[str] | None:
-    if not answers or not any(answers):
+    if not answers or not any(to_list(answers, f"{where}: answers")):
         return None
     if len(answers) != _NUM_ANSWERS:
         raise UserError(f"{where}: answers: expected {_NUM_ANSWERS}, found {len(answers)}")

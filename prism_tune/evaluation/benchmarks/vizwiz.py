@@ -36,6 +36,9 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_id,
+    to_list,
+    to_name,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
@@ -183,30 +186,27 @@ def _split_metrics(questions: Sequence[Question], credits: Mapping[str, float]) 
 def _from_llava(record: Mapping[str, Any], where: str) -> Question:
     require_keys(record, ("question_id", "image", "text"), where)
     text = to_text(record["text"], f"{where}: text")
-    question = text.removesuffix(SUFFIX)
+    question, image = text.removesuffix(SUFFIX), to_text(record["image"], f"{where}: image")
     return Question(
-        question_id=record["question_id"],
+        question_id=to_id(record["question_id"], f"{where}: question_id"),
         text=text,
-        images=(record["image"],),
+        images=(image,),
         reference=None,
-        metadata={"question": question, "image": record["image"]},
+        metadata={"question": question, "image": image},
     )
 
 
 def _from_official(row: int, record: Mapping[str, Any], where: str) -> Question:
     require_keys(record, ("image", "question"), where)
     question = to_text(record["question"], f"{where}: question")
+    image = to_text(record["image"], f"{where}: image")
     return Question(
         question_id=row,
         text=question.capitalize() + SUFFIX,
-        images=(record["image"],),
+        images=(image,),
         reference=_read_answers(record.get("answers"), where),
-        category=record.get("answer_type") or "",
-        metadata={
-            "question": question,
-            "image": record["image"],
-            "answerable": record.get("answerable"),
-        },
+        category=to_name(record.get("answer_type"), f"{where}: answer_type"),
+        metadata={"question": question, "image": image, "answerable": record.get("answerable")},
     )
 
 
@@ -214,7 +214,7 @@ def _read_answers(answers: Sequence[Any] | None, where: str) -> list[str] | None
     """The texts of the answers, which may be objects with a key `answer`; None where withheld."""
     if not answers:
         return None
-    for answer in answers:
+    for answer in to_list(answers, f"{where}: answers"):
         if isinstance(answer, Mapping):
             require_keys(answer, ("answer",), f"{where}, answers")
     texts = [answer["answer"] if isinstance(answer, Mapping) else answer for answer in answers]
@@ -227,17 +227,16 @@ def _load_parquet(path: Path) -> list[Question]:
         columns = ("question_id", "question")
         for index, row in enumerate(read_parquet(file, columns, ("answers", "category"))):
             where = f"{file}, row {index}"
+            question = to_text(row["question"], f"{where}: question")
+            name = to_text(row["question_id"], f"{where}: question_id")
             questions.append(
                 Question(
                     question_id=len(questions),
-                    text=to_text(row["question"], where).capitalize() + SUFFIX,
+                    text=question.capitalize() + SUFFIX,
                     images=(parquet_image(file, index, "image"),),
                     reference=_read_answers(row.get("answers"), where),
-                    category=row.get("category") or "",
-                    metadata={
-                        "question": row["question"],
-                        "image": f"{_stem(row['question_id'])}.jpg",
-                    },
+                    category=to_name(row.get("category"), f"{where}: category"),
+                    metadata={"question": question, "image": f"{_stem(name)}.jpg"},
                 )
             )
     return questions

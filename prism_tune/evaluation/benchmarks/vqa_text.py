@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 from prism_tune.evaluation.metrics import mean
 
@@ -21,6 +21,8 @@ _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _MAX_PERIODS = 32
+_NUM_AGREEING = 3
+"""So many others make an answer wholly right."""
 _NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
     "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
@@ -55,20 +57,21 @@ CONTRACTIONS = {
 }
 
 
-@lru_cache(maxsize=1 << 16)
+@cache
 def normalize_m4c(answer: str) -> str:
     """The M4C normal form: what LLaVA uploads to VizWiz, and lmms-eval applies to both sides."""
     tokenized = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return normalize_vizwiz(tokenized.strip())
 
 
-@lru_cache(maxsize=1 << 16)  # ten references a question, and half of them "yes"
+@cache  # ten references a question, and half of them "yes"
 def normalize_vizwiz(answer: str) -> str:
     """The VizWiz API's normal form of a prediction: the same without M4C's first step."""
     words = [_NUMBERS.get(w, w) for w in strip_punctuation(flatten(answer)).lower().split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
+@cache
 def flatten(answer: str) -> str:
     """The VQA API's first step: line breaks and tabs as spaces, stripped."""
     return answer.replace("\n", " ").replace("\t", " ").strip()
@@ -76,7 +79,9 @@ def flatten(answer: str) -> str:
 
 def match_answer(answer: str, references: Sequence[str]) -> float:
     """Mean over the references of min(1, matches among the others / 3)."""
-    num_matches = list(references).count(answer)
+    num_matches = references.count(answer)
+    if not num_matches or num_matches > _NUM_AGREEING:
+        return float(num_matches > 0)
     return mean(min(1.0, (num_matches - (reference == answer)) / 3) for reference in references)
 
 

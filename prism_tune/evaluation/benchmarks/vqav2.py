@@ -24,6 +24,7 @@ Submission: `vqav2_upload.json`, list of {question_id, answer}, M4C-normalised, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ from prism_tune.evaluation.annotations import (
     read_objects,
     read_parquet,
     require_keys,
+    to_id,
+    to_list,
+    to_name,
+    to_number,
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
@@ -58,8 +63,9 @@ from prism_tune.run.folder import write_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
 SUFFIX = "\nAnswer the question using a single word or phrase."
-Reference = tuple[str, Any, Any]
-"""A reference's answer, confidence and id: what tells it from the others."""
+_OFFICIAL_IDS = list(range(1, 11))
+Entry = tuple[str, str]
+"""A reference's confidence and id: what tells it from another one of the same text."""
 
 
 def load_questions(path: Path, profile: Profile) -> list[Question]:
@@ -72,37 +78,34 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
         return [_from_llava(record, where) for where, record in read_objects(path)]
     if find_parquet(path):
         return [question for file in find_parquet(path) for question in _load_parquet(file)]
-    annotations, questions = _find_files(path)
-    listed = {} if annotations is None else _read_list(annotations, "annotations")
-    asked = {} if questions is None else _read_list(questions, "questions")
+    given = None if path.is_dir() else read_json_file(path)
+    annotations, questions = _find_files(path, given)
+    listed, asked = (
+        {} if file is None else _read_list(file, kind, given if file == path else None)
+        for file, kind in ((annotations, "annotations"), (questions, "questions"))
+    )
     subset = "" if questions is None else questions.stem.split("mscoco_")[-1].split("_")[0]
     unknown = [key for key in listed if asked and key not in asked]
     if unknown:
         raise UserError(f"{annotations}: question {unknown[0]} is not in {questions}")
+    split, file = subset.replace("test-dev", "test") or "val2014", str(annotations or questions)
     return [
-        _from_official(key, asked.get(key, {}), listed.get(key, {}), subset)
+        _from_official({**listed.get(key, {}), **asked.get(key, {})}, split, f"{file}, {key}")
         for key in (asked or listed)
     ]
 
 
-def credit_official(answer: str, references: Sequence[Reference]) -> float:
-    """`vqaEval.py`: normalised on both sides, but only where the references differ."""
-    flat = [(flatten(text), *rest) for text, *rest in references]
-    if len({text for text, *_ in flat}) == 1:
-        return _match(flatten(answer), flat)
-    return credit_normalized(answer, references)
+def make_comparable(
+    references: Sequence[str], profile: Profile
+) -> tuple[Callable[[str], str], list[str]]:
+    """How an answer is normalised to be compared with these references, and they themselves.
 
-
-def credit_normalized(answer: str, references: Sequence[Reference]) -> float:
-    """lmms-eval: normalised on both sides."""
-    normalized = [(normalize_vizwiz(text), *rest) for text, *rest in references]
-    return _match(normalize_vizwiz(answer), normalized)
-
-
-CREDITS: Mapping[Profile, Callable[[str, Sequence[Reference]], float]] = {
-    "llava15": credit_official,
-    "lmms_eval": credit_normalized,
-}
+    `vqaEval.py` normalises both sides only where the references differ, lmms-eval always.
+    """
+    flat = list(map(flatten, references))
+    if profile != "lmms_eval" and flat.count(flat[0]) == len(flat):
+        return flatten, flat
+    return normalize_vizwiz, list(map(normalize_vizwiz, flat))
 
 
 def score_answers(
@@ -115,11 +118,16 @@ def score_answers(
     """
     joined = join_predictions(questions, predictions)
     known = [question for question in questions if question.reference is not None]
-    credit, credits, uploaded = CREDITS[profile], {}, []
+    credits, uploaded = {}, []
     for question in known:
-        text, references = joined.text(id_key(question)), question.reference
-        credits[id_key(question)] = 0.0 if text is None else credit(text, references)
-        uploaded.append(credit_official(normalize_m4c(text or ""), references))
+        key, entries = id_key(question), question.metadata["entries"]
+        text = joined.text(key)
+        normalize, references = make_comparable(question.reference, profile)
+        credits[key] = 0.0 if text is None else _match(normalize(text), references, entries)
+        if profile == "lmms_eval":
+            normalize, references = make_comparable(question.reference, "llava15")
+        sent = normalize(normalize_m4c(text or ""))
+        uploaded.append(_match(sent, references, entries))
     foreign = find_foreign_prompts(known, joined) if known and known[0].text else []
     notes = [
         *joined.notes,
@@ -150,12 +158,13 @@ def write_submission(
     return folder / "vqav2_upload.json"
 
 
-def _match(answer: str, references: Sequence[tuple[Any, ...]]) -> float:
-    texts = [text for text, *_ in references]
-    if len(set(references)) == len(references):
-        return match_answer(answer, texts)
-    others = ([r for r in references if r != own] for own in references)
-    return mean(min(1.0, sum(r[0] == answer for r in listed) / 3) for listed in others)
+def _match(answer: str, references: Sequence[str], entries: Sequence[Entry] | None) -> float:
+    """Mean over the references of min(1, matches among the others / 3)."""
+    if entries is None:
+        return match_answer(answer, references)
+    listed = list(zip(references, entries, strict=True))
+    others = ([r for r in listed if r != own] for own in listed)
+    return mean(min(1.0, sum(text == answer for text, _ in rest) / 3) for rest in others)
 
 
 def _split_metrics(questions: Sequence[Question], credits: Mapping[str, float]) -> dict[str, float]:
@@ -169,7 +178,7 @@ def _split_metrics(questions: Sequence[Question], credits: Mapping[str, float]) 
     return metrics
 
 
-def _find_files(path: Path) -> tuple[Path | None, Path | None]:
+def _find_files(path: Path, given: Any) -> tuple[Path | None, Path | None]:
     """Annotations and questions: the two of a folder, or the given one and the other beside it."""
     folder = path if path.is_dir() else path.parent
     found = {kind: sorted(folder.glob(f"v2_*{kind}.json")) for kind in ("annotations", "questions")}
@@ -178,57 +187,67 @@ def _find_files(path: Path) -> tuple[Path | None, Path | None]:
             if len(files) > 1 or not any(found.values()):
                 raise UserError(f"{path}: expected one v2_*{kind}.json, found {len(files)}")
         return next(iter(found["annotations"]), None), next(iter(found["questions"]), None)
-    content = read_json_file(path)
-    if not isinstance(content, dict) or not content.keys() & {"annotations", "questions"}:
+    if not isinstance(given, dict) or not given.keys() & {"annotations", "questions"}:
         raise UserError(f"{path}: expected VQAv2's {{annotations: [...]}} or {{questions: [...]}}")
-    own = "annotations" if "annotations" in content else "questions"
+    own = "annotations" if "annotations" in given else "questions"
     other = "questions" if own == "annotations" else "annotations"
     subset = path.stem.split("mscoco_")[-1].split("_")[0]
     beside = next((file for file in found[other] if f"mscoco_{subset}_" in file.name), None)
     return (path, beside) if own == "annotations" else (beside, path)
 
 
-def _read_list(file: Path, kind: str) -> dict[str, Mapping[str, Any]]:
-    content = read_json_file(file)
+def _read_list(file: Path, kind: str, given: Any) -> dict[str, Mapping[str, Any]]:
+    content = read_json_file(file) if given is None else given
     records = content.get(kind) if isinstance(content, dict) else None
     if not isinstance(records, list):
         raise UserError(f"{file}: expected VQAv2's {{{kind}: [...]}}")
     for number, record in enumerate(records):
-        require_keys(record, ("question_id",), f"{file}, {kind} {number}")
-    return {str(record["question_id"]): record for record in records}
+        if not isinstance(record, dict) or "question_id" not in record:
+            require_keys(record, ("question_id",), f"{file}, {kind} {number}")
+    keys = [str(to_id(record["question_id"], f"{file}: {kind}: question_id")) for record in records]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        raise UserError(f"{file}: {kind}: question_id {twice} stands there twice; expected once")
+    return dict(zip(keys, records, strict=True))
 
 
-def _from_official(
-    key: str, asked: Mapping[str, Any], annotation: Mapping[str, Any], subset: str
-) -> Question:
-    where = f"question {key}"
-    record = {**annotation, **asked}
+def _from_official(record: Mapping[str, Any], split: str, where: str) -> Question:
     question = to_text(record["question"], where) if "question" in record else ""
-    split = subset.replace("test-dev", "test") or "val2014"
-    image = f"COCO_{split}_{int(record.get('image_id', 0)):012d}.jpg"
-    return _make_question(record, question, image, where)
+    image_id = to_number(record.get("image_id", 0), f"{where}: image_id")
+    return _make_question(record, question, f"COCO_{split}_{image_id:012d}.jpg", where)
 
 
 def _make_question(record: Mapping[str, Any], question: str, image: str, where: str) -> Question:
+    references, entries = _read_answers(record.get("answers"), where)
     return Question(
-        question_id=record["question_id"],
+        question_id=to_id(record["question_id"], f"{where}: question_id"),
         text=question + SUFFIX if question else "",
         images=(image,),
-        reference=_read_answers(record.get("answers"), where),
-        category=record.get("answer_type") or "",
-        metadata={"question": question, "question_type": record.get("question_type") or ""},
+        reference=references,
+        category=to_name(record.get("answer_type"), f"{where}: answer_type"),
+        metadata={
+            "question": question,
+            "question_type": to_name(record.get("question_type"), f"{where}: question_type"),
+            "entries": entries,
+        },
     )
 
 
-def _read_answers(answers: Sequence[Any] | None, where: str) -> list[Reference] | None:
+def _read_answers(answers: Any, where: str) -> tuple[list[str] | None, list[Entry] | None]:
+    """The texts, and what else tells them apart where their ids do not."""
     if not answers:
-        return None
-    for answer in answers:
-        require_keys(answer, ("answer",), f"{where}, answers")
-    return [
-        (to_text(a["answer"], f"{where}: answers"), a.get("answer_confidence"), a.get("answer_id"))
-        for a in answers
-    ]
+        return None, None
+    for answer in to_list(answers, f"{where}: answers"):
+        if not isinstance(answer, dict) or "answer" not in answer:
+            require_keys(answer, ("answer",), f"{where}: answers")
+    texts = [answer["answer"] for answer in answers]
+    if set(map(type, texts)) != {str}:
+        texts = [to_text(text, f"{where}: answers") for text in texts]
+    ids = [answer.get("answer_id") for answer in answers]
+    if ids == _OFFICIAL_IDS or len(set(map(str, ids))) == len(ids):
+        return texts, None
+    confidences = [str(answer.get("answer_confidence")) for answer in answers]
+    return texts, list(zip(confidences, map(str, ids), strict=True))
 
 
 def _from_llava(record: Mapping[str, Any], where: str) -> Question:

@@ -232,8 +232,9 @@ def update_results(predictions: Path, table: str, result: BenchmarkResult) -> No
     if before.get("benchmark") != result.benchmark:
         return
     now = result_to_json(result)
-    described = {"grades": now["provenance"].pop("predictions"), "judge_table": table}
-    provenance = {**before["provenance"], **now["provenance"], **described}
+    judged = dict(now["provenance"])
+    described = {"grades": judged.pop("predictions"), "judge_table": table}
+    provenance = {**before["provenance"], **judged, **described}
     kept = {key: before[key] for key in ("profile", "num_missing")}
     write_json(path, {**now, **kept, "provenance": provenance})
     logger.info("%s: takes the judge's score", path)

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from prism_tune.errors import UserError
-from prism_tune.evaluation.benchmarks.mmmu import BENCHMARK, DOMAINS
+from prism_tune.evaluation.benchmarks.mmmu import BENCHMARK
+from prism_tune.evaluation.benchmarks.mmmu_answers import DOMAINS
 from prism_tune.schema import Prediction
 
 ANSWERS = {

@@ -1,7 +1,12 @@
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c, normalize_vizwiz
 from prism_tune.evaluation.benchmarks.vqav2 import BENCHMARK
 from prism_tune.schema import Prediction
 
@@ -48,12 +53,60 @@ def test_credits(tmp_path, answer, references, official, upload, lmms_eval):
     assert theirs == pytest.approx(lmms_eval)
 
 
+def official_credit(answer, answers):
+    """`vqaEval.py`, one question written out: dicts in, the accuracy before rounding out."""
+    flat = lambda text: text.replace("\n", " ").replace("\t", " ").strip()  # noqa: E731
+    answers = [{**entry, "answer": flat(entry["answer"])} for entry in answers]
+    answer = flat(answer)
+    if len({entry["answer"] for entry in answers}) > 1:
+        answers = [{**entry, "answer": normalize_vizwiz(entry["answer"])} for entry in answers]
+        answer = normalize_vizwiz(answer)
+    accuracies = []
+    for own in answers:
+        others = [entry for entry in answers if entry != own]
+        matching = [entry for entry in others if entry["answer"] == answer]
+        accuracies.append(min(1, float(len(matching)) / 3))
+    return float(sum(accuracies)) / len(accuracies)
+
+
+TEXTS = st.sampled_from(["yes", "Yes", " yes\n", "a yes", "no", "two", "2", "2.", "", "dog's"])
+
+
+@given(
+    st.lists(st.lists(TEXTS, min_size=1, max_size=11), min_size=1, max_size=4),
+    st.lists(TEXTS, min_size=4, max_size=4),
+    st.sampled_from([True, False, "same"]),
+)
+def test_credits_are_those_of_the_official_script_to_the_digit(references, given_texts, ids):
+    listed = [annotate(texts, ids=ids, question_id=n) for n, texts in enumerate(references)]
+    if ids == "same":
+        for entry in listed:
+            entry["answers"] = [{**answer, "answer_id": 1} for answer in entry["answers"]]
+    with tempfile.TemporaryDirectory() as folder:
+        questions = BENCHMARK.load_questions(write(Path(folder), *listed), "llava15")
+    answers = [Prediction(n, "", text) for n, text in enumerate(given_texts[: len(listed)])]
+    result = BENCHMARK.score(questions, answers, "llava15")
+    expected = [official_credit(a.text, q["answers"]) for q, a in zip(listed, answers, strict=True)]
+    assert list(result.per_question.values()) == expected
+    uploaded = [
+        official_credit(normalize_m4c(a.text), q["answers"])
+        for q, a in zip(listed, answers, strict=True)
+    ]
+    assert result.metrics["accuracy_upload"] == sum(uploaded) / len(uploaded) * 100
+
+
 def test_references_without_ids_vanish_with_their_equals(tmp_path):
     """The official script tells "others" by inequality: of 9 + 1, nine have one other each."""
     path = write(tmp_path, annotate(["yes"] * 9 + ["no"], ids=False))
     questions = BENCHMARK.load_questions(path, "llava15")
     result = BENCHMARK.score(questions, [Prediction(262148000, "", "yes")], "llava15")
     assert result.metrics["accuracy"] == pytest.approx(10)
+
+
+def test_the_references_of_a_row_are_their_texts(tmp_path):
+    """`prism-tune answers` shows them; confidences and ids only tell equal ones apart."""
+    (question,) = BENCHMARK.load_questions(write(tmp_path, annotate(["yes", 2])), "llava15")
+    assert question.reference == ["yes", "2"]
 
 
 def test_questions_beside_annotations_types_and_a_missing_answer(tmp_path):
