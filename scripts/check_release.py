@@ -24,13 +24,16 @@ def find_faults(root: Path, dist: Path | None = None) -> Iterator[str]:
     if cited != version:
         yield f"CITATION.cff: version {cited}, and prism_tune.__version__ is {version}"
     changes = (root / "CHANGELOG.md").read_text()
-    newest = re.search(r"(?m)^## (\d\S*)", changes)
+    newest = re.search(r"(?m)^## (\d\S*)(?: \((\S+)\))?", changes)
     if newest is None or newest[1] != version:
         found = newest[1] if newest else "none"
         yield f"CHANGELOG.md: the newest release there is {found}, expected {version}"
+    elif newest[2] != (cited_day := _search(root / "CITATION.cff", r"(?m)^date-released: (.+)$")):
+        yield f"CITATION.cff: released {cited_day}, and CHANGELOG.md says {newest[2]}"
     waiting = re.search(r"(?ms)^## Unreleased\n(.*?)^## ", changes)
     if waiting is not None and "\n- " in waiting[1]:
-        yield f"CHANGELOG.md: lines under Unreleased; move them to {version}, or raise the version"
+        command = f"python scripts/cut_release.py {version}"
+        yield f"CHANGELOG.md: lines under Unreleased; `{command}` moves them"
     if dist is not None:
         yield from _find_build_faults(dist, version)
 

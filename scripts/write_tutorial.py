@@ -3,7 +3,7 @@
     python scripts/write_tutorial.py
 
 The reader's records, photographs and model are played by drawn ones and by a tiny random LLaVA, so
-that it takes a minute and no download; the page says so. A `yaml` block becomes my.yaml; every
+that it takes two minutes and no download; the page says so. A `yaml` block becomes my.yaml; every
 command of a `bash` block is run, and a `text` block right behind is replaced by what was printed.
 """
 
@@ -19,10 +19,6 @@ import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from typer.testing import CliRunner
-
-from prism_tune.cli.app import app
-from prism_tune.run.log import console
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -50,7 +46,6 @@ def write_page(folder: Path) -> str:
     """The page with what its commands print in this folder, which is empty."""
     draw_belongings(folder)
     os.environ["PRISM_TUNE_CACHE"] = str(folder / "cache")
-    console.width = WIDTH
     with contextlib.chdir(folder):
         return _BLOCK.sub(lambda block: follow(block, folder), PAGE.read_text())
 
@@ -71,10 +66,12 @@ def follow(block: re.Match[str], folder: Path) -> str:
 
 
 def run(line: str) -> str:
-    """What a command prints, as in a pipe: lines for bars."""
-    done = CliRunner().invoke(app, shlex.split(line)[1:])
-    if done.exit_code:
-        raise SystemExit(f"{line}\n{done.output}\n{done.exception!r}") from done.exception
+    """What a command prints in a process of its own, as in a pipe: lines for bars."""
+    from support.verbs import run_verb
+
+    done = run_verb(*shlex.split(line)[1:], environment={"COLUMNS": str(WIDTH)})
+    if done.returncode:
+        raise SystemExit(f"{line}\n{done.stdout}{done.stderr}")
     return clean((done.stderr + done.stdout).replace(str(Path.cwd()), "/home/me"))
 
 

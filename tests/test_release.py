@@ -5,26 +5,35 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
-def find_faults(root, dist=None):
-    spec = importlib.util.spec_from_file_location("check", ROOT / "scripts/check_release.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return list(module.find_faults(root, dist))
+    return module
+
+
+def find_faults(root, dist=None):
+    return list(load("check_release").find_faults(root, dist))
 
 
 def copy_tree(tmp_path):
-    (tmp_path / "prism_tune").mkdir()
-    for name in ("prism_tune/__init__.py", "CITATION.cff", "CHANGELOG.md"):
+    for folder in ("prism_tune", "docs"):
+        (tmp_path / folder).mkdir()
+    for name in ("prism_tune/__init__.py", "CITATION.cff", "CHANGELOG.md", "docs/install.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
 def test_one_version_stands_everywhere():
+    """Whatever is waiting for the next."""
     versions = [fault for fault in find_faults(ROOT) if "Unreleased" not in fault]
     assert versions == []
 
@@ -32,13 +41,35 @@ def test_one_version_stands_everywhere():
 def test_what_is_not_ready_is_named(tmp_path):
     root = copy_tree(tmp_path)
     (root / "CITATION.cff").write_text("version: 9.9.9\n")
-    changes = (root / "CHANGELOG.md").read_text().replace("Nothing yet.", "Soon:\n\n- New.")
+    changes = (root / "CHANGELOG.md").read_text()
+    changes = changes.replace("## Unreleased\n", "## Unreleased\n\n- New.\n")
     (root / "CHANGELOG.md").write_text(changes)
-    citation, waiting, sdist, wheel = find_faults(root, root)
+    citation, dated, waiting, sdist, wheel = find_faults(root, root)
+    assert dated.startswith("CITATION.cff: released none, and CHANGELOG.md says 20")
     assert citation == "CITATION.cff: version 9.9.9, and prism_tune.__version__ is 0.1.0"
     assert waiting.startswith("CHANGELOG.md: lines under Unreleased")
     assert sdist.endswith("prism_tune-0.1.0.tar.gz: not built")
     assert wheel.endswith("prism_tune-0.1.0-py3-none-any.whl: not built")
+
+
+@pytest.mark.parametrize(
+    ("version", "heading"), [("0.2.0", "## 0.2.0 (2030-01-02)"), ("0.1.0", "")]
+)
+def test_a_release_is_cut_by_one_command(tmp_path, version, heading):
+    """A new version, and a line that came in last for the one that is cut already."""
+    root = copy_tree(tmp_path)
+    changes = root / "CHANGELOG.md"
+    waiting = changes.read_text().replace("## Unreleased\n", "## Unreleased\n\n- A new thing.\n")
+    changes.write_text(waiting)
+    assert any("lines under Unreleased" in fault for fault in find_faults(root))
+    load("cut_release").cut(root, version, date(2030, 1, 2))
+    assert find_faults(root) == []
+    told = changes.read_text()
+    before, _, after = told.partition("- A new thing.")
+    assert "## Unreleased\n\n## " in before
+    assert (heading or "## 0.1.0 (2030-01-02)") in before
+    assert "The first release" in after
+    assert f"prism_tune-{version}-py3" in (root / "docs/install.md").read_text()
 
 
 def test_the_image_runs_any_verb():

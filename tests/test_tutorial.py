@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from prism_tune.run.log import console
-
 ROOT = Path(__file__).parents[1]
 _MEASURED = re.compile(
     r"\d[\d.,]*(?:e[+-]\d+)?(?= ?(?:/s\b|s\b))|(?<=/s )\d[\d.]*|(?<=loss )\d[\d.]*"
@@ -35,6 +33,5 @@ def bare(text):
 @pytest.mark.slow
 def test_the_commands_print_what_the_page_says(tutorial, tmp_path, monkeypatch):
     monkeypatch.setenv("PRISM_TUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(console, "width", tutorial.WIDTH)
     again = tutorial.write_page(tmp_path)
     assert bare(again) == bare(tutorial.PAGE.read_text()), "run: python scripts/write_tutorial.py"

@@ -42,6 +42,7 @@ app = typer.Typer(
 
 def doctor() -> None:
     """Check versions, devices, disk and launchers; say what is missing and how to mend it."""
+    typer.echo("trying what every run does; some seconds ...", err=True)
     from prism_tune.cli.doctor import diagnose
 
     if not diagnose():

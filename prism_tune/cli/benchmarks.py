@@ -30,9 +30,11 @@ def data(
         if config is None:
             raise typer.BadParameter("check needs a config: prism-tune data check CONFIG")
         from prism_tune.cli.options import open_run
+
+        opened, _ = open_run(config, None)  # says which, before what takes seconds to import
         from prism_tune.evaluation.check_data import check_data
 
-        if not check_data(open_run(config, None)[0]):
+        if not check_data(opened):
             raise typer.Exit(1)
         return
     if to is None:

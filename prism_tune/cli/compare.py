@@ -72,8 +72,14 @@ def status(
         typer.Argument(metavar="[FOLDER]...", help="Run folders, or folders of them: runs/"),
     ] = None,
 ) -> None:
-    """Show run folders side by side: what has finished, who is at work, time and disk."""
+    """Show run folders side by side: what has finished, who is at work, time and disk.
+
+    Ends with 1 when one of them cannot be read: its row says so, and the line below why.
+    """
     from prism_tune.compare.status import build_status
     from prism_tune.results.render import render
 
-    typer.echo(render(build_status(folders or [Path("runs")]), "md"))
+    status = build_status(folders or [Path("runs")])
+    typer.echo(render(status.table, "md"))
+    if status.faults:
+        raise typer.Exit(1)

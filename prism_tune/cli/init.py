@@ -26,7 +26,7 @@ def init(
     template: Annotated[Template, typer.Option(help="Where the model has none.")] = "auto",
 ) -> None:
     """Look at a model and a pool, and write a config that works; asks for what is not given."""
-    from prism_tune.config.sections import NAME_PATTERN
+    from prism_tune.config.sections import NAME_PATTERN, ModelConfig
     from prism_tune.errors import ConfigError
     from prism_tune.run.folder import write_atomic
     from prism_tune.run.log import setup_logging
@@ -39,6 +39,9 @@ def init(
     model = model or _ask("--model", "The model, a directory or hub id (OWNER/NAME)")
     records = records or _ask("--records", "The records, a file or folder of any common layout")
     typer.echo(f"looking at {model} and {records} ...", err=True)
+    from prism_tune.models.hub import check_model
+
+    check_model(ModelConfig(path=model))  # before what takes seconds to import
     from prism_tune.cli.proposal import Wish, propose
 
     wish = Wish(model, records, image_dir, template, tuning, budget)

@@ -143,8 +143,8 @@ def assemble(
     asked: AssembleOptions,
 ) -> None:
     """Join a vision tower and a language model by a random projector, to be aligned next."""
-    from prism_tune.models.assemble import Recipe
-    from prism_tune.models.assemble_checkpoint import assemble_checkpoint
+    from prism_tune.models.assembly.assemble import Recipe
+    from prism_tune.models.assembly.assemble_checkpoint import assemble_checkpoint
     from prism_tune.run.log import setup_logging
 
     setup_logging()

@@ -27,6 +27,7 @@ def report(
     ] = None,
 ) -> None:
     """Write a page about a run: what was kept, what was dropped, and why."""
+    typer.echo(f"building the report of {folders[0]} ...", err=True)
     from prism_tune.evaluation import finished_answers
     from prism_tune.report.build import build_report
     from prism_tune.run.folder import RunDir

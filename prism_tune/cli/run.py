@@ -114,6 +114,7 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
         given: path and overrides, to which each step adds its own.
     """
     name, runs = config.name, Path(config.output_dir)
+    given = tuple(part for part in given if not part.startswith("name="))  # each step has its own
     if config.data.prepare:
         yield _prepare_step(given)
     yield Step(

@@ -41,14 +41,15 @@ def build_plan_table(plan: Plan, tflops: float | None, num_devices: int = 1) -> 
         num_bytes += estimate.num_bytes if estimate and "train" in remaining else 0.0
         rows.append(_row(cell, remaining, left, estimate))
     num_due = sum(bool(remaining) for remaining in plan.runs.values())
-    known = "" if not estimates.unknown else " of what is known"
+    takes = f": about {_format_hours(hours)} and {_format_size(num_bytes)}"
+    if estimates.unknown:
+        takes = f"{takes} of what is known" if hours else "; what they take is not known yet"
     return Table(
         title=f"Plan: {plan.config.name}",
         header=_HEADER,
         rows=tuple(rows),
         notes=(
-            f"{num_due} of {len(plan.runs)} runs are left: about {_format_hours(hours)} "
-            f"and {_format_size(num_bytes)}{known}.",
+            f"{num_due} of {len(plan.runs)} runs are left{takes}.",
             *_explain_reruns(plan),
             f"Hours: FLOPs by the model's shape, at TFLOP/s a device: {_describe_rates(rates)}; "
             "answering takes longer than its FLOPs.",

@@ -7,6 +7,9 @@ evidence (clusters, neighbours) is not counted; docs/selectors.md names its orde
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
 
 from prism_tune.compare.shapes import PoolSize, Shape
 from prism_tune.config.references import reference_of
@@ -42,6 +45,8 @@ _NO_MODEL = ("random", "length", "file")
 _FORWARD, _BLIND, _BACK = Pass(), Pass(sees=False), Pass(layers=3.0)
 _LOOK = Pass(layers=0.0)
 _SKETCH = Pass(layers=2.1)  # back through the activations too, and the norms of LoRA's matrices
+_EMBEDDING = ("clip_score", "self_filter_static")
+_EMBEDDING_NUMBERS = 768  # of an image or a text in CLIP ViT-L/14, or SigLIP's base
 _SKETCHING = ("tive", "icons_heldout", "less_heldout")
 _WHOLE_RECORDS: dict[str, tuple[Pass, ...]] = {
     "perplexity": (_FORWARD,),
@@ -82,6 +87,9 @@ def evidence_bytes(selection: SelectionConfig, shape: Shape, pool: PoolSize) -> 
         wide = shape.width * (2 if is_pair else 1)
         texts = _num_ranked(selection, pool) * shape.width * _reads_texts(selection)
         return float(_BYTES_PER_NUMBER * (rows * wide + texts))
+    if selection.scorer in _EMBEDDING:  # of every image, and of every text with one
+        rows = pool.num_images + pool.num_image_records
+        return float(_BYTES_PER_NUMBER * rows * _encoder_width(selection))
     wide = {
         "coincide": _BLOCK_NUMBERS,
         "datatailor": shape.width + 2,
@@ -141,6 +149,21 @@ def _is_per_record(selection: SelectionConfig) -> bool:
         or selection.pooling == "instruction"
         or selection.scorer in ("alignment", "scalselect")
     )
+
+
+def _encoder_width(selection: SelectionConfig) -> int:
+    """Of the CLIP or SigLIP that the options name; an assumption where it is not here."""
+    try:
+        described = orjson.loads(
+            (Path(str(selection.options["model"])) / "config.json").read_bytes()
+        )
+    except (KeyError, OSError, orjson.JSONDecodeError):
+        return _EMBEDDING_NUMBERS
+    if not isinstance(described, dict):
+        return _EMBEDDING_NUMBERS
+    vision = described.get("vision_config") or {}
+    width = described.get("projection_dim") or vision.get("hidden_size")
+    return int(width) if isinstance(width, int) else _EMBEDDING_NUMBERS
 
 
 def _num_ranked(selection: SelectionConfig, pool: PoolSize) -> int:

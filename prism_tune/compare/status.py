@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 from prism_tune.results.render import INAPPLICABLE, Cell, Table, number_cell
 from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
 from prism_tune.run.writer import find_writer
-from prism_tune.run.written import read_log
+from prism_tune.run.written import ANEW, altered_records, read_log
 
 _HEADER = ("Run", "Now", "audit", "select", "train", "evaluate", "device-h", "disk, GB")
 _PARTS = ("timings.json", "audit", "selection", "training", "training.next", "evaluation", "cells")
 
 
-def build_status(folders: Sequence[Path]) -> Table:
+@dataclass(frozen=True)
+class Status:
+    """The table, and why some run folders cannot be read."""
+
+    table: Table
+    faults: tuple[str, ...]
+
+
+def build_status(folders: Sequence[Path]) -> Status:
     """A row for each run folder below these, or of these; cells of comparisons too.
+
+    One that cannot be read has a row that says so, and its reason below.
 
     Raises:
         UserError: there is none.
@@ -27,13 +38,16 @@ def build_status(folders: Sequence[Path]) -> Table:
     if not runs:
         named = ", ".join(map(str, folders))
         raise UserError(f"{named}: no run folder there; `prism-tune run CONFIG` makes one")
-    rows = tuple(_describe(run) for run in runs)
+    faults: list[str] = []
+    rows = tuple(_describe_readable(run, faults) for run in runs)
     at_work = sum(row[1].text.startswith("at work") for row in rows)
     notes = (
         f"{len(rows)} runs, {at_work} at work. `prism-tune plan CONFIG` says what is left of one.",
         "Evaluate: finished benchmarks. Device-h: metered, resumed attempts included.",
+        *faults,
     )
-    return Table(title="Status", header=_HEADER, rows=rows, notes=notes)
+    table = Table(title="Status", header=_HEADER, rows=rows, notes=notes)
+    return Status(table, tuple(faults))
 
 
 def _list_runs(folder: Path) -> list[RunDir]:
@@ -47,9 +61,29 @@ def _list_runs(folder: Path) -> list[RunDir]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "timings.json").exists() or any(
-        Stage(folder / part).path.exists() for part in ("audit", "selection", "training")
-    )
+    try:
+        return (folder / "timings.json").exists() or any(
+            Stage(folder / part).path.exists() for part in ("audit", "selection", "training")
+        )
+    except PermissionError:  # its row will say so
+        return True
+
+
+def _describe_readable(run: RunDir, faults: list[str]) -> tuple[Cell, ...]:
+    """Its row; of what cannot be read the name alone, and the reason is added to `faults`."""
+    try:
+        return _describe(run)
+    except UserError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.filename or run.root}: {error.strerror}"
+    except (TypeError, ValueError, AttributeError) as error:  # values of another kind
+        altered = [p for p in altered_records() if p.is_relative_to(run.root.absolute())]
+        where = ", ".join(map(str, altered)) or f"one of its files ({first_line(error)})"
+        reason = f"{where}: not as it was written: {ANEW}"
+    faults.append(f"{run.root} cannot be read: {reason}.")
+    nothing = (Cell(INAPPLICABLE),) * (len(_HEADER) - 2)
+    return (Cell(run.root.name, names=(str(run.root),)), Cell("cannot be read"), *nothing)
 
 
 def _describe(run: RunDir) -> tuple[Cell, ...]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, name_content
 from prism_tune.data.layouts.media import UNREAD_BYTES
+from prism_tune.run.partial import partial_file
 
 
 class EmbeddedImages:
@@ -40,11 +40,9 @@ class EmbeddedImages:
         path = self._folder / name[:2] / name
         if path.exists() and path.stat().st_size == len(image.content):
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(image.content)
-        os.replace(temporary, path)
+        with partial_file(path) as temporary:
+            temporary.write_bytes(image.content)
+            os.replace(temporary, path)
         self.num_written += 1
         self.num_bytes += len(image.content)
 

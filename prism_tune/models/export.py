@@ -19,7 +19,7 @@ from prism_tune.config.load import RECORD_NAME, read_recorded_model
 from prism_tune.config.sections import DType, ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
-from prism_tune.models.convert_original import convert_original, is_original
+from prism_tune.models.assembly.convert_original import convert_original, is_original
 from prism_tune.models.damage import explained
 from prism_tune.models.devices import stored_dtypes
 from prism_tune.models.load import load_model

@@ -34,6 +34,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.damage import explained, require_parts
 from prism_tune.models.devices import PLAIN_DTYPES, set_dtype, stored_dtypes
 from prism_tune.models.families import FINAL_NORMS, final_norm, parts
+from prism_tune.models.hub import check_model
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
@@ -97,20 +98,6 @@ def load_shallow(
     if num_layers < depth:
         setattr(found.language_model, norm, nn.Identity())
     return _place(model, device, dtype)
-
-
-def check_model(config: ModelConfig) -> None:
-    """Refuse what is clearly a path (a hub id has one slash at most) and is not there.
-
-    Raises:
-        UserError: no such directory.
-    """
-    path = Path(config.path)
-    is_path = path.is_absolute() or config.path.startswith((".", "~")) or len(path.parts) != 2
-    if is_path and not path.exists():
-        raise UserError(
-            f"model.path: {config.path}: no such directory (a hub id would be OWNER/NAME)"
-        )
 
 
 def load_model_config(config: ModelConfig) -> PretrainedConfig:

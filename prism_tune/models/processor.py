@@ -30,7 +30,8 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.adapters import name_base
 from prism_tune.models.damage import reraised_if_damaged
 from prism_tune.models.families import family_of, image_token_id
-from prism_tune.models.load import check_model, load_model_config
+from prism_tune.models.hub import check_model
+from prism_tune.models.load import load_model_config
 from prism_tune.models.tokenizer import explain_tokenizer, load_tokenizer
 from prism_tune.processes import is_main
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from prism_tune.models.assemble import (
+from prism_tune.models.assembly.assemble import (
     Recipe,
     VisionTower,
     assemble_llava,

@@ -23,7 +23,6 @@ import fcntl
 import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from typing import Any
 import orjson
 
 from prism_tune.errors import UserError
+from prism_tune.run.partial import partial_file
 from prism_tune.run.written import ANEW, mark_written
 
 SUBSET_SUFFIXES = {
@@ -133,20 +133,16 @@ class RunDir:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader (or a crash) sees the old content or the new, never a part."""
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say of which file
-        raise
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with partial_file(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk does not say of which file
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -262,9 +258,3 @@ def _open_lock(path: Path) -> int | None:
         return os.open(path, os.O_RDONLY)
     except OSError:
         return None
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -28,6 +29,7 @@ IN_FILE = {"shown": "never"}
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGER = logging.getLogger("prism_tune")
+_LIBRARIES = r"(transformers|peft|accelerate|deepspeed|torch)\b"
 
 
 class _LogFile(logging.FileHandler):
@@ -67,6 +69,10 @@ def setup_logging() -> None:
     """Send prism_tune's log to stderr. For a run's file it waits until a stage begins."""
     if not is_terminal():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars, drawn by carriage returns
+    if (
+        not sys.warnoptions
+    ):  # what libraries have to tell one another; -W or PYTHONWARNINGS shows it
+        warnings.filterwarnings("ignore", category=FutureWarning, module=_LIBRARIES)
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.propagate = False
     for handler in list(_LOGGER.handlers):

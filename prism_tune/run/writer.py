@@ -29,6 +29,7 @@ from prism_tune.config.secrets import redact_text
 from prism_tune.errors import UserError
 from prism_tune.processes import is_main
 from prism_tune.run.folder import RunDir
+from prism_tune.run.partial import is_current
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def _acquire(path: Path) -> int:
             raise _taken(path, holder) from None
         except OSError:  # a file system without locks
             pass
-        if _is_current(descriptor, path):
+        if is_current(descriptor, path):
             break
         os.close(descriptor)  # its holder has just left and removed it
     with ExitStack() as unless_taken:
@@ -242,13 +243,6 @@ def _read(descriptor: int) -> dict[str, Any]:
     names = {"host", "pid", "started", "user", "since", "command"}
     is_whole = isinstance(content, dict) and names <= content.keys()
     return content if is_whole and isinstance(content["pid"], int) else {}
-
-
-def _is_current(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _renew(path: Path, done: threading.Event) -> None:

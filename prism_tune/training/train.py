@@ -22,7 +22,7 @@ from prism_tune.errors import UserError
 from prism_tune.interrupts import postponed
 from prism_tune.models.checkpoint import digest_trained
 from prism_tune.models.devices import pick_device
-from prism_tune.models.load import check_model
+from prism_tune.models.hub import check_model
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.models.tuning import TunedModel, check_tuning, load_for_tuning, prepare_tuning
 from prism_tune.processes import barrier, is_main, world_size

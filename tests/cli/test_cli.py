@@ -15,7 +15,7 @@ from prism_tune import __version__
 from prism_tune.cli.app import app
 from prism_tune.cli.options import loading
 from prism_tune.errors import ConfigError
-from prism_tune.models.assemble import Recipe
+from prism_tune.models.assembly.assemble import Recipe
 from prism_tune.processes import check_launch, is_main, meet
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
@@ -92,7 +92,7 @@ def test_the_options_of_a_verb_of_many_options_reach_it(monkeypatch, tmp_path):
     """`assemble` takes them as one value; a test fails here when one is lost on the way."""
     given = {}
     monkeypatch.setattr(
-        "prism_tune.models.assemble_checkpoint.assemble_checkpoint",
+        "prism_tune.models.assembly.assemble_checkpoint.assemble_checkpoint",
         lambda *parts, **more: given.update(parts=parts, **more),
     )
     parts = ["--vision-tower", "v", "--language-model", "l", "--to", str(tmp_path / "new")]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from support.tiny_encoders import save_encoder
 
 from prism_tune.cli.grid import find_grid
 from prism_tune.compare.estimates import estimate_run
 from prism_tune.compare.plan import find_missing, make_plan
 from prism_tune.compare.plan_table import build_plan_table
-from prism_tune.compare.selection_estimates import reads_features
+from prism_tune.compare.selection_estimates import evidence_bytes, reads_features
 from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config, SelectionConfig
@@ -148,6 +149,19 @@ def test_flops_of_selecting_with_a_reference(selection, flops):
         assert known == 2 * 80 * (100 * 10 + 5 * 4)
 
 
+@pytest.mark.parametrize("scorer", ["clip_score", "self_filter_static"])
+def test_the_vectors_of_images_and_texts_take_disk(scorer, tmp_path):
+    """40 images and the texts of 80 records; of an encoder that is not here ViT-L/14's 768."""
+    for family in ("clip", "siglip"):
+        options = {"model": str(save_encoder(family, tmp_path / family))}
+        selection = SelectionConfig(scorer=scorer, options=options)
+        width = {"clip": 16, "siglip": 24}[family]
+        assert evidence_bytes(selection, SHAPE, POOL) == 4 * (40 + 80) * width
+    selection = SelectionConfig(scorer=scorer, options={"model": "openai/clip-vit-large-patch14"})
+    assert evidence_bytes(selection, SHAPE, POOL) == 4 * (40 + 80) * 768
+    assert evidence_bytes(SelectionConfig(scorer="random"), SHAPE, POOL) == 0
+
+
 def test_a_reference_that_is_not_there_is_missing(drawn_pool):
     base = config("selection.scorer=el2n").model_dump()
     base["data"]["records"] = str(drawn_pool)
@@ -271,7 +285,7 @@ def test_any_config_has_a_plan(repository):
     assert remaining(made) == {"llava15_7b_lora": ("select", "train", "evaluate")}
     text = render(build_plan_table(made, None), "md")
     assert "data/models/llava-1.5-7b-pretrain" in text
-    assert "1 of 1 runs are left" in text
+    assert "1 of 1 runs are left; what they take is not known yet." in text
 
 
 def test_files_of_ones_own_that_are_not_there_are_named_and_hub_ids_are_not(repository):

@@ -75,6 +75,33 @@ def test_status_shows_runs_and_who_is_at_work(run):
     assert CliRunner().invoke(app, ["status", str(run.parent / "none")]).exception is not None
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("timings.json", "no JSON", "timings.json: not valid JSON"),
+        ("selection/manifest.json", "[]", "manifest.json: not as it was written"),
+        ("selection/manifest.json", '{"num_selected": []}', "manifest.json: not as it was written"),
+        ("audit/stage.json", '{"outputs": 3}', "stage.json: not the record of a finished stage"),
+        ("training/log.jsonl", "x\n", "log.jsonl: line 1: not as it was written"),
+    ],
+)
+def test_status_lists_the_readable_beside_what_cannot_be_read(run, file, content, reason):
+    """The damaged one comes first."""
+    runs = run.parent / "runs"
+    damaged = shutil.copytree(runs / "run", runs / "a-damaged")
+    (damaged / file).parent.mkdir(exist_ok=True)
+    (damaged / file).write_text(content)
+    result = CliRunner().invoke(app, ["status", str(runs)])
+    shutil.rmtree(damaged)
+    told = " ".join(result.stdout.split())
+    assert "| a-damaged | cannot be read | - | - | - | - | - | - |" in told
+    assert "| run | finished | ok | 14 / 26 | - | - |" in told
+    assert f"{damaged} cannot be read: " in told
+    assert reason in told
+    assert "2 runs, 0 at work" in told
+    assert result.exit_code == 1
+
+
 def config(**training):
     tree = {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}, "training": training}
     return Config.model_validate(tree)

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from prism_tune.errors import UserError
-from prism_tune.models.assemble import (
+from prism_tune.models.assembly.assemble import (
     Recipe,
     VisionTower,
     assemble_llava,

@@ -16,7 +16,7 @@ from transformers import (
 
 from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.errors import UserError
-from prism_tune.models.assemble import Recipe, VisionTower, assemble_llava
+from prism_tune.models.assembly.assemble import Recipe, VisionTower, assemble_llava
 from prism_tune.models.families import parts
 from prism_tune.models.guards import check_use
 from prism_tune.models.load import load_model, load_shallow

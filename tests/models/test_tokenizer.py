@@ -18,8 +18,8 @@ from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.encoding.encoder import encode_text
 from prism_tune.errors import UserError
-from prism_tune.models.assemble import Recipe
-from prism_tune.models.assemble_checkpoint import assemble_checkpoint
+from prism_tune.models.assembly.assemble import Recipe
+from prism_tune.models.assembly.assemble_checkpoint import assemble_checkpoint
 from prism_tune.models.processor import load_processor
 from prism_tune.models.tokenizer import load_tokenizer
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support.drawn_runs import draw_records, write_drawn_run
-from support.report_pages import at_gallery, prism_tune, wait_for
+from support.report_pages import at_gallery, prism_tune, show, unfold, wait_for
 
 from prism_tune.report.build import build_report
 from prism_tune.report.sections import gallery
@@ -80,6 +80,7 @@ def test_marks_of_the_page_decide_the_next_selection(runs, report, open_page, tm
     find(page, "shape-1")
     found = int(page.locator("#gallery-listed").inner_text().split()[1])
     assert found > 5
+    unfold(page, "Marks")
     page.locator(".marks-all").get_by_role("button", name="Drop").click()
     text = f"Marked: 1 keep, {found} drop, 1 look again."
     page.wait_for_function(
@@ -112,6 +113,7 @@ def test_marks_are_remembered_undone_and_read_again(page, run, tmp_path):
     at_gallery(page)
     assert keep.get_attribute("aria-pressed") == "true"
     file = download(page, tmp_path)
+    unfold(page, "Marks")
     page.get_by_role("button", name="Clear").click()
     assert keep.get_attribute("aria-pressed") == "false"
     assert page.locator("#gallery-marks").inner_text() == "Nothing is marked."
@@ -132,7 +134,7 @@ def test_marks_are_remembered_undone_and_read_again(page, run, tmp_path):
 
 
 def test_near_duplicates_are_shown_and_marked_as_a_group(page, run):
-    page.get_by_role("radio", name="Near-duplicates").check()
+    show(page, "Near-duplicates")
     wait_for(page, "of 81")
     button = page.locator("#gallery-list .group-button").first
     assert button.inner_text().startswith("3 alike, ")
@@ -140,18 +142,19 @@ def test_near_duplicates_are_shown_and_marked_as_a_group(page, run):
     wait_for(page, "of 3")
     numbers = sorted(int(name.removeprefix("record-")) for name in ids(page))
     assert numbers == [numbers[0], numbers[0] + 30, numbers[0] + 60]
+    unfold(page, "Marks")
     page.locator(".marks-all").get_by_role("button", name="Look again").click()
     assert page.locator("#gallery-marks").inner_text().endswith("3 look again.")
     page.get_by_role("button", name="show all again").click()
     wait_for(page, "of 81")
     page.get_by_label("Cluster", exact=True).select_option("1")
     shown = page.locator("#gallery-cluster option:checked").inner_text()
-    page.get_by_role("radio", name="Clusters").check()
+    show(page, "Clusters")
     wait_for(page, f"of {shown.split()[1]}")
 
 
 def test_dropped_records_without_a_kept_relative_come_with_a_warning(page, run):
-    page.get_by_role("radio", name="Dropped, nothing kept").check()
+    page.get_by_role("button", name="Show them").click()
     page.wait_for_function("() => document.querySelector('#gallery-list .alone')")
     assert set(page.locator("#gallery-list .badge").all_inner_texts()) == {"Dropped"}
     said = page.locator("#gallery-list .alone").all_inner_texts()

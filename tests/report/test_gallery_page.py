@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from support.drawn_runs import NUM_RECORDS, draw_records, write_drawn_run
-from support.report_pages import MARKUP, at_gallery, wait_for
+from support.report_pages import MARKUP, at_gallery, show, unfold, wait_for
 
 from prism_tune.features.closest import Candidates, find_neighbours
 from prism_tune.report import cards, views
@@ -104,7 +104,7 @@ def orders(run):
 )
 def test_the_page_orders_as_the_run_says(page, run, label, view, number):
     expected = names(run, orders(run)[view][:36])
-    page.get_by_role("radio", name=label).check()
+    show(page, label)
     page.wait_for_function(  # two views have as many: the count alone may be the last one's
         "name => document.querySelector('#gallery-list h3')?.innerText === name", arg=expected[0]
     )
@@ -159,7 +159,7 @@ def test_search_reads_every_chunk(page, run):
     page.get_by_role("button", name="Search").click()
     wait_for(page, "No records")
     assert page.locator("#gallery-list li").count() == 0
-    page.get_by_role("radio", name="Least redundant").check()
+    show(page, "Least redundant")
     wait_for(page, "Records 1 to 12")
     assert page.get_by_label("Find").input_value() == ""
 
@@ -190,10 +190,10 @@ def test_arrow_keys_turn_the_page_and_it_is_announced(page):
     wait_for(page, "Records 13 to 24 of 81")
     page.get_by_label("Find").focus()
     page.keyboard.press("ArrowRight")
-    page.get_by_role("radio", name="Most redundant").focus()
-    page.keyboard.press("ArrowRight")  # the next radio, not the next page
+    page.locator("#gallery-view").focus()
+    page.keyboard.press("ArrowRight")  # the next view, not the next page
     wait_for(page, "Records 1 to 12 of 81")
-    assert page.get_by_role("radio", name="Least redundant").is_checked()
+    assert page.locator("#gallery-view option:checked").inner_text() == "Least redundant"
 
 
 def test_the_last_page_is_the_last(page):
@@ -277,6 +277,26 @@ def test_accessible_with_and_without_a_record_open(run, open_page, width, theme)
     assert page.locator("dialog").evaluate("d => d.scrollWidth <= d.clientWidth")
 
 
+@pytest.mark.parametrize(("width", "height", "pictures"), [(1440, 900, 8), (390, 844, 1)])
+def test_the_first_screen_shows_pictures(run, open_page, width, height, pictures):
+    """The controls stand in one row, or on a phone folded; four pictures are whole, four begin."""
+    page = open_page(run.run.root / "report", width=width)
+    page.set_viewport_size({"width": width, "height": height})
+    at_gallery(page)
+    page.evaluate("() => { location.hash = 'gallery' }")
+    tops = "all => all.map(thumb => thumb.getBoundingClientRect().top)"
+    first = page.locator("#gallery-list .card > .thumb").evaluate_all(tops)
+    assert sum(top < 0.9 * height for top in first) >= pictures
+    assert first[0] < height / 2
+    source = page.get_by_label("Source", exact=True)
+    assert source.is_visible() == (width > 390)
+    if width == 390:
+        unfold(page, "Filters")
+        source.select_option("charts (30)")
+        wait_for(page, "of 27")
+        assert page.locator("#gallery-filtered").inner_text() == "Filters (1)"
+
+
 def test_nothing_moves_while_records_arrive(run, open_page):
     page = open_page(run.run.root / "report")
     height = "() => document.querySelector('#gallery').offsetHeight"
@@ -313,7 +333,7 @@ def hostile(tmp_path_factory):
 def test_hostile_records_are_text(hostile, open_page):
     page = at_gallery(open_page(hostile.run.root / "report"))
     title = page.title()
-    page.get_by_role("radio", name="Random draw").check()
+    show(page, "Random draw")
     wait_for(page, "of 26")
     for row in range(20, 26):
         text = HOSTILE_TEXTS[row - 20]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import warnings
 
 import pytest
 
@@ -53,3 +55,15 @@ def test_as_a_library_nothing_is_logged_to_a_file(tmp_path):
     with StageTimer(RunDir(tmp_path), "selection", fingerprint="a", device="cpu"):
         logging.getLogger("prism_tune.somewhere").info("scoring")
     assert not (tmp_path / "log.txt").exists()
+
+
+def test_what_libraries_have_to_tell_one_another_is_not_for_the_console(monkeypatch):
+    """`-W` brings it back."""
+    for options, seen in (([], ["mine"]), (["default"], ["theirs", "mine"])):
+        monkeypatch.setattr(sys, "warnoptions", options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            setup_logging()
+            for text, module in (("theirs", "transformers.modeling_utils"), ("mine", "my_plugin")):
+                warnings.warn_explicit(text, FutureWarning, "x.py", 1, module=module)
+        assert [str(warning.message) for warning in caught] == seen

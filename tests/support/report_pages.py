@@ -86,3 +86,13 @@ def wait_for(page: Any, text: str) -> None:
     page.wait_for_function(
         "text => document.querySelector('#gallery-status').textContent.includes(text)", arg=text
     )
+
+
+def show(page: Any, view: str) -> None:
+    """Choose a view of the gallery."""
+    page.locator("#gallery-view").select_option(label=view)
+
+
+def unfold(page: Any, name: str) -> None:
+    """What lies folded above the gallery's cards: Marks, Answers, About, and Filters on a phone."""
+    page.locator("#gallery").get_by_role("button", name=name, exact=True).click()

@@ -29,8 +29,8 @@ from prism_tune.chat.builtin_templates import LAYOUTS
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import ModelConfig
 from prism_tune.data.conversation import render
-from prism_tune.models.assemble import Recipe
-from prism_tune.models.assemble_checkpoint import assemble_checkpoint, fold_output_bias
+from prism_tune.models.assembly.assemble import Recipe
+from prism_tune.models.assembly.assemble_checkpoint import assemble_checkpoint, fold_output_bias
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.run.folder import RunDir, read_json

@@ -12,7 +12,6 @@ import io
 import json
 import lzma
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from prism_tune.data.files.json_text import ReadRecord, read_lines, read_list
 from prism_tune.errors import UserError
+from prism_tune.run.partial import partial_file
 
 Format = Literal["json", "jsonl", "parquet", "dataset"]
 
@@ -148,16 +148,11 @@ def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> 
     With images in it, in groups of a few rows, the same however the tables are cut, so that neither
     writer nor reader has to hold it; else as one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
+    with partial_file(path) as temporary:
         with pq.ParquetWriter(temporary, schema) as writer:
             for group in _regroup(tables, _ROWS_OF_A_GROUP if holds_bytes(schema) else None):
                 writer.write_table(group)
         os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def take_parquet(path: Path, positions: Sequence[int]) -> tuple[pa.Schema, Iterable[pa.Table]]:

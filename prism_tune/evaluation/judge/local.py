@@ -22,6 +22,7 @@ from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_j
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
 from prism_tune.models.damage import reraised_if_damaged
 from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.hub import require_here_or_hub
 from prism_tune.models.tokenizer import load_tokenizer
 
 SCORES = tuple(number / 10 for number in range(11))
@@ -41,6 +42,7 @@ class LocalJudge:
 
     def __init__(self, path: str, *, readout: Readout = "expected", dtype: DType = "auto") -> None:
         device = pick_device()
+        require_here_or_hub(path, None, "--model")
         try:
             with reraised_if_damaged(path, "--model"):
                 model: Any = AutoModelForCausalLM.from_pretrained(

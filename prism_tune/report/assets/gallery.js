@@ -52,13 +52,26 @@ document.addEventListener("DOMContentLoaded", () => {
     await pager.open(found, `Found “${text}”. ${most}`);
   }
 
+  // Where the filters are folded, their button says how many are set.
+  function tellFilters() {
+    const number = ["source", "kept", "cluster", "mark"].filter((name) => form.elements[name]?.value).length;
+    by("filtered").textContent = number > 0 ? `Filters (${number})` : "Filters";
+  }
+
   async function refresh() {
+    tellFilters();
     const text = form.elements.text.value.trim();
     words = PRISM.words.parse(text);
     by("group").hidden = group === null;
     by("group").textContent = `Near-duplicates, group ${group}: show all again`;
     await (words.length > 0 ? showFound(text) : showView()).catch(pager.fail);
     tellMarks();
+  }
+
+  // A view shows all of its records.
+  function leaveFound() {
+    form.elements.text.value = "";
+    group = null;
   }
 
   // --- marks --------------------------------------------------------------------------------------
@@ -69,7 +82,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const kept = marks.isRemembered() ? "" : " This browser does not remember them: download them.";
     by("marks").textContent = marks.size() > 0 ? `Marked: ${parts.join(", ")}.${kept}` : "Nothing is marked.";
     by("listed").textContent = `All ${count.format(pager.rows().length)} listed:`;
-    by("download").disabled = marks.size() === 0;
+    by("download").hidden = marks.size() === 0;
     by("clear").disabled = marks.size() === 0;
     by("undo").disabled = !marks.canUndo();
     for (const button of section.querySelectorAll(".mark[data-row]")) {
@@ -113,11 +126,13 @@ document.addEventListener("DOMContentLoaded", () => {
     refresh();
   });
   form.addEventListener("change", (event) => {
-    if (event.target.name === "view") {
-      form.elements.text.value = "";
-      group = null;
-    }
+    if (event.target.name === "view") leaveFound();
     if (event.target.name !== "text") refresh();
+  });
+  by("alone")?.addEventListener("click", () => {
+    form.elements.view.value = "alone";
+    leaveFound();
+    refresh();
   });
   form.elements.text.addEventListener("search", refresh); // also when it is emptied
   section.addEventListener("click", (event) => {

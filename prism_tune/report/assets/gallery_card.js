@@ -40,6 +40,7 @@ PRISM.cards = (() => {
     const frame = picture(record, "thumb");
     const number = record.pictures.length;
     if (number > 1) frame.append(make("span", "thumb-count", `1 of ${number}`));
+    if (record.group) frame.append(groupButton(record));
     return frame;
   }
 
@@ -106,7 +107,6 @@ PRISM.cards = (() => {
   function short(record, words) {
     const title = make("h3", "", link(record, "", foreign("bdi", "", record.id, words)));
     const head = make("div", "card-head", verdict(record), foreign("span", "source", record.source));
-    if (record.group) head.append(groupButton(record));
     return [
       cover(record),
       head,

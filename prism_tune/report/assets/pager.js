@@ -1,5 +1,6 @@
 "use strict";
-// Pages of cards: the list, the line that says what it shows, and the keys that turn its pages.
+// Pages of cards: the list, the line that says what it shows, the keys that turn its pages, and what
+// is folded above it.
 //
 // `noun`: what the rows are, "Records". `read(row)`: what `fill` makes a card's elements of, or its
 // promise. Work that was begun and is no longer wanted stops by itself: see `begin`.
@@ -76,6 +77,12 @@ PRISM.makePager = (section, { noun, perPage, read, fill }) => {
     near.observe(section);
   }
 
+  section.addEventListener("click", (event) => {
+    const fold = event.target.closest(".fold");
+    if (!fold) return;
+    const isOpen = document.getElementById(fold.getAttribute("aria-controls")).classList.toggle("open");
+    fold.setAttribute("aria-expanded", String(isOpen));
+  });
   by("previous").addEventListener("click", () => turn(-1));
   by("next").addEventListener("click", () => turn(1));
   section.addEventListener("keydown", (event) => {

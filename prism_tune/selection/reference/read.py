@@ -18,7 +18,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import load_shallow_tuned, load_tuned, load_unmerged
 from prism_tune.models.devices import cast_parameters
-from prism_tune.models.load import check_model
+from prism_tune.models.hub import check_model
 from prism_tune.models.processor import resolve_template
 from prism_tune.run.fingerprints import fingerprint_model
 

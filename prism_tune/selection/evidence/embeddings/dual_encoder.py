@@ -23,6 +23,7 @@ from prism_tune.data.images import ImageError, open_image
 from prism_tune.errors import UserError
 from prism_tune.models.damage import explained, reraised_if_damaged
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
+from prism_tune.models.hub import require_here_or_hub
 from prism_tune.models.tokenizer import explain_tokenizer
 from prism_tune.selection.evidence.encoding import Encoded, unusable
 from prism_tune.selection.evidence.runner import Rows
@@ -53,6 +54,7 @@ class DualEncoder:
         self._path, self._revision = path, revision
         self.dtype = dtype
         self._device = device
+        require_here_or_hub(path, revision, _SETTING)
         try:
             with reraised_if_damaged(path, _SETTING):
                 self.config = AutoConfig.from_pretrained(path, revision=revision)

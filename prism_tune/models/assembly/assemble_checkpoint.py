@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from prism_tune.chat.builtin_templates import ChatFormat, chat_template
 from prism_tune.chat.templates import bare_image
 from prism_tune.errors import UserError
-from prism_tune.models.assemble import Recipe, assemble_llava
-from prism_tune.models.read_parts import load_language_model, load_vision_tower
+from prism_tune.models.assembly.assemble import Recipe, assemble_llava
+from prism_tune.models.assembly.read_parts import load_language_model, load_vision_tower
 from prism_tune.models.write import require_vacant, write_verified
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from prism_tune.errors import UserError
-from prism_tune.models.assemble import VisionTower
+from prism_tune.models.assembly.assemble import VisionTower
 from prism_tune.models.damage import explained, reraised_if_damaged
+from prism_tune.models.hub import require_here_or_hub
 from prism_tune.models.load import without_load_report
 from prism_tune.models.tokenizer import load_tokenizer
 
@@ -85,6 +86,7 @@ def read_complete(
 
 
 def _read_config(path: str) -> PretrainedConfig:
+    require_here_or_hub(path, None)
     try:
         with reraised_if_damaged(path, ""):
             return AutoConfig.from_pretrained(path)

@@ -30,9 +30,13 @@ from transformers import (
 from prism_tune.chat.builtin_templates import chat_template
 from prism_tune.chat.templates import bare_image
 from prism_tune.errors import UserError
-from prism_tune.models.assemble import Recipe, VisionTower, assemble_llava
+from prism_tune.models.assembly.assemble import Recipe, VisionTower, assemble_llava
+from prism_tune.models.assembly.read_parts import (
+    load_language_model,
+    load_vision_tower,
+    read_complete,
+)
 from prism_tune.models.damage import explained
-from prism_tune.models.read_parts import load_language_model, load_vision_tower, read_complete
 from prism_tune.models.tokenizer import load_tokenizer
 from prism_tune.run.folder import read_object
 
