@@ -139,7 +139,11 @@ def test_two_columns_of_one_name_and_a_question_that_stands_there_twice(tmp_path
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl.gz", gzip.compress(b'{"question_id": "7", "text": "A"}'), "unpack it first"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"question_id": "7", "text": "A"}', mtime=0),
+            "unpack it first",
+        ),
         ("a.jsonl", '{"question_id": "7", "text": "A"}'.encode("utf-16-le"), "save it as UTF-8"),
         ("a.jsonl", '{"question_id": "7", "text": "é"}'.encode("latin-1"), "save it as UTF-8"),
         ("a.jsonl", b'{"question_id": "7", "text": "A", "metadata": "x"}', "line 1: metadata"),
