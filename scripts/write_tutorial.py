@@ -27,8 +27,8 @@ WIDTH = 88
 """Of the tables, in characters."""
 _BLOCK = re.compile(r"```(yaml|bash)\n(.*?)```\n(\n```text\n.*?```\n)?", re.DOTALL)
 _REMARKS = re.compile(
-    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\(|\d left)"
-    r".*\n",
+    r"^.*(real_accelerator|Setting accelerator|it/s|s/it|FutureWarning|warnings\.warn\(|\d left"
+    r"|training, step: ).*\n",
     re.MULTILINE,
 )
 """Bars that move, lines on the way, and what libraries say to developers."""
