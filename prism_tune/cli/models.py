@@ -49,7 +49,7 @@ def export(
 
     setup_logging()
     typer.echo(f"exporting {source} to {asked.to} ...", err=True)
-    from prism_tune.cli.hub import push_model, require_token
+    from prism_tune.cli.push_model import push_model, require_token
     from prism_tune.models.export import ExportOptions
     from prism_tune.models.export import export as run_export
     from prism_tune.report.model_card import write_model_card

@@ -81,8 +81,8 @@ def export_subset(
     from prism_tune.errors import ConfigError
     from prism_tune.run.folder import RunDir
     from prism_tune.run.log import setup_logging
-    from prism_tune.selection.export.hub import push_subset
     from prism_tune.selection.export.layouts import export_run
+    from prism_tune.selection.export.push_subset import push_subset
     from prism_tune.selection.shared_subset import export_subset as run_export
 
     setup_logging()

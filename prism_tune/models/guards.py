@@ -9,7 +9,8 @@ Shape legend: B records, L tokens, K chosen positions, D width or vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,14 +71,8 @@ def check_use(forward: Forward, inputs: Inputs, found: Parts) -> None:
         devices = [is_image_BL.device] if is_image_BL.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(0)
-            try:
+            with _failures_explained(name):
                 return forward(given, keep_BL).float()
-            except _FAILURES as error:
-                raise UserError(
-                    f"model.path: this {name!r} cannot be run: {type(error).__name__}: "
-                    f"{first_line(error)}; a value of its config.json is none that it takes: get "
-                    "the model's files again"
-                ) from error
 
     first_KD = run(inputs)
     if _difference(first_KD[at_image_K], run(_change_images(inputs))[at_image_K]) == 0:
@@ -96,6 +91,18 @@ def check_use(forward: Forward, inputs: Inputs, found: Parts) -> None:
             f"earlier ones (by {moved:.1e} of a standard deviation): its attention looks ahead, so "
             "that the labels leak; it cannot be tuned on, nor measured by, its answers"
         )
+
+
+@contextmanager
+def _failures_explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as error:
+        raise UserError(
+            f"model.path: this {name!r} cannot be run: {type(error).__name__}: "
+            f"{first_line(error)}; a value of its config.json is none that it takes: get the "
+            "model's files again"
+        ) from error
 
 
 def _last_marked(marked_BL: torch.Tensor) -> torch.Tensor:

@@ -69,9 +69,7 @@ def setup_logging() -> None:
     """Send prism_tune's log to stderr. For a run's file it waits until a stage begins."""
     if not is_terminal():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars, drawn by carriage returns
-    if (
-        not sys.warnoptions
-    ):  # what libraries have to tell one another; -W or PYTHONWARNINGS shows it
+    if not sys.warnoptions:  # what libraries tell one another; -W or PYTHONWARNINGS shows it
         warnings.filterwarnings("ignore", category=FutureWarning, module=_LIBRARIES)
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.propagate = False

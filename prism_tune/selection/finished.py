@@ -124,7 +124,7 @@ class Subset:
         Raises:
             UserError: no token, or the hub refuses.
         """
-        from prism_tune.selection.export.hub import push_subset
+        from prism_tune.selection.export.push_subset import push_subset
         from prism_tune.selection.shared_subset import export_subset
 
         shared = self.run.exports / "shared" / f"{self.run.root.name}.parquet"
