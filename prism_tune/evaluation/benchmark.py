@@ -49,8 +49,8 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
 
     Raises:
         UserError: as `load_questions`; no question; an image that is no text or in some other
-            parquet file; some
-            have a reference and others have none, which is a damaged file and never a test split.
+            parquet file; some have a reference and others have none, which is a damaged file and
+            never a test split.
     """
     questions = benchmark.load_questions(annotations, profile)
     if not questions:
