@@ -13,9 +13,8 @@ PYTHON = $(PRISM_TUNE_VENV)/bin/python
 ARGS ?=
 EXTRAS ?= dev,eval
 # Test files side by side, one thread each, the slow ones first (tests/conftest.py): else the last one
-# runs alone. One more than there are cores, for tests wait for what they have started. JOBS=0 runs them
-# one after another, for a debugger.
-JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+# runs alone. JOBS=0 runs them one after another, for a debugger.
+JOBS ?= auto
 PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := test
