@@ -108,12 +108,17 @@ def postponed(grace_seconds: float) -> Iterator[None]:
     """A signal raises nothing within it: whoever works looks at `asked_to_end`, and leaves in time.
 
     Raises:
-        Interrupted: at the end, where there was one.
+        Interrupted: at the end, where there was one; also where another rank has left by then, and
+            a collective fails for that: the error is said, no defect of this one.
     """
     _requests.is_postponed = True
     try:
         with patience(grace_seconds):
             yield
+    except RuntimeError as error:
+        if _requests.signum is None or "RANK" not in os.environ:
+            raise
+        _tell(_requests.signum, f"another rank may have left before: {error}")
     finally:
         _requests.is_postponed = False
     if _requests.signum is not None:
@@ -239,9 +244,13 @@ def _temporary_folders() -> set[str]:
 
 
 def _end(signum: int, why: str) -> None:
-    with suppress(OSError):
-        sys.stderr.write(f"{signal.Signals(signum).name}: {why}\n")
+    _tell(signum, why)
     end_at_once(128 + signum)
+
+
+def _tell(signum: int, what: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"{signal.Signals(signum).name}: {what}\n")
 
 
 def _wait_for_end(parent: int) -> None:

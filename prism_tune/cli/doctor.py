@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prism_tune.cli.libraries import Check, State, check_packages, check_uses
+from prism_tune.models.cpu import bf16_instructions
 from prism_tune.run.log import console
 
 GIB = 1 << 30
@@ -143,12 +144,10 @@ def _check_command(name: str, mend: str, state: State) -> Check:
 
 
 def _cpu_bf16() -> str:
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
+    native = bf16_instructions()
+    if native is None:
         return "unknown on this system"
-    native = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
-    return f"native ({', '.join(native)})" if native else "emulated: try model.dtype=float32 too"
+    return f"native ({', '.join(native)})" if native else "emulated, slow: auto takes float32"
 
 
 def _is_logged_in() -> bool:

@@ -244,7 +244,6 @@ training:
     gradient_accumulation_steps: {accumulate}   # {at_once} records a step
     lr_scheduler_type: cosine
     warmup_steps: 0.03   # a fraction of all steps
-    bf16: true
     activation_checkpointing: {saves_memory}
     logging_steps: 1
     save_steps: 0.1   # a fraction of all steps: a killed run loses at most a tenth

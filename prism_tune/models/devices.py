@@ -5,6 +5,8 @@ Also the type that weights are saved in, and casting them to another.
 
 from __future__ import annotations
 
+import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prism_tune.config.sections import DType
+from prism_tune.models.cpu import bf16_instructions
 from prism_tune.models.damage import explained
 from prism_tune.processes import local_rank
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 PLAIN_DTYPES = frozenset(_DTYPES.values())
@@ -48,10 +53,12 @@ def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the device computes in it, else float16 (CUDA) or float32 (CPU)."""
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
+        if dtype is torch.bfloat16 and device.type == "cpu" and not bf16_instructions():
+            _warn_of_bf16()
         return dtype
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if _cpu_computes_bf16() else torch.float32
+    return torch.bfloat16 if bf16_instructions() else torch.float32
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
@@ -83,9 +90,9 @@ def stored_dtypes(directory: Path) -> set[torch.dtype | str]:
     return {_DTYPES.get(name, name) for name in found}
 
 
-def _cpu_computes_bf16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return False
-    flags = cpuinfo.read_text()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+@lru_cache(maxsize=1)
+def _warn_of_bf16() -> None:
+    logger.warning(
+        "bfloat16 was asked for, which this CPU has no instructions for: many times slower than "
+        "float32, which auto would choose"
+    )

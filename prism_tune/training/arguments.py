@@ -145,7 +145,7 @@ def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
     if asked["bf16"] and asked["fp16"]:
         raise ConfigError("training.hf: bf16 and fp16 are both on; choose one")
     if asked["bf16"]:
-        dtype = torch.bfloat16
+        dtype = resolve_dtype("bfloat16", device)
     elif asked["fp16"]:
         dtype = torch.float16
     elif False in asked.values():

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models import load
+from prism_tune.models import cpu, devices, load
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model, load_shallow
@@ -136,11 +136,38 @@ def test_unknown_path_names_the_key(tmp_path):
 
 
 def test_dtype_is_taken_from_the_config(tiny_llava_dir):
-    cpu = torch.device("cpu")
-    assert resolve_dtype("float16", cpu) is torch.float16
-    assert resolve_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
+    device = torch.device("cpu")
+    assert resolve_dtype("float16", device) is torch.float16
+    assert resolve_dtype("auto", device) in (torch.bfloat16, torch.float32)
     model = load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("flags", "auto", "warned"),
+    [
+        ("flags : fma avx2", torch.float32, True),
+        ("flags : avx512f avx512_bf16 fma", torch.bfloat16, False),
+        (None, torch.float32, True),
+    ],
+)
+def test_bfloat16_is_for_processors_that_have_it(
+    flags, auto, warned, tmp_path, monkeypatch, caplog
+):
+    """Without its instructions one step of the quickstart takes 20 s in place of one."""
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(flags)
+    device = torch.device("cpu")
+    for cached in (cpu.bf16_instructions, devices._warn_of_bf16):
+        cached.cache_clear()
+    try:
+        assert resolve_dtype("auto", device) is auto
+        assert not caplog.messages
+        assert resolve_dtype("bfloat16", device) is torch.bfloat16
+        assert any("no instructions for" in message for message in caplog.messages) is warned
+    finally:
+        cpu.bf16_instructions.cache_clear()
 
 
 def test_processor_pads_to_square_when_asked(tiny_llava_dir, tmp_path):

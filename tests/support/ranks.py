@@ -204,18 +204,27 @@ def hang_in_a_step() -> None:
         torch.distributed.all_reduce(torch.ones(1))
 
 
-def hang_when_asked() -> None:
-    """Wait for a message that never comes, be asked to end meanwhile, and have a second for it."""
+def hang_when_asked(grace_seconds: tuple[float, float] = (1, 1)) -> None:
+    """Wait for a message that never comes, be asked to end meanwhile, and have so long for it."""
     import torch
     from torch import distributed
 
+    from prism_tune.cli.options import end_with_errors
     from prism_tune.interrupts import postponed, raise_interrupts
+
+    def receive() -> None:
+        with postponed(grace_seconds[rank()]):
+            threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            distributed.recv(torch.ones(1), src=1 - rank())
 
     raise_interrupts()
     distributed.init_process_group("gloo")
-    with postponed(1):
-        threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        distributed.recv(torch.ones(1), src=1 - rank())
+    end_with_errors(receive)
+
+
+def be_left_when_asked() -> None:
+    """The same, where the other rank has less time for it and leaves first."""
+    hang_when_asked((200, 1))
 
 
 def kill_at(point: str, step: int) -> None:
