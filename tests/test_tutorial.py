@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 _MEASURED = re.compile(
     r"\d[\d.,]*(?:e[+-]\d+)?(?= ?(?:/s\b|s\b))|(?<=/s )\d[\d.]*|(?<=loss )\d[\d.]*"
-    r"|\d+:\d\d:\d\d|\d\.\de-\d+|\b\d\.\d\d(?= \|)"
+    r"|\d+:\d\d:\d\d|\d\.\de-\d+|\b\d\.\d\d(?= \|)|(?<=in torch\.)\w+"
 )
-"""Times, speeds, sizes, and differences of floats: of the machine, not of the program."""
+"""Times, speeds, sizes, differences of floats, and what a CPU computes in: not of the program."""
 
 
 @pytest.fixture
