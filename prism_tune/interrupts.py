@@ -26,6 +26,8 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
+from prism_tune.processes import world_size
+
 GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -34,6 +36,7 @@ _SAME_REQUEST_SECONDS = 1.0
 """A launcher passes on the SIGINT that its processes get from the terminal as well."""
 _WORKER_SECONDS = 60
 _AGAIN_SECONDS = 0.05
+_REMOVALS = 5
 _prctl: Callable[..., int] | None = getattr(ctypes.CDLL(None), "prctl", None)
 
 
@@ -116,7 +119,7 @@ def postponed(grace_seconds: float) -> Iterator[None]:
         with patience(grace_seconds):
             yield
     except RuntimeError as error:
-        if _requests.signum is None or "RANK" not in os.environ:
+        if _requests.signum is None or world_size() == 1:
             raise
         _tell(_requests.signum, f"another rank may have left before: {error}")
     finally:
@@ -230,12 +233,17 @@ def remove_temporary_folders() -> None:
 def _remove(folder: str) -> None:
     """Under another name: a worker that is about to put a socket there does not find it.
 
-    A file that is made while the folder is emptied would keep it.
+    A file that is made while the folder is emptied would keep it. One that a worker was making
+    when the name changed still comes: then it is emptied again.
     """
     gone = f"{folder}.gone"
     with suppress(OSError):
         os.rename(folder, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        for _ in range(_REMOVALS):
+            shutil.rmtree(gone, ignore_errors=True)
+            if not os.path.lexists(gone):
+                return
+            time.sleep(_AGAIN_SECONDS)
 
 
 def _temporary_folders() -> set[str]:
