@@ -13,8 +13,9 @@ _CPUINFO = Path("/proc/cpuinfo")
 def bf16_instructions() -> tuple[str, ...] | None:
     """Those that multiply bfloat16, by the kernel's names.
 
-    Without one torch's products of bfloat16 matrices are 4 to 60 times slower than of float32 (the
-    more where neither is transposed, as in a backward pass; AVX2, torch 2.13).
+    Without one torch's products of bfloat16 matrices are 3 to 50 times slower than of float32 (the
+    most where neither is transposed, as in a backward pass: AVX2, torch 2.13,
+    benchmarks/RESULTS.md).
 
     Returns:
         None where the system does not say.
