@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "prism_tune/__init__.py").read_text()).group(1)
 
-QUICKSTART = ["gguf>=0.10", "onnx>=1.16"]  # read the embedded default model's source files
+QUICKSTART = ["gguf>=0.13", "onnx>=1.16"]  # read the embedded default model's source files
 EVAL = ["lm-eval>=0.4.13"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]  # the site: `make docs`
 DEV = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -15,6 +16,10 @@ from support.slow import refuse_processes, starts_processes
 # No timed tests: an example may take its time on a busy machine.
 settings.register_profile("prism_tune", deadline=None)
 settings.load_profile("prism_tune")
+
+# What a run under nohup ignores, the processes that tests start and ask to end would ignore too.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
