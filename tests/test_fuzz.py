@@ -46,4 +46,4 @@ def test_the_memory_of_a_webp_is_bounded_before_it_is_decoded(tmp_path, content)
 def test_pages_without_end(tmp_path):
     (tmp_path / "a.tiff").write_bytes(write_pages(20_000))
     found = examine_image(ImageFolders(tmp_path), "a.tiff").findings
-    assert [reason for reason, _ in found] == ["image_animated"]
+    assert [reason for reason, _ in found] == ["image_blank", "image_animated"]

@@ -29,6 +29,7 @@ HINTS: dict[Reason, str] = {
     "image_bomb": "scale the image down",
     "image_mode": "its values have no known range or colour: save it as 8- or 16-bit grey or RGB",
     "image_16bit": "scaled to 8 bits it is nearly of one grey: stretch its range and save it anew",
+    "image_blank": "nothing is to be seen: a lost picture's placeholder, or drawn in transparency",
     "image_wrong_type": "harmless: the content counts; rename the file if other tools complain",
     "image_animated": "the first frame is used; extract another one if that is the wrong one",
     "image_aspect_ratio": "padded to a square, little of it is left, or it is too large: crop it",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -22,6 +22,9 @@ from prism_tune.data.policy import Reason
 
 MAX_ASPECT_RATIO = 20
 """Of the longer to the shorter side; padded to a square, less than a twentieth would be image."""
+
+BLANK_SPAN = 3
+"""From the lowest to the highest of 256 values in each channel: nobody sees what is drawn in it."""
 
 Finding = tuple[Reason, str]
 FileState = tuple[int, int]
@@ -100,7 +103,7 @@ def _inspect(path: Path, file: BinaryIO) -> tuple[Finding, ...]:
         image.load()
         kind, size = str(image.format), image.size
         findings = _look_at_depth(path, image)
-        decode(path, image)
+        findings += _look_for_content(path, decode(path, image), findings)
         num_frames = _count_frames(image)
     expected = Image.registered_extensions().get(path.suffix.lower())
     if expected is not None and not _same_kind(kind, expected):
@@ -132,6 +135,15 @@ def _look_at_depth(path: Path, image: Image.Image) -> list[Finding]:
         return []
     found = f"16-bit values {low:,} to {high:,}, of which 8 bits keep {num_levels} grey levels"
     return [("image_16bit", f"{path}: {found}")]
+
+
+def _look_for_content(path: Path, rgb: Image.Image, depth: list[Finding]) -> list[Finding]:
+    """One colour all over, as the model will see it; unless its depth has been blamed already."""
+    ranges: Any = rgb.getextrema()  # (lowest, highest) of each channel
+    if depth or any(high - low > BLANK_SPAN for low, high in ranges):
+        return []
+    colour = ", ".join(str(low) for low, _ in ranges)
+    return [("image_blank", f"{path}: one colour all over, ({colour}) in RGB")]
 
 
 def _count_frames(image: Image.Image) -> int:

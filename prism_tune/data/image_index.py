@@ -41,7 +41,7 @@ _FEWEST_FOR_PROCESSES = 512  # below, starting them takes longer than the work
 _NUM_THREADS = 8  # a `stat` waits for the disk, or the network
 _NAMES_PER_TASK = 64
 _NAMES_PER_SAVE = 20_000  # what a kill can lose
-_VERSION = 4
+_VERSION = 5
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),

@@ -39,6 +39,7 @@ Reason = Literal[
     "image_bomb",
     "image_mode",
     "image_16bit",
+    "image_blank",
     "image_wrong_type",
     "image_animated",
     "image_aspect_ratio",
@@ -52,6 +53,7 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 USABLE: tuple[Reason, ...] = (
     "image_unmarked",
     "image_16bit",
+    "image_blank",
     "image_wrong_type",
     "image_animated",
     "image_aspect_ratio",

@@ -65,11 +65,11 @@ def write_bomb(path):
 def break_everything(folder):
     """Appends one record for each reason, called by the reason's name."""
     images = folder / "images"
-    frames = [Image.new("RGB", (4, 2), colour) for colour in ("red", "blue")]
+    frames = [Image.effect_noise((4, 2), 50) for _ in range(2)]
     frames[0].save(images / "moving.gif", save_all=True, append_images=frames[1:])
-    Image.new("RGB", (200, 4)).save(images / "long.png")
-    Image.new("RGB", (8, 8)).save(images / "png.jpg", format="PNG")
-    Image.new("I;16", (4, 2), 9).save(images / "dark.png")
+    Image.effect_noise((200, 4), 50).save(images / "long.png")
+    Image.effect_noise((8, 8), 50).save(images / "png.jpg", format="PNG")
+    Image.new("RGB", (8, 8), "white").save(images / "lost.png")
     (images / "html.jpg").write_text("<html>")
     (images / "empty.jpg").touch()
     Image.effect_noise((64, 64), 50).save(images / "half.png")
@@ -103,6 +103,7 @@ def break_everything(folder):
         make("image_bomb", image="bomb.png"),
         make("image_mode", image="depth.tif"),
         make("image_16bit", image="dark.png"),
+        make("image_blank", image="lost.png"),
         make("image_wrong_type", image="png.jpg"),
         make("image_animated", image="moving.gif"),
         make("image_aspect_ratio", image="long.png"),
@@ -132,10 +133,10 @@ def test_every_reason_is_found_once_counted_and_listed(open_config, tmp_path, ca
             assert "record 26" in listed[0]["detail"]
         else:
             assert listed[0]["id"] == reason
-    assert summary["num_records"] == 26 + 31
-    assert summary["num_usable"] == 26 + 6 + 2  # as drawn, suspicious, the twin and the cut one
+    assert summary["num_records"] == 26 + 32
+    assert summary["num_usable"] == 26 + 7 + 2  # as drawn, suspicious, the twin and the cut one
     assert summary["per_source"]["shape"] == {"records": 16, "fail": 0, "skip": 0, "keep": 0}
-    assert summary["per_source"]["made"] == {"records": 29, "fail": 21, "skip": 0, "keep": 6}
+    assert summary["per_source"]["made"] == {"records": 30, "fail": 21, "skip": 0, "keep": 7}
     assert summary["per_source"]["images"]["fail"] == 1  # has neither source nor folder
     assert summary["per_source"]["(unreadable)"]["fail"] == 1
     assert summary["lengths"]["num_cut"] == 1

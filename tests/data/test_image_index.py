@@ -30,8 +30,21 @@ def truncate(path):
 
 
 def animate(path):
-    frames = [Image.new("RGB", (4, 2), colour) for colour in ("red", "blue")]
+    frames = [Image.effect_noise((4, 2), 50) for _ in range(2)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def shade(path, span, mode="RGB"):
+    """From 100 to 100 + span in one channel, 100 in the others."""
+    image = Image.new("RGB", (8, 8), (100, 100, 100))
+    image.putpixel((3, 5), (100, 100 + span, 100))
+    image.convert(mode).save(path)
+
+
+def draw_in_transparency(path):
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (2, 2, 6, 6))
+    image.save(path)
 
 
 def leave(path):
@@ -51,6 +64,10 @@ FAULTY = {
     "moving.png": (lambda p: animate(p.with_suffix(".gif")) or p.with_suffix(".gif").rename(p), (
         "image_wrong_type", "image_animated",
     )),
+    "grey.png": (lambda path: shade(path, 0, "L"), ("image_blank",)),
+    "nearly.png": (lambda path: shade(path, 3), ("image_blank",)),
+    "faint.png": (lambda path: shade(path, 4), ()),
+    "icon.png": (draw_in_transparency, ("image_blank",)),
     "short.jpg": (truncate, ("image_truncated",)),
     "page.jpg": (lambda path: path.write_text("<html>"), ("image_unreadable",)),
     "nothing.jpg": (lambda path: path.touch(), ("image_empty",)),
@@ -68,6 +85,9 @@ def test_findings(tmp_path, name):
 
 def test_details_name_the_file_and_the_numbers(tmp_path):
     save(tmp_path / "a.jpg", (100, 4), format="PNG")
+    Image.new("RGB", (8, 8), (200, 10, 0)).save(tmp_path / "red.png")
+    (blank,) = examine_image(ImageFolders(tmp_path), "red.png").findings
+    assert blank[1] == f"{tmp_path}/red.png: one colour all over, (200, 10, 0) in RGB"
     details = [detail for _, detail in examine_image(ImageFolders(tmp_path), "a.jpg").findings]
     assert details == [
         f"{tmp_path}/a.jpg: the content is PNG, the name says JPEG",

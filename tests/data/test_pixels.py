@@ -90,7 +90,8 @@ def test_what_has_no_scale_is_refused_alike(tmp_path, name, values, message):
 def test_other_kinds_keep_their_colour(tmp_path, name, mode, colour, expected):
     Image.new(mode, (4, 2), colour).save(tmp_path / name)
     assert open_image(tmp_path / name).getpixel((0, 0)) == expected
-    assert examine_image(ImageFolders(tmp_path), name).findings == ()
+    (found,) = examine_image(ImageFolders(tmp_path), name).findings
+    assert found == ("image_blank", f"{tmp_path}/{name}: one colour all over, {expected} in RGB")
 
 
 @pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
@@ -173,8 +174,8 @@ def test_pages_without_end_are_not_counted_to_the_end(tmp_path):
     )
     content = b"II*\0" + struct.pack("<I", 12) + b"\x07\0\0\0" + b"".join(pages)
     (tmp_path / "pages.tif").write_bytes(content)
-    ((reason, detail),) = examine_image(ImageFolders(tmp_path), "pages.tif").findings
-    assert reason == "image_animated"
+    blank, (reason, detail) = examine_image(ImageFolders(tmp_path), "pages.tif").findings
+    assert (blank[0], reason) == ("image_blank", "image_animated")  # of one pixel
     assert detail.endswith("very many frames; the first is used")
 
 
