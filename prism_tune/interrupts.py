@@ -63,7 +63,27 @@ class _Requests:
         self.inherited: set[str] = set()
 
 
+class _Forking(threading.local):
+    """What a fork has to know of the process it comes from, which may end before it has begun."""
+
+    parent = 0
+    mask: set[int] | None = None
+
+    def begin(self) -> None:
+        """A request to end that comes before the worker waits for one would be lost on it."""
+        self.parent = os.getpid()
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def end(self) -> None:
+        if self.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def become(self) -> None:
+        become_worker(self.parent or None)
+
+
 _requests = _Requests()
+_forking = _Forking()
 
 
 def raise_interrupts() -> None:
@@ -81,7 +101,9 @@ def raise_interrupts() -> None:
     if is_new:
         if sys.platform == "linux":
             multiprocessing.set_start_method("fork", force=True)
-        os.register_at_fork(after_in_child=become_worker)
+        os.register_at_fork(
+            before=_forking.begin, after_in_parent=_forking.end, after_in_child=_forking.become
+        )
         sys.unraisablehook = _deliver_again
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -161,7 +183,7 @@ def follow_launcher() -> None:
 def become_worker(parent: int | None = None) -> None:
     """In a process that works for another: of a group that is asked to end, the parent sees to it.
 
-    Forked ones call it by themselves; those that are spawned have to (`initializer=`), with the
+    Forked ones call it by themselves; those that are spawned have to (`initializer=`). With the
     parent's id, as it may be gone by then.
     """
     signal.set_wakeup_fd(-1)

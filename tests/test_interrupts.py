@@ -93,8 +93,40 @@ end_with_errors(lambda: (os.kill(os.getpid(), signal.SIGHUP), time.sleep(20)))
 """
 
 
+BEFORE_A_WORKER_HAS_BEGUN = """
+import multiprocessing, os, signal, time
+from prism_tune.cli.options import end_with_errors
+from prism_tune.interrupts import raise_interrupts
+
+os.register_at_fork(after_in_child=lambda: time.sleep(1))  # a busy machine
+
+def work():
+    raise_interrupts()
+    worker = multiprocessing.Process(target=time.sleep, args=(1000,), daemon=True)
+    worker.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+    worker.join()
+
+end_with_errors(work)
+"""
+
+
+A_WORKER_IS_ENDED_BEFORE_IT_HAS_BEGUN = """
+import multiprocessing, os, time
+from prism_tune.interrupts import raise_interrupts
+
+os.register_at_fork(after_in_child=lambda: time.sleep(1))
+raise_interrupts()
+worker = multiprocessing.Process(target=time.sleep, args=(1000,), daemon=True)
+worker.start()
+worker.terminate()
+worker.join()
+print(worker.exitcode)
+"""
+
+
 WHILE_A_WORKER_MAKES_SOCKETS = """
-import itertools, multiprocessing, os, signal
+import itertools, multiprocessing, os, signal, time
 from multiprocessing import util
 from prism_tune.cli.options import end_with_errors
 from prism_tune.interrupts import raise_interrupts
@@ -105,6 +137,7 @@ def make(folder, parent):
             open(f"{folder}/{number}", "w").close()
         except OSError:
             os._exit(0)
+        time.sleep(0.0002)  # a busy disk would be emptying the folder until the grace is over
         if number == 100:
             os.kill(parent, signal.SIGTERM)
 
@@ -131,6 +164,8 @@ end_with_errors(work)
         (AS_IT_BEGINS, 143, "", "SIGTERM: ends here"),
         (ITS_TERMINAL_IS_GONE, 129, "", ""),
         (WHILE_A_WORKER_MAKES_SOCKETS, 143, "", "SIGTERM: ends here"),
+        (BEFORE_A_WORKER_HAS_BEGUN, 143, "", "SIGTERM: ends here"),
+        (A_WORKER_IS_ENDED_BEFORE_IT_HAS_BEGUN, 0, "143\n", ""),
     ],
     ids=[
         "within a finaliser",
@@ -139,6 +174,8 @@ end_with_errors(work)
         "as it begins",
         "terminal",
         "while a worker makes sockets",
+        "before a worker has begun",
+        "of a worker that has not begun",
     ],
 )
 def test_a_request(script, code, printed, says, tmp_path):
@@ -148,6 +185,7 @@ def test_a_request(script, code, printed, says, tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,  # as long as a worker lives on
     )
     assert list(tmp_path.iterdir()) == []
     assert (done.returncode, done.stdout) == (code, printed)
