@@ -22,7 +22,6 @@ SELECTORS = [
     "kernel_prism",
     {"name": "sharp", "scorer": "kernel_prism", "options": {"alpha": 3.0}},
     "leverage",
-    "kmeanspp",
     {"name": "broken", "scorer": "prism", "layer": 99},
 ]
 
@@ -101,7 +100,7 @@ def rows(found, budget):
 def test_every_selector_has_a_row_and_the_broken_one_says_why(found):
     at_half = rows(found, 0.5)
     assert list(at_half) == [
-        *("random", "length", "prism", "kernel_prism", "sharp", "leverage", "kmeanspp", "broken")
+        *("random", "length", "prism", "kernel_prism", "sharp", "leverage", "broken")
     ]
     assert [name for name, row in at_half.items() if row["failures"]] == ["broken"]
     assert "layer" in at_half["broken"]["failures"]["0"]
@@ -122,7 +121,7 @@ def test_a_third_call_runs_the_failed_cells_alone(finished):
     before = cell_files(path.parent / "runs")
     again = compare(path)
     assert again.returncode == 1
-    assert "18 cells, 2 to run" in again.stderr
+    assert "16 cells, 2 to run" in again.stderr
     assert cell_files(path.parent / "runs") == before
 
 
@@ -148,7 +147,7 @@ def test_features_are_computed_once_and_charged_to_each(finished, found):
     path, _, _ = finished
     cells = path.parent / "runs/tiny/cells"
     readers = sorted(cells.glob("*/selection/evidence/features/shard-*"))
-    assert len(readers) == 10  # five selectors on features, two seeds
+    assert len(readers) == 8  # four selectors on features, two seeds
     assert len({file.stat().st_ino for file in readers}) == 1
     at_half = rows(found, 0.5)
     charged = {}
@@ -193,7 +192,7 @@ def test_performance_differences_and_cost_are_those_of_the_cells(finished, found
         assert row["difference"]["high"] == pytest.approx(sum(gaps) / 2 + half)
     assert found["rows"][0]["selector"] == "whole_pool"
     page = (path.parent / "runs/tiny/comparison.html").read_text()
-    assert all(name in page for name in ("kernel_prism", "sharp", "kmeanspp"))
+    assert all(name in page for name in ("kernel_prism", "sharp", "leverage"))
 
 
 def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):
@@ -206,7 +205,7 @@ def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):
     again = compare(path, "--only-table")
     assert results in again.stdout
     assert "to run" not in again.stderr
-    for line in ("| broken", "failed: broken, Budget 50 %, seed 0:", "16 of 18 cells"):
+    for line in ("| broken", "failed: broken, Budget 50 %, seed 0:", "14 of 16 cells"):
         assert line in written
 
 

@@ -263,8 +263,7 @@ def test_the_theme_is_switched_under_the_gallery(page):
     assert found.violations_count == 0, found.generate_report()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
 def test_accessible_with_and_without_a_record_open(run, open_page, width, theme):
     page = at_gallery(open_page(run.run.root / "report", width=width, theme=theme))
     found = Axe().run(page, context="#gallery", options=AXE)
