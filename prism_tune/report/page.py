@@ -45,10 +45,10 @@ def write_page(title: str, sections: Sequence[Section], page: PageFolder) -> Non
         ],
         theme_script=page.add_asset("theme.js"),
         scripts=[
-            page.add_file(_PLOTLY, "plotly.min.js"),
             page.add_asset("report.js"),
             *dict.fromkeys(script for section in sections for script in section.scripts),
         ],
         version=__version__,
     )
+    page.add_file(_PLOTLY, "plotly.min.js")  # read by report.js when a plot is to be drawn
     (page.root / "index.html").write_text(html, encoding="utf-8")

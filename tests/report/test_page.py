@@ -30,6 +30,18 @@ def test_every_section_is_there_and_its_plots_are_drawn(report, open_page):
     assert counts["training"] == 4
 
 
+def test_what_is_printed_has_every_plot(report, open_page):
+    """Also those that nobody has scrolled to."""
+    page = open_page(report)
+    has_plotly = "() => 'Plotly' in window"
+    assert not page.evaluate(has_plotly)  # the page does not wait for it
+    page.wait_for_function(has_plotly)
+    page.pdf()
+    plots = page.locator("[data-plot]").all()
+    assert len(plots) >= 10
+    assert all(plot.get_attribute("data-drawn") for plot in plots)
+
+
 def test_nothing_is_wider_than_a_phone(report, open_page):
     page = open_page(report, width=PHONE)
     for section in SECTIONS:

@@ -6,6 +6,7 @@ const PRISM = { data: {} };
 (() => {
   const root = document.documentElement;
   const probe = document.createElement("span");
+  const SETTLED_MS = 3000;
   const drawn = new Map(); // plot element -> key of the variant it shows
 
   // --- theme ---------------------------------------------------------------------------------
@@ -98,12 +99,27 @@ const PRISM = { data: {} };
     return layout;
   }
 
-  function draw(element, key = drawn.get(element)) {
+  // Larger than all the rest of the page together: read when the first plot is to be drawn, or once
+  // the page has settled, since printing draws them all and waits for nothing.
+  let reading = null;
+  function readPlotly() {
+    reading ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = "assets/plotly.min.js";
+      script.onload = () => resolve(Plotly);
+      script.onerror = () => reject(new Error("assets/plotly.min.js cannot be read"));
+      document.head.append(script);
+    });
+    return reading;
+  }
+
+  async function draw(element, key = drawn.get(element)) {
     const figure = figureOf(element);
     const shown = key ?? figure.initial;
     const variant = figure.variants[shown];
     drawn.set(element, shown);
-    Plotly.react(element, paint(variant.data), layoutOf(variant.layout, element.clientWidth), {
+    const plotly = await readPlotly();
+    plotly.react(element, paint(variant.data), layoutOf(variant.layout, element.clientWidth), {
       displayModeBar: false,
       responsive: true,
       doubleClick: false,
@@ -124,6 +140,7 @@ const PRISM = { data: {} };
       { rootMargin: "400px" },
     );
     for (const element of plots()) seen.observe(element);
+    if (plots().length) setTimeout(readPlotly, SETTLED_MS);
     for (const control of document.querySelectorAll("[data-plot-control]")) {
       const plot = document.querySelector(`[data-plot="${control.dataset.plotControl}"]`);
       control.addEventListener("change", () => draw(plot, control.value));
