@@ -1,4 +1,4 @@
-"""`prism-tune compare` at its smallest: eight selectors, killed on the way and taken up again."""
+"""`prism-tune compare` at its smallest: six selectors, killed on the way and taken up again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ SELECTORS = [
     "prism",
     "kernel_prism",
     {"name": "sharp", "scorer": "kernel_prism", "options": {"alpha": 3.0}},
-    "leverage",
     {"name": "broken", "scorer": "prism", "layer": 99},
 ]
 
@@ -99,9 +98,7 @@ def rows(found, budget):
 
 def test_every_selector_has_a_row_and_the_broken_one_says_why(found):
     at_half = rows(found, 0.5)
-    assert list(at_half) == [
-        *("random", "length", "prism", "kernel_prism", "sharp", "leverage", "broken")
-    ]
+    assert list(at_half) == [*("random", "length", "prism", "kernel_prism", "sharp", "broken")]
     assert [name for name, row in at_half.items() if row["failures"]] == ["broken"]
     assert "layer" in at_half["broken"]["failures"]["0"]
     assert at_half["broken"]["performance"] is None
@@ -121,7 +118,7 @@ def test_a_third_call_runs_the_failed_cells_alone(finished):
     before = cell_files(path.parent / "runs")
     again = compare(path)
     assert again.returncode == 1
-    assert "16 cells, 2 to run" in again.stderr
+    assert "14 cells, 2 to run" in again.stderr
     assert cell_files(path.parent / "runs") == before
 
 
@@ -147,11 +144,11 @@ def test_features_are_computed_once_and_charged_to_each(finished, found):
     path, _, _ = finished
     cells = path.parent / "runs/tiny/cells"
     readers = sorted(cells.glob("*/selection/evidence/features/shard-*"))
-    assert len(readers) == 8  # four selectors on features, two seeds
+    assert len(readers) == 6  # three selectors on features, two seeds
     assert len({file.stat().st_ino for file in readers}) == 1
     at_half = rows(found, 0.5)
     charged = {}
-    for name in ("prism", "kernel_prism", "leverage"):
+    for name in ("prism", "kernel_prism"):
         entries = json.loads((cells / f"{name}-0.5-seed1/timings.json").read_text())
         (charged[name],) = [e["device_seconds"] for e in entries if e.get("evidence") == "features"]
         assert at_half[name]["select_seconds"] > charged[name] > 0
@@ -192,7 +189,7 @@ def test_performance_differences_and_cost_are_those_of_the_cells(finished, found
         assert row["difference"]["high"] == pytest.approx(sum(gaps) / 2 + half)
     assert found["rows"][0]["selector"] == "whole_pool"
     page = (path.parent / "runs/tiny/comparison.html").read_text()
-    assert all(name in page for name in ("kernel_prism", "sharp", "leverage"))
+    assert all(name in page for name in ("kernel_prism", "sharp"))
 
 
 def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):
@@ -205,7 +202,7 @@ def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):
     again = compare(path, "--only-table")
     assert results in again.stdout
     assert "to run" not in again.stderr
-    for line in ("| broken", "failed: broken, Budget 50 %, seed 0:", "14 of 16 cells"):
+    for line in ("| broken", "failed: broken, Budget 50 %, seed 0:", "12 of 14 cells"):
         assert line in written
 
 
