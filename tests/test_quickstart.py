@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NUM_STEPS = 4
+NUM_STEPS = 8
 NUM_QUESTIONS = 16
 ASKED = ("shapes", "digits")
 CELLS = ("whole_pool-seed0", "random-0.2-seed0", "prism-0.2-seed0", "kernel_repulsion-0.2-seed0")
@@ -78,6 +78,6 @@ def test_twenty_percent_of_each_source_was_kept(shrunk_job):
 
 
 def test_the_start_sees(shrunk_job):
-    """Aligned on captions: after four steps it reads digits, of which one in ten is guessed."""
+    """Aligned on captions: after eight steps it reads digits, of which one in ten is guessed."""
     path = shrunk_job[0] / "cells" / CELLS[0] / "evaluation" / "digits" / "results.json"
     assert json.loads(path.read_text())["metrics"]["accuracy"] >= 30
