@@ -219,7 +219,10 @@ def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> Visio
         skipped=skipped,
         rounds={
             None: answerable,
-            **{c: apply_control(c, answerable, seed=config.seed) for c in controls},
+            **{
+                control: apply_control(control, answerable, images.hashes, seed=config.seed)
+                for control in controls
+            },
         },
         inputs={
             **fields_of(config, "answers"),

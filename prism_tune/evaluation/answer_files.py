@@ -132,6 +132,8 @@ def _read_xlsx(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
         raise UserError(f"{path}: no such file") from error
     except (OSError, BadZipFile) as error:
         raise UserError(f"{path}: not a readable xlsx file: {error}") from error
+    width = 0  # the first row's: behind a row's last filled cell some writers write none
     for number, cells in enumerate(rows, 1):
         if any(cell is not None for cell in cells):
-            yield f"row {number}", cells
+            width = width or len(cells)
+            yield f"row {number}", (*cells, *[None] * (width - len(cells)))

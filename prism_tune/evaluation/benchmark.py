@@ -11,6 +11,9 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.predictions import id_key
 from prism_tune.schema import BenchmarkResult, Prediction, Question
 
+GRADE = "a judge's grade"
+"""Where `metadata` of a question or an answer has what a judge gave, if a file holds it."""
+
 
 @dataclass(frozen=True)
 class Benchmark:

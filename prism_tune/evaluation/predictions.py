@@ -175,8 +175,16 @@ def join_predictions(
     predictions: Sequence[Prediction],
     question_key: Callable[[Question], str] = id_key,
     prediction_key: Callable[[Prediction], str] = id_key,
+    missing: str = "{} question(s) without an answer, counted as wrong",
 ) -> Joined:
     """Answers by question key, and notes on all that has no partner.
+
+    Args:
+        questions: the benchmark's.
+        predictions: as they stand in the file.
+        question_key: of a question.
+        prediction_key: of an answer.
+        missing: the note on questions without an answer, with their number as {}.
 
     Raises:
         UserError: question keys repeat, or not one answer belongs to a question (wrong file).
@@ -202,9 +210,9 @@ def join_predictions(
         )
     for key in conflicting:
         del answers[key]
-    missing = [key for key in known if key not in answers and key not in conflicting]
+    unanswered = [key for key in known if key not in answers and key not in conflicting]
     notes = [
-        name_keys(missing, "{} question(s) without an answer, counted as wrong"),
+        name_keys(unanswered, missing),
         name_keys(
             sorted(conflicting), "{} question(s) answered twice differently, no answer taken"
         ),
@@ -213,7 +221,7 @@ def join_predictions(
         ),
         name_keys(sorted(set(unknown)), "{} unknown question id(s), left out"),
     ]
-    num_missing = len(missing) + len(conflicting)
+    num_missing = len(unanswered) + len(conflicting)
     return Joined(answers, len(questions), num_missing, tuple(note for note in notes if note))
 
 

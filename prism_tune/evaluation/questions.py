@@ -18,7 +18,7 @@ from typing import Any
 from prism_tune.config.sections import BenchmarkData, Config, Control
 from prism_tune.data.policy import apply_policy, decide
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.benchmark import Benchmark, open_questions
+from prism_tune.evaluation.benchmark import GRADE, Benchmark, open_questions
 from prism_tune.evaluation.image_references import find_folder
 from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
@@ -93,6 +93,11 @@ def load_questions(config: Config, name: str) -> Questions:
             "it can score answers (`prism-tune score`), but nothing can be asked from it; set it "
             "to the benchmark's question file or the hub's parquet (data/README.md)"
         )
+    if any(question.metadata.get(GRADE) for question in questions):
+        raise UserError(
+            f"evaluation.data.{name}.annotations: {annotations} holds a judge's grades beside the "
+            "questions, and they are of other answers; set it to the file of the questions"
+        )
     image_dir = find_folder(data)
     listed = tuple(questions[: data.limit])
     images = {image for question in listed for image in question.images}
@@ -157,32 +162,48 @@ def list_skipped(skipped: Mapping[int, Skipped]) -> dict[str, Any]:
     }
 
 
-def apply_control(control: Control, questions: Sequence[Question], *, seed: int) -> list[Question]:
+def apply_control(
+    control: Control, questions: Sequence[Question], hashes: Mapping[str, str], *, seed: int
+) -> list[Question]:
     """The questions with their images taken away or exchanged; text-only ones stay as they are.
 
     A model that answers these as well as the real ones reads the answer off the question.
+
+    Args:
+        control: which.
+        questions: as they are asked.
+        hashes: of each image's content, by which images are the same.
+        seed: of the exchange.
 
     Raises:
         UserError: "shuffled" with fewer than two different images.
     """
     if control == "blind":
         return [replace(question, images=()) for question in questions]
-    exchanged = _exchange_images(questions, seed)
+    shown = {q.images: tuple(hashes[name] for name in q.images) for q in questions if q.images}
+    exchanged = _exchange_images(shown, seed)
     return [
-        replace(question, images=exchanged[question.images]) if question.images else question
+        replace(question, images=exchanged[shown[question.images]]) if question.images else question
         for question in questions
     ]
 
 
 def _exchange_images(
-    questions: Sequence[Question], seed: int
+    shown: Mapping[tuple[str, ...], tuple[str, ...]], seed: int
 ) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Each image -> the next one in a seeded random circle: never itself."""
-    circle = sorted({question.images for question in questions if question.images})
+    """What is shown -> the images of the next in a seeded random circle: never the same.
+
+    Args:
+        shown: images -> their contents. Files that hold the same are one.
+        seed: of the circle.
+    """
+    named = {content: images for images, content in sorted(shown.items(), reverse=True)}
+    circle = sorted(named, key=named.__getitem__)
     if len(circle) == 1:
         raise UserError(
             "evaluation.controls: `shuffled` needs questions on at least two images; "
-            f"all are on {', '.join(circle[0])}; raise the benchmark's `limit`"
+            f"all are on {', '.join(named[circle[0]])}; raise the benchmark's `limit`"
         )
     random.Random(seed).shuffle(circle)
-    return dict(zip(circle, circle[1:] + circle[:1], strict=True))
+    following = circle[1:] + circle[:1]
+    return {content: named[other] for content, other in zip(circle, following, strict=True)}

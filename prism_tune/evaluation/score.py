@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import gc
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from prism_tune.evaluation.benchmark import Benchmark, open_questions
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.benchmarks.custom import make_benchmark
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
+from prism_tune.evaluation.predictions import id_key
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 from prism_tune.run.folder import write_json
 from prism_tune.schema import BenchmarkResult, Prediction, Question
@@ -45,6 +46,7 @@ def score(
     profile: Profile = "llava15",
     output: Path | None = None,
     metric: Metric | None = None,
+    only: Collection[str] | None = None,
 ) -> BenchmarkResult:
     """Score answers by the official protocol.
 
@@ -57,6 +59,7 @@ def score(
         profile: whose prompts and parsers.
         output: folder for `results.json` and the submission file.
         metric: of a benchmark of one's own.
+        only: ids of the questions that were asked, where it was not all; None for all.
 
     Raises:
         UserError: unknown benchmark (the nearest is named), or a file that is not as expected.
@@ -66,6 +69,8 @@ def score(
     with _without_collector():
         answers = [answer for file in files for answer in chosen.read_predictions(file)]
         questions = _find_questions(chosen, annotations, answers, profile)
+        if only is not None:
+            questions = [question for question in questions if id_key(question) in only]
         result = chosen.score(questions, answers, profile)
     listed = [describe_file(file) for file in files]
     described = {

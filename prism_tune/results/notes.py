@@ -16,6 +16,7 @@ _SETTINGS = (
     "image_aspect_ratio",
     "image_library",
     "dtype",
+    "max_new_tokens",
     "batch_size",
     "device",
     "evaluator",

@@ -91,7 +91,7 @@ def check_comparable(results: Mapping[str, Mapping[str, BenchmarkResult]]) -> No
 
 
 def find_differences(results: Mapping[str, Mapping[str, BenchmarkResult]]) -> list[str]:
-    """In what runs differ, on one benchmark: profile, judge, data or questions; one of them each.
+    """In what runs differ, on one benchmark: rules, judge, data or questions; one of them each.
 
     Args:
         results: run name -> benchmark -> result.
@@ -112,6 +112,10 @@ def _find_difference(results: Mapping[str, BenchmarkResult]) -> str | None:
     measured: dict[str, dict[str, Any]] = {
         "profile": {run: r.profile for run, r in results.items()},
         "judge": {run: r.provenance.get("judge") for run, r in results.items()},
+        "metric": {run: r.provenance.get("metric") for run, r in results.items()},
+        "use of a chat template": {
+            run: bool(r.provenance.get("chat_template")) for run, r in results.items()
+        },
         "data": {run: d for run, d in data.items() if d is not None},
         "number of questions": {run: r.num_examples for run, r in results.items()},
     }

@@ -224,12 +224,14 @@ def test_a_table_that_is_cut_or_has_empty_cells(tmp_path):
     assert "a.csv, record 2 (line 3): 1 columns, the header has 2" in run_score(
         "vizwiz", tmp_path / "a.csv", annotations=annotations
     )
-    book = Workbook()
-    for row in (("question_id", "prediction"), (0, answers[0].text), (1, None)):
-        book.active.append(row)
-    book.save(tmp_path / "a.xlsx")
-    result = run_score("vizwiz", tmp_path / "a.xlsx", annotations=annotations)
-    assert result["num_missing"] == 5
+    for write_only in (False, True):  # where nothing is written behind the last filled cell
+        book = Workbook(write_only=write_only)
+        sheet = book.create_sheet() if write_only else book.active
+        for row in (("question_id", "prediction"), (0, answers[0].text), (1, None)):
+            sheet.append(row)
+        book.save(tmp_path / "a.xlsx")
+        result = run_score("vizwiz", tmp_path / "a.xlsx", annotations=annotations)
+        assert result["num_missing"] == 5
 
 
 @pytest.mark.parametrize(

@@ -389,6 +389,12 @@ def test_annotations_that_only_score_are_not_asked(setting, tmp_path):
     data = {"mmmu": {"annotations": str(tmp_path / "answers.json")}}
     with pytest.raises(UserError, match=r"mmmu.annotations: .* holds references, not questions"):
         setting.evaluate(benchmarks=("mmmu",), data=data)
+    entry = {"imagename": "i.png", "question": "q", "answer": "a", "capability": ["rec"]}
+    (tmp_path / "answers.json").write_text(json.dumps({"v1_0": entry}))
+    (tmp_path / "grades.json").write_text(json.dumps({"v1_0": {"score": [0.5]}}))
+    data = {"mmvet": {"annotations": str(tmp_path), "image_dir": str(tmp_path)}}
+    with pytest.raises(UserError, match=r"holds a judge's grades.* they are of other answers"):
+        setting.evaluate(benchmarks=("mmvet",), data=data)
 
 
 def test_an_adapter_directory_is_evaluated_on_its_base(setting, tiny_llava_dir, tmp_path):

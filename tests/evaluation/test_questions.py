@@ -22,15 +22,16 @@ QUESTIONS = [
     Question(4, "is 2 even?", (), "yes"),
     Question(5, "what shape?", ("c.png",), "circle"),
 ]
+HASHES = {name: f"content of {name}" for name in (*(f"{n}.png" for n in "abc01234567"), *"abcdef")}
 
 
 def test_blind_takes_every_image_away_and_keeps_the_rest():
-    blind = apply_control("blind", QUESTIONS, seed=0)
+    blind = apply_control("blind", QUESTIONS, HASHES, seed=0)
     assert blind == [replace(question, images=()) for question in QUESTIONS]
 
 
 def test_shuffled_gives_every_question_another_questions_image():
-    shuffled = apply_control("shuffled", QUESTIONS, seed=0)
+    shuffled = apply_control("shuffled", QUESTIONS, HASHES, seed=0)
     for before, after in zip(QUESTIONS, shuffled, strict=True):
         assert after == replace(before, images=after.images)
         assert (after.images != before.images) == bool(before.images)
@@ -45,26 +46,39 @@ def test_shuffled_gives_every_question_another_questions_image():
 )
 def test_no_image_stays_where_it_was(images, seed):
     questions = [Question(i, "?", (name,), "") for i, name in enumerate(images)]
-    shuffled = apply_control("shuffled", questions, seed=seed)
+    shuffled = apply_control("shuffled", questions, HASHES, seed=seed)
     assert all(q.images != s.images for q, s in zip(questions, shuffled, strict=True))
-    assert shuffled == apply_control("shuffled", questions, seed=seed)
+    assert shuffled == apply_control("shuffled", questions, HASHES, seed=seed)
 
 
 def test_seeds_exchange_differently():
     questions = [Question(i, "?", (f"{i}.png",), "") for i in range(8)]
     outcomes = {
-        tuple(q.images for q in apply_control("shuffled", questions, seed=s)) for s in (0, 1, 2)
+        tuple(q.images for q in apply_control("shuffled", questions, HASHES, seed=s))
+        for s in (0, 1, 2)
     }
     assert len(outcomes) == 3
 
 
 def test_one_image_cannot_be_exchanged():
     with pytest.raises(UserError, match=r"at least two images; all are on a\.png"):
-        apply_control("shuffled", QUESTIONS[:2], seed=0)
+        apply_control("shuffled", QUESTIONS[:2], HASHES, seed=0)
+
+
+def test_files_that_hold_the_same_picture_are_one_image():
+    """In the hub's parquet each row has its own copy of the picture that several rows ask about."""
+    questions = [Question(n, "?", (f"row {n}",), "") for n in range(12)]
+    hashes = {f"row {n}": f"picture {n // 6}" for n in range(12)}
+    for seed in range(5):
+        shuffled = apply_control("shuffled", questions, hashes, seed=seed)
+        seen = [hashes[question.images[0]] for question in shuffled]
+        assert seen == ["picture 1"] * 6 + ["picture 0"] * 6
+    with pytest.raises(UserError, match="at least two images"):
+        apply_control("shuffled", questions[:6], hashes, seed=0)
 
 
 def test_shuffling_without_any_image_changes_nothing():
-    assert apply_control("shuffled", [QUESTIONS[3]], seed=0) == [QUESTIONS[3]]
+    assert apply_control("shuffled", [QUESTIONS[3]], HASHES, seed=0) == [QUESTIONS[3]]
 
 
 @pytest.mark.parametrize(

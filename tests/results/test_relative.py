@@ -102,6 +102,14 @@ def test_alike_measurements_are_comparable():
         ({"provenance": {"judge": "local", "data": "d1"}}, r"judge \(a: gpt-4-0613; b: local\)"),
         ({"provenance": {"data": "d1"}}, r"judge \(a: gpt-4-0613; b: None\)"),
         ({"provenance": {"judge": "gpt-4-0613", "data": "d2"}}, r"data \(a: d1; b: d2\)"),
+        (
+            {"provenance": {"judge": "gpt-4-0613", "data": "d1", "metric": "exact"}},
+            r"metric \(a: None; b: exact\)",
+        ),
+        (
+            {"provenance": {"judge": "gpt-4-0613", "data": "d1", "chat_template": "chatml"}},
+            r"use of a chat template \(a: False; b: True\)",
+        ),
         ({"num_examples": 3}, r"number of questions \(a: 2; b: 3\)"),
         ({"per_question": {"1": 1.0, "3": 0.0}}, "a and b answered different questions"),
     ],

@@ -14,8 +14,9 @@ Metric: `accuracy` and by category, in percent, of
     letter: the option that the answer names by MMBench's rule (`option_letter.py`); the reference
         is a letter or the text of a choice;
     yes_no: MME's rule: "yes", else "no", within the first four letters, spaces around dropped;
-    contains: the words of the reference stand in the answer, both M4C-normalised;
-    number: the last number in the answer is the reference.
+    contains: the words of the reference stand in the answer, both M4C-normalised (which drops
+        articles: a reference must have other words);
+    number: the last number in the answer is the reference, which holds one.
 Missing answers: wrong.
 """
 
@@ -59,7 +60,9 @@ MAX_NEW_TOKENS = 128
 _SHORT = "Answer the question using a single word or phrase."
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NUM_ANSWERS = 10
-_NUMBER = re.compile(r"-?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(  # a hyphen behind a digit or a letter is a range's or a word's, no minus
+    r"(?:(?<![\w.])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,12 @@ def make_benchmark(
 
 def find_number(text: str) -> float | None:
     """The last number in a text, thousands' commas dropped; None where there is none."""
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    found = _find_numbers(text)
+    return found[-1] if found else None
+
+
+def _find_numbers(text: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in _NUMBER.findall(text)]
 
 
 def _exact(answer: str, references: Sequence[str], _: Mapping[str, str]) -> float:
@@ -223,8 +230,26 @@ def _read_references(
         return [to_yes_no(text, where) for text in listed]
     texts = [to_text(text, where) for text in listed]
     if metric == "letter":
-        letters = {text: letter for letter, text in options.items()}
-        return [letters.get(text) or to_letter(text, options, where) for text in texts]
-    if metric == "number" and any(find_number(text) is None for text in texts):
+        return [_find_option(text, options, where) for text in texts]
+    if metric == "number" and any(len(_find_numbers(text)) != 1 for text in texts):
         raise UserError(f"{where}: expected a number, found {answer!r}")
+    if metric == "contains" and not all(map(normalize_m4c, texts)):
+        raise UserError(
+            f"{where}: expected words that can be looked for (articles and punctuation are "
+            f"dropped), found {answer!r}; the metric `exact` compares it as it is"
+        )
     return texts
+
+
+def _find_option(text: str, options: Mapping[str, str], where: str) -> str:
+    """The letter of a choice that is given by its text or its letter."""
+    letters = [letter for letter, choice in options.items() if choice == text]
+    named = text.strip().upper()
+    if letters and named in options and named not in letters:
+        letters.append(named)
+    if len(letters) > 1:
+        raise UserError(
+            f"{where}: {text!r} may be option {' or '.join(letters)}; make the choices differ, and "
+            "none of them another's letter"
+        )
+    return letters[0] if letters else to_letter(text, options, where)

@@ -56,6 +56,7 @@ from prism_tune.schema import BenchmarkResult, Prediction, Question
 PREFIX = "llava_bench_"
 FAILED = (-1.0, -1.0)
 _NUM_QUESTIONS = 60
+_UNREVIEWED = "{} question(s) without a review, left out of the mean"
 _REVIEW, _FILE = "LLaVA-Bench's review", "its file"
 
 Pair = tuple[float, float]
@@ -120,7 +121,8 @@ def score_answers(
     for answer in predictions:
         runs[answer.metadata[_FILE] if _REVIEW in answer.metadata else ""].append(answer)
     unreviewed = runs.pop("", [])
-    joins = [join_predictions(questions, listed) for listed in runs.values()]
+    joins = [join_predictions(questions, listed, missing=_UNREVIEWED) for listed in runs.values()]
+    _check_runs(runs)
     notes = [] if len(questions) == _NUM_QUESTIONS else [_describe_size(questions)]
     if not joins:
         joined = join_predictions(questions, unreviewed)
@@ -136,6 +138,18 @@ def score_answers(
     metrics = _compute_metrics(rows)
     credits = {key: _mean_credit(rows, key) for key in sorted(known)}
     return _make_result(joins[0], profile, metrics, credits, notes, judges)
+
+
+def _check_runs(runs: Mapping[str, Sequence[Prediction]]) -> None:
+    """A mean over runs is one over the same questions. Raises UserError naming the shorter file."""
+    reviewed = {file: set(map(id_key, listed)) for file, listed in runs.items()}
+    every = set().union(*reviewed.values())
+    for file, ids in reviewed.items():
+        if ids != every:
+            raise UserError(
+                f"{file}: {name_keys(sorted(every - ids), '{} question(s) without a review')}, "
+                "which the other files have; an unfinished reviewing: resume it, or leave it out"
+            )
 
 
 def _make_result(

@@ -5,7 +5,8 @@ Source: yuweihao/MM-Vet release v1, `mm-vet.json` and images/; a judge's grade f
 Schema: {"v1_<i>": {imagename, question, answer (with <AND> and <OR>), imagesource, capability:
     [rec, ocr, know, gen, spat, math]}}. Grades: see `grades.py`.
 Annotations: `mm-vet.json`, a grade file, or a folder holding both (told apart by their content).
-Predictions: LLaVA's answer jsonl, the official {"v1_<i>": text}, or a grade file.
+Predictions: LLaVA's answer jsonl, the official {"v1_<i>": text}, or grade files, which go before
+    grades beside the questions; several are runs of one judge.
 Prompt: llava15: the question alone. lmms_eval: a line asking for step-by-step reasoning first.
 Decoding: greedy, 1,024 new tokens.
 Metric, with grades: `score`, the mean grade x 100, by capability (a question counts for each of
@@ -23,6 +24,7 @@ Deviations: other judges grade the same answers differently (31.1 by gpt-4-0613 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.answer_files import read_whole
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmark import GRADE, Benchmark, Profile
 from prism_tune.evaluation.benchmarks.grades import Grades, is_grades, parse_grades
 from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c
 from prism_tune.evaluation.metrics import mean
@@ -58,7 +60,6 @@ REASONING = (
     "following question: \n\n"
 )
 _NUM_QUESTIONS = 218
-_GRADE = "MM-Vet's grade"
 
 Total = Callable[[Sequence[str]], float]
 
@@ -100,16 +101,16 @@ def read_answers(path: Path) -> list[Prediction]:
     content: Any = read_whole(path) if path.suffix == ".json" else None
     if is_grades(content):
         parse_grades(content, path)
-        return [Prediction(key, "", "", metadata={_GRADE: e}) for key, e in content.items()]
+        return [Prediction(key, "", "", metadata={GRADE: e}) for key, e in content.items()]
     return read_predictions(path)
 
 
 def own_questions(predictions: Sequence[Prediction]) -> list[Question]:
-    """The graded questions of a grade file: their ids alone, without capabilities."""
+    """The graded questions of grade files: their ids alone, without capabilities."""
     return [
-        _make_question(str(answer.question_id), None, answer.metadata[_GRADE], "llava15")
-        for answer in predictions
-        if answer.metadata.get(_GRADE)
+        _make_question(str(answer.question_id), None, answer.metadata[GRADE], "llava15")
+        for answer in _join_runs(predictions)
+        if answer.metadata.get(GRADE)
     ]
 
 
@@ -121,7 +122,7 @@ def score_answers(
     Raises:
         UserError: nothing can be joined.
     """
-    joined = join_answers(questions, predictions)
+    joined = join_answers(questions, _join_runs(predictions))
     grades = _find_grades(questions, joined)
     keys = [id_key(question) for question in questions]
     notes = list(joined.notes)
@@ -190,12 +191,30 @@ def _compute_metrics(questions: Sequence[Question], total: Total, suffix: str) -
 
 
 def _find_grades(questions: Sequence[Question], joined: Joined) -> Grades | None:
-    """Grades from beside the questions, or from the predictions."""
-    entries = {id_key(q): q.metadata[_GRADE] for q in questions if q.metadata.get(_GRADE)}
+    """Grades from the predictions, or from beside the questions."""
+    graded = {key: answer.metadata.get(GRADE) for key, answer in joined.answers.items()}
+    entries = {key: entry for key, entry in graded.items() if entry}
     if not entries:
-        graded = {key: answer.metadata.get(_GRADE) for key, answer in joined.answers.items()}
-        entries = {key: entry for key, entry in graded.items() if entry}
+        entries = {id_key(q): q.metadata[GRADE] for q in questions if q.metadata.get(GRADE)}
     return parse_grades(entries, Path("grades")) if entries else None
+
+
+def _join_runs(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """An answer that several grade files grade as one, with the runs of all."""
+    joined: dict[str, Prediction] = {}
+    others = []
+    for answer in predictions:
+        entry = answer.metadata.get(GRADE)
+        if not entry:
+            others.append(answer)
+            continue
+        before = joined.get(id_key(answer))
+        if before is not None:
+            earlier = before.metadata[GRADE]
+            keys = ("model", "content", "score")
+            entry = {key: [*earlier.get(key, []), *entry.get(key, [])] for key in keys}
+        joined[id_key(answer)] = replace(answer, metadata={GRADE: entry})
+    return [*others, *joined.values()]
 
 
 def join_answers(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Joined:
@@ -223,7 +242,7 @@ def _is_questions(content: Any) -> bool:
 
 def _make_question(key: str, entry: Any, grade: Any, profile: Profile) -> Question:
     if entry is None:
-        metadata = {"question": "", "capabilities": (), _GRADE: grade}
+        metadata = {"question": "", "capabilities": (), GRADE: grade}
         return Question(key, "", (), None, metadata=metadata)
     where = f"mm-vet.json, {key}"
     require_keys(entry, ("imagename", "question", "answer", "capability"), where)
@@ -240,7 +259,7 @@ def _make_question(key: str, entry: Any, grade: Any, profile: Profile) -> Questi
         metadata={
             "question": question,
             "capabilities": tuple(c for c in CAPABILITIES if c in needed),
-            _GRADE: grade,
+            GRADE: grade,
         },
     )
 

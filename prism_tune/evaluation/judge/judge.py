@@ -17,10 +17,10 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import open_questions
 from prism_tune.evaluation.benchmarks import mmvet
 from prism_tune.evaluation.benchmarks.grades import Grade
+from prism_tune.evaluation.judge.evaluated import score_judged
 from prism_tune.evaluation.judge.prompt import JudgePrompt
 from prism_tune.evaluation.judge.review_prompt import Review
 from prism_tune.evaluation.predictions import id_key, name_keys
-from prism_tune.evaluation.score import result_to_json, score
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import read_object, write_json
 from prism_tune.schema import BenchmarkResult
@@ -49,7 +49,7 @@ class Work(Protocol):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """By the name shown when it changed."""
+        """By the name shown when it changed; `table` is the checksum of the judge's prompt."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,7 @@ def grade(grading: Grading, judge: Judge) -> BenchmarkResult:
             entry["score"].append(given.score)
             write_json(grading.path, grades)
             logger.info("run %d: %d of %d: %s: %s", run + 1, number, len(due), key, given.score)
-    result = score("mmvet", grading.path, grading.annotations)
-    update_results(grading.predictions, grading.inputs["table"], result)
-    return result
+    return score_judged("mmvet", grading.path, grading)
 
 
 def _empty() -> dict[str, list[Any]]:
@@ -215,26 +213,3 @@ def _check_grades(grading: Grading) -> None:
             f"{grading.path}: {name_keys(beyond, '{} answer(s) graded more often')}; give a higher "
             "--runs"
         )
-
-
-def update_results(predictions: Path, table: str, result: BenchmarkResult) -> None:
-    """Put a judged result into the `results.json` of `evaluate` beside the answers.
-
-    Args:
-        predictions: the answer file.
-        table: checksum of the judge's prompt.
-        result: the judge's.
-    """
-    path = predictions.parent / "results.json"
-    if not path.exists():
-        return
-    before = read_object(path, "provenance", "profile", "num_missing")
-    if before.get("benchmark") != result.benchmark:
-        return
-    now = result_to_json(result)
-    judged = dict(now["provenance"])
-    described = {"grades": judged.pop("predictions"), "judge_table": table}
-    provenance = {**before["provenance"], **judged, **described}
-    kept = {key: before[key] for key in ("profile", "num_missing")}
-    write_json(path, {**now, **kept, "provenance": provenance})
-    logger.info("%s: takes the judge's score", path)

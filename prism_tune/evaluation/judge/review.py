@@ -17,10 +17,10 @@ from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import read_objects
 from prism_tune.evaluation.benchmark import open_questions
 from prism_tune.evaluation.benchmarks import llava_bench
-from prism_tune.evaluation.judge.judge import Judge, check_inputs, make_slug, update_results
+from prism_tune.evaluation.judge.evaluated import score_judged
+from prism_tune.evaluation.judge.judge import Judge, check_inputs, make_slug
 from prism_tune.evaluation.judge.review_prompt import Rules
 from prism_tune.evaluation.predictions import id_key, join_predictions
-from prism_tune.evaluation.score import score
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic, write_json
 from prism_tune.schema import BenchmarkResult
@@ -133,6 +133,4 @@ def review(reviewing: Reviewing, judge: Judge) -> BenchmarkResult:
             line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
             write_atomic(path, (path.read_bytes() if path.exists() else b"") + line)
             logger.info("run %d: %d of %d: %s: %s", run, number, len(due), key, given.pair)
-    result = score("llava_bench", reviewing.paths, reviewing.annotations)
-    update_results(reviewing.predictions, reviewing.inputs["table"], result)
-    return result
+    return score_judged("llava_bench", reviewing.paths, reviewing)

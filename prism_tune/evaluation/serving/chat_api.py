@@ -59,8 +59,13 @@ class ChatApi:
         option: str = "--base-url",
         timeout: float = 120.0,
     ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        try:
+            parts = urlsplit(base_url)
+            is_plain = parts.scheme in ("http", "https") and parts.hostname and not parts.query
+            _ = parts.port  # read here: it raises on what is no port
+        except ValueError as error:  # a port or an IPv6 address that is none
+            raise ConfigError(f"{option}: expected http(s)://host/v1: {error}") from error
+        if not is_plain:
             raise ConfigError(f"{option}: expected http(s)://host/v1, found {parts.netloc!r}")
         if parts.username or parts.password:
             raise ConfigError(f"{option}: put the key into {KEY_VARIABLE}, not into the address")

@@ -31,6 +31,10 @@ OPTIONS = {"A": "cat", "B": "dog"}
         ("number", "It costs 1,250.50 dollars", ["1250.5"], 1),
         ("number", "between 3 and -4", ["-4"], 1),
         ("number", "three", ["3"], 0),
+        ("number", "10-15", ["15"], 1),
+        ("number", "about 14-15 people", ["15"], 1),
+        ("number", "x=-5", ["-5"], 1),
+        ("number", "2,5", ["25"], 0),
         ("number", "4 .", ["4.0"], 1),
     ],
 )
@@ -69,6 +73,12 @@ def test_prompts(tmp_path):
         ("ten_answers", {"question": "q", "answer": ["x"] * 9}, "expected 10 answers, found 9"),
         ("yes_no", {"question": "q", "answer": "maybe"}, "expected yes or no, found 'maybe'"),
         ("number", {"question": "q", "answer": "few"}, "expected a number, found 'few'"),
+        ("number", {"question": "q", "answer": "3/4"}, "expected a number, found '3/4'"),
+        ("number", {"question": "q", "answer": "10:30"}, "expected a number, found '10:30'"),
+        ("number", {"question": "q", "answer": "12 cm2"}, "expected a number, found '12 cm2'"),
+        ("contains", {"question": "q", "answer": "A"}, "words that can be looked for.*found 'A'"),
+        ("letter", {"question": "q", "answer": "A", "choices": ["B", "A"]}, "option B or A"),
+        ("letter", {"question": "q", "answer": "x", "choices": ["x", "y", "x"]}, "option A or C"),
     ],
 )
 def test_records_that_do_not_fit_are_named(tmp_path, metric, record, message):

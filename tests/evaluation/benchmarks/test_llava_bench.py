@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from prism_tune.cli.app import app
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.llava_bench import BENCHMARK
+from prism_tune.evaluation.score import score
 from prism_tune.schema import Prediction
 
 REVIEWS = [("conv", 8, 6), ("conv", 10, 8), ("detail", 9, 6.5), ("complex", 8, 8)]
@@ -46,6 +47,13 @@ def test_several_review_files_give_mean_and_deviation(tmp_path):
     assert metrics["score"] == pytest.approx((ones + twos) / 2)
     assert metrics["score_std"] == pytest.approx(abs(ones - twos) / 2)
     assert metrics["score_conv"] == pytest.approx(50 * (14 / 18 + 13 / 20))
+
+
+def test_runs_that_reviewed_other_questions_are_refused(tmp_path):
+    first = write_reviews(tmp_path / "1.jsonl")
+    second = write_reviews(tmp_path / "2.jsonl", REVIEWS[:2])
+    with pytest.raises(UserError, match=r"2.jsonl: 2 question\(s\) without a review: 2, 3"):
+        score("llava_bench", [first, second], None)
 
 
 def test_failed_reviews_stay_in_the_mean_and_are_named(tmp_path):

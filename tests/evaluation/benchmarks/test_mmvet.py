@@ -64,6 +64,32 @@ def test_grades_may_stand_in_the_place_of_the_predictions(tmp_path):
     assert BENCHMARK.score(questions, grades, "llava15").metrics == JUDGED
 
 
+def test_grades_of_the_answers_go_before_those_beside_the_questions(tmp_path):
+    """Which may be another model's."""
+    own = tmp_path / "own"
+    own.mkdir()
+    grades = BENCHMARK.read_predictions(write_grades(own, {key: [1.0] for key in QUESTIONS}))
+    write_questions(tmp_path)
+    write_grades(tmp_path, {key: [0.1] for key in QUESTIONS})
+    questions = BENCHMARK.load_questions(tmp_path, "llava15")
+    assert BENCHMARK.score(questions, grades, "llava15").metrics["score"] == 100
+
+
+@pytest.mark.parametrize("with_questions", [True, False])
+def test_several_grade_files_are_runs_of_one_judge(tmp_path, with_questions):
+    answers = []
+    for name, grade in (("1", 1.0), ("2", 0.0)):
+        (tmp_path / name).mkdir()
+        file = write_grades(tmp_path / name, {key: [grade] for key in QUESTIONS})
+        answers += BENCHMARK.read_predictions(file)
+    questions = BENCHMARK.own_questions(answers)
+    if with_questions:
+        questions = BENCHMARK.load_questions(write_questions(tmp_path), "llava15")
+    result = BENCHMARK.score(questions, answers, "llava15")
+    assert (result.metrics["score"], result.metrics["score_std"]) == (50, 50)
+    assert result.provenance["score_per_run"] == [100, 0]
+
+
 def test_a_grade_file_alone_gives_the_total(tmp_path, answers):
     questions = BENCHMARK.load_questions(write_grades(tmp_path), "llava15")
     result = BENCHMARK.score(questions, answers, "llava15")

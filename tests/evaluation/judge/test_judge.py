@@ -36,10 +36,10 @@ def files(tmp_path):
     return tmp_path
 
 
-def plan(files, **options):
+def plan(files, answers="answers.json", **options):
     settings = {"judge_name": "gpt-x", "num_runs": 1, "path": None, **options}
     prompt = read_judge_prompt(files / "prompt.txt")
-    return plan_grading(files / "answers.json", files / "mm-vet.json", prompt, **settings)
+    return plan_grading(files / answers, files / "mm-vet.json", prompt, **settings)
 
 
 def test_the_message_is_the_table_and_a_row_without_its_last_cell():
@@ -143,7 +143,17 @@ def test_without_a_key_none_is_sent(server, monkeypatch):
     assert server.keys == [None]
 
 
-@pytest.mark.parametrize("url", ["host/v1", "ftp://h", "http://key@h/v1", "http://h/v1?key=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "host/v1",
+        "ftp://h",
+        "http://key@h/v1",
+        "http://h/v1?key=1",
+        "http://[::1/v1",
+        "http://h:x/v1",
+    ],
+)
 def test_odd_addresses_are_refused(url):
     with pytest.raises(ConfigError, match="--base-url"):
         ApiJudge(url, "m")
@@ -191,19 +201,52 @@ def test_a_missing_answer_is_not_sent_and_counts_zero(server, files):
     assert "1 question(s) without a grade: v1_0" in result.notes
 
 
-def test_the_results_beside_the_answers_take_the_judges_score(server, files):
+def write_evaluation(files, ids, **changes):
+    """What `evaluate` leaves of some questions, with the answers of a control."""
     before = {
-        "benchmark": "mmvet", "metrics": {"score_rule": 10}, "num_examples": 2, "num_missing": 0,
-        "profile": "llava15", "provenance": {"judge": "rule", "template": "vicuna_v1"},
+        "benchmark": "mmvet", "metrics": {"score_rule": 10, "score_rule_blind": 5},
+        "num_examples": len(ids), "num_missing": 0, "profile": "llava15",
+        "provenance": {"judge": "rule", "template": "vicuna_v1", "controls": ["blind"]},
+        "per_question": dict.fromkeys(ids, 0.1),
+        "notes": ["rule score: not comparable with a judge's", "1 answer(s) were cut off"],
+        **changes,
     }  # fmt: skip
     (files / "results.json").write_text(json.dumps(before))
-    grade(plan(files), ApiJudge(server.url, "gpt-x"))
+    for name in ("predictions.jsonl", "predictions.blind.jsonl"):
+        lines = [{"question_id": key, "text": ANSWERS[key]} for key in ids]
+        (files / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_results_beside_the_answers_take_the_judges_score(server, files):
+    write_evaluation(files, list(QUESTIONS))
+    grade(plan(files, answers="predictions.jsonl"), ApiJudge(server.url, "gpt-x"))
     after = json.loads((files / "results.json").read_text())
     assert after["metrics"]["score"] == 100
     assert "score_rule" not in after["metrics"]
+    assert after["metrics"]["score_rule_blind"] == 5
     assert after["provenance"]["judge"] == "gpt-x-1"
     assert after["provenance"]["template"] == "vicuna_v1"
     assert after["provenance"]["grades"]["path"].endswith("mmvet_gpt-x-grade.json")
+    assert "1 answer(s) were cut off" in after["notes"]
+    assert not any("rule score" in note for note in after["notes"])
+
+
+def test_a_limited_evaluation_is_scored_over_what_it_asked(server, files):
+    write_evaluation(files, ["v1_0"])
+    result = grade(plan(files, answers="predictions.jsonl"), ApiJudge(server.url, "gpt-x"))
+    assert result.metrics["score"] == 100
+    after = json.loads((files / "results.json").read_text())
+    assert (after["metrics"]["score"], after["num_examples"]) == (100, 1)
+    assert after["per_question"] == {"v1_0": 1}
+
+
+@pytest.mark.parametrize("answers", ["predictions.blind.jsonl", "answers.json"])
+def test_other_answers_change_no_results(server, files, answers):
+    """A control's, or somebody's, that lie in the folder of an evaluation."""
+    write_evaluation(files, list(QUESTIONS))
+    before = (files / "results.json").read_bytes()
+    grade(plan(files, answers=answers), ApiJudge(server.url, "gpt-x"))
+    assert (files / "results.json").read_bytes() == before
 
 
 def test_the_estimate(files):
