@@ -74,7 +74,8 @@ class StageTimer:
         open_log(self._run.log)
         own = self._entry["fingerprint"]
         finished = [entry["fingerprint"] for entry in self._of_stage() if entry["finished"]]
-        if finished and (self._restart or any(other != own for other in finished)):
+        is_other = self._restart or any(other != own for other in finished)
+        if finished and (is_other or self._is_begun()):
             self._entry["stage"] += _NEXT
         self._before = self._earlier()
         self._save()
@@ -118,6 +119,14 @@ class StageTimer:
 
     def _of_stage(self) -> list[dict[str, Any]]:
         return [entry for entry in read_timings(self._run) if entry["stage"] == self._stage]
+
+    def _is_begun(self) -> bool:
+        """Whether a restart on the same inputs has been killed, which this attempt goes on with."""
+        following, own = self._names[1], self._entry["fingerprint"]
+        return any(
+            entry["stage"] == following and entry["fingerprint"] == own
+            for entry in read_timings(self._run)
+        )
 
     def _earlier(self) -> list[dict[str, Any]]:
         """What `timings.json` keeps beside this attempt: what is charged is charged anew."""

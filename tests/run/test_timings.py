@@ -114,6 +114,24 @@ def test_a_finished_attempt_counts_until_another_one_has_finished_in_its_place(r
     assert {entry["stage"] for entry in read_timings(run)} == {"training"}
 
 
+def test_a_killed_restart_that_is_gone_on_with_takes_the_finished_ones_place(run, clock):
+    """On the same inputs, as `train --force` and then the same command without it."""
+    with timer(run) as finished:
+        clock.seconds += 10
+        finished.tick(tokens=100)
+    forced = timer(run, restart=True).__enter__()
+    clock.seconds += 5
+    forced.tick(tokens=70)  # killed
+    with timer(run) as resumed:
+        clock.seconds += 3
+        resumed.tick(tokens=30)
+        assert stage_total(run, "training") == 10.0
+        assert sum_attempts(latest_attempts(run, "training"), "device_seconds") == 8.0
+    assert stage_total(run, "training") == 8.0
+    assert stage_total(run, "training", "tokens") == 100
+    assert {entry["stage"] for entry in read_timings(run)} == {"training"}
+
+
 def test_what_was_begun_and_given_up_is_forgotten(run, clock):
     with timer(run, fingerprint="f1"):
         clock.seconds += 10
