@@ -72,11 +72,15 @@ def _write_choices(question: Any, answer: Any, choices: Any, columns: Columns) -
         expected = f"{columns.name('choices')}: expected a list of up to 26 texts"
         raise BadRecordError("bad_field", f"{expected}, got {shorten(choices)}")
     letters = [chr(ord("A") + number) for number in range(len(texts))]
-    if isinstance(answer, str) and answer.isdigit() and answer not in texts:
-        if int(answer) >= len(texts):
-            wrong = f"{columns.name('answer')}: number {answer} of {len(texts)} choices"
+    # Other digits than 0 to 9 ("②", "²") are what the choices are called, not their numbers.
+    is_index = isinstance(answer, str) and answer.isascii() and answer.isdigit()
+    if is_index and answer not in texts:
+        numbered = {str(number): letter for number, letter in enumerate(letters)}
+        letter = numbered.get(answer.lstrip("0") or "0")
+        if letter is None:
+            wrong = f"{columns.name('answer')}: number {answer:.20} of {len(texts)} choices"
             raise BadRecordError("bad_field", f"{wrong}; they are counted from 0")
-        answer = letters[int(answer)]
+        answer = letter
     if not isinstance(question, str):
         return question, answer
     lines = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]

@@ -167,13 +167,22 @@ def _list_items(items: Any, columns: Columns) -> list[Any]:
         items = _parse(items)
     if isinstance(items, dict) and all(isinstance(column, list) for column in items.values()):
         # How `datasets` keeps a sequence of objects: an object of lists.
-        items = [dict(zip(items, row, strict=False)) for row in zip(*items.values(), strict=False)]
+        items = _transpose(items, columns.name("conversations"))
     if not isinstance(items, list) or not items:
         expected = f"{columns.name('conversations')}: expected a non-empty list of turns"
         raise BadRecordError("no_conversations", f"{expected}, got {shorten(given)}")
     if isinstance(items[0], dict) and "user" in items[0] and "assistant" in items[0]:
         return [turn for item in items for turn in _split_pair(item)]
     return items
+
+
+def _transpose(lists: Mapping[str, list[Any]], where: str) -> list[dict[str, Any]]:
+    """An object of lists as a list of objects."""
+    if len({len(values) for values in lists.values()}) > 1:
+        found = ", ".join(f"{len(values)} of {shorten(key)}" for key, values in lists.items())
+        wrong = f"{where}: expected one value a turn in each of its lists, got {found}"
+        raise BadRecordError("bad_field", wrong)
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
 
 def _parse(text: str) -> Any:

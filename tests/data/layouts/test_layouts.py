@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
+
 import datasets
 import pytest
 from support.pool_layouts import LAYOUTS, draw_records
@@ -60,6 +64,22 @@ def test_a_subset_of_records_that_hold_their_images_holds_them_too(name, drawn, 
     again = open_pool(DataConfig(records=str(subset), num_workers=0))
     assert again.uids == [pool.uids[2], pool.uids[0]]
     assert again.image_index.faults == {}
+
+
+def test_a_sample_of_many_images_shows_them_in_the_order_of_their_numbers(tmp_path):
+    """Each `<image>` of the text stands for the one of its place, also from the tenth on."""
+    drawn = draw_records(tmp_path, 12)
+    shown = [(tmp_path / "images" / row["name"]).read_bytes() for row in drawn]
+    turns = [{"from": "human", "value": "<image>" * 12}, {"from": "gpt", "value": "a"}]
+    named = {"image": [f"v/{n}.png" for n in range(12)], "conversations": turns}
+    files = {f"7.{n}.png": content for n, content in enumerate(shown)}
+    with tarfile.open(tmp_path / "pool.tar", "w") as archive:
+        for name, content in {**files, "7.json": json.dumps(named).encode()}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool.tar"), num_workers=0))
+    assert [path.read_bytes() for path in pool.image_paths(0)] == shown
 
 
 def test_images_with_bytes_are_written_once_per_content(drawn, tmp_path):
