@@ -60,11 +60,9 @@ def find_rooms(
     if budget == 0:
         return _fit([(ranked_N, 0)], budget, counting, text_N)
     if counting.unit == "images":
-        num_images = int((~text_N).sum())
-        rooms = [(~text_N, num_kept(budget, num_images, "images", counting.key))]
+        rooms = [(~text_N, num_kept(budget, int((~text_N).sum()), "images", counting.key))]
         if counting.text_only == "own_source" and text_N.any():
-            share = budget if isinstance(budget, float) else budget / max(num_images, budget)
-            rooms.append((text_N, int(np.floor(share * text_N.sum() + 0.5))))
+            rooms.append((text_N, _text_room(budget, counting, text_N)))
     else:
         asked = num_kept(budget, int(sizes_N.sum()), counting.unit, counting.key)
         rooms = [(ranked_N, _leave(asked, budget, counting, text_N))]
@@ -127,6 +125,18 @@ def _fit(
                 f"{counting.key}={budget} leaves room for {room:,}; raise it, or shorten the list"
             )
     return rooms
+
+
+def _text_room(budget: float | int, counting: Counting, text_N: BoolArray) -> int:
+    """What a budget of image records leaves for text-only ones: the same share of them.
+
+    Without an image record beside them there is no share to go by, and the budget is theirs.
+    """
+    num_text, num_images = int(text_N.sum()), int((~text_N).sum())
+    if num_images == 0:
+        return num_kept(budget, num_text, "rows", counting.key)
+    share = budget if isinstance(budget, float) else budget / num_images
+    return int(np.floor(share * num_text + 0.5))
 
 
 def _leave(asked: int, budget: float | int, counting: Counting, text_N: BoolArray) -> int:

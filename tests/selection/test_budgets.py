@@ -56,6 +56,14 @@ def choose(workplace, **options):
             {"shape": 8, "colour": 4, "text": 2},
         ),
         (
+            {"source_budgets": "{text_only: 1}", "text_only": "own_source"},
+            {"shape": 8, "colour": 4, "text": 1},
+        ),
+        (
+            {"source_budgets": "{text_only: 0}", "text_only": "own_source"},
+            {"shape": 8, "colour": 4},
+        ),
+        (
             {"source_budgets": "{shape: 0.25}", "budget_of": "rows", "text_only": "drop"},
             {"shape": 4, "colour": 5},
         ),
@@ -117,6 +125,10 @@ def test_rows_of_llava_665k_as_published_shares_count_them(budget, images):
             "a budget of 3 and",
         ),
         (
+            {"source_budgets": "{text_only: 3}", "text_only": "own_source"},
+            r"source_budgets\.text_only: 3 asked, but the pool has 2 records",
+        ),
+        (
             {"source_budgets": "{shape: 0, colour: 0}", "text_only": "drop"},
             "keep none of the 26 records that can be used, 2 of them text-only",
         ),
@@ -125,6 +137,30 @@ def test_rows_of_llava_665k_as_published_shares_count_them(budget, images):
 def test_what_cannot_be_met_is_refused(workplace, options, message):
     with pytest.raises(UserError, match=message):
         choose(workplace, **options)
+
+
+@pytest.mark.parametrize("budget_of", ["images", "rows"])
+def test_a_count_of_text_only_records_keeps_so_many(budget_of):
+    """With no image record beside them too, where a count is no share of anything."""
+    pool = Candidates(
+        [f"u{n}" for n in range(100)],
+        np.full(100, "chat"),
+        np.ones(100, dtype=bool),
+        np.zeros(100, dtype=bool),
+    )
+    common = {"text_only": "own_source", "budget_of": budget_of, "keep": "low"}
+    for budgets, expected in [
+        ({"budget": 5}, 5),
+        ({"budget": 0.05}, 5),
+        ({"source_budgets": {"text_only": 5}}, 5),
+        ({"source_budgets": {"text_only": 100}}, 100),
+    ]:
+        selection = SelectionConfig(**common, **budgets)
+        check_budgets(selection, pool)
+        cut = cut_pool(selection, pool, np.arange(100.0), selection.budget)
+        assert cut.selected_N.sum() == expected
+    with pytest.raises(UserError, match="500 asked, but the pool has 100 records"):
+        check_budgets(SelectionConfig(**common, budget=500), pool)
 
 
 @pytest.mark.parametrize("budget_of", ["images", "rows", "tokens"])
