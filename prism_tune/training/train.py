@@ -8,7 +8,7 @@ is touched, and a finished model is replaced only by another that has finished (
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,11 @@ def _train(
     grace = postponed(config.training.grace_seconds)
     has_deepspeed = config.training.deepspeed is not None
     with timer or nullcontext(), closed_tracking(trainer.args), grace:
-        with suppress(AllStepsDone), read_safely(checkpoint, deepspeed=has_deepspeed):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with read_safely(checkpoint, deepspeed=has_deepspeed):
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except AllStepsDone:
+                trainer.end_with_best()
         _finish(trainer, config, run, inputs)
     if is_main():
         swap_in(run)

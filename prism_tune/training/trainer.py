@@ -244,6 +244,11 @@ class TuningTrainer(Trainer):
             return
         load_full_weights(target, resume_from_checkpoint)
 
+    def end_with_best(self) -> None:
+        """What Trainer does behind its last step, where there was none left to do."""
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
     def _load_best_model(self) -> None:
         """The checkpoint of the lowest loss over the held-out records, as it was saved."""
         best = self.state.best_model_checkpoint

@@ -71,7 +71,7 @@ def written(model_dir, drawn_pool, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     pool = write_mixed_pool(folder / "mixed.json", drawn_pool, num_images=4)
 
-    def write(name, tuning, zero, num_processes):
+    def write(name, tuning, zero, num_processes, hf=None, **training):
         return write_run(
             folder / f"{tuning}-{zero}-{num_processes}",
             name,
@@ -87,7 +87,9 @@ def written(model_dir, drawn_pool, tmp_path_factory):
                 "activation_checkpointing": num_processes == 2,
                 "max_steps": NUM_STEPS,
                 "save_total_limit": None,
+                **(hf or {}),
             },
+            **training,
         )
 
     return write
@@ -126,6 +128,31 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(cells, written, key):
     expected, got = weights(cell.whole.checkpoint), weights(parted.checkpoint)
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [("full", "plain", 1), ("lora", "plain", 1), ("lora", "zero2", 2), ("full", "zero3", 1)],
+    ids=lambda key: "-".join(map(str, key)),
+)
+def test_a_run_killed_after_its_last_step_still_ends_with_the_best_checkpoint(written, key):
+    """What it was about to save is what an uninterrupted run saves. Best is the highest loss."""
+    hf = {
+        "eval_steps": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": True,
+        "max_steps": 4,
+    }
+    _, run = written("best", *key, hf=hf, validation=0.3)
+    launch(run, key[-1], "killed", ("final", 4)).be_killed()
+    expected = weights(run.training / "final.partial")
+    launch(run, key[-1], "resumed").succeed()
+    assert "goes on from" in run.log.read_text()
+    got, last = weights(run.checkpoint), weights(run.training / "checkpoint-4")
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    assert not all(torch.equal(got[name], last[name]) for name in last)
 
 
 @pytest.mark.parametrize("key", CELLS, ids=lambda key: "-".join(map(str, key)))
