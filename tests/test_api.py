@@ -308,6 +308,48 @@ def test_rows_in_groups_keep_their_shares(features_ND):
     assert [sum(n < 30 for n in chosen.indices), len(chosen.indices)] == [6, 8]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scorer": "presel"},
+        {"scorer": "kernel_repulsion", "options": {"quota_power": 0.5}},
+    ],
+)
+def test_methods_that_look_at_sources_take_the_groups_for_them(features_ND, settings):
+    groups = ["a"] * 30 + ["b"] * 10
+    chosen = pt.select_rows(features_ND, budget=8, groups=groups, **settings)
+    assert len(chosen.indices) == 8
+    assert {groups[n] for n in chosen.indices} == {"a", "b"}
+    assert len(pt.select_rows(features_ND, budget=8, **settings).indices) == 8
+
+
+def test_quotas_are_of_the_groups_and_cut_over_all(features_ND):
+    groups = ["a"] * 30 + ["b"] * 10
+    features_ND = np.concatenate([np.repeat(features_ND[:1], 30, axis=0), features_ND[30:]])
+    options = {"quota_power": 1.0}
+    chosen = pt.select_rows(
+        features_ND, scorer="kernel_repulsion", budget=8, groups=groups, options=options
+    )
+    shares = chosen.diagnostics["quota_shares"]
+    assert list(shares) == ["a", "b"]
+    assert shares["b"] > 0.75
+    assert sum(n >= 30 for n in chosen.indices) == round(8 * shares["b"])
+
+
+def test_groups_have_no_say_where_the_scope_is_global(features_ND):
+    groups = ["a"] * 30 + ["b"] * 10
+    alone = pt.select_rows(features_ND, budget=8)
+    together = pt.select_rows(features_ND, budget=8, groups=groups, scope="global")
+    assert together.indices.tolist() == alone.indices.tolist()
+
+
+def test_labels_of_several_kinds(features_ND):
+    named = ["1"] * 30 + ["b"] * 10
+    wanted = pt.select_rows(features_ND, budget=8, groups=named).indices.tolist()
+    mixed = pt.select_rows(features_ND, budget=8, groups=[1] * 30 + ["b"] * 10)
+    assert mixed.indices.tolist() == wanted
+
+
 def test_ids_decide_not_places(features_ND):
     ids = [f"id-{n}" for n in range(40)]
     order = np.random.default_rng(1).permutation(40)
@@ -328,6 +370,19 @@ def test_ids_decide_not_places(features_ND):
         ([[1.0]], {"scorer": "prismm"}, "unknown scorer 'prismm'"),
         ([[1.0]], {"ids": ["a", "b"]}, "ids: 2 for 1 rows of features"),
         ([[1.0], [2.0]], {"ids": ["a", "a"]}, "ids: some occur twice"),
+        ([[1.0], [2.0]], {"groups": ["b", None]}, r"groups: row 1 has no label \(None\); give"),
+        ([[1.0], [2.0]], {"groups": [float("nan"), "b"]}, r"groups: row 0 has no label \(nan\)"),
+        (
+            [[1.0], [2.0]],
+            {"must_keep": "/nope", "budgets": [0.1], "keep": "low"},
+            "select_rows: budgets, must_keep: nothing that rows of a matrix can obey; beside "
+            "scorer and budget it takes scope, centering, keep, options; the rest needs a pool",
+        ),
+        ([[1.0]], {"source_budgets": {"a": 2}}, "select_rows: source_budgets: nothing that rows"),
+        ([[1.0]], {"features_file": "/nope.npy"}, "select_rows: features_file: nothing that rows"),
+        ([[1.0]], {"reference": {"model": "m"}}, "select_rows: reference: nothing that rows"),
+        ([[1.0]], {"options": {"layers": [2]}}, r"select_rows: options\.layers: nothing that rows"),
+        ([[1.0]], {"bugdet": 2}, r"unknown key `selection\.bugdet`; did you mean"),
         ([[1.0]], {"budget": 1.5}, r"`selection\.budget` = 1\.5: expected a fraction"),
         ([[1.0], [2.0]], {"scorer": "alignment"}, "two features side by side, got 1 columns"),
         ([[1.0], [2.0]], {"scorer": "d2", "options": {"difficulty": "el2n"}}, "answer_losses"),

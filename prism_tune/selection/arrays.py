@@ -17,13 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from prism_tune.config.errors import describe_errors
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.given import as_floats
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.inputs import find_scorer, resolve_selection
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import cut_subset
+
+_TAKEN = ("scope", "centering", "keep", "options")
+"""What of the config's `selection` says something of rows, beside scorer and budget."""
+_ONLY_GROUP = "all"
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,17 @@ def select_rows(
             read in blocks.
         scorer: a method that reads features, or nothing (docs/selectors.md).
         budget: a fraction (float) or a number (int) of the rows.
-        groups: a label a row: scored and cut inside of each; None: all together.
+        groups: a label a row, as sources of a pool are: scored and cut inside of each, unless
+            `scope="global"`; None: all together.
         ids: a name a row, unique: what decides between equals, and draws for `random`. By default
             the rows' numbers.
         seed: of methods that draw.
-        **selection: more of the config's `selection`: `centering`, `keep`, `options`.
+        **selection: more of the config's `selection`: `scope`, `centering`, `keep`, `options`.
 
     Raises:
-        UserError: no such matrix, lengths that differ, a method that reads something else.
-        ConfigError: a setting that does not fit.
+        UserError: no such matrix, lengths that differ, a row without label, a method that reads
+            something else.
+        ConfigError: a setting that does not fit, or that only a pool or a model can obey.
     """
     features_ND = as_floats(features, "features")
     num_rows = len(features_ND)
@@ -78,6 +84,7 @@ def select_rows(
             raise UserError(f"{what}: {len(given)} for {num_rows} rows of features")
     if len(set(names)) < num_rows:
         raise UserError("ids: some occur twice; give every row one of its own")
+    labels_N = _label_rows(groups, num_rows)
     share = budget.item() if isinstance(budget, np.generic) else budget
     config = _configure({"scorer": scorer, "budget": share, **selection}, seed)
     method = find_scorer(scorer)
@@ -85,9 +92,9 @@ def select_rows(
     if others or scorer == "length":
         needs = ", ".join(others) or "the answers' tokens"
         raise UserError(f"{scorer}: reads {needs}, which a matrix of features does not have")
-    groups_N = None if groups is None else np.asarray(groups)
+    groups_N = labels_N if config.selection.scope == "per_source" else None
     at_N = np.arange(num_rows)
-    rows: Any = SimpleNamespace(uids=names)
+    rows: Any = SimpleNamespace(uids=names, sources=labels_N.tolist())
     scored = method.score(ScoringContext(config, rows, at_N, groups_N, features_ND, at_N))
     keep = config.selection.keep
     assert keep is not None
@@ -104,8 +111,29 @@ def select_rows(
     )
 
 
+def _label_rows(groups: Sequence[Any] | None, num_rows: int) -> NDArray[np.str_]:
+    """The group of each row, as text: labels of several kinds cannot be sorted."""
+    if groups is None:
+        return np.full(num_rows, _ONLY_GROUP)
+    labels = [str(label) for label in groups]
+    for row, (given, label) in enumerate(zip(groups, labels, strict=True)):
+        if label in ("None", "nan", "NaT", "<NA>") and not isinstance(given, str):
+            raise UserError(f"groups: row {row} has no label ({label}); give every row one")
+    return np.array(labels)
+
+
 def _configure(selection: dict[str, Any], seed: int) -> Config:
     """The config of a selection that has neither pool nor model."""
+    idle = [key for key in SelectionConfig.model_fields if key in selection]
+    idle = [key for key in idle if key not in (*_TAKEN, "scorer", "budget")]
+    options = selection.get("options")
+    if isinstance(options, dict) and "layers" in options:
+        idle.append("options.layers")
+    if idle:
+        raise ConfigError(
+            f"select_rows: {', '.join(idle)}: nothing that rows of a matrix can obey; beside "
+            f"scorer and budget it takes {', '.join(_TAKEN)}; the rest needs a pool (open_pool, select)"
+        )
     tree = {
         "name": "rows",
         "seed": seed,
