@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prism_tune.compare.files import look_at_images, look_at_model, look_at_path
+from prism_tune.compare.files import look_at_folder, look_at_images, look_at_model, look_at_path
 from prism_tune.config.depends import DEPENDS, list_fields
 from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.presets import find_file
 from prism_tune.config.references import reference_of
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_object, write_json
 
@@ -76,7 +76,10 @@ class Cell:
     def changed(self) -> list[str]:
         """Which of its results would be others now than when it was last run."""
         before = read_object(self._record, "inputs")["inputs"] if self._record.exists() else None
-        return [name for name, key in self._inputs().items() if before and before.get(name) != key]
+        # What a record does not name was not looked at when it was written.
+        return [
+            name for name, key in self._inputs().items() if before and before.get(name, key) != key
+        ]
 
     def error(self) -> str | None:
         """Why it failed."""
@@ -103,6 +106,8 @@ class Cell:
             read = [(reference.model, reference.revision), (reference.adapter, None)]
             looks = [path and look_at_model(path, revision) for path, revision in read]
             values["selection.reference"] = [reference.model_dump(mode="json"), looks]
+        if named := _look_at_options(self.config.selection):
+            values["selection.options"] = [values["selection.options"], *named]
         scorer = self.config.selection.scorer
         if plugged := describe_plugin("SCORERS", scorer):
             values["selection.scorer"] = [scorer, plugged]
@@ -114,10 +119,24 @@ class Cell:
         looks = [look_at_path(asked[name].annotations) for name in names]
         code = [plugged for n in names if (plugged := describe_plugin("BENCHMARKS", n))]
         values["evaluation.data"] = [values["evaluation.data"], *looks, *code]
-        return {
+        inputs = {
             artifact: fingerprint({n: v for n, v in values.items() if artifact in DEPENDS[n]})
             for artifact in ("subset", "model", "answers")
         }
+        folders = {name: folder for name in names if (folder := asked[name].image_dir)}
+        if folders:
+            pictures = {name: look_at_folder(folder) for name, folder in folders.items()}
+            inputs["pictures of the questions"] = fingerprint(pictures)
+        return inputs
+
+
+def _look_at_options(selection: SelectionConfig) -> list[str]:
+    """What stands for the file and the model that a scorer's own options name."""
+    path, model = selection.options.get("path"), selection.options.get("model")
+    looks = [look_at_path(path)] if isinstance(path, str) else []
+    if isinstance(model, str):
+        looks.append(look_at_model(model, selection.options.get("revision")))
+    return looks
 
 
 def stages_of(config: Config) -> tuple[Verb, ...]:

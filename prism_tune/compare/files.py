@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import open_pool
-from prism_tune.run.fingerprints import fingerprint_model, fingerprint_path
+from prism_tune.run.fingerprints import fingerprint, fingerprint_model, fingerprint_path
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @cache
@@ -30,6 +34,22 @@ def look_at_images(data: str) -> str | None:
 
 
 @cache
+def look_at_folder(path: str) -> str:
+    """The fingerprint of the names and sizes of the pictures below a folder.
+
+    None is opened, for there may be a hundred thousand; other files do not count, for a run may
+    write some there.
+    """
+    sizes = []
+    for folder, _, names in os.walk(path):
+        below = os.path.relpath(folder, path)
+        for name in sorted(name for name in names if name.lower().endswith(_PICTURES)):
+            with suppress(OSError):  # a link that leads nowhere
+                sizes.append((below, name, os.stat(os.path.join(folder, name)).st_size))
+    return fingerprint(sorted(sizes))
+
+
+@cache
 def look_at_path(path: str) -> str:
     """The fingerprint of a file or folder, or of the name where there is neither."""
     return fingerprint_path(Path(path))
@@ -37,5 +57,5 @@ def look_at_path(path: str) -> str:
 
 def look_at_files_again() -> None:
     """Forget what files held: since they were looked at, they may have been made."""
-    for look in (look_at_model, look_at_images, look_at_path):
+    for look in (look_at_model, look_at_images, look_at_folder, look_at_path):
         look.cache_clear()

@@ -13,6 +13,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.fingerprints import fingerprint_large, fingerprint_model
+from prism_tune.selection.evidence.embeddings.image_text import EncoderOptions
 from prism_tune.selection.evidence.own import OWN_SCORES, FileOptions
 from prism_tune.selection.reference.read import check_reference, fingerprint_read, read_config
 from prism_tune.selection.reference.warmup import Warmup
@@ -87,6 +88,7 @@ def stage_inputs(config: Config, pool: Pool, warmup: Warmup | None = None) -> di
         "version": _VERSION,
         **describe_plugin("SCORERS", config.selection.scorer),
         **_fingerprint_reference(config, warmup),
+        **_fingerprint_encoder(config),
         **{
             f"content of {name}": _fingerprint_own(name, path)
             for name, path in own_files(config).items()
@@ -99,6 +101,17 @@ def _fingerprint_reference(config: Config, warmup: Warmup | None) -> dict[str, A
     if config.selection.reference is None:
         return {}
     return {"reference": warmup.key if warmup else fingerprint_read(read_config(config))}
+
+
+def _fingerprint_encoder(config: Config) -> dict[str, str]:
+    """What embeds images and texts, where a method names such a model in its options."""
+    schema = find_scorer(config.selection.scorer).options
+    if not issubclass(schema, EncoderOptions):
+        return {}
+    options = read_options(config, schema)
+    return {
+        "content of selection.options.model": fingerprint_model(options.model, options.revision)
+    }
 
 
 def _fingerprint_own(name: str, path: Path) -> str:

@@ -12,7 +12,7 @@ from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.grid_cells import plan_before, plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.errors import ConfigError
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, write_json
 
 TWO = {"selectors": ["random", "prism"], "budgets": [0.25, 4], "seeds": [0, 1]}
 
@@ -100,6 +100,50 @@ def test_other_pictures_under_the_same_names_are_a_change(write_config, drawn_po
     draw_image(picture, 77)
     look_at_files_again()
     assert plan(path, *overrides)[0].changed() == ["subset", "model"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "file"),
+    [
+        ({"scorer": "file", "options": {"path": "{}/scores.npy"}}, "scores.npy"),
+        ({"scorer": "clip_score", "options": {"model": "{}/clip"}}, "clip/config.json"),
+    ],
+)
+def test_other_scores_or_another_encoder_under_the_same_name_are_a_change(
+    write_config, tmp_path, selector, file
+):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("{}")
+    options = {key: value.format(tmp_path) for key, value in selector["options"].items()}
+    path = write_config({"selectors": [{**selector, "options": options}, "random"]})
+    for cell in plan(path):
+        cell.finish(None)
+    (tmp_path / file).write_text('{"other": 1}')
+    look_at_files_again()
+    of_file, of_random = plan(path)[:2]
+    assert of_file.changed() == ["subset"]
+    assert (of_file.state(), of_random.state()) == (None, "finished")
+
+
+def test_another_picture_of_a_question_is_a_change(write_config, questions, tmp_path):
+    own = tmp_path / "pictures"
+    shutil.copytree(questions["image_dir"], own)
+    data = {"quickstart": {**questions, "image_dir": str(own)}}
+    path = write_config(TWO, evaluation={"benchmarks": ["quickstart"], "data": data})
+    cell = plan(path)[0]
+    cell.finish(None)
+    (own / "notes.txt").write_text("no picture")
+    look_at_files_again()
+    assert plan(path)[0].state() == "finished"
+    picture = next(file for file in own.rglob("*.*") if file.suffix in (".png", ".jpg"))
+    draw_image(picture, 77)
+    look_at_files_again()
+    assert plan(path)[0].changed() == ["pictures of the questions"]
+    # A release that did not look at these pictures has left a record that still holds.
+    record = json.loads((cell.folder / "cell.json").read_text())
+    del record["inputs"]["pictures of the questions"]
+    write_json(cell.folder / "cell.json", record)
+    assert plan(path)[0].state() == "finished"
 
 
 def test_what_cells_start_from_comes_first_where_they_need_it(write_config, tmp_path):

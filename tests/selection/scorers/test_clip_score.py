@@ -69,6 +69,15 @@ def test_scores_are_the_encoders_cosines(workplace, encoder):
     assert len({round(score, 5) for score in scored.values()}) > 8
 
 
+def test_another_encoder_under_the_same_name_selects_anew(workplace, clip, caplog):
+    workplace.select(**options(clip))
+    path = clip / "config.json"
+    path.write_text(path.read_text().replace("{", '{"logit_scale_init_value": 1.0,', 1))
+    with caplog.at_level("INFO", logger="prism_tune"):
+        workplace.select(**options(clip))
+    assert "runs again (changed: content of selection.options.model)" in caplog.text
+
+
 def test_the_questions_alone_can_be_read(workplace, clip):
     asked = {**options(clip), "selection__options": f"{{model: {clip}, text: question}}"}
     result = workplace.select(**asked)
