@@ -148,27 +148,42 @@ def most_of_groups(
 ) -> IntArray | None:
     """The most that any of the cuts can take of each group; None: as the budget alone says.
 
-    For methods that pick one by one. Where it is not known before the picks, it is the group.
+    For methods that pick one by one. Where it is not known before the picks, as tokens are counted
+    or the group is cut in parts, it is the group.
     """
     budgets, unit = list_budgets(selection), selection.budget_of
     if unit == "images" and not selection.source_budgets and len(budgets) == 1:
         return None
-    if unit == "tokens" or selection.source_budgets:
+    in_parts = bool(selection.source_budgets) and selection.scope == "global"
+    if unit == "tokens" or in_parts or candidates.is_text_only_N.all():
         return sizes_G
-    text_N = candidates.is_text_only_N
-    counting = _counting(selection, candidates, "selection.budget")
-    if text_N.all():
-        return sizes_G
-    rooms = [find_rooms(budget, counting, text_N)[0][1] for budget in budgets]
-    if unit == "rows" and selection.text_only == "own_source":
-        return most_taken([*sizes_G.tolist(), *_present(int(text_N.sum()))], max(rooms))[
-            : len(sizes_G)
-        ]
-    return most_taken(sizes_G, max(rooms))
+    group_N = np.zeros(len(candidates.uids), dtype=np.int64)
+    if selection.scope == "per_source":
+        known = np.unique(candidates.sources[~candidates.is_text_only_N])
+        group_N = np.searchsorted(known, candidates.sources)  # a text-only record's is not read
+    most_G = np.ones_like(sizes_G)
+    for budget in budgets:
+        for records, amount, key in _parts(selection, candidates, budget):
+            part = candidates.of(records)
+            own = group_N[records[~part.is_text_only_N]]
+            if len(own):
+                groups, sizes = np.unique(own, return_counts=True)
+                most = _most_of_part(selection, part, sizes, amount, key)
+                most_G[groups] = np.maximum(most_G[groups], most)
+    return most_G
 
 
-def _present(size: int) -> list[int]:
-    return [size] if size else []
+def _most_of_part(
+    selection: SelectionConfig, part: Candidates, sizes_G: IntArray, amount: Budget, key: str
+) -> IntArray:
+    """The most that one budget takes of each group of those that share it."""
+    text_N = part.is_text_only_N
+    _, room = find_rooms(amount, _counting(selection, part, key), text_N)[0]
+    if room == 0:
+        return np.zeros_like(sizes_G)
+    if selection.budget_of == "rows" and selection.text_only == "own_source" and text_N.any():
+        return most_taken([*sizes_G.tolist(), int(text_N.sum())], room)[:-1]
+    return most_taken(sizes_G, room)
 
 
 def _counting(selection: SelectionConfig, part: Candidates, key: str) -> Counting:

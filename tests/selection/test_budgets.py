@@ -18,10 +18,11 @@ from prism_tune.cli.app import app
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.folder import read_json
-from prism_tune.selection.budgets import Candidates, check_budgets, cut_pool
+from prism_tune.selection.budgets import Candidates, check_budgets, cut_pool, most_of_groups
 from prism_tune.selection.export.layouts import export_run
 from prism_tune.selection.finished import Subset
 from prism_tune.selection.rooms import Counting, find_rooms
+from prism_tune.selection.subset import most_taken
 
 
 def kept(result):
@@ -249,6 +250,29 @@ def test_picks_for_several_budgets_are_those_of_each_alone(workplace, scorer):
     again = choose(workplace, **own, budget=0.2, budgets="[0.6]")
     file = again.manifest["further_budgets"]["0.6"]["file"]
     assert json.loads((again.run.selection / file).read_text()) == records
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        ({"scope": "per_source"}, [2, 6, 12]),
+        ({"scope": "global"}, [100]),  # a picks 5, of b and c together 18: in what order is unknown
+        ({"scope": "per_source", "budget_of": "rows"}, [2, 6, 12]),
+        ({"scope": "per_source", "budgets": [0.5]}, [5, 15, 30]),
+        ({"scope": "per_source", "source_budgets": {"a": 5}}, [5, 6, 12]),
+        ({"scope": "per_source", "source_budgets": {"a": 1.0, "c": 0}}, [10, 6, 1]),
+        ({"scope": "per_source", "budget_of": "tokens"}, [10, 30, 60]),
+    ],
+)
+def test_the_most_that_can_be_taken_of_a_source(asked, most):
+    """What a method picks one by one, and shares out among clusters."""
+    sizes = np.array([10, 30, 60])
+    no = np.zeros(100, dtype=bool)
+    pool = Candidates([f"u{n}" for n in range(100)], np.repeat(["a", "b", "c"], sizes), no, no)
+    if asked["scope"] == "global":
+        sizes, asked = np.array([100]), {**asked, "source_budgets": {"a": 5}}
+    found = most_of_groups(SelectionConfig(budget=0.2, **asked), pool, sizes)
+    assert most == (most_taken(sizes, 20) if found is None else found).tolist()
 
 
 def write_list(workplace, name, content):

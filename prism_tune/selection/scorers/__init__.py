@@ -81,6 +81,7 @@ SCORERS: dict[str, Scorer] = {
         coincide.CoincideOptions,
         keeps_one_end=True,
         ranks_text=True,
+        needs_number=True,
     ),
     "tive": Scorer(
         tive.score,

@@ -69,6 +69,13 @@ class ScoringContext:
             return self.most_G
         return most_taken(sizes_G, num_kept(self.config.selection.budget, len(self.records_M)))
 
+    def num_taken(self) -> int | None:
+        """How many of all records the largest budget takes; None where only the cut will tell."""
+        selection = self.config.selection
+        if selection.budget_of == "tokens" or selection.source_budgets:
+            return None
+        return int(self.most_taken(np.array([len(self.records_M)]))[0])
+
 
 @dataclass(frozen=True)
 class ScoredRecords:
@@ -105,6 +112,7 @@ class Scorer:
         draws: its scores are chance alone, so that there is nothing to be ranked.
         ranks_text: it has a score for records without image (`selection.text_only: rank`); methods
             on features have one where these are features of one's own or of conversations.
+        needs_number: its quotas have no meaning before it is known how many records are kept.
     """
 
     score: Callable[[ScoringContext], ScoredRecords]
@@ -115,6 +123,7 @@ class Scorer:
     adapt: Callable[[Config], Config] = lambda config: config
     draws: bool = False
     ranks_text: bool = False
+    needs_number: bool = False
 
     def complete(self, config: Config) -> Config:
         """The config with what it leaves to the method.
@@ -131,6 +140,8 @@ class Scorer:
             )
         adapted = self.adapt(change_selection(config, keep=asked or self.keep))
         self._check_text(adapted.selection)
+        if self.needs_number:
+            _check_number(adapted.selection)
         return adapted
 
     def _check_text(self, selection: SelectionConfig) -> None:
@@ -149,6 +160,21 @@ class Scorer:
                 f"selection.text_only=rank: {selection.scorer} has no score for records without "
                 "image; choose keep, own_source or drop"
             )
+
+
+def _check_number(selection: SelectionConfig) -> None:
+    """Inside a source that is cut by itself the number is known, over the pool it is not."""
+    if selection.budget_of == "tokens":
+        raise ConfigError(
+            f"selection.budget_of=tokens: {selection.scorer} gives its clusters quotas of a number "
+            "of records, which tokens do not say; count rows or images"
+        )
+    if selection.source_budgets and selection.scope == "global":
+        raise ConfigError(
+            f"selection.source_budgets: {selection.scorer} with selection.scope=global gives "
+            "clusters of several sources one quota, of one budget; leave source_budgets out, or "
+            "set selection.scope=per_source"
+        )
 
 
 def always(*sources: EvidenceSource) -> Callable[[Config], tuple[EvidenceSource, ...]]:

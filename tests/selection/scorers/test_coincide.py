@@ -195,6 +195,22 @@ def test_options_that_do_not_fit_are_refused(options, message):
         Records().picked(**options)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"budget_of": "tokens"}, "budget_of=tokens: coincide gives its clusters quotas of a num"),
+        (
+            {"source_budgets": {"a": 0.1}, "scope": "global"},
+            "source_budgets: coincide with selection.scope=global gives clusters of several",
+        ),
+    ],
+)
+def test_a_budget_that_gives_clusters_no_quota_is_refused(make_table, asked, message):
+    with pytest.raises(ConfigError, match=message):
+        make_table(np.eye(3)).complete("coincide", **asked)
+    assert make_table(np.eye(3)).complete("coincide", source_budgets={"a": 0.1})
+
+
 def test_it_picks_one_by_one(workplace):
     with pytest.raises(ConfigError, match="'high' has no meaning for coincide"):
         workplace.select(selection__scorer="coincide", selection__keep="high")

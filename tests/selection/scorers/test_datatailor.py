@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, SelectionConfig
+from prism_tune.selection.budgets import Candidates, cut_pool
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.clusters import datatailor
 from prism_tune.selection.scorers.clusters.quotas import apportion
@@ -35,13 +37,18 @@ class Records:
             setattr(other, name, [getattr(self, name)[n] for n in order])
         return other
 
-    def run(self, budget=0.3, scope="global"):
+    def run(self, budget=0.3, scope="global", **selection):
         config = Config.model_validate(
             {
                 "name": "run",
                 "model": {"path": "none"},
                 "data": {"records": "none.json"},
-                "selection": {"scorer": "datatailor", "budget": budget, "scope": scope},
+                "selection": {
+                    "scorer": "datatailor",
+                    "budget": budget,
+                    "scope": scope,
+                    **selection,
+                },
             }
         )
         pool = {
@@ -116,6 +123,51 @@ def test_sources_get_their_quota():
     places = records.run(scope="per_source").values_M
     best = sorted((n for n in range(50) if sources[n] == "a"), key=lambda n: places[n])
     assert of_a == {records.uids[n] for n in best[:wanted]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"budget": 40, "source_budgets": {}}, {"a": 36, "b": 4}),
+        ({"budget": 4000, "budget_of": "tokens"}, {"a": 36, "b": 4}),
+        ({"budget": 40, "source_budgets": {"c": 10}}, {"a": 36, "b": 4, "c": 10}),
+        ({"budget": 13000, "budget_of": "tokens"}, {"a": 100, "b": 30}),  # a has no more
+    ],
+)
+def test_quotas_hold_whatever_the_budget_counts(asked, expected):
+    """Mean shares .9 and .3 are quotas of 9 to 1; c has none of its own. 100 tokens a record."""
+    sources = [name for name in expected for _ in range(100)]
+    records = Records(len(sources))
+    records.sources = sources
+    records.rows[:, 1] = [{"a": 0.9, "b": 0.3, "c": 1e-9}[name] for name in sources]
+    scored = records.run(**asked)
+    cut = cut_pool(
+        SelectionConfig(scope="global", keep="low", **asked),
+        Candidates(
+            records.uids,
+            np.array(sources),
+            np.zeros(len(sources), dtype=bool),
+            np.zeros(len(sources), dtype=bool),
+            np.full(len(sources), 100),
+        ),
+        scored.values_M,
+        asked["budget"],
+    )
+    assert Counter(np.array(sources)[cut.selected_N].tolist()) == expected
+    if asked.get("source_budgets") == {}:
+        assert scored.diagnostics["quotas"] == expected
+    else:
+        shares = scored.diagnostics["quota_shares"]
+        assert (shares["a"], shares["b"]) == pytest.approx((0.9, 0.1))
+
+
+def test_a_source_without_numbers_comes_last_where_no_number_is_known():
+    records = Records(6)
+    records.sources = ["a"] * 3 + ["b"] * 3
+    records.rows[3:] = np.nan
+    values = records.run(budget=600, budget_of="tokens").values_M
+    assert np.isfinite(values).all()
+    assert values[:3].max() < values[3:].min()
 
 
 @pytest.mark.parametrize(

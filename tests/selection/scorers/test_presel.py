@@ -43,6 +43,17 @@ def test_quotas_are_those_of_the_losses(workplace):
     assert {k: v["kept"] for k, v in result.manifest["per_source"].items() if v["kept"]} == quotas
 
 
+def test_quotas_are_kept_where_tokens_are_counted(workplace):
+    """The number of records is not known beforehand; their shares are those of the losses."""
+    result = workplace.select(**GLOBAL, selection__budget_of="tokens", selection__budget=0.3)
+    shares = result.manifest["quota_shares"]
+    need = result.manifest["loss_ratios"]
+    weights = weigh_sources(np.array([need["colour"], need["shape"]]), 2**-0.5)
+    assert [shares["colour"], shares["shape"]] == pytest.approx(weights)
+    kept = {name: of["kept"] for name, of in result.manifest["per_source"].items()}
+    assert kept["colour"] == pytest.approx((kept["colour"] + kept["shape"]) * weights[0], abs=0.75)
+
+
 def losses_by_definition(workplace, records):
     workplace.write_records(records)
     config = workplace.config()

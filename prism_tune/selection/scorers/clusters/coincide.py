@@ -17,7 +17,8 @@ is measured; the blank image stands before the first question (in the code there
 so that its image half is text); a round that leaves budget over is repeated over the clusters with
 room; with `scope: per_source` each source has clusters and a quota of its own. Only the largest of
 several budgets is cut exactly by the quotas; a smaller one takes each cluster's first, in
-proportion.
+proportion. A budget that does not say how many records share the clusters is refused: tokens, or
+`source_budgets` with `scope: global`.
 Cost: forward (to 80 % of the depth, once per distinct record), k-means in 50 rounds of
 N x clusters x K, and N x the mean size of a cluster.
 

@@ -15,7 +15,8 @@ as a source like any other (preset:published/datatailor). With `scope: per_sourc
 keeps the same share.
 Ours: where a source has more than 3,000 records, Ward's clusters are those of 3,000 centroids of
 k-means, so that no N x N matrix is there; points are projected to 256 components; quotas by
-largest remainders (the code rounds them down), what a source does not have goes to the others; of
+largest remainders (the code rounds them down), or Webster's where the number of records is not
+known beforehand (`quotas.py`), what a source does not have goes to the others; of
 one cluster alone Rep = Inf, of equal points Uni = their mean Inf; equal values share their mean
 rank.
 Cost: forward (the whole model, once per distinct record, and an L x L eigenvalue problem for each),
@@ -35,7 +36,7 @@ from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.row_pairs import pair_rows
 from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
 from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten, split_clusters
-from prism_tune.selection.scorers.clusters.quotas import apportion, interleave
+from prism_tune.selection.scorers.clusters.quotas import rank_by_quota
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
@@ -79,11 +80,8 @@ def score(context: ScoringContext) -> ScoredRecords:
     unranked: Unranked = {"no_score": unknown_M}
     if context.groups_M is not None:
         return rank_picks(len(row_M), orders, diagnostics, unranked)
-    wanted = int(context.most_taken(np.array([len(row_M)]))[0])
-    quota_G = apportion(wanted, np.array(weights), pairs.size_G)
-    names = np.unique(sources_M).tolist()
-    diagnostics["quotas"] = dict(zip(names, quota_G.tolist(), strict=True))
-    return rank_picks(len(row_M), [interleave(orders, quota_G)], diagnostics, unranked)
+    by_source = dict(zip(np.unique(sources_M).tolist(), orders, strict=True))
+    return rank_by_quota(context, by_source, np.array(weights), diagnostics, unranked)
 
 
 def read_numbers(values_UD: RowBlocks) -> FloatArray:

@@ -14,7 +14,8 @@ features of DINOv2 (`selection.features_file`), without text-only records; the q
 `scope: global` takes. With `scope: per_source` every source keeps the
 same share.
 Ours: features are PRISM's unless given, centred in their source and reduced to 64 components;
-quotas by largest remainders, what a source does not have goes to the others.
+quotas by largest remainders, or Webster's where the number of records is not known beforehand
+(`quotas.py`), what a source does not have goes to the others.
 Cost: forward (PRISM's, and the whole model twice on the share), then k-means.
 
 Shape legend: M records, P pairs of a feature row and a source, G sources, C clusters, K components.
@@ -39,7 +40,7 @@ from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import UNASKED_LOSSES
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.clusters.kmeans import cluster, split_clusters
-from prism_tune.selection.scorers.clusters.quotas import apportion, interleave
+from prism_tune.selection.scorers.clusters.quotas import rank_by_quota
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
@@ -96,14 +97,13 @@ def score(context: ScoringContext) -> ScoredRecords:
     names = np.unique(sources_M).tolist()
     need_G = measure_need(context, group_M, names)
     temperature = options.temperature or len(names) ** -0.5
-    wanted = int(context.most_taken(np.array([len(row_M)]))[0])
-    quota_G = apportion(wanted, weigh_sources(need_G, temperature), pairs.size_G)
     described: dict[str, Any] = {
         **diagnostics,
-        "quotas": dict(zip(names, quota_G.tolist(), strict=True)),
         "loss_ratios": dict(zip(names, need_G.tolist(), strict=True)),
     }
-    return rank_picks(len(row_M), [interleave(orders, quota_G)], described, unranked)
+    by_source = dict(zip(names, orders, strict=True))
+    weights_G = weigh_sources(need_G, temperature)
+    return rank_by_quota(context, by_source, weights_G, described, unranked)
 
 
 def measure_need(context: ScoringContext, group_M: IntArray, names: list[str]) -> FloatArray:

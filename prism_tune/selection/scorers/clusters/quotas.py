@@ -1,17 +1,61 @@
 """How many records of each source a budget keeps, where the sources have weights.
 
-Shape legend: G sources.
+Shape legend: M records, G sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.selection.scorers.pick_order import rank_picks
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.unranked import Unranked
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+_LEAST_WEIGHT = 1e-12
+"""Of the largest: a source of none comes last."""
+
+
+def rank_by_quota(
+    context: ScoringContext,
+    orders_by_source: Mapping[str, IntArray],
+    weights_G: FloatArray,
+    diagnostics: Mapping[str, Any],
+    unranked: Unranked,
+) -> ScoredRecords:
+    """Places over the whole pool that keep of each source what its weight says.
+
+    By largest remainders of the number of records that are kept. Where only the cut will tell that
+    number, as it counts tokens or a source is cut by itself, by Webster's method, which needs none.
+
+    Args:
+        context: of the scorer.
+        orders_by_source: the records of each source, the first to be kept first.
+        weights_G: of the sources, in the same order.
+        diagnostics: what the manifest should say besides.
+        unranked: records that could not be ranked.
+    """
+    orders, num_records = list(orders_by_source.values()), len(context.records_M)
+    sizes_G = np.array([len(order) for order in orders])
+    wanted = context.num_taken()
+    if wanted is not None:
+        quota_G = apportion(wanted, weights_G, sizes_G)
+        quotas = dict(zip(orders_by_source, quota_G.tolist(), strict=True))
+        picks = [interleave(orders, quota_G)]
+        return rank_picks(num_records, picks, {**diagnostics, "quotas": quotas}, unranked)
+    if not weights_G.any():
+        weights_G = sizes_G.astype(np.float64)
+    weights_G = np.maximum(weights_G, _LEAST_WEIGHT * weights_G.max())
+    shares = dict(zip(orders_by_source, (weights_G / weights_G.sum()).tolist(), strict=True))
+    ranked = rank_picks(num_records, orders, {**diagnostics, "quota_shares": shares}, unranked)
+    return replace(ranked, values_M=place_by_weight(num_records, orders, weights_G))
 
 
 def apportion(wanted: int, weights_G: FloatArray, sizes_G: IntArray) -> IntArray:
