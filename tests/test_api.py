@@ -31,6 +31,7 @@ ON_FEATURES = [
     "kcenter",
     "kmeanspp",
     "semdedup",
+    "presel",
     "d2",
     "alignment",
     "random",
@@ -239,6 +240,40 @@ def test_a_memory_map_is_read_where_it_is(pool, tmp_path):
     assert (named.run, named.ids) == (subset.run, subset.ids)
     turned = pt.select(pool, features=mapped[::-1], **options)
     assert Path(turned.config.selection.features_file).parent == tmp_path / "given"
+
+
+def test_a_memory_map_without_header_is_kept(pool, tmp_path):
+    """`np.memmap` writes numbers alone, whatever the file is called."""
+    matrix = np.random.default_rng(3).normal(size=(len(pool), 6)).astype(np.float32)
+    shape = {"dtype": np.float32, "shape": matrix.shape}
+    written = np.memmap(tmp_path / "mine.npy", mode="w+", **shape)
+    written[:] = matrix
+    for mapped in (written, np.memmap(tmp_path / "mine.npy", mode="r", **shape)):
+        subset = pt.select(pool, features=mapped, budget=6, output_dir=tmp_path)
+        given = Path(subset.config.selection.features_file)
+        assert given.parent == tmp_path / "given"
+        assert np.load(given).tolist() == matrix.tolist()
+
+
+def test_a_memory_map_that_was_changed_in_memory_is_kept_as_it_is(pool, tmp_path):
+    matrix = np.random.default_rng(3).normal(size=(len(pool), 6)) + 100
+    np.save(tmp_path / "mine.npy", matrix)
+    mapped = np.load(tmp_path / "mine.npy", mmap_mode="c")
+    mapped -= 100
+    subset = pt.select(pool, features=mapped, budget=6, output_dir=tmp_path)
+    given = Path(subset.config.selection.features_file)
+    assert np.load(given).tolist() == (matrix - 100).tolist()
+    assert np.load(tmp_path / "mine.npy").tolist() == matrix.tolist()
+
+
+def test_a_memory_map_whose_file_has_been_replaced_is_kept_as_it_is(pool, tmp_path):
+    values = np.arange(len(pool), dtype=np.float64)
+    np.save(tmp_path / "mine.npy", values)
+    mapped = np.load(tmp_path / "mine.npy", mmap_mode="r")
+    np.save(tmp_path / "other.npy", -values)
+    (tmp_path / "other.npy").replace(tmp_path / "mine.npy")
+    subset = pt.select(pool, scores=mapped, budget=6, output_dir=tmp_path)
+    assert np.load(subset.config.selection.options["path"]).tolist() == values.tolist()
 
 
 def test_scores_of_ones_own(pool, tmp_path):

@@ -48,13 +48,13 @@ def as_floats(given: ArrayLike, what: str, num_dimensions: int = 2) -> NDArray[A
 
 
 def keep_array(array: NDArray[Any], folder: Path) -> Path:
-    """The .npy file of an array: the one that it maps whole, or a new one named by its content."""
+    """The .npy file of an array: the one that it maps whole, or a new one named by its content.
+
+    A map that can be written to is copied: it may differ from its file by now, or soon.
+    """
     mapped = getattr(array, "filename", None)
-    if mapped is not None and str(mapped).endswith(".npy"):
-        stored = np.load(mapped, mmap_mode="r")
-        looks = [(one.shape, one.strides, one.dtype) for one in (stored, array)]
-        if looks[0] == looks[1]:
-            return Path(mapped)
+    if mapped is not None and getattr(array, "mode", None) == "r" and _is_stored(array, mapped):
+        return Path(mapped)
     digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
     for start in range(0, len(array), _BLOCK_ROWS):
         digest.update(array[start : start + _BLOCK_ROWS].tobytes())
@@ -65,3 +65,17 @@ def keep_array(array: NDArray[Any], folder: Path) -> Path:
         np.save(temporary, array)
         os.replace(temporary, path)
     return path
+
+
+def _is_stored(array: NDArray[Any], file: str | Path) -> bool:
+    """Whether a file is the .npy of just these numbers."""
+    try:
+        stored = np.lib.format.open_memmap(file, mode="r")
+    except (ValueError, OSError):  # numbers without a header, or no file any more
+        return False
+    looks = [(one.shape, one.strides, one.dtype) for one in (stored, array)]
+    return looks[0] == looks[1] and all(
+        stored[start : start + _BLOCK_ROWS].tobytes()
+        == array[start : start + _BLOCK_ROWS].tobytes()
+        for start in range(0, len(array), _BLOCK_ROWS)
+    )

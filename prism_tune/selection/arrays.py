@@ -132,7 +132,8 @@ def _configure(selection: dict[str, Any], seed: int) -> Config:
     if idle:
         raise ConfigError(
             f"select_rows: {', '.join(idle)}: nothing that rows of a matrix can obey; beside "
-            f"scorer and budget it takes {', '.join(_TAKEN)}; the rest needs a pool (open_pool, select)"
+            f"scorer and budget it takes {', '.join(_TAKEN)}; the rest needs a pool (open_pool, "
+            "select)"
         )
     tree = {
         "name": "rows",
