@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainingArguments
@@ -73,6 +74,10 @@ WITHOUT_EFFECT = frozenset(
     }
 )
 """Options of TrainingArguments that change nothing of what is learnt; any other is taken to."""
+_EVALUATED = {"eval_strategy", "eval_steps", "eval_delay"}
+_SAVED = {"save_strategy", "save_steps"}
+_WATCHING = {"reduce_lr_on_plateau", "greedy"}
+"""Schedules that follow the loss of held-out records."""
 
 
 def default_options(config: Config) -> dict[str, Any]:
@@ -102,8 +107,21 @@ def learning_options(config: Config) -> dict[str, Any]:
     """The options of TrainingArguments that what is learnt depends on, where not its defaults."""
     usual = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
     options = {**default_options(config), **config.training.hf}
+    without_effect = WITHOUT_EFFECT - _choosing(options)
     return {
         name: value
         for name, value in options.items()
-        if name not in WITHOUT_EFFECT and not (name in usual and usual[name] == value)
+        if name not in without_effect and not (name in usual and usual[name] == value)
     }
+
+
+def _choosing(options: Mapping[str, Any]) -> set[str]:
+    """Those of `WITHOUT_EFFECT` that decide which checkpoint is the model, or a learning rate."""
+    names: set[str] = set()
+    if options.get("load_best_model_at_end"):
+        names |= _EVALUATED | _SAVED
+    if options["lr_scheduler_type"] in _WATCHING:
+        names |= _EVALUATED
+    if names and not options.get("eval_steps"):  # transformers takes these in their place
+        names.add("logging_steps")
+    return names

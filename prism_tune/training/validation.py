@@ -98,6 +98,7 @@ def held_out_batches(
         collate_fn=collate,
         num_workers=arguments.dataloader_num_workers,
         pin_memory=arguments.dataloader_pin_memory,
+        generator=torch.Generator(),  # drawing from torch's own would change the next dropout
     )
     end_unheard_workers(loader)
     return zip(loader, sampler.counts, strict=True)

@@ -249,3 +249,36 @@ def test_an_option_nobody_knows_is_taken_to_matter(make_run):
 def test_a_default_that_is_spelt_out_changes_nothing(make_run):
     hf = {"lr_scheduler_type": "cosine", "max_grad_norm": 1.0, "warmup_steps": 0.03}
     assert learning_options(make_run(hf=hf)[0]) == learning_options(make_run()[0])
+
+
+@pytest.mark.parametrize(
+    ("hf", "counted"),
+    [
+        ({}, set()),
+        (
+            {"load_best_model_at_end": True},
+            {"eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps"},
+        ),
+        (
+            {"lr_scheduler_type": "reduce_lr_on_plateau"},
+            {"eval_strategy", "eval_steps", "eval_delay"},
+        ),
+        (
+            {"load_best_model_at_end": True, "eval_steps": None},
+            {"eval_strategy", "eval_delay", "save_strategy", "save_steps", "logging_steps"},
+        ),
+    ],
+)
+def test_when_records_are_evaluated_counts_where_it_decides_the_model(make_run, hf, counted):
+    given = {
+        "eval_strategy": "epoch",
+        "eval_steps": 3,
+        "eval_delay": 1,
+        "save_strategy": "epoch",
+        "save_steps": 3,
+        "logging_steps": 3,
+        "save_total_limit": 2,
+        "per_device_eval_batch_size": 2,
+    }
+    options = learning_options(make_run(validation=0.3, hf={**given, **hf})[0])
+    assert options.keys() & given.keys() == counted

@@ -114,6 +114,21 @@ def plain_loss(config, run, held_out):
 
 
 @pytest.mark.slow
+def test_how_often_held_out_records_are_evaluated_changes_nothing_that_is_learnt(make_run):
+    """LoRA's dropout on a CPU is drawn from torch's own generator."""
+    lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5}
+    tuned = []
+    for steps in (1, 3):
+        config, run = make_run(
+            f"every-{steps}", tuning="lora", lora=lora, validation=0.3, hf={"eval_steps": steps}
+        )
+        train(config, run)
+        tuned.append(weights(run.checkpoint))
+    often, seldom = tuned
+    assert all(torch.equal(often[name], seldom[name]) for name in often)
+
+
+@pytest.mark.slow
 def test_every_groups_learning_rate_is_logged(make_run):
     config, run = make_run(learning_rates={"projector": 5e-4}, hf={"max_steps": 2})
     train(config, run)
