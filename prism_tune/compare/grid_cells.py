@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from prism_tune.compare.cells import Budget, Cell, stages_of
+from prism_tune.config.budget_words import budget_key
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
@@ -98,7 +99,7 @@ def _refuse_repeats(wanted: CompareConfig) -> None:
         given = getattr(wanted, key)
         names = [
             item.get("name", item.get(named[key])) if isinstance(item, dict) else item
-            for item in given
+            for item in (map(budget_key, given) if key == "budgets" else given)
         ]
         if len(set(names)) < len(names):
             raise ConfigError(f"compare.{key}: two are the same (a selector can have a `name`)")
@@ -145,7 +146,7 @@ def _selector_cell(
     seed: int,
 ) -> Cell:
     selector, budget = place
-    parts = [selector, *([] if budget is None else [f"{budget:g}"]), f"seed{seed}"]
+    parts = [selector, *([] if budget is None else [budget_key(budget)]), f"seed{seed}"]
     cells = run.root / "cells"
     own = {"name": "-".join(parts), "seed": seed, "output_dir": str(cells), "compare": None}
     chosen = config.model_copy(update={**update, **own})

@@ -14,6 +14,11 @@ _TEXTS = {
 }
 
 
+def budget_key(budget: float | int) -> str:
+    """`0.2`, `5000`: a budget in names of folders and keys of records; a count has all digits."""
+    return str(budget) if isinstance(budget, int) else f"{budget:g}"
+
+
 def describe_cut(selection: SelectionConfig) -> str:
     """`30.0% of the image records`, and what else decides."""
     budget = selection.budget

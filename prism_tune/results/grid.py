@@ -13,6 +13,7 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
+from prism_tune.config.budget_words import budget_key
 from prism_tune.config.sections import CompareConfig
 from prism_tune.errors import ConfigError
 from prism_tune.intervals import (
@@ -99,7 +100,7 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         "num_cells": sum(row.num_runs for row in rows),
         "num_finished": sum(len(row.runs) for row in rows),
         "rows": built,
-        "overlap": {f"{b:g}": _overlap(b, rows, choices) for b in wanted.budgets},
+        "overlap": {budget_key(b): _overlap(b, rows, choices) for b in wanted.budgets},
     }
 
 

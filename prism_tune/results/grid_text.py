@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prism_tune.config.budget_words import budget_key
 from prism_tune.results.render import MISSING, Cell, Table, format_budget, number_cell, render_grid
 
 Row = Mapping[str, Any]
@@ -22,7 +23,7 @@ def render_comparison(found: Mapping[str, Any], command: str) -> str:
         rows = [row for row in found["rows"] if row["budget"] == budget]
         parts += [f"## {_budget(budget)}", "Source composition of the subsets, per cent:"]
         parts += [_render_sources(rows), "Overlap of the subsets (Jaccard, same seed):"]
-        parts += [_render_overlap(found["overlap"][f"{budget:g}"])]
+        parts += [_render_overlap(found["overlap"][budget_key(budget)])]
     return "\n\n".join([*parts, render_results(found, command)])
 
 

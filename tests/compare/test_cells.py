@@ -39,6 +39,22 @@ def test_cells_come_seed_by_seed_with_the_whole_pool_first(write_config):
     assert [cell.verbs[0] for cell in cells[4:6]] == ["select", "train"]
 
 
+def test_budgets_of_millions_and_of_millionths_have_folders_of_their_own(write_config, tmp_path):
+    budgets = [1000000, 1000001, 5000, 0.05, 1e-05]
+    cells = plan(write_config({"selectors": ["random"], "budgets": budgets}))
+    assert [cell.config.name for cell in cells] == [
+        "random-1000000-seed0",
+        "random-1000001-seed0",
+        "random-5000-seed0",
+        "random-0.05-seed0",
+        "random-1e-05-seed0",
+    ]
+    saved = tmp_path / "cell.yaml"
+    for cell in cells:
+        saved.write_text(render_config(cell.config))
+        assert load_config(saved) == cell.config
+
+
 ROWS = {
     "rows": ["prism", {"name": "pool", "training": {"records": "pool"}}],
     "variants": ["{}_small", {"name": "big_{}", "model": {"template": "phi"}, "model_name": "Big"}],
@@ -208,6 +224,7 @@ def test_an_outcome_holds_until_the_config_or_a_file_changes(write_config, quest
         ({**TWO, "selectors": ["random", "random"]}, "compare.selectors: two are the same"),
         ({**TWO, "seeds": [3, 3]}, "compare.seeds: two are the same"),
         ({**TWO, "budgets": [0.3, 0.3]}, "compare.budgets: two are the same"),
+        ({**TWO, "budgets": [0.3, 0.30000001]}, "compare.budgets: two are the same"),
         ({**TWO, "selectors": ["random", {"keep": "high"}]}, "compare.selectors[1]: expected"),
         (
             {**TWO, "selectors": ["random", {"scorer": "prism", "laier": 2}]},

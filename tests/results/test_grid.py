@@ -107,6 +107,16 @@ def test_cost_over_several_metrics_is_that_of_tables(grid_row):
     assert cost == pytest.approx(102 / 400 / 0.75)
 
 
+def test_counts_that_differ_in_their_last_digit_have_overlaps_of_their_own(grid_row):
+    budgets = [1000000, 1000001]
+    rows = [grid_row("random", {0: 50.0}, budget=budget) for budget in budgets]
+    found = build(*rows, metrics=["quickstart.accuracy"], budgets=budgets)
+    assert list(found["overlap"]) == ["1000000", "1000001"]
+    text = render_comparison(found, "again")
+    assert "## Budget 1,000,000 records" in text
+    assert "## Budget 1,000,001 records" in text
+
+
 def test_subsets_are_compared_seed_by_seed(grid_row):
     first = grid_row("random", {0: 50.0, 1: 50.0}, kept="ab")
     found = build(first, grid_row("prism", {1: 60.0}, kept="bcd"), grid_row("length", {}))
