@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 _SECONDS = 15.0
 _SECONDS_PER_CELL = 1.0
 """A grid of hours says less often where it stands than one of minutes."""
-_STEPS = re.compile(rb"(\d+/\d+) \[")
+_STEPS = re.compile(rb"(\d+)/(\d+) \[|\bstep:\s+(\d+)\s+of\s+(\d+)")
+"""Of training's bar, or of its lines where no terminal draws one."""
 _TAIL_BYTES = 2000
 
 
@@ -61,11 +62,11 @@ class Progress:
         )
 
     def _describe(self, cell: Cell, verb: str) -> str:
-        """`random-0.2-seed0 train 12/30`: the steps are those of the bar that training prints."""
+        """`random-0.2-seed0 train 12/30`: the steps are those that training prints."""
         steps = None
         if verb == "train" and cell.output.exists():
             with cell.output.open("rb") as file:
                 file.seek(max(0, cell.output.stat().st_size - _TAIL_BYTES))
                 found = _STEPS.findall(file.read())
-            steps = found[-1].decode() if found else None
+            steps = b"/".join(filter(None, found[-1])).decode() if found else None
         return " ".join(part for part in (cell.config.name, verb, steps) if part)

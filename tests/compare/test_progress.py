@@ -45,6 +45,17 @@ def test_it_is_said_which_cell_is_where_and_how_far(tmp_path, log):
     assert "random-seed0" not in said
 
 
+def test_steps_are_known_where_no_terminal_draws_a_bar(tmp_path, log):
+    cell = make_cell(tmp_path, "random-seed0")
+    cell.folder.mkdir()
+    lines = [f"[07:00:0{n}] prism_tune: training, step: {n} of 30 (5 %)" for n in (1, 2)]
+    cell.output.write_text("\n".join(lines))
+    progress = Progress(1)
+    progress.begin(cell, "train")
+    progress.tell()
+    assert log.messages[-1].endswith("at work: random-seed0 train 2/30")
+
+
 def test_a_grid_of_hours_says_less_often_where_it_stands():
     assert Progress(4).pause_seconds == 15
     assert Progress(110).pause_seconds == 110
