@@ -30,10 +30,20 @@ _NUM_LISTED = 5
 
 @dataclass(frozen=True)
 class Marks:
-    """Indices of the pool's records that have to be kept, and of those that have to go."""
+    """Indices of the pool's records that have to be kept, and of those that have to go.
 
-    keep: tuple[int, ...] = ()
+    Attributes:
+        keep_names: of each name that has to be kept, the records it stands for: one for a uid.
+        drop: the records that have to go.
+    """
+
+    keep_names: tuple[tuple[int, ...], ...] = ()
     drop: tuple[int, ...] = ()
+
+    @property
+    def keep(self) -> tuple[int, ...]:
+        """The records that have to be kept, each once."""
+        return _flatten(self.keep_names)
 
     def leave_out(self, pool: Pool, left_out: dict[int, Skipped]) -> dict[int, Skipped]:
         """By index, what is left out: what was before, and what has to go.
@@ -41,10 +51,7 @@ class Marks:
         Raises:
             UserError: nothing that can be used goes by a name that has to be kept.
         """
-        names: dict[str, list[int]] = defaultdict(list)
-        for index in self.keep:
-            names[pool.ids[index]].append(index)
-        lost = [own[0] for own in names.values() if left_out.keys() >= set(own)]
+        lost = sorted({own[0] for own in self.keep_names if left_out.keys() >= set(own)})
         if lost:
             listed = [f"{pool.ids[index]} ({left_out[index].reason})" for index in lost]
             raise UserError(
@@ -63,42 +70,46 @@ def read_marks(selection: SelectionConfig, pool: Pool) -> Marks:
     """
     keep = _find(selection.must_keep, "keep", pool)
     drop = _find(selection.must_drop, "drop", pool)
-    both = [pool.ids[index] for index in sorted(set(keep) & set(drop))]
+    both = [pool.ids[index] for index in sorted({*_flatten(keep)} & {*_flatten(drop)})]
     if both:
         raise UserError(
             f"selection.must_keep and must_drop: {len(both)} records on both: {_list(both)}"
         )
-    return Marks(tuple(keep), tuple(drop))
+    return Marks(keep, _flatten(drop))
 
 
-def _find(path: str | None, mark: Mark, pool: Pool) -> list[int]:
+def _find(path: str | None, mark: Mark, pool: Pool) -> tuple[tuple[int, ...], ...]:
+    """The records that each name of the list stands for."""
     if path is None:
-        return []
+        return ()
     key, names = f"selection.must_{mark}", _read_names(Path(path), mark)
     by_id: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(pool.ids):
         by_id[name].append(index)
     by_uid = {uid: index for index, uid in enumerate(pool.uids)}
-    found: set[int] = set()
-    unknown = []
-    for name in names:
-        of_name = [by_uid[name]] if name in by_uid else by_id.get(name, [])
-        found.update(of_name)
-        if not of_name:
-            unknown.append(name)
+    found = {
+        name: (by_uid[name],) if name in by_uid else tuple(by_id.get(name, ())) for name in names
+    }
+    unknown = [name for name, of_name in found.items() if not of_name]
     if unknown:
         raise UserError(
             f"{key}: {path}: {len(unknown)} of {len(names)} names are no id or uid of a usable "
             f"record of {pool.path}: {_list(unknown)}"
         )
-    if len(found) > len(names):
+    num_records = len(_flatten(found.values()))
+    if num_records > len(names):
         logger.warning(
             "%s: %d names stand for %d records, because ids repeat; a uid names one",
             key,
             len(names),
-            len(found),
+            num_records,
         )
-    return sorted(found)
+    return tuple(found.values())
+
+
+def _flatten(groups: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """The records of all names, each once, in the pool's order."""
+    return tuple(sorted({index for group in groups for index in group}))
 
 
 def _read_names(path: Path, mark: Mark) -> list[str]:

@@ -336,6 +336,27 @@ def test_ids_that_repeat_stand_for_all_their_records(workplace, caplog):
     assert "1 names stand for 3 records, because ids repeat" in caplog.text
 
 
+@pytest.mark.parametrize("named", ["by uid", "by uid and id", "by id"])
+def test_each_name_of_an_id_that_repeats_has_to_be_kept(workplace, named):
+    """A uid stands for one record: that another of its id is kept does not do."""
+    records = workplace.records()
+    for record in records[:2]:
+        record["id"] = "x"
+    records[0]["image"] = "gone.png"
+    workplace.write_records(records)
+    skipping = {"data__policy__image_missing": "skip", "selection__scorer": "random"}
+    rows = workplace.select(**skipping).scores
+    lost, usable = (row["uid"] for row in rows if row["id"] == "x")
+    names = {"by uid": [usable, lost], "by uid and id": ["x", lost], "by id": ["x"]}[named]
+    keep = write_list(workplace, "keep.json", json.dumps(names))
+    if named == "by id":
+        kept_now = workplace.select(**skipping, selection__must_keep=keep).scores
+        assert [row["reason"] for row in kept_now][:2] == ["image_missing", "must_keep"]
+    else:
+        with pytest.raises(UserError, match=r"1 of its records cannot be used: x \(image_missing"):
+            workplace.select(**skipping, selection__must_keep=keep)
+
+
 @pytest.mark.parametrize(
     ("keep", "drop", "message"),
     [
