@@ -29,9 +29,9 @@ def measure_anisotropy(
     """Mean pairwise cosine before and after corpus centring, and the spectrum's head.
 
     Args:
-        features_UD: one row per distinct feature.
+        features_UD: one row per distinct feature; a store may have rows of no record besides.
         inverse_N: the row of each record; None: record n has row n.
-        max_rows: the spectrum is taken over so many evenly spaced rows of `features_UD`.
+        max_rows: the spectrum is taken over so many, evenly spaced, of the rows that records have.
 
     Returns:
         `mean_cosine_raw` and `mean_cosine_centred` over all pairs of records,
@@ -41,7 +41,8 @@ def measure_anisotropy(
     Raises:
         UserError: no records.
     """
-    rows_RD = _sample_rows(features_UD, max_rows)
+    own_U = np.arange(features_UD.shape[0]) if inverse_N is None else np.unique(inverse_N)
+    rows_RD = _sample_rows(features_UD, own_U, max_rows)
     shares = _variance_shares(rows_RD)
     return {
         "mean_cosine_raw": mean_cosine(features_UD, centering="none", inverse_N=inverse_N),
@@ -51,9 +52,12 @@ def measure_anisotropy(
     }
 
 
-def _sample_rows(features_UD: RowBlocks, max_rows: int) -> NDArray[np.float64]:
-    num_rows = features_UD.shape[0]
-    chosen = np.unique(np.linspace(0, num_rows - 1, min(max_rows, num_rows)).astype(np.int64))
+def _sample_rows(
+    features_UD: RowBlocks, own_U: NDArray[np.int64], max_rows: int
+) -> NDArray[np.float64]:
+    num_rows = len(own_U)
+    places = np.linspace(0, num_rows - 1, min(max_rows, num_rows)).astype(np.int64)
+    chosen = own_U[np.unique(places)]
     rows = [np.asarray(features_UD[i : i + 1], dtype=np.float64) for i in chosen.tolist()]
     rows_RD = np.concatenate(rows)
     return rows_RD[np.isfinite(rows_RD).all(axis=1)]

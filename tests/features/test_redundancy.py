@@ -190,5 +190,17 @@ def test_anisotropy_equals_the_mean_of_all_pairs():
     assert result["num_rows_in_spectrum"] == 50
 
 
+def test_anisotropy_leaves_out_rows_that_no_record_has():
+    """Stores hand out whole shards, with rows of other pools between the own ones."""
+    own = draw_features(50, 20)
+    shared = np.repeat(own, 2, axis=0)
+    shared[1::2] = 1e3 * np.arange(50)[:, None]
+    rows = np.arange(0, 100, 2)
+    assert measure_anisotropy(shared, inverse_N=rows) == pytest.approx(measure_anisotropy(own))
+    sampled = measure_anisotropy(shared, inverse_N=rows, max_rows=16)
+    assert sampled["num_rows_in_spectrum"] == 16
+    assert sampled["variance_share_top_1"] < 0.5
+
+
 def test_anisotropy_of_many_rows_samples_the_spectrum_and_says_so():
     assert measure_anisotropy(draw_features(40, 6), max_rows=16)["num_rows_in_spectrum"] == 16
