@@ -73,9 +73,10 @@ def select(
         scores: of your own, a number for each record, or a file: the scorer `file`.
         name: of the run, below `output_dir`; a pool's by default follows from all settings.
         force: select again, and compute the evidence anew.
-        **settings: what differs from the defaults: keys of the config as `prism-tune select` takes
-            them (`budget=0.2`, `scorer="kernel_repulsion"`, `seed=1`, `output_dir="runs"`), in
-            full where two sections have one (`**{"training.records": "pool"}`).
+        **settings: what differs: keys of the config as `prism-tune select` takes them
+            (`budget=0.2`, `scorer="kernel_repulsion"`, `seed=1`, `output_dir="runs"`), in full
+            where two sections have one, and as deep as need be (`**{"training.records": "pool",
+            "options.beta": 4.0}`). A mapping is merged with what is there, a list replaces it.
 
     Raises:
         UserError: as `prism-tune select`.
@@ -83,19 +84,21 @@ def select(
     """
     from prism_tune.selection.select import select as run_select
 
+    settings = {complete_key(key, Config): value for key, value in settings.items()}
     runs = source.output_dir if isinstance(source, Config) else "runs"
     given = Path(settings.get("output_dir", runs)) / "given"
     words = get_args(SelectionConfig.model_fields["features"].annotation)
     if isinstance(features, str) and features in words:
         settings["selection.features"] = features
     elif features is not None:
-        settings["features_file"] = _keep("features", features, source, given)
+        settings["selection.features_file"] = _keep("features", features, source, given)
     if scores is not None:
         path = _keep("scores", scores, source, given)
-        settings |= {"scorer": "file", "options": {"path": path}}
+        settings |= {"selection.scorer": "file", "selection.options": {"path": path}}
     if model is None and isinstance(source, Pool):
-        model = _NO_MODEL if settings.get("scorer", "prism") in ("file", "random") else model
-        model = _NO_MODEL if "features_file" in settings else model
+        scorer = settings.get("selection.scorer", "prism")
+        is_needed = scorer not in ("file", "random") and "selection.features_file" not in settings
+        model = None if is_needed else _NO_MODEL
     config = configure(source, model=model, name=name, **settings)
     run = open_run(config)
     run_select(config, run, force=force, tune=_tune)
@@ -160,6 +163,14 @@ def configure(
 ) -> Config:
     """The config of a pool or another config, with other settings.
 
+    Args:
+        source: a pool, or a whole config.
+        model: in place of all that the source says of it.
+        name: of the run.
+        **settings: dotted keys of any depth. A mapping goes into the one that is there, key by
+            key, as on the command line; anything else takes its place. Options of another scorer
+            than the source's replace those of the source.
+
     Raises:
         ConfigError: an unknown setting, or one that does not fit.
     """
@@ -168,12 +179,9 @@ def configure(
     )
     if model is not None:
         tree["model"] = dict(model) if isinstance(model, Mapping) else {"path": str(model)}
-    for key, value in settings.items():
-        section, _, field = complete_key(key, Config).rpartition(".")
-        place = tree if not section else {**(tree.get(section) or {})}
-        place[field] = _as_plain(value)
-        if section:
-            tree[section] = place
+    given = _grow(settings)
+    _forget_options(tree, given)
+    tree = _merge(tree, given)
     if name is not None or "name" not in tree:
         tree["name"] = name or _name_run(tree)
     try:
@@ -216,10 +224,38 @@ def _keep(
     return str(keep_array(array, folder))
 
 
+def _grow(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted keys as the tree of sections that a config file has."""
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        grown = _as_plain(value)
+        for part in reversed(complete_key(key, Config).split(".")):
+            grown = {part: grown}
+        tree = _merge(tree, grown)
+    return tree
+
+
+def _merge(base: Any, top: Any) -> Any:
+    """Mappings key by key; anything else of `top` takes the place of what is there."""
+    if not (isinstance(base, dict) and isinstance(top, dict)):
+        return top
+    return {**base, **{key: _merge(base.get(key), value) for key, value in top.items()}}
+
+
+def _forget_options(tree: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Leave out the options of a scorer that another, given with options of its own, replaces."""
+    before, asked = tree.get("selection"), given.get("selection")
+    if not (isinstance(before, dict) and isinstance(asked, dict) and "options" in asked):
+        return
+    if asked.get("scorer", before["scorer"]) != before["scorer"]:
+        tree["selection"] = {key: value for key, value in before.items() if key != "options"}
+
+
 def _name_run(tree: Mapping[str, Any]) -> str:
     """Pool, scorer, and a hash of all settings: others never overwrite it."""
     stem = re.sub(r"[^A-Za-z0-9._-]", "-", Path(tree["data"]["records"]).stem).lstrip("._-")
-    scorer = tree.get("selection", {}).get("scorer", "prism")
+    selection = tree.get("selection")
+    scorer = selection.get("scorer", "prism") if isinstance(selection, dict) else "prism"
     return f"{stem or 'pool'}-{scorer}-{fingerprint(tree)[:8]}"
 
 
@@ -227,4 +263,8 @@ def _as_plain(value: Any) -> Any:
     """A setting as a config has it: no paths, no numbers of numpy's."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, Mapping):
+        return {key: _as_plain(content) for key, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_plain(content) for content in value]
     return str(value) if isinstance(value, Path) else value

@@ -17,7 +17,9 @@ from support.evaluation_runs import draw_benchmarks
 from typer.testing import CliRunner
 
 import prism_tune as pt
+from prism_tune.api import configure
 from prism_tune.cli.app import app
+from prism_tune.config.sections import Config
 from prism_tune.run.folder import read_json
 from prism_tune.run.stage import Stage
 from prism_tune.selection.export.layouts import export_run
@@ -149,6 +151,80 @@ def test_what_is_wrong_with_a_setting_is_said(pool):
         pt.open_pool("pool.json", colums={})
     with pytest.raises(pt.UserError, match="no such file"):
         pt.open_pool("absent.json")
+
+
+CONFIG = Config.model_validate(
+    {
+        "name": "mine",
+        "model": {"path": "m", "template": "chatml"},
+        "data": {"records": "pool.json"},
+        "selection": {"scorer": "kernel_repulsion", "options": {"beta": 4.0, "gamma": 1.0}},
+        "training": {"hf": {"learning_rate": 1e-4, "max_steps": 9}, "freeze": ["projector"]},
+        "evaluation": {"data": {"pope": {"annotations": "pope", "limit": 3}}},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "value"),
+    [
+        ({"hf": {"max_steps": 5}}, "training.hf", {"learning_rate": 1e-4, "max_steps": 5}),
+        ({"training.hf.max_steps": 5}, "training.hf", {"learning_rate": 1e-4, "max_steps": 5}),
+        ({"hf.max_steps": 5}, "training.hf", {"learning_rate": 1e-4, "max_steps": 5}),
+        ({"training": {"hf": {"bf16": True}}}, "training.hf.learning_rate", 1e-4),
+        ({"freeze": ["vision_tower"]}, "training.freeze", ["vision_tower"]),
+        ({"options.beta": 2.0}, "selection.options", {"beta": 2.0, "gamma": 1.0}),
+        ({"options": {"beta": 2.0}}, "selection.options", {"beta": 2.0, "gamma": 1.0}),
+        ({"scorer": "d2", "options": {"gamma": 2}}, "selection.options", {"gamma": 2}),
+        ({"scorer": "d2", "selection.options.gamma": 2}, "selection.options", {"gamma": 2}),
+        ({"evaluation.data.pope.limit": 2}, "evaluation.data.pope.annotations", "pope"),
+        ({"evaluation.data.pope": {"limit": 2}}, "evaluation.data.pope.limit", 2),
+        ({"evaluation.data": {"gqa": {"annotations": Path("g")}}}, "evaluation.data.pope.limit", 3),
+        ({"reference": {"model": Path("r")}}, "selection.reference.model", "r"),
+        ({"reference.warmup.share": 0.5}, "selection.reference.warmup.share", 0.5),
+        ({"model": {"path": "other"}}, "model.template", "auto"),
+    ],
+)
+def test_settings_are_keys_of_any_depth_and_go_into_what_is_there(settings, key, value):
+    before = CONFIG.model_dump()
+    found = configure(CONFIG, **settings).model_dump(mode="json")
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+    assert CONFIG.model_dump() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"training.hff.max_steps": 5},
+            r"unknown key `training\.hff`; did you mean `training\.hf`",
+        ),
+        ({"seed.deep": 5}, r"`seed` = \{'deep': 5\}: expected"),
+        ({"evaluation.data.pope.limt": 5}, r"`evaluation\.data\.pope\.limt`; did you mean"),
+        ({"selection": None}, "`selection` = None: expected"),
+    ],
+)
+def test_a_deep_key_that_is_wrong_is_said_in_full(settings, message):
+    with pytest.raises(pt.ConfigError, match=message):
+        configure(CONFIG, **settings)
+
+
+def test_keys_in_full_are_the_short_ones(pool, tmp_path):
+    """Also where the library looks at them itself: `random` needs no model."""
+    short = pt.select(pool, scorer="random", budget=3, output_dir=tmp_path)
+    keys = {"selection.scorer": "random", "selection.budget": 3}
+    assert pt.select(pool, output_dir=tmp_path, **keys).run == short.run
+
+
+def test_scores_take_the_place_of_another_scorers_options(pool, tmp_path):
+    matrix = np.random.default_rng(3).normal(size=(len(pool), 6)).astype(np.float32)
+    settings = {"scorer": "kernel_repulsion", "options": {"beta": 4.0}, "output_dir": tmp_path}
+    first = pt.select(pool, features=matrix, budget=6, **settings)
+    again = pt.select(first.config, scores=np.arange(len(pool)), name="scored")
+    assert list(again.config.selection.options) == ["path"]
+    assert again.config.selection.scorer == "file"
 
 
 def test_a_subset_is_saved_as_it_stands_or_for_a_trainer(subset, tmp_path):
