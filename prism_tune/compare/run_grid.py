@@ -23,6 +23,7 @@ from prism_tune.compare.launch import Launcher
 from prism_tune.compare.progress import Progress
 from prism_tune.compare.workers import Main, run_forked, share_out
 from prism_tune.config.load import render_config
+from prism_tune.config.secrets import find_secrets
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.interrupts import Interrupted
@@ -68,7 +69,7 @@ def compare(
         Whether no cell has failed.
 
     Raises:
-        ConfigError: a `compare` section that cannot be used.
+        ConfigError: a `compare` section that cannot be used, or a config with a secret in it.
         UserError: launched with several processes, data that could not be prepared or did not pass
             the audit, or a finished cell that cannot be read.
     """
@@ -112,12 +113,14 @@ def _run_pending(
     """What the cells need first: data, trainings they start from, an audit; then the cells."""
     due = [cell for cell in cells if cell.state() != "finished"]
     if due:
+        before = plan_before(config, run, due)
+        _refuse_secrets([*before, *due])
         num_at_once = require_section(config).num_processes if launcher.kind == "local" else 1
         launcher.prepare(num_at_once)
         paths = [str(_write_config(cell)) for cell in due if "select" in cell.verbs]
         if run_forked(check, paths, {}, None) != 0:
             raise ConfigError(f"{config.name}: a row that cannot be selected; see above")
-        first = [c for c in plan_before(config, run, due) if c.state() != "finished"]
+        first = [c for c in before if c.state() != "finished"]
         _prepare([*first, *due], launcher)
         _run_cells(first, launcher, 1)
         look_at_files_again()
@@ -126,6 +129,19 @@ def _run_pending(
     if due:
         _audit(due, run, launcher)
         _run_cells(due, launcher, num_at_once)
+
+
+def _refuse_secrets(cells: Sequence[Cell]) -> None:
+    """A cell's config is a file that others may read, and its verbs would read `<redacted>`."""
+    for cell in cells:
+        if keys := find_secrets(cell.config.model_dump(mode="json")):
+            raise ConfigError(
+                f"{cell.config.name}: {', '.join(f'`{key}`' for key in keys)}: looks like a "
+                "password, token or key in it, and compare would write it into its cells' configs, "
+                "which are files to share; expected none: put it into the environment, which every "
+                "run and a server that it starts inherit (OPENAI_API_KEY for evaluation.base_url, "
+                "HF_TOKEN for the hub)"
+            )
 
 
 def _prepare(cells: Sequence[Cell], launcher: Launcher) -> None:

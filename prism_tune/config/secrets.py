@@ -32,6 +32,9 @@ _PAIR = re.compile(
     r"(?!<redacted>|None\b|null\b|True\b|False\b)([^\s'\"&,}]{4,})",
     re.IGNORECASE,
 )
+_PROSE = re.compile(r"\w\s+token: $", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z][a-z]{1,12}(?:/[A-Za-z][a-z]{1,12})*[.;:!?)]*")
+"""`Give the token: digits only.` is of the trade's tokens; a key of letters alone is none."""
 _BEARER = re.compile(r"(\bBearer\s+)[^\s'\"]+", re.IGNORECASE)
 
 
@@ -53,6 +56,18 @@ def redact(value: Any) -> Any:
     return redact_text(value) if isinstance(value, str) else value
 
 
+def find_secrets(tree: dict[str, Any], key: str = "") -> list[str]:
+    """The dotted keys below `key` whose values `redact` would not leave as they are."""
+    found: list[str] = []
+    for name, redacted in redact(tree).items():
+        below = f"{key}.{name}" if key else str(name)
+        if isinstance(redacted, dict):
+            found += find_secrets(tree[name], below)
+        elif redacted != tree[name]:
+            found.append(below)
+    return found
+
+
 def is_secret(name: str) -> bool:
     """Whether a key of a config names a secret: `hub_token`, not `tokens_per_batch`."""
     return _NAME.search(name) is not None
@@ -65,7 +80,14 @@ def redact_text(text: str) -> str:
     text = _SERVICES.sub(REDACTED, text)
     text = _ADDRESS.sub(rf"\1{REDACTED}@", text)
     text = _BEARER.sub(rf"\1{REDACTED}", text)
-    return _PAIR.sub(rf"\1{REDACTED}", text)
+    return _PAIR.sub(_redact_pair, text)
+
+
+def _redact_pair(pair: re.Match[str]) -> str:
+    before = pair.string[: pair.end(1)]
+    if _PROSE.search(before) and _WORD.fullmatch(pair[2]):
+        return pair[0]
+    return f"{pair[1]}{REDACTED}"
 
 
 class RedactingFilter(logging.Filter):

@@ -14,7 +14,7 @@ from prism_tune.compare.grid_cells import plan_cells
 from prism_tune.compare.launch import Launcher
 from prism_tune.compare.run_grid import compare
 from prism_tune.config.load import load_config
-from prism_tune.errors import UserError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.folder import RunDir
 
 pytestmark = pytest.mark.slow
@@ -133,3 +133,33 @@ def test_a_pool_that_does_not_pass_the_audit_stops_the_grid(path):
     with pytest.raises(UserError, match="did not pass the audit"):
         run_grid(path, "name=refused")
     assert asked(path) == ["audit refused"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("base_url", "http://me:geheim12@gpu7:8000/v1"),
+        ("serve_command", "env HF_TOKEN=geheim12 vllm serve {model} --port {port}"),
+    ],
+)
+def test_a_secret_is_refused_before_it_would_be_cut_out_of_the_cells_configs(path, key, value):
+    """The verbs would ask a server called `<redacted>`."""
+    with pytest.raises(ConfigError) as error:
+        run_grid(path, "evaluation.backend=openai", f"evaluation.{key}='{value}'")
+    assert f"sound-seed0: `evaluation.{key}`: looks like a password, token or key" in str(
+        error.value
+    )
+    assert "environment" in str(error.value)
+    assert "geheim12" not in str(error.value)
+    assert not (path.parent / "runs/log").exists()
+    assert not list((path.parent / "runs").rglob("cell.yaml"))
+
+
+def test_cells_run_with_the_very_config(path):
+    """A question's prompt that speaks of tokens is no secret."""
+    instruction = "Give the token: digits only."
+    data = "{own: {annotations: own.json, metric: exact, instruction: '" + instruction + "'}}"
+    _, cells = run_grid(path, f"evaluation.data={data}", "compare.rows=[sound]")
+    cell = cells["sound"]
+    assert load_config(cell.folder / "cell.yaml") == cell.config
+    assert cell.config.evaluation.data["own"].instruction == instruction

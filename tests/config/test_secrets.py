@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from prism_tune.config.load import load_config, render_config
-from prism_tune.config.secrets import redact, redact_text
+from prism_tune.config.secrets import find_secrets, redact, redact_text
 from prism_tune.config.sections import Config
 from prism_tune.run.folder import RunDir
 from prism_tune.run.log import keep_log, open_log
@@ -51,6 +51,8 @@ def test_a_finished_stage_keeps_names_and_no_secrets(tmp_path):
         "Authorization: Bearer Geheim1234",
         "https://user:Geheim1234@host/v1",
         "the key Geheim1234 of the environment",
+        "login failed with the token: Geheim1234",
+        "Give the token: Geheim1234, and no other",
     ],
 )
 def test_texts(text, monkeypatch):
@@ -74,11 +76,36 @@ def test_texts(text, monkeypatch):
         "image_token_id: 32000",
         "/data/keys/monkey.png",
         "hub_token: None",
+        "Give the token: digits only.",
+        "Answer with one token: Yes/No.",
     ],
 )
 def test_what_is_no_secret_stays(text, monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/data/keys/monkey.png")
     assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "token: sesame",
+        "the hub_token: sesame",
+        "the password: sesame",
+        "the token=sesame",
+        "the token: 'sesame'",
+        "the token: abcdefghijklmnopqrstuvwxyz",
+    ],
+)
+def test_a_key_of_letters_alone_is_none_only_in_prose_on_tokens(text):
+    assert "<redacted>" in redact_text(text)
+
+
+def test_the_keys_that_hold_secrets_are_named():
+    assert find_secrets(CONFIG.model_dump(mode="json")) == [
+        "training.hf.hub_token",
+        "evaluation.base_url",
+    ]
+    assert find_secrets({"a": [{"b": TOKEN}], "tokens": ["x"], "c": {}}) == ["a"]
 
 
 def test_keys_of_a_tree():
