@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks, widen
+from prism_tune.features.row_blocks import RowBlocks, rounding_share, widen
 from prism_tune.features.row_pairs import RowPairs
 
 FloatArray = NDArray[np.float64]
@@ -87,8 +87,8 @@ def reduce_features(
         )
     counts_U = np.bincount(pairs.row_P, pairs.count_P, minlength=features_UD.shape[0])
     mean_D, covariance_DD, finite_U = measure_covariance(features_UD, counts_U.astype(np.float64))
-    noise = (_ROUNDING * float(np.linalg.norm(mean_D))) ** 2
-    basis_DK = find_directions(covariance_DD, noise, num_components, whitening)
+    noise_variance = (_ROUNDING * float(np.linalg.norm(mean_D))) ** 2
+    basis_DK = find_directions(covariance_DD, noise_variance, num_components, whitening)
     rows_UK = np.zeros((features_UD.shape[0], basis_DK.shape[1]))
     for start, block_BD in _blocks(features_UD):
         finite_B = finite_U[start : start + len(block_BD)]
@@ -96,7 +96,11 @@ def reduce_features(
     values_PK, finite_P = rows_UK[pairs.row_P], finite_U[pairs.row_P]
     _centre_groups(values_PK, finite_P, pairs)
     norms_P = np.linalg.norm(values_PK, axis=1)
-    zero_P = norms_P <= _RELATIVE_ZERO * norms_P.max(initial=0.0)
+    lengths_P = norms_P
+    if whitening:
+        lengths_P = np.linalg.norm(values_PK / np.linalg.norm(basis_DK, axis=0), axis=1)
+    noise = rounding_share(np.dtype(features_UD.dtype)) * float(np.linalg.norm(mean_D))
+    zero_P = (norms_P <= _RELATIVE_ZERO * norms_P.max(initial=0.0)) | (lengths_P <= noise)
     values_PK[zero_P] = 0.0
     if normalise:
         values_PK /= np.where(zero_P, 1.0, norms_P)[:, None]

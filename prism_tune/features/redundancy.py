@@ -22,7 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans, widen
+from prism_tune.features.row_blocks import (
+    RowBlocks,
+    default_block_rows,
+    map_spans,
+    rounding_share,
+    widen,
+)
 from prism_tune.features.row_pairs import IntArray, RowPairs, pair_rows
 
 logger = logging.getLogger(__name__)
@@ -32,7 +38,6 @@ FloatArray = NDArray[np.float64]
 
 _CHUNK = 128  # single-precision dot products are summed in double precision every so many terms
 _MAX_SPREAD = 16  # how many groups' segments a block is made to hold
-_ROUNDING_UNITS = 64  # a centred norm below so many roundings of the centre is rounding noise
 
 
 @dataclass(frozen=True)
@@ -228,7 +233,7 @@ class RedundancyScan:
     def _centre(self, group: int, rows_PD: NDArray[Any]) -> tuple[NDArray[Any], FloatArray | float]:
         """Centred rows, and the largest norm that rounding alone can leave of them."""
         delta_PD = widen(rows_PD, self.compute_dtype)
-        unit = _ROUNDING_UNITS * float(np.finfo(self.compute_dtype.type).eps)
+        unit = rounding_share(np.dtype(self.features_UD.dtype))
         with np.errstate(invalid="ignore"):
             if self.centering == "corpus":
                 centre_D = self.centres_GD[group]

@@ -23,6 +23,7 @@ _MAGNITUDE = np.int16(0x7FFF)
 _SIGN_AND_VALUE = np.int32(-0x70002000)
 _REBIAS = np.float32(2.0**112)
 
+_ROUNDING_UNITS = 64
 _BLOCKS_PER_SPAN = 4
 _MAX_THREADS = 8
 
@@ -42,6 +43,18 @@ class RowBlocks(Protocol):
 
     def __getitem__(self, rows: slice, /) -> NDArray[Any]:
         """A block of rows."""
+
+
+def rounding_share(dtype: np.dtype[Any]) -> float:
+    """The largest length, as a share of its centre's, that rounding can leave of a centred row.
+
+    By the precision in which features are stored, whatever they are computed in: the same picture
+    in two files differs by the last bits. Of types narrower than float32 it is float32's, in which
+    they are computed: their own is as coarse as what tells the features of a narrow cone apart.
+    """
+    stored = dtype.type if dtype.itemsize > 2 else np.float32
+    eps = max(np.finfo(np.float64).eps, np.finfo(stored).eps)
+    return _ROUNDING_UNITS * float(eps)
 
 
 def default_block_rows(width: int, dtype: np.dtype[Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from prism_tune.features import reduction
 from prism_tune.features.reduction import reduce_features
@@ -53,3 +54,17 @@ def test_equal_features_leave_nothing():
     reduced = reduce_features(rows, pair_rows(9, None, None), num_components=4)
     assert reduced.values_PK.shape == (9, 0)
     assert reduced.num_zero_norm == 9
+
+
+@pytest.mark.parametrize("whitening", [False, True])
+@pytest.mark.parametrize(("apart", "num_zero_norm"), [(6e-8, 40), (1e-4, 0)])
+def test_a_source_that_differs_by_the_last_bit_has_no_rows(apart, num_zero_norm, whitening):
+    """One picture in many files, stored in float32, beside an ordinary source."""
+    rng = np.random.default_rng(0)
+    others = rng.normal(size=(60, 8)) + 3
+    same = np.tile(others[:1], (40, 1)) * (1 + apart * rng.choice([-1.0, 1.0], size=(40, 8)))
+    rows = np.concatenate([same, others]).astype(np.float32)
+    pairs = pair_rows(100, np.repeat(["a", "b"], [40, 60]), None)
+    reduced = reduce_features(rows, pairs, num_components=None, whitening=whitening)
+    assert reduced.num_zero_norm == num_zero_norm
+    assert reduced.zero_P[:40].all() == (num_zero_norm == 40)

@@ -126,6 +126,21 @@ def test_equal_features_leave_no_rounding_noise(dtype, caplog):
     assert "9 records have a centred feature of zero" in caplog.text
 
 
+@pytest.mark.parametrize(("apart", "num_zero_norm"), [(6e-8, 40), (1e-4, 0)])
+def test_a_source_of_one_picture_in_many_files_has_no_direction(apart, num_zero_norm):
+    """Stored in float32 its features differ by the last bit, whatever they are computed in."""
+    others = draw_features(20, 32)
+    noise = np.random.default_rng(1).choice([-1.0, 1.0], size=(40, 32))
+    same = np.tile(others[:1], (40, 1)) * (1 + apart * noise)
+    features = np.concatenate([same, others]).astype(np.float32)
+    groups = np.repeat(["same", "others"], [40, 20])
+    result = score_redundancy(features, groups_N=groups)
+    assert len(np.unique(features[:40], axis=0)) > 1
+    assert result.num_zero_norm == num_zero_norm
+    assert result.zero_N[:40].all() == (num_zero_norm == 40)
+    assert (result.values_N[:40] == 0).all() == (num_zero_norm == 40)
+
+
 def test_zero_norm_record_scores_zero_and_is_counted():
     features = np.array([[1.0, 2.0], [0.0, 0.0], [2.0, 1.0]])
     result = score_redundancy(features, centering="none")
