@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import signal
 import subprocess
 from logging.handlers import MemoryHandler
@@ -49,6 +50,18 @@ def _own_cache(tmp_path_factory):
     own = tmp_path_factory.mktemp("cache")
     (own / "wheels").symlink_to(users / "wheels", target_is_directory=True)
     os.environ["PRISM_TUNE_CACHE"] = str(own)
+
+
+@pytest.fixture
+def without_home(monkeypatch):
+    """As a container's user that no file knows (`docker run --user 12345`), without any cache."""
+
+    def find(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", find)
+    for name in ("HOME", "PRISM_TUNE_CACHE", "PRISM_TUNE_POOL_CACHE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from prism_tune.cli.libraries import Check, State, check_packages, check_uses
+from prism_tune.errors import UserError
 from prism_tune.models.cpu import bf16_instructions
+from prism_tune.run.cache_home import cache_home
 from prism_tune.run.log import console
 
 GIB = 1 << 30
@@ -40,7 +42,7 @@ def diagnose() -> bool:
     """
     checks = [
         *(*check_python(), *check_packages(), *check_uses(), *check_devices()),
-        *(*check_shared_memory(), *check_disk(), *check_tools(), check_tracking()),
+        *(*check_shared_memory(), *check_disk(), check_cache(), *check_tools(), check_tracking()),
     ]
     table = Table("", "found", "", "how to mend it", title="prism-tune doctor")
     for column in table.columns:
@@ -118,6 +120,15 @@ def check_disk() -> Iterator[Check]:
     yield Check("free disk", f"{free_gib:.0f} GiB", "ok" if enough else "optional", mend)
 
 
+def check_cache() -> Check:
+    """Where converted pools are kept; containers run as users without a home."""
+    try:
+        return Check("cache", str(cache_home()))
+    except UserError:
+        mend = "set PRISM_TUNE_CACHE to a folder for converted pools, or HOME"
+        return Check("cache", "the user has no home directory", "missing", mend)
+
+
 def check_tools() -> Iterator[Check]:
     """Launchers, and the compiler of DeepSpeed's own operators."""
     for command, package in (("torchrun", "torch"), ("deepspeed", "deepspeed")):
@@ -153,6 +164,6 @@ def _cpu_bf16() -> str:
 def _is_logged_in() -> bool:
     """Whether `wandb login` has left a key."""
     try:
-        return "wandb" in (Path.home() / ".netrc").read_text()
-    except OSError:
+        return "wandb" in (Path.home() / ".netrc").read_text(errors="replace")
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
         return False

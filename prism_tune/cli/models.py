@@ -97,13 +97,21 @@ def chat(
             return
         try:
             if command == "/image":
-                talk.show(Path(rest.strip()).expanduser())
+                talk.show(_expand(rest.strip()))
             elif command == "/new":
                 talk.begin()
             else:
                 typer.echo(talk.ask(line))
         except UserError as error:  # a slip of the keyboard does not end a conversation
             typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+
+
+def _expand(typed: str) -> Path:
+    """A path with the home directory for `~`, where there is one."""
+    try:
+        return Path(typed).expanduser()
+    except RuntimeError:  # nobody of that name: as it is it is no file, which is said
+        return Path(typed)
 
 
 def _read_lines() -> Iterator[str]:

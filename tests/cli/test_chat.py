@@ -26,11 +26,13 @@ def asked(monkeypatch):
 
 def test_a_conversation_goes_on_with_its_images(tiny_llava_dir, drawn_pool, asked):
     first, second = (drawn_pool.parent / "images" / f"{n}.png" for n in (0, 1))
-    lines = ["what is it?", f"/image {second}", "/image gone.png", "and this?", "/new", "hi"]
+    missing = ["/image gone.png", "/image ~nobody-of-that-name/1.png"]
+    lines = ["what is it?", f"/image {second}", *missing, "and this?", "/new", "hi"]
     given = ["chat", str(tiny_llava_dir), "--image", str(first)]
     result = CliRunner().invoke(app, given, input="\n".join([*lines, "/quit", "never"]))
     assert result.exception is None
     assert "gone.png: no such file" in result.output
+    assert "~nobody-of-that-name/1.png: no such file" in result.output
     assert [request.images for request in asked] == [(first,), (first, second), ()]
     one, two, three = (request.prompt for request in asked)
     assert two.startswith(one)

@@ -239,6 +239,24 @@ def test_tracking_online_needs_a_key(monkeypatch, tmp_path):
     assert doctor.check_tracking().state == "ok"
 
 
+def test_a_user_without_home_is_told_what_to_set(monkeypatch, without_home):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert doctor.check_tracking().found == "online, without a key"
+    check = doctor.check_cache()
+    assert (check.found, check.state) == ("the user has no home directory", "missing")
+    assert check.mend == "set PRISM_TUNE_CACHE to a folder for converted pools, or HOME"
+    monkeypatch.setenv("PRISM_TUNE_CACHE", "/cache")
+    assert (doctor.check_cache().found, doctor.check_cache().state) == ("/cache", "ok")
+
+
+def test_a_key_file_in_another_encoding_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    (tmp_path / ".netrc").write_bytes(b"# M\xfcller\nmachine api.wandb.ai login user password key")
+    assert doctor.check_tracking().state == "ok"
+
+
 def test_a_broken_torchvision_ends_with_1(tmp_path):
     """The real thing: a torchvision whose operators torch does not know, before everything else."""
     (tmp_path / "torchvision").mkdir()
