@@ -42,10 +42,13 @@ def require_vacant(directory: Path) -> None:
     """Check that nothing would be overwritten.
 
     Raises:
-        UserError: the path is a file, or a directory with something in it.
+        UserError: the path is a file, a directory with something in it, or the one that the command
+            was started in: a finished directory takes its place, and it would be gone.
     """
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"{directory}: is there already; name a new directory with --to")
+    if directory.is_dir() and directory.samefile("."):
+        raise UserError(f"{directory}: this command was started in it; name a new one with --to")
 
 
 def write_verified(

@@ -40,7 +40,7 @@ def build_report(
 
     Raises:
         UserError: not a run folder, unreadable files, an output folder that is no report, or one
-            that somebody else is writing.
+            that somebody else is writing or that this process was started in.
     """
     run, *others = open_runs([of_run.root for of_run in runs])
     target = output or run.run.report
@@ -79,8 +79,12 @@ def _build_sections(
 
 
 def _check_target(target: Path) -> None:
-    """Only what looks like a report is ever replaced."""
-    if target.exists() and not (target / "assets" / "report.js").exists():
-        if target.is_dir() and not any(target.iterdir()):
-            return
+    """Only what looks like a report is ever replaced, and not below one who stands in it."""
+    is_empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not is_empty and not (target / "assets" / "report.js").exists():
         raise UserError(f"{target}: exists and is not a report; name another folder with --output")
+    if target.is_dir() and target.samefile("."):
+        raise UserError(
+            f"{target}: this command was started in it, and it is replaced as a whole; start from "
+            "another folder, or name another with --output"
+        )

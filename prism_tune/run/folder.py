@@ -46,9 +46,13 @@ SUBSET_SUFFIXES = {
 
 @dataclass(frozen=True)
 class RunDir:
-    """The folder of one run."""
+    """The folder of one run; its path has a name also where it is given as `.` or `..`."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        if self.root.name in ("", ".."):  # what names a file beside it, or is shown, needs one
+            object.__setattr__(self, "root", self.root.resolve())
 
     @property
     def timings(self) -> Path:

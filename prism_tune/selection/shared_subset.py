@@ -98,8 +98,11 @@ def export_subset(run: RunDir, to: Path) -> None:
     """Write a run's subset to a file that can be shared.
 
     Raises:
-        UserError: the run has not selected, or its files are not as the selection left them.
+        UserError: the run has not selected, or its files are not as the selection left them; `to`
+            is a folder.
     """
+    if to.is_dir():
+        raise UserError(f"{to}: a folder; name the file to write, for example subset.parquet")
     stage = Stage(run.selection)
     stage.require("select")
     config = stage.config()

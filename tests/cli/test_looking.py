@@ -107,6 +107,16 @@ def test_what_fails_before_it_begins_leaves_no_trace(failure, config, untouched)
     assert invoke(*fill(FAILURES[failure], config)).exit_code != 0
 
 
+@pytest.mark.parametrize(("inside", "folder"), [("", "."), ("training", ".."), ("", "../tiny")])
+def test_the_run_folder_that_one_stands_in(config, untouched, monkeypatch, inside, folder):
+    monkeypatch.chdir(untouched / "tiny" / inside)
+    status = invoke("status", folder)
+    assert status.exit_code == 0, status.output
+    assert "| tiny | finished |" in status.output
+    answers = invoke("answers", folder)
+    assert answers.exit_code == 0, answers.output
+
+
 def test_a_report_writes_its_own_folder_only(config, untouched, tmp_path):
     done = invoke("report", str(untouched / "tiny"), "--output", str(tmp_path / "page"))
     assert done.exit_code == 0, done.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +122,14 @@ def test_nothing_is_overwritten(adapter, tmp_path):
         export(adapter[0], tmp_path)
     with pytest.raises(UserError, match="expected a run folder with a finished training"):
         export(tmp_path, tmp_path / "new")
+
+
+@pytest.mark.parametrize("named", [".", "whole path"])
+def test_the_folder_one_stands_in_is_not_replaced(adapter, tmp_path, monkeypatch, named):
+    """Even empty: the command, and the shell behind it, would stand in none."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="this command was started in it; name a new one"):
+        export(adapter[0], Path() if named == "." else tmp_path)
 
 
 TEXT = {

@@ -90,6 +90,23 @@ def test_a_report_is_replaced_as_a_whole_and_nothing_else_is(run, tmp_path):
     assert (thesis / "chapter.tex").read_text() == "one"
 
 
+def test_a_report_does_not_replace_the_folder_one_stands_in(run, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UserError, match="this command was started in it"):
+        build_report([run], Path())
+    page = build_report([run])
+    monkeypatch.chdir(page.parent)
+    with pytest.raises(UserError, match="this command was started in it"):
+        build_report([RunDir(Path(".."))])
+    assert page.exists()
+
+
+def test_of_the_run_folder_one_stands_in(run, monkeypatch):
+    monkeypatch.chdir(run.root)
+    assert build_report([RunDir(Path())]) == run.root.resolve() / "report" / "index.html"
+
+
 def test_a_build_that_fails_leaves_the_old_report(run):
     page = build_report([run])
     before = page.read_bytes()

@@ -36,6 +36,15 @@ def test_layout(tmp_path):
     assert {str(path.relative_to(run.root)): path for path in layout.values()} == layout
 
 
+def test_a_folder_one_stands_in_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "trial" / "training").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "trial")
+    assert RunDir(Path()).root == tmp_path.resolve() / "trial"
+    monkeypatch.chdir(tmp_path / "trial" / "training")
+    assert RunDir(Path("..")).root == tmp_path.resolve() / "trial"
+    assert RunDir(Path("../training")).root == Path("../training")  # shown as it was given
+
+
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_a_crash_leaves_the_old_content_and_no_rubbish(tmp_path, monkeypatch, moment):
     path = tmp_path / "scores.json"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,20 @@ def test_no_trace_is_left_where_nothing_was_written(tmp_path):
     with only_writer(run):
         assert writer_file(run).exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_from_inside_the_folder_too(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    with only_writer(RunDir(Path())):
+        assert (tmp_path / ".one.writer.json").exists()
+        assert find_writer(RunDir(tmp_path / "one")) is not None
+        with (
+            pytest.raises(UserError, match="this process is at work there already"),
+            only_writer(RunDir(tmp_path / "one")),
+        ):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_within_one_process_too(tmp_path):

@@ -100,6 +100,8 @@ def export_pool(
     chosen = LAYOUTS[layout]
     if chosen.suffix and to.suffix != chosen.suffix:
         raise UserError(f"{to}: {layout} is one file: expected a name in {chosen.suffix}")
+    if not chosen.suffix and to.exists():
+        raise UserError(f"{to}: already there; name a new folder, or delete that one")
     pool = as_in_file(pool)
     losses = Losses(pool.config.model_copy(update={"records": str(to), "columns": {}}))
     names = ImageNames(pool, to.with_name(f"{to.stem}_images"))

@@ -77,13 +77,7 @@ def write_file(pool: Pool, rows: Iterable[Row], path: Path) -> None:
 
 
 def write_folder(pool: Pool, rows: Iterable[Row], folder: Path) -> None:
-    """A new folder of parquet files, which appears whole.
-
-    Raises:
-        UserError: it is there already.
-    """
-    if folder.exists():
-        raise UserError(f"{folder}: already there; name a new folder, or delete that one")
+    """A new folder of parquet files, which appears whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(RunDir(folder)):
         remove_left_over(folder, ".")

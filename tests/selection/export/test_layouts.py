@@ -6,6 +6,7 @@ Their own loaders run in scripts/check_peers.sh; `datasets`, which all of them l
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -409,6 +410,21 @@ def test_select_writes_the_layout_beside_the_subset(published_run, tmp_path):
     folder = published_run.exports / "trl" / "published"
     kept = [record["id"] for record in read_json(published_run.subset)]
     assert load_dataset(str(folder), split="train")["id"] == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--as", "trl"], "already there; name a new folder"),
+        (["--as", "llava"], r"llava is one file: expected a name in \.json"),
+        ([], "a folder; name the file to write"),
+    ],
+)
+def test_the_folder_one_stands_in_is_no_place(published_run, monkeypatch, arguments, says):
+    monkeypatch.chdir(published_run.root)
+    done = call("subset", "export", ".", *arguments, "--to", ".")
+    assert isinstance(done.exception, UserError)
+    assert re.search(says, str(done.exception))
 
 
 def test_export_writes_it_anywhere(published_run, tmp_path):
