@@ -133,6 +133,13 @@ class InstructionDataset(RecordDataset):
         is_image_L = unit.inputs["input_ids"] == image_token_id(self._examples.processor)
         return replace(unit, pooled_L=is_image_L, instruction_L=~(is_image_L | is_answer_L))
 
+    def encode(self, index: int) -> dict[str, torch.Tensor]:
+        """As of any record; its labels are of all answers, for one not learnt asks nothing too."""
+        record = self._pool[index]
+        turns = tuple(replace(turn, has_loss=True) for turn in record.turns)
+        images = [open_image(path) for path in self._pool.image_paths(index)]
+        return self._examples.encode_record(replace(record, turns=turns), images)
+
 
 def first_usable(units: UnitDataset | RecordDataset) -> Encoded | None:
     """The first with images, all of which can be read."""

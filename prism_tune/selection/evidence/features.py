@@ -41,6 +41,8 @@ from prism_tune.selection.evidence.units import find_units, locate_rows
 
 _NAME: Literal["features"] = "features"
 _VERSION = 1
+_INSTRUCTION_VERSION = 2
+"""With `pooling: instruction`; in 1 an answer that is not learnt counted as instruction."""
 
 
 def compute_features(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
@@ -104,7 +106,8 @@ def feature_layers(config: Config) -> tuple[int, ...]:
 
 
 def _depends(config: Config) -> dict[str, Any]:
-    return depends_on(config, _NAME, _VERSION)
+    by_instruction = config.selection.pooling == "instruction"
+    return depends_on(config, _NAME, _INSTRUCTION_VERSION if by_instruction else _VERSION)
 
 
 def _open_store(config: Config, layer: int) -> EvidenceStore:

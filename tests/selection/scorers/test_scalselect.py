@@ -12,6 +12,7 @@ from prism_tune.errors import ConfigError
 from prism_tune.features.shards import StoredRows, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
+from prism_tune.selection.evidence.encoding import InstructionDataset
 from prism_tune.selection.evidence.shallow import pool_instructed
 from prism_tune.selection.scorers import scalselect
 
@@ -115,6 +116,29 @@ def test_features_are_pooled_as_the_instruction_attends(workplace):
         selection__scorer="scalselect", **workplace.elsewhere(), selection__tokens_per_batch=1
     )
     assert alone.manifest["subset_sha256"] == result.manifest["subset_sha256"]
+
+
+def test_an_answer_that_is_not_learnt_asks_nothing(workplace):
+    """The same tokens look at the image as where it is learnt."""
+    records = workplace.records()
+    turns = [
+        {"from": "human", "value": "<image>\nwhat is it?"},
+        {"from": "gpt", "value": "a circle of red", "loss": True},
+        {"from": "human", "value": "and what colour is the square?"},
+        {"from": "gpt", "value": "there is none"},
+    ]
+    unlearnt = [turns[0], {**turns[1], "loss": False}, *turns[2:]]
+    records[0]["conversations"], records[1]["conversations"] = turns, unlearnt
+    workplace.write_records(records)
+    config = workplace.config()
+    pool, processor = open_pool(config.data), load_processor(config.model)
+    learnt, other = InstructionDataset(pool, [0, 1], config, processor)
+    assert torch.equal(learnt.inputs["input_ids"], other.inputs["input_ids"])
+    assert torch.equal(learnt.instruction_L, other.instruction_L)
+    asking = processor.tokenizer.decode(other.inputs["input_ids"][other.instruction_L])
+    assert "what colour is the square" in asking
+    assert "a circle of red" not in asking
+    assert "there is none" not in asking
 
 
 def test_other_features_do_not_go_with_it(workplace):
