@@ -113,6 +113,8 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
         config: as `given` loads it.
         given: path and overrides, to which each step adds its own.
     """
+    from prism_tune.compare.plan import rows_beside
+
     name, runs = config.name, Path(config.output_dir)
     given = tuple(part for part in given if not part.startswith("name="))  # each step has its own
     if config.data.prepare:
@@ -123,13 +125,9 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
         "minutes per 100,000 images; nothing when neither has changed",
         ("audit", *given, f"name={name}"),
     )
-    others: dict[str, tuple[str, ...]] = {}
-    if config.evaluation.benchmarks and config.training.tuning != "none":
-        others["untuned"] = ("training.tuning=none",)
-        if config.compare_random:
-            others["random"] = ("selection.scorer=random", "selection.options=null")
+    others = rows_beside(config)
     for other, overrides in others.items():
-        yield from _row_steps(config, other, (*given, f"name={name}-{other}", *overrides))
+        yield from _row_steps(config, other, (*given, *overrides))
     yield from _row_steps(config, None, (*given, f"name={name}"))
     folders = {other: str(runs / f"{name}-{other}") for other in others}
     rows = [part for folder in folders.values() for part in ("--runs", folder)]

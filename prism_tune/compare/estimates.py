@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from prism_tune.compare.cells import Verb, stages_of
-from prism_tune.compare.memory import evaluate_memory, select_memory, tune_memory
+from prism_tune.compare.memory import DEFAULT_BATCH, evaluate_memory, select_memory, tune_memory
 from prism_tune.compare.selection_estimates import (
     LORA_SHARE,
     evidence_bytes,
@@ -87,14 +87,16 @@ def estimate_run(
     """
     verbs = stages_of(config)
     pool = replace(pool, image_tokens=shape.num_image_tokens)
-    tokens, images = _tuned(config, shape, pool) if "train" in verbs else (0.0, 0.0)
+    tokens, images = 0.0, 0.0
+    if "train" in verbs:
+        tokens, images = _tuned(config, shape, pool, num_devices)
     select: float | None = 0.0
     if "select" in verbs:
         read = shape if read_path(config) == config.model.path else read
         select = None if read is None else select_flops(config.selection, read, pool)
     return Estimate(
         select_flops=select,
-        tune_flops=_tune_flops(config, shape, pool) if "train" in verbs else 0.0,
+        tune_flops=_tune_flops(config, shape, tokens, images),
         evaluate_flops=_evaluate_flops(config, shape),
         num_bytes=_disk_bytes(config, shape, pool) if "train" in verbs else 0.0,
         num_tokens=tokens,
@@ -127,19 +129,31 @@ def read_path(config: Config) -> str:
     return (reference.model if reference is not None else None) or config.model.path
 
 
-def _tune_flops(config: Config, shape: Shape, pool: PoolSize) -> float:
-    tokens, images = _tuned(config, shape, pool)
+def _tune_flops(config: Config, shape: Shape, tokens: float, images: float) -> float:
     look = shape.vision * shape.num_image_tokens * images
     per_token = 4.0 * shape.layers + 2.0 * _num_trained(config, shape)
     return per_token * tokens + 2.0 * look
 
 
-def _tuned(config: Config, shape: Shape, pool: PoolSize) -> tuple[float, float]:
-    """Tokens and images that tuning goes over, in all epochs."""
+def _tuned(config: Config, shape: Shape, pool: PoolSize, num_devices: int) -> tuple[float, float]:
+    """Tokens and images that tuning goes over, in all epochs or steps."""
     images, texts = _kept(config, pool)
     tokens = images * shape.num_image_tokens + (images + texts) * pool.text_tokens
-    epochs = float(config.training.hf.get("num_train_epochs", 1))
+    epochs = _num_epochs(config, images + texts, tokens, num_devices)
     return epochs * tokens, epochs * images
+
+
+def _num_epochs(config: Config, records: float, tokens: float, num_devices: int) -> float:
+    """How often tuning goes over these records; steps, where they are given, take the place."""
+    hf = config.training.hf
+    num_steps = int(hf.get("max_steps") or -1)
+    if num_steps <= 0:
+        return float(hf.get("num_train_epochs", 1))
+    num_batches = num_steps * int(hf.get("gradient_accumulation_steps", 1)) * num_devices
+    if config.training.batching == "packed":
+        return num_batches * config.training.tokens_per_batch / max(tokens, 1.0)
+    rows = int(hf.get("per_device_train_batch_size", DEFAULT_BATCH))
+    return num_batches * rows / max(records, 1.0)
 
 
 def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:

@@ -21,7 +21,7 @@ _PER_TOKEN_AND_LAYER = 34
 _PER_CHECKPOINT = 2
 _PER_LOGIT = 10
 _OPTIMIZER, _GRADIENT, _WEIGHT = 12, 2, 2
-_DEFAULT_BATCH = 8  # of transformers.TrainingArguments
+DEFAULT_BATCH = 8  # of transformers.TrainingArguments
 _NUM_NEW_TOKENS = 128
 
 
@@ -53,7 +53,7 @@ def tune_memory(
     per_trained = _WEIGHT / sharing.weights + _GRADIENT / sharing.gradients + states
     trained = num_trained * per_trained
     hf = config.training.hf
-    rows = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))
+    rows = int(hf.get("per_device_train_batch_size", DEFAULT_BATCH))
     longest = min(pool.longest or config.data.max_length, config.data.max_length)
     packed = config.training.batching == "packed"
     tokens = config.training.tokens_per_batch if packed else rows * longest

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from prism_tune.compare.cells import Cell, Verb, stages_of
 from prism_tune.compare.grid_cells import plan_before, plan_cells
+from prism_tune.config.load import override_config
+from prism_tune.config.pool_paths import part_split
 from prism_tune.config.sections import Config
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
@@ -35,7 +37,7 @@ class Plan:
 
 
 def make_plan(config: Config, rows: Sequence[str] = ("*",), look: Look | None = None) -> Plan:
-    """The plan of a grid; of a config without a `compare` section, the plan of its one run.
+    """The plan of a grid; of a config without a `compare` section, of what `run` makes of it.
 
     Args:
         config: what to run.
@@ -52,12 +54,22 @@ def make_plan(config: Config, rows: Sequence[str] = ("*",), look: Look | None = 
         return remaining
 
     if config.compare is None:
-        cell = Cell(config.name, None, config.seed, config, stages_of(config), run.root)
-        return Plan(config, {}, {cell: remain(cell)}, reasons)
+        own = [*(override_config(config, o) for o in rows_beside(config).values()), config]
+        return Plan(config, {}, {cell: remain(cell) for cell in map(_as_cell, own)}, reasons)
     runs = {cell: remain(cell) for cell in plan_cells(config, run, rows)}
     due = [cell for cell, remaining in runs.items() if remaining]
     before = {cell: remain(cell) for cell in plan_before(config, run, due)}
     return Plan(config, before, runs, reasons)
+
+
+def rows_beside(config: Config) -> dict[str, tuple[str, ...]]:
+    """What `prism-tune run` makes beside a config's own run: overrides, by what it is called."""
+    if not config.evaluation.benchmarks or config.training.tuning == "none":
+        return {}
+    rows: dict[str, tuple[str, ...]] = {"untuned": ("training.tuning=none",)}
+    if config.compare_random:
+        rows["random"] = ("selection.scorer=random", "selection.options=null")
+    return {row: (f"name={config.name}-{row}", *changes) for row, changes in rows.items()}
 
 
 def find_missing(plan: Plan) -> list[str]:
@@ -72,7 +84,7 @@ def find_missing(plan: Plan) -> list[str]:
         reference = config.selection.reference if "select" in remaining else None
         own = [] if reference is None else [reference.model, reference.adapter]
         read = [config.model.path, config.data.records, *filter(None, own)]
-        named = [path for path in read if not _is_hub_id(path)]
+        named = [path for path in read if not (part_split(path)[1] or _is_hub_id(path))]
         paths = [*named, config.data.image_dir]
         for name in benchmarks:
             data = config.evaluation.data.get(name)
@@ -81,6 +93,11 @@ def find_missing(plan: Plan) -> list[str]:
             path for path in paths if path and path not in made and not Path(path).exists()
         )
     return list(missing)
+
+
+def _as_cell(config: Config) -> Cell:
+    run = RunDir(Path(config.output_dir) / config.name)
+    return Cell(config.name, None, config.seed, config, stages_of(config), run.root)
 
 
 def _find_remaining(cell: Cell, look: Look | None) -> tuple[tuple[Verb, ...], dict[Verb, str]]:

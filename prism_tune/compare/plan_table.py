@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from prism_tune.compare.cells import Cell, Verb, stages_of
 from prism_tune.compare.estimates import Estimate, estimate_run, read_path
@@ -12,6 +13,7 @@ from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.sections import Config
 from prism_tune.results.render import INAPPLICABLE, MISSING, Table, number_cell
 from prism_tune.results.render import Cell as TableCell
+from prism_tune.run.folder import RunDir
 
 _HEADER = (
     *("Run", "To do", "select, h", "tune, h", "evaluate, h"),
@@ -32,7 +34,8 @@ def build_plan_table(plan: Plan, tflops: float | None, num_devices: int = 1) -> 
     """
     rates = find_rates(plan, tflops)
     starts = {str(cell.run.checkpoint): cell.config.model.path for cell in plan.before}
-    estimates = _Estimates(starts, num_devices)
+    audit = RunDir(Path(plan.config.output_dir) / plan.config.name).audit
+    estimates = _Estimates(starts, num_devices, audit)
     rows, hours, num_bytes = [], 0.0, 0.0
     for cell, remaining in plan.remaining.items():
         estimate = estimates.of(cell.config)
@@ -94,8 +97,9 @@ def _format_size(num_bytes: float) -> str:
 class _Estimates:
     """Of configs, over models and pools that are read once; `unknown` are those not there yet."""
 
-    def __init__(self, starts: dict[str, str], num_devices: int) -> None:
+    def __init__(self, starts: dict[str, str], num_devices: int, audit: Path) -> None:
         self._starts = starts
+        self._audit = audit
         self._num_devices = num_devices
         self._pools: dict[str, PoolSize | None] = {}
         self._shapes: dict[str, Shape | None] = {}
@@ -104,7 +108,7 @@ class _Estimates:
     def of(self, config: Config) -> Estimate | None:
         model, records = config.model.path, config.data.records
         if records not in self._pools:
-            self._pools[records] = measure_pool(config)
+            self._pools[records] = measure_pool(config, self._audit)
         read = read_path(config) if "select" in stages_of(config) else model
         shape, of_read, pool = self._shape(model), self._shape(read), self._pools[records]
         found = ((model, shape), (read, of_read), (records, pool))
@@ -174,7 +178,10 @@ def _images(estimate: Estimate) -> TableCell:
 def _notes(plan: Plan, unknown: Sequence[str]) -> list[str]:
     notes = []
     if unknown:
-        notes.append(f"n/a: not there yet, so nothing is known of its size: {', '.join(unknown)}.")
+        notes.append(
+            "n/a: not there yet, or a pool in a folder, so nothing is known of its size: "
+            f"{', '.join(unknown)}."
+        )
     missing = find_missing(plan)
     if missing:
         more = f" and {len(missing) - _NUM_LISTED} more" if len(missing) > _NUM_LISTED else ""

@@ -18,7 +18,8 @@ from typing import Any
 from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
 from prism_tune.errors import UserError, first_line
-from prism_tune.run.folder import read_object
+from prism_tune.run.folder import RunDir, read_object
+from prism_tune.run.stage import Stage
 
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
 _VISION = re.compile(r"vis(ion|ual)")
@@ -99,16 +100,21 @@ def read_shape(path: str) -> Shape | None:
     )
 
 
-def measure_pool(config: Config) -> PoolSize | None:
-    """The pool's size; None where the file is not there yet."""
+def measure_pool(config: Config, audit: Path | None = None) -> PoolSize | None:
+    """The pool's size; None where the file is not there yet, or is a folder.
+
+    Args:
+        config: whose pool, and whose own audit has counted tokens.
+        audit: the folder of another that counts where it was of this pool: a grid's.
+    """
     path = Path(config.data.records)
     if not path.is_file():
         return None
     pool = open_pool(config.data)
     if not len(pool):
         raise UserError(f"{path}: no usable record in it: nothing to plan for")
-    audit = Path(config.output_dir) / config.name / "audit" / "audit.json"
-    lengths = read_object(audit).get("lengths", {}) if audit.is_file() else {}
+    own = RunDir(Path(config.output_dir) / config.name).audit
+    lengths = _read_lengths(own, config) or (_read_lengths(audit, config) if audit else {})
     return PoolSize(
         num_records=len(pool),
         num_image_records=int((~pool.is_text_only_N).sum()),
@@ -117,6 +123,15 @@ def measure_pool(config: Config) -> PoolSize | None:
         mean_tokens=lengths.get("mean") or None,
         longest=lengths.get("longest"),
     )
+
+
+def _read_lengths(audit: Path, config: Config) -> dict[str, Any]:
+    """What a finished audit of this pool has counted."""
+    audited = (Stage(audit).record() or {}).get("config", {}).get("data", {})
+    if audited.get("records") != config.data.records:
+        return {}
+    lengths: dict[str, Any] = read_object(audit / "audit.json").get("lengths", {})
+    return lengths
 
 
 def _read_headers(folder: Path) -> Iterator[tuple[str, list[int]]]:

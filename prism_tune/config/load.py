@@ -68,6 +68,16 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     return _validate(_load_with_base(find_file(path, "experiments"), seen=()), path, overrides)
 
 
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with `section.key=value` items applied, as `load_config` does.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    loaded = OmegaConf.create(_keep_literal(config.model_dump(mode="json")))
+    return _validate(loaded, config.name, overrides)
+
+
 def read_recorded_model(path: Path) -> ModelConfig:
     """The model of a config that lies beside a checkpoint; code is not trusted, whatever it says.
 

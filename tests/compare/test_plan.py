@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from support.tiny_encoders import save_encoder
 
 from prism_tune.cli.grid import find_grid
+from prism_tune.cli.run import plan_steps
 from prism_tune.compare.estimates import estimate_run
 from prism_tune.compare.plan import find_missing, make_plan
 from prism_tune.compare.plan_table import build_plan_table
@@ -203,6 +204,38 @@ def test_flops_of_tuning():
     assert projector == (4 * 1000 + 2 * 20) * (80 * 4 + 100 * 6) + 2 * 50 * 4 * 80
 
 
+@pytest.mark.parametrize(
+    ("training", "num_devices", "records"),
+    [
+        ({"max_steps": 4}, 1, 4 * 8),
+        ({"max_steps": 4, "per_device_train_batch_size": 2}, 1, 4 * 2),
+        ({"max_steps": 4, "per_device_train_batch_size": 2}, 3, 4 * 2 * 3),
+        (
+            {"max_steps": 50, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+            1,
+            50 * 2 * 4,  # four epochs: steps count, as in training
+        ),
+        ({"max_steps": -1, "num_train_epochs": 2}, 1, 200),
+    ],
+)
+def test_steps_take_the_place_of_epochs(training, num_devices, records):
+    """920 tokens and 80 images in the pool's 100 records."""
+    base = config("training.records=pool")
+    asked = base.model_copy(update={"training": base.training.model_copy(update={"hf": training})})
+    found = estimate_run(asked, SHAPE, POOL, num_devices=num_devices)
+    assert found.num_tokens == pytest.approx(records * 9.2)
+    assert found.num_images == pytest.approx(records * 0.8)
+    assert found.tune_flops == pytest.approx(6040 * records * 9.2 + 2 * 50 * 4 * records * 0.8)
+
+
+def test_packed_steps_are_of_so_many_tokens():
+    base = config("training.records=pool", "training.batching=packed")
+    hf = {"max_steps": 3, "per_device_train_batch_size": 64}
+    changes = {"hf": hf, "tokens_per_batch": 46}
+    asked = base.model_copy(update={"training": base.training.model_copy(update=changes)})
+    assert estimate_run(asked, SHAPE, POOL).num_tokens == pytest.approx(3 * 46)
+
+
 def test_a_pool_is_measured_where_it_is(drawn_pool):
     data = {"records": str(drawn_pool)}
     measured = measure_pool(config().model_copy(update={"data": _data(data)}))
@@ -282,10 +315,47 @@ def test_a_row_that_the_grid_has_seen_change_is_left_from_its_beginning(reposito
 
 def test_any_config_has_a_plan(repository):
     made = make_plan(load_config("configs/experiments/llava15_7b_lora.yaml"))
-    assert remaining(made) == {"llava15_7b_lora": ("select", "train", "evaluate")}
+    assert remaining(made) == {
+        "llava15_7b_lora-untuned": ("evaluate",),
+        "llava15_7b_lora": ("select", "train", "evaluate"),
+    }
     text = render(build_plan_table(made, None), "md")
     assert "data/models/llava-1.5-7b-pretrain" in text
-    assert "1 of 1 runs are left; what they take is not known yet." in text
+    assert "2 of 2 runs are left; what they take is not known yet." in text
+
+
+def test_a_plan_has_the_rows_that_run_makes(repository):
+    given = ("configs/experiments/llava15_7b_lora.yaml", "compare_random=true", "data.prepare=null")
+    config = load_config(given[0], given[1:])
+    made = make_plan(config)
+    assert remaining(made) == {
+        "llava15_7b_lora-untuned": ("evaluate",),
+        "llava15_7b_lora-random": ("select", "train", "evaluate"),
+        "llava15_7b_lora": ("select", "train", "evaluate"),
+    }
+    called = [
+        load_config(path, overrides).name
+        for verb, path, *overrides in (step.arguments for step in plan_steps(config, given))
+        if verb in ("select", "train", "evaluate")
+    ]
+    assert called == [name for name, verbs in remaining(made).items() for _ in verbs]
+    random = list(made.runs)[1].config
+    assert (random.selection.scorer, random.selection.options) == ("random", {})
+    assert remaining(make_plan(load_config(given[0], ["evaluation.benchmarks=[]"]))) == {
+        "llava15_7b_lora": ("select", "train")
+    }
+
+
+def test_a_split_of_a_folder_is_there(repository):
+    (repository / "ds").mkdir()
+    given = ["data.records=ds:train", "data.image_dir=null"]
+    missing = find_missing(
+        make_plan(load_config("configs/experiments/llava15_7b_lora.yaml", given))
+    )
+    assert "ds:train" not in missing
+    given[0] = "data.records=/gone/ds:train"
+    made = make_plan(load_config("configs/experiments/llava15_7b_lora.yaml", given))
+    assert "/gone/ds:train" in find_missing(made)
 
 
 def test_files_of_ones_own_that_are_not_there_are_named_and_hub_ids_are_not(repository):
@@ -303,13 +373,13 @@ def test_hours_are_by_the_rate_that_the_runs_so_far_have_measured(
     own = [f"model.path={tiny_llava_dir}", f"data.records={drawn_pool}"]
     made = make_plan(load_config("configs/experiments/llava15_7b_full.yaml", own))
     assumed = build_plan_table(made, 1.0)
-    (cell,) = made.runs
+    _, cell = made.runs
     entry = {"stage": "training", "device_seconds": 10.0, "counts": {"flops": 10 * 17e12}}
     entry |= {"fingerprint": "f", "finished": True}
     write_json(cell.run.timings, [entry])
     measured = build_plan_table(made, None)
     tune = assumed.header.index("tune, h")
-    assert measured.rows[0][tune].value == pytest.approx(assumed.rows[0][tune].value / 17)
+    assert measured.rows[1][tune].value == pytest.approx(assumed.rows[1][tune].value / 17)
     assert "train 17 (measured on the runs so far), evaluate 17 (measured in tuning)" in render(
         measured, "md"
     )

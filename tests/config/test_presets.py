@@ -179,7 +179,7 @@ def test_every_verb_that_takes_a_config_takes_a_preset(monkeypatch):
     assert (
         prism_tune("show", "preset:quickstart", "--key", "name,output_dir") == "quickstart\nruns\n"
     )
-    assert "1 of 1 runs are left" in prism_tune("plan", "preset:llava15_7b_full")
+    assert "2 of 2 runs are left" in prism_tune("plan", "preset:llava15_7b_full")
     assert "of 26 runs are left" in prism_tune("plan", "preset:tables/main")
     checked = CliRunner().invoke(app, ["data", "check", "preset:llava15_7b_lora"])
     assert checked.exit_code == 1
