@@ -103,8 +103,9 @@ def _as_cell(config: Config) -> Cell:
 def _find_remaining(cell: Cell, look: Look | None) -> tuple[tuple[Verb, ...], dict[Verb, str]]:
     """The stages that have not finished or would run again, and why these would.
 
-    All of them where the grid has seen its inputs change. What comes behind a stage that runs
-    again is looked at when that has made its part anew; until then it counts as left.
+    All of them where the grid has seen its inputs change and nothing looks closer. What comes behind
+    a stage that runs again is looked at when that has made its part anew; until then it counts as
+    left.
     """
     if cell.state() == "finished":
         return (), {}
@@ -127,7 +128,7 @@ def _find_remaining(cell: Cell, look: Look | None) -> tuple[tuple[Verb, ...], di
         elif found := look(cell.config, run, verb) if look else []:
             remaining.append(verb)
             reasons[verb] = ", ".join(found)
-        elif changed:
+        elif changed and look is None:
             remaining.append(verb)
     return tuple(remaining), reasons
 

@@ -311,6 +311,8 @@ def test_a_row_that_the_grid_has_seen_change_is_left_from_its_beginning(reposito
     grid = load_config(find_grid("quickstart"), ["selection.budget=0.1"])
     (verbs,) = make_plan(grid, ["*_prism"]).runs.values()
     assert verbs == ("select", "train", "evaluate")
+    looked = make_plan(grid, ["*_prism"], lambda *asked: ["images"] if "evaluate" in asked else [])
+    assert remaining(looked) == {cell.config.name: ("evaluate",)}  # as the stages themselves say
 
 
 def test_any_config_has_a_plan(repository):
