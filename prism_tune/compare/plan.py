@@ -103,9 +103,9 @@ def _as_cell(config: Config) -> Cell:
 def _find_remaining(cell: Cell, look: Look | None) -> tuple[tuple[Verb, ...], dict[Verb, str]]:
     """The stages that have not finished or would run again, and why these would.
 
-    All of them where the grid has seen its inputs change and nothing looks closer. What comes behind
-    a stage that runs again is looked at when that has made its part anew; until then it counts as
-    left.
+    All of them where the grid has seen its inputs change and nothing looks closer. What comes
+    behind a stage that runs again is looked at when that has made its part anew; until then it
+    counts as left.
     """
     if cell.state() == "finished":
         return (), {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from support.tiny import draw_image
@@ -241,7 +242,7 @@ def test_mistakes_are_named(write_config, compare, message):
 def test_a_config_without_the_section_is_refused(write_config):
     config = load_config(write_config(TWO)).model_copy(update={"compare": None})
     with pytest.raises(ConfigError, match="compare: no such section"):
-        plan_cells(config, RunDir("runs/tiny"))
+        plan_cells(config, RunDir(Path("runs/tiny")))
 
 
 @pytest.mark.parametrize(
