@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.features.reduction import measure_covariance
-from prism_tune.features.redundancy import RedundancyScan, score_redundancy
+from prism_tune.features.redundancy import score_redundancy
+from prism_tune.features.redundancy_scan import RedundancyScan
 from prism_tune.features.row_pairs import pair_rows
 from prism_tune.selection.subset import cut_subset, hash_uids
 

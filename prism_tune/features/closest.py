@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.features.redundancy import Centering
+from prism_tune.features.redundancy_scan import Centering
+from prism_tune.features.row_blocks import rounding_share
 from prism_tune.features.shards import RecordFeatures
 
 IntArray = NDArray[np.int64]
@@ -25,7 +26,6 @@ Rows = NDArray[np.float32]
 NUM_NEIGHBOURS = 4
 
 _BLOCK_BYTES = 32 << 20
-_ROUNDING_UNITS = 64  # a centred norm below so many roundings of the centre is rounding noise
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class _Search:
     def _normalise(self, group: int, rows_BD: Rows) -> Rows:
         """Centred rows of length 1; zero where nothing but rounding is left."""
         noise: float | Rows = 0.0
-        unit = _ROUNDING_UNITS * float(np.finfo(np.float32).eps)
+        unit = rounding_share(np.dtype(np.float32))
         if self._centering == "corpus":
             centre_D = self._centres[group]
             noise = unit * float(np.linalg.norm(centre_D))

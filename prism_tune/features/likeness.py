@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.row_blocks import RowBlocks, rounding_share
 
 Rows = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -32,7 +32,6 @@ _LOOSE_COSINE = 0.9  # of sketches: a cosine of 0.95 has a standard error of 0.0
 _MEAN_ROWS = 2048
 _MOST_CENTRES = 256  # of the largest sources; all others share the pool's
 _FEWEST_OF_CENTRE = 16  # features, below which their mean is too much their own
-_ROUNDING_UNITS = 64  # a centred norm below so many roundings of the mean is rounding noise
 _BLOCK_BYTES = 32 << 20
 _MOST_CLUSTERS = 48
 _ONE_CELL = 8192  # features that are compared pair by pair
@@ -53,8 +52,8 @@ class Sketches:
     def __init__(self, features_UD: RowBlocks, source_U: IntArray) -> None:
         self._features_UD = features_UD
         self.centre_U, self._centres_CD = _find_centres(features_UD, source_U)
-        eps = np.finfo(np.float32).eps
-        self._noise_C = _ROUNDING_UNITS * eps * np.linalg.norm(self._centres_CD, axis=1)
+        rounding = rounding_share(np.dtype(np.float32))
+        self._noise_C = rounding * np.linalg.norm(self._centres_CD, axis=1)
         width = features_UD.shape[1]
         drawn = np.random.default_rng(0)
         self._projection_DP = (

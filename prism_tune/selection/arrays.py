@@ -22,7 +22,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.given import as_floats
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.inputs import find_scorer, resolve_selection
-from prism_tune.selection.scorers.scorer import ScoringContext
+from prism_tune.selection.scorers.scorer import Scorer, ScoringContext
 from prism_tune.selection.subset import cut_subset
 
 _TAKEN = ("scope", "centering", "keep", "options")
@@ -78,20 +78,14 @@ def select_rows(
     """
     features_ND = as_floats(features, "features")
     num_rows = len(features_ND)
-    names = [str(n) for n in range(num_rows)] if ids is None else [str(name) for name in ids]
     for what, given in (("groups", groups), ("ids", ids)):
         if given is not None and len(given) != num_rows:
             raise UserError(f"{what}: {len(given)} for {num_rows} rows of features")
-    if len(set(names)) < num_rows:
-        raise UserError("ids: some occur twice; give every row one of its own")
+    names = _name_rows(ids, num_rows)
     labels_N = _label_rows(groups, num_rows)
     share = budget.item() if isinstance(budget, np.generic) else budget
     config = _configure({"scorer": scorer, "budget": share, **selection}, seed)
-    method = find_scorer(scorer)
-    others = [source.name for source in method.reads(config) if source.name != FEATURES.name]
-    if others or scorer == "length":
-        needs = ", ".join(others) or "the answers' tokens"
-        raise UserError(f"{scorer}: reads {needs}, which a matrix of features does not have")
+    method = _find_method(config)
     groups_N = labels_N if config.selection.scope == "per_source" else None
     at_N = np.arange(num_rows)
     rows: Any = SimpleNamespace(uids=names, sources=labels_N.tolist())
@@ -109,6 +103,24 @@ def select_rows(
     return ChosenRows(
         np.flatnonzero(cut.selected_N), scored.values_M, cut.rank_N, scored.diagnostics
     )
+
+
+def _name_rows(ids: Sequence[str] | None, num_rows: int) -> list[str]:
+    names = [str(name) for name in (range(num_rows) if ids is None else ids)]
+    if len(set(names)) < num_rows:
+        raise UserError("ids: some occur twice; give every row one of its own")
+    return names
+
+
+def _find_method(config: Config) -> Scorer:
+    """The scorer, which may read features alone."""
+    scorer = config.selection.scorer
+    method = find_scorer(scorer)
+    others = [source.name for source in method.reads(config) if source.name != FEATURES.name]
+    if others or scorer == "length":
+        needs = ", ".join(others) or "the answers' tokens"
+        raise UserError(f"{scorer}: reads {needs}, which a matrix of features does not have")
+    return method
 
 
 def _label_rows(groups: Sequence[Any] | None, num_rows: int) -> NDArray[np.str_]:

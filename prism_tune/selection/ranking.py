@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks, default_block_rows
+from prism_tune.features.row_blocks import RowBlocks, default_block_rows, rounding_share
 from prism_tune.schema import Skipped
 from prism_tune.selection.budgets import (
     Candidates,
@@ -29,9 +29,6 @@ from prism_tune.selection.evidence.source import Evidence
 from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import Cut, hash_uids
 from prism_tune.selection.unranked import describe_unranked, name_unranked
-
-_ROUNDING = 64 * float(np.finfo(np.float32).eps)
-"""A difference this much shorter than a feature is rounding noise, as in `features.redundancy`."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ def _require_varied(features_UD: RowBlocks, rows: NDArray[np.int64]) -> None:
         return
     first = int(rows[0])
     first_D = features_UD[slice(first, first + 1)][0].astype(np.float64)
-    zero = _ROUNDING * float(np.linalg.norm(first_D))
+    zero = rounding_share(np.dtype(np.float32)) * float(np.linalg.norm(first_D))
     block = default_block_rows(features_UD.shape[1], features_UD.dtype)
     for start in range(first, int(rows[-1]) + 1, block):
         wanted = rows[(rows >= start) & (rows < start + block)] - start
