@@ -1,5 +1,5 @@
 # make test: set up what is needed and run the tests (ARGS="-k config" narrows them down).
-# make fast: those that start no process and take no seconds, for the developer's loop.
+# make fast: those that start no process and put no model through a whole stage, for the developer's loop.
 # make test-torchvision: what torchvision changes, in an environment of its own that has it.
 # make lint: style and types.
 # make docs: the documentation as a site, build/site/index.html; a broken link is an error.

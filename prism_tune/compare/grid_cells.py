@@ -157,10 +157,10 @@ def _read_rows(config: Config, wanted: CompareConfig) -> dict[str, Config]:
     """Every row in every variant, by its name."""
     rows = [_named(entry, f"compare.rows[{n}]") for n, entry in enumerate(wanted.rows)]
     variants = [_named(entry, f"compare.variants[{n}]") for n, entry in enumerate(wanted.variants)]
+    tree = OmegaConf.create(config.model_dump(mode="json", exclude={"compare"}))
     found = {}
     for (template, varied), (row, changed) in product(variants, rows):
         name = template.replace("{}", row)
-        tree = config.model_dump(mode="json", exclude={"compare"})
         merged = OmegaConf.to_container(OmegaConf.merge(tree, varied, changed, {"name": name}))
         try:
             found[name] = Config.model_validate(merged)

@@ -20,6 +20,8 @@ from prism_tune.data.policy import REASONS, USABLE
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.timings import read_timings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def open_config(tiny_llava_dir, drawn_pool, tmp_path, monkeypatch):

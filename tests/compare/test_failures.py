@@ -17,9 +17,7 @@ from prism_tune.config.load import load_config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.folder import RunDir
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 NAMES = ["sound", "killed", "once", "defect", "mistake", "last"]
 
 

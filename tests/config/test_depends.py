@@ -24,7 +24,7 @@ from support.tiny_encoders import save_encoder
 from prism_tune.audit.audit import audit
 from prism_tune.config.depends import BY_CONTENT, DEPENDS, list_fields
 from prism_tune.config.sections import Config, Section
-from prism_tune.data.records import open_pool
+from prism_tune.data.records import Pool, open_pool
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import RunDir
@@ -45,6 +45,8 @@ from prism_tune.selection.meter import SelectionMeter
 from prism_tune.selection.reference.read import read_config
 from prism_tune.selection.select import select
 from prism_tune.training.train import train
+
+pytestmark = pytest.mark.slow
 
 
 def evaluate_untuned(config: Config, run: RunDir) -> None:
@@ -314,20 +316,26 @@ def deciding_inputs(stage, config: Config, root) -> Any:
     return json.loads(json.dumps(decided.value.args[0], default=str))
 
 
-def rows_read(name: str, config: Config, place) -> tuple[Any, frozenset[str]]:
-    """The store that evidence of a pool would lie in, and the keys of its rows there."""
+def rows_read(config: Config, place) -> dict[str, tuple[Any, frozenset[str]]]:
+    """By kind of evidence: the store that it would lie in, and the keys of its rows there."""
     pool = open_pool(config.data)
-    if name == "embeddings":  # of another model than the config's: its options name it
-        encoder = "siglip" if config.selection.options else "clip"
-        config = change(config, "selection.options", {"model": str(place.root / encoder)})
-        texts = {record_text(pool[n]) for n in range(len(pool)) if pool.images(n)}
-        images = {key for keys in usable_images(config, pool, {})[0].values() for key in keys}
-        return COSINES.depends(config), frozenset(texts | images)
-    source, kind = SOURCES[name]
-    config = read_config(resolve_selection(config))
-    processor = load_processor(change(config, "model.image_backend", "pil").model)
-    units = find_units(config, pool, kind, processor, {})
-    return source.depends(config), frozenset(units.keys)
+    read = read_config(resolve_selection(config))
+    processor = load_processor(change(read, "model.image_backend", "pil").model)
+    units = {
+        kind: frozenset(find_units(read, pool, kind, processor, {}).keys)
+        for kind in {kind for _, kind in SOURCES.values()}
+    }
+    rows = {name: (source.depends(read), units[kind]) for name, (source, kind) in SOURCES.items()}
+    return {**rows, "embeddings": embedded(config, pool, place)}
+
+
+def embedded(config: Config, pool: Pool, place) -> tuple[Any, frozenset[str]]:
+    """Of another model than the config's: its options name it."""
+    encoder = "siglip" if config.selection.options else "clip"
+    config = change(config, "selection.options", {"model": str(place.root / encoder)})
+    texts = {record_text(pool[n]) for n in range(len(pool)) if pool.images(n)}
+    images = {key for keys in usable_images(config, pool, {})[0].values() for key in keys}
+    return COSINES.depends(config), frozenset(texts | images)
 
 
 def test_every_field_is_declared_and_has_a_second_value():
@@ -352,8 +360,7 @@ def of_base(decided: dict[str, Any], base: Config, place) -> dict[str, Any]:
     if not decided:
         for artifact, stage in STAGES.items():
             decided[artifact] = deciding_inputs(stage, base, place.root)
-        for artifact in ROWS:
-            decided[artifact] = rows_read(artifact, base, place)
+        decided.update(rows_read(base, place))
     return decided
 
 
@@ -369,9 +376,8 @@ def test_a_field_reruns_exactly_the_stages_declared(name, place, base, decided):
         for artifact, stage in STAGES.items()
         if before[artifact] != deciding_inputs(stage, other, place.root)
     }
-    for artifact in ROWS:
+    for artifact, (other_store, other_keys) in rows_read(other, place).items():
         store, keys = before[artifact]
-        other_store, other_keys = rows_read(artifact, other, place)
         if store != other_store or not other_keys <= keys:
             changed.add(artifact)
     assert changed == expected & (STAGES.keys() | ROWS)
@@ -381,7 +387,7 @@ def test_a_model_that_only_moved_reruns_nothing(place, base):
     moved = change(base, "model.path", same_model(place))
     for stage in STAGES.values():
         assert deciding_inputs(stage, base, place.root) == deciding_inputs(stage, moved, place.root)
-    assert rows_read("features", base, place) == rows_read("features", moved, place)
+    assert rows_read(base, place) == rows_read(moved, place)
 
 
 @pytest.mark.parametrize(
@@ -407,12 +413,12 @@ def test_a_file_that_changes_in_its_place_reruns_what_reads_it(name, place, base
     }.items():
         config = change(config, field, value)
     before = {stage: deciding_inputs(run, config, tmp_path) for stage, run in STAGES.items()}
-    rows = {kind: rows_read(kind, config, place) for kind in ROWS}
+    rows = rows_read(config, place)
     replace_content(name, place, tmp_path)
     changed = {
         s for s, run in STAGES.items() if deciding_inputs(run, config, tmp_path) != before[s]
     }
-    changed |= {kind for kind in ROWS if rows_read(kind, config, place) != rows[kind]}
+    changed |= {kind for kind, read in rows_read(config, place).items() if read != rows[kind]}
     assert changed == set(DEPENDS[name]) & (STAGES.keys() | ROWS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from omegaconf import OmegaConf
 from peft import LoraConfig
 from transformers import TrainingArguments
 
+from prism_tune.compare.cells import Cell
 from prism_tune.compare.grid_cells import plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.config.sections import CompareConfig
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.run.folder import RunDir
+from prism_tune.selection.inputs import resolve_selection
 from prism_tune.selection.scorers import SCORERS
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +35,17 @@ def stem(path: Path) -> str:
     return str(path.relative_to(CONFIGS))
 
 
+load = cache(load_config)
+"""A config is frozen: the tests share what one of them has loaded."""
+
+
 def each(paths):
     return pytest.mark.parametrize("path", paths, ids=stem)
 
 
 @each(EXPERIMENTS)
 def test_loads_strictly_and_survives_being_saved(path, tmp_path):
-    config = load_config(path)
+    config = load(path)
     saved = tmp_path / "config.yaml"
     saved.write_text(render_config(config))
     assert load_config(saved) == config
@@ -46,14 +53,14 @@ def test_loads_strictly_and_survives_being_saved(path, tmp_path):
 
 @each(EXPERIMENTS)
 def test_training_arguments_accept_what_is_passed_through(path, tmp_path):
-    options = load_config(path).training.hf
+    options = load(path).training.hf
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
     assert {key: getattr(arguments, key) for key in options} == options
 
 
 @each(EXPERIMENTS)
 def test_peft_accepts_what_is_passed_through(path):
-    options = load_config(path).training.lora
+    options = load(path).training.lora
     assert options.keys() <= {field.name for field in dataclasses.fields(LoraConfig)}
     assert LoraConfig(**options).r == options.get("r", LoraConfig().r)
 
@@ -66,7 +73,7 @@ def known_benchmarks(config) -> set[str]:
 
 @each(EXPERIMENTS)
 def test_names_only_what_exists(path):
-    config = load_config(path)
+    config = load(path)
     assert config.selection.scorer in SCORERS
     assert set(config.evaluation.benchmarks) <= known_benchmarks(config)
     if config.training.deepspeed is not None:
@@ -77,41 +84,40 @@ def test_names_only_what_exists(path):
 def test_is_named_after_its_file(path):
     """A table's own folder is not that of a run: runs/table_quickstart, runs/quickstart."""
     prefix = {"tables": "table_", "published": "published_"}.get(path.parent.name, "")
-    assert load_config(path).name == prefix + path.stem
+    assert load(path).name == prefix + path.stem
 
 
-CELLS = [
-    cell
-    for path in EXPERIMENTS
-    if (grid := load_config(path)).compare
-    for cell in plan_cells(grid, RunDir(Path("runs") / grid.name))
-]
+@pytest.fixture(scope="module")
+def cells() -> list[Cell]:
+    """Every cell of every grid that is shipped."""
+    grids = [config for path in EXPERIMENTS if (config := load(path)).compare]
+    return [cell for grid in grids for cell in plan_cells(grid, RunDir(Path("runs") / grid.name))]
 
 
-def test_runs_share_a_folder_only_to_ask_the_same_model_more():
+def test_runs_share_a_folder_only_to_ask_the_same_model_more(cells):
     recipes: dict[Path, set[str]] = {}
-    for config in [load_config(path) for path in EXPERIMENTS] + [cell.config for cell in CELLS]:
+    for config in [load(path) for path in EXPERIMENTS] + [cell.config for cell in cells]:
         tuned = config.model_dump_json(exclude={"evaluation", "compare"})
         recipes.setdefault(Path(config.output_dir) / config.name, set()).add(tuned)
     assert [name for name, distinct in recipes.items() if len(distinct) > 1] == []
 
 
-def test_every_cell_names_only_what_exists():
-    for config in (cell.config for cell in CELLS):
-        assert config.selection.scorer in SCORERS
+def test_every_cell_names_only_what_exists_and_all_that_its_scorer_needs(cells):
+    for config in (cell.config for cell in cells):
+        assert resolve_selection(config).selection.scorer in SCORERS
         assert set(config.evaluation.benchmarks) <= known_benchmarks(config)
 
 
-def test_rows_of_the_tables():
+def test_rows_of_the_tables(cells):
     """How many, and a few of them to the letter."""
-    counts = Counter(cell.folder.parts[1] for cell in CELLS if "table_" in str(cell.folder))
+    counts = Counter(cell.folder.parts[1] for cell in cells if "table_" in str(cell.folder))
     assert counts == {
         **{"table_main": 26, "table_main_lora": 26, "table_ablation": 10, "table_models": 18},
         **{"table_visionflan": 3, "table_visionflan_lora": 3, "table_language": 6},
         "table_selectors": 26,
         "table_quickstart": 10,
     }
-    rows = {cell.selector: cell.config for cell in CELLS}
+    rows = {cell.selector: cell.config for cell in cells}
     assert rows["layer_deep_7b_full"].selection.layer == 32
     assert rows["budget_third_7b_full"].selection.budget == 0.333
     assert rows["keep_high_7b_full"].selection.keep == "high"
@@ -135,21 +141,21 @@ def test_rows_of_the_tables():
         ("qwen25_7b_instruct_prism_full", "qwen25_7b_instruct_full"),
     ],
 )
-def test_a_models_row_is_its_preset(row, preset):
-    own = load_config(CONFIGS / f"experiments/{preset}.yaml")
+def test_a_models_row_is_its_preset(row, preset, cells):
+    own = load(CONFIGS / f"experiments/{preset}.yaml")
     asked_more = ("language", "selectors")
-    cells = [c for c in CELLS if c.selector == row]
-    cells = [c for c in cells if not any(grid in str(c.folder) for grid in asked_more)]
-    assert cells
-    for cell in cells:
+    own_cells = [c for c in cells if c.selector == row]
+    own_cells = [c for c in own_cells if not any(grid in str(c.folder) for grid in asked_more)]
+    assert own_cells
+    for cell in own_cells:
         assert cell.config == own.model_copy(update={"name": f"{row}-seed0"})
 
 
-def test_what_others_start_from_is_here_and_used():
+def test_what_others_start_from_is_here_and_used(cells):
     for path in EXPERIMENTS:
-        for before in (load_config(path).compare or CompareConfig()).before:
-            checkpoint = RunDir(Path("runs") / load_config(ROOT / before).name).checkpoint
-            assert str(checkpoint) in {cell.config.model.path for cell in CELLS}
+        for before in (load(path).compare or CompareConfig()).before:
+            checkpoint = RunDir(Path("runs") / load(ROOT / before).name).checkpoint
+            assert str(checkpoint) in {cell.config.model.path for cell in cells}
 
 
 @each(BASES)
@@ -197,7 +203,7 @@ def test_offload_files_differ_from_their_stage_only_in_offloading():
 @pytest.mark.parametrize("path", sorted((CONFIGS / "experiments").glob("*_align.yaml")))
 def test_alignment_presets_are_the_official_recipe(path):
     """LLaVA-1.5's pretrain.sh: no padding, no grouping by length, the projector alone."""
-    config = load_config(path)
+    config = load(path)
     hf = config.training.hf
     assert config.model.image_aspect_ratio == "crop"
     assert (config.training.batching, config.training.tuning) == ("random", "projector")
@@ -210,7 +216,7 @@ def test_alignment_presets_are_the_official_recipe(path):
 @pytest.mark.parametrize(("tuning", "rate"), [("lora", 2e-4), ("full", 2e-5)])
 def test_llava_presets_are_the_official_recipe(size, tuning, rate):
     """LLaVA-1.5's published scripts: finetune.sh and finetune_lora.sh."""
-    config = load_config(CONFIGS / f"experiments/llava15_{size}_{tuning}.yaml")
+    config = load(CONFIGS / f"experiments/llava15_{size}_{tuning}.yaml")
     hf = config.training.hf
     assert config.training.tuning == tuning
     assert hf["learning_rate"] == rate

@@ -16,6 +16,8 @@ from prism_tune.evaluation.answer_store import ResultFolder
 from prism_tune.run import replace
 from prism_tune.run.stage import Stage
 
+pytestmark = pytest.mark.slow
+
 
 def snapshot(folder):
     return {

@@ -35,6 +35,8 @@ from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import read_timings
 
+pytestmark = pytest.mark.slow
+
 
 def test_predictions_are_llavas_answer_file_in_question_order(setting, benchmark_dir):
     setting.evaluate(batch_size=5)

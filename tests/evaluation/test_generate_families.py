@@ -10,6 +10,8 @@ from prism_tune.evaluation.decoding.live_rows import can_share
 from prism_tune.evaluation.decoding.prompts import Request, encode_batch
 from prism_tune.evaluation.generate import Decoder
 
+pytestmark = pytest.mark.slow
+
 SHOWN = ((0,), (0, 1), (), (1,))
 WITHOUT_SHARING = {"aya_vision", "gemma3", "qwen3_5", "qwen3_5_moe"}
 """Their layers keep a window of tokens, or a state."""

@@ -22,6 +22,8 @@ from prism_tune.models.guards import check_use
 from prism_tune.models.load import load_model, load_shallow
 from prism_tune.models.tuning import prepare_tuning
 
+pytestmark = pytest.mark.slow
+
 TOWER = {
     "hidden_size": 24,
     "intermediate_size": 48,

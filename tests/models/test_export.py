@@ -30,6 +30,8 @@ from prism_tune.models.load import load_model
 from prism_tune.models.tuning import prepare_tuning
 from prism_tune.run.folder import read_json
 
+pytestmark = pytest.mark.slow
+
 BATCH = {
     "input_ids": torch.tensor([[3, 3, 3, 3, 20, 21, 22]]),
     "pixel_values": torch.linspace(-1, 1, 3 * 28 * 28).reshape(1, 3, 28, 28),

@@ -15,6 +15,8 @@ from prism_tune.config.sections import TrainingConfig
 from prism_tune.data.conversation import image_token
 from prism_tune.models.tuning import prepare_tuning
 
+pytestmark = pytest.mark.slow
+
 LORA = {"r": 4, "lora_alpha": 8}
 EXPERTS = {"qwen3_vl_moe", "qwen3_5_moe"}
 

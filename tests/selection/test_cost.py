@@ -13,6 +13,8 @@ from prism_tune.selection import select as select_module
 from prism_tune.selection.evidence import store as evidence_store
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
 
+pytestmark = pytest.mark.slow
+
 
 def evidence_of(run):
     return {e["evidence"]: e["device_seconds"] for e in read_timings(run) if e["evidence"]}

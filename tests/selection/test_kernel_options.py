@@ -8,6 +8,8 @@ from prism_tune.errors import UserError
 from prism_tune.run.timings import read_timings
 from prism_tune.selection.scorers.kernels import gain
 
+pytestmark = pytest.mark.slow
+
 ALL = "{gamma: 2.0, gain_share: 0.5, text_weight: 0.5, deficit: 1.0, quota_power: 0.5}"
 
 

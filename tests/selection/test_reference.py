@@ -21,6 +21,8 @@ from prism_tune.selection.reference.warmup import draw_records, share_equally
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def other_model(tiny_llava_dir, tmp_path_factory):
@@ -56,7 +58,6 @@ def test_evidence_of_another_model_is_that_of_it_as_the_target(workplace, other_
 
 
 @pytest.mark.parametrize("scorer", ["perplexity", "prism"])
-@pytest.mark.slow
 def test_an_adapter_is_read_merged_and_kept_apart(workplace, adapter, scorer, tmp_path):
     """Against the merged weights as a model of their own; the target's evidence stays its own."""
     config = workplace.config()
@@ -148,7 +149,6 @@ def test_a_warm_up_is_shared_by_runs_and_selectors_of_the_same(workplace):
         warm(workplace, tune=no_training, warmup={**WARMUP, "seed": 1}, name="seeded")
 
 
-@pytest.mark.slow
 def test_a_warm_up_that_was_killed_goes_on_from_its_last_checkpoint(workplace, monkeypatch, caplog):
     step, done = TuningTrainer.training_step, []
 

@@ -25,6 +25,8 @@ from prism_tune.run.timings import read_timings
 from prism_tune.selection import select as select_module
 from prism_tune.selection.evidence import shallow as extractor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_model(monkeypatch):

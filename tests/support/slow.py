@@ -1,7 +1,8 @@
 """Which tests `make fast` leaves out: those that start processes, or a browser.
 
 A test counts as one where its code, that of its fixtures, or of any function of the tests that
-these name, comes upon one of `STARTERS`. What is slow without that is marked by hand.
+these name, comes upon one of `STARTERS`. Files whose tests put models through whole stages are
+marked by hand, as is what else takes seconds.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL, select_labelled
 from prism_tune.models.tuning import parameter_part, prepare_tuning, tuned_parts
 
+pytestmark = pytest.mark.slow
+
 LORA = {"lora": {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0}}
 FAMILIES = sorted(TINY_PROCESSORS)
 

@@ -25,6 +25,8 @@ from prism_tune.run.written import read_log
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[1] / "golden" / "training_losses.json"
 BATCH = {
@@ -55,7 +57,6 @@ def plain_reload(config, directory):
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full", "projector"])
-@pytest.mark.slow
 def test_a_tuned_checkpoint_is_self_contained(make_run, tmp_path, tuning):
     config, run = make_run(tuning=tuning, hf={"max_steps": 3})
     train(config, run)
@@ -99,7 +100,6 @@ def interrupt(monkeypatch, *, at_step):
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(make_run, monkeypatch, caplog, tuning):
     options = {"tuning": tuning, "hf": {"save_steps": 2, "max_steps": 16}}  # into a second epoch
     config, whole = make_run("whole", **options)
@@ -124,7 +124,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make_run, monkeypatch, caplog
     assert [attempt["counts"]["records"] for attempt in attempts] == [10, 20, 8]
 
 
-@pytest.mark.slow
 def test_a_checkpoint_that_was_not_completed_is_not_resumed(make_run, monkeypatch):
     config, run = make_run()
     with monkeypatch.context() as patch:
@@ -255,7 +254,6 @@ def test_the_last_step_is_logged_and_metered_whatever_the_interval(make_run):
 
 
 @pytest.mark.parametrize("saving", [{"save_steps": 3}, {"save_strategy": "epoch"}])
-@pytest.mark.slow
 def test_log_lines_over_several_steps_are_the_same_after_a_kill(make_run, monkeypatch, saving):
     """Each checkpoint ends a line, as what was summed up for the next one is not in it."""
     hf = {"per_device_train_batch_size": 9, "max_steps": 8, "logging_steps": 4, **saving}
@@ -271,7 +269,6 @@ def test_log_lines_over_several_steps_are_the_same_after_a_kill(make_run, monkey
     assert losses(parted) == losses(whole)
 
 
-@pytest.mark.slow
 def test_one_deepspeed_process_equals_plain_training(make_run, deepspeed_file):
     options = {"tuning": "full", "learning_rates": {"projector": 1e-3, "language_model": 1e-4}}
     config, plain = make_run("plain", **options)

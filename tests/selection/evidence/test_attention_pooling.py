@@ -15,6 +15,8 @@ from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence.prompts import build_prompt
 from prism_tune.selection.evidence.shallow import pool_attended
 
+pytestmark = pytest.mark.slow
+
 
 def pooled_by_definition(workplace, index, layer):
     """The full model's hidden state, weighted by what its last image token attends to."""

@@ -12,6 +12,8 @@ from prism_tune.features.shards import StoredRows, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
 
+pytestmark = pytest.mark.slow
+
 
 def states_by_definition(workplace, layer, pooling, max_length=2048):
     """Of every record: all its tokens' hidden states, or the last one's."""

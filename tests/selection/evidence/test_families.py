@@ -28,6 +28,8 @@ from prism_tune.selection.evidence.states.state_spectra import StateSpectra
 from prism_tune.selection.evidence.states.weighted_states import WeightedStates
 from prism_tune.selection.evidence.whole_model import AnswerLosses
 
+pytestmark = pytest.mark.slow
+
 NOT_RECORD_BY_RECORD = {
     "qwen3_vl_moe": "layers.*.self_attn.*",  # experts see the tokens of all records at once
     "qwen3_5": "layers.*.mlp.*",  # linear attention has numbers beside its linear layers

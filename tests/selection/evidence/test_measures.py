@@ -15,6 +15,8 @@ from prism_tune.selection.evidence import store as feature_store
 from prism_tune.selection.evidence import whole_model
 from prism_tune.selection.evidence.gradients.norms import GradientNorms
 
+pytestmark = pytest.mark.slow
+
 SCORERS = ["perplexity", "el2n", "grand"]
 
 

@@ -25,6 +25,8 @@ from prism_tune.selection.evidence.source import Gathering
 from prism_tune.selection.meter import SelectionMeter
 from prism_tune.selection.reference.read import load_adapted, read_config
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 LORA = ("lora_A", "lora_B")
 

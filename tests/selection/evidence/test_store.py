@@ -19,6 +19,8 @@ from prism_tune.run.folder import RunDir
 from prism_tune.selection import select as select_module
 from prism_tune.selection.evidence.store import EvidenceStore
 
+pytestmark = pytest.mark.slow
+
 # Two runs that begin together, in processes forked from one that has imported everything.
 TWO_AT_ONCE = """
 import os, sys

@@ -11,6 +11,8 @@ from transformers import AutoModel, AutoProcessor
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.selection.evidence.embeddings import dual_encoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["clip", "siglip"])
 def encoder(request, tmp_path):
