@@ -155,8 +155,9 @@ def _measure(result: BenchmarkResult, name: str, controls: Iterable[str]) -> Met
     questions = mean_questions(result, name)
     if questions is not None:
         credits_1Q = np.array([[result.per_question[question] for question in questions]])
-        means_B = resample_means(credits_1Q, np.ones(credits_1Q.shape, bool))[:, 0, 0]
-        interval = percentile_interval(means_B)
+        masks_1Q = np.ones(credits_1Q.shape, bool)
+        means_B11 = resample_means(credits_1Q, masks_1Q, result.benchmark)
+        interval = percentile_interval(means_B11[:, 0, 0])
         bounds = interval and (interval[0] * scale / 100, interval[1] * scale / 100)
     return Metric(name, result.metrics[name], scale, bounds, found)
 

@@ -201,7 +201,7 @@ class Comparison:
             masks = self._resampled_masks(benchmark, question_ids)
             if masks:
                 samples_BRC[:, :, list(masks)] = resample_means(
-                    credits_RQ, np.stack(list(masks.values()))
+                    credits_RQ, np.stack(list(masks.values())), benchmark
                 )
                 resampled += [scored[k].label for k in masks]
         return samples_BRC, resampled

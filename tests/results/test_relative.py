@@ -73,7 +73,7 @@ def test_rows_and_columns_are_resampled_together():
     """Row 1 answers exactly as row 0: their ratio never moves; columns use their questions only."""
     credits_RQ = np.array([[1.0, 0, 1, 1, 0, 1] * 20] * 2)
     masks_CQ = np.array([[True] * 120, [False] * 60 + [True] * 60])
-    samples_BRC = resample_means(credits_RQ, masks_CQ)
+    samples_BRC = resample_means(credits_RQ, masks_CQ, "pope")
     assert (relative_samples(samples_BRC, 1, 0) == 100).all()
     assert not np.allclose(samples_BRC[:, 0, 0], samples_BRC[:, 0, 1])
 
