@@ -10,7 +10,7 @@ from pathlib import Path
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.results import paper
 from prism_tune.results.columns import COLUMN_SETS, ColumnSet, add_own
-from prism_tune.results.comparison import Comparison
+from prism_tune.results.comparison import Comparison, Verdict
 from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
     describe_columns,
@@ -34,6 +34,7 @@ from prism_tune.results.rows import (
     choose_baseline,
     find_full,
     group_rows,
+    has_random_elsewhere,
     same_model,
 )
 from prism_tune.results.runs import FinishedRun, open_runs, require_evaluated
@@ -218,7 +219,7 @@ def _build_scores(
         header=score_header(comparison, with_paper=printed is not None),
         rows=(*ours, *theirs),
         verdicts={
-            verdict.row.label: say_verdict(verdict, comparison) for verdict in comparison.verdicts()
+            verdict.row.label: _judge(verdict, comparison) for verdict in comparison.verdicts()
         },
         notes=(
             *stale_notes(comparison),
@@ -233,6 +234,13 @@ def _build_scores(
             *printed_notes,
         ),
     )
+
+
+def _judge(verdict: Verdict, comparison: Comparison) -> str:
+    """A verdict in plain words; also where the only Random is of another pool."""
+    if verdict.other is None and has_random_elsewhere(verdict.row, comparison.rows):
+        return f"{verdict.row.label}: no Random run of the same pool to judge it by."
+    return say_verdict(verdict, comparison)
 
 
 def _describe_baseline(row: Row, named: str | None, rule: BaselineRule) -> str:

@@ -193,19 +193,35 @@ def same_model(row: Row, rows: Sequence[Row]) -> list[Row]:
 
 
 def random_beside(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The Random row of the same model and tuning; of the same budget where there is one."""
-    own = row.first.config
-    candidates = [
-        other
-        for other in same_model(row, rows)
-        if other.is_random and other.first.config.training.tuning == own.training.tuning
-    ]
+    """The Random row of the same model, tuning and pool; of the same budget where there is one."""
+    own = _what_is_cut(row.first.config.selection)
+    candidates = [other for other in _randoms_alike(row, rows) if _is_same_pool(row, other)]
     same_budget = [
-        other
-        for other in candidates
-        if _what_is_cut(other.first.config.selection) == _what_is_cut(own.selection)
+        other for other in candidates if _what_is_cut(other.first.config.selection) == own
     ]
     return next(iter([*same_budget, *candidates]), None)
+
+
+def has_random_elsewhere(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a Random row of the same model and tuning was drawn from another pool."""
+    return not all(_is_same_pool(row, other) for other in _randoms_alike(row, rows))
+
+
+def _randoms_alike(row: Row, rows: Sequence[Row]) -> list[Row]:
+    tuning = row.first.config.training.tuning
+    return [
+        other
+        for other in same_model(row, rows)
+        if other.is_random and other.first.config.training.tuning == tuning
+    ]
+
+
+def _is_same_pool(row: Row, other: Row) -> bool:
+    """By the records that each was selected from; by the pool's name where these are not known."""
+    found = [(run.manifest or {}).get("pool_fingerprint") for run in (row.first, other.first)]
+    if None not in found:
+        return found[0] == found[1]
+    return row.first.config.data.records == other.first.config.data.records
 
 
 def _what_is_cut(selection: SelectionConfig) -> list[Any]:

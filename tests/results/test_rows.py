@@ -1,0 +1,52 @@
+"""Which rows are compared with which: a selector with the Random run of its own pool."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from support.table_runs import quickstart_result
+
+from prism_tune.results.build import build_table
+
+
+def _with_pool(run, records):
+    """As if that run's pool had been another file."""
+    for path in run.rglob("stage.json"):
+        record = json.loads(path.read_text())
+        record["config"]["data"]["records"] = records
+        path.write_text(json.dumps(record))
+    return run
+
+
+def test_random_of_another_pool_judges_nothing(runs):
+    prism = runs.write("prism", [quickstart_result(16, 16)])
+    random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
+    full = runs.write("full", [quickstart_result(18, 18)], records="pool")
+    _with_pool(random, "other.json")
+    text = build_table("main", [full, prism, random], baseline=None)
+    assert "- PRISM 25 % (lora): no Random run of the same pool to judge it by." in text
+    assert "ahead of Random" not in text
+    costs = build_table("cost", [full, prism, random], baseline=None, output_format="csv")
+    found = {row["Run"]: row for row in csv.DictReader(io.StringIO(costs))}
+    assert found["prism"]["break-even T_select"] == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "name", "said"),
+    [
+        ("a", "copy/pool.json", "PRISM 25 % (lora) is ahead of Random 25 % (lora) by 33.3 points"),
+        ("b", "pool.json", "PRISM 25 % (lora): no Random run of the same pool to judge it by."),
+    ],
+)
+def test_a_pool_is_known_by_its_records_not_by_its_name(runs, fingerprint, name, said):
+    prism = runs.write("p", [quickstart_result(16, 16)], manifest={"pool_fingerprint": "a"})
+    random = runs.write(
+        "r",
+        [quickstart_result(12, 12)],
+        scorer="random",
+        manifest={"pool_fingerprint": fingerprint},
+    )
+    assert f"- {said}" in build_table("main", [prism, _with_pool(random, name)], baseline=None)
