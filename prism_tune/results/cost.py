@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from prism_tune.config.epochs import num_epochs
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.notes import gather_rows
 from prism_tune.results.render import MISSING, Cell, Table, duration_cell, number_cell
@@ -22,7 +23,6 @@ _HEADER = (
     "Method", "Run", "T_select", "T_tune(sub)", "T_tune(full)", "select / full, %",
     "total / full", "P", "C", "break-even T_select", "FLOPs select", "FLOPs tune",
 )  # fmt: skip
-_HF_EPOCHS = 3  # of TrainingArguments, where the config names no number
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,13 @@ def _extrapolate(row: Row) -> FullTuning | None:
     Without counts of tokens, by records: a selector that keeps short records then looks cheaper.
     """
     seconds, tokens = row_mean(row, "training"), row_mean(row, "training", "tokens")
-    manifest, hf = row.first.manifest, row.first.config.training.hf
+    manifest, epochs = row.first.manifest, num_epochs(row.first.config.training.hf)
     if seconds is None or manifest is None:
         return None
-    if int(hf.get("max_steps", -1)) > 0:
+    if epochs is None:
         return FullTuning(seconds, False, "extrapolated: the same max_steps")
     num_pool_tokens = manifest.get("num_tokens", {}).get("pool")
     if tokens and num_pool_tokens:
-        epochs = float(hf.get("num_train_epochs", _HF_EPOCHS))
         rate = tokens / seconds
         how = f"{num_pool_tokens:,} tokens of the pool at the measured {rate:,.0f} tokens/s"
         return FullTuning(epochs * num_pool_tokens / rate, False, f"extrapolated: {how}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from prism_tune.config.epochs import NUM_EPOCHS
 from prism_tune.config.sections import Config
 
 _LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "projector": 1e-3}
@@ -85,7 +86,7 @@ def default_options(config: Config) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "data_seed": config.seed,
-        "num_train_epochs": 1,
+        "num_train_epochs": NUM_EPOCHS,
         "learning_rate": _LEARNING_RATES[config.training.tuning],
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.03,

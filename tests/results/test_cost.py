@@ -65,6 +65,21 @@ def test_full_tuning_is_extrapolated_from_the_measured_tokens_per_second(runs):
     assert "extrapolated: 50,000 tokens of the pool at the measured 100 tokens/s" in text
 
 
+@pytest.mark.parametrize(
+    "hf", [{}, {"num_train_epochs": 1}, {"num_train_epochs": None}, {"max_steps": None}]
+)
+def test_where_no_epochs_are_named_the_pool_is_gone_over_once(runs, hf):
+    """As training does: 4,000,000 tokens at 10,000 a second."""
+    run = runs.write(
+        "prism",
+        [quickstart_result(15, 20)],
+        hf=hf,
+        timings=_metered(100.0, tokens=1_000_000),
+        manifest={"num_tokens": {"pool": 4_000_000, "selected": 1_000_000}},
+    )
+    assert float(_cost([run])["prism"]["T_tune(full)"]) == 400
+
+
 def test_flops_are_summed_over_attempts_and_averaged_over_seeds(runs):
     def attempts(scale):
         return [
