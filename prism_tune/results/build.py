@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.results import paper
-from prism_tune.results.columns import COLUMN_SETS, ColumnSet, add_own
+from prism_tune.results.columns import COLUMN_SETS, ColumnSet, add_own, unshown_notes
 from prism_tune.results.comparison import Comparison, Verdict
 from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
@@ -213,6 +213,8 @@ def _build_scores(
     printed, printed_notes = beside
     ours = [score_cells(comparison, row, printed) for row in rows]
     columns = comparison.columns.columns
+    runs = [run for row in rows for run in row.runs]
+    elsewhere = {t: _choose_columns(TABLES[t], runs)[0] for t in TABLES if t != "cost"}
     theirs = [paper_cells(row, printed, columns) for row in printed.rows] if printed else []
     return Table(
         title=f"{kind.title}, columns `{comparison.columns.name}`",
@@ -226,6 +228,7 @@ def _build_scores(
             *unranked_notes(comparison),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
+            *unshown_notes(comparison.columns, [run.results for run in runs], elsewhere),
             *left_out_notes(comparison),
             *measurement_notes(comparison),
             *relative_notes(comparison),

@@ -89,6 +89,28 @@ def _own_column(name: str, result: BenchmarkResult) -> Column | None:
     return Column(name, name, (next(iter(result.metrics)),), scale)
 
 
+def unshown_notes(
+    columns: ColumnSet,
+    results: Iterable[Mapping[str, BenchmarkResult]],
+    tables: Mapping[str, ColumnSet],
+) -> list[str]:
+    """What runs were evaluated on and no column shows, and where it is to be seen.
+
+    Args:
+        columns: those of this table.
+        results: of each run.
+        tables: the columns that each table has of the same runs.
+    """
+    names = dict.fromkeys(name for of_run in results for name in of_run)
+    places = {name: [t for t, c in tables.items() if name in c.benchmarks] for name in names}
+    listed = [
+        f"{name} ({', '.join(f'`tables {t}`' for t in found) or 'no table: see `prism-tune report`'})"
+        for name, found in places.items()
+        if name not in columns.benchmarks
+    ]
+    return [f"Evaluated, and no column here: {', '.join(listed)}."] if listed else []
+
+
 def column_value(column: Column, results: Mapping[str, BenchmarkResult]) -> float | None:
     """What the column shows for a run's results; None where benchmark or metric is missing."""
     result = results.get(column.benchmark)

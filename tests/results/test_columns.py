@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from support.table_runs import llava_results, quickstart_result
+
+from prism_tune.results.build import build_table
 from prism_tune.results.columns import COLUMN_SETS, add_own, list_metrics
 from prism_tune.schema import BenchmarkResult
 
@@ -63,3 +66,26 @@ def test_benchmarks_of_ones_own_stand_beside_a_set_or_are_the_set():
     alone = add_own(COLUMN_SETS["visionflan"], [{"mine": own}])
     assert (alone.name, [c.label for c in alone.scored]) == ("own", ["mine"])
     assert add_own(COLUMN_SETS["llava"], [{"pope": official}]) is COLUMN_SETS["llava"]
+
+
+def test_what_was_evaluated_and_is_no_column_is_named_with_where_it_stands(runs):
+    others = [
+        {**llava_results(80.0, 300.0, 60.0)[2], "benchmark": name}
+        for name in ("gqa", "textvqa", "mathvista")
+    ]
+    path = runs.write("prism", [*llava_results(80.0, 300.0, 60.0), *others])
+    assert (
+        "- Evaluated, and no column here: gqa (`tables selectors`), mathvista (no table: see "
+        "`prism-tune report`), textvqa (`tables visionflan`, `tables selectors`)."
+    ) in build_table("main", [path], baseline=None).splitlines()
+
+
+def test_beside_the_quickstart_only_tables_that_would_show_it_are_named(runs):
+    """`main`, `ablation` and `models` show the quickstart of such runs."""
+    path = runs.write("prism", [quickstart_result(9, 9), llava_results(80.0, 300.0, 60.0)[0]])
+    text = build_table("main", [path], baseline=None)
+    assert (
+        "- Evaluated, and no column here: pope (`tables visionflan`, `tables selectors`)."
+    ) in text.splitlines()
+    alone = runs.write("alone", [quickstart_result(9, 9)])
+    assert "no column here" not in build_table("main", [alone], baseline=None)
