@@ -103,8 +103,9 @@ def unshown_notes(
     """
     names = dict.fromkeys(name for of_run in results for name in of_run)
     places = {name: [t for t, c in tables.items() if name in c.benchmarks] for name in names}
+    nowhere = "no table: see `prism-tune report`"
     listed = [
-        f"{name} ({', '.join(f'`tables {t}`' for t in found) or 'no table: see `prism-tune report`'})"
+        f"{name} ({', '.join(f'`tables {t}`' for t in found) or nowhere})"
         for name, found in places.items()
         if name not in columns.benchmarks
     ]

@@ -1,8 +1,9 @@
 """A comparison to look at: every run a dot, every selector a line, beside the baseline.
 
-One panel per budget. A selector's diamond is its mean over seeds; its bar is as long as the 95 %
-interval of the paired difference, so that one that touches the dashed line has not been told apart
-from the baseline.
+One panel per budget. A selector's diamond is its mean over seeds. Its bar is the baseline's mean
+plus the 95 % interval of the difference to it, so that it touches the dashed line exactly where the
+difference has not been told from 0. Where a seed failed, the difference is over the seeds that both
+have, and the diamond need not stand in the middle of its bar.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Row = Mapping[str, Any]
 
 _DOT = {"color": "rgba(90, 110, 140, 0.45)", "size": 7}
 _MEAN = {"color": "#1b4b91", "size": 10, "symbol": "diamond"}
+_MIDDLE = {"color": "#1b4b91", "size": 9, "symbol": "line-ns-open", "line": {"width": 1.5}}
 _BASELINE = {"color": "#c2410c", "width": 1.5, "dash": "dash"}
 _WHOLE_POOL = {"color": "#4d7c0f", "width": 1.5, "dash": "dot"}
 _ROW_PIXELS, _FRAME_PIXELS = 26, 150
@@ -88,30 +90,48 @@ def _draw_panel(
         y=names,
         mode="markers",
         marker=_MEAN,
-        error_x=_bars(ordered),
         hovertemplate="%{y}: mean %{x:.1f}<extra></extra>",
     )
-    for trace in (dots, means):
-        figure.add_trace(trace, row=1, col=column)
     reference = next((row for row in rows if row["selector"] == baseline), None)
+    for trace in (dots, _draw_bars(ordered, reference), means):
+        figure.add_trace(trace, row=1, col=column)
     for row, line in ((reference, _BASELINE), (whole, _WHOLE_POOL)):
         if row is not None:
             figure.add_vline(x=row["performance"]["mean"], line=line, row=1, col=column)
 
 
-def _bars(rows: Sequence[Row]) -> dict[str, Any]:
-    """Half of each interval; none for the baseline, and with one seed."""
-    half = [
-        0.0 if d is None or d["low"] is None else d["mean"] - d["low"]
-        for d in (row["difference"] for row in rows)
-    ]
-    return {"type": "data", "array": half, "thickness": 1.5, "color": _MEAN["color"]}
+def _draw_bars(rows: Sequence[Row], reference: Row | None) -> go.Scatter:
+    """The intervals, from the baseline's mean on; none for the baseline, and with one seed."""
+    start = reference["performance"]["mean"] if reference else 0.0
+    judged = [row for row in rows if reference and _has_interval(row)]
+    found = [row["difference"] for row in judged]
+    return go.Scatter(
+        x=[start + d["mean"] for d in found],
+        y=[escape(row["selector"]) for row in judged],
+        text=[f"{d['mean']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f})" for d in found],
+        mode="markers",
+        marker=_MIDDLE,
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [d["high"] - d["mean"] for d in found],
+            "arrayminus": [d["mean"] - d["low"] for d in found],
+            "thickness": 1.5,
+            "color": _MEAN["color"],
+        },
+        hovertemplate="%{y}: difference %{text}<extra></extra>",
+    )
+
+
+def _has_interval(row: Row) -> bool:
+    return row["difference"] is not None and row["difference"]["low"] is not None
 
 
 def _caption(found: Mapping[str, Any], whole: Row | None) -> str:
     pool = "" if whole is None else "; dotted line: the whole pool"
     return (
         f"{escape(found['name'])}: {escape(', '.join(found['metrics']))}. Dots: runs; diamonds: "
-        f"means; dashed line: {escape(found['baseline'])}{pool}.<br>Bars: 95 % interval of the "
-        "paired difference; one that touches the dashed line has not been told apart from it."
+        f"means; dashed line: {escape(found['baseline'])}{pool}.<br>Bars: the dashed line plus the "
+        "95 % interval of the difference over seeds (those that both have); one that touches the "
+        "dashed line has not been told apart from it."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from support.table_runs import llava_results, quickstart_result
 
 from prism_tune.results.build import build_table

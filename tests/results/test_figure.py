@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
+from prism_tune.intervals import difference
 from prism_tune.results.figure import build_figure, draw_comparison
 
 
@@ -36,20 +39,43 @@ def found():
 
 
 def test_every_run_is_a_dot_and_every_selector_a_mean_with_its_interval(found):
-    dots, means, *_ = build_figure(found).data
+    dots, bars, means, *_ = build_figure(found).data
     assert list(zip(dots.y, dots.x, dots.text, strict=True)) == [
         ("prism", 40.0, "seed 0"), ("prism", 50.0, "seed 1"),
         ("random", 50.0, "seed 0"), ("random", 60.0, "seed 1"),
     ]  # fmt: skip
     assert (means.y, means.x) == (("prism", "random"), (45.0, 55.0))  # the best on top
-    assert means.error_x.array == (4.0, 0.0)
+    assert (bars.y, bars.x) == (("prism",), (45.0,))
+    assert (bars.error_x.array, bars.error_x.arrayminus) == ((4.0,), (4.0,))
+
+
+def test_a_bar_touches_the_baselines_line_exactly_where_nothing_was_told_apart():
+    """Seed 2 of the baseline failed: over the shared ones the difference is +0.9, within noise."""
+    prism, random = {0: 50.0, 1: 50.0, 2: 80.0}, {0: 49.0, 1: 49.2}
+    noise = asdict(difference(prism, random))
+    apart = asdict(difference({0: 50.0, 1: 50.3}, random))
+    rows = [
+        row("prism", 0.2, list(prism.values()), noise),
+        row("d2", 0.2, [50.0, 50.3], apart),
+        row("random", 0.2, list(random.values())),
+    ]
+    figure = build_figure({"name": "x", "metrics": ["m"], "baseline": "random", "rows": rows})
+    _, bars, means = figure.data
+    (line,) = figure.layout.shapes
+    assert line.x0 == pytest.approx(49.1)
+    assert dict(zip(means.y, means.x, strict=True))["prism"] == pytest.approx(60.0)
+    ends = zip(bars.x, bars.error_x.arrayminus, bars.error_x.array, strict=True)
+    found = dict(zip(bars.y, ((x - low, x + high) for x, low, high in ends), strict=True))
+    assert found["prism"] == pytest.approx((48.729, 51.271), abs=0.001)  # 49.1 lies within
+    assert found["d2"] == pytest.approx((49.515, 50.785), abs=0.001)  # above 49.1
+    assert "over seeds (those that both have)" in figure.layout.title.text
 
 
 def test_one_seed_has_no_interval_and_budgets_have_their_own_panels(found):
     figure = build_figure(found)
     assert [note.text for note in figure.layout.annotations] == ["10 % of the pool", "200 records"]
-    assert figure.data[3].xaxis == "x2"
-    assert figure.data[3].error_x.array == (0.0, 0.0)
+    assert [trace.xaxis for trace in figure.data] == ["x", "x", "x", "x2", "x2", "x2"]
+    assert figure.data[4].x == ()
     lines = [(line.x0, line.xref) for line in figure.layout.shapes]
     assert lines == [(55.0, "x"), (90.0, "x"), (70.0, "x2"), (90.0, "x2")]
 
