@@ -9,8 +9,10 @@ timings.json has what it took.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from prism_tune.compare.cells import Verb, stages_of
+from prism_tune.compare.files import count_objects
 from prism_tune.compare.memory import DEFAULT_BATCH, evaluate_memory, select_memory, tune_memory
 from prism_tune.compare.selection_estimates import (
     LORA_SHARE,
@@ -49,14 +51,15 @@ NUM_QUESTIONS = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """FLOPs of the stages, and bytes on disk; None where the reference's size is not known.
+    """FLOPs of the stages, and bytes on disk; None where a size is not known: of the reference, of
+    a benchmark of one's own.
 
     `memory` is of each stage, in bytes a device; `num_tokens` and `num_images` are tuned on.
     """
 
     select_flops: float | None
     tune_flops: float
-    evaluate_flops: float
+    evaluate_flops: float | None
     num_bytes: float
     num_tokens: float = 0.0
     num_images: float = 0.0
@@ -65,7 +68,7 @@ class Estimate:
     @property
     def flops(self) -> float:
         """Of all stages."""
-        return (self.select_flops or 0.0) + self.tune_flops + self.evaluate_flops
+        return (self.select_flops or 0.0) + self.tune_flops + (self.evaluate_flops or 0.0)
 
 
 def estimate_run(
@@ -180,16 +183,25 @@ def _num_trained(config: Config, shape: Shape) -> float:
     return shape.projector + decoder.get(config.training.tuning, 0.0) * shape.layers
 
 
-def _evaluate_flops(config: Config, shape: Shape) -> float:
+def _evaluate_flops(config: Config, shape: Shape) -> float | None:
     rounds = 1 + len(config.evaluation.controls)
-    questions = 0
-    for name in config.evaluation.benchmarks:
-        data = config.evaluation.data.get(name)
-        limits = (NUM_QUESTIONS.get(name), data.limit if data is not None else None)
-        questions += min((number for number in limits if number is not None), default=0)
+    numbers = [count_asked(config, name) for name in config.evaluation.benchmarks]
+    questions = sum(number for number in numbers if number is not None)
+    if None in numbers:
+        return None
     tokens = shape.num_image_tokens + _PROMPT_TOKENS
     look = shape.vision * shape.num_image_tokens
     return 2.0 * rounds * questions * (shape.layers * tokens + look)
+
+
+def count_asked(config: Config, benchmark: str) -> int | None:
+    """How many questions of the benchmark are asked; None where nothing says it yet."""
+    data = config.evaluation.data.get(benchmark)
+    total = NUM_QUESTIONS.get(benchmark)
+    if data is not None and (total is None or data.metric is not None):  # one's own
+        total = count_objects(Path(data.annotations))
+    limits = (total, data.limit if data is not None else None)
+    return min((number for number in limits if number is not None), default=None)
 
 
 def _disk_bytes(config: Config, shape: Shape, pool: PoolSize) -> float:

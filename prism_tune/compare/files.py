@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import orjson
+
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import open_pool
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model, fingerprint_path
@@ -34,6 +36,18 @@ def look_at_images(data: str) -> str | None:
 
 
 @cache
+def count_objects(path: Path) -> int | None:
+    """Of a file of JSON objects, one a line or a list; None where there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.lstrip().startswith("["):
+            return len(orjson.loads(text))
+        return sum(bool(line.strip()) for line in text.split("\n"))
+    except (OSError, ValueError):
+        return None
+
+
+@cache
 def look_at_folder(path: str) -> str:
     """The fingerprint of the names and sizes of the pictures below a folder.
 
@@ -57,5 +71,5 @@ def look_at_path(path: str) -> str:
 
 def look_at_files_again() -> None:
     """Forget what files held: since they were looked at, they may have been made."""
-    for look in (look_at_model, look_at_images, look_at_folder, look_at_path):
+    for look in (look_at_model, look_at_images, look_at_folder, look_at_path, count_objects):
         look.cache_clear()

@@ -5,6 +5,7 @@ Selectors at every budget beside the whole pool, or rows in variants, each under
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from itertools import product
@@ -18,8 +19,9 @@ from prism_tune.compare.cells import Budget, Cell, stages_of
 from prism_tune.config.budget_words import budget_key
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config
-from prism_tune.config.sections import CompareConfig, Config, SelectionConfig
+from prism_tune.config.sections import NAME_PATTERN, CompareConfig, Config, SelectionConfig
 from prism_tune.errors import ConfigError
+from prism_tune.results.build import TABLES
 from prism_tune.run.folder import RunDir
 
 WHOLE_POOL = "whole_pool"
@@ -36,7 +38,7 @@ def plan_cells(config: Config, run: RunDir, patterns: Sequence[str] = ("*",)) ->
 
     Raises:
         ConfigError: no `compare` section, a selector or row that cannot be read, two of one name,
-            or none that matches.
+            none that matches, or a metric or table that none could have.
     """
     wanted = require_section(config)
     _refuse_repeats(wanted)
@@ -52,6 +54,7 @@ def plan_cells(config: Config, run: RunDir, patterns: Sequence[str] = ("*",)) ->
         for place, chosen in _budgeted(config, wanted, selections):
             cells.append(_selector_cell(config, run, place, chosen, seed))
         cells += [_row_cell(row, run, name, seed) for name, row in rows.items()]
+    _check_what_is_printed(wanted, cells)
     matching = [c for c in cells if any(fnmatch(c.selector, pattern) for pattern in patterns)]
     if not matching:
         raise ConfigError(f"{config.name}: no row is called {' or '.join(patterns)}")
@@ -105,6 +108,25 @@ def _refuse_repeats(wanted: CompareConfig) -> None:
             raise ConfigError(f"compare.{key}: two are the same (a selector can have a `name`)")
 
 
+def _check_what_is_printed(wanted: CompareConfig, cells: Sequence[Cell]) -> None:
+    """Before cells are paid for: what their results cannot have."""
+    for kind in wanted.tables.keys() - TABLES.keys():
+        raise ConfigError(f"compare.tables: no table {kind!r}; there are {', '.join(TABLES)}")
+    for name in wanted.metrics:
+        benchmark, _, metric = name.partition(".")
+        if not metric:
+            raise ConfigError(
+                f"compare.metrics: {name!r}: expected <benchmark>.<metric> of results.json, for "
+                "example pope.accuracy"
+            )
+        for cell in cells:
+            if benchmark not in (asked := cell.config.evaluation.benchmarks):
+                raise ConfigError(
+                    f"compare.metrics: {name}: {benchmark} is not in evaluation.benchmarks of "
+                    f"{cell.config.name} ({', '.join(asked) or 'none'})"
+                )
+
+
 def _read_selections(config: Config, wanted: CompareConfig) -> dict[str, SelectionConfig]:
     """Each selector over the config's own selection; `options` are never another scorer's."""
     shared = config.selection.model_dump(exclude={"scorer", "options", "budget"})
@@ -115,6 +137,11 @@ def _read_selections(config: Config, wanted: CompareConfig) -> dict[str, Selecti
         where = f"compare.selectors[{number}]"
         if not isinstance(name, str) or "scorer" not in given:
             raise ConfigError(f"{where}: expected a scorer's name, or a mapping with `scorer`")
+        if not re.match(NAME_PATTERN, name):
+            raise ConfigError(
+                f"{where}: `name` = {name!r}: expected letters, digits and `._-`, first one of the "
+                "former two: cells' folders are called by it"
+            )
         try:
             found[name] = SelectionConfig.model_validate({**shared, **given})
         except ValidationError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_tune.compare.cells import Cell, Verb, stages_of
-from prism_tune.compare.estimates import Estimate, estimate_run, read_path
+from prism_tune.compare.estimates import Estimate, count_asked, estimate_run, read_path
 from prism_tune.compare.plan import Plan, find_missing
 from prism_tune.compare.rates import Rate, find_rates
 from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
@@ -111,7 +111,10 @@ class _Estimates:
             self._pools[records] = measure_pool(config, self._audit)
         read = read_path(config) if "select" in stages_of(config) else model
         shape, of_read, pool = self._shape(model), self._shape(read), self._pools[records]
-        found = ((model, shape), (read, of_read), (records, pool))
+        found: list[tuple[str, object]] = [(model, shape), (read, of_read), (records, pool)]
+        if "evaluate" in stages_of(config):
+            asked = config.evaluation.benchmarks
+            found += [(f"evaluation.data.{name}", count_asked(config, name)) for name in asked]
         self.unknown |= {path for path, what in found if what is None}
         if not shape or not pool:
             return None

@@ -32,6 +32,7 @@ from prism_tune.results.build import build_table
 from prism_tune.results.figure import draw_comparison
 from prism_tune.results.grid import GridRow, build_grid
 from prism_tune.results.grid_text import render_comparison, render_results
+from prism_tune.results.overlap import read_planted
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir, write_atomic, write_json
 from prism_tune.run.log import console
@@ -122,6 +123,8 @@ def _run_pending(
             raise ConfigError(f"{config.name}: a row that cannot be selected; see above")
         first = [c for c in before if c.state() != "finished"]
         _prepare([*first, *due], launcher)
+        if planted := require_section(config).planted:  # may be what was just prepared
+            read_planted(Path(planted))
         _run_cells(first, launcher, 1)
         look_at_files_again()
         due = [cell for cell in cells if cell.state() != "finished"]

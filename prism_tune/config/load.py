@@ -6,7 +6,8 @@ nearest known key.
 A config that lies in a run folder or beside a checkpoint is a record, and may be somebody else's:
 `${...}` in it stays text (`${oc.env:TOKEN}` would put a secret of ours into what is written), and
 it can neither let code or programs run nor send anything away: `model.trust_remote_code`,
-`plugins`, a server's command or address and an upload to the hub do not count in it.
+`plugins`, a server's command or address and an upload to the hub do not count in it, and it has no
+`base`.
 """
 
 from __future__ import annotations
@@ -184,6 +185,11 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: `base`: {first_line(error)}") from error
     if base is None:
         return loaded
+    if _is_record(path):  # ours are whole; what lies behind a stranger's would count as one's own
+        raise ConfigError(
+            f"{path}: the record of a run cannot name a `base`; if you know that file, start a "
+            "config of your own from it"
+        )
     if not isinstance(base, str) or not _can_be_kept(base):
         raise ConfigError(
             f"{path}: `base` = {base!r}: expected the path of one YAML file, or preset:NAME"

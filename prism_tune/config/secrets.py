@@ -15,8 +15,10 @@ from typing import Any
 
 REDACTED = "<redacted>"
 
-_WORDS = r"token|secret|password|passwd|api_?key|access_?key|private_?key|credentials?|auth"
-_OF_TEXT = "".join(f"(?<!{w}_)" for w in ("image", "video", "audio", "bos", "eos", "pad", "unk"))
+_WORDS = (
+    r"token|secret|password|passwd|api[_-]?key|access[_-]?key|private[_-]?key|credentials?|auth"
+)
+_OF_TEXT = "".join(f"(?<!{w}[_-])" for w in ("image", "video", "audio", "bos", "eos", "pad", "unk"))
 """Before `token`: those that a tokenizer has are no secrets."""
 _NAME = re.compile(rf"(?:^|[_.-]){_OF_TEXT}(?:{_WORDS})$", re.IGNORECASE)
 _VARIABLE = re.compile(rf"(?:^|_)(?:{_WORDS}|key)$", re.IGNORECASE)
@@ -35,7 +37,12 @@ _PAIR = re.compile(
 _PROSE = re.compile(r"\w\s+token: $", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z][a-z]{1,12}(?:/[A-Za-z][a-z]{1,12})*[.;:!?)]*")
 """`Give the token: digits only.` is of the trade's tokens; a key of letters alone is none."""
-_BEARER = re.compile(r"(\bBearer\s+)[^\s'\"]+", re.IGNORECASE)
+_HEADER = re.compile(r"(\b(?:Bearer|Authorization:\s*[A-Za-z]+)\s+)[^\s'\"]+", re.IGNORECASE)
+_OPTION = re.compile(
+    rf"((?:^|[\s'\"])--?[\w-]*?{_OF_TEXT}(?:{_WORDS})\s+['\"]?)(?!<redacted>)([^\s'\"-][^\s'\"]*)",
+    re.IGNORECASE,
+)
+"""An option of a command and its value, as a server's: `--api-key VALUE`."""
 
 
 def redact(value: Any) -> Any:
@@ -79,7 +86,8 @@ def redact_text(text: str) -> str:
         text = text.replace(secret, REDACTED)
     text = _SERVICES.sub(REDACTED, text)
     text = _ADDRESS.sub(rf"\1{REDACTED}@", text)
-    text = _BEARER.sub(rf"\1{REDACTED}", text)
+    text = _HEADER.sub(rf"\1{REDACTED}", text)
+    text = _OPTION.sub(rf"\1{REDACTED}", text)
     return _PAIR.sub(_redact_pair, text)
 
 

@@ -231,6 +231,20 @@ def test_an_outcome_holds_until_the_config_or_a_file_changes(write_config, quest
             {**TWO, "selectors": ["random", {"scorer": "prism", "laier": 2}]},
             "compare.selectors[1]: unknown key `laier`; did you mean `layer`",
         ),
+        (
+            {**TWO, "selectors": ["random", {"scorer": "prism", "name": "../../up"}]},
+            "compare.selectors[1]: `name` = '../../up': expected letters, digits",
+        ),
+        (
+            {**TWO, "metrics": ["quickstart"]},
+            "compare.metrics: 'quickstart': expected <benchmark>.<metric>",
+        ),
+        (
+            {**TWO, "metrics": ["quickstart.accuracy", "pope.accuracy"]},
+            "compare.metrics: pope.accuracy: pope is not in evaluation.benchmarks of "
+            "random-0.25-seed0 (quickstart)",
+        ),
+        ({**TWO, "tables": {"mian": ["*"]}}, "compare.tables: no table 'mian'; there are main, "),
     ],
 )
 def test_mistakes_are_named(write_config, compare, message):

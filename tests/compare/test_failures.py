@@ -103,6 +103,12 @@ def test_the_next_call_tries_the_failed_ones_alone(path):
     }
 
 
+def test_planted_records_are_read_before_cells_are_paid_for(path):
+    with pytest.raises(UserError, match=r"nowhere\.json"):
+        run_grid(path, "compare.planted=nowhere.json")
+    assert not (path.parent / "runs/log").exists()
+
+
 def test_a_grid_that_has_finished_starts_nothing(path):
     assert run_grid(path, rows=["sound", "last"])[0]
     before = asked(path)

@@ -12,6 +12,7 @@ from support.tiny_encoders import save_encoder
 from prism_tune.cli.grid import find_grid
 from prism_tune.cli.run import plan_steps
 from prism_tune.compare.estimates import estimate_run
+from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.plan import find_missing, make_plan
 from prism_tune.compare.plan_table import build_plan_table
 from prism_tune.compare.selection_estimates import evidence_bytes, reads_features
@@ -226,6 +227,29 @@ def test_steps_take_the_place_of_epochs(training, num_devices, records):
     assert found.num_tokens == pytest.approx(records * 9.2)
     assert found.num_images == pytest.approx(records * 0.8)
     assert found.tune_flops == pytest.approx(6040 * records * 9.2 + 2 * 50 * 4 * records * 0.8)
+
+
+@pytest.mark.parametrize(
+    ("content", "limit", "asked"),
+    [
+        ('[{"a": 1}, {"a": 2}]', None, 2),
+        ('{"a": 1}\n\n{"a": 2}\n{"a": 3}\n', None, 3),
+        ('{"a": 1}\n{"a": 2}\n', 1, 1),
+        (None, 5, 5),  # `prepare` has yet to write it
+        (None, None, None),
+    ],
+)
+def test_questions_of_ones_own_are_counted(content, limit, asked, tmp_path):
+    """70 tokens and 4 of the image through 1000 weights, 2 FLOPs each, and the image's tower."""
+    path = tmp_path / "own.jsonl"
+    if content is not None:
+        path.write_text(content)
+    data = {"own": {"annotations": str(path), "metric": "exact", "limit": limit}}
+    tree = {**config().model_dump(mode="json"), "evaluation": {"benchmarks": ["own"], "data": data}}
+    own = Config.model_validate(tree)
+    expected = None if asked is None else 2 * asked * (1000 * 74 + 50 * 4)
+    assert estimate_run(own, SHAPE, POOL).evaluate_flops == expected
+    look_at_files_again()
 
 
 def test_packed_steps_are_of_so_many_tokens():

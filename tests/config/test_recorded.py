@@ -80,6 +80,15 @@ def test_a_record_starts_and_sends_nothing(record, key, value, says):
     assert load_config(path, [f"{key}=null"]).name == "trial"
 
 
+def test_a_record_has_no_base(record, tmp_path):
+    """Behind which all of that could stand, and be resolved."""
+    (tmp_path / "behind.yaml").write_text(TRUSTING.replace("some", "${oc.env:HOME}"))
+    path = record("base: behind.yaml\n")
+    for read in (load_config, read_recorded_model):
+        with pytest.raises(ConfigError, match="the record of a run cannot name a `base`"):
+            read(path)
+
+
 def test_ones_own_config_trusts(tmp_path):
     (tmp_path / "mine.yaml").write_text(TRUSTING)
     assert load_config(tmp_path / "mine.yaml").model.trust_remote_code
