@@ -49,8 +49,11 @@ class Chat:
         """The answer; it belongs to the conversation from then on.
 
         Raises:
-            UserError: an image that cannot be read.
+            UserError: an image that cannot be read, which is no longer shown then, or a text that
+                would stand for one.
         """
+        if IMAGE_PLACEHOLDER in text:
+            raise UserError(f"{IMAGE_PLACEHOLDER} stands for a picture: show it by /image FILE")
         num_new = len(self._images) - self._num_shown
         question = Turn("human", f"{IMAGE_PLACEHOLDER}\n" * num_new + text)
         rendered = render(
@@ -58,7 +61,11 @@ class Chat:
         )
         prompt = rendered.text[: rendered.answer_spans[-1][0]]
         request = Request(prompt, tuple(self._images), text)
-        (answers,) = self._decoder.answer([request], max_new_tokens=self._max_new_tokens)
+        try:
+            (answers,) = self._decoder.answer([request], max_new_tokens=self._max_new_tokens)
+        except UserError:
+            del self._images[self._num_shown :]
+            raise
         answer = answers[request].text
         self._turns += [question, Turn("gpt", answer)]
         self._num_shown = len(self._images)

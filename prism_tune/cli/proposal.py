@@ -7,6 +7,7 @@ found as comments beside the values: template, lengths, batch, and the memory th
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.sections import Config, Template, Tuning
 from prism_tune.data.encoding.lengths import estimate_lengths
+from prism_tune.data.policy import REASONS
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.families import family_of
@@ -83,13 +85,18 @@ def propose(name: str, wish: Wish) -> tuple[str, Config]:
     config = _configure(name, wish, {"records": wish.records, "image_dir": image_dir})
     family = load_model_config(config.model)
     family_of(family)
-    pool = open_pool(config.data)
+    pool = _open_what_can_be_read(config)
     if len(pool) == 0:
-        raise UserError(f"{wish.records}: none of its {len(pool.skipped)} records can be read")
-    resolved = resolve_template(config)
+        first = f": {pool.skipped[0].detail}" if pool.skipped else ""
+        raise UserError(
+            f"{wish.records}: none of its {len(pool.skipped)} records can be read{first}"
+        )
+    policy = dict.fromkeys(sorted({one.reason for one in pool.skipped}), "skip")
+    read = config.data.model_copy(update={"policy": policy})
+    resolved = resolve_template(config.model_copy(update={"data": read}))
     longest = _find_longest(pool, resolved)
     max_length = next((n for n in _LENGTHS if n >= _SPARE * longest), _LENGTHS[-1])
-    data = config.data.model_copy(update={"max_length": max_length})
+    data = read.model_copy(update={"max_length": max_length})
     config = resolved.model_copy(update={"data": data})
     shape, size, devices = read_shape(wish.model), measure_pool(config), find_devices()
     if size is None:  # a dataset or a folder: its bytes are not known
@@ -122,6 +129,12 @@ def _configure(name: str, wish: Wish, data: dict[str, Any]) -> Config:
         raise ConfigError(describe_errors(error, "init", Config)) from error
 
 
+def _open_what_can_be_read(config: Config) -> Pool:
+    """With the records that cannot among its `skipped`."""
+    policy = dict.fromkeys(REASONS, "skip")
+    return open_pool(config.data.model_copy(update={"policy": policy}))
+
+
 def _guess_images(records: str) -> str | None:
     """The folder beside the records where their images are; None leaves it to the pool."""
     path = Path(records)
@@ -130,7 +143,7 @@ def _guess_images(records: str) -> str | None:
     probe = Config.model_validate(
         {"name": "probe", "model": {"path": ""}, "data": {"records": records}}
     )
-    pool = open_pool(probe.data)
+    pool = _open_what_can_be_read(probe)
     names = [image for n in range(min(len(pool), _NUM_LOOKED_AT)) for image in pool[n].images]
     folders = [path.parent, *sorted(p for p in path.parent.iterdir() if p.is_dir())]
     found = {folder: sum((folder / name).is_file() for name in names) for folder in folders}
@@ -196,6 +209,7 @@ def _write(
         records=_quote(config.data.records),
         image_dir=_quote(config.data.image_dir),
         found=f"{len(pool):,} records, {images:,} with images, {len(pool.skipped)} unreadable",
+        policy=_write_policy(pool),
         max_length=config.data.max_length,
         looked_at=f"the longest of {min(len(pool), _NUM_LOOKED_AT)} looked at: {longest:,} tokens",
         budget=selection.budget,
@@ -208,6 +222,14 @@ def _write(
         at_once=fit.rows * devices.number * accumulate,
         saves_memory=str(devices.is_gpu).lower(),
     )
+
+
+def _write_policy(pool: Pool) -> str:
+    """A line for each reason why records are left out; nothing where all can be read."""
+    counts = Counter(one.reason for one in pool.skipped)
+    lines = [f"    {reason}: skip   # {n:,} left out" for reason, n in sorted(counts.items())]
+    head = "  policy:   # `fail` refuses the pool; `prism-tune audit` lists the records"
+    return "\n".join([head, *lines, ""]) if lines else ""
 
 
 def _quote(text: str | None) -> str:
@@ -227,7 +249,7 @@ model:
 data:
   records: {records}   # {found}
   image_dir: {image_dir}
-  max_length: {max_length}   # {looked_at}
+{policy}  max_length: {max_length}   # {looked_at}
 
 selection:
   scorer: prism   # others: docs/selectors.md; random is what they have to beat

@@ -46,6 +46,26 @@ def test_a_conversation_goes_on_with_its_images(tiny_llava_dir, drawn_pool, aske
     ]
 
 
+def test_what_cannot_be_shown_spoils_no_conversation(tiny_llava_dir, drawn_pool, tmp_path):
+    """A file that is no picture is shown no longer; what is typed is text alone."""
+    (tmp_path / "notes.txt").write_text("none")
+    picture = drawn_pool.parent / "images" / "0.png"
+    lines = [
+        f"/image {tmp_path / 'notes.txt'}",
+        "what?",
+        f"/image {picture}",
+        "and <image>?",
+        "so?",
+    ]
+    given = ["chat", str(tiny_llava_dir), "--max-new-tokens", "1"]
+    result = CliRunner().invoke(app, given, input="\n".join(lines))
+    assert result.exception is None
+    told = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(told) == 2
+    assert "notes.txt: cannot be read as an image" in told[0]
+    assert "<image> stands for a picture: show it by /image FILE" in told[1]
+
+
 def test_a_model_answers_greedily(tiny_llava_dir, drawn_pool):
     talk = open_chat(tiny_llava_dir, max_new_tokens=3)
     talk.show(drawn_pool.parent / "images" / "0.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -42,6 +43,21 @@ def test_what_it_writes_selects_and_tunes_as_it_is(place, tmp_path):
     select("mine.yaml")
     train("mine.yaml", ["training.hf.use_cpu=true", "training.hf.max_steps=3"])
     assert (tmp_path / "runs/mine/training/final").is_dir()
+
+
+def test_records_that_cannot_be_read_are_counted_and_left_out_by_name(place, tmp_path):
+    records = json.loads((tmp_path / "pool/pool.json").read_text())
+    records[0]["conversations"][1]["value"] = ""
+    records[1] = "no record"
+    (tmp_path / "pool/pool.json").write_text(json.dumps(records))
+    assert call("init", "mine.yaml", *place).exit_code == 0
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "24 records, 22 with images, 2 unreadable" in text
+    assert "    empty_answer: skip   # 1 left out\n    not_an_object: skip   # 1 left out\n" in text
+    assert load_config("mine.yaml").data.policy == {"empty_answer": "skip", "not_an_object": "skip"}
+    (tmp_path / "pool/pool.json").write_text('["no record"]')
+    told = str(call("init", "other.yaml", *place).exception)
+    assert "none of its 1 records can be read: record 0" in told
 
 
 @pytest.mark.parametrize(
