@@ -70,7 +70,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 9
+_VERSION = 10
 _DESCRIBED: dict[str, type] = {
     **{"format": str, "fingerprint": str, "num_moved": int, "unread": dict},
     **dict.fromkeys(("skipped", "skipped_sources", "duplicates", "unmarked"), list),

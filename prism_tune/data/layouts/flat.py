@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prism_tune.data.layouts.choices import add_lines, write_choices
 from prism_tune.data.layouts.columns import Columns
 from prism_tune.data.layouts.further import is_number
 from prism_tune.data.layouts.image_values import shorten
@@ -16,16 +17,16 @@ from prism_tune.data.policy import BadRecordError
 
 def read_flat(raw: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]]:
     """Question and answer as turns, behind those of `history`."""
-    question, answer = columns.find("question", raw), _name_answer(raw, columns)
+    question, answer = columns.find("question", raw), _find_answer(raw, columns)
     if question is None or answer is None:
         missing = columns.name("question" if question is None else "answer")
         raise BadRecordError("no_conversations", f"{missing}: expected text, got None")
-    added = columns.find("input", raw) if _has_input(raw, columns) else None
-    if isinstance(question, str) and isinstance(added, str) and added:
-        question = f"{question}\n{added}"
+    if _has_input(raw, columns) and (added := _read_input(raw, columns)):
+        question = add_lines(question, [added])
     choices = columns.find_filled("choices", raw)
     if choices is not None:
-        question, answer = _write_choices(question, answer, choices, columns)
+        question, answer = write_choices(question, answer, choices, columns)
+    answer = str(answer) if is_number(answer) else answer
     history = columns.find_filled("history", raw)
     pairs = [*_read_history(history, columns), (question, answer)]
     return [
@@ -40,7 +41,17 @@ def _has_input(raw: Mapping[str, Any], columns: Columns) -> bool:
     return "input" in columns.configured or columns.key("question", raw) == "instruction"
 
 
-def _name_answer(raw: Mapping[str, Any], columns: Columns) -> Any:
+def _read_input(raw: Mapping[str, Any], columns: Columns) -> str:
+    added = columns.find_filled("input", raw)
+    if added is None:
+        return ""
+    if not isinstance(added, str) and not is_number(added):
+        wrong = f"{columns.name('input')}: expected text, got {shorten(added)}"
+        raise BadRecordError("bad_field", wrong)
+    return str(added)
+
+
+def _find_answer(raw: Mapping[str, Any], columns: Columns) -> Any:
     """An answer in a column of its own may be a number, or the only one of a list."""
     answer = columns.find("answer", raw)
     if isinstance(answer, list):
@@ -48,7 +59,7 @@ def _name_answer(raw: Mapping[str, Any], columns: Columns) -> Any:
             expected = f"{columns.name('answer')}: expected one answer"
             raise BadRecordError("bad_field", f"{expected}, got {len(answer)}: {shorten(answer)}")
         answer = answer[0]
-    return str(answer) if is_number(answer) else answer
+    return answer
 
 
 def _read_history(history: Any, columns: Columns) -> list[tuple[Any, Any]]:
@@ -60,28 +71,3 @@ def _read_history(history: Any, columns: Columns) -> list[tuple[Any, Any]]:
         expected = f"{columns.name('history')}: expected a list of [question, answer]"
         raise BadRecordError("bad_field", f"{expected}, got {shorten(history)}")
     return [(question, answer) for question, answer in history]
-
-
-def _write_choices(question: Any, answer: Any, choices: Any, columns: Columns) -> tuple[Any, Any]:
-    """Choices as lettered lines below the question; the number of a choice becomes its letter."""
-    if isinstance(choices, dict):  # of labels and texts, or of letter -> text
-        choices = choices.get("text") or list(choices.values())
-    texts = choices if isinstance(choices, list) else []
-    texts = [str(choice) if is_number(choice) else choice for choice in texts]
-    if not texts or not all(isinstance(choice, str) for choice in texts) or len(texts) > 26:
-        expected = f"{columns.name('choices')}: expected a list of up to 26 texts"
-        raise BadRecordError("bad_field", f"{expected}, got {shorten(choices)}")
-    letters = [chr(ord("A") + number) for number in range(len(texts))]
-    # Other digits than 0 to 9 ("②", "²") are what the choices are called, not their numbers.
-    is_index = isinstance(answer, str) and answer.isascii() and answer.isdigit()
-    if is_index and answer not in texts:
-        numbered = {str(number): letter for number, letter in enumerate(letters)}
-        letter = numbered.get(answer.lstrip("0") or "0")
-        if letter is None:
-            wrong = f"{columns.name('answer')}: number {answer:.20} of {len(texts)} choices"
-            raise BadRecordError("bad_field", f"{wrong}; they are counted from 0")
-        answer = letter
-    if not isinstance(question, str):
-        return question, answer
-    lines = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
-    return "\n".join([question, *lines]), answer
