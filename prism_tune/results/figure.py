@@ -24,7 +24,7 @@ _MEAN = {"color": "#1b4b91", "size": 10, "symbol": "diamond"}
 _MIDDLE = {"color": "#1b4b91", "size": 9, "symbol": "line-ns-open", "line": {"width": 1.5}}
 _BASELINE = {"color": "#c2410c", "width": 1.5, "dash": "dash"}
 _WHOLE_POOL = {"color": "#4d7c0f", "width": 1.5, "dash": "dot"}
-_ROW_PIXELS, _FRAME_PIXELS = 26, 150
+_ROW_PIXELS, _FRAME_PIXELS = 26, 190
 
 
 def draw_comparison(found: Mapping[str, Any]) -> str:
@@ -62,7 +62,7 @@ def build_figure(found: Mapping[str, Any]) -> go.Figure:
         height=_FRAME_PIXELS + _ROW_PIXELS * num_rows,
         title=_caption(found, whole),
         title_font_size=13,
-        margin={"t": 90},
+        margin={"t": 130},
     )
     return figure
 
@@ -132,6 +132,6 @@ def _caption(found: Mapping[str, Any], whole: Row | None) -> str:
     return (
         f"{escape(found['name'])}: {escape(', '.join(found['metrics']))}. Dots: runs; diamonds: "
         f"means; dashed line: {escape(found['baseline'])}{pool}.<br>Bars: the dashed line plus the "
-        "95 % interval of the difference over seeds (those that both have); one that touches the "
-        "dashed line has not been told apart from it."
+        "95 % interval of the difference over seeds (those that both have);<br>one that touches "
+        "the dashed line has not been told apart from it."
     )
