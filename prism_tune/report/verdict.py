@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -44,16 +45,42 @@ def describe_run(run: FinishedRun, table: Table | None) -> list[str]:
         run: what they are about.
         table: of the run and those beside it.
     """
+    cells = list_cells(run)
+    has_run = run.manifest is not None or bool(run.record("training")) or bool(run.results)
     found = [
-        _say_kept(run),
+        *([] if has_run else _say_cells(run, cells)),
+        *([] if cells and not has_run else [_say_kept(run)]),
         _say_unranked(run),
         _say_random(run, table),
         _say_cost(run),
         _say_cone(run),
         _say_balance(run),
         *_say_sight(run),
+        *(_say_cells(run, cells) if has_run else []),
     ]
     return [sentence for sentence in found if sentence]
+
+
+def list_cells(run: FinishedRun) -> list[Path]:
+    """The cells of the comparison that the folder is of; none of a run."""
+    return sorted(path.parent for path in run.root.glob("cells/*/cell.yaml"))
+
+
+def _say_cells(run: FinishedRun, cells: Sequence[Path]) -> list[str]:
+    """That the folder is a comparison's, and where what it found lies; nothing of a run."""
+    if not cells:
+        return []
+    tables = [n for n in ("comparison.md", "comparison.html") if (run.root / n).exists()]
+    pages = [f"cells/{c.name}/report" for c in cells if (c / "report" / "index.html").exists()]
+    return [
+        f"This is the folder of a comparison of {count(len(cells))} cells, each a run of its own: "
+        "what was selected, tuned and evaluated lies in them.",
+        f"What it found: {' and '.join(tables)}." if tables else "It has no table yet.",
+        f"Its cells: {', '.join(f'cells/{cell.name}' for cell in cells)}.",
+        f"Reports of cells: {', '.join(pages)}."
+        if pages
+        else f"`prism-tune report {run.root}/cells/NAME` makes the report of a cell.",
+    ]
 
 
 def _say_kept(run: FinishedRun) -> str:
@@ -61,7 +88,12 @@ def _say_kept(run: FinishedRun) -> str:
     if manifest is None:
         if run.config.training.tuning == "none":
             return "This is the untuned model: nothing was selected and nothing was tuned."
-        if run.config.training.records == "pool":
+        if run.is_full and not run.record("training"):
+            return (
+                "This run is to be tuned on the whole pool, and has not been: there is nothing to "
+                "judge yet."
+            )
+        if run.is_full:
             return "This run was tuned on the whole pool: nothing was selected."
         return "The selection of this run has not finished: there is nothing to judge yet."
     kept, total = manifest["num_selected"], manifest["num_pool"]

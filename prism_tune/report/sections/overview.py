@@ -10,7 +10,7 @@ from prism_tune.config.load import render_config
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.report.numbers import count, large, percent, seconds
 from prism_tune.report.section import Section
-from prism_tune.report.verdict import describe_run, find_row
+from prism_tune.report.verdict import describe_run, find_row, list_cells
 from prism_tune.results.render import MISSING, Cell, Table
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.timings import sum_attempts
@@ -65,17 +65,26 @@ def _device(run: FinishedRun, stage: str) -> str:
 
 
 def _facts(run: FinishedRun) -> list[tuple[str, str]]:
+    """Of what had an effect: a whole pool has no selector, the cells of a comparison their own."""
     config = run.config
-    selection = config.selection
+    is_own = not list_cells(run) or run.manifest is not None
+    has_selection = run.manifest is not None or (run.is_selected and is_own)
     return [
         ("Model", config.model.path),
         ("Pool", config.data.records),
+        *(_selection_facts(run) if has_selection else []),
+        ("Tuning", f"{config.training.tuning} on the {config.training.records}"),
+        *([("Seed", str(config.seed))] if is_own else []),
+    ]
+
+
+def _selection_facts(run: FinishedRun) -> list[tuple[str, str]]:
+    selection = run.config.selection
+    return [
         ("Selector", f"{selection.scorer}, keeps the {run.keep} scores"),
         ("Budget", f"{describe_cut(selection)}, cut {selection.scope.replace('_', ' ')}"),
         ("Features", _describe_features(selection)),
         ("Centring", selection.centering),
-        ("Tuning", f"{config.training.tuning} on the {config.training.records}"),
-        ("Seed", str(config.seed)),
     ]
 
 

@@ -1,0 +1,86 @@
+"""What is said of a folder that is no finished run on a subset."""
+
+from __future__ import annotations
+
+import pytest
+from support.table_runs import RunWriter
+
+from prism_tune.report.sections import overview
+from prism_tune.report.verdict import describe_run
+from prism_tune.results.runs import FinishedRun
+from prism_tune.run.folder import RunDir
+
+
+def only_audited(folder, records):
+    """A folder with an audit and nothing behind it."""
+    root = RunWriter(folder).write("mine", [], records=records, timings=[])
+    (root / "training").rename(root / "audit")
+    return root
+
+
+def facts(run):
+    return dict(overview.build(run, None).values["facts"])
+
+
+def test_a_run_that_has_not_been_tuned_on_the_pool_does_not_say_it_was(tmp_path):
+    run = FinishedRun(RunDir(only_audited(tmp_path, "pool")))
+    assert describe_run(run, None) == [
+        "This run is to be tuned on the whole pool, and has not been: there is nothing to judge "
+        "yet."
+    ]
+
+
+def test_a_run_on_the_whole_pool_has_no_selector_among_its_facts(tmp_path):
+    root = RunWriter(tmp_path).write("full", [], records="pool", timings=[])
+    run = FinishedRun(RunDir(root))
+    assert describe_run(run, None) == [
+        "This run was tuned on the whole pool: nothing was selected."
+    ]
+    assert facts(run) == {
+        "Model": "m",
+        "Pool": "pool.json",
+        "Tuning": "lora on the pool",
+        "Seed": "0",
+    }
+
+
+def test_a_run_on_a_subset_has(tmp_path):
+    root = RunWriter(tmp_path).write("prism", [], timings=[], manifest={"num_text_only": 0})
+    found = facts(FinishedRun(RunDir(root)))
+    assert list(found) == [
+        "Model", "Pool", "Selector", "Budget", "Features", "Centring", "Tuning", "Seed",
+    ]  # fmt: skip
+    assert found["Selector"] == "prism, keeps the low scores"
+
+
+@pytest.mark.parametrize("records", ["pool", "subset"])
+def test_the_folder_of_a_comparison_is_called_that(tmp_path, records):
+    root = only_audited(tmp_path, records)
+    for name in ("prism-0.2-seed0", "random-0.2-seed0"):
+        (root / "cells" / name).mkdir(parents=True)
+        (root / "cells" / name / "cell.yaml").touch()
+    (root / "cells" / "evidence").mkdir()
+    (root / "comparison.html").touch()
+    if (root / "selection").exists():
+        (root / "selection" / "stage.json").unlink()
+    run = FinishedRun(RunDir(root))
+    assert describe_run(run, None) == [
+        "This is the folder of a comparison of 2 cells, each a run of its own: what was selected, "
+        "tuned and evaluated lies in them.",
+        "What it found: comparison.html.",
+        "Its cells: cells/prism-0.2-seed0, cells/random-0.2-seed0.",
+        f"`prism-tune report {root}/cells/NAME` makes the report of a cell.",
+    ]
+    assert list(facts(run)) == ["Model", "Pool", "Tuning"]
+
+
+def test_reports_of_cells_are_named(tmp_path):
+    root = only_audited(tmp_path, "pool")
+    (root / "cells" / "prism-0.2-seed0" / "report").mkdir(parents=True)
+    (root / "cells" / "prism-0.2-seed0" / "cell.yaml").touch()
+    (root / "cells" / "prism-0.2-seed0" / "report" / "index.html").touch()
+    assert describe_run(FinishedRun(RunDir(root)), None)[1:] == [
+        "It has no table yet.",
+        "Its cells: cells/prism-0.2-seed0.",
+        "Reports of cells: cells/prism-0.2-seed0/report.",
+    ]
