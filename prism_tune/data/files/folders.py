@@ -5,11 +5,18 @@ A folder, and perhaps a split, go in; the kind and the files come out, in the or
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from prism_tune.data.files.formats import detect_format, read_json_file
 from prism_tune.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["parquet", "arrow", "webdataset", "jsonl", "json"]
 
@@ -20,7 +27,11 @@ _SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "jsonl": tuple(f".jsonl{packed}" for packed in ("", ".gz", ".bz2", ".xz", ".zst")),
     "json": tuple(f".json{packed}" for packed in ("", ".gz", ".bz2", ".xz", ".zst")),
 }
-_SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=[-_.]|$)")
+_SPLIT = re.compile(
+    r"(?<![a-z])(training|train|testing|test|evaluation|eval|validation|valid|val|dev)(?![a-z])",
+    re.IGNORECASE,
+)
+"""A word of a name, as `datasets` tells splits."""
 _SAVED = ("state.json", "dataset_dict.json")
 """In a folder that `save_to_disk` wrote."""
 
@@ -31,33 +42,60 @@ def is_saved(folder: Path) -> bool:
 
 
 def list_pool(folder: Path, split: str | None) -> tuple[Kind, list[Path]]:
-    """The files of a folder that hold records; JSON files beside others are no records.
+    """The files of a folder that hold records; an object in JSON beside others is no record.
 
     Raises:
-        UserError: none, of several kinds, or of several splits.
+        UserError: none, of several kinds, of several splits, or of a split beside files of none.
     """
-    of_kind: dict[Kind, list[Path]] = {kind: [] for kind in _SUFFIXES}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        for kind, suffixes in _SUFFIXES.items():
-            if path.name.endswith(suffixes) and not hidden and path.is_file():
-                of_kind[kind].append(path)
-    found = {kind: files for kind, files in of_kind.items() if files}
-    if len(found) > 1:
-        found.pop("json", None)
-    if not found:
+    kinds = _find_kinds(folder)
+    if not kinds:
         raise UserError(
             f"data.records: {folder}: a folder without files of JSON, JSON lines, parquet, Arrow "
             "or tar"
         )
+    chosen = _choose_split(folder, list(kinds), split)
+    found = Counter(kinds[path] for path in chosen)
     if len(found) > 1:
-        kinds = ", ".join(f"{len(files)} of {kind}" for kind, files in found.items())
+        counts = ", ".join(f"{found[kind]} of {kind}" for kind in _SUFFIXES if kind in found)
         raise UserError(
-            f"data.records: {folder} holds files of several kinds ({kinds}); name a file, or a "
+            f"data.records: {folder} holds files of several kinds ({counts}); name a file, or a "
             "folder of one kind"
         )
-    (kind, files), *_ = found.items()
-    return kind, _choose_split(folder, files, split)
+    return kinds[chosen[0]], chosen
+
+
+def _find_kinds(folder: Path) -> dict[Path, Kind]:
+    kinds: dict[Path, Kind] = {}
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        for kind, suffixes in _SUFFIXES.items():
+            if path.name.endswith(suffixes) and not hidden and path.is_file():
+                kinds[path] = kind
+    if len(set(kinds.values())) == 1:
+        return kinds
+    others = [path for path, kind in kinds.items() if kind == "json" and not _holds_records(path)]
+    if others:
+        _say_unread(folder, ", ".join(str(path.relative_to(folder)) for path in others))
+    return {path: kind for path, kind in kinds.items() if path not in others}
+
+
+def _holds_records(path: Path) -> bool:
+    """Whether a file in JSON is a list or JSON lines; one object alone describes the others."""
+    try:
+        return detect_format(path) == "json" or len(list(islice(read_json_file(path), 2))) > 1
+    except UserError:  # an object over several lines, or no JSON at all
+        return False
+
+
+@cache
+def _say_unread(folder: Path, names: str) -> None:
+    """Once: a folder is looked at several times in a stage."""
+    logger.warning(
+        "%s: no records are read of %s (no list, nor lines of records, beside files of another "
+        "kind)",
+        folder,
+        names,
+    )
 
 
 def _choose_split(folder: Path, files: list[Path], split: str | None) -> list[Path]:
@@ -69,14 +107,23 @@ def _choose_split(folder: Path, files: list[Path], split: str | None) -> list[Pa
         if split not in splits:
             raise UserError(f"data.records: {folder}: no split {split!r}; found {named or 'none'}")
         return splits[split]
-    if len(splits) > 1 and "," in named:
-        raise UserError(f"data.records: {folder} holds several splits; name one: {named}")
-    return files
+    if len(splits) == 1:
+        return files
+    if "" in splits:
+        other = splits[""][0].relative_to(folder)
+        raise UserError(
+            f"data.records: {folder} holds files of a split beside others ({other}); name one: "
+            f"{named}, or a file"
+        )
+    raise UserError(f"data.records: {folder} holds several splits; name one: {named}")
 
 
 def _name_split(path: Path) -> str:
-    """That its own name begins with, or one of its folders is called; "" where there is none."""
-    found = _SPLIT.match(path.name)
-    if found:
-        return found[1]
-    return next((part for part in path.parts[:-1] if _SPLIT.fullmatch(part)), "")
+    """That its own name begins with, or one of its folders is called; "" where there is none.
+
+    Behind these counts a word elsewhere in its name, and in those of its folders.
+    """
+    folders = path.parts[:-1]
+    found = [_SPLIT.match(path.name), *map(_SPLIT.fullmatch, folders)]
+    found += [_SPLIT.search(path.name), *map(_SPLIT.search, folders)]
+    return next((match[1].lower() for match in found if match), "")
