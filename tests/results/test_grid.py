@@ -183,17 +183,17 @@ def test_with_one_seed_the_intervals_are_over_questions_and_said_to_be(grid_row)
 
 
 def test_what_the_seeds_can_detect_is_said(grid_row):
-    """Differences of 2 and 4 points: sd 1.414, (12.706 + 1.349) x 1.414 / sqrt(2) = 14.1."""
+    """Differences of 2 and 4 points: sd 1.414; noncentral t of one degree: 16.33 x 1.414 / sqrt(2)."""
     found = build(grid_row("random", {0: 50.0, 1: 50.0}), grid_row("prism", {0: 52.0, 1: 54.0}))
     (one,) = found["detectable"]
     assert one == {
         "budget": 0.25,
-        "points": pytest.approx(14.06, abs=0.02),
+        "points": pytest.approx(16.33, abs=0.01),
         "of": "P",
         "num_seeds": 2,
     }
     text = render_comparison(found, "again")
-    assert "a true difference to random of 14.1 points of P at budget 25 % (2 seeds)" in text
+    assert "a true difference to random of 16.3 points of P at budget 25 % (2 seeds)" in text
 
 
 def test_a_verdict_names_its_budget_where_there_are_several(grid_row):
