@@ -17,7 +17,6 @@ import numpy as np
 from prism_tune.intervals import percentile_interval, resample_means
 from prism_tune.schema import BenchmarkResult
 
-_MAX_SHOWN = 12
 _TOLERANCE = 0.06
 """Percent points a mean credit may lie off its metric: some metrics are rounded to one decimal."""
 
@@ -165,11 +164,11 @@ class Metric:
 
 
 def list_metrics(result: BenchmarkResult) -> list[Metric]:
-    """The benchmark's first metrics, controls beside them."""
+    """The benchmark's metrics in its own order, controls beside them."""
     controls = tuple(result.provenance.get("controls", ()))
     beside = {f"{name}_{control}" for name in result.metrics for control in controls}
     names = [name for name in result.metrics if name not in beside]
-    return [_measure(result, name, controls) for name in names[:_MAX_SHOWN]]
+    return [_measure(result, name, controls) for name in names]
 
 
 def _measure(result: BenchmarkResult, name: str, controls: Iterable[str]) -> Metric:

@@ -88,3 +88,10 @@ def test_beside_the_quickstart_only_tables_that_would_show_it_are_named(runs):
     ) in text.splitlines()
     alone = runs.write("alone", [quickstart_result(9, 9)])
     assert "no column here" not in build_table("main", [alone], baseline=None)
+
+
+def test_every_metric_is_listed():
+    """POPE has 17; the adversarial split comes last."""
+    names = [f"{name}_{k}" for k in range(5) for name in ("f1", "recall", "yes_ratio")]
+    found = list_metrics(result(dict.fromkeys([*names, "f1", "accuracy"], 80.0), {}))
+    assert [metric.name for metric in found] == [*names, "f1", "accuracy"]

@@ -11,7 +11,7 @@ from itertools import combinations
 from prism_tune.report.figures import Figure, bar_size, category_colour, named_axis, single
 from prism_tune.report.numbers import count, number, percent, plot_text, seconds
 from prism_tune.report.section import PageFolder, Section
-from prism_tune.report.sections.training import format_interval
+from prism_tune.report.sections.training import format_interval, split_results
 from prism_tune.report.verdict import find_row
 from prism_tune.results.columns import Metric, list_metrics
 from prism_tune.results.overlap import Overlap, overlap_matrix
@@ -34,6 +34,7 @@ def build(runs: Sequence[FinishedRun], table: Table | None, page: PageFolder) ->
     if len(selected) > 1:
         figures["overlap"] = _overlap_plot([name for name, _ in selected], matrix)
         figures["composition"] = _composition_plot(selected)
+    first, further = split_results(_result_rows(runs))
     values = {
         "ready": True,
         "has_overlap": len(selected) > 1,
@@ -42,7 +43,8 @@ def build(runs: Sequence[FinishedRun], table: Table | None, page: PageFolder) ->
         "pairs": _pair_rows([name for name, _ in selected], matrix),
         "size": bar_size(2 * len(_source_names(selected))),
         "result_header": ("Benchmark", "Metric", *(run.name for run in runs)),
-        "results": _result_rows(runs),
+        "results": first,
+        "further": further,
         "notes": _differences(runs),
         "cost_header": _COST_HEADER,
         "costs": [_cost_row(run, find_row(table, run)) for run in runs],

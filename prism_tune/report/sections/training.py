@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from prism_tune.results.runs import FinishedRun
 
 _MAX_POINTS = 1500
 _SMOOTHED_POINTS = 20  # from so many on, a smoothed line stands over the logged one
+_NUM_FIRST = 12
+"""Metrics of a benchmark that stand open, and in the plot; the further ones are unfolded."""
 _PER_SOURCE = "loss/"
 _HELD_OUT = "eval_loss"
 
@@ -35,7 +38,10 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
     held_out = [line for line in run.training_log if _HELD_OUT in line]
     metrics = {name: list_metrics(result) for name, result in run.results.items()}
     judged = [
-        (name, metric) for name, found in metrics.items() for metric in found if metric.interval
+        (name, metric)
+        for name, found in metrics.items()
+        for metric in found[:_NUM_FIRST]
+        if metric.interval
     ]
     sources = _logged_sources(log)
     figures: dict[str, Figure] = {}
@@ -49,6 +55,7 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
     controls = list(
         dict.fromkeys(c for found in metrics.values() for m in found for c in m.controls)
     )
+    first, further = split_results(_result_rows(run, metrics, controls))
     values = {
         "has_log": bool(log),
         "why_no_log": _why_no_log(run),
@@ -59,7 +66,8 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
         "has_intervals": bool(judged),
         "size": bar_size(len(judged)),
         "result_header": ("Benchmark", "Metric", "Value", "95 % interval", *controls, "Questions"),
-        "results": _result_rows(run, metrics, controls),
+        "results": first,
+        "further": further,
         "tables": [_table(name, table) for name, table in run.tables.items()],
         "notes": [f"{name}: {note}" for name, r in run.results.items() for note in r.notes],
     }
@@ -220,6 +228,18 @@ def _result_rows(
                 )
             )
     return rows
+
+
+def split_results(
+    rows: Sequence[tuple[str, ...]],
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The first rows of each benchmark, which each row begins with, and the further ones."""
+    seen: Counter[str] = Counter()
+    first, further = [], []
+    for row in rows:
+        (first if seen[row[0]] < _NUM_FIRST else further).append(row)
+        seen[row[0]] += 1
+    return first, further
 
 
 def format_interval(metric: Metric, digits: int = 1) -> str:
