@@ -22,8 +22,14 @@ def budget_key(budget: float | int) -> str:
 def describe_cut(selection: SelectionConfig) -> str:
     """`30.0% of the image records`, and what else decides."""
     budget = selection.budget
-    asked = f"{budget:.1%}" if isinstance(budget, float) else f"{budget}"
+    asked = _percent(budget) if isinstance(budget, float) else f"{budget}"
     return ", ".join([f"{asked} of the {_UNITS[selection.budget_of]}", *_others(selection)])
+
+
+def _percent(share: float) -> str:
+    """`30.0%`, `0.04%`, `1.25%`: one decimal, and more where it takes them."""
+    text = f"{100 * share:g}"
+    return f"{text}%" if {".", "e"} & set(text) else f"{text}.0%"
 
 
 def label_cut(selection: SelectionConfig) -> str:
