@@ -53,11 +53,10 @@ def build_status(folders: Sequence[Path]) -> Status:
 def _list_runs(folder: Path) -> list[RunDir]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if _is_run(folder):
-        return [RunDir(folder)]
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    cells = [cell for path in inside for cell in sorted((path / "cells").glob("*/"))]
-    return [RunDir(path) for path in (*inside, *cells) if _is_run(path)]
+    inside = [] if _is_run(folder) else sorted(p for p in folder.iterdir() if p.is_dir())
+    places = (folder, *inside)
+    cells = [cell for path in places for cell in sorted((path / "cells").glob("*/"))]
+    return [RunDir(path) for path in (*places, *cells) if _is_run(path)]
 
 
 def _is_run(folder: Path) -> bool:
