@@ -9,7 +9,7 @@ Shape legend: B resamples, Q questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,13 @@ import numpy as np
 from prism_tune.intervals import percentile_interval, resample_means
 from prism_tune.schema import BenchmarkResult
 
+HEADINGS = frozenset(
+    {
+        *("Method", "Run", "Kept", "Rel.", "95 % CI", "Δ paper", "Rel. printed"),
+        *("T_select", "T_tune", "C"),
+    }
+)
+"""What a table of scores calls its columns that are no benchmark's."""
 _TOLERANCE = 0.06
 """Percent points a mean credit may lie off its metric: some metrics are rounded to one decimal."""
 
@@ -65,17 +72,24 @@ def add_own(columns: ColumnSet, results: Iterable[Mapping[str, BenchmarkResult]]
     """The set with a column for each benchmark of the user's own that the runs have results of.
 
     They stand beside a set that the runs have results of, which is fixed, and do not count in its
-    Rel.; where they are all there is, they are the set.
+    Rel.; where they are all there is, they are the set. One that is called as another column is
+    ("C") has "(benchmark)" behind its name.
     """
     listed = list(results)
     own = {n: c for found in listed for n, r in found.items() if (c := _own_column(n, r))}
-    ordered = tuple(own[name] for name in sorted(own))
+    ordered = [own[name] for name in sorted(own)]
     if not own:
         return columns
     if not any(found.keys() & set(columns.benchmarks) for found in listed):
-        return ColumnSet("own", ordered)
-    beside = tuple(replace(column, control=True) for column in ordered)
+        return ColumnSet("own", _call_apart(ordered, HEADINGS))
+    labels = {column.label for column in columns.columns}
+    beside = _call_apart([replace(c, control=True) for c in ordered], HEADINGS | labels)
     return ColumnSet(columns.name, (*columns.columns, *beside))
+
+
+def _call_apart(own: Iterable[Column], taken: Set[str]) -> tuple[Column, ...]:
+    """Two columns of one name would be one in JSON, and in what is found by its heading."""
+    return tuple(replace(c, label=f"{c.label} (benchmark)") if c.label in taken else c for c in own)
 
 
 def _own_column(name: str, result: BenchmarkResult) -> Column | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from support.table_runs import llava_results, quickstart_result
 
-from prism_tune.results.build import build_table
-from prism_tune.results.columns import COLUMN_SETS, add_own, list_metrics
+from prism_tune.results.build import build_table, compose_table
+from prism_tune.results.columns import COLUMN_SETS, HEADINGS, add_own, list_metrics
+from prism_tune.results.runs import open_runs
+from prism_tune.results.scores import score_header
 from prism_tune.schema import BenchmarkResult
 
 
@@ -88,6 +92,39 @@ def test_beside_the_quickstart_only_tables_that_would_show_it_are_named(runs):
     ) in text.splitlines()
     alone = runs.write("alone", [quickstart_result(9, 9)])
     assert "no column here" not in build_table("main", [alone], baseline=None)
+
+
+def own_result(name, accuracy):
+    official = llava_results(80.0, 300.0, 60.0)[2]
+    own = {"metrics": {"accuracy": accuracy}, "provenance": {"metric": "exact"}}
+    return {**official, **own, "benchmark": name}
+
+
+def test_a_benchmark_that_is_called_as_a_tables_own_column_stands_beside_it(runs):
+    """In JSON the one took the other's place."""
+    full = runs.write("full", [own_result("C", 50.0), own_result("Run", 40.0)], records="pool")
+    prism = runs.write("prism", [own_result("C", 20.0), own_result("Run", 30.0)])
+    text = build_table("main", [full, prism], baseline=None, output_format="json")
+    row = json.loads(text)["rows"][0]
+    assert list(row) == [
+        "Method", "Run", "Kept", "C (benchmark)", "Run (benchmark)", "Rel.", "95 % CI",
+        "T_select", "T_tune", "C",
+    ]  # fmt: skip
+    assert (row["Run"]["names"], row["C (benchmark)"]["text"]) == (["prism"], "20.0")
+    assert row["C"]["text"] == "1.77"
+
+
+def test_a_benchmark_that_is_called_as_a_column_of_the_set_stands_beside_it(runs):
+    path = runs.write("prism", [*llava_results(80.0, 300.0, 60.0), own_result("SQA", 50.0)])
+    (row,) = json.loads(build_table("main", [path], baseline=None, output_format="json"))["rows"]
+    assert (row["SQA"]["text"], row["SQA (benchmark)"]["text"]) == ("60.0", "50.0")
+
+
+def test_all_headings_of_a_table_are_known(runs):
+    path = runs.write("prism", [quickstart_result(9, 9)])
+    comparison = compose_table("main", open_runs([path]), None).comparison
+    labels = {column.label for column in COLUMN_SETS["quickstart"].columns}
+    assert set(score_header(comparison, with_paper=True)) - labels == HEADINGS
 
 
 def test_every_metric_is_listed():
