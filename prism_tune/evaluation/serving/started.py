@@ -18,10 +18,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
+from urllib.error import HTTPError
+from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.serving.chat_api import (
+    REFUSED,
+    NoRedirect,
+    describe_refusal,
+    key_header,
+    read_key,
+)
 from prism_tune.interrupts import follow_parent
 from prism_tune.processes import world_size
 
@@ -44,14 +52,17 @@ def started_server(config: Config, servable: Callable[[], str], log: Path) -> It
         log: for what the server prints.
 
     Raises:
-        ConfigError: a command that has no place for the port, or beside an address.
-        UserError: it ended, or did not answer in half an hour; with its last lines.
+        ConfigError: a command that has no place for the port, or beside an address; a key that
+            cannot be sent.
+        UserError: it ended, or did not answer in half an hour, with its last lines; or it refuses
+            the key.
     """
     command = config.evaluation.serve_command
     if command is None or config.evaluation.backend != "openai":
         yield config
         return
     _check(config)
+    key = read_key()
     model = servable()
     port = _free_port()
     address = f"http://127.0.0.1:{port}/v1"
@@ -63,7 +74,7 @@ def started_server(config: Config, servable: Callable[[], str], log: Path) -> It
     with log.open("wb") as output:
         process = _start(words, output.fileno())
         try:
-            _wait(address, process, log)
+            _wait(address, key, process, log)
             evaluation = config.evaluation.model_copy(update=found)
             yield config.model_copy(update={"evaluation": evaluation})
         finally:
@@ -121,9 +132,9 @@ def _start(words: list[str], output: int) -> subprocess.Popen[bytes]:
         ) from error
 
 
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the server lists its models; it is on this machine, whatever proxy is set."""
-    opener = build_opener(ProxyHandler({}))
+def _wait(address: str, key: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the server answers; it is on this machine, whatever proxy is set."""
+    opener = build_opener(ProxyHandler({}), NoRedirect)
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -131,13 +142,30 @@ def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
                 f"evaluation.serve_command ended with exit code {process.returncode} before it "
                 f"answered; the last lines of {log}:\n{_last_lines(log)}"
             )
-        with suppress(OSError, HTTPException), opener.open(f"{address}/models", timeout=5):
+        if _is_up(f"{address}/models", key, opener):
             return
         time.sleep(_PAUSE_SECONDS)
     raise UserError(
         f"evaluation.serve_command: no answer at {address} in {_START_SECONDS / 60:.0f} minutes; "
         f"the last lines of {log}:\n{_last_lines(log)}"
     )
+
+
+def _is_up(url: str, key: str, opener: OpenerDirector) -> bool:
+    """Whether it answers, if only by a status that is no server's error: it need list no models."""
+    try:
+        with opener.open(Request(url, headers=key_header(key)), timeout=5):
+            return True
+    except HTTPError as error:
+        error.close()
+        if error.code in REFUSED:
+            raise UserError(
+                f"evaluation.serve_command: {describe_refusal(url, error.code, key)}; set it to "
+                "the key that the command gives the server"
+            ) from error
+        return error.code < 500
+    except (OSError, HTTPException):
+        return False
 
 
 def _last_lines(log: Path) -> str:
