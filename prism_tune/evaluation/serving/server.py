@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
 from PIL import Image
@@ -77,7 +77,8 @@ class Server(ChatApi):
 
         Raises:
             UserError: the server refuses, or does not answer after several tries; an image cannot
-                be read. What was answered before is kept by who asks.
+                be read. It is raised once those under way have been answered, and yielded; who
+                asks keeps them.
         """
         pool = ThreadPoolExecutor(self._concurrency)
         unique = list(dict.fromkeys(requests))
@@ -85,12 +86,25 @@ class Server(ChatApi):
         try:
             for future in as_completed(pending):
                 request = pending.pop(future)
-                answer = future.result()
-                counts: Counts = {"images": len(request.images), "tokens": answer.num_new_tokens}
-                self._counts = add_counts(self._counts, counts)
-                yield {request: answer}
+                if future.exception() is not None:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    yield from self._take_under_way(pending)
+                yield self._count(request, future.result())
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _take_under_way(
+        self, pending: Mapping[Future[Answer], Request]
+    ) -> Iterator[dict[Request, Answer]]:
+        """What still comes of questions that were asked already."""
+        for future in as_completed([future for future in pending if not future.cancelled()]):
+            if future.exception() is None:
+                yield self._count(pending[future], future.result())
+
+    def _count(self, request: Request, answer: Answer) -> dict[Request, Answer]:
+        counts: Counts = {"images": len(request.images), "tokens": answer.num_new_tokens}
+        self._counts = add_counts(self._counts, counts)
+        return {request: answer}
 
     def take(self) -> Counts:
         """`images` and new `tokens` since the last call."""

@@ -4,7 +4,9 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -14,9 +16,11 @@ from PIL import Image
 from support.evaluation_runs import Setting
 from support.tiny import draw_image
 
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, EvaluationConfig
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.decoding.prompts import Request
 from prism_tune.evaluation.evaluate import evaluate
+from prism_tune.evaluation.serving import server
 from prism_tune.evaluation.serving.chat_api import ChatApi
 from prism_tune.evaluation.serving.server import Server, pad_to_square
 from prism_tune.models.processor import load_processor
@@ -131,6 +135,42 @@ def test_what_is_missing_is_named(setting, key):
     config = setting.config(**values)
     with pytest.raises(ConfigError, match=rf"evaluation\.{key}: missing"):
         Server(config.evaluation, None, template="vicuna_v1")
+
+
+def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
+    """Those under way come after the refusal; they are paid for, and must not be asked again."""
+    ending, under_way, asked = Event(), Event(), []
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, **options):
+            super().shutdown(wait=False, cancel_futures=True)
+            ending.set()
+            super().shutdown(**options)
+
+    def complete(self, body):
+        question = body["messages"][0]["content"][-1]["text"]
+        asked.append(question)
+        if question == "refused":
+            assert under_way.wait(30)
+            raise UserError("status 400")
+        under_way.set()
+        assert ending.wait(30)
+        return question, "m", {"choices": [{}], "usage": {"completion_tokens": 3}}
+
+    monkeypatch.setattr(server, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(ChatApi, "_complete", complete)
+    config = {"backend": "openai", "base_url": "http://x/v1", "served_model": "m", "concurrency": 2}
+    asking = Server(EvaluationConfig(**config), None, template="chatml")
+    names = ("refused", "first", "second", "third", "fourth")
+    answers = asking.answer([Request("p", (), name) for name in names], max_new_tokens=3)
+    kept = []
+    with pytest.raises(UserError, match="status 400"):
+        kept.extend(answers)
+    texts = {request.question: answer.text for each in kept for request, answer in each.items()}
+    assert texts["first"] == "first"
+    assert {*texts} == {*asked} - {"refused"}
+    assert not {"third", "fourth"} & {*asked}
+    assert asking.take() == {"images": 0, "tokens": 3 * len(kept)}
 
 
 SERVE = f"{Path(sys.executable).with_name('transformers')} serve {{model}} --host 127.0.0.1"
