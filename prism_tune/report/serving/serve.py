@@ -22,7 +22,7 @@ from threading import Lock
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from prism_tune.errors import UserError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.interrupts import Interrupted
 from prism_tune.report.page import POLICY
 from prism_tune.report.question_pictures import QuestionPictures
@@ -74,6 +74,7 @@ def serve_report(
         port: 0 for any free one.
 
     Raises:
+        ConfigError: `host` is no host name.
         UserError: the address cannot be listened on.
     """
     with ReportServer(FinishedRun(run), folder, host, port, pictures) as server:
@@ -109,6 +110,12 @@ class ReportServer(ThreadingHTTPServer):
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self.address_family = family
             super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+        except UnicodeError as error:  # before it is looked up
+            raise ConfigError(
+                f"--host: {host!r} is no host name: a part between its dots is empty, longer than "
+                "63 characters or of characters that no name has; expected an address of this "
+                "machine, as 127.0.0.1"
+            ) from error
         except OSError as error:
             raise UserError(
                 f"cannot listen on {host} port {port}: {error}; `--port 0` takes any free port"

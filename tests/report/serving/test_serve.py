@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from support.drawn_runs import write_drawn_run
 
-from prism_tune.errors import UserError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.report.build import build_report
 from prism_tune.report.serving.serve import ReportServer
 from prism_tune.results.runs import FinishedRun
@@ -231,6 +231,12 @@ def test_a_port_in_use_is_a_clear_error(run, server):
     port = server.server_address[1]
     with pytest.raises(UserError, match=f"port {port}.*--port 0"):
         ReportServer(FinishedRun(run), run.root / "report", "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".lab"])
+def test_a_host_that_is_no_name_is_a_clear_error(run, host):
+    with pytest.raises(ConfigError, match=rf"^--host: '{host}' is no host name: .*127\.0\.0\.1"):
+        ReportServer(FinishedRun(run), run.root / "report", host, 0)
 
 
 def test_a_pool_that_is_gone_has_no_thumbnails(tmp_path):
