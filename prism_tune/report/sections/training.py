@@ -235,7 +235,8 @@ def split_results(
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """The first rows of each benchmark, which each row begins with, and the further ones."""
     seen: Counter[str] = Counter()
-    first, further = [], []
+    first: list[tuple[str, ...]] = []
+    further: list[tuple[str, ...]] = []
     for row in rows:
         (first if seen[row[0]] < _NUM_FIRST else further).append(row)
         seen[row[0]] += 1
