@@ -137,16 +137,29 @@ class RunDir:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader (or a crash) sees the old content or the new, never a part."""
     data = content.encode() if isinstance(content, str) else content
-    with partial_file(path) as temporary:
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            error.filename = error.filename or str(path)  # a full disk does not say of which file
+    with naming(path), partial_file(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system name `path`, not what is hidden beside it, nor nothing (a full disk).
+
+    Args:
+        path: what a hidden file or folder beside it is to become.
+    """
+    try:
+        yield
+    except OSError as error:
+        hidden = os.path.abspath(path.with_name(f".{path.name}."))
+        is_hidden = error.filename is None or os.path.abspath(error.filename).startswith(hidden)
+        if error.errno is None or not is_hidden:
             raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -30,6 +30,7 @@ from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_object, write_at
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import read_scores
 from prism_tune.run.written import mark_written
+from prism_tune.selection.export_target import require_file, written_apart
 
 logger = logging.getLogger(__name__)
 
@@ -99,14 +100,14 @@ def export_subset(run: RunDir, to: Path) -> None:
 
     Raises:
         UserError: the run has not selected, or its files are not as the selection left them; `to`
-            is a folder.
+            is a folder, has another name, or is there and no subset of this run.
     """
-    if to.is_dir():
-        raise UserError(f"{to}: a folder; name the file to write, for example subset.parquet")
+    require_file(to, "subset.parquet")
     stage = Stage(run.selection)
     stage.require("select")
     config = stage.config()
     assert config is not None
+    _require_own(to, config.name)
     if damaged := stage.damaged_files():
         raise UserError(
             f"{run.selection}: not as the selection left them: {', '.join(damaged)}; "
@@ -161,7 +162,7 @@ def verify_subset(
 
     Raises:
         UserError: `shared` is no such file, the copy cannot be read, or `to` is a name of another
-            format than the copy's.
+            format than the copy's, or there already with another content.
     """
     table, header = _read_shared(shared)
     hashes = table.column("hash").to_pylist()
@@ -186,8 +187,9 @@ def verify_subset(
     sha256 = None
     if not absent:
         with tempfile.TemporaryDirectory() as folder:
-            made = to or Path(folder) / f"subset{suffix}"
-            sha256 = write_subset(pool, [place_of[own] for own, _ in wanted], made)
+            read = {"the pool itself": pool.path, "the shared subset": shared}
+            with written_apart(to or Path(folder) / f"subset{suffix}", read) as made:
+                sha256 = write_subset(pool, [place_of[own] for own, _ in wanted], made)
     changed = set(absent) & strange
     return Verification(
         missing=tuple(name for name in absent if name not in changed),
@@ -232,6 +234,27 @@ def _read_shared(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if not isinstance(header, dict) or not is_whole:
         raise UserError(f"{path}: damaged; get it again, or write it with `subset export`")
     return table, mark_written(header, path)
+
+
+def _require_own(to: Path, run: str) -> None:
+    """Check that a shared subset can be written there: in no place but that of the same run's.
+
+    Raises:
+        UserError: another name, or something else lies there.
+    """
+    if to.suffix != ".parquet":
+        raise UserError(f"{to}: hashes and ids are one parquet file: expected a name in .parquet")
+    if not to.exists():
+        return
+    try:
+        header = _read_shared(to)[1]
+    except UserError:
+        header = {}
+    if header.get("run") != run:
+        raise UserError(
+            f"{to}: there already, and no shared subset of the run {run}; left as it is: name a "
+            "new file, or delete that one"
+        )
 
 
 def _list_ids(ids: Sequence[str]) -> str:

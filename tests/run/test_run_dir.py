@@ -290,3 +290,18 @@ class TestStage:
         with pytest.raises(KeyboardInterrupt):
             stage.finish(INPUTS, config=CONFIG)
         assert stage.config() is None
+
+
+def test_what_the_system_refuses_is_called_as_it_was_to_be_called(tmp_path):
+    """Not by the hidden file that it was written to, which is gone."""
+    path = tmp_path / "taken.json"
+    (path / "more").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as refused:
+        write_atomic(path, "x")
+    assert (refused.value.filename, refused.value.filename2) == (str(path), None)
+    assert list(tmp_path.iterdir()) == [path]
+    below = tmp_path / "file" / "x.json"
+    below.parent.touch()
+    with pytest.raises(FileExistsError) as refused:
+        write_atomic(below, "x")
+    assert refused.value.filename == str(below.parent)

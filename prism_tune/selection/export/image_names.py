@@ -20,12 +20,16 @@ class ImageNames:
 
     Args:
         pool: the records.
-        folder: where images of records that hold them are written, once per content.
+        folder: where images of records that hold them will lie, once per content.
+
+    Attributes:
+        written_to: where they are written.
     """
 
     def __init__(self, pool: Pool, folder: Path) -> None:
         self._pool = pool
         self.folder = folder
+        self.written_to = folder
         self._written: set[str] = set()
 
     @property
@@ -46,9 +50,9 @@ class ImageNames:
         return os.path.relpath(located, self._pool.image_dir)
 
     def _write(self, name: str) -> str:
-        path = self.folder.absolute() / name.removeprefix(EMBEDDED)
+        file = name.removeprefix(EMBEDDED)
         if name not in self._written:
             self._written.add(name)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self._pool.image_folders.resolve(name), path)
-        return str(path)
+            self.written_to.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._pool.image_folders.resolve(name), self.written_to / file)
+        return str(self.folder.absolute() / file)

@@ -1,4 +1,4 @@
-"""The layouts a subset goes out in, by name, and how each is written.
+"""A subset goes out in the layout of another trainer (`layout_table.py`).
 
 In: a pool (the subset itself), the layout's name, and where to. Out: the file or folder; on the
 console, what it cannot carry, and what loads it.
@@ -6,11 +6,11 @@ console, what it cannot carry, and what loads it.
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +22,66 @@ from prism_tune.data.files.formats import format_records
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, read_json, read_object, write_atomic, write_json
+from prism_tune.run.folder import RunDir, read_object, write_atomic
 from prism_tune.run.log import console
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import name_column, read_scores, subset_data
-from prism_tune.schema import Record
 from prism_tune.selection.export.image_names import ImageNames
+from prism_tune.selection.export.layout_table import LAYOUTS, Layout
+from prism_tune.selection.export.llamafactory import add_entry, read_info
 from prism_tune.selection.export.losses import Losses
-from prism_tune.selection.export.record_rows import (
-    Row,
-    to_llava,
-    to_messages,
-    to_parts,
-    to_plain_messages,
-    to_sharegpt,
-)
-from prism_tune.selection.export.tables import write_file, write_folder
+from prism_tune.selection.export.record_rows import Row
+from prism_tune.selection.export_target import scratch_beside, written_apart
 
 logger = logging.getLogger(__name__)
 
-_LLAMAFACTORY_ENTRY = {
-    "formatting": "sharegpt",
-    "columns": {"messages": "messages", "images": "images"},
-    "tags": {
-        "role_tag": "role",
-        "content_tag": "content",
-        "user_tag": "user",
-        "assistant_tag": "assistant",
-        "system_tag": "system",
-    },
-}
-"""Of its dataset_info.json: how the columns of a file are called (its data/README.md)."""
-
 
 @dataclass(frozen=True)
-class Layout:
-    """How one layout is written.
+class _Export:
+    """Records in a layout.
 
     Attributes:
-        shape: a record as a row.
-        write: the rows of a pool to a place.
-        suffix: of the file; "" where it is a folder.
-        load: what loads it, with `{to}`, `{folder}` and `{name}` of it, and `{images}`, the folder
-            that the image names are relative to.
-        carries_extras: whether a record's other keys go along. Not where the file is read into
-            columns of one type each, which a key of mixed types would break.
-        holds_images: whether the image files go into it.
+        pool: the records, with `<image>` where the file has it.
+        layout: its name.
+        to: the file or folder.
+        ids: of the records.
     """
 
-    shape: Callable[[Record], Row]
-    write: Callable[[Pool, Iterable[Row], Path], None]
-    suffix: str
-    load: str
-    carries_extras: bool = False
-    holds_images: bool = False
+    pool: Pool
+    layout: ExportLayout
+    to: Path
+    ids: Sequence[str]
+
+    @cached_property
+    def losses(self) -> Losses:
+        """What the layout does not carry, known once it is written."""
+        return Losses(self.pool.config.model_copy(update={"records": str(self.to), "columns": {}}))
+
+    @cached_property
+    def names(self) -> ImageNames:
+        """What the images are called."""
+        return ImageNames(self.pool, self.to.with_name(f"{self.to.stem}_images"))
+
+    def write(self, made: Path) -> None:
+        """Write it as `made`, which the caller puts in its place."""
+        chosen = LAYOUTS[self.layout]
+        self.names.written_to = made.with_name(self.names.folder.name)
+        rows = _shape_rows(self.pool, chosen, self.losses, self.names, self.ids)
+        chosen.write(self.pool, rows, made)
+
+    def announce(self) -> None:
+        """Say what is there, what it does not carry, and what loads it."""
+        pool, to, losses = self.pool, self.to, self.losses
+        logger.info("%s: %d records as %s", to, len(pool), self.layout)
+        if self.names.num_written:
+            held = (self.names.folder, self.names.num_written)
+            logger.info("%s: %d images that the records hold", *held)
+        if losses.counts:
+            logger.warning("%s: not carried by %s: %s", to, self.layout, losses.describe())
+        path, images = to.resolve(), pool.image_dir.resolve()
+        load = LAYOUTS[self.layout].load
+        loading = load.format(to=path, folder=path.parent, name=path.stem, images=images)
+        console.print(loading, soft_wrap=True, markup=False, highlight=False)
 
 
 def export_pool(
@@ -89,32 +95,31 @@ def export_pool(
     Args:
         pool: the records.
         layout: its name.
-        to: the file, replaced atomically; for `trl` a new folder.
+        to: a new file, or the same export again; for `trl` a new folder.
         ids: of the records, where these are part of another pool: one without an id of its own is
             called by its place there.
 
     Raises:
-        UserError: a name of another format; an image that cannot be read; a folder that is there
-            already; a dataset_info.json beside the file that is none.
+        UserError: a name of another format; an image that cannot be read; a file, folder or entry
+            of another content that is there already; a dataset_info.json beside the file that is
+            none.
     """
     chosen = LAYOUTS[layout]
     if chosen.suffix and to.suffix != chosen.suffix:
         raise UserError(f"{to}: {layout} is one file: expected a name in {chosen.suffix}")
-    if not chosen.suffix and to.exists():
+    if not chosen.suffix and os.path.lexists(to):
         raise UserError(f"{to}: already there; name a new folder, or delete that one")
-    pool = as_in_file(pool)
-    losses = Losses(pool.config.model_copy(update={"records": str(to), "columns": {}}))
-    names = ImageNames(pool, to.with_name(f"{to.stem}_images"))
-    rows = _shape_rows(pool, chosen, losses, names, ids or pool.ids)
-    chosen.write(pool, rows, to)
-    logger.info("%s: %d records as %s", to, len(pool), layout)
-    if names.num_written:
-        logger.info("%s: %d images that the records hold", names.folder, names.num_written)
-    if losses.counts:
-        logger.warning("%s: not carried by %s: %s", to, layout, losses.describe())
-    path, images = to.resolve(), pool.image_dir.resolve()
-    loading = chosen.load.format(to=path, folder=path.parent, name=path.stem, images=images)
-    console.print(loading, soft_wrap=True, markup=False, highlight=False)
+    export = _Export(as_in_file(pool), layout, to, ids or pool.ids)
+    if not chosen.suffix:
+        export.write(to)
+    else:
+        if chosen.is_named_beside:
+            read_info(to)
+        with written_apart(to, {"the pool itself": pool.path}) as made:
+            export.write(made)
+        if chosen.is_named_beside:
+            add_entry(to)
+    export.announce()
 
 
 def export_run(
@@ -125,34 +130,51 @@ def export_run(
     Args:
         run: its folder.
         layout: as in `export_pool`.
-        to: as there; by default in the run's own folder, in place of what is there, and the subsets
-            of further budgets with it.
+        to: as there; by default in the run's own folder, in place of what is there once all is
+            written, and the subsets of further budgets with it.
         budget: of `selection.budgets`; None: the run's own.
 
     Raises:
         UserError: as `export_pool`; the run has not selected, or has cut no such budget.
     """
     if to is not None:
-        _export_budget(run, layout, to, budget)
+        pool, ids = _open_budget(run, budget)
+        export_pool(pool, layout, to, ids)
         return
-    folder = run.exports / layout
     Stage(run.selection).require("select")
-    shutil.rmtree(folder, ignore_errors=True)
-    for name in (
-        None,
-        *read_object(run.selection / "manifest.json", "further_budgets")["further_budgets"],
-    ):
-        stem = run.root.name if name is None else f"{run.root.name}-{name}"
-        _export_budget(run, layout, folder / f"{stem}{LAYOUTS[layout].suffix}", name)
+    manifest = read_object(run.selection / "manifest.json", "further_budgets")
+    folder = run.exports / layout
+    with scratch_beside(folder) as scratch:
+        exports = [
+            _export_beside(run, layout, name, scratch / "new")
+            for name in (None, *manifest["further_budgets"])
+        ]
+        if folder.exists():
+            os.replace(folder, scratch / "old")
+        os.replace(scratch / "new", folder)
+    for export in exports:
+        export.announce()
 
 
-def _export_budget(run: RunDir, layout: ExportLayout, to: Path, budget: str | None) -> None:
+def _export_beside(run: RunDir, layout: ExportLayout, budget: str | None, new: Path) -> _Export:
+    """Write one of a run's subsets into a folder that will be that of the run's exports."""
+    chosen = LAYOUTS[layout]
+    stem = run.root.name if budget is None else f"{run.root.name}-{budget}"
+    name = f"{stem}{chosen.suffix}"
+    pool, ids = _open_budget(run, budget)
+    export = _Export(pool, layout, run.exports / layout / name, ids)
+    export.write(new / name)
+    if chosen.is_named_beside:
+        add_entry(new / name)
+    return export
+
+
+def _open_budget(run: RunDir, budget: str | None) -> tuple[Pool, list[str]]:
+    """A run's subset with `<image>` where its file has it, and its ids."""
     config = Stage(run.selection).config()
     data = subset_data(DataConfig(records="") if config is None else config.data, run, budget)
     pool = open_pool(data.model_copy(update={"image_place": "keep"}))
-    column = name_column(budget)
-    scores = read_scores(run)
-    export_pool(pool, layout, to, list_kept_ids(scores, column))
+    return pool, list_kept_ids(read_scores(run), name_column(budget))
 
 
 def list_kept_ids(scores: pa.Table, column: str = "selected") -> list[str]:
@@ -165,7 +187,7 @@ def write_own(pool: Pool, path: Path) -> None:
     """Write all records as they stand in their file: JSON (lines) as either, parquet as parquet.
 
     Raises:
-        UserError: a name of another format.
+        UserError: a name of another format, or of something else that is there already.
     """
     own = ("json", "jsonl") if pool.format in ("json", "jsonl") else ("parquet",)
     suffix = path.suffix.removeprefix(".")
@@ -175,11 +197,12 @@ def write_own(pool: Pool, path: Path) -> None:
             f"{' or '.join(f'.{name}' for name in own)}, or one of the layouts "
             f"{', '.join(LAYOUTS)}"
         )
-    if suffix == "parquet":
-        write_subset(pool, range(len(pool)), path)
-    else:
-        raws = [pool.raw_bytes(index) for index in range(len(pool))]
-        write_atomic(path, format_records(raws, "json" if suffix == "json" else "jsonl"))
+    with written_apart(path, {"the pool itself": pool.path}) as made:
+        if suffix == "parquet":
+            write_subset(pool, range(len(pool)), made)
+        else:
+            raws = [pool.raw_bytes(index) for index in range(len(pool))]
+            write_atomic(made, format_records(raws, "json" if suffix == "json" else "jsonl"))
 
 
 def as_in_file(pool: Pool) -> Pool:
@@ -210,67 +233,3 @@ def _shape_rows(
 def _hold(name: str) -> Any:
     """An image as it will be found: bytes count before a path, and so before the file's name."""
     return name if name.startswith(EMBEDDED) else {"bytes": b".", "path": name}
-
-
-def _write_list(pool: Pool, rows: Iterable[Row], path: Path) -> None:
-    write_atomic(path, format_records([_dump(row) for row in rows], "json"))
-
-
-def _write_lines(pool: Pool, rows: Iterable[Row], path: Path) -> None:
-    write_atomic(path, format_records([_dump(row) for row in rows], "jsonl"))
-
-
-def _write_llamafactory(pool: Pool, rows: Iterable[Row], path: Path) -> None:
-    """The records, and their entry in the dataset_info.json beside, among those that are there."""
-    info_path = path.with_name("dataset_info.json")
-    info = read_json(info_path) if info_path.exists() else {}
-    if not isinstance(info, dict):
-        raise UserError(f"{info_path}: expected LLaMA-Factory's object, an entry a dataset")
-    _write_list(pool, rows, path)
-    entry = {"file_name": path.name, **_LLAMAFACTORY_ENTRY}
-    write_json(info_path, {**info, path.stem: entry})
-
-
-def _dump(row: dict[str, Any]) -> bytes:
-    """JSON: readable where the text can stand in a file as it is."""
-    try:
-        return json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # a lone surrogate in a key that nobody reads
-        return json.dumps(row).encode()
-
-
-LAYOUTS: dict[ExportLayout, Layout] = {
-    "llava": Layout(
-        to_llava, _write_list, ".json", "--data_path {to} --image_folder {images}", True
-    ),
-    "sharegpt": Layout(
-        to_sharegpt, _write_list, ".json", "{to}; images are relative to {images}", True
-    ),
-    "messages": Layout(
-        to_messages, _write_lines, ".jsonl", "{to}; images are relative to {images}", True
-    ),
-    "llamafactory": Layout(
-        to_plain_messages,
-        _write_llamafactory,
-        ".json",
-        "dataset: {name}\ndataset_dir: {folder}\nmedia_dir: {images}",
-    ),
-    "ms_swift": Layout(
-        to_messages, _write_lines, ".jsonl", "ROOT_IMAGE_DIR={images} swift sft --dataset {to}"
-    ),
-    "trl": Layout(
-        to_parts,
-        write_folder,
-        "",
-        'SFTTrainer(train_dataset=load_dataset("{to}", split="train"), '
-        "args=SFTConfig(assistant_only_loss=True, max_length=None))",
-        holds_images=True,
-    ),
-    "parquet": Layout(
-        to_plain_messages,
-        write_file,
-        ".parquet",
-        'load_dataset("parquet", data_files="{to}", split="train")',
-        holds_images=True,
-    ),
-}
