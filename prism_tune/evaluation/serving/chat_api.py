@@ -16,7 +16,7 @@ from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from prism_tune.errors import ConfigError, UserError
 
@@ -29,6 +29,7 @@ _TRY_AGAIN = (408, 409, 429)
 REFUSED = (401, 403)
 """Statuses that say so of the key."""
 _NUM_SHOWN = 200
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _NO_HEADER_TEXT = re.compile(r"[^\x20-\x7e\xa0-\xff]")
 _NO_PATH = re.compile(r"[^\x21-\x7e]")
 _NO_HOST = re.compile(r"[\x00-\x20\x7f]")
@@ -72,7 +73,8 @@ class ChatApi:
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._pause = pause
         self._timeout = timeout
-        self._opener = build_opener(NoRedirect)
+        is_here = urlsplit(base_url).hostname in _THIS_MACHINE  # which no proxy has to know
+        self._opener = build_opener(NoRedirect, *([ProxyHandler({})] if is_here else []))
 
     def _complete(self, body: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
         """The answer's text, the model that the server says has given it, and the whole reply."""

@@ -117,7 +117,7 @@ class Server(ChatApi):
         for request in requests:
             ours = int(collate_prompts(self.processor, [request])["attention_mask"].sum())
             reply = self._complete(self._make_body(request, 1))[2]
-            theirs = (reply.get("usage") or {}).get("prompt_tokens")
+            theirs = _read_usage(reply, "prompt_tokens")
             if theirs is not None and theirs != ours:
                 differing.append(f"{theirs} for {ours}")
         if not differing:
@@ -131,7 +131,7 @@ class Server(ChatApi):
 
     def _ask(self, request: Request, max_new_tokens: int) -> Answer:
         text, _, reply = self._complete(self._make_body(request, max_new_tokens))
-        num_new = (reply.get("usage") or {}).get("completion_tokens") or 0
+        num_new = _read_usage(reply, "completion_tokens") or 0
         return Answer(text.strip(), num_new, reply["choices"][0].get("finish_reason") != "length")
 
     def _make_body(self, request: Request, max_new_tokens: int) -> dict[str, Any]:
@@ -144,6 +144,13 @@ class Server(ChatApi):
             "temperature": 0,
             "max_tokens": max_new_tokens,
         }
+
+
+def _read_usage(reply: dict[str, Any], key: str) -> int | None:
+    """A count of tokens; None where the server gives none that is a number."""
+    usage = reply.get("usage")
+    count = usage.get(key) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def encode_picture(image: Image.Image, processor: Any) -> str:

@@ -137,6 +137,14 @@ def test_what_is_missing_is_named(setting, key):
         Server(config.evaluation, None, template="vicuna_v1")
 
 
+@pytest.mark.parametrize(
+    ("usage", "count"),
+    [({"completion_tokens": 3}, 3), ({"completion_tokens": "3"}, None), ([3], None), (None, None)],
+)
+def test_tokens_are_counted_where_the_server_gives_a_number(usage, count):
+    assert server._read_usage({"usage": usage}, "completion_tokens") == count
+
+
 def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
     """Those under way come after the refusal; they are paid for, and must not be asked again."""
     ending, under_way, asked = Event(), Event(), []
