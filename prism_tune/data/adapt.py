@@ -31,6 +31,7 @@ from prism_tune.data.layouts.placing import (
     refuse_objects,
 )
 from prism_tune.data.layouts.preferences import find_rejected
+from prism_tune.data.layouts.samples import RefusedSample
 from prism_tune.data.layouts.turns import check_filled, read_conversation
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import Turn
@@ -115,6 +116,8 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
     Raises:
         BadRecordError: with the reason and what was expected.
     """
+    if isinstance(raw, RefusedSample):
+        raise raw.error
     if not isinstance(raw, dict):
         raise BadRecordError("not_an_object", f"expected a JSON object, got {type(raw).__name__}")
     columns = reading.columns
@@ -157,6 +160,7 @@ def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 def read_id(raw: Any, columns: Columns) -> str:
     """The record's own id as text; "" where it has none."""
+    raw = raw.described if isinstance(raw, RefusedSample) else raw
     value = columns.find("id", raw) if isinstance(raw, dict) else None
     return read_label(value)
 
@@ -175,15 +179,18 @@ def name_source(adapted: Adapted, config: DataConfig, reading: Reading) -> str:
 
 def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
     """The source of a record that cannot be used; "(unreadable)" where that cannot be read."""
-    if not isinstance(raw, dict):
-        return UNREADABLE
     columns = reading.columns
+    described = raw.described if isinstance(raw, RefusedSample) else raw
+    if not isinstance(described, dict):
+        return UNREADABLE
     try:
+        if isinstance(raw, RefusedSample):
+            raise raw.error
         refuse_media(raw, columns)
         images = read_column(raw, columns)
         _refuse_left_over(raw, images, reading)
     except BadRecordError:
-        own = columns.find("source", raw) if config.source == "field" else None
+        own = columns.find("source", described) if config.source == "field" else None
         source = read_label(own) or UNREADABLE
         return config.source_names.get(source, source)
     images = tuple(_relate(image, reading) for image in images)

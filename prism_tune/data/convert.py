@@ -8,23 +8,18 @@ was done about `<image>`); images that records hold themselves, as files.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from itertools import chain
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from prism_tune.config.plugins import describe_plugin
-from prism_tune.config.pool_paths import part_split
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import (
     Adapted,
@@ -37,18 +32,8 @@ from prism_tune.data.adapt import (
     read_label,
 )
 from prism_tune.data.embedded_images import EmbeddedImages
-from prism_tune.data.files.arrow_datasets import is_dataset, list_files, open_dataset, read_rows
-from prism_tune.data.files.folders import is_saved, list_pool
-from prism_tune.data.files.formats import (
-    Format,
-    ReadRecord,
-    detect_format,
-    read_json_file,
-    read_parquet,
-)
-from prism_tune.data.files.plugged import find_reader
-from prism_tune.data.layouts.samples import join_sample
 from prism_tune.data.policy import BadRecordError
+from prism_tune.data.source import Source, open_source
 from prism_tune.errors import UserError
 from prism_tune.run.cache_home import cache_home
 from prism_tune.run.fingerprints import fingerprint
@@ -70,14 +55,13 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 10
+_VERSION = 11
 _DESCRIBED: dict[str, type] = {
     **{"format": str, "fingerprint": str, "num_moved": int, "unread": dict},
     **dict.fromkeys(("skipped", "skipped_sources", "duplicates", "unmarked"), list),
 }
 """What pool.json has to say, and its kinds."""
 _BATCH_RECORDS = 10_000
-_SAMPLED_BYTES = 1 << 20
 
 
 def convert_pool(config: DataConfig) -> Path:
@@ -90,7 +74,7 @@ def convert_pool(config: DataConfig) -> Path:
     """
     reading = build_reading(config)
     embedded = EmbeddedImages(embedded_folder())
-    source = _open_source(config.records, reading, embedded)
+    source = open_source(config.records, reading, embedded)
     dirs = (reading.image_dirs, reading.roots)
     ways = (config.columns, config.image_place, config.system)
     folder = cache_root() / fingerprint(
@@ -126,45 +110,6 @@ def _is_whole(folder: Path) -> bool:
     return isinstance(described, dict) and all(isinstance(described.get(k), t) for k, t in kinds)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where records come from; `state` stands for the content."""
-
-    name: str
-    format: Format
-    state: list[Any]
-    read: Callable[[], Iterator[ReadRecord]]
-
-
-def _open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> _Source:
-    def name_images(rows: Iterator[dict[str, Any]]) -> Iterator[ReadRecord]:
-        for row in rows:
-            detached = embedded.detach(join_sample(row), reading.read_keys)
-            yield json.dumps(detached, default=str).encode(), detached
-
-    path = Path(records)
-    read_plugged = find_reader(path)
-    if read_plugged is not None:
-        state = [*_read_state(path), describe_plugin("READERS", path.suffix)]
-        return _Source(records, "jsonl", state, lambda: name_images(read_plugged(path)))
-    folder, split = part_split(records)
-    if folder.is_dir() and not is_saved(folder):
-        kind, files = list_pool(folder, split)
-        if kind in ("json", "jsonl"):
-            state = [_read_state(path) for path in files]
-            return _Source(records, "jsonl", state, lambda: chain(*map(read_json_file, files)))
-    if is_dataset(records):
-        dataset = open_dataset(records)
-        read = lambda: name_images(read_rows(dataset, records))  # noqa: E731
-        return _Source(records, "dataset", list_files(dataset), read)
-    file_format = detect_format(path)
-    if file_format == "parquet":
-        return _Source(
-            records, "parquet", _read_state(path), lambda: name_images(read_parquet(path))
-        )
-    return _Source(records, file_format, _read_state(path), lambda: read_json_file(path))
-
-
 def cache_root() -> Path:
     """Where converted pools, and what is known of their images, are kept for every run."""
     pools = os.environ.get("PRISM_TUNE_POOL_CACHE")
@@ -176,17 +121,7 @@ def embedded_folder() -> Path:
     return cache_root() / "embedded"
 
 
-def _read_state(source: Path) -> list[Any]:
-    """Name, size, modification time, and a hash of the first and last MiB."""
-    stat = source.stat()
-    with source.open("rb") as file:
-        head = file.read(_SAMPLED_BYTES)
-        file.seek(max(0, stat.st_size - _SAMPLED_BYTES))
-        sampled = hashlib.sha256(head + file.read()).hexdigest()
-    return [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sampled]
-
-
-def _convert(source: _Source, builder: _Builder, folder: Path) -> None:
+def _convert(source: Source, builder: _Builder, folder: Path) -> None:
     logger.info("pool: converting %s (once)", source.name)
     remove_left_over(folder, ".")
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

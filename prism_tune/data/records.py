@@ -25,11 +25,11 @@ from prism_tune.config.pool_paths import find_image_dir
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import adapt_record, build_reading, find_extras
 from prism_tune.data.convert import convert_pool, embedded_folder
-from prism_tune.data.files.arrow_datasets import open_dataset, take_rows
 from prism_tune.data.files.formats import Format, format_records, take_parquet, write_parquet
 from prism_tune.data.image_index import ImageIndex, index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.policy import apply_policy, check_policy
+from prism_tune.data.source import take_dataset
 from prism_tune.run.folder import read_json, write_atomic
 from prism_tune.schema import Record, Skipped
 
@@ -248,7 +248,7 @@ def write_subset(pool: Pool, indices: Sequence[int], path: Path) -> str:
     """
     positions = pool.positions(indices)
     if pool.format == "dataset":
-        write_parquet(path, *take_rows(open_dataset(str(pool.path)), positions))
+        write_parquet(path, *take_dataset(str(pool.path), positions))
     elif pool.format == "parquet":
         write_parquet(path, *take_parquet(pool.path, positions))
     else:

@@ -200,7 +200,7 @@ def test_a_changed_file_is_converted_again(tmp_path):
 
 def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
     open_records(tmp_path, [make()])
-    monkeypatch.setattr("prism_tune.data.convert.read_json_file", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("prism_tune.data.source.read_json_file", lambda *_: pytest.fail("read"))
     assert len(open_pool(DataConfig(records=str(tmp_path / "pool.json")))) == 1
 
 

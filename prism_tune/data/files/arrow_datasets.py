@@ -1,14 +1,14 @@
-"""Pools that `datasets` reads: a hub id, an Arrow file, webdataset tars, a folder of these.
+"""Pools that `datasets` reads: a hub id, an Arrow file, a folder of these.
 
 In: `data.records` as one of these, or what `save_to_disk` wrote. Out: rows, and a chosen part of
-them as tables.
+them as tables; of a webdataset its tars, which are read elsewhere (`tars.py`).
 """
 
 from __future__ import annotations
 
 import re
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:(?P<split>[\w.-]+))?$")
-_DAMAGE = (ValueError, KeyError, TypeError, tarfile.TarError)
+_DAMAGE = (ValueError, KeyError, TypeError)
 """What `datasets` raises for files that are not what they should be."""
 
 _ROWS, _ROWS_WITH_BYTES = 1000, 32
@@ -42,6 +42,57 @@ def is_dataset(records: str) -> bool:
     return not records.endswith(_FILE_SUFFIXES) and _HUB_ID.match(records) is not None
 
 
+def find_tars(records: str) -> list[Path] | None:
+    """The tars of a webdataset: a file, those of a folder, or of a hub id; None for others.
+
+    `datasets` itself takes the columns of the first samples for those of all: what only later ones
+    have would be lost, or could not be read.
+
+    Raises:
+        UserError: the hub, or a split of it, cannot be found.
+    """
+    path, split = part_split(records)
+    if path.is_file():
+        return [path] if path.name.endswith(_TARS) else None
+    if path.is_dir():
+        kind, files = list_pool(path, split) if not is_saved(path) else ("arrow", [])
+        return files if kind == "webdataset" else None
+    with _explained(records):
+        return _fetch_tars(records)
+
+
+def _fetch_tars(records: str) -> list[Path] | None:
+    from datasets import DownloadManager, load_dataset_builder
+
+    name, _, split = records.partition(":")
+    builder = load_dataset_builder(name)
+    if builder.name != "webdataset":
+        return None
+    files = dict(builder.config.data_files or {})
+    if (split or "train") not in files:
+        found = ", ".join(f"{name}:{split}" for split in files)
+        raise UserError(f"data.records: {name}: no split {split or 'train'!r}; found {found}")
+    fetched = DownloadManager(dataset_name=name).download(list(files[split or "train"]))
+    return [Path(file) for file in fetched]
+
+
+@contextmanager
+def _explained(records: str) -> Iterator[None]:
+    """What `datasets` raises, as one line that says what to look at."""
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (DatasetGenerationError, DatasetNotFoundError, OSError, *_DAMAGE) as error:
+        wrong = f"data.records: {records!r} is neither a file nor a dataset that can be read"
+        hint = "check the path or the hub id, the network and HF_TOKEN"
+        if part_split(records)[0].exists():
+            hint = "name one file of it, or mend that"
+        raise UserError(f"{wrong}: {_explain(error)}; {hint}") from error
+
+
 def open_dataset(records: str) -> Dataset:
     """The dataset; the split behind the colon, of a hub id without one "train".
 
@@ -49,16 +100,10 @@ def open_dataset(records: str) -> Dataset:
         UserError: it cannot be read.
     """
     from datasets import DatasetDict
-    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-    try:
+    with _explained(records):
         path, split = part_split(records)
         dataset = _load_local(path, split) if path.exists() else _load_hub(records)
-    except (DatasetGenerationError, DatasetNotFoundError, OSError, *_DAMAGE) as error:
-        raise UserError(
-            f"data.records: {records!r} is neither a file nor a dataset that can be read: "
-            f"{_explain(error)}; check the path or the hub id, the network and HF_TOKEN"
-        ) from error
     if isinstance(dataset, DatasetDict):
         if len(dataset) == 1 and split is None:
             return next(iter(dataset.values()))
@@ -106,8 +151,7 @@ def _load_local(folder: Path, split: str | None) -> Any:
     from datasets import load_dataset, load_from_disk
 
     if folder.is_file():
-        kind = "webdataset" if folder.name.endswith(_TARS) else "arrow"
-        return load_dataset(kind, data_files=[str(folder)], split="train")
+        return load_dataset("arrow", data_files=[str(folder)], split="train")
     if is_saved(folder):
         return load_from_disk(str(folder))
     kind, files = list_pool(folder, split)
@@ -119,6 +163,8 @@ def _explain(error: BaseException) -> str:
     cause = error.__cause__ or error
     if type(cause).__name__ == "CastError":
         return "its files have different columns, so they are several pools"
+    if str(cause).startswith("Couldn't cast"):
+        return "a column of its files is of one type here and of another there"
     return first_line(cause)
 
 
@@ -126,4 +172,10 @@ def _load_hub(records: str) -> Any:
     from datasets import load_dataset
 
     name, _, split = records.partition(":")
-    return load_dataset(name, split=split or "train")
+    dataset = load_dataset(name, split=split or "train")
+    if dataset.info.builder_name == "webdataset":  # without a network, out of its cache
+        raise UserError(
+            f"data.records: {records}: a webdataset as `datasets` keeps it, which lacks what only "
+            "some samples have; read it with a network, or name a folder of its tars"
+        )
+    return dataset

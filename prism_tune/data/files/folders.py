@@ -80,18 +80,23 @@ def _find_kinds(folder: Path) -> dict[Path, Kind]:
 
 
 def _holds_records(path: Path) -> bool:
-    """Whether a file in JSON is a list or JSON lines; one object alone describes the others."""
+    """Whether a file in JSON is a list of objects, or several lines of them.
+
+    One object alone describes the other files; so may a list of names or numbers.
+    """
     try:
-        return detect_format(path) == "json" or len(list(islice(read_json_file(path), 2))) > 1
+        is_list = detect_format(path) == "json"
+        first = [isinstance(value, dict) for _, value in islice(read_json_file(path), 2)]
     except UserError:  # an object over several lines, or no JSON at all
         return False
+    return any(first) and (is_list or len(first) > 1)
 
 
 @cache
 def _say_unread(folder: Path, names: str) -> None:
     """Once: a folder is looked at several times in a stage."""
     logger.warning(
-        "%s: no records are read of %s (no list, nor lines of records, beside files of another "
+        "%s: no records are read of %s (no list nor lines of records, beside files of another "
         "kind)",
         folder,
         names,

@@ -33,7 +33,8 @@ _PACKINGS: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ\0": lzma.open,
     b"\x28\xb5\x2f\xfd": lambda path: pa.input_stream(str(path), compression="zstd"),
 }
-_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
+DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
+"""What unpacking raises for a file that is cut or damaged."""
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 _ROWS, _ROWS_WITH_BYTES = 1024, 32
@@ -75,16 +76,16 @@ def read_json_file(path: Path) -> Iterator[ReadRecord]:
     read = read_list if detect_format(path) == "json" else read_lines
     encoding = _detect_encoding(_read_head(path))
     try:
-        with _open_unpacked(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
+        with open_unpacked(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
             yield from read(path, text)
     except UnicodeError as error:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
         raise UserError(f"{path}: not {name}: {error}") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be unpacked, or is cut short: {error}") from error
 
 
-def _open_unpacked(path: Path) -> Any:
+def open_unpacked(path: Path) -> Any:
     """The file's bytes; of a packed one, told by how it begins, what is in it."""
     with path.open("rb") as file:
         start = file.read(6)
@@ -96,9 +97,9 @@ def _open_unpacked(path: Path) -> Any:
 
 def _read_head(path: Path) -> bytes:
     try:
-        with _open_unpacked(path) as file:
+        with open_unpacked(path) as file:
             head: bytes = file.read(4096)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be unpacked, or is cut short: {error}") from error
     return head
 

@@ -41,7 +41,7 @@ def read_lines(path: Path, file: io.TextIOBase) -> Iterator[ReadRecord]:
             hint = ""
             if is_first and not text.endswith("}"):  # an object over several lines
                 hint = "; expected a record a line, or a list of records"
-            raise UserError(f"{path}: line {number}: {_explain(error)}{hint}") from error
+            raise UserError(f"{path}: line {number}: {explain(error)}{hint}") from error
         is_first = False
 
 
@@ -93,7 +93,7 @@ class _Window:
                 value, end = _DECODER.raw_decode(self._text, self._start)
             except (ValueError, RecursionError) as error:
                 if self._at_end or not isinstance(error, json.JSONDecodeError):
-                    raise self._broken(_explain(error)) from error
+                    raise self._broken(explain(error)) from error
                 if len(self._text) - self._start > _LARGEST_RECORD_CHARACTERS:
                     raise self._broken(
                         f"over {_LARGEST_RECORD_CHARACTERS:,} characters, the most that a record "
@@ -134,7 +134,7 @@ class _Window:
         return UserError(f"{self._path}: record {self._num_records}: {problem}")
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """What is wrong with a piece of JSON."""
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON: {error}"

@@ -66,12 +66,17 @@ def read_column(raw: Mapping[str, Any], columns: Columns) -> tuple[NamedImage, .
     if second and second is not value and not is_null(second):
         others = {image.name for image in read_images(second, columns.name("image"))}
         if others and others != {image.name for image in images}:
-            raise BadRecordError(
-                "bad_field",
-                f"{columns.name('image')}: they hold different images; remove one, or name the "
-                f"one that counts, for example data.columns.image={key}",
-            )
+            raise differing_columns(columns)
     return images
+
+
+def differing_columns(columns: Columns) -> BadRecordError:
+    """Of two image columns each holds images of its own."""
+    return BadRecordError(
+        "bad_field",
+        f"{columns.name('image')}: they hold different images; remove one, or name the one that "
+        f"counts, for example data.columns.image={columns.keys['image'][-1]}",
+    )
 
 
 def read_images(value: Any, where: str) -> tuple[NamedImage, ...]:

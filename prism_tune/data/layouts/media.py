@@ -33,7 +33,7 @@ _ABOUT = {
 }
 """Words of keys that say something about an image or a video, instead of holding it."""
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _LONGEST_PATH = 4096
 _PATH_KEYS = ("bytes", "path", "url")
 _IDS = {"id", "ids"}
@@ -148,7 +148,7 @@ def _read_path(value: Any) -> str:
 
 def _are_images(paths: list[str]) -> bool:
     is_held = any(text.startswith((EMBEDDED, UNREAD_BYTES, "data:image")) for text in paths)
-    return is_held or _ends(paths, _IMAGE_SUFFIXES)
+    return is_held or _ends(paths, IMAGE_SUFFIXES)
 
 
 def _ends(paths: list[str], suffixes: tuple[str, ...]) -> bool:

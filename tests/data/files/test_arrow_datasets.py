@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
@@ -92,6 +94,8 @@ def test_a_hub_id_is_loaded_with_its_split(monkeypatch):
         asked.append((name, split))
         raise FileNotFoundError("no network")
 
+    builder = SimpleNamespace(name="parquet")
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda name: builder)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     for records in ("owner/name", "owner/name:validation"):
         with pytest.raises(UserError, match=rf"'{records}' is neither a file nor a dataset"):
@@ -138,3 +142,18 @@ def test_a_folder_of_nothing_of_several_kinds_or_of_several_pools_is_refused(tmp
     Dataset.from_list([{"other": 1}]).to_parquet(tmp_path / "two/b.parquet")
     with pytest.raises(UserError, match="its files have different columns, so they are several"):
         open_pool(DataConfig(records=str(tmp_path / "two")))
+
+
+def test_files_whose_columns_differ_inside_need_no_token(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    further = [{**turn, "loss": False} for turn in turns]
+    Dataset.from_list([{"messages": turns}]).to_parquet(tmp_path / "pool/0.parquet")
+    Dataset.from_list([{"messages": further}]).to_parquet(tmp_path / "pool/1.parquet")
+    with pytest.raises(UserError) as error:
+        open_pool(DataConfig(records=str(tmp_path / "pool")))
+    assert str(error.value) == (
+        f"data.records: '{tmp_path / 'pool'}' is neither a file nor a dataset that can be read: a "
+        "column of its files is of one type here and of another there; name one file of it, or "
+        "mend that"
+    )

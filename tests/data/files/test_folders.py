@@ -102,10 +102,11 @@ def test_an_object_in_json_beside_another_kind_is_named_once(tmp_path, caplog):
     folder = write(tmp_path / "pool", "train.jsonl")
     (tmp_path / "pool/dataset_info.json").write_text(json.dumps({"pool": {}}, indent=1))
     (tmp_path / "pool/empty.json").write_text("")
+    (tmp_path / "pool/sizes.json").write_text("[1, 2]")
     with caplog.at_level("INFO", logger="prism_tune"):
         assert read_ids(folder) == read_ids(folder) == ["train.jsonl"]
     said = [line for line in caplog.messages if "dataset_info" in line]
     assert said == [
-        f"{folder}: no records are read of dataset_info.json, empty.json (no list, nor lines of "
-        "records, beside files of another kind)"
+        f"{folder}: no records are read of dataset_info.json, empty.json, sizes.json (no "
+        "list nor lines of records, beside files of another kind)"
     ]

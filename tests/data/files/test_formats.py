@@ -211,11 +211,3 @@ def test_a_dataset_with_damaged_offsets_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"data\.records: .*pool: damaged: ") as error:
         open_pool(DataConfig(records=str(tmp_path / "pool")))
     assert "\n" not in str(error.value)
-
-
-def test_a_damaged_tar_is_one_line(tmp_path):
-    for content in (b"", b"no tar" * 200):
-        (tmp_path / "pool.tar").write_bytes(content)
-        with pytest.raises(UserError, match="neither a file nor a dataset") as error:
-            open_pool(DataConfig(records=str(tmp_path / "pool.tar")))
-        assert "\n" not in str(error.value)

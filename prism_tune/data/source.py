@@ -1,0 +1,120 @@
+"""Where a pool's records come from: the reader of what `data.records` names.
+
+In: a file, a folder or a hub id. Out: its records one by one, each with its own JSON text, what
+stands for its content, and the rows of a dataset that a subset is made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from prism_tune.config.plugins import describe_plugin
+from prism_tune.config.pool_paths import part_split
+from prism_tune.data.adapt import Reading
+from prism_tune.data.embedded_images import EmbeddedImages
+from prism_tune.data.files.arrow_datasets import (
+    find_tars,
+    is_dataset,
+    list_files,
+    open_dataset,
+    read_rows,
+    take_rows,
+)
+from prism_tune.data.files.folders import is_saved, list_pool
+from prism_tune.data.files.formats import (
+    Format,
+    ReadRecord,
+    detect_format,
+    read_json_file,
+    read_parquet,
+)
+from prism_tune.data.files.plugged import find_reader
+from prism_tune.data.files.tars import read_samples, take_samples
+from prism_tune.data.layouts.samples import RefusedSample, join_sample
+
+_SAMPLED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where records come from; `state` stands for the content."""
+
+    name: str
+    format: Format
+    state: list[Any]
+    read: Callable[[], Iterator[ReadRecord]]
+
+
+def open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> Source:
+    """Find what `data.records` names, and how it is read.
+
+    Args:
+        records: a file, a folder or a hub id.
+        reading: which keys hold what.
+        embedded: takes the images that records hold themselves.
+
+    Raises:
+        UserError: it is not there, or of a kind that cannot be read.
+    """
+
+    def name_images(rows: Iterator[dict[str, Any]]) -> Iterator[ReadRecord]:
+        for row in rows:
+            joined = join_sample(row, reading.columns)
+            if isinstance(joined, RefusedSample):
+                described = embedded.detach(joined.described, frozenset())
+                yield json.dumps(described, default=str).encode(), joined
+                continue
+            detached = embedded.detach(joined, reading.read_keys)
+            yield json.dumps(detached, default=str).encode(), detached
+
+    path = Path(records)
+    read_plugged = find_reader(path)
+    if read_plugged is not None:
+        state = [*_read_state(path), describe_plugin("READERS", path.suffix)]
+        return Source(records, "jsonl", state, lambda: name_images(read_plugged(path)))
+    folder, split = part_split(records)
+    if folder.is_dir() and not is_saved(folder):
+        kind, files = list_pool(folder, split)
+        if kind in ("json", "jsonl"):
+            state = [_read_state(path) for path in files]
+            return Source(records, "jsonl", state, lambda: chain(*map(read_json_file, files)))
+    if is_dataset(records):
+        tars = find_tars(records)
+        if tars is not None:
+            state = [_read_state(path) for path in tars]
+            return Source(records, "dataset", state, lambda: name_images(read_samples(tars)))
+        dataset = open_dataset(records)
+        read = lambda: name_images(read_rows(dataset, records))  # noqa: E731
+        return Source(records, "dataset", list_files(dataset), read)
+    file_format = detect_format(path)
+    if file_format == "parquet":
+        return Source(
+            records, "parquet", _read_state(path), lambda: name_images(read_parquet(path))
+        )
+    return Source(records, file_format, _read_state(path), lambda: read_json_file(path))
+
+
+def take_dataset(records: str, positions: Sequence[int]) -> tuple[pa.Schema, Iterable[pa.Table]]:
+    """The rows of a dataset at `positions`, as tables."""
+    tars = find_tars(records)
+    if tars is not None:
+        return take_samples(tars, positions)
+    return take_rows(open_dataset(records), positions)
+
+
+def _read_state(source: Path) -> list[Any]:
+    """Name, size, modification time, and a hash of the first and last MiB."""
+    stat = source.stat()
+    with source.open("rb") as file:
+        head = file.read(_SAMPLED_BYTES)
+        file.seek(max(0, stat.st_size - _SAMPLED_BYTES))
+        sampled = hashlib.sha256(head + file.read()).hexdigest()
+    return [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sampled]
