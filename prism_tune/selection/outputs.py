@@ -10,8 +10,9 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from prism_tune.config.budget_words import describe_cut
-from prism_tune.config.sections import Config, SelectionConfig
+from prism_tune.config.sections import Config, ExportLayout, SelectionConfig
 from prism_tune.data.records import Pool, write_subset
-from prism_tune.run.folder import RunDir, read_object, write_atomic, write_json
+from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_object, write_atomic, write_json
 from prism_tune.run.log import console
 from prism_tune.run.subset_file import name_column
 from prism_tune.schema import Skipped
@@ -140,17 +141,19 @@ def _replace_subset(run: RunDir, pool: Pool, kept: list[int]) -> str:
     """Write the subset; what an earlier one left, in another format or for others, goes."""
     path = run.subset_in(pool.format)
     digest = write_subset(pool, kept, path)
-    for old in run.selection.glob("subset.*"):
-        if old != path:
-            old.unlink()
-    shutil.rmtree(run.exports, ignore_errors=True)
+    for old in {run.subset_in(pool_format) for pool_format in SUBSET_SUFFIXES} - {path}:
+        old.unlink(missing_ok=True)
+    for layout in (*get_args(ExportLayout), "shared"):
+        shutil.rmtree(run.exports / layout, ignore_errors=True)
+    with suppress(OSError):  # there is none, or something else is in it
+        run.exports.rmdir()
     return digest
 
 
 def _replace_further(run: RunDir, pool: Pool, ranking: Ranking) -> dict[str, dict[str, Any]]:
     """Write the subset of each further budget, and remove those of budgets not asked for now."""
     for path in further_subsets(run):
-        path.unlink()
+        path.unlink(missing_ok=True)
     written = {}
     for name, selected_N in ranking.further.items():
         path = run.selection / f"subset-{name}{run.subset.suffix}"
@@ -161,8 +164,10 @@ def _replace_further(run: RunDir, pool: Pool, ranking: Ranking) -> dict[str, dic
 
 
 def further_subsets(run: RunDir) -> list[Path]:
-    """The files of further budgets."""
-    return sorted(run.selection.glob("subset-*"))
+    """The files of further budgets, by the manifest."""
+    path = run.selection / "manifest.json"
+    further = read_object(path).get("further_budgets", {}) if path.exists() else {}
+    return sorted(run.selection / Path(kept["file"]).name for kept in further.values())
 
 
 def write_scores(path: Path, pool: Pool, ranking: Ranking) -> None:

@@ -200,6 +200,22 @@ def test_several_budgets_are_nested_and_leave_the_subset_as_it_is(workplace):
     ]
 
 
+def test_what_a_selection_replaces_is_its_own(workplace):
+    """Notes of a user's beside the subset stay, and are no part of it."""
+    run = choose(workplace, scorer="random", budgets="[0.25]").run
+    notes = ("subset.md", "subset-notes.txt", "subset-0.3-mine.json", "exports/notes.txt")
+    (run.exports / "llava").mkdir(parents=True)
+    for name in notes:
+        (run.selection / name).write_text("mine")
+    choose(workplace, scorer="random", budgets="[0.75]", budget=0.1)
+    assert [(run.selection / name).read_text() for name in notes] == ["mine"] * 4
+    assert [path.name for path in run.exports.iterdir()] == ["notes.txt"]
+    assert sorted(path.name for path in run.selection.glob("subset*.json")) == [
+        *("subset-0.3-mine.json", "subset-0.75.json", "subset.json")
+    ]
+    assert not set(notes) & set(read_json(run.selection / "stage.json")["files"])
+
+
 def test_each_budget_goes_out_for_other_trainers(workplace, tmp_path):
     """By `--as` all of them, by `subset export --budget` and in Python any one."""
     run = choose(workplace, scorer="random", budgets="[0.25, 3]").run
