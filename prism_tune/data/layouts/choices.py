@@ -21,6 +21,10 @@ _NUMBER = re.compile(r"-?[0-9]+")
 """Other digits than 0 to 9 ("②", "²") are what the choices are called, not their places."""
 
 
+_WRITTEN = re.compile(r"\(?([A-Za-z]|[0-9]{1,2})[.):]\s")
+"""A label at the beginning of a text."""
+
+
 class _Choices(NamedTuple):
     """`labels`: what the record calls them; empty where it does not."""
 
@@ -109,6 +113,15 @@ def _find_letter(answer: Any, choices: _Choices, columns: Columns) -> Any:
     where = columns.name("answer")
     if choices.labels:
         return _find_labelled(answer, named, choices, where)
+    written = [found for text in choices.texts if (found := _WRITTEN.match(text))]
+    labels = [found[1] for found in written]
+    if len(set(labels)) == len(choices.texts):
+        if named in labels:
+            return _LETTERS[labels.index(named)]
+        if named in (found.string[found.end() :].strip() for found in written):
+            return str(answer)
+        if _NUMBER.fullmatch(named) and any(map(_NUMBER.fullmatch, labels)):
+            raise _unlabelled(answer, labels, where)
     if is_number(answer) or named not in choices.texts:
         return _find_place(answer, named, choices, where)
     return answer
@@ -126,9 +139,13 @@ def _find_labelled(answer: Any, named: str, choices: _Choices, where: str) -> st
     are_letters = "".join(labels) == _LETTERS[: len(labels)]
     if are_letters and not is_number(answer) and not _is_letter_beyond(named, len(labels)):
         return str(answer)
+    raise _unlabelled(answer, labels, where)
+
+
+def _unlabelled(answer: Any, labels: Sequence[str], where: str) -> BadRecordError:
     listed = ", ".join(map(repr, labels))
     wrong = f"{where}: {shorten(answer)} is none of the labels {listed} of its choices"
-    raise BadRecordError("bad_field", f"{wrong}, nor one of their texts")
+    return BadRecordError("bad_field", f"{wrong}, nor one of their texts")
 
 
 def _find_place(answer: Any, named: str, choices: _Choices, where: str) -> str:

@@ -56,6 +56,13 @@ XY = "q\nA. x\nB. y"
         (ask([0, 1], 1), "q\nA. 0\nB. 1", "B"),
         (ask([3, 4], 4), "q\nA. 3\nB. 4", "4"),
         (ask(["x", "y"], 0, question=5), "5\nA. x\nB. y", "A"),
+        # Labels that stand in the texts themselves.
+        (ask(["1. x", "2. y"], "1"), "q\nA. 1. x\nB. 2. y", "A"),
+        (ask(["(B) x", "(A) y"], "B"), "q\nA. (B) x\nB. (A) y", "A"),
+        (ask(["A. x", "B. y"], "B"), "q\nA. A. x\nB. B. y", "B"),
+        (ask(["A. x", "B. y"], 1), "q\nA. A. x\nB. B. y", "B"),
+        (ask(["1. x", "2. y"], "y"), "q\nA. 1. x\nB. 2. y", "y"),
+        (ask(["1.5 kg", "2.5 kg"], 1), "q\nA. 1.5 kg\nB. 2.5 kg", "B"),
     ],
 )
 def test_an_answer_is_looked_up_among_the_labels_that_the_record_gives(
@@ -96,6 +103,7 @@ LABELS = "`answer` or `response` or `output` or `completion`: "
         (ask({"1": "x", "2": "y"}, 0), LABELS + "0 is none of the labels '1', '2'"),
         (ask({"1": "x", "2": "y"}, "It is 2."), "'It is 2.' is none of the labels '1', '2'"),
         (ask({"A": "x", "B": "y"}, "C"), LABELS + "'C' is none of the labels 'A', 'B'"),
+        (ask(["1. x", "2. y"], 0), LABELS + "0 is none of the labels '1', '2' of its choices"),
         (ask(["x", "y"], "C"), LABELS + "'C' is none of the letters A to B of its choices"),
         (ask(["x", "y"], 2), LABELS + "number 2 of 2 choices; they are counted from 0"),
         (ask(["x", "y"], "-1"), LABELS + "number -1 of 2 choices; they are counted from 0"),
