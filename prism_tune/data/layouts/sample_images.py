@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from prism_tune.data.layouts.columns import Column, Columns, is_null
 from prism_tune.data.layouts.image_values import differing_columns
+from prism_tune.data.layouts.media import IMAGE_SUFFIXES
 from prism_tune.data.policy import BadRecordError
 
 Images = dict[str, bytes]
@@ -47,7 +48,10 @@ def place_files(record: dict[str, Any], images: Images, key: str, columns: Colum
         BadRecordError: the record names others, or nothing tells their order.
     """
     own = columns.keys["image"][0]
-    if own in images:  # data.columns.image names one of the files
+    if "image" in columns.configured and f".{own}".lower().endswith(IMAGE_SUFFIXES):
+        if own not in images:
+            wrong = f"of its images ({', '.join(images)}) none is `{own}` (data.columns.image)"
+            raise BadRecordError("image_unread", wrong)
         record[own] = _hold(images[own], None)
         return
     named = _take_named(record, columns)

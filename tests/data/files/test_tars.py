@@ -214,6 +214,14 @@ def test_the_configured_image_column_takes_the_tars_pictures(tmp_path):
     files = {"jpg": draw(7, "JPEG"), "seg.png": draw(8), "json": {"conversations": talk()}}
     pool = open_tar(tmp_path, ("0", files), columns={"image": "jpg"})
     assert shown(pool, 0) == [draw(7, "JPEG")]
+    del files["jpg"]
+    with pytest.raises(
+        UserError, match=r"image_unread: .*of its images \(seg\.png\) none is `jpg`"
+    ):
+        open_tar(tmp_path, ("0", files), columns={"image": "jpg"})
+    record = {"image": ["a", "b"], "conversations": talk()}
+    with pytest.raises(UserError, match=r"names 2 images, the tar holds 1 \(image\)"):
+        open_tar(tmp_path, ("0", {"image": draw(7), "json": record}))
 
 
 def test_image_and_images_that_are_equal_are_one(tmp_path):
