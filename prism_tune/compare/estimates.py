@@ -21,6 +21,7 @@ from prism_tune.compare.selection_estimates import (
     select_flops,
 )
 from prism_tune.compare.shapes import PoolSize, Shape
+from prism_tune.config.epochs import num_epochs
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config
 
@@ -149,10 +150,9 @@ def _tuned(config: Config, shape: Shape, pool: PoolSize, num_devices: int) -> tu
 def _num_epochs(config: Config, records: float, tokens: float, num_devices: int) -> float:
     """How often tuning goes over these records; steps, where they are given, take the place."""
     hf = config.training.hf
-    num_steps = int(hf.get("max_steps") or -1)
-    if num_steps <= 0:
-        return float(hf.get("num_train_epochs", 1))
-    num_batches = num_steps * int(hf.get("gradient_accumulation_steps", 1)) * num_devices
+    if (epochs := num_epochs(hf)) is not None:
+        return epochs
+    num_batches = int(hf["max_steps"]) * int(hf.get("gradient_accumulation_steps", 1)) * num_devices
     if config.training.batching == "packed":
         return num_batches * config.training.tokens_per_batch / max(tokens, 1.0)
     rows = int(hf.get("per_device_train_batch_size", DEFAULT_BATCH))

@@ -212,7 +212,7 @@ def say_verdict(verdict: Verdict, comparison: Comparison) -> str:
     """A verdict in plain words."""
     label, other, found = verdict.row.label, verdict.other, verdict.difference
     if other is None:
-        return f"{label}: no Random run of the same model and tuning to judge it by."
+        return f"{label}: no Random run of the same model, pool and tuning to judge it by."
     if found is None:
         return (
             f"{label} against {other.label}: no column has a value on both sides and more than "

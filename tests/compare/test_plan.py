@@ -217,6 +217,7 @@ def test_flops_of_tuning():
             50 * 2 * 4,  # four epochs: steps count, as in training
         ),
         ({"max_steps": -1, "num_train_epochs": 2}, 1, 200),
+        ({"max_steps": None, "num_train_epochs": None}, 1, 100),
     ],
 )
 def test_steps_take_the_place_of_epochs(training, num_devices, records):

@@ -248,7 +248,7 @@ def test_the_verdict_is_in_plain_words(runs):
     lead, *details = describe_run(run, compare_runs([run]))
     assert lead == "prism kept 38 of 71 records (53.5 %), all 5 text-only records among them."
     text = " ".join(details)
-    assert "no Random run of the same model and tuning to judge it by" in text
+    assert "no Random run of the same model, pool and tuning to judge it by" in text
     assert "of device time" in text
     assert "Every source keeps about the same share of its image records (50.0 %)." in text
     assert "when the images are withheld" in text
