@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,22 +50,50 @@ def export(
 
     setup_logging()
     typer.echo(f"exporting {source} to {asked.to} ...", err=True)
-    from prism_tune.cli.push_model import push_model, require_token
+    from prism_tune.cli.push_model import require_token
     from prism_tune.models.export import ExportOptions
     from prism_tune.models.export import export as run_export
-    from prism_tune.report.model_card import write_model_card
-    from prism_tune.run.folder import RunDir
 
     if asked.push_to_hub is not None:
         require_token(asked.push_to_hub)
     given = (asked.dtype, asked.base_model, asked.vision_tower, asked.trust_remote_code)
-    run_export(source, asked.to, ExportOptions(*given))
-    if RunDir(source).checkpoint.is_dir():
-        card = asked.to / "README.md"
-        card.write_text(write_model_card(RunDir(source)), encoding="utf-8")
-        typer.echo(f"card: {card}")
+    cards = _write_cards(source)  # first: what appears has its card, or nothing appears
+    run_export(source, asked.to, ExportOptions(*given), cards)
+    for name in cards:
+        typer.echo(f"card: {asked.to / name}")
     if asked.push_to_hub is not None:
-        push_model(asked.to, asked.push_to_hub, private=asked.private)
+        _push(asked.to, asked.push_to_hub, private=asked.private)
+
+
+def _write_cards(source: Path) -> dict[str, str]:
+    """The card of a run's model, by its file's name; none of a checkpoint without a run."""
+    from prism_tune.errors import UserError
+    from prism_tune.report.model_card import write_model_card
+    from prism_tune.run.folder import RunDir
+
+    run = RunDir(source)
+    if not run.checkpoint.is_dir():
+        return {}
+    try:
+        return {"README.md": write_model_card(run)}
+    except UserError as error:
+        raise UserError(
+            f"{error}\nnothing was written: the model's card is made of this; without a card: "
+            f"prism-tune export {shlex.quote(str(run.checkpoint))} --to ..."
+        ) from error
+
+
+def _push(folder: Path, repository: str, *, private: bool) -> None:
+    """As `push_model`; where that fails, says how what lies there is sent without a new export."""
+    from prism_tune.cli.push_model import push_model
+    from prism_tune.errors import UserError
+
+    try:
+        push_model(folder, repository, private=private)
+    except UserError as error:
+        options = ["--private"] if private else []
+        again = shlex.join(["hf", "upload", repository, str(folder), *options])
+        raise UserError(f"{error}; `{again}` sends it as it is") from error
 
 
 def chat(

@@ -6,8 +6,10 @@ and a checkpoint of the original LLaVA code is converted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,7 +50,12 @@ class ExportOptions:
     trust_remote_code: bool = False
 
 
-def export(source: Path, destination: Path, options: ExportOptions = ExportOptions()) -> None:
+def export(
+    source: Path,
+    destination: Path,
+    options: ExportOptions = ExportOptions(),
+    beside: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write a clean directory that plain transformers loads.
 
     Args:
@@ -56,6 +63,7 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
             original LLaVA layout.
         destination: a new directory.
         options: see there.
+        beside: text files that go into it, by name.
 
     Raises:
         UserError: not a checkpoint, its base model is missing, the destination is taken, or the
@@ -82,7 +90,7 @@ def export(source: Path, destination: Path, options: ExportOptions = ExportOptio
     add_end_token(model, processor, _learnt_end(checkpoint, processor))
     if options.dtype != "auto":
         dtype = getattr(torch, options.dtype)
-    write_verified(model, processor, destination, dtype=dtype, expected_BLV=expected)
+    write_verified(model, processor, destination, dtype=dtype, expected_BLV=expected, beside=beside)
 
 
 def _learnt_end(checkpoint: Path, processor: Any) -> str | None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,12 +31,18 @@ from prism_tune.errors import UserError
 from prism_tune.models.devices import cast_parameters, set_dtype
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import image_backend_of, load_processor
+from prism_tune.run.folder import RunDir, naming, remove_left_over, write_atomic
+from prism_tune.run.writer import only_writer
 
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3
 """Largest difference of two logits, in standard deviations of all of them. Merging LoRA in float32
 moves them by some 1e-5, a lost weight or one in the wrong place by more than 0.1."""
+
+_MARK = ".prism_tune-"
+"""In the name of a directory that is not whole."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _QUESTION = "What is shown here?"
 
@@ -58,6 +67,7 @@ def write_verified(
     *,
     dtype: torch.dtype,
     expected_BLV: Tensor | None = None,
+    beside: Mapping[str, str] = _NOTHING,
 ) -> None:
     """Write a model, read it back as its users will, and compare the logits of both in float32.
 
@@ -70,10 +80,11 @@ def write_verified(
             rounded model, and how far rounding moved the logits is logged.
         expected_BLV: float32 logits of `sample_logits` that the model has to have before rounding;
             None where the model itself is the reference.
+        beside: text files that lie in it from the first, by name.
 
     Raises:
         UserError: the model's logits are not those expected, or the directory's not the model's;
-            nothing is left behind then.
+            nothing is left behind then. Somebody else writes there.
     """
     require_vacant(directory)
     add_end_token(model, processor, find_end_token(processor))
@@ -82,17 +93,26 @@ def write_verified(
     if expected_BLV is None:
         expected_BLV = logits_BLV
     _require_equal(logits_BLV, expected_BLV, "the merged model")
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with _unfinished(directory) as partial:
         _write_weights(model, partial, dtype, sample, expected_BLV)
         _write_processor(processor, partial, sample)
+        for name, text in beside.items():
+            write_atomic(partial / name, text)
         if directory.is_dir():
             directory.rmdir()
         os.replace(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     logger.info("%s: written in %s and verified", directory, str(dtype).removeprefix("torch."))
+
+
+@contextmanager
+def _unfinished(directory: Path) -> Iterator[Path]:
+    """A directory of the same name in a hidden one beside it; what a killed process left goes."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(RunDir(directory)), naming(directory):
+        remove_left_over(directory, _MARK)
+        prefix = f".{directory.name}{_MARK}"
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=prefix) as scratch:
+            yield Path(scratch) / directory.name
 
 
 def sample_inputs(processor: Any) -> Any:
@@ -134,7 +154,7 @@ def _write_weights(
     if moved > _TOLERANCE:
         logger.warning(
             "%s: rounding to %s moves logits by up to %.2g standard deviations",
-            partial.stem,
+            partial.name,
             dtype,
             moved,
         )
