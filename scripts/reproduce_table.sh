@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A table of the paper, or of the embedded default, from nothing: plan -> runs -> tables.
 #
-#   bash scripts/reproduce_table.sh TABLE [--dry-run]
+#   bash scripts/reproduce_table.sh TABLE [key=value ...] [--dry-run]
 #
 # TABLE: main | main_lora | ablation | visionflan | visionflan_lora | models | selectors | language |
 # quickstart, the grids in configs/experiments/tables/
@@ -26,13 +26,20 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 usage() {
   sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$root/scripts/reproduce_table.sh"
 }
-table="" dry_run=false
+table="" keys=() dry_run=false
 for argument in "$@"; do
   case "$argument" in
     -h | --help) usage && exit 0 ;;
     --dry-run) dry_run=true ;;
     -*) usage >&2 && exit 2 ;;
-    *) table="$argument" ;;
+    *=*) keys+=("$argument") ;;
+    *)
+      if [ -n "$table" ]; then
+        echo "error: one table at a time, not $table and $argument" >&2
+        usage >&2 && exit 2
+      fi
+      table="$argument"
+      ;;
   esac
 done
 if [ -z "$table" ]; then usage >&2 && exit 2; fi
@@ -44,7 +51,8 @@ if [ "$table" = language ]; then extras=quickstart,eval; fi
 bash scripts/setup.sh "$extras"
 
 read -r -a seeds <<<"${SEEDS:-0}"
-grid=("$table" "compare.seeds=[$(IFS=,; echo "${seeds[*]}")]" --rows "${ROWS:-*}")
+grid=("$table" "compare.seeds=[$(IFS=,; echo "${seeds[*]}")]" ${keys[@]+"${keys[@]}"})
+grid+=(--rows "${ROWS:-*}")
 "$venv/bin/python" -m prism_tune plan "${grid[@]}" ${TFLOPS:+--tflops "$TFLOPS"}
 if [ "$dry_run" = true ]; then exit 0; fi
 exec "$venv/bin/python" -m prism_tune compare "${grid[@]}"

@@ -19,19 +19,22 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 config="$root/configs/experiments/quickstart.yaml"
-case "${1:-}" in
-  -h | --help)
-    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
-  "" | *=*) ;; # no CONFIG: the embedded default
-  *)
-    config="$1"
-    shift
-    # A relative path is the caller's, or else the repository's.
-    if [ -f "$config" ]; then config="$(cd "$(dirname "$config")" && pwd)/$(basename "$config")"; fi
-    ;;
-esac
+if [ -f "${1:-}" ]; then # also one with a `=` in its path; a relative path is the caller's
+  config="$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"
+  shift
+else
+  case "${1:-}" in
+    -h | --help)
+      sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    "" | *=*) ;; # no CONFIG: the embedded default
+    *)           # the repository's
+      config="$1"
+      shift
+      ;;
+  esac
+fi
 
 # shellcheck source=scripts/stage_environment.sh
 . "$root/scripts/stage_environment.sh"

@@ -34,6 +34,14 @@ def test_a_table_is_its_grid(sandbox):
     assert verbs(sandbox)[1:] == ["compare quickstart compare.seeds=[0] --rows *"]
 
 
+def test_keys_go_to_the_grid(sandbox):
+    done = sandbox.run("reproduce_table.sh", "quickstart", "training.hf.max_steps=1")
+    assert done.returncode == 0, done.stderr
+    assert verbs(sandbox) == [
+        "compare quickstart compare.seeds=[0] training.hf.max_steps=1 --rows *"
+    ]
+
+
 def test_language_benchmarks_are_set_up(sandbox):
     sandbox.run("reproduce_table.sh", "language")
     assert sandbox.calls[0].endswith("[quickstart,eval]")
@@ -46,11 +54,18 @@ def test_a_grid_with_failures_ends_so(sandbox):
 @pytest.mark.parametrize(
     ("arguments", "environment", "complaint"),
     [
-        ([], {}, "bash scripts/reproduce_table.sh TABLE [--dry-run]"),
+        ([], {}, "bash scripts/reproduce_table.sh TABLE [key=value ...] [--dry-run]"),
         (["mian"], {}, "no table 'mian'; there are ablation, language, main"),
         (["main"], {"SEEDS": "one"}, "compare.seeds"),
         (["main"], {"ROWS": "nobody"}, "no row is called nobody"),
-        (["main", "--what"], {}, "bash scripts/reproduce_table.sh TABLE [--dry-run]"),
+        (["main", "ablation"], {}, "error: one table at a time, not main and ablation"),
+        (["main", "ablation"], {}, "bash scripts/reproduce_table.sh TABLE [key=value ...]"),
+        (["seed=1"], {}, "bash scripts/reproduce_table.sh TABLE [key=value ...]"),
+        (
+            ["main", "--what"],
+            {},
+            "bash scripts/reproduce_table.sh TABLE [key=value ...] [--dry-run]",
+        ),
     ],
 )
 def test_refusals(sandbox, arguments, environment, complaint):

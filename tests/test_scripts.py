@@ -186,6 +186,17 @@ def test_the_main_job_on_somebodys_own_config_from_their_own_folder(sandbox, tmp
     assert any(call.endswith("[quickstart,eval]") for call in sandbox.calls)
 
 
+def test_the_main_job_on_a_config_whose_path_has_an_equals_sign(sandbox, tmp_path):
+    config = tmp_path / "lr=1" / "my.yaml"
+    config.parent.mkdir()
+    config.write_text(
+        "{name: mine, model: {path: m}, data: {records: p.json}, evaluation: {benchmarks: [pope]}}"
+    )
+    done = sandbox.run("select_and_finetune.sh", "lr=1/my.yaml", "seed=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert verbs(sandbox) == [f"run {config} seed=1"]
+
+
 def test_a_failing_job_passes_its_exit_code_on(sandbox):
     assert sandbox.run("select_and_finetune.sh", FAIL_AT=" run ").returncode == 1
 
