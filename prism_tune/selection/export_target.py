@@ -32,9 +32,7 @@ def written_apart(to: Path, read: Mapping[str, Path]) -> Iterator[Path]:
         UserError: `to` is a folder, something that is read, or there with another content.
     """
     require_file(to, f"{to / 'subset'}{to.suffix}")
-    for what, path in read.items():
-        if to.exists() and path.exists() and to.samefile(path):
-            raise UserError(f"{to}: this is {what}, and would be gone; name another file")
+    require_unread(to, read)
     with scratch_beside(to) as scratch:
         made = scratch / to.name
         yield made
@@ -58,6 +56,17 @@ def require_file(to: Path, example: str) -> None:
     """
     if to.is_dir():
         raise UserError(f"{to}: a folder; name the file to write, for example {example}")
+
+
+def require_unread(to: Path, read: Mapping[str, Path]) -> None:
+    """Check that a file is nothing that is read.
+
+    Raises:
+        UserError: it is.
+    """
+    for what, path in read.items():
+        if to.exists() and path.exists() and to.samefile(path):
+            raise UserError(f"{to}: this is {what}, and would be gone; name another file")
 
 
 @contextmanager

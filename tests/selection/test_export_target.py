@@ -81,7 +81,7 @@ def test_verify_keeps_the_shared_subset(run, shared):
 @pytest.mark.parametrize("layout", ["llava", "sharegpt", "llamafactory"])
 def test_an_export_keeps_the_pool(run, pool, layout):
     before = pool.read_bytes()
-    with pytest.raises(UserError, match=r"pool\.json: there already, with another content"):
+    with pytest.raises(UserError, match=r"pool\.json: this is the pool itself, and would be gone"):
         export_run(run, layout, pool)
     assert pool.read_bytes() == before
     assert names(pool.parent) == ["images", "pool.json", "published"]

@@ -31,7 +31,7 @@ from prism_tune.selection.export.layout_table import LAYOUTS, Layout
 from prism_tune.selection.export.llamafactory import add_entry, read_info
 from prism_tune.selection.export.losses import Losses
 from prism_tune.selection.export.record_rows import Row
-from prism_tune.selection.export_target import scratch_beside, written_apart
+from prism_tune.selection.export_target import require_unread, scratch_beside, written_apart
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +139,9 @@ def export_run(
     """
     if to is not None:
         pool, ids = _open_budget(run, budget)
+        config = Stage(run.selection).config()
+        if config is not None:
+            require_unread(to, {"the pool itself": Path(config.data.records)})
         export_pool(pool, layout, to, ids)
         return
     Stage(run.selection).require("select")
