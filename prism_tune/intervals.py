@@ -73,7 +73,7 @@ _T_975 = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-# Where the noncentral t with 1, 2, ... 30 degrees of freedom lies beyond that point four times in five.
+# With this noncentrality, t of 1, 2, ... 30 degrees of freedom is beyond that point with 80 %.
 _NONCENTRAL_80 = (
     *(16.334, 5.653, 4.256, 3.761, 3.514, 3.367, 3.270, 3.201, 3.150, 3.110),
     *(3.078, 3.053, 3.031, 3.013, 2.998, 2.985, 2.973, 2.963, 2.954, 2.945),

@@ -52,9 +52,9 @@ NUM_QUESTIONS = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """FLOPs of the stages, and bytes on disk; None where a size is not known: of the reference, of
-    a benchmark of one's own.
+    """FLOPs of the stages, and bytes on disk; None where a size is not known.
 
+    That is the reference's, or that of a benchmark of one's own.
     `memory` is of each stage, in bytes a device; `num_tokens` and `num_images` are tuned on.
     """
 

@@ -165,6 +165,17 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
     if resolved in seen:
         chain = " -> ".join(str(p) for p in (*seen, resolved))
         raise ConfigError(f"{path}: its `base:` leads back to itself: {chain}")
+    loaded = _read_yaml(path, seen)
+    if _is_record(path):
+        loaded = _disarm(loaded)
+    base = _take_base(loaded, path)
+    if base is None:
+        return loaded
+    below = find_file(base, "experiments", path.parent)
+    return _merge(_load_with_base(below, (*seen, resolved)), loaded, str(path))
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...]) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
     except FileNotFoundError as error:
@@ -177,14 +188,17 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: cannot be read: {first_line(error)}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{path}: expected a mapping of sections, got a list")
-    if _is_record(path):
-        loaded = _disarm(loaded)
+    return loaded
+
+
+def _take_base(loaded: DictConfig, path: Path) -> str | None:
+    """The file's `base:`, which is no key of the config."""
     try:
         base = loaded.pop("base", None)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: `base`: {first_line(error)}") from error
     if base is None:
-        return loaded
+        return None
     if _is_record(path):  # ours are whole; what lies behind a stranger's would count as one's own
         raise ConfigError(
             f"{path}: the record of a run cannot name a `base`; if you know that file, start a "
@@ -194,8 +208,7 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(
             f"{path}: `base` = {base!r}: expected the path of one YAML file, or preset:NAME"
         )
-    below = find_file(base, "experiments", path.parent)
-    return _merge(_load_with_base(below, (*seen, resolved)), loaded, str(path))
+    return base
 
 
 def _disarm(record: DictConfig) -> DictConfig:

@@ -183,7 +183,7 @@ def test_with_one_seed_the_intervals_are_over_questions_and_said_to_be(grid_row)
 
 
 def test_what_the_seeds_can_detect_is_said(grid_row):
-    """Differences of 2 and 4 points: sd 1.414; noncentral t of one degree: 16.33 x 1.414 / sqrt(2)."""
+    """Differences of 2 and 4 points: sd 1.414; one degree of freedom: 16.33 x 1.414 / sqrt(2)."""
     found = build(grid_row("random", {0: 50.0, 1: 50.0}), grid_row("prism", {0: 52.0, 1: 54.0}))
     (one,) = found["detectable"]
     assert one == {
