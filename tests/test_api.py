@@ -395,6 +395,22 @@ def test_every_selector_on_features_chooses_rows(features_ND, scorer):
         assert set(fewer.indices) < set(chosen.indices)
 
 
+@pytest.mark.parametrize(("scorer", "named"), [("prism", True), ("random", False)])
+def test_rows_that_say_nothing_are_counted(features_ND, scorer, named):
+    features_ND = features_ND.copy()
+    features_ND[3] = np.nan
+    groups = ["a"] * 39 + ["b"]
+    found = pt.select_rows(features_ND, scorer=scorer, budget=8, groups=groups).diagnostics
+    assert found["unranked"] == ({"feature_not_finite": 1, "alone": 1} if named else {})
+
+
+def test_rows_that_are_all_the_same_are_no_choice():
+    same = np.ones((10, 4), dtype=np.float32)
+    with pytest.raises(pt.UserError, match=r"features of all rows are the same \(10 rows\)"):
+        pt.select_rows(same, budget=3)
+    assert len(pt.select_rows(same, scorer="random", budget=3).indices) == 3
+
+
 def test_rows_in_any_form(features_ND, tmp_path):
     np.save(tmp_path / "features.npy", features_ND)
     forms = (

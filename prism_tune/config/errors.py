@@ -74,6 +74,8 @@ def _nearest(schema: type[BaseModel], loc: Location) -> str:
         close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
         if close:
             return f"; did you mean `{known[close[0]]}`?"
+    if not beside:
+        return "; there are none"
     place = f"in `{'.'.join(prefix)}`" if prefix else "at the top"
     return f"; known keys {place}: {', '.join(beside)}"
 

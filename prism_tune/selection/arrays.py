@@ -7,6 +7,7 @@ Shape legend: N rows, D width.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -22,8 +23,10 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.given import as_floats
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.inputs import find_scorer, resolve_selection
+from prism_tune.selection.ranking import require_varied
 from prism_tune.selection.scorers.scorer import Scorer, ScoringContext
 from prism_tune.selection.subset import cut_subset
+from prism_tune.selection.unranked import name_unranked
 
 _TAKEN = ("scope", "centering", "keep", "options")
 """What of the config's `selection` says something of rows, beside scorer and budget."""
@@ -38,7 +41,8 @@ class ChosenRows:
         indices: the kept ones, in the matrix's order.
         scores_N: of every row, as the method defines them.
         rank_N: from 1, in the order of keeping, inside the row's group.
-        diagnostics: what the method says of itself.
+        diagnostics: what the method says of itself; `unranked` counts, by reason, the rows that it
+            could not rank (empty where it ranked all).
     """
 
     indices: NDArray[np.int64]
@@ -72,8 +76,8 @@ def select_rows(
         **selection: more of the config's `selection`: `scope`, `centering`, `keep`, `options`.
 
     Raises:
-        UserError: no such matrix, lengths that differ, a row without label, a method that reads
-            something else.
+        UserError: no such matrix, rows that are all the same, lengths that differ, a row without
+            label, a method that reads something else.
         ConfigError: a setting that does not fit, or that only a pool or a model can obey.
     """
     features_ND = as_floats(features, "features")
@@ -89,7 +93,12 @@ def select_rows(
     groups_N = labels_N if config.selection.scope == "per_source" else None
     at_N = np.arange(num_rows)
     rows: Any = SimpleNamespace(uids=names, sources=labels_N.tolist())
+    if not method.draws and num_rows > 1:
+        needed = "rows that differ are needed, or scorer='random'"
+        require_varied(features_ND, at_N, what="all rows", of="rows", needed=needed)
     scored = method.score(ScoringContext(config, rows, at_N, groups_N, features_ND, at_N))
+    why = [] if method.draws else name_unranked(scored.unranked, scored.values_M, groups_N)
+    unranked = dict(Counter(reason for reason in why if reason is not None))
     keep = config.selection.keep
     assert keep is not None
     cut = cut_subset(
@@ -101,7 +110,10 @@ def select_rows(
         groups_N=groups_N,
     )
     return ChosenRows(
-        np.flatnonzero(cut.selected_N), scored.values_M, cut.rank_N, scored.diagnostics
+        np.flatnonzero(cut.selected_N),
+        scored.values_M,
+        cut.rank_N,
+        {**scored.diagnostics, "unranked": unranked},
     )
 
 

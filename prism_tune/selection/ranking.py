@@ -82,7 +82,7 @@ def rank_pool(
     cut_of = candidates.of(usable)
     context = _build_context(config, pool, evidence, records_M, cut_of)
     if context.features_UD is not None and context.row_M is not None and len(records_M) > 1:
-        _require_varied(context.features_UD, np.unique(context.row_M[context.row_M >= 0]))
+        require_varied(context.features_UD, np.unique(context.row_M[context.row_M >= 0]))
     scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
     values_M = _mark_unfinite(scored.values_M, config.selection.scorer)
     scores_N = np.full(len(pool), np.nan)
@@ -145,8 +145,26 @@ def _spread(usable: NDArray[np.int64], cut: Cut, num_records: int) -> NDArray[np
     return selected_N
 
 
-def _require_varied(features_UD: RowBlocks, rows: NDArray[np.int64]) -> None:
-    """Refuse features that are all zero once centred: every score would be equal."""
+def require_varied(
+    features_UD: RowBlocks,
+    rows: NDArray[np.int64],
+    *,
+    what: str = "all image records",
+    of: str = "distinct of image and prompt",
+    needed: str = "pictures that differ, or a model and selection.layer that see them, are needed",
+) -> None:
+    """Refuse features that are all zero once centred: every score would be equal.
+
+    Args:
+        features_UD: of all.
+        rows: those that are compared, in order.
+        what: has them, for the message.
+        of: what the rows are.
+        needed: what helps.
+
+    Raises:
+        UserError: they are all the same.
+    """
     if not len(rows):
         return
     first = int(rows[0])
@@ -159,9 +177,8 @@ def _require_varied(features_UD: RowBlocks, rows: NDArray[np.int64]) -> None:
         if not (np.linalg.norm(block_UD - first_D, axis=1) <= zero).all():  # or not finite
             return
     raise UserError(
-        f"the features of all image records are the same ({len(rows)} distinct of image and "
-        "prompt), so that centred they are zero and every score is equal: the subset would be a "
-        "draw; pictures that differ, or a model and selection.layer that see them, are needed"
+        f"the features of {what} are the same ({len(rows)} {of}), so that centred they are zero "
+        f"and every score is equal: the subset would be a draw; {needed}"
     )
 
 

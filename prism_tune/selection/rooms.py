@@ -119,10 +119,12 @@ def _fit(
     for part_N, room in rooms:
         needed = int(sizes_N[part_N & must_N & ~beside_N].sum())
         if needed > room:
-            unit = UNITS[counting.unit]
+            is_text = counting.unit == "images" and bool(text_N[part_N].all())
+            unit = "text-only records" if is_text else UNITS[counting.unit]
             raise UserError(
                 f"selection.must_keep: its records are {needed:,} {unit}, but "
-                f"{counting.key}={budget} leaves room for {room:,}; raise it, or shorten the list"
+                f"{counting.key}={budget} leaves room for {room:,} of them; raise it, or shorten "
+                "the list"
             )
     return rooms
 

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from pydantic import ValidationError
 
+from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import load_config, render_config
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, Section
 from prism_tune.errors import ConfigError
 
 MINIMAL = """
@@ -33,6 +35,15 @@ def error_of(path, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
     return str(caught.value)
+
+
+def test_a_section_without_keys_says_so():
+    class Nothing(Section):
+        pass
+
+    with pytest.raises(ValidationError) as caught:
+        Nothing.model_validate({"beta": 1})
+    assert describe_errors(caught.value, "x", Nothing) == "x: unknown key `beta`; there are none"
 
 
 def test_defaults_are_the_papers(write):

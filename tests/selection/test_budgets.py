@@ -386,7 +386,7 @@ def test_each_name_of_an_id_that_repeats_has_to_be_kept(workplace, named):
         (
             "\n".join(f"shape-{n}" for n in range(13) if n != 3) + "\ncolour-0",
             None,
-            r"its records are 13 image records, but selection\.budget=0\.5 leaves room for 12",
+            r"its records are 13 image records, but selection\.budget=0\.5 leaves room for 12 of",
         ),
     ],
 )
@@ -398,6 +398,16 @@ def test_lists_that_cannot_be_followed_are_refused(workplace, keep, drop, messag
             given[f"selection__must_{name}"] = write_list(workplace, name, content)
     with pytest.raises(UserError, match=message):
         workplace.select(**given)
+
+
+def test_text_only_records_without_room_are_called_that(workplace):
+    """A fifth of two text-only records is none."""
+    keep = write_list(workplace, "keep.txt", "text-0")
+    message = (
+        r"its records are 1 text-only records, but selection\.budget=0\.2 leaves room for 0 of"
+    )
+    with pytest.raises(UserError, match=message):
+        choose(workplace, must_keep=keep, text_only="own_source", budget=0.2)
 
 
 def test_a_list_that_is_not_there_is_named(workplace):

@@ -66,7 +66,8 @@ def correlate_pairs(features_UD: RowBlocks) -> NDArray[np.float64]:
 
 def _correlate(rows_BD: NDArray[np.floating]) -> NDArray[np.float64]:
     halves = np.split(np.asarray(rows_BD, dtype=np.float64), 2, axis=1)
-    visual, text = (half - half.mean(axis=1, keepdims=True) for half in halves)
-    norms_B = np.linalg.norm(visual, axis=1) * np.linalg.norm(text, axis=1)
-    dots_B = np.einsum("bd,bd->b", visual, text)
+    with np.errstate(invalid="ignore"):  # infinite features: no number, as it should be
+        visual, text = (half - half.mean(axis=1, keepdims=True) for half in halves)
+        norms_B = np.linalg.norm(visual, axis=1) * np.linalg.norm(text, axis=1)
+        dots_B = np.einsum("bd,bd->b", visual, text)
     return np.divide(dots_B, norms_B, out=np.full(len(dots_B), np.nan), where=norms_B > 0)

@@ -74,7 +74,7 @@ class ScoringContext:
         selection = self.config.selection
         if selection.budget_of == "tokens" or selection.source_budgets:
             return None
-        return int(self.most_taken(np.array([len(self.records_M)]))[0])
+        return int(self.most_taken(np.array([len(self.records_M)])).sum())
 
 
 @dataclass(frozen=True)

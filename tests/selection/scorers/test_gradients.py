@@ -9,10 +9,11 @@ import pytest
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.selection.budgets import Candidates, most_of_groups
 from prism_tune.selection.evidence.gradients.sketches import NAME
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.gradients import tive
-from prism_tune.selection.scorers.gradients.icons_heldout import count_votes
+from prism_tune.selection.scorers.gradients.icons_heldout import budget_share, count_votes
 from prism_tune.selection.scorers.gradients.units import UnitGradients
 from prism_tune.selection.scorers.scorer import ScoringContext, change_selection
 from prism_tune.selection.subset import cut_subset
@@ -139,6 +140,28 @@ def test_with_the_official_lambda_a_source_is_drawn_at_random(drawn):
     assert len(first & second) < 0.7 * len(first)
     sharp = [drawn.select("tive", seed=seed, sharpness=1000.0) for seed in (1, 2)]
     assert len(sharp[0] & sharp[1]) > 0.9 * len(sharp[0])
+
+
+@pytest.mark.parametrize("scope", ["per_source", "global"])
+@pytest.mark.parametrize("budget", [0.3, 30])
+def test_the_share_voted_for_is_what_the_cut_takes(budget, scope):
+    """30 of 100 rows, 20 of which are text-only and kept beside: 10 of 80 image records."""
+    chosen = {"scorer": "icons_heldout", "budget": budget, "budget_of": "rows", "scope": scope}
+    tree = {"name": "run", "model": {"path": "none"}, "data": {"records": "none.json"}}
+    config = Config.model_validate({**tree, "selection": chosen})
+    is_text_N = np.arange(100) < 20
+    sources_N = np.repeat(["a", "b"], [60, 40])  # 40 image records each
+    by_source = scope == "per_source"
+    candidates = Candidates([str(n) for n in range(100)], sources_N, is_text_N, is_text_N & False)
+    sizes_G = np.array([40, 40] if by_source else [80])
+    context = ScoringContext(
+        config=config,
+        pool=None,
+        records_M=np.flatnonzero(~is_text_N),
+        groups_M=sources_N[~is_text_N] if by_source else None,
+        most_G=most_of_groups(config.selection, candidates, sizes_G),
+    )
+    assert budget_share(context) == 0.125
 
 
 def test_votes_are_counted_against_each_tasks_percentile():

@@ -6,14 +6,14 @@ benchmarks, whose answers' gradients decide; these files were never published, a
 reads the benchmarks is none for us. Its own subset can be imported as ids (docs/selectors.md).
 Equation: influence of record i on task t = mean over the task's records v of cos(g_i, g_v), g the
 gradient of the mean answer loss with respect to all LoRA matrices after a warm-up. Task t votes for
-i where its influence is at least the (100 - p)th percentile of the task's, p the budget in per
-cent. Most votes win; the score is the votes plus the mean over the tasks of i's share of records
-with less influence, which is below 1.
+i where its influence is at least the (100 - p)th percentile of the task's, p the share of the
+scored records that the budget takes, in per cent. Most votes win; the score is the votes plus the
+mean over the tasks of i's share of records with less influence, which is below 1.
 Ours: tasks are 64 records of each source (a tenth at most), drawn by hash, which come last
 (`held_out`); ties, a fifth to two fifths of an official subset, by the mean percentile, then by
 hash (official: argsort's order); percentiles inside each source with `scope: per_source`; sketches
-in place of a Rademacher projection to 5,120. With `selection.budgets` the votes are those of
-`selection.budget`.
+in place of a Rademacher projection to 5,120. With `selection.budgets` the votes are those of the
+largest.
 Cost: a warm-up, then forward and backward (the whole model, once per distinct record); O(N S T).
 
 Shape legend: M records, N those of a group, T tasks.
@@ -58,12 +58,17 @@ def count_votes(influences_NT: FloatArray, share: float) -> FloatArray:
 
 
 def budget_share(context: ScoringContext) -> float:
-    """The budget as a share of the records to be scored.
+    """The share of the records to be scored that the budget takes, however it is written.
+
+    Where only the cut will tell (tokens, `source_budgets`), the budget as a fraction.
 
     Raises:
         ConfigError: a number of tokens, which is none.
     """
-    selection = context.config.selection
+    selection, num_records = context.config.selection, max(len(context.records_M), 1)
+    num_taken = context.num_taken()
+    if num_taken is not None:
+        return num_taken / num_records
     if isinstance(selection.budget, float):
         return selection.budget
     if selection.budget_of == "tokens":
@@ -71,4 +76,4 @@ def budget_share(context: ScoringContext) -> float:
             f"{selection.scorer}: votes need the budget as a share; give selection.budget a "
             "fraction of the tokens"
         )
-    return min(1.0, selection.budget / max(len(context.records_M), 1))
+    return min(1.0, selection.budget / num_records)
