@@ -80,11 +80,7 @@ def reduce_features(
     Raises:
         UserError: not a matrix of floating-point numbers with at least one finite row.
     """
-    if len(features_UD.shape) != 2 or not np.issubdtype(features_UD.dtype, np.floating):
-        raise UserError(
-            "features: expected a matrix of floating-point numbers, got "
-            f"{features_UD.dtype} of shape {tuple(features_UD.shape)}"
-        )
+    _require_numbers(features_UD)
     counts_U = np.bincount(pairs.row_P, pairs.count_P, minlength=features_UD.shape[0])
     mean_D, covariance_DD, finite_U = measure_covariance(features_UD, counts_U.astype(np.float64))
     noise_variance = (_ROUNDING * float(np.linalg.norm(mean_D))) ** 2
@@ -112,6 +108,27 @@ def reduce_features(
         zero_P=zero_P & finite_P,
         non_finite_P=~finite_P,
     )
+
+
+def find_finite(features_UD: RowBlocks) -> NDArray[np.bool_]:
+    """Which rows have finite numbers alone, (U,).
+
+    Raises:
+        UserError: not a matrix of floating-point numbers.
+    """
+    _require_numbers(features_UD)
+    finite_U = np.zeros(features_UD.shape[0], dtype=bool)
+    for start, block_BD in _blocks(features_UD):
+        finite_U[start : start + len(block_BD)] = np.isfinite(block_BD).all(axis=1)
+    return finite_U
+
+
+def _require_numbers(features_UD: RowBlocks) -> None:
+    if len(features_UD.shape) != 2 or not np.issubdtype(features_UD.dtype, np.floating):
+        raise UserError(
+            "features: expected a matrix of floating-point numbers, got "
+            f"{features_UD.dtype} of shape {tuple(features_UD.shape)}"
+        )
 
 
 def add_products(sum_DD: FloatArray, left_BD: FloatArray, right_BD: FloatArray) -> None:

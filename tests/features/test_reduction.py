@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from prism_tune.errors import UserError
 from prism_tune.features import reduction
-from prism_tune.features.reduction import reduce_features
+from prism_tune.features.reduction import find_finite, reduce_features
 from prism_tune.features.row_pairs import pair_rows
 
 
@@ -68,3 +69,11 @@ def test_a_source_that_differs_by_the_last_bit_has_no_rows(apart, num_zero_norm,
     reduced = reduce_features(rows, pairs, num_components=None, whitening=whitening)
     assert reduced.num_zero_norm == num_zero_norm
     assert reduced.zero_P[:40].all() == (num_zero_norm == 40)
+
+
+def test_rows_that_are_finite(monkeypatch):
+    monkeypatch.setattr(reduction, "_BLOCK_BYTES", 8 * 2 * 2)  # two rows a block
+    rows = np.array([[0, 1], [np.nan, 1], [1, -np.inf], [0, 0], [np.inf, np.nan]], dtype="f2")
+    assert find_finite(rows).tolist() == [True, False, False, True, False]
+    with pytest.raises(UserError, match="matrix of floating-point numbers"):
+        find_finite(np.ones((2, 2), dtype=int))

@@ -37,7 +37,7 @@ from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.scorer_options import read_options
-from prism_tune.selection.scorers.pick_order import PickOptions, rank_picks
+from prism_tune.selection.scorers.pick_order import PickOptions, among_finite, rank_picks
 from prism_tune.selection.scorers.prism import score as score_redundancy
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
@@ -63,6 +63,7 @@ def reads(config: Config) -> tuple[EvidenceSource, ...]:
     return (FEATURES, ANSWER_LOSSES) if is_measured else (FEATURES,)
 
 
+@among_finite
 def score(context: ScoringContext) -> ScoredRecords:
     """The place of every kept record, from 0, inside its group; the rest share the next one."""
     options = read_options(context.config, D2Options)

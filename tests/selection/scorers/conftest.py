@@ -63,8 +63,10 @@ class Table:
         )
         return SCORERS[scorer].complete(config)
 
-    def run(self, scorer, *, seed=0, budget=0.3, keep=None, **options):
-        config = self.complete(scorer, seed=seed, budget=budget, keep=keep, options=options)
+    def run(self, scorer, *, seed=0, budget=0.3, keep=None, scope="per_source", **options):
+        config = self.complete(
+            scorer, seed=seed, budget=budget, keep=keep, scope=scope, options=options
+        )
         context = ScoringContext(
             config=config,
             pool=SimpleNamespace(

@@ -58,7 +58,7 @@ def test_the_prediction_is_kernel_ridge_with_as_many_landmarks_as_records():
     measured = np.arange(60) % 3 > 0
     gains = np.where(measured, np.tanh(rows.values_PK @ np.arange(6.0)), np.nan)
     order = np.random.default_rng(1).permutation(60)
-    found = predict_gain(gains, rows, rbf, order)
+    found = predict_gain(gains, rows, rows.pairs.group_P, rbf, order)
     x = rows.values_PK
     squares = (x[:, None] - x) ** 2
     kernel = x @ x.T
@@ -84,8 +84,8 @@ def test_the_prediction_is_kernel_ridge_with_as_many_landmarks_as_records():
 def test_fewer_landmarks_say_nearly_the_same():
     rows, rbf = draw_rows(600), Rbf(1.0, 1.0, 2.0, 3)
     gains = np.tanh(rows.values_PK @ np.arange(6.0))
-    exact = predict_gain(gains, rows, rbf, np.arange(600))
-    fewer = predict_gain(gains, rows, rbf, np.arange(600), 150)
+    exact = predict_gain(gains, rows, rows.pairs.group_P, rbf, np.arange(600))
+    fewer = predict_gain(gains, rows, rows.pairs.group_P, rbf, np.arange(600), 150)
     assert np.corrcoef(exact.gain_M, fewer.gain_M)[0, 1] > 0.95
 
 
@@ -138,3 +138,31 @@ def test_gains_that_are_all_equal_or_one_say_nothing(gains, told):
     told.gain_N = gains
     with pytest.raises(UserError, match=r"leave-one-out R\^2 = 0\.00"):
         told.run("kernel_repulsion", **OPTIONS)
+
+
+def two_sources(make_table, inside_N):
+    """400 records, in turn of two sources, whose gains are 0 and 3 and what is said inside."""
+    rng = np.random.default_rng(1)
+    texts = rng.normal(size=(400, 5))
+    rows = rng.normal(size=(400, 6)) + 6.0 * (np.arange(400) % 2)[:, None] * np.eye(6)[5]
+    gains = 3.0 * (np.arange(400) % 2) + inside_N(texts, rng)
+    sources = ["ab"[n % 2] for n in range(400)]
+    return make_table(rows, sources=sources, texts_ND=texts, gain_N=gains)
+
+
+@pytest.mark.parametrize("scope", ["per_source", "global"])
+def test_a_gain_that_tells_the_sources_apart_and_no_more_is_refused(scope, make_table):
+    table = two_sources(make_table, lambda texts, rng: 0.5 * rng.normal(size=400))
+    with pytest.raises(UserError, match=r"leave-one-out R\^2 = -?0\.0\d inside sources"):
+        table.run("kernel_repulsion", gamma=2.0, scope=scope)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_ranks_are_inside_sources_also_where_the_pool_is_cut_as_one(shuffle, make_table):
+    """Where the rank decides alone, the first 40 are the best 20 of each source."""
+    table = two_sources(make_table, lambda texts, rng: texts[:, 0])
+    options = {"alpha": 0.0, "beta": 0.0, "gamma": 1e6, "shuffle_gain": shuffle}
+    scored = table.run("kernel_repulsion", budget=40, scope="global", **options)
+    first = np.argsort(scored.values_M, kind="stable")[:40]
+    assert np.bincount(first % 2).tolist() == [20, 20]
+    assert scored.diagnostics["gain_r2"] > 0.5

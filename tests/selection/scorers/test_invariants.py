@@ -49,7 +49,44 @@ def test_a_feature_that_is_not_finite_is_counted_and_spoils_no_other(scorer, mak
     rows[3, 1] = np.nan
     scored = make_table(rows, np.append(np.arange(20), 3)).run(scorer)
     assert scored.diagnostics["num_non_finite"] == 2
-    assert np.isfinite(scored.values_M).all()
+    assert np.flatnonzero(scored.unranked["feature_not_finite"]).tolist() == [3, 20]
+    lacking = [] if scorer == "leverage" else [3, 20]  # it has 0, the lowest, for them
+    assert np.flatnonzero(~np.isfinite(scored.values_M)).tolist() == lacking
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("scorer", [name for name in ON_FEATURES if name != "leverage"])
+def test_records_without_a_finite_feature_change_nothing_for_the_others(
+    scorer, value, table, make_table
+):
+    rows = np.array([0, 7, 41, 85])
+    healthy = np.flatnonzero(~np.isin(table.row_N, rows))
+    without = make_table(
+        np.delete(table.features_UD, rows, axis=0),
+        table.row_N[healthy] - np.searchsorted(rows, table.row_N[healthy]),
+        [table.uids[n] for n in healthy],
+        table.sources and [table.sources[n] for n in healthy],
+    )
+    table.features_UD[rows] = value
+    found, expected = table.run(scorer, budget=1.0), without.run(scorer, budget=1.0)
+    np.testing.assert_array_equal(found.values_M[healthy], expected.values_M)
+    assert np.isnan(np.delete(found.values_M, healthy)).all()
+    assert len(healthy) <= 116
+
+
+@pytest.mark.parametrize("scorer", [name for name in ON_FEATURES if name != "leverage"])
+def test_a_source_without_a_finite_feature_comes_last(scorer, make_table):
+    """Four corners of a square: a row of zeros would be nearer to each than their neighbours."""
+    nan = [np.nan, np.nan]
+    rows = np.array([nan, [2.0, 0.0], [-2.0, 0.0], nan, [0.0, 2.0], [0.0, -2.0], nan])
+    table = make_table(rows, sources=["b", "a", "a", "a", "a", "a", "b"])
+    scored = table.run(scorer, budget=1.0)
+    assert np.isnan(scored.values_M).tolist() == [True, False, False, True, False, False, True]
+    assert scored.diagnostics["num_non_finite"] == 3
+    table.sources = None
+    for seed in range(10):
+        kept = table.select(scorer, budget=4, seed=seed)
+        assert kept == {"uid-1", "uid-2", "uid-4", "uid-5"}
 
 
 @pytest.mark.parametrize("scorer", ON_FEATURES)

@@ -64,8 +64,9 @@ def test_a_record_alone_in_its_source_and_one_without_a_feature(options, told):
     told.features_UD[3] = np.nan
     told.sources = ["alone", *told.sources[1:]]
     scored = told.run("kernel_repulsion", **options)
-    assert np.isfinite(scored.values_M).all()
-    assert scored.diagnostics["num_non_finite"] >= 1
+    lacking = told.row_N == 3
+    assert (np.isnan(scored.values_M) == lacking).all()
+    assert scored.diagnostics["num_non_finite"] == lacking.sum() >= 1
 
 
 def test_the_kernel_of_images_and_texts_is_its_definition():

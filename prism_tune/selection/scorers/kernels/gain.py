@@ -3,7 +3,8 @@
 Ours, of `losses/visual_gain.py`, which measures every record by the whole model and twice.
 Equation: with x = [image; text] of a record (short rows, `rows.py`), k = x.y + k_v k_t the linear
 kernel and the product of both RBFs (`density.Rbf` with w = 1), and g the gains measured, centred in
-their groups, the ridge of k fits g with an intercept of each group,
+their groups (the sources, also with `scope: global`), the ridge of k fits g with an intercept of
+each group,
 
     min over f, a of sum_i (g_i - a_group(i) - f(x_i))^2 + lambda |f|_k^2,
 
@@ -66,20 +67,25 @@ class Prediction:
 
 
 def predict_gain(
-    gain_M: FloatArray, rows: ShortRows, rbf: Rbf, order_M: IntArray, landmarks: int = NUM_LANDMARKS
+    gain_M: FloatArray,
+    rows: ShortRows,
+    group_M: IntArray,
+    rbf: Rbf,
+    order_M: IntArray,
+    landmarks: int = NUM_LANDMARKS,
 ) -> Prediction:
     """Fit the measured gains, and predict.
 
     Args:
         gain_M: NaN where it was not measured.
         rows: [image; text] of the records.
+        group_M: numbers of the groups, each of which has an intercept.
         rbf: k_v k_t.
         order_M: the records in the order of their uids' hashes.
         landmarks: how many of the measured records, the first of the order, are landmarks.
     """
-    group_M = rows.pairs.group_P[rows.of_record_M]
     known = order_M[np.isfinite(gain_M[order_M])][:MOST_FITTED]
-    counts_G = np.bincount(group_M[known], minlength=len(rows.pairs.size_G))
+    counts_G = np.bincount(group_M[known])
     known = known[counts_G[group_M[known]] > 1]  # one alone says nothing of its group's inside
     if not len(known):
         return Prediction(np.zeros(len(gain_M)), 0.0, 0)
@@ -139,13 +145,13 @@ def rank_inside(values_M: FloatArray, group_M: IntArray) -> FloatArray:
 def rank_gain(
     context: ScoringContext, images: ShortRows, texts: ShortRows, *, shuffle: bool
 ) -> tuple[FloatArray, dict[str, Any]]:
-    """The r of every record, (M,), and what the manifest says.
+    """The r of every record inside its source, (M,), and what the manifest says.
 
     Args:
-        context: its losses and seed are read.
+        context: its losses, sources and seed are read.
         images: the records' rows.
         texts: the rows of their texts.
-        shuffle: deal the ranks out anew inside each group, by the seed.
+        shuffle: deal the ranks out anew inside each source, by the seed.
 
     Raises:
         UserError: R^2 below 0.1.
@@ -159,14 +165,14 @@ def rank_gain(
     ]
     rbf = Rbf(bandwidths[0], 1.0, bandwidths[1], images.num_columns)
     rows = join_rows(images, texts)
-    found = predict_gain(gain_M, rows, rbf, order_M)
+    source_M = number_sources(context)  # not the rows' groups: with `scope: global` there is one
+    found = predict_gain(gain_M, rows, source_M, rbf, order_M)
     _require_predictable(found)
-    group_M = rows.pairs.group_P[rows.of_record_M]
-    ranks_M = rank_inside(found.gain_M, group_M)
+    ranks_M = rank_inside(found.gain_M, source_M)
     ranks_M[is_text_M] = 0.5
     if shuffle:
         rng = np.random.default_rng(context.config.seed)
-        for members in _split_groups(order_M, group_M):
+        for members in _split_groups(order_M, source_M):
             ranks_M[members] = rng.permutation(ranks_M[members])
     described = {
         "gain_r2": found.r2,
@@ -174,6 +180,13 @@ def rank_gain(
         "mean_gain": float(np.nanmean(gain_M)),
     }
     return ranks_M, described
+
+
+def number_sources(context: ScoringContext) -> IntArray:
+    """The source of every record as a number, (M,)."""
+    sources = context.pool.sources
+    labels = [sources[index] for index in context.records_M.tolist()]
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def _require_predictable(found: Prediction) -> None:
