@@ -140,7 +140,7 @@ def test_files(place, tmp_path, monkeypatch, capfd, row):
         "plan": ("plan", config),
         "trl": ("subset", "export", run, "--to", str(tmp_path / "trl"), "--as", "trl"),
         "tables": ("tables", "main", "--runs", run),
-        "subset": ("subset", "export", run, "--to", str(tmp_path / "subset.json")),
+        "subset": ("subset", "export", run, "--to", str(tmp_path / "subset.parquet")),
         "anew": ("train", config, "name=anew", "training.records=pool"),
         "again": ("select", config, "name=again"),
         "anew evaluate": ("evaluate", config, "--force"),

@@ -59,11 +59,14 @@ def test_a_plan_knows_the_lengths_that_an_audit_has_counted(run, drawn_pool):
     assert "lengths as the audit has counted them" in call("plan", run)
     not_counted = "text counts as 4 characters a token until `prism-tune audit` has counted"
     assert not_counted in call("plan", run, "name=other")
-    grid = "compare={selectors: [random, length], budgets: [0.5], seeds: [0], metrics: [x.y]}"
-    assert "lengths as the audit has counted them" in call("plan", run, grid)  # of the grid
+    grid = (
+        "compare={selectors: [random, length], budgets: [0.5], seeds: [0], metrics: [pope.f1]}",
+        "evaluation.benchmarks=[pope]",
+    )
+    assert "lengths as the audit has counted them" in call("plan", run, *grid)  # of the grid
     copy = run.parent / "copy.json"
     shutil.copy(drawn_pool, copy)
-    assert not_counted in call("plan", run, grid, f"data.records={copy}")  # not of this pool
+    assert not_counted in call("plan", run, *grid, f"data.records={copy}")  # not of this pool
 
 
 def test_status_shows_runs_and_who_is_at_work(run):
