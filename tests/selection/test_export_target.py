@@ -21,8 +21,9 @@ from prism_tune.selection.shared_subset import export_subset, verify_subset
 
 @pytest.fixture
 def run(published_run, tmp_path):
-    """A copy of a finished run, with its pool and images."""
-    shutil.copytree(published_run.root.parent, tmp_path, dirs_exist_ok=True)
+    """A copy of a finished run, with its pool and images; what other tests export stays behind."""
+    ignore = shutil.ignore_patterns("exports")
+    shutil.copytree(published_run.root.parent, tmp_path, dirs_exist_ok=True, ignore=ignore)
     record = tmp_path / "published" / "selection" / "stage.json"
     record.write_text(record.read_text().replace(str(published_run.root.parent), str(tmp_path)))
     return RunDir(tmp_path / "published")
