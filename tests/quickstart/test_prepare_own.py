@@ -13,6 +13,8 @@ from prism_tune.errors import ConfigError
 from prism_tune.quickstart import prepare as module
 from prism_tune.quickstart.prepare import Recipe, prepare
 
+pytestmark = pytest.mark.slow
+
 YAML = Path(__file__).parents[2] / "configs/experiments/quickstart.yaml"
 FILES = {"images/a.png": "a", "pool.json": "[]", "model/config.json": "{}"}
 

@@ -24,6 +24,8 @@ from prism_tune.selection.finished import Subset
 from prism_tune.selection.rooms import Counting, find_rooms
 from prism_tune.selection.subset import most_taken
 
+pytestmark = pytest.mark.slow
+
 
 def kept(result):
     return [row["id"] for row in result.scores if row["selected"]]

@@ -18,6 +18,8 @@ from prism_tune.run.folder import RunDir, read_json
 from prism_tune.selection.export.layouts import export_pool, export_run, write_own
 from prism_tune.selection.shared_subset import export_subset, verify_subset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(published_run, tmp_path):

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 
 from prism_tune.errors import ConfigError, UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def nowhere(workplace):

@@ -11,6 +11,8 @@ from prism_tune.audit.audit import audit
 from prism_tune.errors import UserError
 from prism_tune.run.folder import read_json
 
+pytestmark = pytest.mark.slow
+
 ALONE = (
     "12 of 12 image records could not be ranked: sources of one record; selection.scope=global "
     "ranks them"

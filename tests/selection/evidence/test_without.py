@@ -16,6 +16,8 @@ from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence.without import strip_images, strip_words
 from prism_tune.selection.scorers.losses.visual_gain import score
 
+pytestmark = pytest.mark.slow
+
 
 def turn_losses(workplace, records, **overrides):
     """The mean over the turns of each record's mean loss of a turn, by the whole model's logits."""

@@ -24,6 +24,8 @@ from prism_tune.errors import UserError
 from prism_tune.run.folder import read_json
 from prism_tune.selection.export.layouts import LAYOUTS, export_pool
 
+pytestmark = pytest.mark.slow
+
 LAYOUT_NAMES = get_args(ExportLayout)
 TEXT_FILES = ("llava", "sharegpt", "messages", "llamafactory", "ms_swift")
 

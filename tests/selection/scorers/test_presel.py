@@ -21,6 +21,8 @@ from prism_tune.selection.scorers.clusters.presel import (
     weigh_sources,
 )
 
+pytestmark = pytest.mark.slow
+
 GLOBAL = {
     "selection__scorer": "presel",
     "selection__scope": "global",
