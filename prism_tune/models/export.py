@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -54,7 +53,7 @@ def export(
     source: Path,
     destination: Path,
     options: ExportOptions = ExportOptions(),
-    beside: Mapping[str, str] = MappingProxyType({}),
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Write a clean directory that plain transformers loads.
 

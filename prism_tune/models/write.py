@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,8 +28,8 @@ from prism_tune.errors import UserError
 from prism_tune.models.devices import cast_parameters, set_dtype
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import image_backend_of, load_processor
-from prism_tune.run.folder import RunDir, naming, remove_left_over, write_atomic
-from prism_tune.run.writer import only_writer
+from prism_tune.run.folder import write_atomic
+from prism_tune.run.writer import scratch_beside
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +37,6 @@ _TOLERANCE = 1e-3
 """Largest difference of two logits, in standard deviations of all of them. Merging LoRA in float32
 moves them by some 1e-5, a lost weight or one in the wrong place by more than 0.1."""
 
-_MARK = ".prism_tune-"
-"""In the name of a directory that is not whole."""
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _QUESTION = "What is shown here?"
 
@@ -67,7 +61,7 @@ def write_verified(
     *,
     dtype: torch.dtype,
     expected_BLV: Tensor | None = None,
-    beside: Mapping[str, str] = _NOTHING,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model, read it back as its users will, and compare the logits of both in float32.
 
@@ -93,26 +87,16 @@ def write_verified(
     if expected_BLV is None:
         expected_BLV = logits_BLV
     _require_equal(logits_BLV, expected_BLV, "the merged model")
-    with _unfinished(directory) as partial:
+    with scratch_beside(directory) as scratch:
+        partial = scratch / directory.name
         _write_weights(model, partial, dtype, sample, expected_BLV)
         _write_processor(processor, partial, sample)
-        for name, text in beside.items():
+        for name, text in (beside or {}).items():
             write_atomic(partial / name, text)
         if directory.is_dir():
             directory.rmdir()
         os.replace(partial, directory)
     logger.info("%s: written in %s and verified", directory, str(dtype).removeprefix("torch."))
-
-
-@contextmanager
-def _unfinished(directory: Path) -> Iterator[Path]:
-    """A directory of the same name in a hidden one beside it; what a killed process left goes."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with only_writer(RunDir(directory)), naming(directory):
-        remove_left_over(directory, _MARK)
-        prefix = f".{directory.name}{_MARK}"
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=prefix) as scratch:
-            yield Path(scratch) / directory.name
 
 
 def sample_inputs(processor: Any) -> Any:

@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ import orjson
 from prism_tune.config.secrets import redact_text
 from prism_tune.errors import UserError
 from prism_tune.processes import is_main
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, naming, remove_left_over
 from prism_tune.run.partial import is_current
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ RENEWED_SECONDS = 20.0
 """How often a holder shows that it lives."""
 _MISSED = 3
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs"}
+_SCRATCH = ".prism_tune-"
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -94,6 +96,21 @@ def only_writer(run: RunDir) -> Iterator[None]:
         with suppress(OSError):  # something lies there now
             for folder in made:
                 folder.rmdir()
+
+
+@contextmanager
+def scratch_beside(target: Path) -> Iterator[Path]:
+    """A hidden folder beside a file or folder to be; gone at the end, or by the next after a kill.
+
+    Raises:
+        UserError: somebody else writes there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(RunDir(target)), naming(target):
+        remove_left_over(target, _SCRATCH)
+        prefix = f".{target.name}{_SCRATCH}"
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
+            yield Path(scratch)
 
 
 def _leave(path: Path, before: os.stat_result | None) -> None:

@@ -21,10 +21,11 @@ from prism_tune.config.errors import describe_errors
 from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.given import as_floats
+from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.inputs import find_scorer, resolve_selection
 from prism_tune.selection.ranking import require_varied
-from prism_tune.selection.scorers.scorer import Scorer, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import cut_subset
 from prism_tune.selection.unranked import name_unranked
 
@@ -85,20 +86,12 @@ def select_rows(
     for what, given in (("groups", groups), ("ids", ids)):
         if given is not None and len(given) != num_rows:
             raise UserError(f"{what}: {len(given)} for {num_rows} rows of features")
-    names = _name_rows(ids, num_rows)
-    labels_N = _label_rows(groups, num_rows)
+    names, labels_N = _name_rows(ids, num_rows), _label_rows(groups, num_rows)
     share = budget.item() if isinstance(budget, np.generic) else budget
     config = _configure({"scorer": scorer, "budget": share, **selection}, seed)
     method = _find_method(config)
     groups_N = labels_N if config.selection.scope == "per_source" else None
-    at_N = np.arange(num_rows)
-    rows: Any = SimpleNamespace(uids=names, sources=labels_N.tolist())
-    if not method.draws and num_rows > 1:
-        needed = "rows that differ are needed, or scorer='random'"
-        require_varied(features_ND, at_N, what="all rows", of="rows", needed=needed)
-    scored = method.score(ScoringContext(config, rows, at_N, groups_N, features_ND, at_N))
-    why = [] if method.draws else name_unranked(scored.unranked, scored.values_M, groups_N)
-    unranked = dict(Counter(reason for reason in why if reason is not None))
+    scored, unranked = _score(method, config, features_ND, names, labels_N, groups_N)
     keep = config.selection.keep
     assert keep is not None
     cut = cut_subset(
@@ -115,6 +108,28 @@ def select_rows(
         cut.rank_N,
         {**scored.diagnostics, "unranked": unranked},
     )
+
+
+def _score(
+    method: Scorer,
+    config: Config,
+    features_ND: RowBlocks,
+    names: list[str],
+    labels_N: NDArray[np.str_],
+    groups_N: NDArray[np.str_] | None,
+) -> tuple[ScoredRecords, dict[str, int]]:
+    """The method's scores, and by reason how many rows it could not rank."""
+    at_N = np.arange(len(names))
+    rows: Any = SimpleNamespace(uids=names, sources=labels_N.tolist())
+    context = ScoringContext(config, rows, at_N, groups_N, features_ND, at_N)
+    if method.draws:
+        return method.score(context), {}
+    if len(names) > 1:
+        needed = "rows that differ are needed, or scorer='random'"
+        require_varied(features_ND, at_N, what="all rows", of="rows", needed=needed)
+    scored = method.score(context)
+    why = name_unranked(scored.unranked, scored.values_M, groups_N)
+    return scored, dict(Counter(reason for reason in why if reason is not None))
 
 
 def _name_rows(ids: Sequence[str] | None, num_rows: int) -> list[str]:

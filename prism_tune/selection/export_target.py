@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import filecmp
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, naming, remove_left_over
-from prism_tune.run.writer import only_writer
-
-_MARK = ".prism_tune-"
+from prism_tune.run.writer import scratch_beside
 
 
 @contextmanager
@@ -67,21 +63,6 @@ def require_unread(to: Path, read: Mapping[str, Path]) -> None:
     for what, path in read.items():
         if to.exists() and path.exists() and to.samefile(path):
             raise UserError(f"{to}: this is {what}, and would be gone; name another file")
-
-
-@contextmanager
-def scratch_beside(target: Path) -> Iterator[Path]:
-    """A hidden folder beside a file or folder to be; gone at the end, or by the next after a kill.
-
-    Raises:
-        UserError: somebody else writes there.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with only_writer(RunDir(target)), naming(target):
-        remove_left_over(target, _MARK)
-        prefix = f".{target.name}{_MARK}"
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
-            yield Path(scratch)
 
 
 def _add_files(folder: Path, target: Path) -> None:

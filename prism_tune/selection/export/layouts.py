@@ -26,12 +26,13 @@ from prism_tune.run.folder import RunDir, read_object, write_atomic
 from prism_tune.run.log import console
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import name_column, read_scores, subset_data
+from prism_tune.run.writer import scratch_beside
 from prism_tune.selection.export.image_names import ImageNames
 from prism_tune.selection.export.layout_table import LAYOUTS, Layout
 from prism_tune.selection.export.llamafactory import add_entry, read_info
 from prism_tune.selection.export.losses import Losses
 from prism_tune.selection.export.record_rows import Row
-from prism_tune.selection.export_target import require_unread, scratch_beside, written_apart
+from prism_tune.selection.export_target import require_unread, written_apart
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +19,7 @@ from prism_tune.data.files.formats import write_parquet
 from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.records import Pool
 from prism_tune.errors import UserError
-from prism_tune.run.folder import RunDir, remove_left_over
-from prism_tune.run.writer import only_writer
+from prism_tune.run.writer import scratch_beside
 from prism_tune.selection.export.record_rows import Row, to_parts
 
 if TYPE_CHECKING:
@@ -78,16 +75,11 @@ def write_file(pool: Pool, rows: Iterable[Row], path: Path) -> None:
 
 def write_folder(pool: Pool, rows: Iterable[Row], folder: Path) -> None:
     """A new folder of parquet files, which appears whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with only_writer(RunDir(folder)):
-        remove_left_over(folder, ".")
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        temporary.chmod(0o755)
-        try:
-            _write_shards(pool, rows, temporary)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with scratch_beside(folder) as scratch:
+        made = scratch / folder.name
+        made.mkdir()
+        _write_shards(pool, rows, made)
+        os.replace(made, folder)
 
 
 def _write_shards(pool: Pool, rows: Iterable[Row], folder: Path) -> None:

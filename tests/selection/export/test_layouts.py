@@ -298,7 +298,7 @@ def test_a_trl_folder_comes_in_files_of_a_bounded_size(export, monkeypatch):
 
 
 def test_what_a_killed_export_left_is_removed_by_the_next(export, tmp_path):
-    left, others = tmp_path / ".mine.a8f_x0q1", tmp_path / ".mind.a8f_x0q1"
+    left, others = (tmp_path / f".{name}.prism_tune-a8f_x0q1" for name in ("mine", "mind"))
     for folder in (left, others):
         folder.mkdir()
         (folder / "train-00000.parquet").touch()
