@@ -172,9 +172,10 @@ def _num_ranked(selection: SelectionConfig, pool: PoolSize) -> int:
 
 def _warmup_flops(warmup: WarmupConfig, shape: Shape, pool: PoolSize) -> float:
     """LoRA, and the projector, on the records drawn."""
-    seen = warmup.epochs * warmup.share * pool.num_records
+    drawn = warmup.share * pool.num_records
+    seen = warmup.epochs * drawn
     if warmup.max_steps is not None:
-        seen = min(seen, float(warmup.max_steps * warmup.batch_size))
+        seen = min(seen, float(warmup.max_steps * warmup.records_per_step(round(drawn))))
     image_tokens = shape.num_image_tokens * pool.num_image_records / pool.num_records
     lora = LORA_SHARE * warmup.lora_rank / _LORA_RANK * shape.layers
     per_token = 4.0 * shape.layers + 2.0 * (shape.projector + lora)

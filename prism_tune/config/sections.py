@@ -92,8 +92,9 @@ class WarmupConfig(Section):
     """A LoRA that is tuned on a few records of the pool before evidence is read with it.
 
     `share` is of the pool's records, drawn by a hash of their uids: equally many of each source, or
-    in proportion. `max_steps` ends it earlier; `batch_size` is over all devices. `hf` goes to
-    `transformers.TrainingArguments` and wins.
+    in proportion. `max_steps` ends it earlier; `batch_size` is over all devices, and where it is
+    left out LLaVA's 128, or a tenth of few records. `hf` goes to `transformers.TrainingArguments`
+    and wins.
     """
 
     share: Fraction = 0.08
@@ -102,10 +103,14 @@ class WarmupConfig(Section):
     lora_alpha: Count = 256
     epochs: Annotated[float, Field(gt=0)] = 1.0
     learning_rate: LearningRate = 2e-4
-    batch_size: Count = 128
+    batch_size: Count | None = None
     max_steps: Count | None = None
     seed: Index = 0
     hf: dict[str, Any] = {}
+
+    def records_per_step(self, num_records: int) -> int:
+        """Over all devices, of `num_records` that are drawn: in one step alone nothing is learnt."""
+        return self.batch_size or min(128, max(1, num_records // 10))
 
 
 class ReferenceConfig(Section):

@@ -40,7 +40,7 @@ NUM_LAYERS = 4
 END_TOKENS = ["<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
 BENCHMARKS = {"language": "hellaswag", "quickstart": "quickstart"}
 
-WARMUP = {"share": 0.3, "lora_rank": 4, "max_steps": 2, "hf": {"save_strategy": "no"}}
+WARMUP = {"share": 0.3, "lora_rank": 4, "hf": {"save_strategy": "no"}}
 REFERENCES = {key: {"warmup": WARMUP} for key in ("tive", "icons_heldout", "less_heldout")}
 OPTIONS = {"coincide": {"num_clusters": 4}, **{key: {"dimension": 64} for key in REFERENCES}}
 ENCODING = ("clip_score", "self_filter_static")

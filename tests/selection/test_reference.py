@@ -111,6 +111,25 @@ def folders(workplace):
     return [path for path in (workplace.root / "runs/references").iterdir() if path.is_dir()]
 
 
+def test_a_few_records_are_learnt_in_more_than_one_step(workplace):
+    """As the methods' own warm-ups are: of 128 records a step, these would be a single one."""
+    warm(workplace, warmup={"share": 0.5, "lora_rank": 4})
+    (folder,) = folders(workplace)
+    assert read_json(folder / "training/stage.json")["outputs"]["num_steps"] == 13
+    assert {WarmupConfig().records_per_step(n) for n in (1280, 53_000)} == {128}
+    assert WarmupConfig().records_per_step(61) == 6
+    assert WarmupConfig(batch_size=64).records_per_step(61) == 64
+
+
+def test_a_single_step_without_a_learning_rate_is_refused_by_the_keys_of_a_warm_up(workplace):
+    expected = (
+        "selection.reference.warmup: training: its only step .* set "
+        "selection.reference.warmup.hf.warmup_steps=0, "
+    )
+    with pytest.raises(UserError, match=expected):
+        warm(workplace, warmup={"share": 0.3, "lora_rank": 4, "batch_size": 128})
+
+
 def test_a_warm_up_is_trained_read_and_charged(workplace):
     own = workplace.select(selection__scorer="perplexity", name="own")
     result = warm(workplace)

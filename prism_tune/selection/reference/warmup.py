@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,7 @@ class Warmup:
                 )
             main_first(lambda: self._write_records(pool))
             logger.info("warm-up: %d records, in %s", len(self.records), self.run.root)
-            with outside_group():
+            with outside_group(), _named_as_asked():
                 tune(self.config, self.run)
             gc.collect()  # the tuned model, before the one that evidence is read from
 
@@ -134,6 +134,16 @@ class Warmup:
             num_pool=len(pool),
             num_selected=len(self.records),
         )
+
+
+@contextmanager
+def _named_as_asked() -> Iterator[None]:
+    """Errors of the training name the keys that a warm-up's settings have in the user's config."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace("training.hf", "selection.reference.warmup.hf")
+        raise UserError(f"selection.reference.warmup: {said}") from error
 
 
 def plan_warmup(config: Config, pool: Pool, marks: Marks) -> Warmup | None:
@@ -251,7 +261,8 @@ def _share_in_proportion(total: int, sizes_S: NDArray[np.int64]) -> NDArray[np.i
 
 def _training_config(read: Config, warmup: WarmupConfig, num_records: int) -> Config:
     """What the training stage is given: LLaVA-1.5's recipe for LoRA, on the records drawn."""
-    per_device = min(_PER_DEVICE, -(-warmup.batch_size // world_size()))
+    batch_size = warmup.records_per_step(num_records)
+    per_device = min(_PER_DEVICE, -(-batch_size // world_size()))
     per_device = int(warmup.hf.get("per_device_train_batch_size", per_device))
     hf = {
         "learning_rate": warmup.learning_rate,
@@ -259,7 +270,7 @@ def _training_config(read: Config, warmup: WarmupConfig, num_records: int) -> Co
         "max_steps": warmup.max_steps or -1,
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": max(
-            1, round(warmup.batch_size / (max(per_device, 1) * world_size()))
+            1, round(batch_size / (max(per_device, 1) * world_size()))
         ),
         "gradient_checkpointing": True,
         **warmup.hf,
