@@ -59,7 +59,7 @@ MEANINGS: Mapping[str, str] = {
     "selection.reference.warmup.lora_alpha": "Its alpha.",
     "selection.reference.warmup.epochs": "How often the share is gone over.",
     "selection.reference.warmup.learning_rate": "The highest learning rate.",
-    "selection.reference.warmup.batch_size": "Records of an optimizer step, over all devices; null is 128, or a tenth of fewer than 1,280.",
+    "selection.reference.warmup.batch_size": "Records of a step; null is 128, or a tenth of few.",
     "selection.reference.warmup.max_steps": "Ends it earlier.",
     "selection.reference.warmup.seed": "Of its draw and its training.",
     "selection.reference.warmup.hf": "Goes to `transformers.TrainingArguments`, and wins.",

@@ -109,7 +109,7 @@ class WarmupConfig(Section):
     hf: dict[str, Any] = {}
 
     def records_per_step(self, num_records: int) -> int:
-        """Over all devices, of `num_records` that are drawn: in one step alone nothing is learnt."""
+        """Over all devices, of `num_records` drawn: in a single step nothing would be learnt."""
         return self.batch_size or min(128, max(1, num_records // 10))
 
 
