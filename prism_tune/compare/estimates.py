@@ -18,6 +18,7 @@ from prism_tune.compare.selection_estimates import (
     LORA_SHARE,
     evidence_bytes,
     reads_features,
+    reads_gradients,
     select_flops,
 )
 from prism_tune.compare.shapes import PoolSize, Shape
@@ -117,7 +118,10 @@ def _estimate_memory(
     if "select" in verbs and read is not None and select_flops(config.selection, read, pool):
         depth = config.selection.layer / max(read.num_layers, 1)
         found["select"] = select_memory(
-            config, read, depth if reads_features(config.selection) else 1.0
+            config,
+            read,
+            depth if reads_features(config.selection) else 1.0,
+            goes_back=reads_gradients(config.selection),
         )
     if "train" in verbs:
         trained = _num_trained(config, shape)

@@ -35,11 +35,17 @@ class Sharing:
     offloads: bool = False
 
 
-def select_memory(config: Config, shape: Shape, share_of_layers: float) -> float:
-    """Of the part of the model that evidence is read with, and one batch."""
+def select_memory(
+    config: Config, shape: Shape, share_of_layers: float, *, goes_back: bool = False
+) -> float:
+    """Of the part of the model that evidence is read with, and one batch.
+
+    A backward pass keeps two layers' activations of a default batch, or fewer tokens in more layers
+    (`selection/evidence/gradients/backward.py`).
+    """
     weights = shape.vision + shape.projector + shape.embeddings + share_of_layers * shape.layers
-    tokens = config.selection.tokens_per_batch
-    return weights * _width_of(config) + tokens * shape.width * _PER_TOKEN_AND_LAYER
+    kept = config.selection.tokens_per_batch * (2 if goes_back else 1)
+    return weights * _width_of(config) + kept * shape.width * _PER_TOKEN_AND_LAYER
 
 
 def tune_memory(

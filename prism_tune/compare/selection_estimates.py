@@ -105,6 +105,11 @@ def reads_features(selection: SelectionConfig) -> bool:
     return selection.scorer not in named and selection.features_file is None
 
 
+def reads_gradients(selection: SelectionConfig) -> bool:
+    """Whether its evidence goes back through the model."""
+    return selection.scorer in ("grand", *_SKETCHING)
+
+
 def _pass_flops(way: Pass, selection: SelectionConfig, shape: Shape, pool: PoolSize) -> float:
     images = way.share * pool.num_image_records * way.sees
     tokens = images * shape.num_image_tokens

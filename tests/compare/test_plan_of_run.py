@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
 from prism_tune.cli.stages import audit, select
-from prism_tune.compare.memory import tune_memory
+from prism_tune.compare.memory import select_memory, tune_memory
+from prism_tune.compare.selection_estimates import reads_gradients
 from prism_tune.compare.shapes import PoolSize, Shape
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.run.folder import RunDir
 from prism_tune.run.writer import only_writer
 
@@ -125,3 +126,12 @@ def test_memory_of_tuning():
     checked = {**hf, "gradient_checkpointing": True}
     shared = tune_memory(config(deepspeed="preset:zero3", hf=checked), SHAPE, pool, 70, 4)
     assert shared == 1200 * 2 / 4 + 70 * 16 / 4 + 60 * (8 * (10 * 2 + 34) + 200 / 8 / 2 * 10)
+
+
+def test_memory_of_gradients_is_of_two_layers_activations():
+    """16,384 tokens, 34 bytes of each of the width's numbers in a layer."""
+    forward = select_memory(config(), SHAPE, 1.0)
+    back = select_memory(config(), SHAPE, 1.0, goes_back=True)
+    assert back - forward == 16_384 * 34 * SHAPE.width
+    assert reads_gradients(SelectionConfig(scorer="tive"))
+    assert not reads_gradients(SelectionConfig(scorer="perplexity"))

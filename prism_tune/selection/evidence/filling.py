@@ -28,7 +28,7 @@ from prism_tune.run.progress import UnitProgress
 from prism_tune.selection.evidence import store as evidence_store
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.parcels import load_units
-from prism_tune.selection.evidence.runner import Batches, Rows, Runner
+from prism_tune.selection.evidence.runner import Batches, Rows, Runner, group
 from prism_tune.selection.evidence.source import Gathering, Reading
 from prism_tune.selection.evidence.store import EvidenceStore, lock_stores
 from prism_tune.selection.meter import SelectionMeter
@@ -187,7 +187,7 @@ def _run_shard(
     """
     found = _ShardRows()
     usable = _usable(keys, units, found, advance)
-    grouped = _group(usable, batches)
+    grouped = group(usable, batches)
     with ThreadPoolExecutor(1, "receive") as receiver:
         upcoming = receiver.submit(next, grouped, None)
         while batch := upcoming.result():
@@ -212,20 +212,6 @@ def _usable(
         else:
             found.failed[key] = unit.fault
             advance(1)
-
-
-def _group(units: Iterator[Encoded], batches: Batches) -> Iterator[list[Encoded]]:
-    """Batches of consecutive units."""
-    batch: list[Encoded] = []
-    longest = 0
-    for unit in units:
-        longest = max(longest, len(unit.pooled_L))
-        if batch and not batches.fits(len(batch) + 1, longest):
-            yield batch
-            batch, longest = [], len(unit.pooled_L)
-        batch.append(unit)
-    if batch:
-        yield batch
 
 
 @dataclass

@@ -9,7 +9,7 @@ Shape legend: B units, D width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -94,6 +94,20 @@ class Batches:
             self.run(run_batch, batch[:half]), self.run(run_batch, batch[half:]), strict=True
         )
         return [torch.cat(part) for part in parts]
+
+
+def group(units: Iterator[Encoded], batches: Batches) -> Iterator[list[Encoded]]:
+    """Batches of consecutive units."""
+    batch: list[Encoded] = []
+    longest = 0
+    for unit in units:
+        longest = max(longest, len(unit.pooled_L))
+        if batch and not batches.fits(len(batch) + 1, longest):
+            yield batch
+            batch, longest = [], len(unit.pooled_L)
+        batch.append(unit)
+    if batch:
+        yield batch
 
 
 def place_batch(

@@ -11,7 +11,7 @@ from prism_tune.data.records import open_pool
 from prism_tune.errors import UserError
 from prism_tune.models.processor import load_processor
 from prism_tune.selection.evidence.encoding import RecordDataset
-from prism_tune.selection.evidence.gradients import sketches
+from prism_tune.selection.evidence.gradients import backward, sketches
 from prism_tune.selection.evidence.gradients.sketches import (
     GradientSketches,
     SketchOptions,
@@ -165,6 +165,23 @@ def test_batches_change_nothing_and_what_is_there_is_read(workplace, read, monke
     found, again = gather(read, workplace)
     assert (again == together).all()
     assert found.readings[0].num_computed == 0
+
+
+def test_a_deep_graph_takes_few_records_at_a_time(workplace, read, monkeypatch):
+    """Through four layers, 360 tokens to a piece: two records, where a batch would take all."""
+    whole = gather(read, workplace)[1]
+    monkeypatch.setattr(backward, "GRAPH_TOKENS", 4 * 360)
+    run, seen = backward.BackwardPass.run, []
+
+    def watch(self, piece):
+        seen.append(len(piece) * max(len(unit.pooled_L) for unit in piece))
+        return run(self, piece)
+
+    monkeypatch.setattr(backward.BackwardPass, "run", watch)
+    elsewhere = read.model_copy(update={"output_dir": str(workplace.root / "elsewhere")})
+    np.testing.assert_allclose(gather(elsewhere, workplace)[1], whole, rtol=1e-3, atol=1e-5)
+    assert len(seen) > 1
+    assert max(seen) <= 360
 
 
 def test_an_adapter_beside_the_attention_says_what_to_choose(workplace, read):

@@ -3,7 +3,8 @@
 The loss is that of training, the mean over the record's answer tokens. Records of a batch do not
 see each other, so one backward pass of the summed losses gives, at the output of every module, each
 record's own gradient; from it and the module's input follow the gradients of its parameters.
-Modules below the first watched one build no graph.
+Modules below the first watched one build no graph. Every layer above keeps its activations until
+the pass goes back, so the deeper the graph, the fewer records go through it at a time (`pieces`).
 
 Shape legend: B records, P predicted answer tokens of a batch, D width, V vocabulary.
 """
@@ -19,9 +20,12 @@ import torch
 from torch import nn
 
 from prism_tune.errors import UserError
-from prism_tune.models.flops import count_parameters
 from prism_tune.selection.evidence.encoding import Encoded
+from prism_tune.selection.evidence.runner import Batches, group
 from prism_tune.selection.evidence.whole_model import Predictions, WholeModel
+
+GRAPH_TOKENS = 32_768
+"""Padded tokens of a piece times the layers they are kept in: of the last two, 16,384 tokens."""
 
 Calls = list[tuple[torch.Tensor, torch.Tensor]]
 """Of a module in a batch: what each call got, and the gradient at its output, (B, ..., width)."""
@@ -48,10 +52,16 @@ class BackwardPass:
     def __init__(self, whole: WholeModel, watched: Sequence[Watched]) -> None:
         self._whole = whole
         self._watched = watched
+        depth = len(layers_from_first(whole.language_model, [one.name for one in watched]))
+        self._tokens_per_piece = GRAPH_TOKENS // max(depth, 1)
         whole.model.requires_grad_(False)
         for one in watched:
             for parameter in one.parameters:
                 parameter.requires_grad_(True)
+
+    def pieces(self, batch: Sequence[Encoded]) -> list[list[Encoded]]:
+        """What of a batch goes through at a time, in its order; one record always does."""
+        return list(group(iter(batch), Batches(self._tokens_per_piece)))
 
     @torch.enable_grad()
     def run(self, batch: Sequence[Encoded]) -> list[tuple[Watched, Calls]]:
@@ -103,11 +113,12 @@ class BackwardPass:
         return hooks
 
 
-def size_from_first(decoder: nn.Module, names: Sequence[str]) -> int:
-    """Parameters of the layers that the backward pass goes through, to those of some names."""
+def layers_from_first(decoder: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The layers that the backward pass goes through, to modules or parameters of some names."""
     blocks: Any = decoder.get_submodule("layers")
     numbers = [int(name.split(".")[1]) for name in names if name.startswith("layers.")]
-    return count_parameters(*blocks[min(numbers, default=len(blocks)) :])
+    first = 0 if any(name.startswith("embed") for name in names) else len(blocks)
+    return list(blocks[min([first, *numbers]) :])
 
 
 def _check_call(watched: Watched, inputs: tuple[Any, ...], output: Any) -> None:

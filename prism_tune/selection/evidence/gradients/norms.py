@@ -19,13 +19,13 @@ from transformers import PreTrainedModel
 
 from prism_tune.config.sections import Config, Section
 from prism_tune.errors import UserError
-from prism_tune.models.flops import estimate_flops
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.gradients.backward import (
     BackwardPass,
     Calls,
     Watched,
-    size_from_first,
+    layers_from_first,
 )
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.source import EvidenceSource
@@ -67,7 +67,7 @@ class GradientNorms:
         chosen = choose_parameters(decoder, patterns)
         self._pass = BackwardPass(self._whole, _watch(decoder, chosen, self._whole.head))
         self._chosen_size = sum(parameter.numel() for parameter in chosen.values())
-        self._top_size = size_from_first(decoder, list(chosen))
+        self._top_size = count_parameters(*layers_from_first(decoder, list(chosen)))
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
         """The forward pass; through the layers at the top back; the chosen ones once more."""
@@ -75,15 +75,18 @@ class GradientNorms:
         back = estimate_flops((self._top_size, num_tokens), (2 * self._chosen_size, num_tokens))
         return self._whole.estimate_flops(batch) + back
 
-    @torch.enable_grad()
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:
         """The gradient norm of each record, (B, 1)."""
-        reached = self._pass.run(batch)
-        squares_B = torch.zeros(len(batch), device=self._whole.head.weight.device)
+        return [torch.cat([self._norms(piece) for piece in self._pass.pieces(batch)])[:, None]]
+
+    @torch.enable_grad()
+    def _norms(self, piece: Sequence[Encoded]) -> torch.Tensor:
+        reached = self._pass.run(piece)
+        squares_B = torch.zeros(len(piece), device=self._whole.head.weight.device)
         for watched, calls in reached:
-            for number in range(len(batch)):
+            for number in range(len(piece)):
                 squares_B[number] += _squared_norm(watched, calls, number)
-        return [squares_B.sqrt()[:, None]]
+        return squares_B.sqrt()
 
 
 def choose_parameters(

@@ -30,13 +30,13 @@ from transformers import PreTrainedModel
 
 from prism_tune.config.sections import Config, Section
 from prism_tune.errors import UserError
-from prism_tune.models.flops import estimate_flops
+from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.selection.evidence.encoding import Encoded
 from prism_tune.selection.evidence.gradients.backward import (
     BackwardPass,
     Calls,
     Watched,
-    size_from_first,
+    layers_from_first,
 )
 from prism_tune.selection.evidence.runner import Rows
 from prism_tune.selection.evidence.source import EvidenceSource
@@ -94,7 +94,9 @@ class GradientSketches:
         watched = choose_modules(decoder, modules)
         self._pass = BackwardPass(self._whole, watched)
         self._size = sum(one.parameters[0].numel() for one in watched)
-        self._top_size = size_from_first(decoder, [one.name for one in watched])
+        self._top_size = count_parameters(
+            *layers_from_first(decoder, [one.name for one in watched])
+        )
         self._draw = cache(partial(draw_signs, factors=split_dimension(dimension), seed=seed))
 
     def estimate_flops(self, batch: Sequence[Encoded]) -> float:
@@ -105,9 +107,12 @@ class GradientSketches:
 
     def run_batch(self, batch: Sequence[Encoded]) -> Rows:
         """Norm and sketch of each record, (B, 1 + S)."""
+        return [torch.cat([self._rows(piece) for piece in self._pass.pieces(batch)])]
+
+    def _rows(self, piece: Sequence[Encoded]) -> torch.Tensor:
         with torch.enable_grad():
-            reached = self._pass.run(batch)
-        return [self._sum_up(reached, len(batch))]
+            reached = self._pass.run(piece)
+        return self._sum_up(reached, len(piece))
 
     @torch.no_grad()
     def _sum_up(self, reached: list[tuple[Watched, Calls]], num_records: int) -> torch.Tensor:
