@@ -30,10 +30,11 @@ from prism_tune.evaluation.checkpoint import (
     servable_model,
 )
 from prism_tune.evaluation.generate import Decoder
+from prism_tune.evaluation.judge.evaluated import keep_judgement
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.tasks import list_tasks
 from prism_tune.evaluation.questions import find_data
-from prism_tune.evaluation.score import result_to_json, tabulate_results
+from prism_tune.evaluation.score import tabulate_results
 from prism_tune.evaluation.serving.server import Server
 from prism_tune.evaluation.serving.started import started_server
 from prism_tune.models.devices import pick_device
@@ -172,14 +173,16 @@ def _run(
     if result is not None:
         described = {**result.provenance, **describe_evaluation(config, checkpoint)}
         result = replace(result, provenance=described)
-        write_json(folder.unfinished / "results.json", result_to_json(result))
-        found = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+        annotations = Path(config.evaluation.data[evaluation.name].annotations)
+        content = keep_judgement(folder.finished, folder.unfinished, result, annotations)
+        write_json(folder.unfinished / "results.json", content)
+        metrics = dict(content["metrics"])
+        found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         logger.info("evaluation/%s: %s", evaluation.name, found, extra=IN_FILE)
         stage = Stage(folder.unfinished)
         files = [folder.unfinished / "results.json"]
         answers = folder.unfinished / "predictions.jsonl"
         files += [answers] if answers.exists() else []
-        metrics = dict(result.metrics)
         asked = checkpoint.describe(config)
         stage.finish(evaluation.inputs, config=asked, files=files, metrics=metrics)
         folder.publish()

@@ -121,6 +121,25 @@ class Stage:
         }
         write_json(self.path, {**content, "seal": seal(content)})
 
+    def amend(self, path: Path, **outputs: Any) -> None:
+        """Take a file that another verb has rewritten on purpose as the one that the stage left.
+
+        Args:
+            path: one of its files; nothing happens where the stage has not finished.
+            outputs: what is remembered otherwise from now on.
+        """
+        record = self.record()
+        if record is None:
+            return
+        name, seen = str(path.relative_to(self.directory)), describe_file(path)
+        content = {
+            **{key: value for key, value in record.items() if key != "seal"},
+            "outputs": {**record["outputs"], **outputs},
+            "files": {**record.get("files", {}), name: seen},
+            "records": {**record.get("records", {}), name: seen},
+        }
+        write_json(self.path, {**content, "seal": seal(content)})
+
     def config(self) -> Config | None:
         """What it finished with; None where it has not. A record names no plugins to be loaded.
 

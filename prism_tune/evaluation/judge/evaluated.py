@@ -1,6 +1,8 @@
 """What a judge gave, scored; the `results.json` of `evaluate` beside the answers takes the score.
 
 Only that of the very answers: a control's or somebody's file in the same folder changes nothing.
+Where `evaluate` scores again (another control, a lower limit), the grades of unchanged answers go
+with them; where they cannot, the log says what is dropped.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from prism_tune.evaluation.predictions import id_key
-from prism_tune.evaluation.score import find_benchmark, result_to_json, score
+from prism_tune.errors import UserError
+from prism_tune.evaluation.predictions import id_key, read_predictions
+from prism_tune.evaluation.score import describe_file, find_benchmark, result_to_json, score
 from prism_tune.run.folder import read_object, write_json
+from prism_tune.run.stage import Stage
 from prism_tune.schema import BenchmarkResult
 
 logger = logging.getLogger(__name__)
@@ -58,9 +62,73 @@ def score_judged(benchmark: str, given: Path | Sequence[Path], judged: Judged) -
     result = score(benchmark, given, judged.annotations, only=asked)
     unjudged = score(benchmark, judged.predictions, judged.annotations, only=asked)
     others = [note for note in before.get("notes", []) if note not in unjudged.notes]
-    write_json(path, _update(before, result, others, judged.inputs["table"]))
+    after = _update(before, result, others, judged.inputs["table"])
+    stage = Stage(path.parent)
+    was_its_own = path.name not in stage.damaged_files()
+    write_json(path, after)
+    if was_its_own:  # an edited one stays damaged, and is made again
+        stage.amend(path, metrics=after["metrics"])
     logger.info("%s: takes the judge's score", path)
     return result
+
+
+def keep_judgement(
+    finished: Path, unfinished: Path, unjudged: BenchmarkResult, annotations: Path
+) -> dict[str, Any]:
+    """A result that was scored again, as JSON, with the judge's score of the one it replaces.
+
+    Args:
+        finished: the folder of the result that is replaced, if there is one.
+        unfinished: the folder with the new answers.
+        unjudged: the new result.
+        annotations: the benchmark's.
+    """
+    content, path = result_to_json(unjudged), finished / "results.json"
+    before = read_object(path) if path.exists() else {}
+    provenance = before.get("provenance") or {}
+    grades = provenance.get("grades")
+    if not grades:
+        return content
+    files = [grades] if isinstance(grades, Mapping) else list(grades)
+    why = _find_change(finished, unfinished, provenance, unjudged, files)
+    if why:
+        logger.warning(
+            "evaluation/%s: the score of judge %s is dropped: %s; `prism-tune judge` grades again",
+            *(unjudged.benchmark, provenance.get("judge"), why),
+        )
+        return content
+    asked = _list_asked(unjudged.benchmark, content, unfinished / _ANSWERS)
+    given = [Path(file["path"]) for file in files]
+    result = score(
+        unjudged.benchmark, given if len(given) > 1 else given[0], annotations, only=asked
+    )
+    own = score(unjudged.benchmark, unfinished / _ANSWERS, annotations, only=asked)
+    others = [note for note in unjudged.notes if note not in own.notes]
+    logger.info("evaluation/%s: keeps the score of its judge", unjudged.benchmark)
+    return _update(content, result, others, provenance.get("judge_table", ""))
+
+
+def _find_change(
+    finished: Path,
+    unfinished: Path,
+    provenance: Mapping[str, Any],
+    now: BenchmarkResult,
+    files: Sequence[Mapping[str, str]],
+) -> str:
+    """Why grades do not go with the new answers; empty where they do."""
+    if provenance.get("data") != now.provenance.get("data"):
+        return "the questions have changed"
+    for file in files:
+        path = Path(file["path"])
+        if not path.exists() or describe_file(path) != file:
+            return f"{path} is gone or has changed"
+    try:
+        before = {id_key(a): a.text for a in read_predictions(finished / _ANSWERS)}
+    except UserError:
+        return "its answers are gone"
+    after = read_predictions(unfinished / _ANSWERS)
+    num_other = sum(before.get(id_key(answer)) != answer.text for answer in after)
+    return f"{num_other} of {len(after)} answers are new or have changed" if num_other else ""
 
 
 def _list_asked(benchmark: str, before: Mapping[str, Any], predictions: Path) -> set[str]:
