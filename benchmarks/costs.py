@@ -26,6 +26,7 @@ LLAVA_7B = Shape(
     projector=20_979_712,
     width=4096,
     num_image_tokens=576,
+    vocabulary=32_064,
 )
 SHALLOW_RATE, WHOLE_RATE = 102e12, 407e12
 """FLOP/s of `prism-tune select` on one H100, torchvision and 14 workers; pillow makes 75e12."""

@@ -24,7 +24,7 @@ from prism_tune.compare.selection_estimates import (
 from prism_tune.compare.shapes import PoolSize, Shape
 from prism_tune.config.epochs import num_epochs
 from prism_tune.config.references import reference_of
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, Part, SelectionConfig
 
 _BYTES_PER_WEIGHT = 2
 _BYTES_PER_TRAINED = 14  # a checkpoint to resume from: bf16, float32 master, Adam's two moments
@@ -124,7 +124,7 @@ def _estimate_memory(
             goes_back=reads_gradients(config.selection),
         )
     if "train" in verbs:
-        trained = _num_trained(config, shape)
+        trained = sum(trained_parts(config, shape).values())
         found["train"] = tune_memory(config, shape, pool, trained, num_devices)
     if "evaluate" in verbs:
         found["evaluate"] = evaluate_memory(config, shape)
@@ -138,9 +138,14 @@ def read_path(config: Config) -> str:
 
 
 def _tune_flops(config: Config, shape: Shape, tokens: float, images: float) -> float:
+    trained = trained_parts(config, shape)
+    # A table of words is trained, but only looked into.
+    table = shape.embeddings - shape.head if config.training.tuning == "full" else 0
+    multiplied = trained["projector"] + max(trained["language_model"] - table, 0.0)
+    per_token = 4.0 * shape.layers + 2.0 * multiplied
     look = shape.vision * shape.num_image_tokens * images
-    per_token = 4.0 * shape.layers + 2.0 * _num_trained(config, shape)
-    return per_token * tokens + 2.0 * look
+    passes = 6.0 if trained["vision_tower"] else 2.0
+    return per_token * tokens + passes * look
 
 
 def _tuned(config: Config, shape: Shape, pool: PoolSize, num_devices: int) -> tuple[float, float]:
@@ -168,11 +173,13 @@ def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:
     texts = pool.num_records - pool.num_image_records
     if config.training.records == "pool":
         return pool.num_image_records, texts
+    if config.selection.budget_of == "tokens":
+        return _kept_of_tokens(config.selection, pool)
     selection, images = config.selection, pool.num_image_records
     budget, counted = selection.budget, images
     if selection.budget_of != "images":
         counted = pool.num_records
-    if isinstance(budget, int) and selection.budget_of != "tokens":
+    if isinstance(budget, int):
         budget = min(1.0, budget / max(counted, 1))
     share = float(min(budget, 1.0))
     if selection.text_only in ("own_source", "rank"):
@@ -182,9 +189,34 @@ def _kept(config: Config, pool: PoolSize) -> tuple[float, float]:
     return max(0.0, share * counted - beside), kept
 
 
-def _num_trained(config: Config, shape: Shape) -> float:
-    decoder = {"full": 1.0, "lora": LORA_SHARE, "qlora": LORA_SHARE}
-    return shape.projector + decoder.get(config.training.tuning, 0.0) * shape.layers
+def _kept_of_tokens(selection: SelectionConfig, pool: PoolSize) -> tuple[float, float]:
+    """Likewise by a budget of tokens: of image records of the mean length, beside the texts."""
+    images, texts = pool.num_image_records, pool.num_records - pool.num_image_records
+    of_image = pool.image_tokens + pool.text_tokens
+    total = images * of_image + texts * pool.text_tokens
+    budget = selection.budget
+    asked = min(float(budget), total) if isinstance(budget, int) else budget * total
+    if selection.text_only in ("own_source", "rank"):
+        share = asked / max(total, 1.0)
+        return share * images, share * texts
+    kept = texts if selection.text_only == "keep" else 0
+    room = max(0.0, asked - kept * pool.text_tokens)
+    return min(room / max(of_image, 1.0), images), kept
+
+
+def trained_parts(config: Config, shape: Shape) -> dict[Part, float]:
+    """Numbers of parameters that are trained, as `prepare_tuning` of models/tuning.py chooses them.
+
+    The table of words and the output head are the language model's; LoRA leaves both as they are.
+    """
+    tuning = config.training.tuning
+    language = {"full": float(shape.layers + shape.embeddings), "projector": 0.0, "none": 0.0}
+    sizes: dict[Part, float] = {
+        "vision_tower": 0.0 if tuning in ("projector", "none") else shape.vision,
+        "projector": shape.projector,
+        "language_model": language.get(tuning, LORA_SHARE * shape.layers),
+    }
+    return {part: 0.0 if part in config.training.freeze else size for part, size in sizes.items()}
 
 
 def _evaluate_flops(config: Config, shape: Shape) -> float | None:
@@ -214,6 +246,6 @@ def _disk_bytes(config: Config, shape: Shape, pool: PoolSize) -> float:
     selects = "select" in stages_of(config)
     subset = (images + texts) / pool.num_records * pool.num_bytes if selects else 0.0
     features = evidence_bytes(config.selection, shape, pool) if selects else 0.0
-    trained = _num_trained(config, shape)
+    trained = sum(trained_parts(config, shape).values())
     saved = shape.total if config.training.tuning in ("full", "projector") else trained
     return subset + features + _BYTES_PER_WEIGHT * saved + _BYTES_PER_TRAINED * trained

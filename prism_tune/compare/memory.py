@@ -66,8 +66,7 @@ def tune_memory(
     saves = hf.get("activation_checkpointing") or hf.get("gradient_checkpointing")
     per_layer = _PER_CHECKPOINT if saves else _PER_TOKEN_AND_LAYER
     kept = shape.num_layers * per_layer + _PER_TOKEN_AND_LAYER
-    vocabulary = shape.embeddings / max(shape.width, 1) / 2
-    return frozen + trained + tokens * (shape.width * kept + vocabulary * _PER_LOGIT)
+    return frozen + trained + tokens * (shape.width * kept + shape.vocabulary * _PER_LOGIT)
 
 
 def evaluate_memory(config: Config, shape: Shape) -> float:

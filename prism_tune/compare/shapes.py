@@ -33,7 +33,11 @@ _SHARE_OF_TEXT = 0.8  # of a record's JSON
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers of parameters, by part; `num_image_tokens` are what one image takes."""
+    """Numbers of parameters, by part; `num_image_tokens` are what one image takes.
+
+    `embeddings` are the table of the `vocabulary` words and the output head, where that is no tied
+    one.
+    """
 
     num_layers: int
     layers: int
@@ -42,11 +46,17 @@ class Shape:
     projector: int
     width: int
     num_image_tokens: int
+    vocabulary: int
 
     @property
     def total(self) -> int:
         """All parameters."""
         return self.layers + self.embeddings + self.vision + self.projector
+
+    @property
+    def head(self) -> int:
+        """What multiplies in the output head; the rest of `embeddings` is looked into."""
+        return min(self.vocabulary * self.width, self.embeddings)
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ def read_shape(path: str) -> Shape | None:
         return None
     tensors = dict(_read_headers(folder))
     sizes = {name: math.prod(shape) for name, shape in tensors.items()}
-    widths = [shape[-1] for name, shape in tensors.items() if _EMBEDDINGS.search(name)]
+    words = [s for name, s in tensors.items() if _EMBEDDINGS.search(name) and len(s) == 2]
     vision = {n for n in sizes if _VISION.search(n) and not _PROJECTOR.search(n)}
     projector = {n for n in sizes if _PROJECTOR.search(n)}
     layer_of = {n: m for n in sizes.keys() - vision - projector if (m := _DECODER_LAYER.search(n))}
@@ -95,8 +105,9 @@ def read_shape(path: str) -> Shape | None:
         embeddings=sum(size for n, size in sizes.items() if _EMBEDDINGS.search(n)),
         vision=sum(sizes[n] for n in vision),
         projector=sum(sizes[n] for n in projector),
-        width=max(widths, default=0),
+        width=max((width for _, width in words), default=0),
         num_image_tokens=num_image_tokens,
+        vocabulary=max((number for number, _ in words), default=0),
     )
 
 

@@ -80,7 +80,7 @@ def test_nothing_is_overwritten_and_nobody_is_waited_for(place, tmp_path):
     assert "--model: missing" in str(call("init", "other.yaml").exception)
 
 
-SEVEN = Shape(32, 6_500_000_000, 262_000_000, 304_000_000, 21_000_000, 4096, 576)
+SEVEN = Shape(32, 6_500_000_000, 262_000_000, 304_000_000, 21_000_000, 4096, 576, 32_000)
 
 
 @pytest.mark.parametrize(

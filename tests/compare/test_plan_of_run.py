@@ -16,7 +16,7 @@ from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.run.folder import RunDir
 from prism_tune.run.writer import only_writer
 
-SHAPE = Shape(10, 1000, 200, 50, 20, 8, 4)
+SHAPE = Shape(10, 1000, 200, 50, 20, 8, 4, 12)
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +120,12 @@ def test_memory_of_tuning():
     """16 bytes a trained weight, 2 a frozen one; 2 rows of 30 tokens at 10 layers and one more."""
     pool = PoolSize(100, 80, 40, 3000, longest=30)
     hf = {"per_device_train_batch_size": 2}
-    activations = 60 * (8 * (10 * 34 + 34) + 200 / 8 / 2 * 10)
+    activations = 60 * (8 * (10 * 34 + 34) + 12 * 10)
     whole = tune_memory(config(deepspeed=None, hf=hf), SHAPE, pool, 70, 1)
     assert whole == 1200 * 2 + 70 * 16 + activations
     checked = {**hf, "gradient_checkpointing": True}
     shared = tune_memory(config(deepspeed="preset:zero3", hf=checked), SHAPE, pool, 70, 4)
-    assert shared == 1200 * 2 / 4 + 70 * 16 / 4 + 60 * (8 * (10 * 2 + 34) + 200 / 8 / 2 * 10)
+    assert shared == 1200 * 2 / 4 + 70 * 16 / 4 + 60 * (8 * (10 * 2 + 34) + 12 * 10)
 
 
 def test_memory_of_gradients_is_of_two_layers_activations():

@@ -1,0 +1,100 @@
+"""What estimates take from a checkpoint's headers, and which of its weights are trained."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+from prism_tune.compare.estimates import estimate_run, trained_parts
+from prism_tune.compare.shapes import PoolSize, Shape, read_shape
+from prism_tune.config.sections import Config
+from prism_tune.models.load import load_model
+from prism_tune.models.tuning import prepare_tuning
+
+HEAD = "language_model.lm_head"
+TABLE = "language_model.model.embed_tokens.weight"
+SHAPE = Shape(10, 1000, 200, 50, 20, 8, 4, 12)
+POOL = PoolSize(num_records=100, num_image_records=80, num_images=40, num_bytes=3000)
+"""Image records of 4 + 6 tokens, others of 6: 920 in all."""
+
+
+def write_headers(folder: Path, tensors: dict[str, list[int]]) -> str:
+    """A checkpoint without a weight in it."""
+    header = {
+        name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]}
+        for name, shape in tensors.items()
+    }
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    (folder / "config.json").write_text("{}")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "embeddings"),
+    [
+        ({TABLE: [512, 8], f"{HEAD}.weight": [512, 8], f"{HEAD}.bias": [512]}, 2 * 4096 + 512),
+        ({TABLE: [512, 8]}, 4096),  # tied
+    ],
+)
+def test_width_and_vocabulary_are_of_the_table_of_words(tensors, embeddings, tmp_path):
+    shape = read_shape(write_headers(tmp_path, tensors))
+    assert shape is not None
+    assert (shape.width, shape.vocabulary, shape.embeddings) == (8, 512, embeddings)
+    assert shape.head == 4096
+
+
+@pytest.mark.parametrize(
+    ("tuning", "frozen"),
+    [
+        ("full", ["vision_tower"]),
+        ("full", ["projector"]),
+        ("full", ["vision_tower", "language_model"]),
+        ("full", []),
+        ("projector", ["vision_tower"]),
+    ],
+)
+def test_what_counts_as_trained_is_what_the_training_trains(tuning, frozen, tiny_llava_dir):
+    config = Config.model_validate(
+        {
+            "name": "x",
+            "model": {"path": str(tiny_llava_dir)},
+            "data": {"records": "p.json"},
+            "training": {"tuning": tuning, "freeze": frozen},
+        }
+    )
+    shape = read_shape(config.model.path)
+    assert shape is not None
+    model = load_model(config.model, dtype=torch.float32, device=torch.device("cpu"))
+    tuned = prepare_tuning(model, config.training, weights_dtype=torch.float32)
+    trained = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+    final_norm = shape.width if "language_model" not in frozen and tuning == "full" else 0
+    assert sum(trained_parts(config, shape).values()) == trained - final_norm
+
+
+@pytest.mark.parametrize(
+    ("budget", "text_only", "tokens", "images"),
+    [
+        (320, "keep", 320, 20),
+        (0.5, "keep", 460, 34),
+        (460, "own_source", 460, 40),
+        (400, "drop", 400, 40),
+        (10_000, "keep", 920, 80),
+    ],
+)
+def test_a_budget_of_tokens_is_of_so_many_tokens(budget, text_only, tokens, images):
+    selection = {"budget": budget, "budget_of": "tokens", "text_only": text_only}
+    config = Config.model_validate(
+        {
+            "name": "x",
+            "model": {"path": "m"},
+            "data": {"records": "p.json"},
+            "selection": selection,
+        }
+    )
+    found = estimate_run(config, SHAPE, POOL)
+    assert (found.num_tokens, found.num_images) == pytest.approx((tokens, images))
