@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 NUM_RESAMPLES = 2000
 _QUESTION_BLOCK = 2_000_000
 """Counts held at a time (16 MB), so that 10,000 questions do not take 2,000 x 10,000."""
+_NO_SPREAD = 1e-9
+"""In points: what rounding leaves of differences that are all the same."""
 
 FloatArray = NDArray[np.float64]
 
@@ -157,6 +159,8 @@ class Difference:
 
     `test` says how it was taken: "paired" by Student's t over the differences under the `num_seeds`
     seeds that both have, "welch" where the runs are not paired; None without an interval.
+    `is_constant`: the seeds are enough and come out alike, but for a difference that is not 0. An
+    interval of no width would call it certain after two seeds; there is none.
     """
 
     mean: float
@@ -164,6 +168,7 @@ class Difference:
     high: float | None
     num_seeds: int
     test: Test | None
+    is_constant: bool = False
 
     @property
     def is_noise(self) -> bool | None:
@@ -195,9 +200,7 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     shared = spread([values[seed] - baseline[seed] for seed in values.keys() & baseline.keys()])
     if shared is not None and shared.sd is not None:
         half = student_t_975(shared.num_seeds - 1) * shared.sd / math.sqrt(shared.num_seeds)
-        return Difference(
-            shared.mean, shared.mean - half, shared.mean + half, shared.num_seeds, "paired"
-        )
+        return _judge(shared.mean, half, shared.num_seeds, "paired")
     a, b = spread(list(values.values())), spread(list(baseline.values()))
     if a is None or b is None:
         return None
@@ -205,5 +208,14 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     mean = a.mean - b.mean
     if a.sd is not None and b.sd is not None:
         half = welch_half_width(a.sd, a.num_seeds, b.sd, b.num_seeds)
-        return Difference(mean, mean - half, mean + half, num_shared, "welch")
+        return _judge(mean, half, num_shared, "welch")
     return Difference(mean if shared is None else shared.mean, None, None, num_shared, None)
+
+
+def _judge(mean: float, half: float, num_seeds: int, test: Test) -> Difference:
+    """With its interval, unless that has no width and the mean is not 0."""
+    if half <= _NO_SPREAD:
+        if abs(mean) > _NO_SPREAD:
+            return Difference(mean, None, None, num_seeds, None, is_constant=True)
+        mean = half = 0.0
+    return Difference(mean, mean - half, mean + half, num_seeds, test)

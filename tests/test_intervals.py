@@ -109,6 +109,18 @@ def test_without_two_seeds_on_each_side_there_is_no_interval():
     assert difference({}, {2: 4.0}) is None
 
 
+def test_seeds_that_do_not_differ_cannot_judge():
+    """Two seeds that happen to agree would make any difference certain."""
+    paired = difference({0: 60.3, 1: 61.7}, {0: 50.3, 1: 51.7})
+    assert (paired.mean, paired.num_seeds) == (pytest.approx(10), 2)
+    assert (paired.low, paired.test, paired.is_noise) == (None, None, None)
+    assert paired.is_constant
+    apart = difference({0: 60.0, 1: 60.0}, {2: 50.0, 3: 50.0})
+    assert (apart.mean, apart.low, apart.is_noise, apart.is_constant) == (10.0, None, None, True)
+    same = difference({0: 60.3, 1: 61.7}, {0: 60.3, 1: 61.7})
+    assert (same.low, same.is_noise, same.is_constant) == (0.0, True, False)
+
+
 def test_the_interval_of_a_mean_over_seeds():
     """1, 2, 3: 2 +- 4.303 / sqrt(3)."""
     assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((-0.484, 4.484), abs=1e-3)

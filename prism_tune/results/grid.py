@@ -181,17 +181,24 @@ def _measure_relative(comparison: Comparison, row: Row, full: Row) -> Found:
 
 
 def _find_detectable(budget: float | int, rows: Sequence[Found]) -> Found | None:
-    """What the budget's seeds can tell from the baseline, by the differences' common spread."""
+    """What the budget's seeds can tell from the baseline, by the differences' common spread.
+
+    `points` is None where no difference differs over the seeds: they say nothing of their spread.
+    """
     at = [row for row in rows if row["budget"] == budget]
     of_rel = [row["relative_difference"]["seeds"] for row in at if row["relative_difference"]]
     unit = "Rel." if of_rel else "P"
     given = of_rel or [row["difference"] for row in at if row["difference"]]
-    paired = [Difference(**one) for one in given if one["test"] == "paired"]
+    found = [Difference(**one) for one in given]
+    paired = [one for one in found if one.test == "paired" or one.is_constant]
     if not paired:
         return None
     num_seeds = min(one.num_seeds for one in paired)
-    variance = statistics.fmean(_sd(one) ** 2 for one in paired)
-    points = detectable_difference(math.sqrt(variance), num_seeds)
+    varying = [one for one in paired if one.low != one.high]
+    points = None
+    if varying:
+        variance = statistics.fmean(_sd(one) ** 2 for one in varying)
+        points = detectable_difference(math.sqrt(variance), num_seeds)
     return {"budget": budget, "points": points, "of": unit, "num_seeds": num_seeds}
 
 

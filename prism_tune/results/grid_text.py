@@ -153,7 +153,9 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
         for row in found["rows"]
         for seed, error in row["failures"].items()
     ]
-    return "\n".join(f"- {note}" for note in [*notes, *_say_unpaired(found), *failed])
+    return "\n".join(
+        f"- {note}" for note in [*notes, *_say_unpaired(found), *_say_constant(found), *failed]
+    )
 
 
 def _say_intervals(found: Mapping[str, Any]) -> list[str]:
@@ -190,17 +192,41 @@ def _say_intervals(found: Mapping[str, Any]) -> list[str]:
 
 def _say_detectable(found: Mapping[str, Any]) -> list[str]:
     """The smallest difference that these seeds find."""
-    said = [
-        f"{one['points']:.1f} points of {one['of']} at {_budget(one['budget']).lower()} "
-        f"({one['num_seeds']} seeds)"
+    where = {
+        id(one): f"at {_budget(one['budget']).lower()} ({one['num_seeds']} seeds)"
         for one in found["detectable"]
-    ]
-    if not said:
+    }
+    known = [one for one in found["detectable"] if one["points"] is not None]
+    said = [f"{one['points']:.1f} points of {one['of']} {where.pop(id(one))}" for one in known]
+    told = []
+    if said:
+        told.append(
+            f"What these seeds can detect: a true difference to {found['baseline']} of "
+            f"{', '.join(said)} is found four times in five, a smaller one more rarely."
+        )
+    if where:
+        told.append(
+            f"What these seeds can detect: n/a {', '.join(where.values())}: the differences to "
+            f"{found['baseline']} are the same under each, which says nothing of their noise."
+        )
+    return told
+
+
+def _say_constant(found: Mapping[str, Any]) -> list[str]:
+    """The differences that seeds cannot judge though there are enough."""
+    rows = [row for row in found["rows"] if (_over_seeds(row) or {}).get("is_constant")]
+    listed = ", ".join(f"{row['selector']} ({_budget(row['budget'])})" for row in rows)
+    if not rows:
         return []
-    return [
-        f"What these seeds can detect: a true difference to {found['baseline']} of "
-        f"{', '.join(said)} is found four times in five, a smaller one more rarely."
-    ]
+    by_questions = any((row["relative_difference"] or {}).get("questions") for row in rows)
+    over = "; the interval in their place is over questions" if by_questions else ""
+    return [f"The same difference under every seed, which seeds cannot judge: {listed}{over}."]
+
+
+def _over_seeds(row: Row) -> Mapping[str, Any] | None:
+    """The difference that is shown: of Rel. where there is one."""
+    against = row["relative_difference"]
+    return against["seeds"] if against else row["difference"]
 
 
 def _say_unpaired(found: Mapping[str, Any]) -> list[str]:
@@ -225,7 +251,9 @@ def _seeds(row: Row) -> str:
 
 
 def _interval(difference: Mapping[str, Any] | None) -> str:
-    if difference is None or (difference["test"] is None and not difference["num_seeds"]):
+    if difference is None:
+        return "-"
+    if difference["test"] is None and not (difference["num_seeds"] or difference["is_constant"]):
         return "-"
     if difference["test"] is None:
         return f"{difference['mean']:+.1f} (n/a)"

@@ -244,6 +244,8 @@ def _say_evidence(found: RelDifference, comparison: Comparison, which: str) -> s
     if found.seeds.low is not None and found.seeds.high is not None:
         interval = f"{found.seeds.low:+.1f} to {found.seeds.high:+.1f}"
         parts.append(f"95 % interval over seeds {interval}, {say_test(found.seeds)}")
+    elif found.seeds.is_constant:
+        parts.append("the seeds do not differ, so they cannot judge it")
     else:
         parts.append(f"fewer than two seeds {which}, so the noise of tuning is not measured")
     return f"({'; '.join(parts)})."

@@ -100,7 +100,10 @@ def removed_shares(records: RecordTable, planted: Mapping[str, Plant]) -> dict[s
 
 
 def repeated_share(records: RecordTable, planted: Mapping[str, Plant]) -> float:
-    """The share of the subset that repeats another record of it: 0 is a subset without copies."""
+    """The share of the subset beyond the first record of each original and its copies.
+
+    0 is a subset without copies, or with one in its original's place.
+    """
     selected = _kept_ids(records)
     originals = {(planted[key].of or key) if key in planted else key for key in selected}
     return 1 - len(originals) / len(selected) if selected else 0.0

@@ -196,6 +196,27 @@ def test_what_the_seeds_can_detect_is_said(grid_row):
     assert "a true difference to random of 16.3 points of P at budget 25 % (2 seeds)" in text
 
 
+def test_seeds_without_a_spread_judge_nothing(grid_row):
+    """PRISM ahead by 10 points under both seeds, kcenter as Random."""
+    rows = [
+        whole_pool(grid_row, {0: 80.0, 1: 80.0}),
+        grid_row("random", {0: 50.0, 1: 52.0}),
+        grid_row("prism", {0: 60.0, 1: 62.0}),
+        grid_row("kcenter", {0: 50.0, 1: 52.0}),
+    ]
+    found = build(*rows)
+    told = " ".join(render_comparison(found, "again").split())
+    assert found["detectable"][0]["points"] is None
+    assert "What these seeds can detect: n/a at budget 25 % (2 seeds)" in told
+    assert "+12.5 (n/a)" in told
+    assert "which seeds cannot judge: prism (Budget 25 %)." in told
+    assert "prism against random: +12.5 points of Rel. (the seeds do not differ" in told
+    assert "kcenter against random: +0.0 points of Rel., within noise" in told
+    only_p = render_comparison(build(*rows[1:3]), "again")
+    assert "+10.0 (n/a)" in only_p
+    assert "0.0 points of P" not in only_p
+
+
 def test_a_verdict_names_its_budget_where_there_are_several(grid_row):
     rows = [
         grid_row(selector, values, budget=budget)
