@@ -16,7 +16,7 @@ Metric (`summarize_gpt_review.py`): 100 x mean of the second grades / mean of th
     files the mean of their scores, and `score_std` (population). Unrounded; the official table
     shows one decimal and rounds the means to three before.
 Failed reviews: without two numbers in the first line both grades are -1, which LLaVA leaves in the
-    mean; the notes name them.
+    mean; the notes name them. Where all of a file have failed there is no score.
 Judges: gpt-4-0314 graded LLaVA-1.5 (65.4), other ones grade otherwise: the result names the judge.
 Deviations: none; answers without reviews have no score.
 """
@@ -43,6 +43,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.benchmarks.grades import require_one_judge
 from prism_tune.evaluation.metrics import mean, ratio
 from prism_tune.evaluation.predictions import (
     Joined,
@@ -115,7 +116,8 @@ def score_answers(
     """The judge's score of each review file, and their mean; no score without reviews.
 
     Raises:
-        UserError: nothing can be joined.
+        UserError: nothing can be joined, reviews of several judges or of other questions, or a file
+            without a single grade.
     """
     runs: dict[str, list[Prediction]] = defaultdict(list)
     for answer in predictions:
@@ -134,7 +136,13 @@ def score_answers(
         failed = [id_key(a) for a in listed if a.metadata[_REVIEW] == FAILED]
         what = "{} review(s) without two grades, (-1, -1) in the mean as LLaVA leaves them"
         notes += [*joined.notes, name_keys(failed, what)]
+    for file, listed in zip(runs, rows, strict=True):
+        if all(a.metadata[_REVIEW] == FAILED for a in listed):
+            raise UserError(
+                f"{file}: not one of its {len(listed)} reviews has two grades: no score"
+            )
     judges = sorted({a.metadata["judge"] for listed in rows for a in listed if a.metadata["judge"]})
+    require_one_judge(judges, "llava_bench: reviews")
     metrics = _compute_metrics(rows)
     credits = {key: _mean_credit(rows, key) for key in sorted(known)}
     return _make_result(joins[0], profile, metrics, credits, notes, judges)

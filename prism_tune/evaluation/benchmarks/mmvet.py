@@ -14,7 +14,8 @@ Metric, with grades: `score`, the mean grade x 100, by capability (a question co
     (population). Unrounded; the official table shows one decimal.
 Metric, without grades: the same under `score_rule`, `rec_rule`, ...: normalised text, the share of
     <AND> parts contained in the answer, the best of the <OR> alternatives. Not comparable with
-    grades. Provenance names the judge ("rule" here); Rel. is only computed within one judge.
+    grades. Provenance names the judge ("rule" here); Rel. is only computed within one judge, and
+    grades of several are refused.
 Missing answers, and questions without a grade where mm-vet.json is given: 0.
 Submission: `mmvet.json`, {"v1_<i>": text}, what the official grader reads.
 Deviations: other judges grade the same answers differently (31.1 by gpt-4-0613 in 2023, 27.9 by
@@ -41,7 +42,13 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.answer_files import read_whole
 from prism_tune.evaluation.benchmark import GRADE, Benchmark, Profile
-from prism_tune.evaluation.benchmarks.grades import Grades, is_grades, parse_grades
+from prism_tune.evaluation.benchmarks.grades import (
+    FAILED,
+    Grades,
+    is_grades,
+    judge_grades,
+    parse_grades,
+)
 from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c
 from prism_tune.evaluation.metrics import mean
 from prism_tune.evaluation.predictions import (
@@ -120,7 +127,7 @@ def score_answers(
     """The judge's score where there are grades, else the rule score, labelled as such.
 
     Raises:
-        UserError: nothing can be joined.
+        UserError: nothing can be joined, grades of several judges, or of a run none has a number.
     """
     joined = join_answers(questions, _join_runs(predictions))
     grades = _find_grades(questions, joined)
@@ -141,7 +148,8 @@ def score_answers(
         metrics = {"score": metrics["score"], "score_std": grades.deviation(keys), **metrics}
         judge, runs = ", ".join(grades.judges) or "unnamed", grades.total_per_run(keys)
         ungraded = [key for key in keys if key not in grades.scores]
-        notes += [note for note in [name_keys(ungraded, "{} question(s) without a grade")] if note]
+        notes += [name_keys(ungraded, "{} question(s) without a grade")]
+        notes += [name_keys([key for key in keys if key in grades.failed], FAILED)]
         if not questions[0].metadata["capabilities"]:
             notes.append("no mm-vet.json: no scores by capability")
     return joined.make_result(
@@ -196,7 +204,7 @@ def _find_grades(questions: Sequence[Question], joined: Joined) -> Grades | None
     entries = {key: entry for key, entry in graded.items() if entry}
     if not entries:
         entries = {id_key(q): q.metadata[GRADE] for q in questions if q.metadata.get(GRADE)}
-    return parse_grades(entries, Path("grades")) if entries else None
+    return judge_grades(entries) if entries else None
 
 
 def _join_runs(predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -2,16 +2,14 @@
 
 MM-Vet's official protocol: one user message, temperature 0, at most 3 new tokens; the score is the
 first word. Where it is no number from 0 to 1 the judge is asked again, with a sentence added, at
-temperatures 0, 0.5, 1 and 1.5, and after that the score is 0.
+temperatures 0, 0.5, 1 and 1.5; after that the grade has failed: 0 in the official file.
 LLaVA-Bench's: a system message and one of the user's, temperature 0.2, at most 1,024 new tokens.
 The key is read from OPENAI_API_KEY; it goes into the request's header and nowhere else.
 """
 
 from __future__ import annotations
 
-import math
-
-from prism_tune.evaluation.benchmarks.grades import Grade
+from prism_tune.evaluation.benchmarks.grades import Grade, parse_score
 from prism_tune.evaluation.judge.prompt import ASK_AGAIN
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
 from prism_tune.evaluation.serving.chat_api import ChatApi
@@ -65,12 +63,3 @@ class ApiJudge(ChatApi):
             "max_tokens": max_new_tokens,
         }
         return self._complete(body)[:2]
-
-
-def parse_score(content: str) -> float | None:
-    """The first word as a number from 0 to 1; None where it is none."""
-    try:
-        score = float(content.split(" ")[0].strip())
-    except ValueError:
-        return None
-    return score if math.isfinite(score) and 0 <= score <= 1 else None

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import open_questions
 from prism_tune.evaluation.benchmarks import mmvet
-from prism_tune.evaluation.benchmarks.grades import Grade
+from prism_tune.evaluation.benchmarks.grades import Grade, find_failed
 from prism_tune.evaluation.judge.evaluated import score_judged
 from prism_tune.evaluation.judge.prompt import JudgePrompt
 from prism_tune.evaluation.judge.review_prompt import Review
@@ -87,8 +87,16 @@ class Grading:
     def count_calls(self) -> int:
         """Grades that are still to be given; a refused answer asks for more calls."""
         grades = self.read_grades()
-        given = [len(grades.get(key, {}).get("score", ())) for key in self.prompts]
-        return sum(max(self.num_runs - count, 0) for count in given)
+        return sum(len(self.list_due(grades, run)) for run in range(self.num_runs))
+
+    def list_due(self, grades: Mapping[str, Mapping[str, list[Any]]], run: int) -> list[str]:
+        """The answers without a grade of this run, or whose grade has no number."""
+        entries = {key: grades.get(key) or _empty() for key in self.prompts}
+        return [
+            key
+            for key, entry in entries.items()
+            if len(entry["score"]) <= run or run in find_failed(entry)
+        ]
 
 
 def plan_grading(
@@ -162,26 +170,31 @@ def describe_cost(work: Work, num_calls: int, *, max_new_tokens: int, price: flo
 
 
 def grade(grading: Grading, judge: Judge) -> BenchmarkResult:
-    """Give the grades that are missing, run by run, then score.
+    """Give the grades that are missing or have no number, run by run, then score.
 
     A `results.json` of `evaluate` beside the answers takes the judge's score.
 
     Raises:
-        UserError: the judge refuses or cannot be reached; the grades so far are kept.
+        UserError: the judge refuses or cannot be reached; the grades so far are kept. None of a
+            run has a number.
     """
     write_json(grading.inputs_path, grading.inputs)
     grades = grading.read_grades()
     for run in range(grading.num_runs):
-        due = [key for key in grading.prompts if len(grades.get(key, _empty())["score"]) <= run]
+        due = grading.list_due(grades, run)
         for number, key in enumerate(due, 1):
             given = judge.grade(grading.prompts[key])
-            entry = grades.setdefault(key, _empty())
-            entry["model"].append(given.model)
-            entry["content"].append(given.content)
-            entry["score"].append(given.score)
+            _put(grades.setdefault(key, _empty()), run, given)
             write_json(grading.path, grades)
             logger.info("run %d: %d of %d: %s: %s", run + 1, number, len(due), key, given.score)
     return score_judged("mmvet", grading.path, grading)
+
+
+def _put(entry: dict[str, list[Any]], run: int, given: Grade) -> None:
+    """As the grade of this run, in the place of a failed one if it has one."""
+    values = {"model": given.model, "content": given.content, "score": given.score}
+    for name, value in values.items():
+        entry[name][run : run + 1] = [value]
 
 
 def _empty() -> dict[str, list[Any]]:

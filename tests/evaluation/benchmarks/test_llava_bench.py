@@ -12,11 +12,11 @@ from prism_tune.schema import Prediction
 REVIEWS = [("conv", 8, 6), ("conv", 10, 8), ("detail", 9, 6.5), ("complex", 8, 8)]
 
 
-def write_reviews(path, reviews=REVIEWS):
+def write_reviews(path, reviews=REVIEWS, **more):
     lines = [
         {"id": n + 1, "question_id": n, "answer1_id": "a", "answer2_id": "b",
          "category": f"llava_bench_{category}", "content": f"{first} {second}\nok",
-         "tuple": [first, second]}
+         "tuple": [first, second], **more}
         for n, (category, first, second) in enumerate(reviews)
     ]  # fmt: skip
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -54,6 +54,19 @@ def test_runs_that_reviewed_other_questions_are_refused(tmp_path):
     second = write_reviews(tmp_path / "2.jsonl", REVIEWS[:2])
     with pytest.raises(UserError, match=r"2.jsonl: 2 question\(s\) without a review: 2, 3"):
         score("llava_bench", [first, second], None)
+
+
+def test_reviews_of_two_judges_are_refused(tmp_path):
+    files = [write_reviews(tmp_path / f"{name}.jsonl", judge=name) for name in ("gpt-4", "qwen3")]
+    with pytest.raises(UserError, match="of 2 judges: gpt-4, qwen3; one score is of one judge"):
+        score("llava_bench", files, None)
+
+
+def test_reviews_without_any_grade_give_no_score(tmp_path):
+    """The ratio of the means would be 100."""
+    file = write_reviews(tmp_path / "r.jsonl", [("conv", -1, -1)] * 3)
+    with pytest.raises(UserError, match=r"r.jsonl: not one of its 3 reviews has two grades"):
+        score("llava_bench", file, None)
 
 
 def test_failed_reviews_stay_in_the_mean_and_are_named(tmp_path):

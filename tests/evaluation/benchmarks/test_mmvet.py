@@ -90,6 +90,16 @@ def test_several_grade_files_are_runs_of_one_judge(tmp_path, with_questions):
     assert result.provenance["score_per_run"] == [100, 0]
 
 
+def test_grades_of_two_judges_are_refused(tmp_path):
+    answers = []
+    for name in ("gpt-4-0613", "qwen3"):
+        (tmp_path / name).mkdir()
+        answers += BENCHMARK.read_predictions(write_grades(tmp_path / name, judge=name))
+    questions = BENCHMARK.own_questions(answers)
+    with pytest.raises(UserError, match="of 2 judges: gpt-4-0613, qwen3; one score is of one"):
+        BENCHMARK.score(questions, answers, "llava15")
+
+
 def test_a_grade_file_alone_gives_the_total(tmp_path, answers):
     questions = BENCHMARK.load_questions(write_grades(tmp_path), "llava15")
     result = BENCHMARK.score(questions, answers, "llava15")

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.benchmarks.grades import Grade
-from prism_tune.evaluation.judge.api import ApiJudge, parse_score
+from prism_tune.evaluation.benchmarks.grades import Grade, parse_score
+from prism_tune.evaluation.judge.api import ApiJudge
 from prism_tune.evaluation.judge.judge import describe_cost, grade, plan_grading
 from prism_tune.evaluation.judge.local import SCORES, LocalJudge
 from prism_tune.evaluation.judge.prompt import JudgePrompt, read_judge_prompt
@@ -191,6 +191,29 @@ def test_grades_of_other_answers_are_not_mixed(server, files):
     (files / "answers.json").write_text(json.dumps(ANSWERS))
     with pytest.raises(UserError, match="made with other inputs"):
         plan(files)
+
+
+def test_an_answer_whose_grade_has_no_number_is_named_and_asked_again(server, files):
+    server.replies = [(200, "<think>")] * 5 + [(200, "1.0")]
+    result = grade(plan(files), ApiJudge(server.url, "gpt-x"))
+    assert result.metrics["score"] == 50
+    (note,) = [note for note in result.notes if "has no number" in note]
+    assert note.startswith("1 answer(s)")
+    assert note.endswith(": v1_0")
+    assert plan(files).count_calls() == 1
+    server.replies = [(200, "0.5")]
+    result = grade(plan(files), ApiJudge(server.url, "gpt-x"))
+    assert result.metrics["score"] == 75
+    assert not any("has no number" in note for note in result.notes)
+    assert len(server.requests) == 7
+    grades = json.loads((files / "mmvet_gpt-x-grade.json").read_text())
+    assert grades["v1_0"] == {"model": ["gpt-x-1"], "content": ["0.5"], "score": [0.5]}
+
+
+def test_a_judge_that_never_gives_a_number_has_given_no_score(server, files):
+    server.replies = [(200, "<think>")] * 10
+    with pytest.raises(UserError, match="not one of its 2 grades has a number"):
+        grade(plan(files), ApiJudge(server.url, "gpt-x"))
 
 
 def test_a_missing_answer_is_not_sent_and_counts_zero(server, files):

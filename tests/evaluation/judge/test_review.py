@@ -105,7 +105,7 @@ def test_a_stopped_reviewing_goes_on_and_other_inputs_are_refused(server, files)
 def test_a_local_judge(files, language_model, monkeypatch):
     monkeypatch.setattr(local, "REVIEW_NEW_TOKENS", 4)
     done = run(files, "--model", language_model)
-    assert done.exit_code == 0, done.output
+    assert "not one of its 2 reviews has two grades" in str(done.exception)  # a random model's
     (path,) = files.glob("llava_bench_*-review-1.jsonl")
     reviews = [json.loads(line) for line in path.read_text().splitlines()]
     assert {review["judge"] for review in reviews} == {f"{language_model} (local)"}
