@@ -153,6 +153,8 @@ class Comparison:
             if not row.first.is_selected or row.is_random:
                 continue
             other, baseline = random_beside(row, self.rows), self.baseline_of(row)
+            if other is None and row.first.config.selection.scorer == "random":
+                continue  # beside a list that is in every row: it is what they are judged by
             if other is None:
                 found.append(Verdict(row, "no Random"))
             elif baseline is not None:

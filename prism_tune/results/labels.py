@@ -1,19 +1,37 @@
 """What a table calls a selector: by its published name only where it is the published method.
 
 A selection's config goes in, a name comes out. What makes a method the published one is what is cut
-(the whole pool, by rows), which model reads the records, and the options that its study has; a
-variant of ours goes by the scorer's own name, with what departs beside it.
+(the whole pool, by rows), which model reads the records, and every setting that the subset depends
+on, as its study has them (`configs/experiments/published`); a variant of ours goes by the scorer's
+own name, with what departs beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Literal
 
-from prism_tune.config.sections import ReferenceConfig, SelectionConfig
+from prism_tune.config.references import reference_of
+from prism_tune.config.sections import SelectionConfig, WarmupConfig
 
-_OURS = {"prism": "PRISM", "random": "Random", "alignment": "Alignment", "file": "Own scores"}
+Reader = Literal["untuned", "tuned", "warmed up"]
+
+UNSET = "unset"
+"""Among the values of an option: the scorer's own default is the published one."""
+
+LAST = -1
+"""As `layer`: behind the last decoder layer."""
+
+FREE_OPTIONS = ("layers", "dimension", "revision")
+"""What no name turns on: more layers stored, numbers of a sketch, an encoder's version."""
+
+_OURS = {"alignment": "Alignment", "file": "Own scores"}
+_LISTS = ("must_keep", "must_drop", "source_budgets", "features_file")
+_USUAL_DEPTH = 32
+_SHALLOW, _DEEP = 1 / 4, 3 / 4
+"""Shares of a model's layers; the paper says shallow, middle and deep, and no numbers."""
 
 
 @dataclass(frozen=True)
@@ -22,75 +40,216 @@ class Published:
 
     Attributes:
         name: as its study has it.
+        reader: the model that reads the records; None where none does.
+        warmup: where that is warmed up first.
         budget_of: what its share counts.
         text_only: what may become of text-only records.
-        is_tuned: whether a tuned or warmed-up model reads the records.
-        settings: other keys of the selection.
-        options: of the scorer.
+        is_global: whether `scope` has to be so for it; TIVE takes no notice of it.
+        settings: values that other keys of the selection may have.
+        options: values that options of the scorer may have; others are as `FREE_OPTIONS` says.
     """
 
     name: str
+    reader: Reader | None
+    warmup: WarmupConfig | None = None
     budget_of: str = "rows"
     text_only: tuple[str, ...] = ("rank",)
-    is_tuned: bool = True
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    is_global: bool = True
+    settings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
-    def departures(self, selection: SelectionConfig) -> list[str] | None:
-        """What departs, in words; empty where a label's other words say it; None: nothing does."""
-        words = {
-            "per source": selection.scope != "global",
-            "untuned": self.is_tuned and selection.reference in (None, ReferenceConfig()),
-            "": (selection.budget_of, selection.text_only in self.text_only)
-            != (self.budget_of, True),
-            "other settings": any(
-                getattr(selection, key) not in (None, value)  # None: as the method has it
-                for key, value in self.settings.items()
-            )
-            or any(selection.options.get(key) != value for key, value in self.options.items()),
-        }
-        found = [word for word, departs in words.items() if departs]
+    def departures(self, selection: SelectionConfig, depth: int | None) -> list[str] | None:
+        """What departs, in words; empty where a label's other words say it; None: nothing does.
+
+        Args:
+            selection: of a run.
+            depth: of the model that its features are of, where that is known.
+        """
+        words = [
+            "per source" if self.is_global and selection.scope != "global" else None,
+            self._other_reader(selection),
+            "other settings" if self._has_other_settings(selection, depth) else None,
+            "" if self._cuts_otherwise(selection) else None,
+        ]
+        found = [word for word in words if word is not None]
         return [word for word in found if word] if found else None
 
+    def _other_reader(self, selection: SelectionConfig) -> str | None:
+        reader = reader_of(selection)
+        if self.reader in (None, reader):
+            return "another warm-up" if self._is_warmed_up_otherwise(selection) else None
+        return reader
 
-_WHOLE_RECORDS = {"features": "conversation"}
+    def _is_warmed_up_otherwise(self, selection: SelectionConfig) -> bool:
+        reference = reference_of(selection)
+        if self.warmup is None or reference is None or reference.warmup is None:
+            return False
+        technical = {"hf", "seed", "batch_size"}
+        found = reference.warmup.model_dump(exclude=technical)
+        return found != self.warmup.model_dump(exclude=technical)
+
+    def _has_other_settings(self, selection: SelectionConfig, depth: int | None) -> bool:
+        last = depth or _USUAL_DEPTH
+        for key, values in self.settings.items():
+            allowed = [last if key == "layer" and value == LAST else value for value in values]
+            if getattr(selection, key) not in allowed:
+                return True
+        given = {key: value for key, value in selection.options.items() if key not in FREE_OPTIONS}
+        if "layers" in self.options and "layers" in selection.options:
+            given["layers"] = selection.options["layers"]
+        return any(
+            _as_named(key, given.get(key, UNSET)) not in self.options.get(key, ())
+            for key in {*given, *self.options}
+        )
+
+    def _cuts_otherwise(self, selection: SelectionConfig) -> bool:
+        return (
+            selection.budget_of != self.budget_of
+            or selection.text_only not in self.text_only
+            or any(getattr(selection, key) for key in _LISTS)
+        )
+
+
+_LOWEST, _HIGHEST, _OWN_END = (None, "low"), (None, "high"), (None,)
+_LAST_STATES = {"features": ("conversation",), "layer": (LAST,), "centering": ("corpus",)}
+_COMPONENTS = (256, None)
 PUBLISHED: dict[str, Published] = {
-    "length": Published("Length", is_tuned=False, options={"of": "record"}),
-    "perplexity": Published("Perplexity", settings={"keep": "middle"}),
-    "el2n": Published("EL2N", settings={"keep": "high"}),
-    "grand": Published("GraNd", settings={"keep": "high"}, options={"parameters": ["*"]}),
+    "length": Published(
+        "Length",
+        None,
+        settings={"keep": _HIGHEST},
+        options={"of": ("record",), "unit": (UNSET, "tokens")},
+    ),
+    "perplexity": Published("Perplexity", "tuned", settings={"keep": (None, "middle")}),
+    "el2n": Published("EL2N", "tuned", settings={"keep": _HIGHEST}),
+    "grand": Published(
+        "GraNd",
+        "warmed up",
+        WarmupConfig(),
+        settings={"keep": _HIGHEST},
+        options={"parameters": (["*"],)},
+    ),
     "clip_score": Published(
         "CLIP-Score",
-        text_only=("keep", "own_source", "drop"),
-        is_tuned=False,
-        settings={"keep": "high"},
-        options={"text": "question"},
+        None,
+        text_only=("own_source", "drop"),
+        settings={"keep": _HIGHEST},
+        options={"text": ("question",), "model": ("clip-vit-large-patch14",)},
     ),
-    "semdedup": Published("SemDeDup", settings={**_WHOLE_RECORDS, "pooling": "last"}),
-    "d2": Published(
-        "D2",
-        settings={**_WHOLE_RECORDS, "pooling": "mean"},
+    "semdedup": Published(
+        "SemDeDup",
+        "tuned",
+        settings={**_LAST_STATES, "pooling": ("last",), "keep": _LOWEST},
         options={
-            "difficulty": "margin",
-            "num_neighbors": 5,
-            "directed": True,
-            "gamma_reverse": 0.4,
+            "num_clusters": (10_000,),
+            "num_components": _COMPONENTS,
+            "threshold": (UNSET, None),
         },
     ),
-    "coincide": Published("COINCIDE"),
-    "datatailor": Published("DataTailor", is_tuned=False),
-    "tive": Published("TIVE", options={"modules": "attention", "sharpness": 0.001}),
-    "scalselect": Published("ScalSelect", "images", ("drop",), is_tuned=False),
+    "d2": Published(
+        "D2",
+        "tuned",
+        settings={**_LAST_STATES, "pooling": ("mean",), "keep": _OWN_END},
+        options={
+            "difficulty": ("margin",),
+            "num_neighbors": (5,),
+            "directed": (True,),
+            "gamma_forward": (UNSET, 1.0),
+            "gamma_reverse": (0.4,),
+            "num_components": _COMPONENTS,
+        },
+    ),
+    "coincide": Published(
+        "COINCIDE",
+        "tuned",
+        settings={"keep": _OWN_END},
+        options={
+            "num_clusters": (UNSET, None, 10_000),
+            "tau": (UNSET, 0.1),
+            "transfer_cutoff": (UNSET, 0.9),
+            "layers": (UNSET, None),
+        },
+    ),
+    "datatailor": Published("DataTailor", "untuned", settings={"keep": _OWN_END}),
+    "tive": Published(
+        "TIVE",
+        "warmed up",
+        WarmupConfig(),
+        is_global=False,
+        settings={"keep": _OWN_END},
+        options={"modules": (UNSET, "attention"), "sharpness": (UNSET, 0.001)},
+    ),
+    "scalselect": Published(
+        "ScalSelect",
+        "untuned",
+        budget_of="images",
+        text_only=("drop",),
+        settings={"features": ("visual",), "layer": (1,), "keep": _HIGHEST},
+        options={"energy": (UNSET, 0.9)},
+    ),
 }
 
 
-def name_method(selection: SelectionConfig) -> str:
+def name_method(selection: SelectionConfig, depth: int | None = None) -> str:
     """`COINCIDE`, or `coincide (per source, untuned)`."""
     scorer = selection.scorer
+    if scorer == "prism":
+        variant = find_variant(selection, depth)
+        is_said = not variant or variant == "own features"
+        return "PRISM" if not variant else scorer if is_said else f"{scorer} ({variant})"
+    if scorer == "random":
+        return "random" if selection.must_keep else "Random"
     published = PUBLISHED.get(scorer)
     if published is None:
         return _OURS.get(scorer, scorer)
-    departures = published.departures(selection)
+    departures = published.departures(selection, depth)
     if departures is None:
         return published.name
     return f"{scorer} ({', '.join(departures)})" if departures else scorer
+
+
+def is_as_published(selection: SelectionConfig, depth: int | None = None) -> bool:
+    """Whether it may stand beside printed numbers of its name; PRISM's variants have their own."""
+    published = PUBLISHED.get(selection.scorer)
+    if published is not None:
+        return published.departures(selection, depth) is None
+    return selection.scorer == "prism" or not any(getattr(selection, key) for key in _LISTS)
+
+
+def reader_of(selection: SelectionConfig) -> Reader:
+    """What has become of the model that its evidence is read from, as far as the config says."""
+    reference = reference_of(selection)
+    if reference is None or not (reference.model or reference.adapter or reference.warmup):
+        return "untuned"
+    return "warmed up" if reference.warmup else "tuned"
+
+
+def find_variant(selection: SelectionConfig, depth: int | None) -> str:
+    """The departure of PRISM from the paper's setting, whatever is cut; empty for none.
+
+    Args:
+        selection: of a PRISM run.
+        depth: layers of the model that its features are of; None where that is not known.
+    """
+    if selection.features_file is not None:
+        return "own features"
+    if selection.keep not in (None, "low"):
+        return f"keep {selection.keep}"
+    usual = {
+        "pooling": "mean",
+        "centering": "corpus",
+        "features": "visual",
+        "scope": "per_source",
+    }
+    for key, value in usual.items():
+        if getattr(selection, key) != value:
+            return f"{key} {getattr(selection, key)}"
+    # The first layer is shallow in a model of any depth.
+    if depth is None or selection.layer <= max(1, _SHALLOW * depth):
+        return ""
+    return "layer deep" if selection.layer > _DEEP * depth else "layer middle"
+
+
+def _as_named(key: str, value: Any) -> Any:
+    """An encoder is known by the last part of its path or hub id."""
+    return PurePath(value).name if key == "model" and isinstance(value, str) else value

@@ -1,7 +1,7 @@
 """Runs in, the rows of a table out: runs that differ only in name and seed make one row.
 
 Also which row is compared with which: the baseline of Rel., the Random row beside a selector, the
-whole pool behind a subset; and how a run's PRISM departs from the paper's own.
+whole pool behind a subset.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import Any, Literal
 from prism_tune.config.budget_words import label_cut
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.errors import UserError
-from prism_tune.results.labels import name_method
+from prism_tune.results.labels import find_variant, name_method
 from prism_tune.results.render import format_budget
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint
 
 _PAPER_BUDGET = 0.30
-_SHALLOW, _DEEP = 1 / 4, 3 / 4
-"""Shares of a model's layers; the paper says shallow, middle and deep, and no numbers."""
 
 BaselineRule = Literal["whole pool", "per model", "prism"]
 
@@ -67,8 +65,16 @@ class Row:
 
     @property
     def is_random(self) -> bool:
-        """Tuned on a random subset."""
-        return self.first.is_selected and self.first.config.selection.scorer == "random"
+        """Tuned on a random subset, no part of which is a list's."""
+        selection = self.first.config.selection
+        return self.first.is_selected and selection.scorer == "random" and not selection.must_keep
+
+
+def feature_depth(run: FinishedRun) -> int | None:
+    """Layers of the model that its features are of; None where it read none."""
+    features = (run.manifest or {}).get("evidence", {}).get("features", {})
+    depth = features.get("num_model_layers")
+    return None if depth is None else int(depth)
 
 
 BaselineOf = Callable[[Row], Row | None]
@@ -123,7 +129,7 @@ def _describe(run: FinishedRun) -> str:
     selection = run.config.selection
     own = " on own features" if selection.features_file else ""
     asked = f"{format_budget(selection.budget)}{label_cut(selection)}"
-    return f"{name_method(selection)}{own} {asked} ({tuning})"
+    return f"{name_method(selection, feature_depth(run))}{own} {asked} ({tuning})"
 
 
 def _distinct_labels(runs: Sequence[FinishedRun]) -> list[str]:
@@ -193,7 +199,10 @@ def same_model(row: Row, rows: Sequence[Row]) -> list[Row]:
 
 
 def random_beside(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The Random row of the same model, tuning and pool; of the same budget where there is one."""
+    """The Random row of the same model, tuning and pool; of the same budget where there is one.
+
+    Where records of a list are in every subset, they are in Random's.
+    """
     own = _what_is_cut(row.first.config.selection)
     candidates = [other for other in _randoms_alike(row, rows) if _is_same_pool(row, other)]
     same_budget = [
@@ -208,12 +217,21 @@ def has_random_elsewhere(row: Row, rows: Sequence[Row]) -> bool:
 
 
 def _randoms_alike(row: Row, rows: Sequence[Row]) -> list[Row]:
-    tuning = row.first.config.training.tuning
+    own = row.first.config
     return [
         other
         for other in same_model(row, rows)
-        if other.is_random and other.first.config.training.tuning == tuning
+        if other is not row
+        and (other.is_random or _is_drawn_beside(other, own.selection.must_keep))
+        and other.first.config.training.tuning == own.training.tuning
     ]
+
+
+def _is_drawn_beside(row: Row, must_keep: str | None) -> bool:
+    """A random draw, beside the records of a list."""
+    selection = row.first.config.selection
+    is_drawn = row.first.is_selected and selection.scorer == "random"
+    return is_drawn and selection.must_keep == must_keep
 
 
 def _is_same_pool(row: Row, other: Row) -> bool:
@@ -246,7 +264,8 @@ def _papers_own(rows: Sequence[Row]) -> list[Row]:
         for row in rows
         if row.first.is_selected
         and row.first.config.selection.scorer == "prism"
-        and not find_variant(row.first)
+        and not label_cut(row.first.config.selection)
+        and not find_variant(row.first.config.selection, feature_depth(row.first))
     ]
     return sorted(own, key=lambda row: row.first.config.selection.budget != _PAPER_BUDGET)
 
@@ -264,32 +283,3 @@ def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
         ),
         None,
     )
-
-
-def find_variant(run: FinishedRun) -> str:
-    """The departure of a PRISM run from the paper's setting, at any budget; empty for none."""
-    selection = run.config.selection
-    if label_cut(selection):
-        return label_cut(selection).strip(", ")
-    if selection.features_file is not None:
-        return "own features"
-    if selection.keep not in (None, "low"):
-        return f"keep {selection.keep}"
-    if selection.pooling != "mean":
-        return f"pooling {selection.pooling}"
-    if selection.centering != "corpus":
-        return f"centering {selection.centering}"
-    if selection.features != "visual":
-        return f"features {selection.features}"
-    if selection.scope != "per_source":
-        return f"scope {selection.scope}"
-    return _find_depth(run, selection.layer)
-
-
-def _find_depth(run: FinishedRun, layer: int) -> str:
-    evidence = (run.manifest or {}).get("evidence", {})
-    depth = evidence.get("features", {}).get("num_model_layers")
-    # The first layer is shallow in a model of any depth.
-    if depth is None or layer <= max(1, _SHALLOW * depth):
-        return ""
-    return "layer deep" if layer > _DEEP * depth else "layer middle"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prism_tune.config.budget_words import label_cut
 from prism_tune.intervals import spread
 from prism_tune.results.columns import Column
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import cost_ratio, row_mean, runs_cell
+from prism_tune.results.labels import find_variant, is_as_published
 from prism_tune.results.paper import PaperRow, PaperTable
 from prism_tune.results.relative import relative_score
 from prism_tune.results.render import INAPPLICABLE, MISSING, Cell, duration_cell, number_cell
-from prism_tune.results.rows import Row, find_variant
+from prism_tune.results.rows import Row, feature_depth
 
 
 def score_header(comparison: Comparison, *, with_paper: bool) -> tuple[str, ...]:
@@ -114,11 +116,16 @@ def _paper_cells(
 
 
 def _is_alike(row: Row, printed: PaperRow) -> bool:
-    """Tuned from the same model, on as much of the pool."""
+    """Tuned from the same model, on as much of the pool, chosen by what was published."""
     config = row.first.config
     if config.model_name != printed.origin.model:
         return False
-    return not row.first.is_selected or printed.origin.is_budget(config.selection.budget)
+    if not row.first.is_selected:
+        return True
+    selection = config.selection
+    is_counted_alike = selection.budget_of == printed.origin.counts
+    published = is_as_published(selection, feature_depth(row.first))
+    return published and is_counted_alike and printed.origin.is_budget(selection.budget)
 
 
 def _paper_key(row: Row, paper: PaperTable) -> str:
@@ -128,7 +135,9 @@ def _paper_key(row: Row, paper: PaperTable) -> str:
         return "full" if run.is_full else "untuned"
     if run.config.selection.scorer != "prism":
         return run.config.selection.scorer
-    variant = find_variant(run)
+    selection = run.config.selection
+    cut = label_cut(selection).strip(", ")
+    variant = cut or find_variant(selection, feature_depth(run))
     if variant:
         return variant
     model = run.config.model_name

@@ -178,15 +178,17 @@ def test_rows_that_would_read_alike_say_where_they_differ(runs):
 
 
 def test_of_many_rows_only_the_departures_are_named(runs):
-    """Three PRISM rows: two depart from the usual, each in one value."""
+    """Three rows of a name: two depart from the usual, each in one value."""
     usual = runs.write("usual", [quickstart_result(9, 9)])
     deep = runs.write("deep", [quickstart_result(9, 9)], selection={"layer": 3})
     last = runs.write("last", [quickstart_result(9, 9)], selection={"pooling": "last"})
-    text = build_table("ablation", [usual, deep, last], baseline=None)
+    half = runs.write("half", [quickstart_result(9, 9)], selection={"dtype": "float16"})
+    text = build_table("ablation", [usual, deep, last, half], baseline=None)
     for start in (
-        "| PRISM 25 % (lora)                | usual |",
-        "| PRISM 25 % (lora) [layer=3]      | deep  |",
-        "| PRISM 25 % (lora) [pooling=last] | last  |",
+        "| PRISM 25 % (lora)                 | usual |",
+        "| PRISM 25 % (lora) [layer=3]       | deep  |",
+        "| PRISM 25 % (lora) [dtype=float16] | half  |",
+        "| prism (pooling last) 25 % (lora)  | last  |",
     ):
         assert start in text
 
@@ -396,7 +398,7 @@ def test_what_a_selector_could_not_rank_and_what_was_left_out_are_said(runs):
         ({"text_only": "own_source"}, "PRISM 25 %, text-only as a source (lora)"),
         ({"source_budgets": {"coco": 0.1, "vg": 20}}, "PRISM 25 %, coco 10 %, vg 20 (lora)"),
         ({"must_keep": "lists/keep.json"}, "PRISM 25 %, must keep keep.json (lora)"),
-        ({"features_file": "own.npy"}, "PRISM on own features 25 % (lora)"),
+        ({"features_file": "own.npy"}, "prism on own features 25 % (lora)"),
     ],
 )
 def test_a_label_says_what_the_budget_counts(runs, selection, label):

@@ -98,6 +98,35 @@ def test_a_row_of_another_budget_is_no_counterpart(runs, budget, printed):
     assert (row["Δ paper"] == "n/a") == (printed == "n/a")
 
 
+COINCIDE = {
+    "budget": 0.2,
+    "scope": "global",
+    "budget_of": "rows",
+    "text_only": "rank",
+    "reference": {"model": "some/tuned-model"},
+}
+RANDOM = {"budget": 0.2, "budget_of": "rows", "text_only": "rank"}
+
+
+@pytest.mark.parametrize(
+    ("scorer", "selection", "printed"),
+    [
+        ("coincide", COINCIDE, "97.4"),
+        ("coincide", {"budget": 0.2}, "n/a"),
+        ("coincide", {**COINCIDE, "options": {"tau": 5.0}}, "n/a"),
+        ("random", RANDOM, "95.8"),
+        ("random", {**RANDOM, "must_keep": "icons_ids.txt"}, "n/a"),
+        ("random", {"budget": 0.2}, "n/a"),  # of image records: with all texts 24.9 % of the rows
+    ],
+)
+def test_a_printed_row_stands_beside_what_was_published_alone(runs, scorer, selection, printed):
+    results = llava_results(88.0, 330.0, 77.0)
+    full = runs.write("full", results, records="pool", **PAPERS)
+    run = runs.write("run", results, scorer=scorer, model_name="Vicuna-7B", selection=selection)
+    row = _rows("selectors", [full, run])["run"]
+    assert row["Rel. printed"] == printed
+
+
 def test_the_papers_rows_stand_beside_runs_of_its_model_alone(runs):
     results = llava_results(88.0, 330.0, 77.0)
     ours = runs.write("prism", results, model_name="Qwen2.5-VL-3B")

@@ -50,3 +50,30 @@ def test_a_pool_is_known_by_its_records_not_by_its_name(runs, fingerprint, name,
         manifest={"pool_fingerprint": fingerprint},
     )
     assert f"- {said}" in build_table("main", [prism, _with_pool(random, name)], baseline=None)
+
+
+def test_an_imported_subset_is_no_random_draw(runs):
+    """As docs/selectors.md imports ICONS's own: Random stands beside it, and it beside nobody."""
+    listed = {"must_keep": "icons_ids.txt", "budget": 7}
+    prism = runs.write("prism", [quickstart_result(16, 16)])
+    icons = runs.write("icons", [quickstart_result(12, 12)], scorer="random", selection=listed)
+    text = build_table("main", [prism, icons], baseline=None)
+    assert (
+        "- PRISM 25 % (lora): no Random run of the same model, pool and tuning to judge it by."
+        in text
+    )
+    assert "random 7 records, must keep icons_ids.txt (lora)" in text
+    random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
+    text = build_table("main", [prism, icons, random], baseline=None)
+    assert "random 7 records, must keep icons_ids.txt (lora) against Random 25 % (lora): +" in text
+    assert "PRISM 25 % (lora) against Random 25 % (lora): +" in text
+
+
+def test_where_a_list_is_in_every_subset_random_holds_it_too(runs):
+    with_list = {"must_keep": "keep.txt"}
+    prism = runs.write("prism", [quickstart_result(16, 16)], selection=with_list)
+    random = runs.write("r", [quickstart_result(10, 10)], scorer="random", selection=with_list)
+    text = build_table("main", [prism, random], baseline=None)
+    label = "25 %, must keep keep.txt (lora)"
+    assert f"PRISM {label} against random {label}: +60.0 points" in text
+    assert "no Random run" not in text
