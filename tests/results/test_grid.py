@@ -8,7 +8,7 @@ import pytest
 from support.table_runs import quickstart_result
 
 from prism_tune.config.sections import CompareConfig
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.results.grid import GridRow, build_grid
 from prism_tune.results.grid_text import render_comparison
 from prism_tune.results.runs import FinishedRun
@@ -131,8 +131,14 @@ def test_a_metric_that_is_not_there_is_named(grid_row):
     row = grid_row("random", {0: 50.0})
     with pytest.raises(ConfigError, match=r"quickstart\.speed: quickstart has accuracy"):
         build(row, metrics=["quickstart.speed"])
-    with pytest.raises(ConfigError, match=r"pope\.f1: pope is not in evaluation\.benchmarks"):
+    with pytest.raises(ConfigError, match=r"pope\.f1: no results of pope in .*random-seed0"):
         build(row, metrics=["pope.f1"])
+
+
+def test_selectors_that_were_not_asked_the_same_are_not_compared(grid_row):
+    rows = [grid_row("random", {0: 50.0}), grid_row("prism", {0: 60.0}, num_open=3)]
+    with pytest.raises(UserError, match=r"quickstart: .*random-seed0.*prism-seed0"):
+        build(*rows)
 
 
 def whole_pool(grid_row, values):

@@ -86,10 +86,10 @@ def test_the_main_table_has_all_twelve_methods_each_with_its_study_and_budget():
     cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines]
     assert cells == [
         ["Random", "paper: PRISM", "30 %"],
-        ["Length", "paper: PRISM", "30 %"],
-        ["EL2N", "paper: PRISM", "30 %"],
-        ["Perplexity", "paper: PRISM", "30 %"],
-        ["GraNd", "paper: PRISM", "30 %"],
+        ["Length", "paper: PRISM", "not known"],
+        ["EL2N", "paper: PRISM", "not known"],
+        ["Perplexity", "paper: PRISM", "not known"],
+        ["GraNd", "paper: PRISM", "not known"],
         ["TIVE", "paper: TIVE", "15 % (inferred)"],
         ["InstructionGPT-4", "paper: InstructionGPT-4", "200 of 3,439"],
         ["Self-Filter", "paper: Self-Filter", "not known"],
