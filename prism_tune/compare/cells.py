@@ -25,11 +25,14 @@ from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.presets import find_file
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config, SelectionConfig
+from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_object, write_json
+from prism_tune.run.stage import Stage
 
 Verb = Literal["audit", "select", "train", "evaluate"]
 State = Literal["finished", "failed"]
+Spoiled = Literal["gone", "of other settings"]
 Budget = float | int
 
 
@@ -74,12 +77,34 @@ class Cell:
         return state
 
     def changed(self) -> list[str]:
-        """Which of its results would be others now than when it was last run."""
+        """Which of its results would be others now than when it was last run, or have become so."""
+        spoiled = [f"results of {name} are {how}" for name, how in self.spoiled().items()]
+        return self._changed_inputs() or spoiled
+
+    def _changed_inputs(self) -> list[str]:
         before = read_object(self._record, "inputs")["inputs"] if self._record.exists() else None
         # What a record does not name was not looked at when it was written.
         return [
             name for name, key in self._inputs().items() if before and before.get(name, key) != key
         ]
+
+    def spoiled(self) -> dict[str, Spoiled]:
+        """Benchmarks whose results are not those that it finished with, and how.
+
+        By hand they can be deleted, or made anew of other settings (fewer questions). Nothing of a
+        cell whose inputs have changed: it is run again as it is.
+        """
+        record = read_object(self._record) if self._record.exists() else {}
+        if record.get("state") != "finished" or self._changed_inputs():
+            return {}
+        before = record.get("results", {})
+        found: dict[str, Spoiled] = {}
+        for name, now in self._results().items():
+            if now is None and before.get(name, "") is not None:
+                found[name] = "gone"
+            elif before.get(name, now) != now:
+                found[name] = "of other settings"
+        return found
 
     def error(self) -> str | None:
         """Why it failed."""
@@ -91,7 +116,13 @@ class Cell:
     def finish(self, error: str | None) -> None:
         """Write down how it ended."""
         state: State = "finished" if error is None else "failed"
-        write_json(self._record, {"state": state, "error": error, "inputs": self._inputs()})
+        content = {"state": state, "error": error, "inputs": self._inputs()}
+        write_json(self._record, {**content, "results": self._results()})
+
+    def _results(self) -> dict[str, str | None]:
+        """What stands for the settings that each benchmark's results are of; None without these."""
+        asked = self.config.evaluation.benchmarks if "evaluate" in self.verbs else ()
+        return {name: _look_at_results(self.run.benchmark(name)) for name in asked}
 
     def _inputs(self) -> dict[str, str]:
         """What each of its results depends on: config fields, and the files that some stand for."""
@@ -137,6 +168,16 @@ def _look_at_options(selection: SelectionConfig) -> list[str]:
     if isinstance(model, str):
         looks.append(look_at_model(model, selection.options.get("revision")))
     return looks
+
+
+def _look_at_results(folder: Path) -> str | None:
+    if not (folder / "results.json").exists():
+        return None
+    try:
+        found = (Stage(folder).record() or {}).get("fingerprint")
+    except UserError:  # evaluating says what is wrong with it
+        found = None
+    return str(found or "of no finished evaluation")
 
 
 def stages_of(config: Config) -> tuple[Verb, ...]:

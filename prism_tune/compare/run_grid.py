@@ -9,18 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from fnmatch import fnmatch
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
-from typing import Any
 
-from prism_tune.compare.cells import Budget, Cell
+from prism_tune.compare.cells import Cell
 from prism_tune.compare.children import ask_all_to_end
 from prism_tune.compare.files import look_at_files_again
 from prism_tune.compare.grid_cells import plan_before, plan_cells, require_section
 from prism_tune.compare.launch import Launcher
 from prism_tune.compare.progress import Progress
+from prism_tune.compare.publish import check_results, publish
 from prism_tune.compare.workers import Main, run_forked, share_out
 from prism_tune.config.load import render_config
 from prism_tune.config.secrets import find_secrets
@@ -28,14 +27,8 @@ from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.interrupts import Interrupted
 from prism_tune.processes import world_size
-from prism_tune.results.build import build_table
-from prism_tune.results.figure import draw_comparison
-from prism_tune.results.grid import GridRow, build_grid
-from prism_tune.results.grid_text import render_comparison, render_results
 from prism_tune.results.overlap import read_planted
-from prism_tune.results.runs import FinishedRun
-from prism_tune.run.folder import RunDir, write_atomic, write_json
-from prism_tune.run.log import console
+from prism_tune.run.folder import RunDir, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -80,32 +73,13 @@ def compare(
             "--launch torchrun for cells on several GPUs)"
         )
     cells = plan_cells(config, run, rows)
-    wanted = require_section(config)
-    if not only_table:
+    if only_table:
+        check_results(cells)
+    else:
         _run_pending(config, run, cells, launcher, check)
     has_succeeded = not any(cell.state() == "failed" for cell in cells)
-    if wanted.metrics:
-        _publish(build_grid(config.name, wanted, _collect(cells)), run, command)
-    for kind, patterns in wanted.tables.items():
-        _publish_table(kind, _rows_of(cells, patterns), run)
+    publish(config, run, cells, command)
     return has_succeeded
-
-
-def _collect(cells: Sequence[Cell]) -> list[GridRow]:
-    """A row for each selector and budget."""
-    groups: dict[tuple[Budget | None, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.budget, cell.selector), []).append(cell)
-    return [
-        GridRow(
-            selector,
-            budget,
-            tuple(FinishedRun(cell.run) for cell in members if cell.state() == "finished"),
-            {cell.seed: cell.error() for cell in members if cell.state() == "failed"},
-            len(members),
-        )
-        for (budget, selector), members in groups.items()
-    ]
 
 
 def _run_pending(
@@ -262,33 +236,3 @@ def _read_end(path: Path, begin: int) -> tuple[str | None, str]:
     _, said, complaint = ("\n" + text).rpartition("\nerror: ")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (complaint.strip() if said else None), (lines[-1] if lines else "it printed nothing")
-
-
-def _publish(found: dict[str, Any], run: RunDir, command: str) -> None:
-    markdown = render_comparison(found, command)
-    path: Path = run.root / "comparison.md"
-    write_json(run.root / "comparison.json", found)
-    write_atomic(path, markdown)
-    figure = run.root / "comparison.html"
-    write_atomic(figure, draw_comparison(found))
-    shown = render_results(found, command)
-    console.print(shown, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"comparison: {path}\nfigure: {figure}", soft_wrap=True)
-
-
-def _rows_of(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
-    """The finished cells of these rows, pattern by pattern, each row's seeds together."""
-    names = dict.fromkeys(cell.selector for cell in cells)
-    ordered = dict.fromkeys(n for pattern in patterns for n in names if fnmatch(n, pattern))
-    return [c for n in ordered for c in cells if c.selector == n and c.state() == "finished"]
-
-
-def _publish_table(kind: str, cells: Sequence[Cell], run: RunDir) -> None:
-    if not cells:
-        console.print(f"Table {kind}: no run of it has finished")
-        return
-    text = build_table(kind, [cell.run.root for cell in cells], baseline=None)
-    path = run.root / f"{kind}.md"
-    write_atomic(path, text + "\n")
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"table: {path}", soft_wrap=True)

@@ -35,6 +35,7 @@ from prism_tune.results.overlap import (
     repeated_share,
 )
 from prism_tune.results.records import RecordTable
+from prism_tune.results.relative import check_comparable
 from prism_tune.results.render import format_budget
 from prism_tune.results.rows import Row, find_full
 from prism_tune.results.runs import FinishedRun
@@ -63,7 +64,8 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
 
     Raises:
         ConfigError: a metric that the results do not have.
-        UserError: a planted record that does not exist, or files that are missing.
+        UserError: a planted record that does not exist, files that are missing, or results that
+            were not measured alike.
     """
     planted = read_planted(Path(wanted.planted)) if wanted.planted else {}
     shown = [Row(row.selector, row.runs) for row in rows]
@@ -76,6 +78,8 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         lambda row: find_full(row, finished),
     )
     _check_metrics(comparison)
+    if wanted.selectors:
+        _check_alike(comparison)
     choices = [_read_choices(row) for row in rows]
     built = [
         _build_row(row, own, comparison, baselines.get(row.budget))
@@ -121,14 +125,26 @@ def _check_metrics(comparison: Comparison) -> None:
             result = run.results.get(column.benchmark)
             if result is None:
                 raise ConfigError(
-                    f"compare.metrics: {column.label}: {column.benchmark} is not in "
-                    "evaluation.benchmarks"
+                    f"compare.metrics: {column.label}: no results of {column.benchmark} in "
+                    f"{run.root}; `prism-tune compare` answers it again"
                 )
             if result.metrics.get(metric) is None:
                 raise ConfigError(
                     f"compare.metrics: {column.label}: {column.benchmark} has "
                     f"{', '.join(result.metrics)}"
                 )
+
+
+def _check_alike(comparison: Comparison) -> None:
+    """As `tables` does; rows, unlike selectors, may have evaluations of their own."""
+    shown = set(comparison.columns.benchmarks)
+    check_comparable(
+        {
+            run.root.name: {k: v for k, v in run.results.items() if k in shown}
+            for row in comparison.rows
+            for run in row.runs
+        }
+    )
 
 
 def _read_choices(row: GridRow) -> Choices:

@@ -32,11 +32,13 @@ def grid_row(runs):
         failures=(),
         metrics=None,
         num_open=0,
+        profile="llava15",
         **options,
     ):
         finished = []
         for seed, value in values.items():
-            result = quickstart_result(num_open, 0, metrics=metrics or {"accuracy": value})
+            changes = {"metrics": metrics or {"accuracy": value}, "profile": profile}
+            result = quickstart_result(num_open, 0, **changes)
             name = f"{selector}-seed{seed}"
             run = RunDir(runs.write(name, [result], scorer=selector, seed=seed, **options))
             verdicts = [uid in kept for uid in "abcd"]
@@ -136,8 +138,8 @@ def test_a_metric_that_is_not_there_is_named(grid_row):
 
 
 def test_selectors_that_were_not_asked_the_same_are_not_compared(grid_row):
-    rows = [grid_row("random", {0: 50.0}), grid_row("prism", {0: 60.0}, num_open=3)]
-    with pytest.raises(UserError, match=r"quickstart: .*random-seed0.*prism-seed0"):
+    rows = [grid_row("random", {0: 50.0}), grid_row("prism", {0: 60.0}, profile="lmms_eval")]
+    with pytest.raises(UserError, match="quickstart: the runs differ in profile"):
         build(*rows)
 
 
