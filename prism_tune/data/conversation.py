@@ -23,7 +23,7 @@ from prism_tune.chat.templates import (
     wrap_image,
 )
 from prism_tune.config.sections import Template
-from prism_tune.data.literal_text import mark_literals
+from prism_tune.data.literal_text import hide_placeholders, mark_literals, show_placeholders
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER, Turn
 
@@ -77,20 +77,21 @@ def render_prompt(
     """Render one question up to where the model begins to answer.
 
     Args:
-        text: the question, without placeholder.
+        text: the question, without placeholder: an `<image>` in it is a word.
         has_image: put the placeholder(s) before it, each on its own line.
         template: as in `render`.
         processor: as in `render`.
         num_images: how many images, where there are any.
     """
     asked = f"{IMAGE_PLACEHOLDER}\n" * (num_images if has_image else 0)
-    asked += mark_literals(text, processor)
+    asked += mark_literals(hide_placeholders(text), processor)
     if template == "processor":
-        return _apply_chat([Turn("human", asked)], processor, "", is_prompt=True)
-    layout = LAYOUTS[template]
-    question = _question(asked, template)
-    prompt = layout.opening + _ask(question, layout)
-    return prompt.replace(IMAGE_PLACEHOLDER, wrap_image(processor))
+        prompt = _apply_chat([Turn("human", asked)], processor, "", is_prompt=True)
+    else:
+        layout = LAYOUTS[template]
+        prompt = layout.opening + _ask(_question(asked, template), layout)
+        prompt = prompt.replace(IMAGE_PLACEHOLDER, wrap_image(processor))
+    return show_placeholders(prompt, processor)
 
 
 def mark_turns(turns: Sequence[Turn], processor: Any) -> list[Turn]:

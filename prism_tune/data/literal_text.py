@@ -23,6 +23,7 @@ from prism_tune.schema import IMAGE_PLACEHOLDER
 
 # Characters that Unicode keeps for a program's own use: no text has them.
 _MARK = re.compile("\ufdd0([^\ufdd1]*)\ufdd1")
+_PLACEHOLDER_AS_TEXT = "\ufdd4"
 
 Change = tuple[int, int, int]
 """[start, end) characters of a text, and how many stand there afterwards."""
@@ -61,6 +62,27 @@ def mark_literals(text: str, processor: Any) -> str:
     return IMAGE_PLACEHOLDER.join(
         pattern.sub("\ufdd0\\g<0>\ufdd1", piece) for piece in text.split(IMAGE_PLACEHOLDER)
     )
+
+
+def hide_placeholders(text: str) -> str:
+    """A text that has no placeholder of its own: each `<image>` in it is somebody's word.
+
+    Until `show_placeholders`, nothing takes it for a picture's place.
+    """
+    return text.replace(IMAGE_PLACEHOLDER, _PLACEHOLDER_AS_TEXT)
+
+
+def show_placeholders(rendered: str, processor: Any) -> str:
+    """The hidden words again, marked where the tokenizer has a control token of that name."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    is_control = tokenizer is not None and IMAGE_PLACEHOLDER in special_tokens(processor)
+    word = f"\ufdd0{IMAGE_PLACEHOLDER}\ufdd1" if is_control else IMAGE_PLACEHOLDER
+    return rendered.replace(_PLACEHOLDER_AS_TEXT, word)
+
+
+def blank_marks(text: str) -> str:
+    """The text at its length, without the names of control tokens that are marked as text."""
+    return _MARK.sub(lambda found: "\ufdd0" * len(found[0]), text)
 
 
 def write_out(text: str, processor: Any) -> WrittenOut:

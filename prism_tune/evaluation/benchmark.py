@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
-from prism_tune.evaluation.predictions import id_key
-from prism_tune.schema import BenchmarkResult, Prediction, Question
+from prism_tune.evaluation.predictions import id_key, name_keys
+from prism_tune.schema import IMAGE_PLACEHOLDER, BenchmarkResult, Prediction, Question
+
+logger = logging.getLogger(__name__)
+
+_PLACED = re.compile(rf"\A(?:{IMAGE_PLACEHOLDER}\s*)+|^{IMAGE_PLACEHOLDER}[ \t]*(?:\n|\Z)", re.M)
+"""Placeholders as LLaVA's files have them: before the question, or on a line of their own."""
 
 GRADE = "a judge's grade"
 """Where `metadata` of a question or an answer has what a judge gave, if a file holds it."""
@@ -50,15 +57,19 @@ class Benchmark:
 def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) -> list[Question]:
     """A benchmark's questions out of somebody's files, checked as a whole.
 
+    LLaVA's placeholders, which stand for the images that a question has anyway, are taken out; any
+    other `<image>` is a word, and the log says so.
+
     Raises:
         UserError: as `load_questions`; no question; an image that is no text or in some other
-            parquet file; some have a reference and others have none, which is a damaged file and
-            never a test split.
+            parquet file; placeholders for other than its images; some have a reference and others
+            have none, which is a damaged file and never a test split.
     """
     questions = benchmark.load_questions(annotations, profile)
     if not questions:
         raise UserError(f"{annotations}: no questions in it")
     _check_images(questions, annotations)
+    questions = _take_placeholders(questions, annotations)
     withheld = [question for question in questions if question.reference is None]
     if withheld and len(withheld) < len(questions):
         raise UserError(
@@ -67,6 +78,39 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
             "split, for none. Is the file complete?"
         )
     return questions
+
+
+def _take_placeholders(questions: list[Question], annotations: Path) -> list[Question]:
+    taken = [
+        _take_placed(question, annotations) if IMAGE_PLACEHOLDER in question.text else question
+        for question in questions
+    ]
+    literal = [id_key(question) for question in taken if IMAGE_PLACEHOLDER in question.text]
+    if literal:
+        what = f"{{}} question(s) with {IMAGE_PLACEHOLDER} in a line, read as text"
+        logger.warning("%s: %s", annotations, name_keys(literal, what))
+    return taken
+
+
+def _take_placed(question: Question, annotations: Path) -> Question:
+    num_placed = sum(m[0].count(IMAGE_PLACEHOLDER) for m in _PLACED.finditer(question.text))
+    if not num_placed:
+        return question
+    if num_placed != len(question.images):
+        raise UserError(
+            f"{annotations}: question {question.question_id}: {num_placed} {IMAGE_PLACEHOLDER} "
+            f"placeholder(s) in its text, and {len(question.images)} image(s); its images are "
+            "shown before the text, so leave the placeholders out"
+        )
+    metadata = dict(question.metadata)
+    if isinstance(asked := metadata.get("question"), str):
+        metadata["question"] = _take_out(asked)
+    return replace(question, text=_take_out(question.text), metadata=metadata)
+
+
+def _take_out(text: str) -> str:
+    taken = _PLACED.sub("", text)
+    return taken.rstrip("\n") if taken != text else text
 
 
 def _check_images(questions: Sequence[Question], annotations: Path) -> None:

@@ -173,18 +173,41 @@ def test_an_image_is_encoded_once_for_its_questions(model, processor, requests, 
     assert seen == [3]
 
 
+def ids_of(part, row):
+    return part["input_ids"][row][part["attention_mask"][row].bool()].tolist()
+
+
+def join_rows(batch):
+    """The ids of each request: its beginning, and how it goes on."""
+    return [
+        ids_of(batch.heads, head) + (ids_of(batch.rests, row) if batch.rests else [])
+        for row, head in enumerate(batch.head_of_B)
+    ]
+
+
+@pytest.mark.parametrize("word", ["<image>", "</s>"])
+@pytest.mark.parametrize("shows", [True, False])
+def test_the_name_of_a_control_token_in_a_question_is_text(processor, requests, word, shows):
+    images = requests[1].images if shows else ()
+    texts = ("which color is it?", f"what does the word {word} in red mean?")
+    asked = [Request(render_prompt(t, shows, "vicuna_v1", processor), images) for t in texts]
+    for batch in (asked, asked[::-1]):
+        rows = join_rows(encode_batch(processor, batch, shares=True))
+        whole = collate_prompts(processor, batch)
+        assert rows == [ids_of(whole, row) for row in (0, 1)]
+        num_tokens = {row.count(processor.image_token_id) for row in rows}
+        assert len(num_tokens) == 1
+        assert (num_tokens == {0}) != shows
+        read = processor.tokenizer.decode(rows[batch.index(asked[1])])
+        assert f"word{word}in red mean".replace(" ", "") in read.replace(" ", "")
+
+
 def test_what_prompts_begin_with_is_read_once(processor, requests):
     """One beginning for each image, and one for those without; padding stands before, no more."""
     batch = encode_batch(processor, requests, shares=True)
     assert batch.head_of_B.tolist() == [0, 1, 2, 3] * 5
     whole = collate_prompts(processor, requests)
-    for row, head in enumerate(batch.head_of_B):
-        parts = [
-            part["input_ids"][number][part["attention_mask"][number].bool()]
-            for part, number in ((batch.heads, head), (batch.rests, row))
-        ]
-        expected = whole["input_ids"][row][whole["attention_mask"][row].bool()]
-        assert torch.cat(parts).tolist() == expected.tolist()
+    assert join_rows(batch) == [ids_of(whole, row) for row in range(len(requests))]
     assert torch.equal(batch.heads["pixel_values"], whole["pixel_values"][:3])
     alone = encode_batch(processor, requests[:4], shares=True)
     assert alone.rests == {}

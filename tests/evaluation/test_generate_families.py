@@ -48,7 +48,7 @@ def test_questions_about_one_image_are_read_once_and_answered_as_alone(family, t
     requests = [
         Request(decoder.render(text, len(shown)), tuple(paths[i] for i in shown))
         for shown in SHOWN
-        for text in ("is it red?", "is </s> it blue or not?", "hm?")
+        for text in ("is it red?", f"is {processor.image_token} or </s> or <image> blue?", "hm?")
     ]
     requests.append(Request(decoder.render("of two, the other way round?", 2), tuple(paths[::-1])))
     alone = {}

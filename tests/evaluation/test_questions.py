@@ -91,3 +91,32 @@ def test_a_questions_text_leads_into_no_other_parquet_file(tmp_path, image):
     path.write_text(json.dumps(row))
     with pytest.raises(UserError, match=r"question 7: its image .* is not in these annotations"):
         open_questions(find_benchmark("mine", "exact"), path, "llava15")
+
+
+def load_one(tmp_path, **row):
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps({"question_id": 7, "answer": "a", **row}))
+    (question,) = open_questions(find_benchmark("mine", "exact", instruction=""), path, "llava15")
+    return question
+
+
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [("<image>\nWhich shape?", ["a.png"]), ("<image>Which shape?", ["a.png"]),
+     ("Which shape?\n<image>", ["a.png"]), ("<image>\n<image>\nWhich shape?", ["a.png", "b.png"])],
+)  # fmt: skip
+def test_llavas_placeholders_are_the_images_that_a_question_has_anyway(tmp_path, text, images):
+    question = load_one(tmp_path, question=text, image=images)
+    assert (question.text, question.metadata["question"]) == ("Which shape?", "Which shape?")
+
+
+@pytest.mark.parametrize("image", [[], ["a.png", "b.png"]])
+def test_placeholders_of_other_images_are_named(tmp_path, image):
+    with pytest.raises(UserError, match=r"question 7: 1 <image> placeholder\(s\) in its text, and"):
+        load_one(tmp_path, question="<image>\nWhich shape?", image=image)
+
+
+def test_any_other_placeholder_is_a_word_and_that_is_said(tmp_path, caplog):
+    question = load_one(tmp_path, question="What does <image> mean?", image="a.png")
+    assert question.text == "What does <image> mean?"
+    assert "1 question(s) with <image> in a line, read as text: 7" in caplog.text

@@ -31,7 +31,7 @@ from prism_tune.data.encoding.encoder import (
     require_accepted,
 )
 from prism_tune.data.images import ImageError, open_image
-from prism_tune.data.literal_text import splice, write_out
+from prism_tune.data.literal_text import blank_marks, splice, write_out
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError
 
@@ -53,11 +53,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """The decoded new tokens; `finished` is False when `max_new_tokens` cut the answer off."""
+    """The decoded new tokens.
+
+    Attributes:
+        text: of them.
+        num_new_tokens: with the end token.
+        finished: False when `max_new_tokens` cut the answer off.
+        beyond_window: prompt and answer may be longer than what the model was made for.
+    """
 
     text: str
     num_new_tokens: int
     finished: bool
+    beyond_window: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,8 @@ def _encode_behind_images(processor: Any, request: Request) -> list[int]:
     """
     tokenizer, text, special = processor.tokenizer, request.prompt, False
     if request.images:
-        found = [text.rfind(token) for token in placeholders(processor)]
+        shown = blank_marks(text)
+        found = [shown.rfind(token) for token in placeholders(processor)]
         if max(found, default=-1) < 0:
             return []
         text = text[max(found) :]
