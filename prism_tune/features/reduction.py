@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import RowBlocks, rounding_share, widen
+from prism_tune.features.row_blocks import RowBlocks, default_block_rows, rounding_share, widen
 from prism_tune.features.row_pairs import RowPairs
 
 FloatArray = NDArray[np.float64]
@@ -118,8 +118,10 @@ def find_finite(features_UD: RowBlocks) -> NDArray[np.bool_]:
     """
     _require_numbers(features_UD)
     finite_U = np.zeros(features_UD.shape[0], dtype=bool)
-    for start, block_BD in _blocks(features_UD):
-        finite_U[start : start + len(block_BD)] = np.isfinite(block_BD).all(axis=1)
+    block_rows = default_block_rows(features_UD.shape[1], features_UD.dtype)
+    for start in range(0, len(finite_U), block_rows):
+        at = slice(start, start + block_rows)
+        finite_U[at] = np.isfinite(np.asarray(features_UD[at])).all(axis=1)
     return finite_U
 
 

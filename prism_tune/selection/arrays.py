@@ -25,6 +25,7 @@ from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.inputs import find_scorer, resolve_selection
 from prism_tune.selection.ranking import require_varied
+from prism_tune.selection.scorers.readable import score_readable
 from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import cut_subset
 from prism_tune.selection.unranked import name_unranked
@@ -127,7 +128,7 @@ def _score(
     if len(names) > 1:
         needed = "rows that differ are needed, or scorer='random'"
         require_varied(features_ND, at_N, what="all rows", of="rows", needed=needed)
-    scored = method.score(context)
+    scored = score_readable(method, context, "rows")
     why = name_unranked(scored.unranked, scored.values_M, groups_N)
     return scored, dict(Counter(reason for reason in why if reason is not None))
 

@@ -26,6 +26,7 @@ from prism_tune.selection.budgets import (
 )
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import Evidence
+from prism_tune.selection.scorers.readable import score_readable
 from prism_tune.selection.scorers.scorer import ScoredRecords, Scorer, ScoringContext
 from prism_tune.selection.subset import Cut, hash_uids
 from prism_tune.selection.unranked import describe_unranked, name_unranked
@@ -83,8 +84,9 @@ def rank_pool(
     context = _build_context(config, pool, evidence, records_M, cut_of)
     if context.features_UD is not None and context.row_M is not None and len(records_M) > 1:
         require_varied(context.features_UD, np.unique(context.row_M[context.row_M >= 0]))
-    scored = scorer.score(context) if len(records_M) else ScoredRecords(np.zeros(0), {})
-    values_M = _mark_unfinite(scored.values_M, config.selection.scorer)
+    nothing = ScoredRecords(np.zeros(0), {})
+    scored = score_readable(scorer, context) if len(records_M) else nothing
+    values_M = np.where(np.isfinite(scored.values_M), scored.values_M, np.nan)
     scores_N = np.full(len(pool), np.nan)
     scores_N[records_M] = values_M
     cuts = _cut_usable(config, cut_of, scores_N[usable])
@@ -112,17 +114,6 @@ def rank_pool(
         unranked,
         {budget: _spread(usable, cut, len(pool)) for budget, cut in cuts.items()},
     )
-
-
-def _mark_unfinite(values_M: NDArray[np.float64], scorer: str) -> NDArray[np.float64]:
-    """The scores, NaN where one is not finite."""
-    finite_M = np.isfinite(values_M)
-    if len(values_M) and not finite_M.any():
-        raise UserError(
-            f"{scorer}: none of the {len(values_M)} image records has a finite score; "
-            "selection.dtype=float32 may help"
-        )
-    return np.where(finite_M, values_M, np.nan)
 
 
 def _cut_usable(

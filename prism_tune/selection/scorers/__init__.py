@@ -39,7 +39,9 @@ from prism_tune.selection.scorers.scorer import Scorer, always
 
 SCORERS: dict[str, Scorer] = {
     "prism": Scorer(prism.score, always(FEATURES), ScorerOptions),
-    "alignment": Scorer(alignment.score, always(FEATURES), ScorerOptions, adapt=alignment.adapt),
+    "alignment": Scorer(
+        alignment.score, always(FEATURES), ScorerOptions, adapt=alignment.adapt, judges_rows=True
+    ),
     "random": Scorer(random.score, always(), draws=True, ranks_text=True),
     "length": Scorer(length.score, always(), length.LengthOptions, keep="high", ranks_text=True),
     "perplexity": Scorer(perplexity.score, always(ANSWER_LOSSES), keep="middle", ranks_text=True),

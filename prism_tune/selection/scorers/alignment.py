@@ -21,6 +21,7 @@ from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.features.row_blocks import RowBlocks, default_block_rows, map_spans
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
+from prism_tune.selection.unranked import Unranked
 
 
 def adapt(config: Config) -> Config:
@@ -38,13 +39,23 @@ def adapt(config: Config) -> Config:
 
 
 def score(context: ScoringContext) -> ScoredRecords:
-    """Correlation of every record; 0 where there is none (no question text, a constant feature)."""
+    """Correlation of every record; NaN where there is none: no question, a constant feature."""
     features_UD, row_M = context.rows()
     values_M = correlate_pairs(features_UD)[row_M]
     undefined_M = ~np.isfinite(values_M)
-    values_M[undefined_M] = 0.0
+    unseen_M = ~find_seen(features_UD)[row_M]
     counts = {"num_without_correlation": int(undefined_M.sum())}
-    return ScoredRecords(values_M, counts, {"no_correlation": undefined_M})
+    unranked: Unranked = {"feature_not_finite": unseen_M, "no_correlation": undefined_M & ~unseen_M}
+    return ScoredRecords(values_M, counts, unranked)
+
+
+def find_seen(features_UD: RowBlocks) -> NDArray[np.bool_]:
+    """Which rows have a finite image half, (U,); without words the other half alone is not."""
+    num_rows, width = features_UD.shape
+    block = default_block_rows(width, features_UD.dtype)
+    starts = range(0, num_rows, block)
+    blocks = (features_UD[slice(start, start + block)][:, : width // 2] for start in starts)
+    return np.concatenate([np.isfinite(rows_BD).all(axis=1) for rows_BD in blocks])
 
 
 def correlate_pairs(features_UD: RowBlocks) -> NDArray[np.float64]:

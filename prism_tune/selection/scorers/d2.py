@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config.sections import Config, Count
-from prism_tune.errors import UserError
 from prism_tune.features.neighbours import connect_nearest
 from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
@@ -37,8 +36,9 @@ from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.scorer_options import read_options
-from prism_tune.selection.scorers.pick_order import PickOptions, among_finite, rank_picks
+from prism_tune.selection.scorers.pick_order import PickOptions, rank_picks
 from prism_tune.selection.scorers.prism import score as score_redundancy
+from prism_tune.selection.scorers.readable import score_among
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
@@ -63,17 +63,23 @@ def reads(config: Config) -> tuple[EvidenceSource, ...]:
     return (FEATURES, ANSWER_LOSSES) if is_measured else (FEATURES,)
 
 
-@among_finite
 def score(context: ScoringContext) -> ScoredRecords:
-    """The place of every kept record, from 0, inside its group; the rest share the next one."""
+    """The place of every kept record, from 0, inside its group; the rest share the next one.
+
+    Records without a finite loss are in no graph, where they would take messages and get a place.
+    """
+    asked = read_options(context.config, D2Options).difficulty
+    if asked not in _COLUMNS:
+        return _score_known(context)
+    unknown_M = ~np.isfinite(context.measured[_COLUMNS[asked]])
+    return score_among(_score_known, context, {"no_score": unknown_M})
+
+
+def _score_known(context: ScoringContext) -> ScoredRecords:
     options = read_options(context.config, D2Options)
     features_UD, pairs = context.paired_rows()
     reduced = reduce_features(features_UD, pairs, num_components=options.num_components)
     difficulty_M = _measure_difficulty(context, options)
-    unknown_M = ~np.isfinite(difficulty_M)
-    if unknown_M.all():
-        raise UserError(f"d2: no record has a finite {options.difficulty}; nothing to score")
-    difficulty_M = np.where(unknown_M, difficulty_M[~unknown_M].min(), difficulty_M)
     hashes_M = hash_uids(context.uids)
     wanted_G = context.most_taken(pairs.size_G)
     picks = []
@@ -84,8 +90,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         )
         values_B = graph.pass_forward(_scale(difficulty_M[at]), options.gamma_forward)
         picks.append(at[graph.pick_in_reverse(values_B, options.gamma_reverse, wanted)])
-    unranked = {**mark_rows(reduced, pairs), "no_score": unknown_M}
-    return rank_picks(len(hashes_M), picks, reduced.diagnostics, unranked)
+    return rank_picks(len(hashes_M), picks, reduced.diagnostics, mark_rows(reduced, pairs))
 
 
 def _measure_difficulty(context: ScoringContext, options: D2Options) -> NDArray[np.float64]:

@@ -15,11 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.selection.scorers.pick_order import among_finite, score_picks
+from prism_tune.selection.scorers.pick_order import score_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 
 
-@among_finite
 def score(context: ScoringContext) -> ScoredRecords:
     """The place of every record in the order of picking."""
     return score_picks(context, choose_farthest)

@@ -37,7 +37,7 @@ class LeverageOptions(ScorerOptions):
 
 
 def score(context: ScoringContext) -> ScoredRecords:
-    """The leverage of every record in its group; 0 where a feature is not finite."""
+    """The leverage of every record in its group."""
     options = read_options(context.config, LeverageOptions)
     features_UD, pairs = context.paired_rows()
     reduced = reduce_features(

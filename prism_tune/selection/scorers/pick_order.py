@@ -6,9 +6,6 @@ others share the last place, where a hash of the uid decides.
 
 All runs in the order of the uids' hashes, so the picks owe nothing to the pool's order.
 
-A record whose feature is not finite has no place among the others: as a row of zeros it would be
-nearer to all of them than they are to each other. `among_finite` scores the pool without it.
-
 Shape legend: M records, P pairs of a feature row and a group, B pairs of a group, K components,
 G groups.
 """
@@ -16,8 +13,6 @@ G groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -25,18 +20,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config.sections import Count
-from prism_tune.features.reduction import find_finite, reduce_features
+from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
-from prism_tune.selection.unranked import Reason, Unranked
+from prism_tune.selection.unranked import Unranked
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 ChooseNext = Callable[[FloatArray, NDArray[np.int64], np.random.Generator], int]
 """Squared distances to the nearest pick, and how many records each is; the next pick out of it."""
-Score = Callable[[ScoringContext], ScoredRecords]
 
 _SAME = 1e-12  # squared distance of two unit vectors that rounding alone can leave
 _BLOCK_ROWS = 4096
@@ -46,48 +40,6 @@ class PickOptions(ScorerOptions):
     """`selection.options` of kcenter and kmeanspp; null keeps every component."""
 
     num_components: Count | None = Field(default=64, description="a positive number, or null")
-
-
-def among_finite(score: Score) -> Score:
-    """The scorer of records with a finite feature, as if there were no others; these get NaN."""
-
-    @wraps(score)
-    def score_finite(context: ScoringContext) -> ScoredRecords:
-        features_UD, row_M = context.rows()
-        finite_M = find_finite(features_UD)[row_M]
-        if finite_M.all() or not finite_M.any():  # of none at all the scorer says so
-            return score(context)
-        found = score(keep_records(context, finite_M))
-        values_M = np.full(len(finite_M), np.nan)
-        values_M[finite_M] = found.values_M
-        unranked: dict[Reason, NDArray[np.bool_]] = {}
-        for reason, mask in found.unranked.items():
-            unranked[reason] = np.zeros(len(finite_M), dtype=bool)
-            unranked[reason][finite_M] = mask
-        unranked["feature_not_finite"] = ~finite_M
-        diagnostics = {**found.diagnostics, "num_non_finite": int((~finite_M).sum())}
-        return ScoredRecords(values_M, diagnostics, unranked)
-
-    return score_finite
-
-
-def keep_records(context: ScoringContext, kept_M: NDArray[np.bool_]) -> ScoringContext:
-    """The context of some of its records; of each group as many can be taken as before."""
-    groups_M, codes_M = context.groups_M, np.zeros(len(kept_M), dtype=np.int64)
-    if groups_M is not None:
-        codes_M = np.unique(groups_M, return_inverse=True)[1]
-    left_G = np.bincount(codes_M[kept_M], minlength=int(codes_M.max()) + 1)
-    most_G = np.minimum(context.most_taken(np.bincount(codes_M)), left_G)
-    more_rows = {name: (rows, row_M[kept_M]) for name, (rows, row_M) in context.more_rows.items()}
-    return replace(
-        context,
-        records_M=context.records_M[kept_M],
-        groups_M=None if groups_M is None else groups_M[kept_M],
-        row_M=None if context.row_M is None else context.row_M[kept_M],
-        measured={name: values_M[kept_M] for name, values_M in context.measured.items()},
-        most_G=most_G[left_G > 0],
-        more_rows=more_rows,
-    )
 
 
 def score_picks(context: ScoringContext, choose_next: ChooseNext) -> ScoredRecords:

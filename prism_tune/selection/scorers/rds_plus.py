@@ -63,8 +63,8 @@ def score(context: ScoringContext) -> ScoredRecords:
     heldout_M = hold_out(context, codes_M, known_M, number)
     if not heldout_M.any():
         raise UserError(
-            "rds_plus: no source has 10 records, of which one could be held out as a query; "
-            "data.source and data.source_names make larger ones"
+            "rds_plus: no source has 10 records that could be read, of which one could be held out "
+            "as a query; data.source and data.source_names make larger ones"
         )
     left = np.flatnonzero(known_M & ~heldout_M)
     left = left[np.argsort(hash_uids(context.uids)[left], kind="stable")]  # of equal ranks

@@ -61,7 +61,7 @@ def adapt(config: Config) -> Config:
 
 
 def score(context: ScoringContext) -> ScoredRecords:
-    """The leverage of every record in its group; 0 where a feature is not finite."""
+    """The leverage of every record in its group."""
     energy = read_options(context.config, ScalSelectOptions).energy
     features_UD, pairs = context.paired_rows()
     leverage_P = np.zeros(len(pairs.row_P))

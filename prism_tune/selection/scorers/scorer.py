@@ -112,6 +112,8 @@ class Scorer:
         draws: its scores are chance alone, so that there is nothing to be ranked.
         ranks_text: it has a score for records without image (`selection.text_only: rank`); methods
             on features have one where these are features of one's own or of conversations.
+        judges_rows: it scores rows that are not finite itself; of all others those are left out
+            (`readable.py`).
         needs_number: its quotas have no meaning before it is known how many records are kept.
     """
 
@@ -123,6 +125,7 @@ class Scorer:
     adapt: Callable[[Config], Config] = lambda config: config
     draws: bool = False
     ranks_text: bool = False
+    judges_rows: bool = False
     needs_number: bool = False
 
     def complete(self, config: Config) -> Config:

@@ -104,10 +104,12 @@ def test_layers_that_are_not_there_are_refused(workplace, layers):
 
 
 def test_blocks_by_hand():
-    """Without a token (NaN) a block is zero; else tanh, then length 1."""
-    values = torch.tensor([[float("nan"), 1.0], [0.0, 30.0], [1e-3, 1e-3]])
-    expected = [[0.0, 0.0], [0.0, 1.0], [0.5**0.5, 0.5**0.5]]
-    torch.testing.assert_close(make_block(values, None), torch.tensor(expected))
+    """tanh, then length 1; without a token zero, and of what is not finite NaN."""
+    nan = float("nan")
+    values = torch.tensor([[nan, 1.0], [float("inf"), 1.0], [0.0, 0.0], [0.0, 30.0], [1e-3, 1e-3]])
+    expected = [[nan, nan], [nan, nan], [0.0, 0.0], [0.0, 1.0], [0.5**0.5, 0.5**0.5]]
+    found = make_block(values, None)
+    torch.testing.assert_close(found, torch.tensor(expected), equal_nan=True)
 
 
 def test_projected_blocks_keep_their_angles():

@@ -9,6 +9,7 @@ import pytest
 
 from prism_tune.config.sections import Config
 from prism_tune.selection.scorers import SCORERS
+from prism_tune.selection.scorers.readable import score_readable
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import cut_subset
 
@@ -82,7 +83,7 @@ class Table:
             more_rows=self._texts(),
             measured=self._losses(),
         )
-        return SCORERS[scorer].score(context)
+        return score_readable(SCORERS[scorer], context)
 
     def _texts(self):
         if self.texts_ND is None:

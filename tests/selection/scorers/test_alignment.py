@@ -64,13 +64,14 @@ def test_rescoring_with_prism_extracts_its_own_features(workplace):
     assert result.scores == workplace.select(**workplace.elsewhere()).scores
 
 
-def test_a_question_of_nothing_but_an_image_scores_zero(workplace):
+def test_a_question_of_nothing_but_an_image_has_no_score(workplace):
     records = workplace.records()
     records[0]["conversations"][0]["value"] = "<image>"
     workplace.write_records(records)
     result = workplace.select(selection__scorer="alignment")
     assert result.manifest["num_without_correlation"] == 1
-    assert result.scores[0]["score"] == 0
+    assert result.scores[0]["score"] is None
+    assert result.scores[0]["unranked"] == "no_correlation"
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])

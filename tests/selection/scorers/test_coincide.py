@@ -10,7 +10,6 @@ import pytest
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
 from prism_tune.selection.scorers import SCORERS
-from prism_tune.selection.scorers.clusters import coincide
 from prism_tune.selection.scorers.clusters.coincide import (
     mean_below,
     mean_kernels,
@@ -19,6 +18,7 @@ from prism_tune.selection.scorers.clusters.coincide import (
     transferability,
 )
 from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten
+from prism_tune.selection.scorers.readable import score_readable
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import hash_uids
 
@@ -61,8 +61,8 @@ class Records:
             groups_M=None if self.sources is None else np.array(self.sources),
             more_rows={"attention_outputs": (self.rows, self.row_N)},
         )
-        values = coincide.score(context).values_M
-        kept = np.flatnonzero(values < values.max())
+        values = score_readable(SCORERS["coincide"], context).values_M
+        kept = np.flatnonzero(values < np.nanmax(values))
         return [self.uids[n] for n in kept[np.argsort(values[kept], kind="stable")]]
 
 
@@ -167,6 +167,16 @@ def test_budgets_and_seeds():
     records = Records()
     assert [len(records.picked(budget)) for budget in (0.1, 0.3, 0.9)] == [12, 36, 108]
     assert records.picked(num_clusters=20) != records.picked(num_clusters=20, seed=1)
+
+
+def test_rows_that_cannot_be_read_change_nothing_for_the_others():
+    """As zeros they were a cluster of their own, with a quota, and the first of it."""
+    records, others = Records(), Records()
+    records.rows[:30] = np.nan
+    others.rows, others.uids = others.rows[30:], others.uids[30:]
+    others.row_N = np.arange(90)
+    assert records.picked(36) == others.picked(36)
+    assert len(records.picked(110)) == 89  # of 90; the last shares its place with what is left
 
 
 def test_short_rows_keep_inner_products():

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
 from prism_tune.features.neighbours import connect_nearest
+from prism_tune.selection.scorers import SCORERS
+from prism_tune.selection.scorers.readable import score_readable
+from prism_tune.selection.scorers.scorer import ScoringContext
 
 
 def graph_by_definition(rows, num_neighbours, directed=False):
@@ -113,6 +119,46 @@ def test_a_record_alone_has_no_neighbour():
     graph = connect_nearest(np.ones((1, 2)), 3)
     assert graph.pass_forward(np.array([2.0]), 1.0).tolist() == [2.0]
     assert graph.pick_in_reverse(np.array([2.0]), 1.0, 1).tolist() == [0]
+
+
+def test_records_without_a_loss_come_last_and_change_nothing_for_the_others():
+    """In a dense bunch, whose messages lift all of its records."""
+    rng = np.random.default_rng(0)
+    rows, losses = rng.normal(size=(200, 16)), rng.random(200)
+    rows[:30] = rows[0] + 0.01 * rng.normal(size=(30, 16))
+    losses[:10], losses[10:30] = np.nan, 1.0
+    scored = measure_losses(rows, losses, budget=60)
+    assert scored.unranked["no_score"].tolist() == [n < 10 for n in range(200)]
+    assert np.isnan(scored.values_M).tolist() == [n < 10 for n in range(200)]
+    others = measure_losses(rows[10:], losses[10:], budget=60, first=10)
+    np.testing.assert_array_equal(scored.values_M[10:], others.values_M)
+
+
+def measure_losses(rows, losses, *, budget, first=0):
+    """d2's scores of records whose names are numbers from `first`."""
+    config = Config.model_validate(
+        {
+            "name": "run",
+            "model": {"path": "none"},
+            "data": {"records": "none.json"},
+            "selection": {
+                "scorer": "d2",
+                "budget": budget,
+                "options": {"difficulty": "perplexity", "gamma_reverse": 5.0},
+            },
+        }
+    )
+    uids = [f"uid-{n}" for n in range(first, first + len(rows))]
+    context = ScoringContext(
+        config=SCORERS["d2"].complete(config),
+        pool=SimpleNamespace(uids=uids, sources=["a"] * len(uids)),
+        records_M=np.arange(len(uids)),
+        groups_M=None,
+        features_UD=rows,
+        row_M=np.arange(len(uids)),
+        measured={"nll": losses},
+    )
+    return score_readable(SCORERS["d2"], context)
 
 
 def test_unknown_difficulties_are_refused(clustered):

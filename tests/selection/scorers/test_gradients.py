@@ -222,9 +222,9 @@ def test_a_gradient_that_is_not_finite_comes_last_and_spoils_no_other(drawn, sco
 
 
 def test_what_cannot_be_scored_says_so(drawn):
-    with pytest.raises(UserError, match="none of the 4 records has a finite gradient"):
+    with pytest.raises(UserError, match="none of the 4 image records has a finite score"):
         Gradients(np.full((4, 2), np.nan), "aabb").run("tive")
-    with pytest.raises(UserError, match="no source has 10 records, of which one could be held"):
+    with pytest.raises(UserError, match="no source has 10 records that could be read"):
         Gradients(np.ones((8, 2)), "aaaabbbb").run("less_heldout")
     config = drawn.run("tive")[0]
     with pytest.raises(ConfigError, match="'high' has no meaning for tive"):

@@ -50,12 +50,11 @@ def test_a_feature_that_is_not_finite_is_counted_and_spoils_no_other(scorer, mak
     scored = make_table(rows, np.append(np.arange(20), 3)).run(scorer)
     assert scored.diagnostics["num_non_finite"] == 2
     assert np.flatnonzero(scored.unranked["feature_not_finite"]).tolist() == [3, 20]
-    lacking = [] if scorer == "leverage" else [3, 20]  # it has 0, the lowest, for them
-    assert np.flatnonzero(~np.isfinite(scored.values_M)).tolist() == lacking
+    assert np.flatnonzero(~np.isfinite(scored.values_M)).tolist() == [3, 20]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("scorer", [name for name in ON_FEATURES if name != "leverage"])
+@pytest.mark.parametrize("scorer", ON_FEATURES)
 def test_records_without_a_finite_feature_change_nothing_for_the_others(
     scorer, value, table, make_table
 ):
@@ -74,7 +73,7 @@ def test_records_without_a_finite_feature_change_nothing_for_the_others(
     assert len(healthy) <= 116
 
 
-@pytest.mark.parametrize("scorer", [name for name in ON_FEATURES if name != "leverage"])
+@pytest.mark.parametrize("scorer", ON_FEATURES)
 def test_a_source_without_a_finite_feature_comes_last(scorer, make_table):
     """Four corners of a square: a row of zeros would be nearer to each than their neighbours."""
     nan = [np.nan, np.nan]
@@ -110,5 +109,5 @@ def test_an_order_of_picking_has_no_high_end(scorer, clustered):
 
 @pytest.mark.parametrize("scorer", ON_FEATURES)
 def test_no_finite_feature_is_an_error(scorer, make_table):
-    with pytest.raises(UserError, match="no record has a finite feature"):
+    with pytest.raises(UserError, match="none of the 4 image records has a finite score"):
         make_table(np.full((4, 2), np.inf)).run(scorer)

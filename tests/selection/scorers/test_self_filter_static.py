@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_comes_last(table):
     assert "uid-3" not in kept
     assert scored.unranked["no_score"].tolist() == [n == 3 for n in range(96)]
     table.nll[:] = np.nan
-    with pytest.raises(UserError, match="no record has a finite loss"):
+    with pytest.raises(UserError, match="none of the 96 image records has a finite score"):
         table.select(0.5)
 
 

@@ -4,7 +4,7 @@ Records go in; of each layer two blocks come out, the mean over the image tokens
 all tokens behind them, of the output of self-attention's last projection, before the residual; each
 block passed through tanh and divided by its length, all of them by the root of their number, so
 that a row is a unit vector: first the blocks of the images, then those of the text. A block
-without token, or not finite, is zero.
+without token is zero; one that is not finite is NaN, so that its record is known as unreadable.
 
 A block wider than `BLOCK_WIDTH` is projected on so many random directions (Gaussian, one matrix a
 block, the same in every run) before it is divided by its length: the cosine of two rows of ten
@@ -87,7 +87,8 @@ class AttentionOutputs(Inspector):
         def keep(_: Any, inputs: Any, output: Any) -> None:
             hidden_BLD = output[0] if isinstance(output, tuple) else output
             for mask_BL, of_mask in zip(masks, pooled, strict=True):
-                of_mask.append(pool_positions(hidden_BLD, mask_BL, "mean"))
+                mean_BD = pool_positions(hidden_BLD, mask_BL, "mean")
+                of_mask.append(torch.where(mask_BL.any(dim=1, keepdim=True), mean_BD, 0.0))
 
         with ExitStack() as hooks:
             for attention in self._attentions:
@@ -99,8 +100,9 @@ class AttentionOutputs(Inspector):
 
 
 def make_block(values_BD: torch.Tensor, matrix_DP: torch.Tensor | None) -> torch.Tensor:
-    """tanh, projected, then length 1: (B, P); 0 where a row is not finite."""
-    squashed_BD = torch.where(values_BD.isfinite().all(dim=1, keepdim=True), values_BD, 0.0).tanh()
+    """tanh, projected, then length 1: (B, P); NaN where a row is not finite."""
+    finite_B1 = values_BD.isfinite().all(dim=1, keepdim=True)
+    squashed_BD = torch.where(finite_B1, values_BD.tanh(), torch.nan)
     if matrix_DP is not None:
         squashed_BD = squashed_BD @ matrix_DP.to(squashed_BD.device)
     return squashed_BD / squashed_BD.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -149,6 +151,7 @@ ATTENTION_OUTPUTS: EvidenceSource = conversation_source(
             model, processor, choose_layers(config)
         ),
         dataset=SeenDataset,
+        version=2,  # 1 had zeros for what is not finite
     ),
 )
 """Read by coincide."""

@@ -83,8 +83,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         picks.append(at[chosen])
         found += len(clusters)
     diagnostics: dict[str, Any] = {"num_clusters": found, "num_components": rows_UK.shape[1]}
-    zero_M = (rows_UK == 0).all(axis=1)[row_M]
-    return rank_picks(len(row_M), picks, diagnostics, {"feature_not_finite": zero_M})
+    return rank_picks(len(row_M), picks, diagnostics, {})
 
 
 def mean_texts(values_UD: RowBlocks, row_B: IntArray, clusters: list[IntArray]) -> FloatArray:
@@ -100,7 +99,7 @@ def mean_texts(values_UD: RowBlocks, row_B: IntArray, clusters: list[IntArray]) 
         first, last = np.searchsorted(row_B[order_B], [start, start + block])
         at = order_B[first:last]
         texts = np.asarray(values_UD[slice(start, start + block)], np.float64)[:, width // 2 :]
-        np.add.at(sums_CD, cluster_B[at], np.nan_to_num(texts[row_B[at] - start]))
+        np.add.at(sums_CD, cluster_B[at], texts[row_B[at] - start])
     return sums_CD / np.array([len(members) for members in clusters])[:, None]
 
 

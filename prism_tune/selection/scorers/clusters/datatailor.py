@@ -40,7 +40,6 @@ from prism_tune.selection.scorers.clusters.quotas import rank_by_quota
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
-from prism_tune.selection.unranked import Unranked
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -59,7 +58,6 @@ def score(context: ScoringContext) -> ScoredRecords:
     """The place of every kept record, from 0; with `scope: per_source` inside its source."""
     values_UD, row_M = context.more_rows[STATE_SPECTRA.name]
     information_M, top_M = read_numbers(values_UD).T[:, row_M]
-    unknown_M = ~np.isfinite(information_M)
     points_UK = shorten(values_UD, row_M, slice(2, None))
     records = [context.pool[index] for index in context.records_M.tolist()]
     asked_M = np.array([len(record.turns) // 2 for record in records])
@@ -69,19 +67,16 @@ def score(context: ScoringContext) -> ScoredRecords:
     orders, weights = [], []
     for members in pairs.members():
         at = members[np.argsort(hashes_M[members], kind="stable")]
-        known = at[~unknown_M[at]]
         values_B = value_records(
-            information_M[known], points_UK[row_M[known]], asked_M[known], context.config.seed
+            information_M[at], points_UK[row_M[at]], asked_M[at], context.config.seed
         )
-        best = known[np.argsort(-values_B, kind="stable")]
-        orders.append(np.concatenate([best, at[unknown_M[at]]]))
-        weights.append(len(at) * float(top_M[known].mean()) ** 2 if len(known) else 0.0)
-    diagnostics: dict[str, Any] = {"mean_information": float(np.nanmean(information_M))}
-    unranked: Unranked = {"no_score": unknown_M}
+        orders.append(at[np.argsort(-values_B, kind="stable")])
+        weights.append(len(at) * float(top_M[at].mean()) ** 2)
+    diagnostics: dict[str, Any] = {"mean_information": float(information_M.mean())}
     if context.groups_M is not None:
-        return rank_picks(len(row_M), orders, diagnostics, unranked)
+        return rank_picks(len(row_M), orders, diagnostics, {})
     by_source = dict(zip(np.unique(sources_M).tolist(), orders, strict=True))
-    return rank_by_quota(context, by_source, np.array(weights), diagnostics, unranked)
+    return rank_by_quota(context, by_source, np.array(weights), diagnostics, {})
 
 
 def read_numbers(values_UD: RowBlocks) -> FloatArray:
@@ -102,8 +97,6 @@ def value_records(
         asked_B: how many questions each has.
         seed: of k-means, where there are many.
     """
-    if not len(information_B):
-        return np.zeros(0)
     clusters = cluster_points(points_BK, seed)
     unique_B = np.empty(len(information_B))
     for members in clusters:

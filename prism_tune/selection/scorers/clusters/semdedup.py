@@ -30,7 +30,7 @@ from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.clusters.kmeans import cluster
-from prism_tune.selection.scorers.pick_order import among_finite, first_records
+from prism_tune.selection.scorers.pick_order import first_records
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
@@ -50,7 +50,6 @@ class SemDeDupOptions(ScorerOptions):
     )
 
 
-@among_finite
 def score(context: ScoringContext) -> ScoredRecords:
     """The largest cosine of every record to one that its cluster keeps before it."""
     options = read_options(context.config, SemDeDupOptions)

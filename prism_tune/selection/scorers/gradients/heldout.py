@@ -63,8 +63,9 @@ def measure_influences(context: ScoringContext) -> Influences:
     sizes_G = np.bincount(codes_M[heldout_M], minlength=len(names))
     if not sizes_G.any():
         raise UserError(
-            f"{context.config.selection.scorer}: no source has {_MOST} records, of which one could "
-            "be held out as a task; data.source and data.source_names make larger ones"
+            f"{context.config.selection.scorer}: no source has {_MOST} records that could be "
+            "read, of which one could be held out as a task; data.source and data.source_names "
+            "make larger ones"
         )
     means_GS = gradients.mean_of_groups(np.where(heldout_M, codes_M, -1), len(names))
     tasks = np.flatnonzero(sizes_G)

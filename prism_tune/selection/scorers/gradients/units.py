@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.errors import UserError
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.selection.evidence.gradients.sketches import NAME
+from prism_tune.selection.scorers.readable import none_readable
 from prism_tune.selection.scorers.scorer import ScoringContext
 
 FloatArray = NDArray[np.float64]
@@ -91,10 +91,7 @@ def read_gradients(context: ScoringContext) -> UnitGradients:
     )
     norm_M = np.where(np.isfinite(norm_U), norm_U, np.nan)[row_M]
     if np.isnan(norm_M).all():
-        raise UserError(
-            f"{context.config.selection.scorer}: none of the {len(row_M)} records has a finite "
-            "gradient; selection.dtype=float32 may help"
-        )
+        raise none_readable(context)
     return UnitGradients(rows_US, row_M, norm_M)
 
 

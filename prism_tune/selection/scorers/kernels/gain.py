@@ -37,6 +37,7 @@ from prism_tune.selection.scorers.kernels.density import (
 )
 from prism_tune.selection.scorers.kernels.short_rows import ShortRows, join_rows, sample_rows
 from prism_tune.selection.scorers.losses.visual_gain import measure_gain
+from prism_tune.selection.scorers.readable import none_readable
 from prism_tune.selection.scorers.scorer import ScoringContext
 from prism_tune.selection.subset import hash_uids
 
@@ -154,12 +155,14 @@ def rank_gain(
         shuffle: deal the ranks out anew inside each source, by the seed.
 
     Raises:
-        UserError: R^2 below 0.1.
+        UserError: no finite gain, or R^2 below 0.1.
     """
     hashes_M = hash_uids(context.uids)
     order_M = np.argsort(hashes_M, kind="stable")
     is_text_M = context.pool.is_text_only_N[context.records_M]
     gain_M = np.where(is_text_M, np.nan, measure_gain(context))
+    if not np.isfinite(gain_M).any():
+        raise none_readable(context)
     bandwidths = [
         choose_bandwidth(sample_rows(rows, order_M), "median") for rows in (images, texts)
     ]

@@ -46,7 +46,6 @@ from prism_tune.selection.scorers.kernels.kernel import (
     shorten_images,
     shorten_texts,
 )
-from prism_tune.selection.scorers.pick_order import among_finite
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 
@@ -65,7 +64,6 @@ def reads(config: Config) -> tuple[EvidenceSource, ...]:
     return reads_rows(read_options(config, KernelPrismOptions))
 
 
-@among_finite
 def score(context: ScoringContext) -> ScoredRecords:
     """The logarithm of every record's race key; R itself where alpha is inf."""
     options = read_options(context.config, KernelPrismOptions)

@@ -68,7 +68,7 @@ from prism_tune.selection.scorers.kernels.kernel import (
     shorten_texts,
 )
 from prism_tune.selection.scorers.kernels.kernel_prism import MIN_DENSITY, race
-from prism_tune.selection.scorers.pick_order import among_finite, rank_picks
+from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import (
     ScoredRecords,
     ScoringContext,
@@ -138,7 +138,6 @@ class Entries:
         return Entries(self.keys_M - gains_M, self.rates_M + gains_M)
 
 
-@among_finite
 def score(context: ScoringContext) -> ScoredRecords:
     """The place of every kept record, from 0, inside its group; the rest share the last place.
 

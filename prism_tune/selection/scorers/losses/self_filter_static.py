@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config.sections import Config, Count
-from prism_tune.errors import UserError
 from prism_tune.features.neighbours import find_nearest
 from prism_tune.selection.evidence.embeddings.image_text import EncoderOptions
 from prism_tune.selection.evidence.embeddings.joint import NAME, joint_embeddings
@@ -41,6 +40,7 @@ from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.pick_order import rank_picks
+from prism_tune.selection.scorers.readable import none_readable
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
 
@@ -79,7 +79,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     finite_U = _by_blocks(values_UD, lambda block_BD: np.asarray(np.isfinite(block_BD).all(axis=1)))
     known_M = np.isfinite(nll_M) & finite_U[row_M]
     if not known_M.any():
-        raise UserError("self_filter_static: no record has a finite loss; nothing to score")
+        raise none_readable(context)
     hashes_M = hash_uids(context.uids, context.config.seed)
     known = np.flatnonzero(known_M)
     fitted = known[np.argsort(hashes_M[known], kind="stable")][:_MOST_FITTED]

@@ -21,9 +21,10 @@ from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 def score(context: ScoringContext) -> ScoredRecords:
     """The gain of every record."""
     gain_M = measure_gain(context)
+    known = gain_M[np.isfinite(gain_M)]
     counts = {
         "num_answer_tokens": int(context.measured["num_answer_tokens"].sum()),
-        "mean_gain": float(np.nanmean(gain_M)),
+        "mean_gain": float(known.mean()) if len(known) else None,
     }
     return ScoredRecords(gain_M, counts)
 
