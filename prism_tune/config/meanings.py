@@ -27,7 +27,7 @@ MEANINGS: Mapping[str, str] = {
     "data.image_roots": "Further folders that absolute paths and links may lead into.",
     "data.prepare": "Which embedded pool and model to build first, where they are not there.",
     "data.columns": "Column names of a table or data set: `{question: prompt, answer: reply}`.",
-    "data.source": "A record's source: its own field, or the first folder of its image's path.",
+    "data.source": "A record's source: its field, its image's folder, or a dataset of LLaVA's mix.",
     "data.source_names": "Other names for sources; two with one name are one source.",
     "data.image_place": "`front` moves a single `<image>` to the front of its turn, as LLaVA does.",
     "data.system": "`drop` leaves the records' own system lines out.",

@@ -79,7 +79,7 @@ class DataConfig(Section):
     image_roots: tuple[str, ...] = ()
     prepare: Preparation | None = None
     columns: dict[str, str] = {}
-    source: Literal["field", "image_folder"] = "field"
+    source: Literal["field", "image_folder", "llava_mix"] = "field"
     source_names: dict[str, str] = {}
     image_place: Literal["front", "keep"] = "front"
     system: Literal["keep", "drop"] = "keep"

@@ -23,6 +23,7 @@ from prism_tune.data.layouts.columns import (
 )
 from prism_tune.data.layouts.further import IMAGE_KEYS, LOSS_KEYS
 from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, read_column
+from prism_tune.data.layouts.llava_mix import name_dataset
 from prism_tune.data.layouts.media import refuse_media, refuse_siblings, refuse_unread
 from prism_tune.data.layouts.placing import (
     fill_slots,
@@ -166,14 +167,16 @@ def read_id(raw: Any, columns: Columns) -> str:
 
 
 def name_source(adapted: Adapted, config: DataConfig, reading: Reading) -> str:
-    """The record's source: its field or its image's first folder, renamed by the config.
+    """The record's source: its field or what its image tells, renamed by the config.
 
-    Without field or folder it is "images"; without image, "text".
+    That is the image's first folder ("images" without one) or, with `llava_mix`, the dataset;
+    without image it is "text".
     """
-    source = adapted.source if config.source == "field" else ""
+    source = "" if config.source == "image_folder" else adapted.source
     if not source:
-        images = adapted.images
-        source = _image_folder(images[0], reading) if images else "text"
+        source = _image_folder(adapted.images[0], reading) if adapted.images else "text"
+        if config.source == "llava_mix":
+            source = name_dataset(source, adapted.turns)
     return config.source_names.get(source, source)
 
 
@@ -190,12 +193,21 @@ def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
         images = read_column(raw, columns)
         _refuse_left_over(raw, images, reading)
     except BadRecordError:
-        own = columns.find("source", described) if config.source == "field" else None
+        own = None if config.source == "image_folder" else columns.find("source", described)
         source = read_label(own) or UNREADABLE
         return config.source_names.get(source, source)
     images = tuple(_relate(image, reading) for image in images)
-    adapted = Adapted("", read_label(columns.find("source", raw)), images, ())
+    own_label = read_label(columns.find("source", raw))
+    adapted = Adapted("", own_label, images, _guess_turns(raw, reading))
     return name_source(adapted, config, reading)
+
+
+def _guess_turns(raw: Mapping[str, Any], reading: Reading) -> tuple[Turn, ...]:
+    """The turns of a record that cannot be used, where at least they can be read."""
+    try:
+        return read_conversation(raw, reading.columns, drops_system=reading.drops_system).turns
+    except BadRecordError:
+        return ()
 
 
 def _refuse_left_over(

@@ -64,6 +64,7 @@ TUNED = {
     ),
     "language": ("prism_7b_full",),
     "selectors": ("prism_7b_full",),  # the runs of `main`, asked more
+    "published": ("published_el2n_7b_lora",),
     "quickstart": ("quickstart_untuned", "quickstart_pool", "quickstart_prism"),
 }
 
@@ -191,6 +192,7 @@ def workshop(tmp_path_factory):
 
 
 SAME = ("selectors/", "main_lora/", "visionflan_lora/")  # their rows select as their `base` does
+SAME = (*SAME, "published/")  # and these as the presets (tests/selection/test_published.py)
 SELECTING = [n for n, c in CELLS.items() if "select" in c.verbs and not n.startswith(SAME)]
 
 

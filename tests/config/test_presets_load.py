@@ -114,7 +114,7 @@ def test_rows_of_the_tables(cells):
     assert counts == {
         **{"table_main": 26, "table_main_lora": 26, "table_ablation": 10, "table_models": 18},
         **{"table_visionflan": 3, "table_visionflan_lora": 3, "table_language": 6},
-        "table_selectors": 26,
+        **{"table_selectors": 26, "table_published": 14},
         "table_quickstart": 10,
     }
     rows = {cell.selector: cell.config for cell in cells}
@@ -143,7 +143,7 @@ def test_rows_of_the_tables(cells):
 )
 def test_a_models_row_is_its_preset(row, preset, cells):
     own = load(CONFIGS / f"experiments/{preset}.yaml")
-    asked_more = ("language", "selectors")
+    asked_more = ("language", "selectors", "published")
     own_cells = [c for c in cells if c.selector == row]
     own_cells = [c for c in own_cells if not any(grid in str(c.folder) for grid in asked_more)]
     assert own_cells

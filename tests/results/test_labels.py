@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from prism_tune.compare.grid_cells import plan_cells
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.results.labels import FREE_OPTIONS, PUBLISHED, UNSET, name_method
+from prism_tune.run.folder import RunDir
 from prism_tune.selection.scorers import SCORERS
 
 PRESETS = sorted(
@@ -83,6 +85,19 @@ def test_a_preset_bears_the_published_name(path):
 )
 def test_names(selection, name):
     assert name_method(SelectionConfig.model_validate(selection)) == name
+
+
+def test_the_grid_of_published_methods_bears_their_names():
+    config = load_config(PRESETS[0].parents[1] / "tables" / "published.yaml")
+    cells = [cell.config for cell in plan_cells(config, RunDir(Path("runs")))]
+    named = {
+        config.selection.scorer: name_method(config.selection)
+        for config in cells
+        if config.training.records == "subset"
+    }
+    expected = {name: published.name for name, published in PUBLISHED.items()}
+    assert named == {**expected, "random": "Random", "prism": "PRISM"}
+    assert {c.selection.budget for c in cells if c.training.records == "subset"} == {0.2}
 
 
 def preset(name, **changes):
