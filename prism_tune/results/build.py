@@ -106,6 +106,8 @@ def build_table(
         ConfigError: no such table.
         UserError: unreadable or incomplete run folders, or runs that cannot be compared.
     """
+    if not runs and printed is False:
+        raise UserError("--no-paper: without --runs there are the paper's rows alone; name folders")
     composed = compose_table(table, open_runs(runs), baseline, printed)
     text = render(composed.table, output_format)
     written = {

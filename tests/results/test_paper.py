@@ -2,6 +2,7 @@
 
 import pytest
 
+from prism_tune.errors import UserError
 from prism_tune.results import paper
 from prism_tune.results.build import build_table
 from prism_tune.results.columns import COLUMN_SETS
@@ -120,3 +121,8 @@ def test_mme_perception_stands_beside_cognition_and_does_not_count():
     columns = {column.label: column for column in COLUMN_SETS["llava"].columns}
     assert columns["MME-P"].control
     assert "MME-P" not in [column.label for column in COLUMN_SETS["llava"].scored]
+
+
+def test_without_runs_and_without_the_paper_there_is_nothing():
+    with pytest.raises(UserError, match="--no-paper: without --runs there are the paper's rows"):
+        build_table("main", [], baseline=None, printed=False)
