@@ -8,9 +8,11 @@ from pathlib import Path
 
 from prism_tune.compare.cells import Cell, Verb, stages_of
 from prism_tune.compare.grid_cells import plan_before, plan_cells
+from prism_tune.compare.selection_estimates import EMBEDDING
 from prism_tune.config.load import override_config
 from prism_tune.config.pool_paths import part_split
-from prism_tune.config.sections import Config
+from prism_tune.config.presets import find_file
+from prism_tune.config.sections import Config, ReferenceConfig, SelectionConfig
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
 
@@ -75,24 +77,48 @@ def rows_beside(config: Config) -> dict[str, tuple[str, ...]]:
 def find_missing(plan: Plan) -> list[str]:
     """Files that the remaining runs read and that are not there; not what the plan itself makes."""
     made = {str(cell.run.checkpoint) for cell in plan.before}
-    missing: dict[str, None] = {}
-    for cell, remaining in plan.remaining.items():
-        config = cell.config
-        if not remaining or config.data.prepare:
-            continue
-        benchmarks = config.evaluation.benchmarks if "evaluate" in remaining else ()
-        reference = config.selection.reference if "select" in remaining else None
-        own = [] if reference is None else [reference.model, reference.adapter]
-        read = [config.model.path, config.data.records, *filter(None, own)]
-        named = [path for path in read if not (part_split(path)[1] or _is_hub_id(path))]
-        paths = [*named, config.data.image_dir]
-        for name in benchmarks:
-            data = config.evaluation.data.get(name)
-            paths += [data.annotations, data.image_dir] if data else []
-        missing |= dict.fromkeys(
-            path for path in paths if path and path not in made and not Path(path).exists()
-        )
-    return list(missing)
+    read = [
+        path
+        for cell, remaining in plan.remaining.items()
+        for path in _list_files(cell.config, remaining)
+    ]
+    if plan.config.compare is not None and plan.config.compare.planted is not None:
+        read.append(plan.config.compare.planted)
+    return list(
+        dict.fromkeys(path for path in read if path not in made and not Path(path).exists())
+    )
+
+
+def _list_files(config: Config, verbs: Sequence[Verb]) -> list[str]:
+    """What stages read, but for ids of the hub; of prepared data only what is not prepared."""
+    if not verbs:
+        return []
+    data, is_prepared = config.data, config.data.prepare is not None
+    named: list[str | None] = [] if is_prepared else [config.model.path, data.records]
+    files: list[str | None] = [] if is_prepared else [data.image_dir, *data.image_roots]
+    if "select" in verbs:
+        models, lists = _list_selected_by(config.selection)
+        named, files = [*named, *models], [*files, *lists]
+    if "train" in verbs and config.training.deepspeed:
+        files.append(str(find_file(config.training.deepspeed, "deepspeed")))
+    if "evaluate" in verbs and not is_prepared:
+        for name in config.evaluation.benchmarks:
+            asked = config.evaluation.data.get(name)
+            files += [asked.annotations, asked.image_dir] if asked else []
+    local = [path for path in named if path and not (part_split(path)[1] or _is_hub_id(path))]
+    return [*local, *(path for path in files if path)]
+
+
+def _list_selected_by(selection: SelectionConfig) -> tuple[list[str | None], list[str | None]]:
+    """The models that selecting reads beside the target, and the files."""
+    reference = selection.reference or ReferenceConfig()
+    models = [reference.model, reference.adapter]
+    files = [selection.must_keep, selection.must_drop, selection.features_file]
+    if selection.scorer in EMBEDDING:
+        models.append(selection.options.get("model"))
+    if selection.scorer == "file":
+        files.append(selection.options.get("path"))
+    return models, files
 
 
 def _as_cell(config: Config) -> Cell:
@@ -135,5 +161,7 @@ def _find_remaining(cell: Cell, look: Look | None) -> tuple[tuple[Verb, ...], di
 
 def _is_hub_id(path: str) -> bool:
     """Whether a path that is not there can be OWNER/NAME of the hub."""
+    if path.startswith((".", "~")):
+        return False
     folder = Path(path).parent
     return len(Path(path).parts) == 2 and not folder.is_absolute() and not folder.exists()

@@ -187,11 +187,8 @@ def _notes(plan: Plan, unknown: Sequence[str]) -> list[str]:
         )
     missing = find_missing(plan)
     if missing:
-        more = f" and {len(missing) - _NUM_LISTED} more" if len(missing) > _NUM_LISTED else ""
-        notes.append(
-            f"To be put in place first (data/README.md, docs/training.md): "
-            f"{', '.join(missing[:_NUM_LISTED])}{more}."
-        )
+        where = "To be put in place first (data/README.md, docs/training.md)"
+        notes.append(f"{where}: {', '.join(missing)}.")
     tables = plan.config.compare.tables if plan.config.compare else {}
     if tables:
         notes.append(f"Tables at the end: {', '.join(tables)}.")

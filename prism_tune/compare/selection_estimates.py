@@ -45,7 +45,7 @@ _NO_MODEL = ("random", "length", "file")
 _FORWARD, _BLIND, _BACK = Pass(), Pass(sees=False), Pass(layers=3.0)
 _LOOK = Pass(layers=0.0)
 _SKETCH = Pass(layers=2.1)  # back through the activations too, and the norms of LoRA's matrices
-_EMBEDDING = ("clip_score", "self_filter_static")
+EMBEDDING = ("clip_score", "self_filter_static")
 _EMBEDDING_NUMBERS = 768  # of an image or a text in CLIP ViT-L/14, or SigLIP's base
 _SKETCHING = ("tive", "icons_heldout", "less_heldout")
 _WHOLE_RECORDS: dict[str, tuple[Pass, ...]] = {
@@ -87,7 +87,7 @@ def evidence_bytes(selection: SelectionConfig, shape: Shape, pool: PoolSize) -> 
         wide = shape.width * (2 if is_pair else 1)
         texts = _num_ranked(selection, pool) * shape.width * _reads_texts(selection)
         return float(_BYTES_PER_NUMBER * (rows * wide + texts))
-    if selection.scorer in _EMBEDDING:  # of every image, and of every text with one
+    if selection.scorer in EMBEDDING:  # of every image, and of every text with one
         rows = pool.num_images + pool.num_image_records
         return float(_BYTES_PER_NUMBER * rows * _encoder_width(selection))
     wide = {

@@ -173,6 +173,46 @@ def test_a_reference_that_is_not_there_is_missing(drawn_pool):
     assert find_missing(make_plan(Config.model_validate(base))) == ["models/small/x", "./lora"]
 
 
+_SELECTING = {"must_keep": "lists/keep.txt", "must_drop": "drop.txt", "features_file": "own.npy"}
+"""Of which none is there; the first is no OWNER/NAME."""
+
+
+@pytest.mark.parametrize("is_grid", [False, True])
+@pytest.mark.parametrize(
+    ("selection", "missing"),
+    [
+        ({"scorer": "kcenter", **_SELECTING}, [*_SELECTING.values()]),
+        ({"scorer": "file", "options": {"path": "own/scores.csv"}}, ["own/scores.csv"]),
+        ({"scorer": "clip_score", "options": {"model": "/gone/clip"}}, ["/gone/clip"]),
+        ({"scorer": "self_filter_static", "options": {"model": "./gone/clip"}}, ["./gone/clip"]),
+        ({"scorer": "clip_score", "options": {"model": "openai/clip-vit-large-patch14"}}, []),
+    ],
+)
+def test_every_file_that_a_run_reads_is_listed(selection, missing, is_grid, drawn_pool, tmp_path):
+    tree = config().model_dump(mode="json", exclude_unset=True)
+    tree["data"] = {"records": str(drawn_pool), "image_roots": ["/gone/images"]}
+    tree["model"]["path"] = str(drawn_pool.parent)
+    tree["output_dir"] = str(tmp_path)
+    tree["training"] |= {"deepspeed": "gone/zero.json"}
+    own = {"annotations": "gone/own.jsonl", "metric": "exact"}
+    tree["evaluation"] = {"benchmarks": ["own"], "data": {"own": own}}
+    if is_grid:
+        tree["compare"] = {"rows": [{"name": "mine", "selection": selection}], "planted": "p.json"}
+    else:
+        tree["selection"] = selection
+    found = find_missing(make_plan(Config.model_validate(tree)))
+    expected = {"/gone/images", *missing, "gone/zero.json", "gone/own.jsonl"}
+    assert set(found) == expected | ({"p.json"} if is_grid else set())
+
+
+def test_every_missing_file_is_in_the_table(repository):
+    """More than a dozen of them."""
+    made = make_plan(load_config("configs/experiments/llava15_7b_lora.yaml"))
+    (listed,) = [n for n in build_plan_table(made, 1.0).notes if n.startswith("To be put in place")]
+    assert len(find_missing(made)) > 12
+    assert all(path in listed for path in find_missing(made))
+
+
 def test_every_scorer_is_one_that_reads_features_or_is_named():
     """A new scorer says here what it reads."""
     on_features = {name for name in SCORERS if reads_features(SelectionConfig(scorer=name))}
