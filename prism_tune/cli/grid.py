@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,20 +36,39 @@ def run_grid(
         config,
         run,
         launcher,
-        check=check_selections,
+        check=check_configs,
         command=command,
         rows=rows,
         only_table=only_table,
     )
 
 
-def check_selections(paths: Sequence[str]) -> NoReturn:
-    """Refuse configs whose scorer does not exist or does not take its options."""
+def check_configs(paths: Sequence[str]) -> NoReturn:
+    """Refuse configs that their selection or training would refuse, before any is begun."""
     from prism_tune.config.load import load_config
-    from prism_tune.selection.inputs import resolve_selection
 
-    end_with_errors(lambda: [resolve_selection(load_config(path)) for path in paths])
+    end_with_errors(lambda: _check_all(map(load_config, paths)))
     sys.exit(0)
+
+
+def check_given(given: Sequence[str]) -> NoReturn:
+    """Likewise of one config: its path, then overrides."""
+    from prism_tune.config.load import load_config
+
+    path, *overrides = given
+    end_with_errors(lambda: _check_all([load_config(path, overrides)]))
+    sys.exit(0)
+
+
+def _check_all(configs: Iterable[Config]) -> None:
+    from prism_tune.compare.cells import stages_of
+    from prism_tune.selection.inputs import resolve_selection
+    from prism_tune.training.early import check_training
+
+    for config in configs:
+        if "select" in stages_of(config):
+            resolve_selection(config)
+        check_training(config)
 
 
 def find_grid(name: str) -> Path:

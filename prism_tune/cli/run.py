@@ -85,6 +85,8 @@ def run(
         num_at_once = loaded.compare.num_processes if launcher.kind == "local" else 1
     launcher.prepare(num_at_once)
     with patience(loaded.training.grace_seconds + TO_LEAVE_SECONDS):
+        if loaded.compare is None:  # a grid is checked cell by cell
+            _check(launcher, given)
         for number, step in enumerate(steps, start=1):
             _do(number, step, launcher)
     typer.echo(f"\nReport:     {folder.report / 'index.html'}\nRun folder: {folder.root}")
@@ -244,6 +246,15 @@ def _run_here(step: Step, launcher: Launcher) -> int:
     loaded, run = open_run(Path(path), overrides)
     command = redact_text(" ".join(["prism-tune", *step.arguments]))
     return 0 if run_grid(loaded, run, launcher, command=command) else 1
+
+
+def _check(launcher: Launcher, given: Sequence[str]) -> None:
+    """What the last stage would refuse is said before the first is paid for."""
+    from prism_tune.cli.grid import check_given
+
+    code = launcher.check(check_given, given)
+    if code != 0:
+        raise typer.Exit(code if code in _TOLD else 1)
 
 
 def _do(number: int, step: Step, launcher: Launcher) -> None:

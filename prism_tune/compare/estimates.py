@@ -22,7 +22,7 @@ from prism_tune.compare.selection_estimates import (
     select_flops,
 )
 from prism_tune.compare.shapes import PoolSize, Shape
-from prism_tune.config.epochs import num_epochs
+from prism_tune.config.epochs import num_epochs, read_number
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config, Part, SelectionConfig
 
@@ -161,10 +161,11 @@ def _num_epochs(config: Config, records: float, tokens: float, num_devices: int)
     hf = config.training.hf
     if (epochs := num_epochs(hf)) is not None:
         return epochs
-    num_batches = int(hf["max_steps"]) * int(hf.get("gradient_accumulation_steps", 1)) * num_devices
+    steps, parts = (read_number(hf, k, 1) for k in ("max_steps", "gradient_accumulation_steps"))
+    num_batches = steps * parts * num_devices
     if config.training.batching == "packed":
         return num_batches * config.training.tokens_per_batch / max(tokens, 1.0)
-    rows = int(hf.get("per_device_train_batch_size", DEFAULT_BATCH))
+    rows = read_number(hf, "per_device_train_batch_size", DEFAULT_BATCH)
     return num_batches * rows / max(records, 1.0)
 
 

@@ -61,6 +61,10 @@ class Launcher:
             return run_forked(self.main, arguments, environment or {}, output)
         return run_program(command, None, output)
 
+    def check(self, main: Main, arguments: Sequence[str]) -> int:
+        """Call this with these arguments, where the libraries are loaded; returns its exit code."""
+        return run_forked(main, arguments, {}, None)
+
     def command(self, arguments: Sequence[str]) -> list[str] | None:
         """The program that runs a verb; None where it is forked."""
         together = arguments[0] in _TOGETHER

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prism_tune.compare.shapes import PoolSize, Shape
+from prism_tune.config.epochs import read_number
 from prism_tune.config.presets import find_file
 from prism_tune.config.sections import Config
 from prism_tune.run.folder import read_object
@@ -59,7 +60,7 @@ def tune_memory(
     per_trained = _WEIGHT / sharing.weights + _GRADIENT / sharing.gradients + states
     trained = num_trained * per_trained
     hf = config.training.hf
-    rows = int(hf.get("per_device_train_batch_size", DEFAULT_BATCH))
+    rows = read_number(hf, "per_device_train_batch_size", DEFAULT_BATCH)
     longest = min(pool.longest or config.data.max_length, config.data.max_length)
     packed = config.training.batching == "packed"
     tokens = config.training.tokens_per_batch if packed else rows * longest

@@ -20,7 +20,7 @@ from prism_tune.compare.grid_cells import plan_before, plan_cells, require_secti
 from prism_tune.compare.launch import Launcher
 from prism_tune.compare.progress import Progress
 from prism_tune.compare.publish import check_results, publish
-from prism_tune.compare.workers import Main, run_forked, share_out
+from prism_tune.compare.workers import Main, share_out
 from prism_tune.config.load import render_config
 from prism_tune.config.secrets import find_secrets
 from prism_tune.config.sections import Config
@@ -92,9 +92,9 @@ def _run_pending(
         _refuse_secrets([*before, *due])
         num_at_once = require_section(config).num_processes if launcher.kind == "local" else 1
         launcher.prepare(num_at_once)
-        paths = [str(_write_config(cell)) for cell in due if "select" in cell.verbs]
-        if run_forked(check, paths, {}, None) != 0:
-            raise ConfigError(f"{config.name}: a row that cannot be selected; see above")
+        tuned = [cell for cell in [*before, *due] if "train" in cell.verbs]
+        if launcher.check(check, [str(_write_config(cell)) for cell in tuned]) != 0:
+            raise ConfigError(f"{config.name}: a row that cannot be selected or tuned; see above")
         first = [c for c in before if c.state() != "finished"]
         _prepare([*first, *due], launcher)
         if planted := require_section(config).planted:  # may be what was just prepared

@@ -86,7 +86,7 @@ def prepare_tuning(
         ConfigError: nothing would be trained, a learning rate for a frozen part, a LoRA option
             that peft does not know.
     """
-    _check_parts(training)
+    check_parts(training)
     found = parts(model)
     if training.tuning == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -151,7 +151,7 @@ def check_tuning(training: TrainingConfig, device: torch.device) -> None:
         ConfigError: parts that do not go with the way of tuning.
         UserError: qlora without a CUDA device or bitsandbytes.
     """
-    _check_parts(training)
+    check_parts(training)
     if training.tuning == "qlora":
         _require_bitsandbytes(device)
 
@@ -234,7 +234,12 @@ def _trained_parts(training: TrainingConfig) -> set[Part]:
     return kept - set(training.freeze)
 
 
-def _check_parts(training: TrainingConfig) -> None:
+def check_parts(training: TrainingConfig) -> None:
+    """Check that something is trained, and that it goes with the way of tuning.
+
+    Raises:
+        ConfigError: nothing is, LoRA of a frozen language model, or a learning rate without use.
+    """
     trained = _trained_parts(training)
     if not trained:
         raise ConfigError(

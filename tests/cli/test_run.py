@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from prism_tune.cli.grid import check_given
 from prism_tune.cli.run import plan_grid, plan_steps, run
 from prism_tune.compare.launch import Launcher
 from prism_tune.config.load import load_config
@@ -113,6 +114,10 @@ class Recorder:
     def command(self, arguments):
         return Launcher("local", 1, sys.exit, ()).command(arguments)
 
+    def check(self, main, arguments):
+        self.checked = [main.__name__, *arguments]
+        return self.code if self.fails == "check" else 0
+
     def run(self, arguments):
         self.called.append(arguments[0])
         return self.code if arguments[0] == self.fails else 0
@@ -130,6 +135,43 @@ def test_a_failing_stage_stops_the_job_and_says_how_to_go_on(code, exit_code, mo
     assert f"Step 5 (Tune: quickstart) did not finish (exit code {code})" in said.err
     assert "Once that is mended, the same command goes on from here." in said.err
     assert "Report:" not in said.out
+
+
+def test_what_the_training_would_refuse_is_refused_before_the_first_stage(monkeypatch, capsys):
+    launcher = Recorder("check", 2)
+    monkeypatch.setattr("prism_tune.cli.run.find_launcher", lambda launch, nproc: launcher)
+    with pytest.raises(typer.Exit) as stopped:
+        run(Path(QUICKSTART), ["compare=null", "training.hf.learnin_rate=1"])
+    assert stopped.value.exit_code == 2
+    assert launcher.called == []
+    assert launcher.checked == [
+        *("check_given", QUICKSTART, "compare=null", "training.hf.learnin_rate=1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.hf.learnin_rate=1", "did you mean `learning_rate`"),
+        ("training.hf.max_steps=abc", "training.hf.max_steps = 'abc'"),
+        ("training.lora.rr=8", "LoraConfig has no `rr`"),
+        ("training.deepspeed=nope.json", "nope.json: no such file"),
+        ("training.freeze=[language_model]", "LoRA adapts the language model, which is frozen"),
+        ("selection.scorer=prisma", "unknown scorer 'prisma'"),
+    ],
+)
+def test_what_is_checked_before_the_first_stage(override, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        check_given([QUICKSTART, "compare=null", override])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_sound_config_and_an_untuned_one_pass():
+    for overrides in ([], ["training.tuning=none", "training.hf.learnin_rate=1"]):
+        with pytest.raises(SystemExit) as ended:
+            check_given([QUICKSTART, "compare=null", *overrides])
+        assert ended.value.code == 0
 
 
 def test_the_job_is_told_and_ends_with_the_report(monkeypatch, capsys):

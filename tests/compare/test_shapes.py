@@ -12,6 +12,7 @@ import torch
 from prism_tune.compare.estimates import estimate_run, trained_parts
 from prism_tune.compare.shapes import PoolSize, Shape, read_shape
 from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError
 from prism_tune.models.load import load_model
 from prism_tune.models.tuning import prepare_tuning
 
@@ -74,6 +75,14 @@ def test_what_counts_as_trained_is_what_the_training_trains(tuning, frozen, tiny
     trained = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     final_norm = shape.width if "language_model" not in frozen and tuning == "full" else 0
     assert sum(trained_parts(config, shape).values()) == trained - final_norm
+
+
+@pytest.mark.parametrize("key", ["max_steps", "per_device_train_batch_size"])
+def test_a_number_that_is_none_is_named(key):
+    training = {"hf": {key: "abc"}}
+    tree = {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}, "training": training}
+    with pytest.raises(ConfigError, match=rf"training\.hf\.{key} = 'abc': expected a number"):
+        estimate_run(Config.model_validate(tree), SHAPE, POOL)
 
 
 @pytest.mark.parametrize(
