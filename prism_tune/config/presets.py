@@ -7,6 +7,7 @@ people read them; a wheel carries that folder as `prism_tune/configs` (`package_
 from __future__ import annotations
 
 import difflib
+import os
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
@@ -45,6 +46,7 @@ def find_file(named: str | Path, kind: Kind, folder: Path = Path()) -> Path:
     Args:
         named: `preset:NAME`, or a path. A path below `configs/` that is not there is the shipped
             file of that name, so that what the documentation names is found without a checkout.
+            A leading `~` is the home.
         kind: what it has to be.
         folder: what a relative path is relative to; by default the working directory.
 
@@ -54,11 +56,11 @@ def find_file(named: str | Path, kind: Kind, folder: Path = Path()) -> Path:
     Raises:
         ConfigError: no such preset; the nearest are named.
     """
-    text = str(named)
+    text = os.path.expanduser(named)
     if text.startswith(PREFIX):
         return _find_preset(text, kind)
-    path = folder / named
-    given = Path(named).parts
+    path = folder / text
+    given = Path(text).parts
     if given[:1] == ("configs",) and not path.exists():
         shipped = _shipped().joinpath(*given[1:])
         return shipped if shipped.is_file() else path

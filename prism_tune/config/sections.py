@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from prism_tune.config.values import LocalPath, read_options, spell_infinity
 
 Part = Literal["vision_tower", "projector", "language_model"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -38,15 +39,6 @@ LearningRate = Annotated[float, Field(gt=0, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
-def _spell_infinity(given: Any) -> Any:
-    """`.inf` as the word `inf`, at any depth: JSON (manifests, fingerprints) has no such number."""
-    if isinstance(given, dict):
-        return {key: _spell_infinity(value) for key, value in given.items()}
-    if isinstance(given, list | tuple):
-        return [_spell_infinity(value) for value in given]
-    return str(given) if isinstance(given, float) and not isfinite(given) else given
-
-
 class Section(BaseModel):
     """A config section: frozen, no unknown keys."""
 
@@ -56,7 +48,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The target model: a Hugging Face directory or hub id, as it is before instruction tuning."""
 
-    path: str
+    path: LocalPath
     revision: str | None = None
     dtype: DType = "auto"
     attn_implementation: str | None = None
@@ -74,9 +66,9 @@ class DataConfig(Section):
     leaves the records' own system lines out.
     """
 
-    records: str
-    image_dir: str | None = None
-    image_roots: tuple[str, ...] = ()
+    records: LocalPath
+    image_dir: LocalPath | None = None
+    image_roots: tuple[LocalPath, ...] = ()
     prepare: Preparation | None = None
     columns: dict[str, str] = {}
     source: Literal["field", "image_folder", "llava_mix"] = "field"
@@ -120,10 +112,10 @@ class ReferenceConfig(Section):
     `warmup` one that is trained first.
     """
 
-    model: str | None = None
+    model: LocalPath | None = None
     revision: str | None = None
     template: Template = "auto"
-    adapter: str | None = None
+    adapter: LocalPath | None = None
     warmup: WarmupConfig | None = None
 
 
@@ -146,21 +138,19 @@ class SelectionConfig(Section):
     source_budgets: dict[str, Fraction | Index] = Field(
         default={}, description="a fraction in (0, 1] or a count from 0 of each source"
     )
-    must_keep: str | None = None
-    must_drop: str | None = None
+    must_keep: LocalPath | None = None
+    must_drop: LocalPath | None = None
     scope: Literal["per_source", "global"] = "per_source"
     centering: Literal["corpus", "pearson", "none"] = "corpus"
     keep: Literal["low", "middle", "high"] | None = None
     features: Literal["visual", "joint", "pair", "conversation", "text"] = "visual"
-    features_file: str | None = None
+    features_file: LocalPath | None = None
     reference: ReferenceConfig | None = None
     layer: Index = 1
     pooling: Literal["mean", "last", "attention", "instruction"] = "mean"
     tokens_per_batch: Count = 16384
     dtype: DType = "auto"
-    options: Annotated[
-        dict[str, Any], BeforeValidator(lambda given: _spell_infinity(given or {}))
-    ] = {}
+    options: Annotated[dict[str, Any], BeforeValidator(read_options)] = {}
 
 
 class TrainingConfig(Section):
@@ -175,7 +165,7 @@ class TrainingConfig(Section):
     lora: dict[str, Any] = {}
     learning_rates: dict[Part, LearningRate] = {}
     freeze: tuple[Part, ...] = ("vision_tower",)
-    deepspeed: str | None = "configs/deepspeed/zero2.json"
+    deepspeed: LocalPath | None = "configs/deepspeed/zero2.json"
     batching: Literal["modality_length", "packed", "random"] = "modality_length"
     tokens_per_batch: Count = 16384
     validation: Share = 0.0
@@ -190,8 +180,8 @@ class BenchmarkData(Section):
     `max_new_tokens` are that one's.
     """
 
-    annotations: str
-    image_dir: str | None = None
+    annotations: LocalPath
+    image_dir: LocalPath | None = None
     limit: Count | None = None
     metric: Metric | None = None
     instruction: str | None = None
@@ -234,13 +224,13 @@ class CompareConfig(Section):
     {id: {kind, of}}.
     """
 
-    selectors: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_spell_infinity)] = (
-        Field(default=(), description="a list of scorers, or of mappings with `scorer`")
+    selectors: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(spell_infinity)] = Field(
+        default=(), description="a list of scorers, or of mappings with `scorer`"
     )
     budgets: tuple[Fraction | Count, ...] = Field(
         default=(0.30,), min_length=1, description="a list of fractions in (0, 1] or counts"
     )
-    rows: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_spell_infinity)] = Field(
+    rows: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(spell_infinity)] = Field(
         default=(), description="a list of names, or of mappings with `name` and sections"
     )
     variants: tuple[str | dict[str, Any], ...] = ("{}",)
@@ -248,9 +238,9 @@ class CompareConfig(Section):
     metrics: tuple[str, ...] = ()
     baseline: str = "random"
     whole_pool: bool = False
-    planted: str | None = None
+    planted: LocalPath | None = None
     tables: dict[str, tuple[str, ...]] = {}
-    before: tuple[str, ...] = ()
+    before: tuple[LocalPath, ...] = ()
     num_processes: Count = 1
 
 
@@ -274,9 +264,9 @@ class Config(Section):
     )
     seed: Index = 0
     model_name: str | None = Field(default=None, description="what tables call the model")
-    output_dir: str = "runs"
+    output_dir: LocalPath = "runs"
     compare_random: bool = False
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[LocalPath, ...] = ()
     model: ModelConfig
     data: DataConfig
     selection: SelectionConfig = SelectionConfig()
