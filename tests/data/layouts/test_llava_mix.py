@@ -166,3 +166,10 @@ def test_another_value_is_refused_with_the_three(tmp_path):
     (tmp_path / "own.yaml").write_text("{name: a, model: {path: m}, data: {records: p.json}}")
     with pytest.raises(ConfigError, match="expected 'field', 'image_folder' or 'llava_mix'"):
         load_config(str(tmp_path / "own.yaml"), ["data.source=llava-mix"])
+
+
+def test_presets_of_the_mix_are_over_datasets_and_no_other_is():
+    for name in ("llava15_7b_lora", "published/datatailor", "published/tive", "tables/main"):
+        assert load_config(f"preset:{name}").data.source == "llava_mix"
+    for name in ("tables/visionflan", "quickstart", "llama3_8b_align"):
+        assert load_config(f"preset:{name}").data.source == "field"
