@@ -239,13 +239,6 @@ def require_files(folder: Path, names: Sequence[str], what: str) -> list[Path]:
     return [folder / name for name in names]
 
 
-def find_parquet(path: Path) -> list[Path]:
-    """The parquet files a path stands for (itself, or those in the folder), sorted."""
-    if path.suffix == ".parquet":
-        return [path]
-    return sorted(path.rglob("*.parquet")) if path.is_dir() else []
-
-
 def read_parquet(
     path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
 ) -> list[Any]:

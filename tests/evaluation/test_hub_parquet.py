@@ -76,3 +76,24 @@ def test_missing_columns_and_broken_files_are_named(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"x")
     with pytest.raises(UserError, match="not a readable parquet file"):
         BENCHMARKS["pope"].load_questions(tmp_path, "llava15")
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_of_a_whole_dataset_only_the_benchmarks_split_counts(name, tmp_path):
+    table = pa.Table.from_pylist([{**ROWS[name], "image": IMAGE}])
+    split = {"mmbench": "dev", "textvqa": "validation", "vqav2": "validation", "vizwiz": "val",
+             "llava_bench": "train"}.get(name, "test")  # fmt: skip
+    other = "testdev" if split == "train" else "train"
+    pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    (tmp_path / other).mkdir()
+    pq.write_table(table, tmp_path / other / "0000.parquet")
+    (question,) = BENCHMARKS[name].load_questions(tmp_path, "llava15")
+    assert f"{split}-00000-of-00001.parquet#0#image" in question.images[0]
+
+
+def test_other_splits_alone_are_refused(tmp_path):
+    table = pa.Table.from_pylist([{**ROWS["scienceqa"], "image": IMAGE}])
+    for split in ("train", "validation"):
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="the splits train, validation; expected those of test"):
+        BENCHMARKS["scienceqa"].load_questions(tmp_path, "llava15")

@@ -31,7 +31,6 @@ from typing import Any
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     list_columns,
     parquet_image,
     parse_json,
@@ -45,6 +44,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     find_foreign_prompts,
@@ -71,7 +71,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     """
     if not path.is_dir() and path.suffix == ".jsonl":
         return [_from_llava(record, where) for where, record in read_objects(path)]
-    if find_parquet(path):
+    if find_parquet(path, "testdev"):
         return _load_parquet(path)
     file = path / _FILE if path.is_dir() else path
     content = read_json_file(file)
@@ -197,7 +197,7 @@ def _load_parquet(path: Path) -> list[Question]:
     """Question files have a column `question`; the others hold the images, by `id`."""
     images: dict[str, str] = {}
     questions, rows = [], []
-    for file in find_parquet(path):
+    for file in find_parquet(path, "testdev"):
         if "question" in list_columns(file):
             listed = read_parquet(file, ("id", "question", "answer", "imageId"), _OPTIONAL)
             rows += [(f"{file}, row {n}", row) for n, row in enumerate(listed)]

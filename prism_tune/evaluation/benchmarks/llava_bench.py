@@ -32,7 +32,6 @@ from typing import Any
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_objects,
     read_parquet,
@@ -44,6 +43,7 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.grades import require_one_judge
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import mean, ratio
 from prism_tune.evaluation.predictions import (
     Joined,
@@ -69,7 +69,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: none of these, or a key is missing.
     """
-    parquet = find_parquet(path)
+    parquet = find_parquet(path, "train")
     if parquet:
         return [question for file in parquet for question in _load_parquet(file)]
     folder, file = path.parent, path

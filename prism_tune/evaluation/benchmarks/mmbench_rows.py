@@ -16,7 +16,6 @@ from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     data_uri,
-    find_parquet,
     parquet_image,
     read_parquet,
     require_keys,
@@ -25,6 +24,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.answer_files import read_table
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.schema import Question
 
 LETTERS = "ABCD"
@@ -55,7 +55,7 @@ def load_rows(path: Path, profile: Profile, wording: Wording) -> list[Question]:
         UserError: missing file or column, a row with fewer or more columns than the header, an
             index that is no number, or a reference that is none of its row's options.
     """
-    files = find_parquet(path)
+    files = find_parquet(path, "dev")
     rows = (
         [row for file in files for row in _read_parquet(file)] if files else list(_read_tsv(path))
     )

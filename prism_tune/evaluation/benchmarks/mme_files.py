@@ -8,13 +8,13 @@ from pathlib import Path
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_parquet,
     read_text,
     to_text,
     to_yes_no,
 )
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.predictions import read_predictions
 from prism_tune.schema import Prediction, Question
 
@@ -146,7 +146,7 @@ def _make_question(
 
 
 def _load_parquet(path: Path, profile: Profile) -> list[Question]:
-    files = find_parquet(path)
+    files = find_parquet(path, "test")
     if not files:
         raise UserError(
             f"{path}: none of MME's category folders ({', '.join(PERCEPTION[:3])}, ...) and no "

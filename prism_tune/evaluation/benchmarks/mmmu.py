@@ -39,7 +39,6 @@ from typing import Any
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_json_file,
     read_parquet,
@@ -59,6 +58,7 @@ from prism_tune.evaluation.benchmarks.mmmu_answers import (
     parse_choice_lmms_eval,
     parse_open,
 )
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, mean
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
 from prism_tune.schema import BenchmarkResult, Prediction, Question
@@ -92,7 +92,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: neither of these, or a key is missing.
     """
-    if files := find_parquet(path):
+    if files := find_parquet(path, "validation"):
         return [question for file in files for question in _load_parquet(file, profile)]
     file = path / "answer_dict_val.json" if path.is_dir() else path
     answers = read_json_file(file)

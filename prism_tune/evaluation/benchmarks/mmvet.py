@@ -31,7 +31,6 @@ from typing import Any
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_json_file,
     read_parquet,
@@ -50,6 +49,7 @@ from prism_tune.evaluation.benchmarks.grades import (
     parse_grades,
 )
 from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import mean
 from prism_tune.evaluation.predictions import (
     Joined,
@@ -77,7 +77,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: none of these files, or several grade files.
     """
-    parquet = find_parquet(path)
+    parquet = find_parquet(path, "test")
     if parquet:
         return [question for file in parquet for question in _load_parquet(file, profile)]
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]

@@ -33,7 +33,6 @@ from typing import Any
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_objects,
     read_parquet,
@@ -45,6 +44,7 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks.pope_answers import find_places, read_answers
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import (
     Outcome,
     YesNoCounts,
@@ -70,12 +70,18 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     """Questions of the three splits from the official folder, of one from its file, or parquet.
 
     Raises:
-        UserError: a file or key is missing, or a label is neither yes nor no.
+        UserError: a file or key is missing, a label is neither yes nor no, or a file's name has
+            two splits.
     """
     names = [f"coco_pope_{split}.json" for split in ID_OFFSETS]
-    if not any((path / name).exists() for name in names) and find_parquet(path):
+    if not any((path / name).exists() for name in names) and find_parquet(path, "test"):
         return _load_parquet(path, profile)
     alone = [split for split in ID_OFFSETS if path.is_file() and split in path.name]
+    if len(alone) > 1:
+        raise UserError(
+            f"{path}: of which split are its questions, {' or '.join(alone)}? Their ids depend on "
+            "it; name the file coco_pope_<split>.json, or give the folder of all three"
+        )
     files = [path] if alone else require_files(path, names, "POPE's three official files")
     questions = []
     for split, file in zip(alone or ID_OFFSETS, files, strict=True):
@@ -209,7 +215,7 @@ def _load_parquet(path: Path, profile: Profile) -> list[Question]:
             f"{file}, row {index}",
             profile,
         )
-        for file in find_parquet(path)
+        for file in find_parquet(path, "test")
         for index, row in enumerate(read_parquet(file, columns))
     ]
 

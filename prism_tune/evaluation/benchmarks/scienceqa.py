@@ -31,7 +31,6 @@ from typing import Any
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_json_file,
     read_parquet,
@@ -45,6 +44,7 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.answer_files import read_whole
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     id_key,
@@ -66,7 +66,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: a file or key is missing.
     """
-    if not (path / "problems.json").exists() and find_parquet(path):
+    if not (path / "problems.json").exists() and find_parquet(path, "test"):
         return _load_parquet(path)
     names = ("problems.json", "pid_splits.json")
     problems_file, splits_file = require_files(path, names, "ScienceQA's two official files")
@@ -171,7 +171,7 @@ def score_answers(
 
 def _load_parquet(path: Path) -> list[Question]:
     questions: list[Question] = []
-    for file in find_parquet(path):
+    for file in find_parquet(path, "test"):
         columns = ("question", "choices", "answer", "hint", "image")
         for index, row in enumerate(read_parquet(file, columns, optional=("subject",))):
             image = parquet_image(file, index, "image") if row["image"] else None

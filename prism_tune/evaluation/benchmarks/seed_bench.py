@@ -31,7 +31,6 @@ import orjson
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_json_file,
     read_objects,
@@ -43,6 +42,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     Joined,
@@ -71,8 +71,8 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     """
     if not path.is_dir() and path.suffix == ".jsonl":
         return [_from_llava(record, where) for where, record in read_objects(path)]
-    if find_parquet(path):
-        return [question for file in find_parquet(path) for question in _load_parquet(file)]
+    if find_parquet(path, "test"):
+        return [question for file in find_parquet(path, "test") for question in _load_parquet(file)]
     file = path / "SEED-Bench.json" if path.is_dir() else path
     content = read_json_file(file)
     if not isinstance(content, dict) or not isinstance(content.get("questions"), list):

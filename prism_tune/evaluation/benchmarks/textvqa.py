@@ -31,7 +31,6 @@ from typing import Any
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_json_file,
     read_objects,
@@ -43,6 +42,7 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.vqa_text import credit_m4c_both, normalize_m4c
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import percent
 from prism_tune.evaluation.predictions import Joined, join_predictions, read_predictions
 from prism_tune.run.folder import write_json
@@ -65,7 +65,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     """
     if not path.is_dir() and path.suffix == ".jsonl":
         return _number([_from_llava(record, where) for where, record in read_objects(path)])
-    parquet = find_parquet(path)
+    parquet = find_parquet(path, "validation")
     if parquet:
         return _number([q for file in parquet for q in _load_parquet(file, profile)])
     files = sorted(path.glob("TextVQA_*val.json")) if path.is_dir() else [path]

@@ -31,7 +31,6 @@ from typing import Any
 
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_objects,
     read_parquet,
@@ -48,6 +47,7 @@ from prism_tune.evaluation.benchmarks.vqa_text import (
     normalize_m4c,
     normalize_vizwiz,
 )
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     Joined,
@@ -73,7 +73,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: not one of these files.
     """
-    if find_parquet(path):
+    if find_parquet(path, "val"):
         return _load_parquet(path)
     records = read_objects(path / "val.json" if path.is_dir() else path)
     return [
@@ -223,7 +223,7 @@ def _read_answers(answers: Sequence[Any] | None, where: str) -> list[str] | None
 
 def _load_parquet(path: Path) -> list[Question]:
     questions: list[Question] = []
-    for file in find_parquet(path):
+    for file in find_parquet(path, "val"):
         columns = ("question_id", "question")
         for index, row in enumerate(read_parquet(file, columns, ("answers", "category"))):
             where = f"{file}, row {index}"

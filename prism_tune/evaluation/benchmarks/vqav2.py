@@ -32,7 +32,6 @@ from typing import Any
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
-    find_parquet,
     parquet_image,
     read_json_file,
     read_objects,
@@ -51,6 +50,7 @@ from prism_tune.evaluation.benchmarks.vqa_text import (
     normalize_m4c,
     normalize_vizwiz,
 )
+from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, mean, percent
 from prism_tune.evaluation.predictions import (
     find_foreign_prompts,
@@ -76,8 +76,12 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     """
     if not path.is_dir() and path.suffix == ".jsonl":
         return [_from_llava(record, where) for where, record in read_objects(path)]
-    if find_parquet(path):
-        return [question for file in find_parquet(path) for question in _load_parquet(file)]
+    if find_parquet(path, "validation"):
+        return [
+            question
+            for file in find_parquet(path, "validation")
+            for question in _load_parquet(file)
+        ]
     given = None if path.is_dir() else read_json_file(path)
     annotations, questions = _find_files(path, given)
     listed, asked = (

@@ -153,3 +153,10 @@ def test_a_missing_split_and_a_bad_label_are_named(tmp_path):
     (folder / "coco_pope_random.json").unlink()
     with pytest.raises(UserError, match=r"coco_pope_random.json missing"):
         BENCHMARK.load_questions(folder, "llava15")
+
+
+def test_a_file_named_after_two_splits_is_refused(tmp_path):
+    path = tmp_path / "coco_pope_random_popular.json"
+    path.write_text('{"question_id": 1, "image": "a.jpg", "text": "Is there?", "label": "yes"}')
+    with pytest.raises(UserError, match=r"of which split are its questions, random or popular\?"):
+        BENCHMARK.load_questions(path, "llava15")
