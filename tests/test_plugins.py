@@ -84,6 +84,7 @@ def test_a_benchmark_of_ones_own_is_scored_and_has_a_column(config):
     result = read_json(run.benchmark("my_words") / "results.json")
     assert set(result["metrics"]) == {"word_accuracy"}
     assert result["provenance"]["benchmark's plugin"].startswith("my_benchmark.py ")
+    assert result["provenance"]["protocol"] == "its plugin's own (my_benchmark.py)"
     table = build_table("main", [run.root], baseline=None)
     assert "my_words" in table
 

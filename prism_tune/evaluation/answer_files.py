@@ -32,11 +32,19 @@ TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 def read_answer_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The records of an answer file; one object {id: answer} becomes a record for each.
 
+    An answer that is null (NaN; in a table, which cannot tell them apart, also an empty cell or
+    "nan") is none: its record is left out, and the question is missing. An empty text in JSON is
+    what a model said.
+
     Raises:
         UserError: as `annotations.read_objects` and `read_table`.
     """
-    if path.suffix.lower() in TABLES:
-        return [(where, row) for where, row in read_table(path) if not _is_unanswered(row)]
+    is_table = path.suffix.lower() in TABLES
+    found = read_table(path) if is_table else _read_json(path)
+    return [(where, record) for where, record in found if not _is_unanswered(record, is_table)]
+
+
+def _read_json(path: Path) -> list[tuple[str, dict[str, Any]]]:
     text = read_text(path)
     if not text.lstrip().startswith("{"):
         return read_objects(path)
@@ -98,9 +106,13 @@ def read_table(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
-def _is_unanswered(row: Mapping[str, Any]) -> bool:
-    answers = [row[key] for key in TEXT_KEYS if key in row]
-    return bool(answers) and answers[0] is None
+def _is_unanswered(record: Mapping[str, Any], is_table: bool) -> bool:
+    answers = [record[key] for key in TEXT_KEYS if key in record]
+    if not answers:
+        return False
+    if is_table and isinstance(answers[0], str):
+        return answers[0].strip().lower() in ("", "nan")
+    return answers[0] is None or bool(answers[0] != answers[0])
 
 
 def _read_text_table(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import require_keys, to_id, to_text
@@ -77,13 +78,18 @@ class Joined:
             num_missing=self.num_missing,
             profile=profile,
             provenance={
-                "protocol": PROTOCOLS[profile],
+                "protocol": _name_protocol(benchmark, profile),
                 "data_version": f"{self.num_questions} questions",
                 **provenance,
             },
             per_question=credits,
             notes=tuple(note for note in notes if note),
         )
+
+
+def _name_protocol(benchmark: str, profile: Profile) -> str:
+    plugin = next(iter(describe_plugin("BENCHMARKS", benchmark).values()), "")
+    return f"its plugin's own ({plugin.split()[0]})" if plugin else PROTOCOLS[profile]
 
 
 def read_predictions(path: Path, id_keys: Sequence[str] = ID_KEYS) -> list[Prediction]:

@@ -353,3 +353,36 @@ def test_official_files_are_asked_scored_and_scored_again(setting, monkeypatch, 
     )
     assert scored["metrics"] == results["metrics"]
     assert submission is None or (setting.run.benchmark(name) / submission).is_file()
+
+
+SECOND = '{"question_id": 10000002, "text": "No"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "question_id,text\n10000001,\n10000002,No\n"),
+        ("a.csv", "question_id,text\n10000001,nan\n10000002,No\n"),
+        ("a.json", '{"10000001": null, "10000002": "No"}'),
+        ("a.jsonl", '{"question_id": 10000001, "text": null}\n' + SECOND),
+        ("a.jsonl", '{"question_id": 10000001, "text": NaN}\n' + SECOND),
+    ],
+)  # fmt: skip
+def test_a_null_answer_is_missing_in_every_format(tmp_path, name, content):
+    """POPE takes any other text, an empty one as well, for a yes."""
+    row = {"image": "a.jpg", "text": "Is there a dog?"}
+    rows = [{**row, "question_id": 1, "label": "yes"}, {**row, "question_id": 2, "label": "no"}]
+    (tmp_path / "coco_pope_random.json").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / name).write_text(content)
+    annotations = tmp_path / "coco_pope_random.json"
+    result = run_score("pope", tmp_path / name, annotations=annotations)
+    assert (result["num_missing"], result["metrics"]["accuracy"]) == (1, 50)
+    assert "1 question(s) without an answer, counted as wrong: 10000001" in result["notes"]
+
+
+def test_what_a_model_said_is_an_answer_where_it_is_nothing(tmp_path):
+    row = {"question_id": 1, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"}
+    (tmp_path / "coco_pope_random.json").write_text(json.dumps(row))
+    (tmp_path / "a.jsonl").write_text('{"question_id": 10000001, "text": ""}')
+    annotations = tmp_path / "coco_pope_random.json"
+    assert run_score("pope", tmp_path / "a.jsonl", annotations=annotations)["num_missing"] == 0

@@ -41,7 +41,7 @@ def test_llava_files_with_further_keys_and_blank_lines_are_read(tmp_path):
         ("[1]", r"line 2: expected one JSON object a line, found list"),
         ('{"text": "a"}', r"line 2: no key 'question_id'; found text"),
         ('{"question_id": 1, "label": "a"}', r"line 2: no key 'text'"),
-        ('{"question_id": 1, "text": null}', r"line 2: text: expected text, found None"),
+        ('{"question_id": 1, "text": [1]}', r"line 2: text: expected text, found \[1\]"),
         ('{"question_id": true, "text": "a"}', r"line 2: question_id: expected text, found True"),
     ],
 )
