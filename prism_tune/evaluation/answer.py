@@ -24,17 +24,19 @@ from prism_tune.evaluation.images import ImageFiles, leave_out_refused
 from prism_tune.evaluation.questions import (
     Questions,
     apply_control,
+    check_names,
     list_skipped,
     load_questions,
     note_skipped,
     open_images,
     skip_questions,
 )
-from prism_tune.evaluation.serving.server import Server
+from prism_tune.evaluation.serving.server import OTHER_PROMPTS, Server
 from prism_tune.models.adapters import name_base
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, gather, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint
+from prism_tune.run.folder import read_object
 from prism_tune.run.progress import UnitProgress
 from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult, Prediction, Question, Skipped
@@ -93,9 +95,14 @@ class VisionEvaluation:
         """Answer what is not answered yet, and score; the result on the main process."""
         for note in note_skipped(self.skipped, len(self.questions.listed)):
             logger.warning("evaluation/%s: %s", self.name, note)
-        notes = self._check(decoder)
+        stores = {control: _open_store(folder, control) for control in self.rounds}
+        asked = {
+            control: [self._ask(question, decoder) for question in questions]
+            for control, questions in self.rounds.items()
+        }
+        notes = self._check(decoder, asked, stores)
         answers = [
-            self._answer(control, decoder, _open_store(folder, control), timer)
+            self._answer(control, asked[control], decoder, stores[control], timer)
             for control in self.rounds
         ]
         if not is_main():
@@ -106,24 +113,34 @@ class VisionEvaluation:
         result = self._score(answers)
         return replace(result, notes=(*notes, *result.notes))
 
-    def _check(self, decoder: Decoder | Server) -> list[str]:
-        """What a server's prompts differ in; a model in memory has ours."""
+    def _check(
+        self,
+        decoder: Decoder | Server,
+        asked: Mapping[Control | None, Sequence[Asked]],
+        stores: Mapping[Control | None, AnswerStore],
+    ) -> list[str]:
+        """What a server's prompts differ in; a model in memory has ours.
+
+        Where all is answered, no server has to run: what was found when it was stands.
+        """
         if not isinstance(decoder, Server) or not is_main():
             return []
-        asked = self.rounds[None][:_NUM_CHECKED]
-        return decoder.check([self._ask(question, decoder).request for question in asked])
+        if any(_list_pending(asked[control], stores[control]) for control in asked):
+            return decoder.check([item.request for item in asked[None][:_NUM_CHECKED]])
+        path = stores[None].folder.finished / "results.json"
+        notes = read_object(path).get("notes", []) if path.exists() else []
+        return [note for note in notes if note.startswith(OTHER_PROMPTS)]
 
     def _answer(
         self,
         control: Control | None,
+        asked: Sequence[Asked],
         decoder: Decoder | Server,
         store: AnswerStore,
         timer: StageTimer | None,
     ) -> list[Prediction]:
         """One prediction per question, in their order; on other processes than the main nothing."""
-        asked = [self._ask(question, decoder) for question in self.rounds[control]]
-        answered = store.read()
-        pending = [item for item in asked if item.answer_id not in answered]
+        pending = _list_pending(asked, store)
         if is_main() and len(pending) < len(asked):
             logger.info("%s: %d answers are there already", store.path, len(asked) - len(pending))
         barrier()
@@ -194,7 +211,7 @@ class VisionEvaluation:
             "annotations": self.annotations,
         }
         skipped = note_skipped(self.skipped, len(self.questions.listed))
-        notes = (*skipped, *results[0].notes, *_note_cut_off(answers[0]))
+        notes = (*skipped, *results[0].notes, *_note_lengths(answers[0]))
         return replace(results[0], metrics=metrics, provenance=provenance, notes=notes)
 
 
@@ -204,9 +221,11 @@ def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> Visio
     Raises:
         ConfigError: no `evaluation.data` for it.
         UserError: no such benchmark, bad annotations, annotations that can score but not ask,
-            images that cannot be used and whose policy is "fail", a control that cannot be made.
+            images that cannot be used and whose policy is "fail", a control that cannot be made or
+            whose metrics would have a category's names.
     """
     questions = load_questions(config, name)
+    check_names(questions, config.evaluation.controls)
     images = open_images(questions, num_workers=config.data.num_workers)
     if images.strips:
         images = leave_out_refused(images, load_processor(name_base(config.model)))
@@ -248,6 +267,11 @@ def _open_store(folder: ResultFolder, control: Control | None) -> AnswerStore:
     return store
 
 
+def _list_pending(asked: Sequence[Asked], store: AnswerStore) -> list[Asked]:
+    answered = store.read()
+    return [item for item in asked if item.answer_id not in answered]
+
+
 def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
     return Prediction(
         question_id=asked.question.question_id,
@@ -255,10 +279,17 @@ def _predict(asked: Asked, answer: Answer, model_id: str) -> Prediction:
         text=answer.text,
         answer_id=asked.answer_id,
         model_id=model_id,
-        metadata={"num_new_tokens": answer.num_new_tokens, "finished": answer.finished},
+        metadata={
+            "num_new_tokens": answer.num_new_tokens,
+            "finished": answer.finished,
+            **({"beyond_window": True} if answer.beyond_window else {}),
+        },
     )
 
 
-def _note_cut_off(answers: Sequence[Prediction]) -> list[str]:
+def _note_lengths(answers: Sequence[Prediction]) -> list[str]:
     num_cut = sum(not answer.metadata["finished"] for answer in answers)
-    return [f"{num_cut} answer(s) were cut off at max_new_tokens"] if num_cut else []
+    num_beyond = sum(bool(answer.metadata.get("beyond_window")) for answer in answers)
+    cut = f"{num_cut} answer(s) were cut off at max_new_tokens"
+    beyond = f"{num_beyond} prompt(s) with their answers may pass the model's window; none was cut"
+    return [*([cut] if num_cut else []), *([beyond] if num_beyond else [])]

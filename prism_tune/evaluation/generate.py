@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +72,7 @@ class Decoder:
         self._template: Template = template
         self._batch_size = batch_size
         self._num_workers = num_workers
+        self._lengths: dict[Request, int] = {}
 
     def render(self, text: str, num_images: int) -> str:
         """A question as the model's prompt."""
@@ -121,7 +123,7 @@ class Decoder:
             if isinstance(inputs, UserError):
                 raise inputs
             few = 0 if number == len(batches) else self._batch_size // _CARRIED_SHARE
-            yield self._answer_batch(rows, batch, inputs, few)
+            yield self._mark_long(self._answer_batch(rows, batch, inputs, few))
 
     @cached_property
     def _shares(self) -> bool:
@@ -141,8 +143,8 @@ class Decoder:
     def _plan_batches(self, requests: list[Request], max_new_tokens: int) -> list[list[Request]]:
         if not requests:
             return []
-        lengths = self._count_tokens(requests)
-        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        lengths, window = self._count_tokens(requests), self._window
+        self._lengths = dict(zip(requests, lengths, strict=True))
         num_over = sum(window is not None and n + max_new_tokens > window for n in lengths)
         if num_over:
             logger.warning(
@@ -163,6 +165,23 @@ class Decoder:
             [requests[i] for i in order[start : start + size]]
             for start in range(0, len(order), size)
         ]
+
+    @cached_property
+    def _window(self) -> int | None:
+        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return None if window is None else int(window)
+
+    def _mark_long(self, answers: dict[Request, Answer]) -> dict[Request, Answer]:
+        """Say so of those that may have passed the window; a result has their number."""
+        window = self._window
+        if window is None:
+            return answers
+        return {
+            request: replace(answer, beyond_window=True)
+            if self._lengths[request] + answer.num_new_tokens > window
+            else answer
+            for request, answer in answers.items()
+        }
 
     def _count_tokens(self, requests: list[Request]) -> list[int]:
         ids = self.processor.tokenizer([request.prompt for request in requests]).input_ids

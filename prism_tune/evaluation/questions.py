@@ -35,7 +35,8 @@ class Questions:
 
     Attributes:
         benchmark: its protocol.
-        listed: the first `limit` ones; those that are skipped stay in it.
+        listed: the first `limit` ones, of MMBench with all rows of their circles; those that are
+            skipped stay in it.
         checksum: of all questions and their references.
         image_dir: what their images are relative to.
         num_images: different images of the listed ones.
@@ -99,7 +100,7 @@ def load_questions(config: Config, name: str) -> Questions:
             "questions, and they are of other answers; set it to the file of the questions"
         )
     image_dir = find_folder(data)
-    listed = tuple(questions[: data.limit])
+    listed = _list_first(questions, benchmark, data.limit)
     images = {image for question in listed for image in question.images}
     missing = find_missing(images, image_dir)
     policy = config.data.policy
@@ -113,6 +114,17 @@ def load_questions(config: Config, name: str) -> Questions:
         )
     checksum = fingerprint(questions)
     return Questions(benchmark, listed, checksum, image_dir, len(images), frozenset(missing))
+
+
+def _list_first(
+    questions: Sequence[Question], benchmark: Benchmark, limit: int | None
+) -> tuple[Question, ...]:
+    """What shares a credit is one question: half a circle would be an easier one."""
+    if limit is None:
+        return tuple(questions)
+    keys = list(dict.fromkeys(map(benchmark.credit_key, questions)))
+    first = set(keys[:limit])
+    return tuple(q for q in questions if benchmark.credit_key(q) in first)
 
 
 def open_images(questions: Questions, *, num_workers: int) -> ImageFiles:
@@ -160,6 +172,23 @@ def list_skipped(skipped: Mapping[int, Skipped]) -> dict[str, Any]:
             for item in skipped.values()
         ],
     }
+
+
+def check_names(questions: Questions, controls: Sequence[Control]) -> None:
+    """Keep apart a category's metric, `accuracy_<category>`, and a control's, `<metric>_<control>`.
+
+    Raises:
+        UserError: a category whose metrics would have the names of a control's.
+    """
+    categories = {question.category for question in questions.listed}
+    for control in controls:
+        of_control = {control, *(f"{category}_{control}" for category in categories)}
+        if found := sorted(categories & of_control):
+            raise UserError(
+                f"evaluation.controls: {control}: {questions.benchmark.name} has a category "
+                f"{found[0]!r}, whose metrics would have the names of the control's; rename the "
+                "category, or leave the control out"
+            )
 
 
 def apply_control(

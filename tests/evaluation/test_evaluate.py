@@ -27,6 +27,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.evaluate import evaluate
+from prism_tune.evaluation.generate import Decoder
 from prism_tune.models.adapters import describe_base
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
@@ -94,6 +95,18 @@ def test_answers_cut_at_the_limit_are_noted(setting):
     cut = [line for line in setting.lines() if not line["metadata"]["finished"]]
     assert {line["metadata"]["num_new_tokens"] for line in cut} == {8}
     assert f"{len(cut)} answer(s) were cut off at max_new_tokens" in setting.results()["notes"]
+
+
+def test_prompts_beyond_the_window_are_noted(setting, monkeypatch):
+    """Also where another attempt has asked some of them."""
+    monkeypatch.setattr(Decoder, "_window", 20)
+    with monkeypatch.context() as patch:
+        interrupt_batch(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            setting.evaluate(batch_size=4)
+    setting.evaluate(batch_size=4)
+    note = "12 prompt(s) with their answers may pass the model's window; none was cut"
+    assert note in setting.results()["notes"]
 
 
 def test_questions_images_tokens_and_flops_are_metered(setting, asked):

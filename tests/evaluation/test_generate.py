@@ -107,6 +107,18 @@ def test_answers_do_not_depend_on_batch_size_or_order(model, processor, requests
     assert answer_all(decode(model, processor, batch_size=batch_size), shuffled) == expected
 
 
+def test_what_may_pass_the_window_is_said_of_the_answer(model, processor, requests):
+    decoder = decode(model, processor)
+    answers = answer_all(decoder, requests)
+    assert not any(answer.beyond_window for answer in answers.values())
+    lengths = {r: decoder._lengths[r] + a.num_new_tokens for r, a in answers.items()}
+    window = sorted(lengths.values())[10]
+    model.config.get_text_config().max_position_embeddings = window
+    answers = answer_all(decode(model, processor), requests)
+    beyond = {request for request, answer in answers.items() if answer.beyond_window}
+    assert beyond == {request for request, length in lengths.items() if length > window}
+
+
 def test_worker_processes_do_not_change_answers(model, processor, requests):
     expected = answer_all(decode(model, processor), requests)
     decoder = decode(model, processor, batch_size=6, num_workers=2)

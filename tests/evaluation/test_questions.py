@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import open_questions
-from prism_tune.evaluation.questions import apply_control
+from prism_tune.evaluation.questions import apply_control, check_names, load_questions
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.schema import Question
 
@@ -120,3 +121,36 @@ def test_any_other_placeholder_is_a_word_and_that_is_said(tmp_path, caplog):
     question = load_one(tmp_path, question="What does <image> mean?", image="a.png")
     assert question.text == "What does <image> mean?"
     assert "1 question(s) with <image> in a line, read as text: 7" in caplog.text
+
+
+def read_config(name, **data):
+    return Config.model_validate(
+        {
+            "name": "x", "model": {"path": "m"}, "data": {"records": "unused.json"},
+            "evaluation": {"benchmarks": [name], "data": {name: data}},
+        }
+    )  # fmt: skip
+
+
+def test_a_limit_keeps_mmbenchs_circles_whole(tmp_path):
+    """The rows of a question with its options rotated stand far behind it."""
+    rows = [(n + 1_000_000 * turn, "x\ty") for turn in (0, 1) for n in range(3)]
+    lines = [f"{index}\tWhich?\t{options}\tA\tc" for index, options in rows]
+    head = "index\tquestion\tA\tB\tanswer\tcategory"
+    (tmp_path / "dev.tsv").write_text("\n".join([head, *lines]))
+    for n in range(3):
+        (tmp_path / f"{n}.jpg").touch()
+    config = read_config("mmbench", annotations=str(tmp_path / "dev.tsv"), limit=2)
+    listed = load_questions(config, "mmbench").listed
+    assert [question.question_id for question in listed] == [0, 1, 1_000_000, 1_000_001]
+
+
+@pytest.mark.parametrize("category", ["blind", "easy_blind"])
+def test_a_category_is_not_taken_for_a_control(tmp_path, category):
+    rows = [{"question": "What?", "answer": "a", "category": c} for c in ("easy", category)]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    questions = load_questions(read_config("mine", annotations=str(path), metric="exact"), "mine")
+    with pytest.raises(UserError, match=f"controls: blind: mine has a category '{category}'"):
+        check_names(questions, ["shuffled", "blind"])
+    check_names(questions, ["shuffled"])

@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -25,11 +25,14 @@ from prism_tune.errors import ConfigError
 from prism_tune.evaluation.decoding.counts import Counts, add_counts
 from prism_tune.evaluation.decoding.prompts import Answer, Request, collate_prompts
 from prism_tune.evaluation.serving.chat_api import ChatApi
+from prism_tune.evaluation.serving.under_way import UnderWay
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 900.0
 """Of one answer: a long one waits for those before it."""
+OTHER_PROMPTS = "the server's prompts are not those of template"
+"""How the note of `check` begins."""
 
 
 class Server(ChatApi):
@@ -78,28 +81,14 @@ class Server(ChatApi):
         Raises:
             UserError: the server refuses, or does not answer after several tries; an image cannot
                 be read. It is raised once those under way have been answered, and yielded; who
-                asks keeps them.
+                asks keeps them. Ctrl-C waits for none of them.
         """
-        pool = ThreadPoolExecutor(self._concurrency)
         unique = list(dict.fromkeys(requests))
-        pending = {pool.submit(self._ask, r, max_new_tokens): r for r in unique}
-        try:
-            for future in as_completed(pending):
-                request = pending.pop(future)
-                if future.exception() is not None:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    yield from self._take_under_way(pending)
-                yield self._count(request, future.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _take_under_way(
-        self, pending: Mapping[Future[Answer], Request]
-    ) -> Iterator[dict[Request, Answer]]:
-        """What still comes of questions that were asked already."""
-        for future in as_completed([future for future in pending if not future.cancelled()]):
-            if future.exception() is None:
-                yield self._count(pending[future], future.result())
+        asking = UnderWay(
+            partial(self._ask, max_new_tokens=max_new_tokens), unique, self._concurrency
+        )
+        for request, answer in asking:
+            yield self._count(request, answer)
 
     def _count(self, request: Request, answer: Answer) -> dict[Request, Answer]:
         counts: Counts = {"images": len(request.images), "tokens": answer.num_new_tokens}
@@ -123,8 +112,8 @@ class Server(ChatApi):
         if not differing:
             return []
         note = (
-            f"the server's prompts are not those of template {self._template}: prompt tokens there "
-            f"and here, of the first questions: {', '.join(differing)}"
+            f"{OTHER_PROMPTS} {self._template}: prompt tokens there and here, of the first "
+            f"questions: {', '.join(differing)}"
         )
         logger.warning("%s", note)
         return [note]

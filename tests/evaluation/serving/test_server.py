@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from urllib.error import URLError
@@ -147,13 +146,7 @@ def test_tokens_are_counted_where_the_server_gives_a_number(usage, count):
 
 def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
     """Those under way come after the refusal; they are paid for, and must not be asked again."""
-    ending, under_way, asked = Event(), Event(), []
-
-    class Pool(ThreadPoolExecutor):
-        def shutdown(self, **options):
-            super().shutdown(wait=False, cancel_futures=True)
-            ending.set()
-            super().shutdown(**options)
+    under_way, asked = Event(), []
 
     def complete(self, body):
         question = body["messages"][0]["content"][-1]["text"]
@@ -162,10 +155,9 @@ def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
             assert under_way.wait(30)
             raise UserError("status 400")
         under_way.set()
-        assert ending.wait(30)
+        time.sleep(1)  # the refusal is there long before
         return question, "m", {"choices": [{}], "usage": {"completion_tokens": 3}}
 
-    monkeypatch.setattr(server, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(ChatApi, "_complete", complete)
     config = {"backend": "openai", "base_url": "http://x/v1", "served_model": "m", "concurrency": 2}
     asking = Server(EvaluationConfig(**config), None, template="chatml")
@@ -179,6 +171,61 @@ def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
     assert {*texts} == {*asked} - {"refused"}
     assert not {"third", "fourth"} & {*asked}
     assert asking.take() == {"images": 0, "tokens": 3 * len(kept)}
+
+
+INTERRUPTED = """
+import _thread, time
+from threading import Timer
+from prism_tune.evaluation.serving.under_way import UnderWay
+
+def ask(question):
+    if question == "slow":
+        Timer(0.3, _thread.interrupt_main).start()
+        time.sleep(600)
+    return question
+
+try:
+    for question, answer in UnderWay(ask, ["quick", "slow", "later", "last"], 2):
+        print(answer, flush=True)
+        time.sleep(0.1)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@slow
+def test_ctrl_c_does_not_wait_for_what_is_under_way():
+    """Which would be a quarter of an hour for the slowest; the program itself has to end, too."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["quick", "later", "last", "interrupted"]
+
+
+def answer_all(monkeypatch, content):
+    """Every request is answered so; None: there is no server."""
+
+    def complete(self, body):
+        if content is None:
+            raise UserError("no server")
+        return content, "m", {"choices": [{}], "usage": {"prompt_tokens": 1}}
+
+    monkeypatch.setattr(ChatApi, "_complete", complete)
+
+
+@slow
+def test_scoring_again_needs_no_server_where_all_is_answered(setting, monkeypatch):
+    where = {"backend": "openai", "base_url": "http://x/v1", "served_model": "m"}
+    answer_all(monkeypatch, "red")
+    setting.evaluate(**where)
+    (note,) = [note for note in setting.results()["notes"] if "server's prompts" in note]
+    answer_all(monkeypatch, None)
+    given = setting.config().evaluation.data["quickstart"].model_dump(mode="json")
+    fewer = {"data": {"quickstart": {**given, "limit": 5}}}
+    setting.evaluate(**where, **fewer)
+    assert setting.results()["num_examples"] == 5
+    assert note in setting.results()["notes"]
+    with pytest.raises(UserError, match="no server"):
+        setting.evaluate(**where, **fewer, controls=["blind"])
 
 
 SERVE = f"{Path(sys.executable).with_name('transformers')} serve {{model}} --host 127.0.0.1"
