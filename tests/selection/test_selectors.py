@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from prism_tune.errors import ConfigError
@@ -63,3 +66,11 @@ def test_a_wrong_option_is_refused_before_anything_is_computed(workplace):
     with pytest.raises(ConfigError, match="unknown key `aplha`; did you mean `alpha`"):
         workplace.select(selection__scorer="kernel_prism", selection__options="{aplha: 2}")
     assert not (workplace.root / "runs").exists()
+
+
+def test_the_documentation_names_who_ranks_text_only_records():
+    """Methods on features, which do it where these are of texts, are not named."""
+    text = (Path(__file__).parents[2] / "docs/selectors.md").read_text()
+    told = text.split("`selection.text_only: rank` ranks text-only records")[1].split("\n\n")[0]
+    named = {name for name in re.findall(r"`(\w+)`", told) if name in SCORERS}
+    assert named == {name for name, scorer in SCORERS.items() if scorer.ranks_text}
