@@ -228,9 +228,23 @@ def open_runs(roots: Sequence[Path]) -> list[FinishedRun]:
     ]
 
 
+def _refuse_comparison(run: RunDir) -> None:
+    """Raise UserError for a comparison's folder, naming the runs that are meant."""
+    cells = [path.parent for path in run.root.glob("cells/*/cell.yaml")]
+    if not cells:
+        return
+    inside = any(RunDir(cell).evaluation.is_dir() for cell in cells)
+    where = f"--runs {run.root}/cells/*-seed*" if inside else f"its rows, in {run.root.parent}/"
+    raise UserError(
+        f"{run.root}: the folder of a comparison of {len(cells)} cells, each a run of its own: "
+        f"give these, {where}"
+    )
+
+
 def require_evaluated(run: FinishedRun) -> None:
     """Raise UserError for a run that no table can hold, naming the command that is missing."""
     if not run.results:
+        _refuse_comparison(run.run)
         raise UserError(
             f"{run.root}/evaluation/<benchmark>/results.json: none there; "
             "first run `prism-tune evaluate CONFIG`"

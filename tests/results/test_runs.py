@@ -90,3 +90,17 @@ def test_an_older_record_says_what_to_do(run):
         UserError, match=r"training/stage.json: no `config`, .*run that stage again"
     ):
         FinishedRun(run)
+
+
+def test_a_comparison_points_to_its_cells(run):
+    grid = RunDir(run.root.parent / "grid")
+    finish(grid.audit, Stage(run.training).config())
+    for cell in ("prism-0.3-seed0", "random-0.3-seed0"):
+        (grid.root / "cells" / cell).mkdir(parents=True)
+        (grid.root / "cells" / cell / "cell.yaml").write_text("")
+    told = rf"grid: the folder of a comparison of 2 cells.* its rows, in {run.root.parent}/"
+    with pytest.raises(UserError, match=told):
+        build_table("main", [grid.root], baseline=None)
+    (grid.root / "cells/prism-0.3-seed0/evaluation").mkdir()
+    with pytest.raises(UserError, match=r"give these, --runs .*grid/cells/\*-seed\*"):
+        build_table("main", [grid.root], baseline=None)
