@@ -107,10 +107,8 @@ class _Estimates:
 
     def of(self, config: Config) -> Estimate | None:
         model, records = config.model.path, config.data.records
-        if records not in self._pools:
-            self._pools[records] = measure_pool(config, self._audit)
         read = read_path(config) if "select" in stages_of(config) else model
-        shape, of_read, pool = self._shape(model), self._shape(read), self._pools[records]
+        shape, of_read, pool = self._shape(model), self._shape(read), self._pool(config)
         found: list[tuple[str, object]] = [(model, shape), (read, of_read), (records, pool)]
         if "evaluate" in stages_of(config):
             asked = config.evaluation.benchmarks
@@ -126,6 +124,13 @@ class _Estimates:
         if known and all(pool.mean_tokens for pool in known):
             return "lengths as the audit has counted them"
         return "text counts as 4 characters a token until `prism-tune audit` has counted"
+
+    def _pool(self, config: Config) -> PoolSize | None:
+        """One file is several pools: columns and policy decide what its records are."""
+        key = config.data.model_copy(update={"num_workers": 0}).model_dump_json()
+        if key not in self._pools:
+            self._pools[key] = measure_pool(config, self._audit)
+        return self._pools[key]
 
     def _shape(self, path: str) -> Shape | None:
         if path not in self._shapes:

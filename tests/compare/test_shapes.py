@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from prism_tune.compare.estimates import estimate_run, trained_parts
+from prism_tune.compare.plan import make_plan
+from prism_tune.compare.plan_table import build_plan_table
 from prism_tune.compare.shapes import PoolSize, Shape, read_shape
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError
@@ -107,3 +109,27 @@ def test_a_budget_of_tokens_is_of_so_many_tokens(budget, text_only, tokens, imag
     )
     found = estimate_run(config, SHAPE, POOL)
     assert (found.num_tokens, found.num_images) == pytest.approx((tokens, images))
+
+
+def test_one_file_read_in_two_ways_is_two_pools(tiny_llava_dir, tmp_path):
+    """Every third record has a second picture."""
+    records = [
+        {"question": "a?", "answer": "a", "first": f"{n}.png", "second": None if n % 3 else "b.png"}
+        for n in range(9)
+    ]
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(record) + "\n" for record in records))
+    rows = [{"name": key, "data": {"columns": {"image": key}}} for key in ("first", "second")]
+    config = Config.model_validate(
+        {
+            "name": "x",
+            "output_dir": str(tmp_path / "runs"),
+            "model": {"path": str(tiny_llava_dir)},
+            "data": {"records": str(pool), "policy": {"image_unread": "skip"}},
+            "training": {"records": "pool", "deepspeed": None},
+            "compare": {"rows": rows, "seeds": [0], "metrics": []},
+        }
+    )
+    table = build_plan_table(make_plan(config), None)
+    images = [row[table.header.index("images")].text for row in table.rows]
+    assert images == ["9", "3"]
