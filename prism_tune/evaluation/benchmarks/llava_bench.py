@@ -43,7 +43,7 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.grades import require_one_judge
-from prism_tune.evaluation.hub_files import find_parquet
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.metrics import mean, ratio
 from prism_tune.evaluation.predictions import (
     Joined,

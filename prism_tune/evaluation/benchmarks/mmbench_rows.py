@@ -24,7 +24,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.answer_files import read_table
-from prism_tune.evaluation.hub_files import find_parquet
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.schema import Question
 
 LETTERS = "ABCD"

@@ -14,7 +14,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
     to_yes_no,
 )
-from prism_tune.evaluation.hub_files import find_parquet
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.predictions import read_predictions
 from prism_tune.schema import Prediction, Question
 

@@ -49,6 +49,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.mmmu_answers import (
     DOMAINS,
     draw_choices,
@@ -58,7 +59,6 @@ from prism_tune.evaluation.benchmarks.mmmu_answers import (
     parse_choice_lmms_eval,
     parse_open,
 )
-from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, mean
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
 from prism_tune.schema import BenchmarkResult, Prediction, Question

@@ -48,8 +48,8 @@ from prism_tune.evaluation.benchmarks.grades import (
     judge_grades,
     parse_grades,
 )
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.vqa_text import normalize_m4c
-from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import mean
 from prism_tune.evaluation.predictions import (
     Joined,

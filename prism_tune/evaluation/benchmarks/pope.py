@@ -43,8 +43,8 @@ from prism_tune.evaluation.annotations import (
     to_yes_no,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.pope_answers import find_places, read_answers
-from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import (
     Outcome,
     YesNoCounts,

@@ -44,7 +44,7 @@ from prism_tune.evaluation.annotations import (
 )
 from prism_tune.evaluation.answer_files import read_whole
 from prism_tune.evaluation.benchmark import Benchmark, Profile
-from prism_tune.evaluation.hub_files import find_parquet
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     id_key,

@@ -42,7 +42,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
-from prism_tune.evaluation.hub_files import find_parquet
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     Joined,

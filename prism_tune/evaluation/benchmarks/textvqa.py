@@ -41,8 +41,8 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.vqa_text import credit_m4c_both, normalize_m4c
-from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import percent
 from prism_tune.evaluation.predictions import Joined, join_predictions, read_predictions
 from prism_tune.run.folder import write_json

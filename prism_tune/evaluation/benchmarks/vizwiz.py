@@ -41,13 +41,13 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.vqa_text import (
     credit_m4c_both,
     match_answer,
     normalize_m4c,
     normalize_vizwiz,
 )
-from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (
     Joined,

@@ -44,13 +44,13 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.benchmark import Benchmark
+from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.vqa_text import (
     flatten,
     match_answer,
     normalize_m4c,
     normalize_vizwiz,
 )
-from prism_tune.evaluation.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, mean, percent
 from prism_tune.evaluation.predictions import (
     find_foreign_prompts,
