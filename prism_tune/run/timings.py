@@ -90,10 +90,7 @@ class StageTimer:
         self._entry["finished"] = kind is None
         if kind is None and self._entry["stage"] != self._stage:
             own = [entry for entry in self._before if entry["stage"] == self._entry["stage"]]
-            others = [
-                e for e in self._before if e["stage"] not in (self._stage, f"{self._stage}{_NEXT}")
-            ]
-            self._before = [*others, *({**entry, "stage": self._stage} for entry in own)]
+            self._before = _put_in_place(self._before, self._stage, own)
             self._entry["stage"] = self._stage
         self._save()
 
@@ -168,6 +165,37 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
         if fault := _find_fault(entry):
             raise UserError(f"{run.timings}: not as it was written: {fault}; {lost}")
     return entries
+
+
+def close_finished(run: RunDir, stage: str, fingerprint: str, *, beside: bool) -> None:
+    """Close the attempts of a stage that has finished, where a kill came before its timer's end.
+
+    To be called where the stage's record says that it has; where all is well nothing is written.
+
+    Args:
+        run: the run.
+        stage: as `StageTimer`.
+        fingerprint: what it has finished with.
+        beside: it lies beside an earlier one yet, whose place it is about to take.
+    """
+    entries = read_timings(run)
+    name = f"{stage}{_NEXT}" if beside else stage
+    own = [e for e in entries if (e["stage"], e["fingerprint"]) == (name, fingerprint)]
+    if not own or (own[-1]["finished"] and not beside):
+        return
+    own[-1]["finished"] = True
+    if beside:
+        entries = _put_in_place(entries, stage, own)
+    write_json(run.timings, entries)
+
+
+def _put_in_place(
+    entries: Sequence[Mapping[str, Any]], stage: str, own: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The entries with `own` as those of the stage, in place of all others of it."""
+    replaced = (stage, f"{stage}{_NEXT}")
+    others = [dict(entry) for entry in entries if entry["stage"] not in replaced]
+    return [*others, *({**entry, "stage": stage} for entry in own)]
 
 
 def _find_fault(entry: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from prism_tune.errors import UserError
@@ -17,6 +18,7 @@ from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
 from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
+from prism_tune.run.timings import close_finished
 from prism_tune.training.checkpoints import NEXT, complete_checkpoints, read_marker, work_directory
 from prism_tune.training.inputs import describe_changes
 
@@ -76,6 +78,12 @@ def must_train(run: RunDir, inputs: Mapping[str, Any], *, force: bool) -> bool:
 def swap_in(run: RunDir) -> None:
     """Let a training that has finished beside the one before take its place; on one process.
 
-    What others have put into `training/` (Weights & Biases, a user's notes) stays there.
+    What others have put into `training/` (Weights & Biases, a user's notes) stays there. Its time
+    is that of a training that has finished, also where a kill came just before that was written.
     """
+    with suppress(UserError):  # of a damaged file, which those that need it refuse
+        beside = Stage(run.root / NEXT).record()
+        record = beside or Stage(run.training).record() or {}
+        if "fingerprint" in record:
+            close_finished(run, "training", record["fingerprint"], beside=beside is not None)
     replace_folder(run.root / NEXT, run.training, own=_OURS)

@@ -116,18 +116,19 @@ def _train(
     trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
     open_log(run.log)
     _open_directory(directory, skipped, keep=checkpoint)
-    grace = postponed(config.training.grace_seconds)
     has_deepspeed = config.training.deepspeed is not None
-    with timer or nullcontext(), closed_tracking(trainer.args), grace:
-        with read_safely(checkpoint, deepspeed=has_deepspeed):
-            try:
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            except AllStepsDone:
-                trainer.end_with_best()
-        _finish(trainer, config, run, inputs)
-    if is_main():
-        swap_in(run)
-    barrier()
+    # Outermost: asked to end behind the last step, the training has finished, with all it records.
+    with postponed(config.training.grace_seconds):
+        with closed_tracking(trainer.args), timer or nullcontext():
+            with read_safely(checkpoint, deepspeed=has_deepspeed):
+                try:
+                    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                except AllStepsDone:
+                    trainer.end_with_best()
+            _finish(trainer, config, run, inputs)
+        if is_main():
+            swap_in(run)
+        barrier()
 
 
 def _prepare(
