@@ -5,11 +5,9 @@ Defaults are LLaVA-1.5's (docs/training.md); `training.hf` is passed verbatim an
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isfinite
 from typing import Any
 
 import torch
@@ -28,6 +26,7 @@ from prism_tune.models.devices import resolve_dtype
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory
+from prism_tune.training.checks import check_values
 from prism_tune.training.hf_options import default_options
 
 _LOADING_OPTIONS = (
@@ -72,11 +71,15 @@ def training_arguments(
         deepspeed=deepspeed_options(config),
         remove_unused_columns=False,
         report_to=_list_trackers(options["report_to"], config),
+        # transformers has only a metric whose name ends with "loss" be the better the lower.
+        greater_is_better=given.get("greater_is_better") or False,
         **_checkpointing(given),
         **_kernels(given),
     )
     with refused_by_library("training.hf"):
         arguments = TrainingArguments(**options)
+    _use_one_device(arguments)
+    _check_agreement(arguments, config)
     if "wandb" in (arguments.report_to or ()):
         _set_wandb_environment(config, run)
     return arguments
@@ -95,9 +98,7 @@ def check_options(config: Config) -> None:
         if key in given:
             raise ConfigError(f"training.hf.{key} cannot be set: {reason}")
     check_lora(config.training)
-    _check_ranges(config)
-    _check_validation(config)
-    _check_liger(config)
+    check_values(config)
 
 
 @contextmanager
@@ -114,7 +115,13 @@ def refused_by_library(section: str) -> Iterator[None]:
         raise ConfigError(f"{section}: {error}") from error
 
 
-def check_schedule(arguments: TrainingArguments) -> None:
+def check_first_step(arguments: TrainingArguments) -> None:
+    """Raise now what the options of schedule and loading would raise at the first step."""
+    _check_schedule(arguments)
+    _check_loading(arguments)
+
+
+def _check_schedule(arguments: TrainingArguments) -> None:
     """Build a schedule of two steps; raises what transformers says of its name and options."""
     options: Any = arguments.lr_scheduler_kwargs
     get_scheduler(
@@ -126,7 +133,7 @@ def check_schedule(arguments: TrainingArguments) -> None:
     )
 
 
-def check_loading(arguments: TrainingArguments) -> None:
+def _check_loading(arguments: TrainingArguments) -> None:
     """Build a loader of nothing; raises what torch says of the options."""
     options = {
         name.removeprefix("dataloader_"): getattr(arguments, name) for name in _LOADING_OPTIONS
@@ -164,8 +171,8 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
     """The DeepSpeed file's content; None for plain training (DDP with several processes).
 
     Raises:
-        ConfigError: no such file or preset, ZeRO-3 without gathering on save, or an optimizer
-            section that would override `training.learning_rates`.
+        ConfigError: no such file or preset, ZeRO-3 without gathering on save, or an optimizer or
+            a scheduler in place of ours.
     """
     given = config.training.deepspeed
     if given is None:
@@ -184,11 +191,36 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
             f"{path}: ZeRO-3 needs zero_optimization.stage3_gather_16bit_weights_on_model_save: "
             "true, or no checkpoint that others can load would be written"
         )
-    if config.training.learning_rates and "optimizer" in options:
-        raise ConfigError(
-            f"{path}: its `optimizer` would override training.learning_rates; remove it"
-        )
+    for key, ours in (("optimizer", "optim"), ("scheduler", "lr_scheduler_type")):
+        if key in options:  # neither knows that each part has a learning rate of its own
+            raise ConfigError(
+                f"{path}: its `{key}` would take the place of ours, which has a learning rate for "
+                f"each part: leave it out; training.hf ({ours}, learning_rate, ...) and "
+                "training.learning_rates say what it is"
+            )
     return options
+
+
+def _use_one_device(arguments: TrainingArguments) -> None:
+    """One process is one GPU: over all that it sees transformers would deal every batch.
+
+    The batch would be that many times as large, and the loss, which is a sum over the labels of the
+    step, as well.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+
+
+def _check_agreement(arguments: TrainingArguments, config: Config) -> None:
+    """Refuse now what transformers would when it hands the model to DeepSpeed."""
+    found: Any = getattr(arguments, "hf_deepspeed_config", None)
+    mismatches = [said.removeprefix("- ds ") for said in found.mismatches] if found else []
+    if mismatches:
+        said = "; ".join(mismatches).replace(" vs hf ", ", but training.hf has ")
+        raise ConfigError(
+            f"training.deepspeed: {config.training.deepspeed}: not as the rest says: "
+            f"{said}; write 'auto' in their place"
+        )
 
 
 def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
@@ -212,50 +244,6 @@ def _kernels(given: dict[str, Any]) -> dict[str, Any]:
         return {}
     of_loss = {"cross_entropy": False, "fused_linear_cross_entropy": False}
     return {"liger_kernel_config": {**(given.get("liger_kernel_config") or {}), **of_loss}}
-
-
-def _check_ranges(config: Config) -> None:
-    """Refuse what trains nothing now, not after the last step."""
-    options = {**default_options(config), **config.training.hf}
-    rated = bool(config.training.learning_rates)
-    for name, is_sound, expected in (
-        ("per_device_train_batch_size", lambda value: value >= 1, "at least 1"),
-        ("gradient_accumulation_steps", lambda value: value >= 1, "at least 1"),
-        ("max_steps", lambda value: value == -1 or value >= 1, "at least 1, or -1 for epochs"),
-        ("num_train_epochs", lambda value: value > 0, "more than 0"),
-        (
-            "learning_rate",
-            lambda value: (value > 0 or rated) and isfinite(value),
-            "a number above 0, or nothing is learnt",
-        ),
-        ("adam_beta1", lambda value: 0 <= value < 1, "from 0 to below 1"),
-        ("adam_beta2", lambda value: 0 <= value < 1, "from 0 to below 1"),
-        ("label_smoothing_factor", lambda value: 0 <= value <= 1, "from 0 to 1"),
-        ("seed", lambda value: 0 <= value < 2**32, "from 0 to 4,294,967,295"),
-        ("data_seed", lambda value: 0 <= value < 2**32, "from 0 to 4,294,967,295"),
-    ):
-        if options.get(name) is not None and not is_sound(options[name]):
-            raise ConfigError(f"training.hf.{name} = {options[name]!r}: expected {expected}")
-
-
-def _check_validation(config: Config) -> None:
-    if config.training.validation:
-        return
-    for key in ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end"):
-        if config.training.hf.get(key) not in (None, False, "no"):
-            raise ConfigError(
-                f"training.hf.{key} needs records to evaluate on: set training.validation, the "
-                "share of the records that is held out (for instance 0.02)"
-            )
-
-
-def _check_liger(config: Config) -> None:
-    if not config.training.hf.get("use_liger_kernel"):
-        return
-    if importlib.util.find_spec("liger_kernel") is None:
-        raise ConfigError(
-            "training.hf.use_liger_kernel needs a GPU and liger-kernel: pip install liger-kernel"
-        )
 
 
 def _list_trackers(asked: Any, config: Config) -> Any:

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from prism_tune.config.sections import Config
-from prism_tune.data.batching import PackedBatchSampler
+from prism_tune.data.batching import ModalityLengthSampler, PackedBatchSampler
 from prism_tune.data.collator import Collator, PackingCollator
+from prism_tune.errors import ConfigError
 from prism_tune.run.shared_memory import count_bytes, fit_workers
 
 
@@ -37,6 +38,22 @@ def packs_rows(config: Config) -> bool:
 def build_collator(config: Config, processor: Any, dtype: torch.dtype = torch.float32) -> Collator:
     """Examples to a padded batch, or to one packed row."""
     return (PackingCollator if packs_rows(config) else Collator)(processor, dtype)
+
+
+def check_full_batch(arguments: TrainingArguments, dataset: Any, config: Config) -> None:
+    """Check that there is a batch for every process where incomplete ones are left out.
+
+    Raises:
+        ConfigError: all records would be.
+    """
+    num_records = arguments.train_batch_size * arguments.world_size
+    if not arguments.dataloader_drop_last or packs_rows(config) or len(dataset) >= num_records:
+        return
+    raise ConfigError(
+        f"training.hf.dataloader_drop_last leaves out batches that are not full, and of "
+        f"{num_records} records (training.hf.per_device_train_batch_size x processes) there is "
+        f"none: {len(dataset)} are trained on"
+    )
 
 
 def fit_loader(arguments: TrainingArguments, dataset: Any, config: Config) -> None:
@@ -62,6 +79,19 @@ def fit_loader(arguments: TrainingArguments, dataset: Any, config: Config) -> No
     if not arguments.dataloader_num_workers:  # torch takes them with workers only
         arguments.dataloader_prefetch_factor = None
         arguments.dataloader_persistent_workers = False
+
+
+def modality_sampler(
+    dataset: Any, arguments: TrainingArguments, *, seed: int
+) -> ModalityLengthSampler:
+    """The order of a `TuningDataset` in LLaVA's grouping, for the global batch of the arguments."""
+    return ModalityLengthSampler(
+        dataset.lengths_N,
+        dataset.has_image_N,
+        arguments.train_batch_size,
+        arguments.world_size * arguments.gradient_accumulation_steps,
+        seed,
+    )
 
 
 def row_loader(

@@ -51,8 +51,11 @@ class CheckpointWriter:
         self._inputs = inputs
         self._initial = initial
 
-    def complete(self, directory: Path) -> None:
+    def complete(self, directory: Path, model: Any) -> None:
         """Add what transformers does not write; on the process that saves."""
+        generation: Any = getattr(model, "generation_config", None)
+        if generation is not None:  # peft does not write it
+            generation.save_pretrained(directory)
         complete_checkpoint(directory, self._config, self._inputs)
 
     def finish(self, directory: Path, model: nn.Module, *, only_model: bool) -> None:
@@ -114,17 +117,22 @@ def work_directory(run: RunDir) -> Path:
 
 
 def drop_oldest(root: Path, limit: int | None, best: str | None = None) -> None:
-    """Keep the newest `limit` checkpoints, and the best so far; a limit of None keeps all."""
-    if limit is not None:
-        for directory in sorted(_checkpoints(root), key=_step)[:-limit]:
+    """Keep the newest `limit` checkpoints, and the best so far; None, 0 and less keep all."""
+    if limit is not None and limit > 0:
+        for directory in sorted(_checkpoints(root), key=checkpoint_step)[:-limit]:
             if best is None or directory != Path(best):
                 _remove(directory)
+
+
+def checkpoint_step(directory: Path) -> int:
+    """The step that a checkpoint's name says it was written at."""
+    return int(directory.name.rpartition("-")[2])
 
 
 def complete_checkpoints(root: Path) -> list[Path]:
     """Those that were marked, newest first."""
     marked = (path for path in _checkpoints(root) if read_marker(path) is not None)
-    return sorted(marked, key=_step, reverse=True)
+    return sorted(marked, key=checkpoint_step, reverse=True)
 
 
 def read_marker(directory: Path) -> dict[str, Any] | None:
@@ -171,7 +179,7 @@ def find_checkpoint(root: Path, key: str) -> Path | None:
 def clear_checkpoints(root: Path, keep: Path | None) -> None:
     """Remove what earlier attempts left, but for `keep` and the older checkpoints beside it."""
     for directory in _checkpoints(root):
-        if keep is None or _step(directory) > _step(keep):
+        if keep is None or checkpoint_step(directory) > checkpoint_step(keep):
             logger.info("training: removes %s (unfinished, or not to go on from)", directory)
             _remove(directory)
     for name in ("final", "final.partial"):
@@ -222,7 +230,3 @@ def _remove(directory: Path) -> None:
 def _checkpoints(root: Path) -> list[Path]:
     """Those that a training has named; `checkpoint-best` and the like are the user's own."""
     return [path for path in root.glob("checkpoint-*") if path.is_dir() and _NAME.match(path.name)]
-
-
-def _step(directory: Path) -> int:
-    return int(directory.name.rpartition("-")[2])

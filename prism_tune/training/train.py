@@ -40,7 +40,7 @@ from prism_tune.training.arguments import (
     refused_by_library,
     training_arguments,
 )
-from prism_tune.training.batches import build_collator, fit_loader
+from prism_tune.training.batches import build_collator, check_full_batch, fit_loader
 from prism_tune.training.callbacks import (
     LOG_NAME,
     VALIDATION_LOSS,
@@ -58,6 +58,7 @@ from prism_tune.training.checkpoints import (
     find_checkpoint,
     work_directory,
 )
+from prism_tune.training.checks import check_metric_source
 from prism_tune.training.examples import build_examples
 from prism_tune.training.finished import must_train, swap_in
 from prism_tune.training.inputs import stage_inputs
@@ -66,6 +67,7 @@ from prism_tune.training.meter import build_meter, stage_timer
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
 from prism_tune.training.states import read_safely
 from prism_tune.training.trainer import TuningTrainer
+from prism_tune.training.validation import kept_step
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +151,10 @@ def _prepare(
     processor = load_processor(config.model)
     examples = build_examples(config, run, processor)
     sourced = SourcedExamples(examples.trained)
+    held_out = SourcedExamples(examples.held_out) if examples.held_out else None
+    check_full_batch(arguments, sourced, config)
+    if held_out is not None:
+        check_metric_source(arguments.metric_for_best_model, held_out.names)
     model = _load_model(config, arguments.seed, dtype, device)
     add_end_token(model, processor, end_token(config.model.template, processor))
     with refused_by_library("training.hf"):
@@ -160,7 +166,7 @@ def _prepare(
             args=arguments,
             sources=sourced.names,
             train_dataset=sourced,
-            eval_dataset=examples.held_out and SourcedExamples(examples.held_out),
+            eval_dataset=held_out,
             data_collator=SourcedCollator(build_collator(config, processor)),
             processing_class=processor,
             callbacks=[
@@ -214,7 +220,9 @@ def _finish(trainer: TuningTrainer, config: Config, run: RunDir, inputs: dict[st
     if is_main():
         examples: Any = trainer.train_dataset
         held_out: Any = trainer.eval_dataset
-        lines = read_log(trainer.directory / LOG_NAME)
+        kept = kept_step(trainer.args, trainer.state)
+        whole = read_log(trainer.directory / LOG_NAME)
+        lines = [line for line in whole if line["step"] <= kept]
         validated = [line[VALIDATION_LOSS] for line in lines if VALIDATION_LOSS in line]
         Stage(trainer.directory).finish(
             inputs,

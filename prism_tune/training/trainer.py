@@ -19,21 +19,20 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
-from prism_tune.data.batching import ModalityLengthSampler
 from prism_tune.data.labels import select_labelled
 from prism_tune.models.guards import check_use
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups, spare_frozen_gradients, tuned_parts
 from prism_tune.processes import barrier, is_main
 from prism_tune.run.shared_memory import end_unheard_workers
-from prism_tune.training.arguments import check_loading, check_schedule, is_reentrant
-from prism_tune.training.batches import packs_rows, row_loader
+from prism_tune.training.arguments import check_first_step, is_reentrant
+from prism_tune.training.batches import modality_sampler, packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine
 from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest, load_full_weights
 from prism_tune.training.loss_watch import LossWatch
 from prism_tune.training.meter import Meter
 from prism_tune.training.source_losses import SourceLosses, take_sources
-from prism_tune.training.validation import MeanLoss, held_out_batches
+from prism_tune.training.validation import BestOfSaved, MeanLoss, held_out_batches
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +64,9 @@ class TuningTrainer(Trainer):
         self._watch = LossWatch()
         self._is_checked = False
         self._packing = Packing(options["model"]) if packs_rows(config) else None
+        self._best = BestOfSaved()
+        # First: what is saved because somebody asks to end is no candidate.
+        options["callbacks"] = [self._best, *options.get("callbacks", [])]
         super().__init__(compute_loss_func=self._label_loss, **options)
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:
@@ -81,14 +83,7 @@ class TuningTrainer(Trainer):
         if self._config.training.batching == "random":
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        dataset: Any = self.train_dataset
-        return ModalityLengthSampler(
-            dataset.lengths_N,
-            dataset.has_image_N,
-            self.args.train_batch_size,
-            self.args.world_size * self.args.gradient_accumulation_steps,
-            self._data_seed,
-        )
+        return modality_sampler(self.train_dataset, self.args, seed=self._data_seed)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by number of records as Trainer makes them, or our packed rows."""
@@ -119,8 +114,7 @@ class TuningTrainer(Trainer):
         """Raise now what the options of optimiser, schedule and loading would raise there."""
         tuned: Any = self.model
         self.get_optimizer_cls_and_kwargs(self.args, tuned)
-        check_schedule(self.args)
-        check_loading(self.args)
+        check_first_step(self.args)
 
     def compute_loss(
         self,
@@ -244,6 +238,10 @@ class TuningTrainer(Trainer):
             return
         load_full_weights(target, resume_from_checkpoint)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        counts = self._best.counts(self.args)
+        return counts and bool(super()._determine_best_metric(metrics, trial))
+
     def end_with_best(self) -> None:
         """What Trainer does behind its last step, where there was none left to do."""
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
@@ -264,11 +262,7 @@ class TuningTrainer(Trainer):
     ) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            directory = Path(output_dir or self.directory)
-            generation: Any = getattr(self.model, "generation_config", None)
-            if generation is not None:  # peft does not write it
-                generation.save_pretrained(directory)
-            self._checkpoints.complete(directory)
+            self._checkpoints.complete(Path(output_dir or self.directory), self.model)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Older checkpoints go only after the new one is complete, also with a limit of 1."""

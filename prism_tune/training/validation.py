@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.errors import ConfigError
 from prism_tune.run.shared_memory import end_unheard_workers
+from prism_tune.training.checkpoints import checkpoint_step
 from prism_tune.training.source_losses import SourcedExamples
 
 _BITS = 64
@@ -102,6 +106,47 @@ def held_out_batches(
     )
     end_unheard_workers(loader)
     return zip(loader, sampler.counts, strict=True)
+
+
+class BestOfSaved(TrainerCallback):
+    """Of the checkpoints that the schedule saves, all are evaluated, and one is the best.
+
+    Trainer takes the best of all evaluations, of which some have no checkpoint to go back to. What
+    is saved between, because somebody asks to end, is none either: the model would depend on that.
+    """
+
+    def __init__(self) -> None:
+        self._is_saved = False
+
+    def counts(self, args: TrainingArguments) -> bool:
+        """Whether the step's model could be gone back to."""
+        by_loss = args.save_strategy == SaveStrategy.BEST  # then its being the best saves it
+        return by_loss or not args.load_best_model_at_end or self._is_saved
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The schedule has decided by now what is done at this step."""
+        self._evaluate_saved(args, control, is_due=args.eval_delay <= state.global_step)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """With strategies of `epoch` that is where it decides."""
+        self._evaluate_saved(args, control, is_due=args.eval_delay <= (state.epoch or 0))
+
+    def _evaluate_saved(
+        self, args: TrainingArguments, control: TrainerControl, *, is_due: bool
+    ) -> None:
+        self._is_saved = control.should_save
+        if args.load_best_model_at_end and control.should_save and is_due:
+            control.should_evaluate = True
+
+
+def kept_step(args: TrainingArguments, state: TrainerState) -> int:
+    """The step whose model is the tuned one: the last, or the best checkpoint's."""
+    best = state.best_model_checkpoint if args.load_best_model_at_end else None
+    return state.global_step if best is None else checkpoint_step(Path(best))
 
 
 class MeanLoss:

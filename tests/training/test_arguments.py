@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,13 +14,11 @@ from prism_tune.errors import ConfigError
 from prism_tune.training.arguments import (
     _list_trackers,
     compute_dtype,
-    deepspeed_options,
     training_arguments,
 )
 from prism_tune.training.hf_options import WITHOUT_EFFECT, learning_options
 
 CPU = torch.device("cpu")
-SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))
 
 
 def arguments(made, dtype=torch.float32):
@@ -46,6 +42,13 @@ def test_defaults_are_those_of_llava(make_run, tuning, rate):
 def test_hf_options_win_over_our_defaults(make_run):
     found = arguments(make_run(hf={"weight_decay": 0.5, "lr_scheduler_type": "linear", "seed": 9}))
     assert (found.weight_decay, found.lr_scheduler_type, found.seed) == (0.5, "linear", 9)
+
+
+@pytest.mark.parametrize("metric", ["eval_loss", "eval_loss/colour"])
+def test_the_lower_a_loss_the_better_whatever_its_name(make_run, metric):
+    hf = {"metric_for_best_model": metric, "load_best_model_at_end": True}
+    found = arguments(make_run(hf={**hf, "eval_steps": 1, "save_steps": 1}, validation=0.1))
+    assert found.greater_is_better is False
 
 
 def test_the_run_decides_where_things_go(make_run):
@@ -143,33 +146,14 @@ def test_what_the_device_cannot_compute_in_is_an_error(make_run, hf, message):
         compute_dtype(make_run(hf=hf)[0], CPU)
 
 
-def test_no_deepspeed_file_means_plain_training(make_run):
-    assert deepspeed_options(make_run()[0]) is None
+def test_one_process_takes_one_of_the_gpus_that_it_sees(make_run, monkeypatch):
+    def set_up(self):
+        self._n_gpu = 4
+        return torch.device("cpu")
 
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_every_shipped_deepspeed_file_is_accepted(make_run, path):
-    options = {"deepspeed": f"configs/deepspeed/{path.name}"}
-    config, _ = make_run(**options, learning_rates={"projector": 1e-3})
-    assert deepspeed_options(config) == json.loads(path.read_text())
-
-
-def test_a_missing_deepspeed_file_is_named(make_run):
-    with pytest.raises(ConfigError, match=r"nowhere\.json: no such file; null trains without"):
-        deepspeed_options(make_run(deepspeed="nowhere.json")[0])
-
-
-def test_zero3_must_gather_what_it_saves(make_run, deepspeed_file):
-    path = deepspeed_file(3, zero_optimization={"stage": 3})
-    with pytest.raises(ConfigError, match="stage3_gather_16bit_weights_on_model_save"):
-        deepspeed_options(make_run(deepspeed=path)[0])
-
-
-def test_an_optimizer_in_the_deepspeed_file_cannot_override_our_rates(make_run, deepspeed_file):
-    path = deepspeed_file(2, optimizer={"type": "AdamW"})
-    options = {"deepspeed": path, "learning_rates": {"projector": 1e-3}}
-    with pytest.raises(ConfigError, match=r"would override training\.learning_rates"):
-        deepspeed_options(make_run(**options)[0])
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(set_up))
+    found = arguments(make_run(hf={"per_device_train_batch_size": 2}))
+    assert (found.n_gpu, found.train_batch_size) == (1, 2)
 
 
 WITH_EFFECT = {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.training_runs import weights
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_utils import SaveStrategy
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.data.records import open_pool
@@ -18,7 +22,7 @@ from prism_tune.models.processor import load_processor
 from prism_tune.run.folder import read_json
 from prism_tune.run.written import read_log
 from prism_tune.training.train import train
-from prism_tune.training.validation import HeldOutBatches, MeanLoss, is_held_out
+from prism_tune.training.validation import BestOfSaved, HeldOutBatches, MeanLoss, is_held_out
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 4))
@@ -142,16 +146,41 @@ def test_every_groups_learning_rate_is_logged(make_run):
         assert all(math.isfinite(rate) for rate in rates.values())
 
 
+def test_what_the_schedule_saves_is_evaluated_and_nothing_else_is_the_best():
+    best, state = BestOfSaved(), TrainerState(global_step=3, epoch=1.0)
+    arguments: Any = SimpleNamespace(
+        load_best_model_at_end=True, save_strategy=SaveStrategy.STEPS, eval_delay=0
+    )
+    control = TrainerControl(should_save=True)
+    best.on_step_end(arguments, state, control)
+    assert control.should_evaluate
+    assert best.counts(arguments)
+    control = TrainerControl(should_evaluate=True)
+    best.on_step_end(arguments, state, control)
+    control.should_save = True  # somebody asks to end
+    assert not best.counts(arguments)
+    arguments.eval_delay = 4
+    control = TrainerControl(should_save=True)
+    best.on_epoch_end(arguments, state, control)
+    assert not control.should_evaluate
+    arguments.save_strategy = SaveStrategy.BEST
+    best.on_step_end(arguments, state, TrainerControl())
+    assert best.counts(arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_the_best_checkpoint_is_kept_and_becomes_the_model(make_run, tuning, monkeypatch):
-    """What is learnt is lost again after the second step, by the losses that are measured."""
-    measured = iter([3.0, 2.0, 2.5, 2.1, 4.0, 2.2])
+    """What is learnt is lost again after the second step, by the losses that are measured.
+
+    The first and the fifth, which are lower, have no checkpoint.
+    """
+    measured = iter([1.0, 2.0, 2.5, 2.1, 1.5, 2.2])
     monkeypatch.setattr(MeanLoss, "read", lambda *_: next(measured))
     hf = {
         "eval_strategy": "steps",
         "eval_steps": 1,
-        "save_steps": 1,
+        "save_steps": 2,
         "save_total_limit": 1,
         "load_best_model_at_end": True,
         "learning_rate": 0.01,
@@ -159,8 +188,12 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_model(make_run, tuning, mon
     config, run = make_run(tuning=tuning, validation=0.3, hf=hf)
     train(config, run)
     log = read_log(run.training / "log.jsonl")
-    assert [line["eval_loss"] for line in log if "eval_loss" in line] == [3, 2, 2.5, 2.1, 4, 2.2]
+    assert [line["eval_loss"] for line in log if "eval_loss" in line] == [1, 2, 2.5, 2.1, 1.5, 2.2]
     final, kept = run.training / "final", run.training / "checkpoint-2"
     saved, expected = weights(final), weights(kept)
     assert saved.keys() == expected.keys()
     assert all(torch.equal(saved[name], expected[name]) for name in saved)
+    outputs = read_json(run.training / "stage.json")["outputs"]
+    assert (outputs["num_steps"], outputs["held_out_loss"]) == (6, 2.0)
+    losses = {line["step"]: line["loss"] for line in log if "loss" in line}
+    assert outputs["final_loss"] == losses[2]

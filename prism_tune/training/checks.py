@@ -1,0 +1,127 @@
+"""Values of `training.hf` that transformers takes and that would train something else, or nothing.
+
+In: the experiment alone, so that it is known before a model or a record is read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from prism_tune.config.sections import Config
+from prism_tune.errors import ConfigError
+from prism_tune.training.callbacks import VALIDATION_LOSS
+from prism_tune.training.hf_options import default_options
+
+_OVERALL = ("loss", VALIDATION_LOSS)
+_DRAWN_AT_RANDOM = ("random", "sequential")
+
+
+def check_values(config: Config) -> None:
+    """Check what can be said of `training.hf` before anything is loaded.
+
+    Raises:
+        ConfigError: naming the key, and what it takes.
+    """
+    options = {**default_options(config), **config.training.hf}
+    _check_ranges(options, rated=bool(config.training.learning_rates))
+    _check_batches(options, config)
+    _check_validation(config)
+    _check_metric(options)
+    _check_liger(options)
+
+
+def check_metric_source(metric: str | None, sources: Sequence[str]) -> None:
+    """Check that the source whose loss chooses the best checkpoint is one of the held-out records'.
+
+    Raises:
+        ConfigError: it is not; those that are, are named.
+    """
+    if metric is None or metric in _OVERALL:
+        return
+    source = metric.removeprefix("eval_").removeprefix("loss/")
+    if source not in sources:
+        raise ConfigError(
+            f"training.hf.metric_for_best_model = {metric!r}: no held-out record is of that "
+            f"source; there are {', '.join(sorted(sources)) or 'none'}"
+        )
+
+
+def _check_ranges(options: Mapping[str, Any], *, rated: bool) -> None:
+    """Refuse what trains nothing now, not after the last step."""
+    for name, is_sound, expected in (
+        ("per_device_train_batch_size", lambda value: value >= 1, "at least 1"),
+        ("per_device_eval_batch_size", lambda value: value >= 1, "at least 1"),
+        ("gradient_accumulation_steps", lambda value: value >= 1, "at least 1"),
+        ("max_steps", lambda value: value == -1 or value >= 1, "at least 1, or -1 for epochs"),
+        ("num_train_epochs", lambda value: value > 0, "more than 0"),
+        (
+            "learning_rate",
+            lambda value: (value > 0 or rated) and isfinite(value),
+            "a number above 0, or nothing is learnt",
+        ),
+        ("adam_beta1", lambda value: 0 <= value < 1, "from 0 to below 1"),
+        ("adam_beta2", lambda value: 0 <= value < 1, "from 0 to below 1"),
+        ("label_smoothing_factor", lambda value: 0 <= value <= 1, "from 0 to 1"),
+        ("seed", lambda value: 0 <= value < 2**32, "from 0 to 4,294,967,295"),
+        ("data_seed", lambda value: 0 <= value < 2**32, "from 0 to 4,294,967,295"),
+    ):
+        if options.get(name) is not None and not is_sound(options[name]):
+            raise ConfigError(f"training.hf.{name} = {options[name]!r}: expected {expected}")
+
+
+def _check_batches(options: Mapping[str, Any], config: Config) -> None:
+    """Which records a step has is `training.batching`'s, and how many is in every record."""
+    if options.get("auto_find_batch_size"):
+        raise ConfigError(
+            "training.hf.auto_find_batch_size would train with another global batch than every "
+            "record of the run says: halve per_device_train_batch_size and double "
+            "gradient_accumulation_steps where memory is short"
+        )
+    strategy, batching = options.get("train_sampling_strategy"), config.training.batching
+    if strategy in (None, "random"):
+        return
+    if batching != "random":
+        raise ConfigError(
+            f"training.hf.train_sampling_strategy = {strategy!r} needs training.batching=random: "
+            f"{batching} draws the records itself"
+        )
+    if strategy not in _DRAWN_AT_RANDOM:
+        raise ConfigError(
+            f"training.hf.train_sampling_strategy = {strategy!r}: expected one of "
+            f"{', '.join(_DRAWN_AT_RANDOM)}; training.batching=modality_length groups by length"
+        )
+
+
+def _check_validation(config: Config) -> None:
+    if config.training.validation:
+        return
+    for key in ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end"):
+        if config.training.hf.get(key) not in (None, False, "no"):
+            raise ConfigError(
+                f"training.hf.{key} needs records to evaluate on: set training.validation, the "
+                "share of the records that is held out (for instance 0.02)"
+            )
+
+
+def _check_metric(options: Mapping[str, Any]) -> None:
+    """The losses of held-out records are all there is to choose a checkpoint by."""
+    metric = options.get("metric_for_best_model")
+    if metric is None or metric in _OVERALL:
+        return
+    if not metric.startswith(tuple(f"{name}/" for name in _OVERALL)):
+        raise ConfigError(
+            f"training.hf.metric_for_best_model = {metric!r}: expected {VALIDATION_LOSS}, or "
+            f"{VALIDATION_LOSS}/<source> for that of a source"
+        )
+
+
+def _check_liger(options: Mapping[str, Any]) -> None:
+    if not options.get("use_liger_kernel"):
+        return
+    if importlib.util.find_spec("liger_kernel") is None:
+        raise ConfigError(
+            "training.hf.use_liger_kernel needs a GPU and liger-kernel: pip install liger-kernel"
+        )

@@ -1,0 +1,62 @@
+"""What is taken from the file of `training.deepspeed`, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from prism_tune.errors import ConfigError
+from prism_tune.training.arguments import deepspeed_options, training_arguments
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))
+
+
+def arguments(made):
+    config, run = made
+    return training_arguments(config, run, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_no_deepspeed_file_means_plain_training(make_run):
+    assert deepspeed_options(make_run()[0]) is None
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_deepspeed_file_is_accepted(make_run, path):
+    options = {"deepspeed": f"configs/deepspeed/{path.name}"}
+    config, _ = make_run(**options, learning_rates={"projector": 1e-3})
+    assert deepspeed_options(config) == json.loads(path.read_text())
+
+
+def test_a_missing_deepspeed_file_is_named(make_run):
+    with pytest.raises(ConfigError, match=r"nowhere\.json: no such file; null trains without"):
+        deepspeed_options(make_run(deepspeed="nowhere.json")[0])
+
+
+def test_zero3_must_gather_what_it_saves(make_run, deepspeed_file):
+    path = deepspeed_file(3, zero_optimization={"stage": 3})
+    with pytest.raises(ConfigError, match="stage3_gather_16bit_weights_on_model_save"):
+        deepspeed_options(make_run(deepspeed=path)[0])
+
+
+@pytest.mark.parametrize(("key", "kind"), [("optimizer", "AdamW"), ("scheduler", "WarmupLR")])
+def test_neither_optimizer_nor_schedule_of_deepspeed_takes_the_place_of_ours(
+    make_run, deepspeed_file, key, kind
+):
+    path = deepspeed_file(2, **{key: {"type": kind}})
+    expected = rf"its `{key}` would take the place of ours, .* leave it out; training\.hf"
+    with pytest.raises(ConfigError, match=expected):
+        deepspeed_options(make_run(deepspeed=path)[0])
+
+
+def test_what_the_deepspeed_file_says_otherwise_is_named_with_both_values(make_run, deepspeed_file):
+    path = deepspeed_file(2, train_micro_batch_size_per_gpu=4, gradient_clipping=7)
+    made = make_run(deepspeed=path, hf={"per_device_train_batch_size": 2, "max_grad_norm": 1.0})
+    expected = (
+        "train_micro_batch_size_per_gpu=4, but training.hf has per_device_train_batch_size=2; "
+        "gradient_clipping=7, but training.hf has max_grad_norm=1.0; write 'auto'"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        arguments(made)
