@@ -36,7 +36,6 @@ from prism_tune.models.adapters import name_base
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, gather, is_main, rank, world_size
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_object
 from prism_tune.run.progress import UnitProgress
 from prism_tune.run.timings import StageTimer
 from prism_tune.schema import BenchmarkResult, Prediction, Question, Skipped
@@ -127,8 +126,7 @@ class VisionEvaluation:
             return []
         if any(_list_pending(asked[control], stores[control]) for control in asked):
             return decoder.check([item.request for item in asked[None][:_NUM_CHECKED]])
-        path = stores[None].folder.finished / "results.json"
-        notes = read_object(path).get("notes", []) if path.exists() else []
+        notes = stores[None].folder.read_finished().get("notes", [])
         return [note for note in notes if note.startswith(OTHER_PROMPTS)]
 
     def _answer(

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -27,7 +28,7 @@ from prism_tune.evaluation.predictions import (
     write_predictions,
 )
 from prism_tune.processes import rank
-from prism_tune.run.folder import RunDir
+from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
 from prism_tune.schema import Prediction
@@ -59,6 +60,14 @@ class ResultFolder:
     def sources(self) -> list[Path]:
         """Folders whose answers may be taken over."""
         return [self.finished, self.unfinished] if self.reuse else [self.unfinished]
+
+    def read_finished(self) -> dict[str, Any]:
+        """The finished `results.json`; empty where there is none, or what is there is damaged."""
+        path = self.finished / "results.json"
+        try:
+            return read_object(path) if path.exists() else {}
+        except UserError:
+            return {}
 
     def open(self) -> None:
         """Make ready to work; without reuse, from nothing. Main process only."""

@@ -174,7 +174,7 @@ def _run(
         described = {**result.provenance, **describe_evaluation(config, checkpoint)}
         result = replace(result, provenance=described)
         annotations = Path(config.evaluation.data[evaluation.name].annotations)
-        content = keep_judgement(folder.finished, folder.unfinished, result, annotations)
+        content = keep_judgement(folder, result, annotations)
         write_json(folder.unfinished / "results.json", content)
         metrics = dict(content["metrics"])
         found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

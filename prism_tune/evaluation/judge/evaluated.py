@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prism_tune.errors import UserError
+from prism_tune.evaluation.answer_store import ResultFolder
 from prism_tune.evaluation.predictions import id_key, read_predictions
 from prism_tune.evaluation.score import describe_file, find_benchmark, result_to_json, score
 from prism_tune.run.folder import read_object, write_json
@@ -73,62 +74,56 @@ def score_judged(benchmark: str, given: Path | Sequence[Path], judged: Judged) -
 
 
 def keep_judgement(
-    finished: Path, unfinished: Path, unjudged: BenchmarkResult, annotations: Path
+    folder: ResultFolder, unjudged: BenchmarkResult, annotations: Path
 ) -> dict[str, Any]:
     """A result that was scored again, as JSON, with the judge's score of the one it replaces.
 
     Args:
-        finished: the folder of the result that is replaced, if there is one.
-        unfinished: the folder with the new answers.
+        folder: with the result that is replaced, if there is one, and the new answers.
         unjudged: the new result.
         annotations: the benchmark's.
     """
-    content, path = result_to_json(unjudged), finished / "results.json"
-    before = read_object(path) if path.exists() else {}
+    content, before = result_to_json(unjudged), folder.read_finished()
     provenance = before.get("provenance") or {}
     grades = provenance.get("grades")
     if not grades:
         return content
     files = [grades] if isinstance(grades, Mapping) else list(grades)
-    why = _find_change(finished, unfinished, provenance, unjudged, files)
-    if why:
+    try:
+        _require_same(folder, provenance, unjudged, files)
+        asked = _list_asked(unjudged.benchmark, content, folder.unfinished / _ANSWERS)
+        given = [Path(file["path"]) for file in files]
+        result = score(unjudged.benchmark, given, annotations, only=asked)
+    except UserError as error:
         logger.warning(
             "evaluation/%s: the score of judge %s is dropped: %s; `prism-tune judge` grades again",
-            *(unjudged.benchmark, provenance.get("judge"), why),
+            *(unjudged.benchmark, provenance.get("judge"), error),
         )
         return content
-    asked = _list_asked(unjudged.benchmark, content, unfinished / _ANSWERS)
-    given = [Path(file["path"]) for file in files]
-    result = score(
-        unjudged.benchmark, given if len(given) > 1 else given[0], annotations, only=asked
-    )
-    own = score(unjudged.benchmark, unfinished / _ANSWERS, annotations, only=asked)
+    own = score(unjudged.benchmark, folder.unfinished / _ANSWERS, annotations, only=asked)
     others = [note for note in unjudged.notes if note not in own.notes]
     logger.info("evaluation/%s: keeps the score of its judge", unjudged.benchmark)
     return _update(content, result, others, provenance.get("judge_table", ""))
 
 
-def _find_change(
-    finished: Path,
-    unfinished: Path,
+def _require_same(
+    folder: ResultFolder,
     provenance: Mapping[str, Any],
     now: BenchmarkResult,
     files: Sequence[Mapping[str, str]],
-) -> str:
-    """Why grades do not go with the new answers; empty where they do."""
+) -> None:
+    """Raises UserError where the grades do not go with the new answers."""
     if provenance.get("data") != now.provenance.get("data"):
-        return "the questions have changed"
+        raise UserError("the questions have changed")
     for file in files:
         path = Path(file["path"])
         if not path.exists() or describe_file(path) != file:
-            return f"{path} is gone or has changed"
-    try:
-        before = {id_key(a): a.text for a in read_predictions(finished / _ANSWERS)}
-    except UserError:
-        return "its answers are gone"
-    after = read_predictions(unfinished / _ANSWERS)
+            raise UserError(f"{path} is gone or has changed")
+    before = {id_key(a): a.text for a in read_predictions(folder.finished / _ANSWERS)}
+    after = read_predictions(folder.unfinished / _ANSWERS)
     num_other = sum(before.get(id_key(answer)) != answer.text for answer in after)
-    return f"{num_other} of {len(after)} answers are new or have changed" if num_other else ""
+    if num_other:
+        raise UserError(f"{num_other} of {len(after)} answers are new or have changed")
 
 
 def _list_asked(benchmark: str, before: Mapping[str, Any], predictions: Path) -> set[str]:
