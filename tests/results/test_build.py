@@ -83,13 +83,24 @@ def test_losing_to_random_is_said(runs):
     """With one seed each it is the run that is behind; with several, the selector lost."""
     rows = [
         runs.write(f"{scorer}-{seed}", [quickstart_result(n, 20)], scorer=scorer, seed=seed)
-        for scorer, n in (("prism", 10), ("random", 18))
-        for seed in range(2)
+        for scorer, counts in (("prism", (10, 9)), ("random", (18, 18)))
+        for seed, n in enumerate(counts)
     ]
     text = build_table("main", rows[::2], baseline=None)
     assert "- PRISM 25 % (lora) is behind Random 25 % (lora) by " in text
     text = build_table("main", rows, baseline=None)
     assert "- PRISM 25 % (lora) lost to Random 25 % (lora) by " in text
+
+
+def test_seeds_that_agree_to_the_digit_tell_no_more_than_one(runs):
+    rows = [
+        runs.write(f"{scorer}-{seed}", [quickstart_result(n, 20)], scorer=scorer, seed=seed)
+        for scorer, n in (("prism", 10), ("random", 18))
+        for seed in range(2)
+    ]
+    text = build_table("main", rows, baseline=None)
+    assert "- PRISM 25 % (lora) is behind Random 25 % (lora) by " in text
+    assert "the seeds do not differ, so they cannot judge it)." in text
 
 
 def test_no_random_run_no_verdict(runs):
@@ -149,7 +160,7 @@ def test_five_paired_seeds_beat_random_as_they_do_in_a_comparison(runs):
 
 def test_runs_of_other_seeds_are_compared_unpaired(runs):
     rows = [
-        runs.write(f"{scorer}-{seed}", [quickstart_result(n, 20)], scorer=scorer, seed=seed)
+        runs.write(f"{scorer}-{seed}", [quickstart_result(n + seed, 20)], scorer=scorer, seed=seed)
         for scorer, first, n in (("prism", 0, 10), ("random", 2, 18))
         for seed in range(first, first + 2)
     ]
@@ -160,13 +171,13 @@ def test_a_pair_is_judged_by_the_seeds_that_both_have(runs):
     """Random has seeds 0 and 1 only; PRISM's seed 2 is far better and does not count."""
     rows = [
         runs.write(f"{scorer}-{seed}", [quickstart_result(n, 20)], scorer=scorer, seed=seed)
-        for scorer, counts in (("random", (10, 12)), ("prism", (11, 13, 20)))
+        for scorer, counts in (("random", (10, 12)), ("prism", (11, 15, 20)))
         for seed, n in enumerate(counts)
     ]
     rows.append(runs.write("full", [quickstart_result(20, 20)], records="pool"))
     text = build_table("main", rows, baseline=None)
-    assert "PRISM 25 % (lora) against Random 25 % (lora): +2.5 points of Rel." in text
-    assert "over seeds +2.5 to +2.5, paired over 2 seeds" in text
+    assert "PRISM 25 % (lora) against Random 25 % (lora): +5.0 points of Rel." in text
+    assert "over seeds -26.8 to +36.8, paired over 2 seeds" in text
 
 
 def test_rows_that_would_read_alike_say_where_they_differ(runs):
