@@ -24,7 +24,7 @@ def estimate_flops(*passes: tuple[int, float]) -> float:
 
 
 def count_parameters(*modules: Any, trained_only: bool = False, active: float = 1.0) -> int:
-    """How many numbers torch modules hold, also where ZeRO-3 has partitioned them.
+    """How many numbers torch modules hold (see `count_numbers`).
 
     What several of them share counts once.
 
@@ -40,11 +40,18 @@ def count_parameters(*modules: Any, trained_only: bool = False, active: float = 
         if parameter.requires_grad or not trained_only
     }
     sizes = (
-        int(getattr(parameter, "ds_numel", parameter.numel()))
-        * (active if is_expert(name) else 1.0)
+        count_numbers(parameter) * (active if is_expert(name) else 1.0)
         for name, parameter in parameters.values()
     )
     return round(sum(sizes))
+
+
+def count_numbers(parameter: Any) -> int:
+    """Also of a weight that ZeRO-3 has partitioned, or bitsandbytes packed: two to a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    if packed is not None:
+        return int(packed.shape.numel())
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def is_expert(parameter_name: str) -> bool:

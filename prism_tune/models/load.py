@@ -55,7 +55,7 @@ def load_model(
         AutoModelForImageTextToText, resolve_source(config), dtype, config
     )
     parts(model)
-    _require_complete(config, report)
+    require_complete(config, report)
     return _place(model, device, dtype)
 
 
@@ -94,7 +94,7 @@ def load_shallow(
     found = parts(model)
     norm = final_norm(found.language_model)
     left_out = f"{found.names['language_model'][0]}.{norm}." if num_layers < depth else None
-    _require_complete(config, report, allowed=left_out)
+    require_complete(config, report, allowed=left_out)
     if num_layers < depth:
         setattr(found.language_model, norm, nn.Identity())
     return _place(model, device, dtype)
@@ -151,12 +151,18 @@ def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
         raise UserError(_unreachable(config)) from error
 
 
-def _require_complete(
+def require_complete(
     config: ModelConfig, report: dict[str, Any], *, allowed: str | None = None
 ) -> None:
     """Transformers only warns of missing weights and goes on with random ones; we do not.
 
-    Names that begin with `allowed` may be missing.
+    Args:
+        config: of the model.
+        report: of its loading.
+        allowed: names that begin with it may be missing.
+
+    Raises:
+        UserError: there are.
     """
     missing = sorted(
         key for key in report["missing_keys"] if allowed is None or not key.startswith(allowed)
@@ -208,13 +214,13 @@ def _read_weights(
     architecture: PretrainedConfig | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model, in the type it is saved in, and the report of missing and mismatched weights."""
-    options: dict[str, Any] = {"config": architecture} if architecture is not None else {}
+    options = attention_options(config)
+    if architecture is not None:
+        options["config"] = architecture
     with explained(config.path, "its weights"):
         stored = stored_dtypes(source)
         if len(stored) == 1 and stored <= PLAIN_DTYPES and not is_deepspeed_zero3_enabled():
             (dtype,) = stored  # type: ignore[assignment]  # `_place` casts; ZeRO-3 casts while it deals out
-        if config.attn_implementation is not None:
-            options["attn_implementation"] = config.attn_implementation
         model, report = auto_class.from_pretrained(
             source,
             dtype=dtype,
@@ -224,6 +230,13 @@ def _read_weights(
             **options,
         )
     return model, report
+
+
+def attention_options(config: ModelConfig) -> dict[str, Any]:
+    """What `from_pretrained` is told of `model.attn_implementation`."""
+    if config.attn_implementation is None:
+        return {}
+    return {"attn_implementation": config.attn_implementation}
 
 
 def truncate_config(text_config: PretrainedConfig, num_layers: int) -> None:

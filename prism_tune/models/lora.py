@@ -17,7 +17,7 @@ from torch import nn
 
 from prism_tune.errors import UserError
 from prism_tune.models.families import Parts
-from prism_tune.models.flops import count_parameters, is_expert
+from prism_tune.models.flops import count_numbers, count_parameters, is_expert
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,15 @@ def lora_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def lora_config(found: Parts, in_full: Sequence[str], given: Mapping[str, Any]) -> LoraConfig:
     """LoRA on every linear layer and every expert of the decoder, other parts trained in full.
 
-    Never on the vision tower or the projector, whatever their layers are called. peft has no
-    dropout for fused experts: without `lora_dropout` in `given` there is none in such a model; with
-    one the experts stay as they are.
+    Never on the vision tower or the projector, whatever their layers are called and whatever
+    `target_modules` are given; what `modules_to_save` names comes beside the parts in full. peft
+    has no dropout for fused experts: without `lora_dropout` in `given` there is none in such a
+    model; with one the experts stay as they are.
 
     Args:
         found: the model's parts.
         in_full: module paths of what is trained in full (LLaVA-1.5: the projector).
-        given: `training.lora`; goes to peft verbatim and wins.
+        given: `training.lora`; goes to peft and wins.
     """
     options = lora_options(given)
     experts = _fused_experts(found)
@@ -57,14 +58,33 @@ def lora_config(found: Parts, in_full: Sequence[str], given: Mapping[str, Any]) 
             )
         else:
             options |= {"target_parameters": experts, "lora_dropout": 0.0}
-    return LoraConfig(
+    also_in_full = options.pop("modules_to_save", None) or ()
+    config = LoraConfig(
         **{
             "target_modules": lora_targets(found),
-            "modules_to_save": list(in_full) or None,
+            "modules_to_save": [*in_full, *also_in_full] or None,
             "task_type": "CAUSAL_LM",
             **options,
         }
     )
+    if {"target_modules", "target_parameters"} & given.keys():
+        _confine(config, found)
+    return config
+
+
+def _confine(config: LoraConfig, found: Parts) -> None:
+    """Keep LoRA off tower and projector, whose layers are often called as the decoder's are."""
+    outside = [
+        rf"{re.escape(path)}(\..*)?"
+        for part in ("vision_tower", "projector")
+        for path in found.names[part]
+    ]
+    given = config.exclude_modules or []
+    if isinstance(given, str):
+        outside.append(given)
+    else:
+        outside += [rf"(.*\.)?{re.escape(name)}" for name in sorted(given)]
+    config.exclude_modules = "|".join(f"({pattern})" for pattern in outside)
 
 
 def lora_targets(found: Parts) -> str:
@@ -83,10 +103,10 @@ def lora_targets(found: Parts) -> str:
 
 def log_coverage(tuned: PeftModel, found: Parts) -> float:
     """Log which share of the decoder blocks' weights LoRA adapts, and return it."""
-    adapted = sum(map(_size, _adapted_weights(found.language_model)))
+    adapted = sum(map(count_numbers, _adapted_weights(found.language_model)))
     decoder: Any = found.language_model
     total = sum(
-        _size(parameter)
+        count_numbers(parameter)
         for name, parameter in decoder.layers.named_parameters()
         if "lora_" not in name
     )
@@ -120,11 +140,3 @@ def _fused_experts(found: Parts) -> list[str]:
             if is_expert(name) and len(getattr(parameter, "ds_shape", parameter.shape)) == 3
         }
     )
-
-
-def _size(parameter: Any) -> int:
-    """Also of a weight that ZeRO-3 has partitioned, or bitsandbytes packed."""
-    packed = getattr(parameter, "quant_state", None)
-    if packed is not None:
-        return int(packed.shape.numel())
-    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -24,7 +24,13 @@ from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.damage import explained
 from prism_tune.models.families import Parts, family_of, part_of, parts
-from prism_tune.models.load import load_model, load_model_config, resolve_source
+from prism_tune.models.load import (
+    attention_options,
+    load_model,
+    load_model_config,
+    require_complete,
+    resolve_source,
+)
 from prism_tune.models.lora import log_coverage, lora_config
 
 TunedModel = PreTrainedModel | PeftModel
@@ -62,14 +68,19 @@ def load_for_tuning(
         ],
     )
     with explained(config.path, "its weights"):
-        return AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             resolve_source(config),
             dtype=dtype,
             device_map={"": device},
             quantization_config=quantization,
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
+            **attention_options(config),
         )
+    packed: PreTrainedModel = loaded[0]
+    require_complete(config, loaded[1])
+    return packed
 
 
 def prepare_tuning(
@@ -84,7 +95,7 @@ def prepare_tuning(
 
     Raises:
         ConfigError: nothing would be trained, a learning rate for a frozen part, a LoRA option
-            that peft does not know.
+            that peft does not know or that trains other parts.
     """
     check_parts(training)
     found = parts(model)
@@ -97,6 +108,7 @@ def prepare_tuning(
         others = sorted(_trained_parts(training) - {"language_model"})
         in_full = [path for part in others for path in found.names[part]]
         tuned = get_peft_model(model, lora_config(found, in_full, training.lora))
+        _check_trained(tuned, found, training)
         log_coverage(tuned, found)
     else:
         trained = _trained_parts(training)
@@ -123,6 +135,25 @@ def _spare_adapter_casts(tuned: TunedModel) -> None:
                 module.cast_input_dtype_enabled = False
 
 
+def _check_trained(tuned: TunedModel, found: Parts, training: TrainingConfig) -> None:
+    """Check that peft trains the parts that the config says, whatever `training.lora` made of it.
+
+    Raises:
+        ConfigError: others, or not all of them.
+    """
+    wanted = _trained_parts(training)
+    trained: dict[Part, str] = {}
+    for name, parameter in tuned.named_parameters():
+        if parameter.requires_grad:
+            trained.setdefault(parameter_part(name, found), name.removeprefix("base_model.model."))
+    for part in sorted(trained.keys() ^ wanted):
+        raise ConfigError(
+            f"training.lora trains {trained[part]}, but training.freeze keeps {part} as it is"
+            if part in trained
+            else f"training.lora leaves {part} untrained, which training.freeze does not list"
+        )
+
+
 def spare_frozen_gradients(model: TunedModel) -> None:
     """Take back that recomputing activations makes every embedding's output ask for a gradient.
 
@@ -137,11 +168,18 @@ def check_lora(training: TrainingConfig) -> None:
     """Check `training.lora` before a model is loaded.
 
     Raises:
-        ConfigError: an option that peft does not know, or of another type.
+        ConfigError: an option that peft does not know, of another type, or that cannot train.
     """
     require_known("training.lora", training.lora, LoraConfig)
     if training.lora.get("r", 1) < 1:
         raise ConfigError(f"training.lora.r = {training.lora['r']!r}: expected at least 1")
+    if training.lora.get("inference_mode"):
+        raise ConfigError("training.lora.inference_mode: true trains nothing; leave it out")
+    if training.lora.get("bias") == "all":
+        raise ConfigError(
+            "training.lora.bias: all trains the biases of frozen parts too; lora_only trains those "
+            "of the layers that LoRA adapts"
+        )
 
 
 def check_tuning(training: TrainingConfig, device: torch.device) -> None:

@@ -22,6 +22,14 @@ def test_parameters_are_those_of_the_whole_model_where_zero_3_has_parted_it():
     assert count_parameters(layer) == 1203
 
 
+def test_a_weight_in_four_bits_counts_its_numbers_and_not_its_bytes():
+    packed = nn.Parameter(torch.zeros(64 * 64 // 2, 1, dtype=torch.uint8), requires_grad=False)
+    packed.quant_state = SimpleNamespace(shape=torch.Size([64, 64]))  # type: ignore[attr-defined]
+    layer = nn.Module()
+    layer.register_parameter("weight", packed)
+    assert count_parameters(layer) == 64 * 64
+
+
 def test_patches_are_counted_by_area_or_one_by_one():
     square = SimpleNamespace(vision_config=SimpleNamespace(patch_size=14))
     assert count_patches(torch.zeros(2, 3, 28, 28), square) == 2 * 4

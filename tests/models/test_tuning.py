@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear
+from safetensors.torch import load_file, save_file
 
 from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.models import tuning
 from prism_tune.models.families import parts
 from prism_tune.models.load import load_model
 from prism_tune.models.lora import lora_targets
@@ -89,6 +93,31 @@ def test_lora_with_a_frozen_projector_leaves_it_alone(tiny_llava_dir):
     assert trained_parts(model) == {"language_model"}
 
 
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear", r".*\.fc1|.*\.q_proj"])
+def test_given_targets_are_those_of_the_decoder(tiny_llava_dir, targets):
+    model, _ = tuned(tiny_llava_dir, lora={**LORA["lora"], "target_modules": targets})
+    assert trained_parts(model) == {"projector", "language_model"}
+    adapted = [name for name, _ in model.named_modules() if name.endswith("lora_A")]
+    assert any(name.endswith("q_proj.lora_A") for name in adapted)
+    assert all("language_model.layers" in name for name in adapted)
+
+
+def test_what_peft_is_told_to_leave_out_is_left_out_as_well(tiny_llava_dir):
+    for left_out in (["v_proj"], r".*\.v_proj"):
+        lora = {"target_modules": ["q_proj", "v_proj"], "exclude_modules": left_out}
+        model, _ = tuned(tiny_llava_dir, lora={**LORA["lora"], **lora})
+        adapted = {name for name, _ in model.named_modules() if name.endswith("lora_A")}
+        assert len(adapted) == 4
+        assert all("language_model" in n and n.endswith("q_proj.lora_A") for n in adapted)
+
+
+def test_more_modules_in_full_come_beside_the_projector(tiny_llava_dir):
+    model, _ = tuned(tiny_llava_dir, lora={**LORA["lora"], "modules_to_save": ["lm_head"]})
+    assert trained_parts(model) == {"projector", "language_model"}
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert any("lm_head.modules_to_save" in name for name in names)
+
+
 def test_peft_options_pass_through_verbatim(tiny_llava_dir):
     options = {"r": 2, "use_rslora": True, "use_dora": True, "target_modules": ["q_proj"]}
     model, _ = tuned(tiny_llava_dir, lora=options)
@@ -163,6 +192,12 @@ def test_a_part_without_its_own_rate_takes_the_general_one(tiny_llava_dir):
         ({"tuning": "projector", "freeze": ("projector",)}, "nothing is left to train"),
         ({"tuning": "lora", "freeze": ("language_model",)}, "use `tuning: projector`"),
         ({"learning_rates": {"vision_tower": 1e-5}}, "learning_rates.vision_tower: .* not trained"),
+        ({"lora": {"bias": "all"}}, "lora_only trains those of the layers that LoRA adapts"),
+        ({"lora": {"inference_mode": True}}, "inference_mode: true trains nothing"),
+        (
+            {"lora": {"modules_to_save": ["out_proj"]}},
+            r"trains model\.vision_tower\..*out_proj.*, but training\.freeze keeps vision_tower",
+        ),
         ({"lora": {"lora_alfa": 8}}, "no `lora_alfa`; did you mean `lora_alpha`"),
     ],
 )
@@ -179,3 +214,30 @@ def test_qlora_without_a_gpu_says_so(tiny_llava_dir):
             dtype=torch.float32,
             device=CPU,
         )
+
+
+@pytest.fixture
+def without_packing(monkeypatch):
+    """`qlora` loads as it is: bitsandbytes packs on a GPU only."""
+    monkeypatch.setattr(tuning, "_require_bitsandbytes", lambda device: None)
+    monkeypatch.setattr(tuning, "BitsAndBytesConfig", lambda **options: None)
+
+
+def load_packed(directory, **model):
+    config, section = ModelConfig(path=str(directory), **model), TrainingConfig(tuning="qlora")
+    return load_for_tuning(config, section, dtype=torch.float32, device=CPU)
+
+
+def test_qlora_takes_the_attention_that_was_asked(tiny_llava_dir, without_packing):
+    model = load_packed(tiny_llava_dir, attn_implementation="eager")
+    assert model.config._attn_implementation == "eager"
+
+
+def test_qlora_refuses_a_model_that_lacks_weights(tiny_llava_dir, without_packing, tmp_path):
+    shutil.copytree(tiny_llava_dir, tmp_path / "holed")
+    weights = load_file(tiny_llava_dir / "model.safetensors")
+    lost = next(name for name in weights if "language" in name and "q_proj" in name)
+    rest = {name: weight for name, weight in weights.items() if name != lost}
+    save_file(rest, tmp_path / "holed" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lacks 1 weights"):
+        load_packed(tmp_path / "holed")
