@@ -17,7 +17,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.timings import read_timings
-from prism_tune.selection.reference.warmup import draw_records, share_equally
+from prism_tune.selection.reference.draw import draw_records, share_equally
 from prism_tune.training.train import train
 from prism_tune.training.trainer import TuningTrainer
 

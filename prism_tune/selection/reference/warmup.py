@@ -5,15 +5,15 @@ the records drawn as its subset and the adapter as its checkpoint. The training 
 there, so a killed one goes on from its last checkpoint; selection does not know that stage, and is
 handed it (`Tune`). The folder goes by a hash of all that the adapter depends on: every run and
 every selector that wants the same finds it.
-
-Shape legend: N records of the pool, S sources.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import (
@@ -40,27 +39,38 @@ from prism_tune.run.stage import Stage
 from prism_tune.run.timings import latest_attempts, sum_attempts
 from prism_tune.selection.marks import Marks
 from prism_tune.selection.meter import COUNTED, WARMUP
+from prism_tune.selection.reference.draw import draw_records
 from prism_tune.selection.reference.read import adapter_of, read_config
-from prism_tune.selection.subset import hash_uids
 
 logger = logging.getLogger(__name__)
 
 Tune = Callable[[Config, RunDir], None]
 """The training stage."""
 
-_VERSION = 1
+_VERSION = 2
 _PER_DEVICE = 16
+_AT_A_TIME, _HOW_OFTEN = "per_device_train_batch_size", "gradient_accumulation_steps"
+_NOT_OF_A_WARMUP = (
+    r"(train anew|start again) with --force",
+    r"Another `name` trains beside it;.*",
+)
+"""What the training stage says of how to train anew."""
 _PROJECTOR_RATE = 2e-5  # LLaVA-1.5's, beside LoRA
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """What is trained, where, and on which records (their indices, in the pool's order)."""
+    """What is trained, where, and on which records (their indices, in the pool's order).
+
+    A step has `batch_size` of them, which is what was asked where the devices can share that.
+    """
 
     config: Config
     run: RunDir
     key: str
     records: tuple[int, ...]
+    batch_size: int
+    batch_size_asked: int
 
     @property
     def adapter(self) -> Path:
@@ -91,8 +101,8 @@ class Warmup:
                     "does that, and so does prism_tune.select"
                 )
             main_first(lambda: self._write_records(pool))
-            logger.info("warm-up: %d records, in %s", len(self.records), self.run.root)
-            with outside_group(), _named_as_asked():
+            self._tell()
+            with outside_group(), _named_as_asked(self.run.root):
                 tune(self.config, self.run)
             gc.collect()  # the tuned model, before the one that evidence is read from
 
@@ -114,9 +124,21 @@ class Warmup:
         return {
             "folder": str(self.run.root),
             "num_records": len(self.records),
+            "batch_size": self.batch_size,
             "device_seconds": sum_attempts(attempts, "device_seconds"),
             "flops_estimate": sum_attempts(attempts, "flops"),
         }
+
+    def _tell(self) -> None:
+        logger.info("warm-up: %d records, in %s", len(self.records), self.run.root)
+        if self.batch_size != self.batch_size_asked:
+            logger.warning(
+                "warm-up: a step has %d records, not %d: it is shared by %d processes as "
+                "selection.reference.warmup.hf says, or as evenly as it can be",
+                self.batch_size,
+                self.batch_size_asked,
+                world_size(),
+            )
 
     def _write_records(self, pool: Pool) -> None:
         """The records drawn, as the subset of a finished selection."""
@@ -137,12 +159,17 @@ class Warmup:
 
 
 @contextmanager
-def _named_as_asked() -> Iterator[None]:
-    """Errors of the training name the keys that a warm-up's settings have in the user's config."""
+def _named_as_asked(root: Path) -> Iterator[None]:
+    """Errors of the training name the keys that a warm-up's settings have in the user's config.
+
+    And what trains a warm-up anew: it has no `name`, and `--force` is the selection's.
+    """
     try:
         yield
     except UserError as error:
         said = str(error).replace("training.hf", "selection.reference.warmup.hf")
+        for remedy in _NOT_OF_A_WARMUP:
+            said = re.sub(remedy, lambda _: f"delete {root} to train it anew", said)
         raise UserError(f"selection.reference.warmup: {said}") from error
 
 
@@ -175,9 +202,13 @@ def plan_warmup(config: Config, pool: Pool, marks: Marks) -> Warmup | None:
         "version": _VERSION,
     }
     key = fingerprint(depends)
-    trained = trained.model_copy(update={"name": key[:32]})
+    asked = reference.warmup.records_per_step(len(records))
+    batch_size = _records_of_step(trained, asked)
+    # The key is the same for any number of devices; what another batch was trained with is not.
+    place = key if batch_size == asked else fingerprint({"warmup": key, "batch_size": batch_size})
+    trained = trained.model_copy(update={"name": place[:32]})
     run = RunDir(Path(trained.output_dir) / trained.name)
-    return Warmup(trained, run, key, tuple(records))
+    return Warmup(trained, run, key, tuple(records), batch_size, asked)
 
 
 def describe_reference(read: Config, warmup: Warmup | None) -> dict[str, Any]:
@@ -198,80 +229,43 @@ def describe_reference(read: Config, warmup: Warmup | None) -> dict[str, Any]:
     return {"reference": described}
 
 
-def draw_records(
-    uids: Sequence[str],
-    sources_N: NDArray[np.str_],
-    usable_N: NDArray[np.bool_],
-    warmup: WarmupConfig,
-) -> list[int]:
-    """The records to warm up on: those of the smallest hashes of uid and seed, by source.
+def share_step(
+    batch_size: int, num_devices: int, *, per_device: int | None = None
+) -> tuple[int, int]:
+    """Share a step of `batch_size` records: how many a device takes at a time, and how often.
 
-    Args:
-        uids: of the pool.
-        sources_N: of each record.
-        usable_N: which can be drawn.
-        warmup: how many, and of which sources.
-
-    Returns:
-        Indices, in the pool's order; at least one.
+    Where the devices cannot share it, the nearest number that they can. At a time it takes as many
+    as go into its share, up to 16; unless `per_device` is given.
     """
-    hashes_N = hash_uids(uids, warmup.seed)
-    names, codes_N = np.unique(sources_N, return_inverse=True)
-    sizes_S = np.bincount(codes_N[usable_N], minlength=len(names))
-    total = max(1, int(np.floor(warmup.share * usable_N.sum() + 0.5)))
-    if warmup.per_source == "equal":
-        quota_S = share_equally(total, sizes_S)
-    else:
-        quota_S = _share_in_proportion(total, sizes_S)
-    drawn: list[int] = []
-    for code, quota in enumerate(quota_S.tolist()):
-        own = np.flatnonzero(usable_N & (codes_N == code))
-        drawn += own[np.argsort(hashes_N[own], kind="stable")][:quota].tolist()
-    return sorted(drawn)
+    each = max(1, math.floor(batch_size / num_devices + 0.5))
+    if per_device is not None:
+        return per_device, max(1, round(batch_size / (max(per_device, 1) * num_devices)))
+    fitting = max(number for number in range(1, _PER_DEVICE + 1) if each % number == 0)
+    return fitting, each // fitting
 
 
-def share_equally(total: int, sizes_S: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Equal quotas, as far as each source goes; what is left over goes one by one to the largest.
-
-    Sizes 10, 2, 10 and a total of 9: 4, 2, 3.
-    """
-    quota_S = np.zeros(len(sizes_S), dtype=np.int64)
-    left = min(total, int(sizes_S.sum()))
-    while left:
-        open_S = np.flatnonzero(quota_S < sizes_S)
-        each = left // len(open_S)
-        if each == 0:
-            largest = open_S[np.argsort(-sizes_S[open_S], kind="stable")]
-            quota_S[largest[:left]] += 1
-            break
-        added = np.minimum(each, sizes_S[open_S] - quota_S[open_S])
-        quota_S[open_S] += added
-        left -= int(added.sum())
-    return quota_S
-
-
-def _share_in_proportion(total: int, sizes_S: NDArray[np.int64]) -> NDArray[np.int64]:
-    """By largest remainders."""
-    exact_S = total * sizes_S / max(int(sizes_S.sum()), 1)
-    quota_S = np.floor(exact_S + 1e-9).astype(np.int64)
-    order_S = np.argsort(-(exact_S - quota_S), kind="stable")
-    quota_S[order_S[: total - int(quota_S.sum())]] += 1
-    return quota_S
+def _records_of_step(trained: Config, asked: int) -> int:
+    """Over all devices; as asked where the settings are nothing that the training would take."""
+    per_device, accumulation = (trained.training.hf[key] for key in (_AT_A_TIME, _HOW_OFTEN))
+    if isinstance(per_device, int) and isinstance(accumulation, int):
+        return per_device * accumulation * world_size()
+    return asked
 
 
 def _training_config(read: Config, warmup: WarmupConfig, num_records: int) -> Config:
     """What the training stage is given: LLaVA-1.5's recipe for LoRA, on the records drawn."""
-    batch_size = warmup.records_per_step(num_records)
-    per_device = min(_PER_DEVICE, -(-batch_size // world_size()))
-    per_device = int(warmup.hf.get("per_device_train_batch_size", per_device))
+    given = warmup.hf.get(_AT_A_TIME)
+    per_device, accumulation = share_step(
+        warmup.records_per_step(num_records),
+        world_size(),
+        per_device=given if isinstance(given, int) else None,
+    )
     hf = {
         "learning_rate": warmup.learning_rate,
         "num_train_epochs": warmup.epochs,
         "max_steps": warmup.max_steps or -1,
-        "per_device_train_batch_size": per_device,
-        "gradient_accumulation_steps": max(
-            1, round(batch_size / (max(per_device, 1) * world_size()))
-        ),
+        _AT_A_TIME: per_device,
+        _HOW_OFTEN: accumulation,
         "gradient_checkpointing": True,
         **warmup.hf,
     }
