@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.util
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Union, get_args, get_type_hints
@@ -17,21 +16,15 @@ from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_t
 from peft.tuners import lora
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
-from prism_tune.errors import ConfigError, UserError
-from prism_tune.models.damage import explained
-from prism_tune.models.families import Parts, family_of, part_of, parts
-from prism_tune.models.load import (
-    attention_options,
-    load_model,
-    load_model_config,
-    require_complete,
-    resolve_source,
-)
+from prism_tune.errors import ConfigError
+from prism_tune.models.families import Parts, part_of, parts
+from prism_tune.models.load import load_model
 from prism_tune.models.lora import log_coverage, lora_config
+from prism_tune.models.packed import load_packed, require_bitsandbytes
 
 TunedModel = PreTrainedModel | PeftModel
 
@@ -53,34 +46,7 @@ def load_for_tuning(
             # them all, also those that did not apply: `language_model.model.model...`.
             model._weight_conversions = None  # type: ignore[assignment]
         return model
-    _require_bitsandbytes(device)
-    family = family_of(load_model_config(config))
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[
-            "lm_head",
-            family.vision_tower,
-            family.projector,
-            *family.more_projectors,
-        ],
-    )
-    with explained(config.path, "its weights"):
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            resolve_source(config),
-            dtype=dtype,
-            device_map={"": device},
-            quantization_config=quantization,
-            trust_remote_code=config.trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-            **attention_options(config),
-        )
-    packed: PreTrainedModel = loaded[0]
-    require_complete(config, loaded[1])
-    return packed
+    return load_packed(config, dtype=dtype, device=device)
 
 
 def prepare_tuning(
@@ -191,7 +157,7 @@ def check_tuning(training: TrainingConfig, device: torch.device) -> None:
     """
     check_parts(training)
     if training.tuning == "qlora":
-        _require_bitsandbytes(device)
+        require_bitsandbytes(device)
 
 
 def require_known(section: str, given: Mapping[str, Any], options: type) -> None:
@@ -291,10 +257,3 @@ def check_parts(training: TrainingConfig) -> None:
     for part in training.learning_rates:
         if part not in trained:
             raise ConfigError(f"training.learning_rates.{part}: that part is not trained")
-
-
-def _require_bitsandbytes(device: torch.device) -> None:
-    if device.type != "cuda":
-        raise UserError("training.tuning: qlora needs a CUDA device; use `lora`")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("training.tuning: qlora needs bitsandbytes: pip install bitsandbytes")

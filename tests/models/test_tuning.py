@@ -9,11 +9,13 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear
 from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from prism_tune.config.sections import ModelConfig, TrainingConfig
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.models import tuning
-from prism_tune.models.families import parts
+from prism_tune.models import packed
+from prism_tune.models.families import family_of, part_of, parts
 from prism_tune.models.load import load_model
 from prism_tune.models.lora import lora_targets
 from prism_tune.models.tuning import (
@@ -219,8 +221,8 @@ def test_qlora_without_a_gpu_says_so(tiny_llava_dir):
 @pytest.fixture
 def without_packing(monkeypatch):
     """`qlora` loads as it is: bitsandbytes packs on a GPU only."""
-    monkeypatch.setattr(tuning, "_require_bitsandbytes", lambda device: None)
-    monkeypatch.setattr(tuning, "BitsAndBytesConfig", lambda **options: None)
+    monkeypatch.setattr(packed, "require_bitsandbytes", lambda device: None)
+    monkeypatch.setattr(packed, "BitsAndBytesConfig", lambda **options: None)
 
 
 def load_packed(directory, **model):
@@ -241,3 +243,11 @@ def test_qlora_refuses_a_model_that_lacks_weights(tiny_llava_dir, without_packin
     save_file(rest, tmp_path / "holed" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lacks 1 weights"):
         load_packed(tmp_path / "holed")
+
+
+def test_qlora_packs_the_decoder_alone(tiny_llava_dir):
+    model = load_model(ModelConfig(path=str(tiny_llava_dir)), dtype=torch.float32)
+    found, patterns = parts(model), packed.unpacked_modules(family_of(model.config))
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    chosen = {name for name in linear if should_convert_module(name, patterns)}
+    assert chosen == {name for name in linear if part_of(name, found) == "language_model"}
