@@ -27,7 +27,7 @@ LAST = -1
 FREE_OPTIONS = ("layers", "dimension", "revision")
 """What no name turns on: more layers stored, numbers of a sketch, an encoder's version."""
 
-_OURS = {"alignment": "Alignment", "file": "Own scores"}
+_OURS = {"random": "Random", "alignment": "Alignment", "file": "Own scores"}
 _LISTS = ("must_keep", "must_drop", "source_budgets", "features_file")
 _USUAL_DEPTH = 32
 _SHALLOW, _DEEP = 1 / 4, 3 / 4
@@ -197,8 +197,6 @@ def name_method(selection: SelectionConfig, depth: int | None = None) -> str:
         variant = find_variant(selection, depth)
         is_said = not variant or variant == "own features"
         return "PRISM" if not variant else scorer if is_said else f"{scorer} ({variant})"
-    if scorer == "random":
-        return "random" if selection.must_keep else "Random"
     published = PUBLISHED.get(scorer)
     if published is None:
         return _OURS.get(scorer, scorer)

@@ -129,7 +129,15 @@ def _describe(run: FinishedRun) -> str:
     selection = run.config.selection
     own = " on own features" if selection.features_file else ""
     asked = f"{format_budget(selection.budget)}{label_cut(selection)}"
-    return f"{name_method(selection, feature_depth(run))}{own} {asked} ({tuning})"
+    name = "Own list" if _is_listed(run) else name_method(selection, feature_depth(run))
+    return f"{name}{own} {asked} ({tuning})"
+
+
+def _is_listed(run: FinishedRun) -> bool:
+    """Whether a random draw has drawn nothing: every record is of the list that had to be kept."""
+    reasons = (run.manifest or {}).get("num_reasons", {})
+    is_drawn = run.config.selection.scorer == "random"
+    return is_drawn and bool(reasons.get("must_keep")) and not reasons.get("selected")
 
 
 def _distinct_labels(runs: Sequence[FinishedRun]) -> list[str]:

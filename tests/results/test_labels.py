@@ -79,7 +79,6 @@ def test_a_preset_bears_the_published_name(path):
         ({"scorer": "prism", "features": "text"}, "prism (features text)"),
         ({"scorer": "prism", "features_file": "own.npy"}, "prism"),
         ({"scorer": "random"}, "Random"),
-        ({"scorer": "random", "must_keep": "icons_ids.txt"}, "random"),
         ({"scorer": "kcenter"}, "kcenter"),
     ],
 )

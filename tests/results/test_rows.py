@@ -56,16 +56,21 @@ def test_an_imported_subset_is_no_random_draw(runs):
     """As docs/selectors.md imports ICONS's own: Random stands beside it, and it beside nobody."""
     listed = {"must_keep": "icons_ids.txt", "budget": 7}
     prism = runs.write("prism", [quickstart_result(16, 16)])
-    icons = runs.write("icons", [quickstart_result(12, 12)], scorer="random", selection=listed)
+    manifest = {"num_reasons": {"must_keep": 7, "below_cut": 13}}
+    icons = runs.write(
+        "icons", [quickstart_result(12, 12)], scorer="random", selection=listed, manifest=manifest
+    )
     text = build_table("main", [prism, icons], baseline=None)
     assert (
         "- PRISM 25 % (lora): no Random run of the same model, pool and tuning to judge it by."
         in text
     )
-    assert "random 7 records, must keep icons_ids.txt (lora)" in text
+    assert "Own list 7 records, must keep icons_ids.txt (lora)" in text
     random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
     text = build_table("main", [prism, icons, random], baseline=None)
-    assert "random 7 records, must keep icons_ids.txt (lora) against Random 25 % (lora): +" in text
+    assert (
+        "Own list 7 records, must keep icons_ids.txt (lora) against Random 25 % (lora): +" in text
+    )
     assert "PRISM 25 % (lora) against Random 25 % (lora): +" in text
 
 
@@ -75,5 +80,5 @@ def test_where_a_list_is_in_every_subset_random_holds_it_too(runs):
     random = runs.write("r", [quickstart_result(10, 10)], scorer="random", selection=with_list)
     text = build_table("main", [prism, random], baseline=None)
     label = "25 %, must keep keep.txt (lora)"
-    assert f"PRISM {label} against random {label}: +60.0 points" in text
+    assert f"PRISM {label} against Random {label}: +60.0 points" in text
     assert "no Random run" not in text

@@ -56,8 +56,7 @@ def test_two_processes_select_what_one_process_selects(workplace):
 
 def test_two_processes_warm_up_together_and_select_what_one_selects_with_the_same(workplace):
     """The warm-up leaves the group of the selection for one of its own, and all join again."""
-    hf = "{per_device_train_batch_size: 2, gradient_accumulation_steps: 1}"
-    warmup = f"{{share: 0.3, lora_rank: 4, max_steps: 2, learning_rate: 0.01, hf: {hf}}}"
+    warmup = "{share: 0.3, lora_rank: 4, max_steps: 2, learning_rate: 0.01, batch_size: 4}"
     reference = {"selection__reference": f"{{warmup: {warmup}}}"}
     check(workplace, {"el2n": reference}, shared="references")
 

@@ -22,8 +22,8 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_not_gone_on_from(make_run, mo
     config, run = make_run()
     complete = CheckpointWriter.complete
 
-    def damage(self, directory):
-        complete(self, directory)
+    def damage(self, directory, model):
+        complete(self, directory, model)
         if directory.name == "checkpoint-4":
             tensors = weights(directory)
             name = next(iter(tensors))

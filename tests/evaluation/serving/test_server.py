@@ -174,13 +174,13 @@ def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
 
 
 INTERRUPTED = """
-import _thread, time
-from threading import Timer
+import signal, time
+from threading import Timer, main_thread
 from prism_tune.evaluation.serving.under_way import UnderWay
 
 def ask(question):
     if question == "slow":
-        Timer(0.3, _thread.interrupt_main).start()
+        Timer(1, signal.pthread_kill, (main_thread().ident, signal.SIGINT)).start()
         time.sleep(600)
     return question
 
