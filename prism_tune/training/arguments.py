@@ -37,6 +37,12 @@ _LOADING_OPTIONS = (
 )
 _NOT_LISTED = ("azure_ml", "flyte")
 """Trackers that transformers knows and does not look for."""
+_DEEPSPEED_KEYS = {
+    "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "gradient_clipping": "max_grad_norm",
+}
+"""What a DeepSpeed file may say as well as `training.hf`, whatever machine it is read on."""
 _FIXED = {
     "output_dir": "the run folder is made of `output_dir` and `name`",
     "deepspeed": "use `training.deepspeed`",
@@ -170,9 +176,12 @@ def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
 def deepspeed_options(config: Config) -> dict[str, Any] | None:
     """The DeepSpeed file's content; None for plain training (DDP with several processes).
 
+    Gradients are clipped as `training.hf.max_grad_norm` says, as without DeepSpeed, which by itself
+    would not clip where its file says nothing of it.
+
     Raises:
-        ConfigError: no such file or preset, ZeRO-3 without gathering on save, or an optimizer or
-            a scheduler in place of ours.
+        ConfigError: no such file or preset, ZeRO-3 without gathering on save, an optimizer or a
+            scheduler in place of ours, or other values than training.hf has.
     """
     given = config.training.deepspeed
     if given is None:
@@ -198,7 +207,18 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
                 f"each part: leave it out; training.hf ({ours}, learning_rate, ...) and "
                 "training.learning_rates say what it is"
             )
-    return options
+    _refuse_disagreement(_compare(options, config.training.hf), config)
+    return {"gradient_clipping": "auto", **options}
+
+
+def _compare(options: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Where a DeepSpeed file says otherwise than `training.hf`, its default where not given."""
+    found = []
+    for key, ours in _DEEPSPEED_KEYS.items():
+        asked = given.get(ours, getattr(TrainingArguments, ours))
+        if options.get(key, "auto") not in ("auto", asked):
+            found.append(f"{key}={options[key]}, but training.hf has {ours}={asked}")
+    return found
 
 
 def _use_one_device(arguments: TrainingArguments) -> None:
@@ -214,12 +234,15 @@ def _use_one_device(arguments: TrainingArguments) -> None:
 def _check_agreement(arguments: TrainingArguments, config: Config) -> None:
     """Refuse now what transformers would when it hands the model to DeepSpeed."""
     found: Any = getattr(arguments, "hf_deepspeed_config", None)
-    mismatches = [said.removeprefix("- ds ") for said in found.mismatches] if found else []
+    said = [line.removeprefix("- ds ") for line in found.mismatches] if found else []
+    _refuse_disagreement([line.replace(" vs hf ", ", but training.hf has ") for line in said], config)
+
+
+def _refuse_disagreement(mismatches: list[str], config: Config) -> None:
     if mismatches:
-        said = "; ".join(mismatches).replace(" vs hf ", ", but training.hf has ")
         raise ConfigError(
             f"training.deepspeed: {config.training.deepspeed}: not as the rest says: "
-            f"{said}; write 'auto' in their place"
+            f"{'; '.join(mismatches)}; write 'auto' in their place"
         )
 
 

@@ -182,6 +182,20 @@ class StopAfterLastStep(TrainerCallback):
             raise AllStepsDone
 
 
+class KeepIntervals(TrainerCallback):
+    """A training that goes on saves, evaluates and logs as its config says now.
+
+    Trainer goes on with the intervals of the checkpoint, which the config may have changed since:
+    they change nothing of what is learnt.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The checkpoint's state has been loaded by now."""
+        state.compute_steps(args, state.max_steps)
+
+
 class RequireLearning(TrainerCallback):
     """Refuses, before it, an only step that learns nothing: a warm-up begins with a rate of 0.
 

@@ -46,6 +46,7 @@ from prism_tune.training.callbacks import (
     VALIDATION_LOSS,
     AllStepsDone,
     DescribeRun,
+    KeepIntervals,
     RequireLearning,
     StopAfterLastStep,
     StopWhenAsked,
@@ -172,6 +173,7 @@ def _prepare(
             callbacks=[
                 DescribeRun(config, inputs),
                 StopAfterLastStep(),
+                KeepIntervals(),
                 RequireLearning(),
                 StopWhenAsked(),
             ],

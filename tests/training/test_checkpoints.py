@@ -103,3 +103,17 @@ def test_a_checkpoint_of_the_model_alone_starts_the_training_anew(make_run, monk
     assert "checkpoint-4: holds the model alone (training.hf.save_only_model)" in caplog.text
     assert "goes on from" not in caplog.text
     assert len(losses(run)) == 6
+
+
+def test_a_training_that_goes_on_saves_and_logs_as_its_config_says_now(make_run, monkeypatch):
+    """Trainer would keep the intervals of the checkpoint: of every second step, and every step."""
+    kept_all = {"save_total_limit": None}
+    config, run = make_run(hf={"save_steps": 2, **kept_all})
+    with monkeypatch.context() as patch:
+        kill(patch, at_step=3)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run)
+    config, _ = make_run(hf={"save_steps": 1, "logging_steps": 4, **kept_all})
+    train(config, run)
+    saved = {path.name for path in run.training.glob("checkpoint-*")}
+    assert saved == {"checkpoint-2", "checkpoint-3", "checkpoint-4", "checkpoint-5", "checkpoint-6"}

@@ -10,6 +10,7 @@ import torch
 
 from prism_tune.errors import ConfigError
 from prism_tune.training.arguments import deepspeed_options, training_arguments
+from prism_tune.training.early import check_training
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "deepspeed").glob("*.json"))
 
@@ -60,3 +61,22 @@ def test_what_the_deepspeed_file_says_otherwise_is_named_with_both_values(make_r
     )
     with pytest.raises(ConfigError, match=expected):
         arguments(made)
+
+
+def test_the_values_of_both_are_compared_before_anything_is_paid_for(make_run, deepspeed_file):
+    """`run` selects for hours before it trains: it asks `check_training` first."""
+    path = deepspeed_file(2, gradient_accumulation_steps=2)  # training.hf says nothing: its default
+    expected = r"gradient_accumulation_steps=2, but training\.hf has gradient_accumulation_steps=1"
+    with pytest.raises(ConfigError, match=expected):
+        check_training(make_run(deepspeed=path)[0])
+
+
+def test_a_file_that_says_nothing_of_clipping_clips_as_training_does_without_it(
+    make_run, deepspeed_file
+):
+    path = deepspeed_file(2)
+    content = json.loads(Path(path).read_text())
+    content.pop("gradient_clipping", None)
+    Path(path).write_text(json.dumps(content))
+    made = make_run(deepspeed=path, hf={"max_grad_norm": 0.5})
+    assert arguments(made).hf_deepspeed_config.config["gradient_clipping"] == 0.5
