@@ -134,7 +134,10 @@ def score_answers(
     rows = [[a for a in listed if id_key(a) in known] for listed in runs.values()]
     for joined, listed in zip(joins, rows, strict=True):
         failed = [id_key(a) for a in listed if a.metadata[_REVIEW] == FAILED]
-        what = "{} review(s) without two grades, (-1, -1) in the mean as LLaVA leaves them"
+        what = (
+            "{} review(s) without two grades, (-1, -1) in the mean as LLaVA leaves them (the same "
+            "`prism-tune judge` asks again)"
+        )
         notes += [*joined.notes, name_keys(failed, what)]
     for file, listed in zip(runs, rows, strict=True):
         if all(a.metadata[_REVIEW] == FAILED for a in listed):

@@ -49,14 +49,23 @@ class Reviewing:
     inputs: Mapping[str, Any]
 
     def list_due(self, path: Path) -> list[str]:
-        """The questions without a review in a run's file."""
-        there = read_objects(path) if path.exists() else []
-        done = {str(record["question_id"]) for _, record in there}
-        return [key for key in self.prompts if key not in done]
+        """The questions without a review in a run's file, or whose review has no two grades."""
+        reviews = read_reviews(path)
+        return [
+            key
+            for key in self.prompts
+            if key not in reviews or tuple(reviews[key]["tuple"]) == llava_bench.FAILED
+        ]
 
     def count_calls(self) -> int:
         """Reviews that are still to be given."""
         return sum(len(self.list_due(path)) for path in self.paths)
+
+
+def read_reviews(path: Path) -> dict[str, dict[str, Any]]:
+    """A run's reviews so far, by question id; none where there is no file yet."""
+    there = read_objects(path) if path.exists() else []
+    return {str(record["question_id"]): record for _, record in there}
 
 
 def plan_reviews(
@@ -112,7 +121,7 @@ def plan_reviews(
 
 
 def review(reviewing: Reviewing, judge: Judge) -> BenchmarkResult:
-    """Give the reviews that are missing, run by run, then score.
+    """Give the reviews that are missing or have no two grades, run by run, then score.
 
     A `results.json` of `evaluate` beside the answers takes the judge's score.
 
@@ -121,16 +130,16 @@ def review(reviewing: Reviewing, judge: Judge) -> BenchmarkResult:
     """
     for run, path in enumerate(reviewing.paths, 1):
         write_json(path.with_suffix(".judge.json"), reviewing.inputs)
-        due = reviewing.list_due(path)
+        reviews, due = read_reviews(path), reviewing.list_due(path)
         for number, key in enumerate(due, 1):
             given = judge.review(reviewing.prompts[key])
-            record = {
+            reviews[key] = {
                 **reviewing.records[key],
                 "content": given.content,
                 "tuple": list(given.pair),
                 "judge": given.model,
             }
-            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-            write_atomic(path, (path.read_bytes() if path.exists() else b"") + line)
+            lines = (orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in reviews.values())
+            write_atomic(path, b"".join(lines))
             logger.info("run %d: %d of %d: %s: %s", run, number, len(due), key, given.pair)
     return score_judged("llava_bench", reviewing.paths, reviewing)

@@ -102,6 +102,23 @@ def test_a_stopped_reviewing_goes_on_and_other_inputs_are_refused(server, files)
     assert "made with other inputs (prompts, table)" in str(refused.exception)
 
 
+def test_a_review_without_two_grades_is_asked_for_again_and_keeps_its_place(server, files):
+    server.replies = [(200, "I cannot compare them."), (200, "9 9")]
+    first = run(files, "--model", "gpt-x", "--base-url", server.url)
+    assert "1 review(s) without two grades" in " ".join(first.output.split())
+    server.replies = [(200, "8 4")]
+    again = run(files, "--model", "gpt-x", "--base-url", server.url)
+    assert "1 calls to gpt-x" in again.output
+    assert [request["messages"][1]["content"] == MESSAGE for request in server.requests] == [
+        True, False, True,
+    ]  # fmt: skip
+    lines = (files / "llava_bench_gpt-x-review-1.jsonl").read_text().splitlines()
+    reviews = [json.loads(line) for line in lines]
+    assert [(r["question_id"], r["tuple"]) for r in reviews] == [(0, [8, 4]), (1, [9, 9])]
+    assert not server.replies
+    assert "0 calls" in run(files, "--model", "gpt-x", "--base-url", server.url).output
+
+
 def test_a_local_judge(files, language_model, monkeypatch):
     monkeypatch.setattr(local, "REVIEW_NEW_TOKENS", 4)
     done = run(files, "--model", language_model)
