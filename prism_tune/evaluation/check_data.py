@@ -13,6 +13,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.files.arrow_datasets import is_dataset
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES
+from prism_tune.evaluation.fetch import free_folder
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.questions import find_data, load_questions
 from prism_tune.run.log import console
@@ -93,5 +94,9 @@ def _advise(name: str, path: str) -> str:
     """The command that fetches it: into the annotations' folder, or the one a release lies in."""
     if name not in DATA_SOURCES or not path:
         return ""
-    is_inside = Path(path).suffix or DATA_SOURCES[name].hub is None
-    return f"; `prism-tune data {name} --to {Path(path).parent if is_inside else path}`"
+    is_fetched = DATA_SOURCES[name].hub is not None
+    is_inside = Path(path).suffix or not is_fetched
+    folder = free_folder(name, Path(path).parent if is_inside else Path(path))
+    is_elsewhere = is_fetched and str(folder) != path
+    then = f", then evaluation.data.{name}.annotations={folder}" if is_elsewhere else ""
+    return f"; `prism-tune data {name} --to {folder}`{then}"

@@ -1,7 +1,7 @@
 """Fetching a benchmark's data from the hub, and saying what has to be fetched by hand.
 
 In: a benchmark's name and a folder. Out: parquet files of the hub's schema in it, `source.json`
-with the revision they are of, and on the console what only a person can fetch.
+with what they are of and its revision, and on the console what only a person can fetch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def describe_by_hand(name: str, folder: Path) -> str:
     return "\n".join([f"{head}:", *lines])
 
 
+def free_folder(name: str, folder: Path) -> Path:
+    """The folder, or one of the benchmark's name beside it, where it has another one's data."""
+    hub, path = DATA_SOURCES[name].hub, folder / SOURCE_NAME
+    if hub is None or not path.exists() or _is_of(hub, read_object(path)):
+        return folder
+    return folder.parent / name
+
+
 def _find_source(name: str) -> DataSource:
     if name in DATA_SOURCES:
         return DATA_SOURCES[name]
@@ -69,7 +78,7 @@ def _fetch(name: str, hub: HubData, folder: Path) -> None:
 
     record_path = folder / SOURCE_NAME
     try:
-        record = _open_record(record_path, hub)
+        record = _open_record(name, record_path, hub)
         for configuration in hub.configurations or ("",):
             for split in hub.splits:
                 _fetch_split(hub, configuration, split, folder, record)
@@ -84,19 +93,32 @@ def _fetch(name: str, hub: HubData, folder: Path) -> None:
     logger.info("%s: %s at revision %s", folder, hub.hub_id, record["revision"])
 
 
-def _open_record(path: Path, hub: HubData) -> dict[str, Any]:
+def _open_record(name: str, path: Path, hub: HubData) -> dict[str, Any]:
     """What was fetched before; otherwise an empty record at the hub's present revision."""
     if path.exists():
-        record: dict[str, Any] = read_object(path, "hub_id", "revision", "files")
-        if record.get("hub_id") != hub.hub_id:
-            raise UserError(f"{path}: of {record.get('hub_id')}; give --to another folder")
+        record: dict[str, Any] = read_object(path, "revision", "files")
+        if not _is_of(hub, record):
+            there = " ".join([record["hub_id"], *record["configurations"]])
+            raise UserError(
+                f"{path}: of {there}, and {name} is {' '.join([hub.hub_id, *hub.configurations])}; "
+                f"give --to another folder, for example {free_folder(name, path.parent)}"
+            )
         return record
     from huggingface_hub import snapshot_download
 
     # The folder is named after the revision. Unlike `dataset_info` this turns every failure of the
     # network, whatever library raises it, into one of the hub's own errors.
     card = snapshot_download(hub.hub_id, repo_type="dataset", allow_patterns=["README.md"])
-    return {"hub_id": hub.hub_id, "revision": Path(card).name, "files": {}}
+    return {**_list_source(hub), "revision": Path(card).name, "files": {}}
+
+
+def _is_of(hub: HubData, record: Mapping[str, Any]) -> bool:
+    """Whether files are of this dataset and these configurations, whose names they do not tell."""
+    return all(record[key] == value for key, value in _list_source(hub).items())
+
+
+def _list_source(hub: HubData) -> dict[str, Any]:
+    return {"hub_id": hub.hub_id, "configurations": list(hub.configurations)}
 
 
 def _fetch_split(

@@ -8,10 +8,12 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.evaluation import fetch
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.benchmarks.mmmu_answers import DOMAINS
+from prism_tune.evaluation.check_data import find_all
 from prism_tune.evaluation.data_sources import DATA_SOURCES
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.tasks import find_split_files
@@ -116,6 +118,32 @@ def test_a_folder_of_another_dataset_is_not_mixed(hub, tmp_path):
     fetch.fetch_benchmark("mmbench", tmp_path)
     with pytest.raises(UserError, match=r"source.json: of lmms-lab/MMBench"):
         fetch.fetch_benchmark("pope", tmp_path)
+
+
+def test_another_language_of_the_same_dataset_is_not_taken_for_it(hub, tmp_path):
+    """Both are files named dev.parquet of one hub id."""
+    folder = tmp_path / "mmbench"
+    fetch.fetch_benchmark("mmbench", folder)
+    told = r"of lmms-lab/MMBench en, and mmbench_cn is lmms-lab/MMBench cn; give --to another"
+    with pytest.raises(UserError, match=told) as caught:
+        fetch.fetch_benchmark("mmbench_cn", folder)
+    config = read_config(mmbench=folder / "e.tsv", mmbench_cn=folder / "cn.tsv", pope=folder)
+    advised = {state.name: state.detail for state in find_all(config)}
+    for name in ("mmbench_cn", "pope"):
+        beside = tmp_path / name
+        ending = (f"`prism-tune data {name} --to {beside}`, then "
+                  f"evaluation.data.{name}.annotations={beside}")  # fmt: skip
+        assert advised[name].endswith(ending)
+    assert f"`prism-tune data mmbench --to {folder}`" in advised["mmbench"]
+    assert str(caught.value).endswith(f"for example {tmp_path / 'mmbench_cn'}")
+    fetch.fetch_benchmark("mmbench_cn", tmp_path / "mmbench_cn")
+    assert [asked[1] for asked in hub.asked] == ["en", "cn"]
+
+
+def read_config(**annotations):
+    data = {name: {"annotations": str(path)} for name, path in annotations.items()}
+    sections = {"model": {"path": "m"}, "data": {"records": "p"}, "evaluation": {"data": data}}
+    return Config.model_validate({"name": "x", **sections})
 
 
 def test_every_benchmark_has_a_source_and_other_names_are_refused(tmp_path):
