@@ -234,16 +234,15 @@ def _use_one_device(arguments: TrainingArguments) -> None:
 def _check_agreement(arguments: TrainingArguments, config: Config) -> None:
     """Refuse now what transformers would when it hands the model to DeepSpeed."""
     found: Any = getattr(arguments, "hf_deepspeed_config", None)
-    said = [line.removeprefix("- ds ") for line in found.mismatches] if found else []
-    _refuse_disagreement([line.replace(" vs hf ", ", but training.hf has ") for line in said], config)
+    said = "\n".join(found.mismatches) if found else ""
+    said = said.replace("- ds ", "").replace(" vs hf ", ", but training.hf has ")
+    _refuse_disagreement(said.splitlines(), config)
 
 
 def _refuse_disagreement(mismatches: list[str], config: Config) -> None:
     if mismatches:
-        raise ConfigError(
-            f"training.deepspeed: {config.training.deepspeed}: not as the rest says: "
-            f"{'; '.join(mismatches)}; write 'auto' in their place"
-        )
+        where = f"training.deepspeed: {config.training.deepspeed}: not as the rest says"
+        raise ConfigError(f"{where}: {'; '.join(mismatches)}; write 'auto' in their place")
 
 
 def _checkpointing(given: dict[str, Any]) -> dict[str, Any]:
