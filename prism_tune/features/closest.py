@@ -96,6 +96,7 @@ class _Pairs:
         self.count_P = np.bincount(of_M, minlength=len(codes_P))
         kept_M = candidates.is_kept_N[self.records_M]
         self.kept_P = np.bincount(of_M, kept_M, minlength=len(codes_P)) > 0
+        self._is_kept_N = candidates.is_kept_N
         self.of_record_N = np.full(len(row_N), -1, dtype=np.int64)
         self.of_record_N[self.records_M] = of_M
         # Records by pair, kept ones first: pair p has order_M[starts_P[p] : starts_P[p + 1]].
@@ -107,9 +108,11 @@ class _Pairs:
         found: list[int] = self._order_M[self._starts_P[pair] : self._starts_P[pair + 1]].tolist()
         return found
 
-    def pairs_of_row(self, row: int) -> range:
-        """The pairs of one feature row."""
-        return range(*np.searchsorted(self.row_P, [row, row + 1]).tolist())
+    def records_of_row(self, row: int) -> list[int]:
+        """Those of all groups that have a feature row, kept ones first."""
+        pairs = range(*np.searchsorted(self.row_P, [row, row + 1]).tolist())
+        found = [record for pair in pairs for record in self.records_of(pair)]
+        return sorted(found, key=lambda record: not self._is_kept_N[record])
 
 
 class _Search:
@@ -167,12 +170,8 @@ class _Search:
         """The neighbours of a record whose pair was asked."""
         pair = int(self._pairs.of_record_N[row])
         place = int(np.searchsorted(self._asked_Q, pair))
-        sharing = [
-            other
-            for twin in self._pairs.pairs_of_row(int(self._pairs.row_P[pair]))
-            for other in self._pairs.records_of(twin)
-            if other != row
-        ]
+        having = self._pairs.records_of_row(int(self._pairs.row_P[pair]))
+        sharing = [other for other in having if other != row]
         return Neighbours(
             nearest=self._list(False, place),
             nearest_kept=self._list(True, place),

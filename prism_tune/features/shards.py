@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from prism_tune.errors import UserError
+from prism_tune.features.row_blocks import RowBlocks
 
 _LENGTH_BYTES = 8  # of the header, in front of it (the format of safetensors)
 _BLOCK_BYTES = 1 << 20
@@ -151,19 +153,46 @@ class DirectedRows(StoredRows):
         return (block_BD - np.outer(along_B, self._direction_D)).astype(np.float32)
 
 
+class SomeRows:
+    """Some rows of a matrix as a matrix of their own (a `RowBlocks`), read in stretches.
+
+    Args:
+        values_UD: the matrix.
+        rows: which, ascending, each once.
+    """
+
+    def __init__(self, values_UD: RowBlocks, rows: NDArray[np.int64]) -> None:
+        self._values_UD, self._rows = values_UD, rows
+        self.dtype = values_UD.dtype
+        self.shape = (len(rows), values_UD.shape[1])
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """A block of rows."""
+        chosen = self._rows[rows]
+        found = np.empty((len(chosen), self.shape[1]), dtype=self.dtype)
+        for start, stop in _runs(chosen):
+            found[start:stop] = self._values_UD[int(chosen[start]) : int(chosen[stop - 1]) + 1]
+        return found
+
+
 @dataclass(frozen=True)
 class RecordFeatures:
     """Features of records; `row_N` is each record's row of `values_UD`, -1 for none."""
 
-    values_UD: StoredRows
+    values_UD: RowBlocks
     row_N: NDArray[np.int64]
+
+    @classmethod
+    def of_records(cls, values_UD: RowBlocks, row_N: NDArray[np.int64]) -> RecordFeatures:
+        """Without rows of no record, which a store has where its shards are another pool's too."""
+        rows = np.unique(row_N[row_N >= 0])
+        place_N = np.where(row_N >= 0, np.searchsorted(rows, row_N), -1)
+        return cls(SomeRows(values_UD, rows), place_N)
 
     def read(self, records: NDArray[np.int64]) -> NDArray[np.float32]:
         """The features of some records that have one, (len(records), D), in their order."""
         rows, back = np.unique(self.row_N[records], return_inverse=True)
-        found = np.empty((len(rows), self.values_UD.shape[1]), dtype=np.float32)
-        for start, stop in _runs(rows):
-            found[start:stop] = self.values_UD[int(rows[start]) : int(rows[stop - 1]) + 1]
+        found: NDArray[np.float32] = SomeRows(self.values_UD, rows)[:]
         return found[back]
 
 

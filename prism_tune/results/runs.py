@@ -117,7 +117,7 @@ class FinishedRun:
         values_UD = StoredRows([read_shard(path) for path in paths])
         place = pc.index_in(self.records.feature_keys, value_set=pa.array(values_UD.keys))
         row_N = place.fill_null(-1).to_numpy().astype(np.int64)
-        return RecordFeatures(values_UD, row_N) if (row_N >= 0).any() else None
+        return RecordFeatures.of_records(values_UD, row_N) if (row_N >= 0).any() else None
 
     @cached_property
     def left_out(self) -> dict[str, dict[str, int]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from prism_tune.config.sections import ExportLayout
 from prism_tune.data.records import Pool, open_pool
+from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import name_column, read_scores, subset_data
@@ -43,7 +44,7 @@ class Subset:
         config = stage.config()
         assert config is not None
         self.run, self.config = run, config
-        self._column = name_column(budget)
+        self._further, self._column = budget, name_column(budget)
         self.pool: Pool = open_pool(subset_data(config.data, run, budget))
         self.manifest: dict[str, Any] = read_object(run.selection / "manifest.json")
         self.table = read_scores(run)
@@ -122,8 +123,13 @@ class Subset:
         """Share the kept records' hashes and ids, with a dataset card; no text and no images.
 
         Raises:
-            UserError: no token, or the hub refuses.
+            UserError: this is of a further budget, no token, or the hub refuses.
         """
+        if self._further is not None:
+            raise UserError(
+                f"push_to_hub: hashes are shared of the run's own budget alone, and {self._further} "
+                "is a further one: select it as a run of its own"
+            )
         from prism_tune.selection.export.push_subset import push_subset
         from prism_tune.selection.shared_subset import export_subset
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def export_subset(run: RunDir, to: Path) -> None:
         "num_pool": len(kept),
         "num_selected": sum(kept),
         "data": {key: getattr(config.data, key) for key in ("columns", "policy", "system")},
-        "selection": config.selection.model_dump(mode="json"),
+        "selection": _name_all_publicly(config.selection.model_dump(mode="json")),
         "seed": config.seed,
         "model": name_publicly(config.model.path),
     }
@@ -211,6 +211,15 @@ def _find_absolute(pool: Pool, indices: Sequence[int]) -> str | None:
 def name_publicly(path: str) -> str:
     """A file's or folder's name; a hub id as it is. Where it lies here is nobody's business."""
     return Path(path).name if Path(path).exists() or path.count("/") != 1 else path
+
+
+def _name_all_publicly(values: Any) -> Any:
+    """Settings whose files and folders, wherever they are named, are called as `name_publicly`."""
+    if isinstance(values, Mapping):
+        return {key: _name_all_publicly(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_name_all_publicly(value) for value in values]
+    return name_publicly(values) if isinstance(values, str) else values
 
 
 def _shorten(uids: Sequence[bytes]) -> list[bytes]:

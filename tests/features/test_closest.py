@@ -15,7 +15,7 @@ class Matrix:
 
     def __init__(self, values_UD):
         self._values_UD = np.asarray(values_UD, dtype=np.float32)
-        self.shape = self._values_UD.shape
+        self.shape, self.dtype = self._values_UD.shape, self._values_UD.dtype
 
     def __getitem__(self, rows):
         return self._values_UD[rows]
@@ -101,6 +101,24 @@ def test_records_of_one_image_are_named_as_such_and_not_as_neighbours():
     assert [n.row for n in found[0].nearest] == [1]
     assert found[1].nearest == (Neighbour(row=0, cosine=0.0, num_sharing=2),)
     assert found[1].nearest_kept == ()
+
+
+def test_the_kept_one_of_another_source_is_named_before_many_dropped_ones():
+    """Of a COCO image in six sources, the last of which keeps it."""
+    records = records_of([False] * 5 + [True], sources=range(6))
+    found = find([[1, 0]], [0] * 6, records, [0], centering="none")
+    assert found[0].same_image[0] == 5
+    assert found[0].num_same_image == 5
+
+
+def test_rows_of_other_pools_are_left_out():
+    """A store may have them; rows 4 and 1 are read, in the order of the records."""
+    values_UD = np.arange(12).reshape(6, 2)
+    features = RecordFeatures.of_records(Matrix(values_UD), np.array([4, -1, 1, 4]))
+    assert features.values_UD.shape == (2, 2)
+    assert features.values_UD[:].tolist() == [[2, 3], [8, 9]]
+    assert features.row_N.tolist() == [1, -1, 0, 1]
+    assert features.read(np.array([0, 2])).tolist() == [[8, 9], [2, 3]]
 
 
 def test_a_kept_record_stands_for_its_image():

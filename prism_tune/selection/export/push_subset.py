@@ -7,6 +7,7 @@ repository, which is made where there is none. No record's text and no image is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,11 @@ prism-tune subset verify {{ file }} --records YOUR_COPY_OF_THE_POOL --to {{ subs
 | | |
 |---|---|
 | scorer | `{{ scorer }}`, keeps {{ keep }} |
-| budget | {{ budget }} of the image records, {{ scope }}, seed {{ seed }} |
+| budget | {{ cut }}, {{ scope }}, seed {{ seed }} |
 | model | {{ model }} |
+{% if reader -%}
+| evidence is read from | {{ reader }} |
+{% endif -%}
 | subset's SHA-256 | `{{ subset_sha256 }}` |
 | pool's fingerprint | `{{ pool_fingerprint }}` |
 
@@ -104,7 +108,6 @@ def describe_subset(run: RunDir, file: str) -> str:
     config = Stage(run.selection).config()
     assert config is not None  # the subset has been exported
     manifest: dict[str, Any] = read_object(run.selection / "manifest.json")
-    budget = config.selection.budget
     return _CARD.render(
         manifest,
         file=file,
@@ -114,6 +117,15 @@ def describe_subset(run: RunDir, file: str) -> str:
         scorer=config.selection.scorer,
         scope=config.selection.scope,
         seed=config.seed,
-        budget=f"{budget:.1%}" if isinstance(budget, float) else f"{budget:,}",
+        reader=_name_reader(manifest.get("reference")),
         sources=manifest["per_source"].items(),
     )
+
+
+def _name_reader(reference: Mapping[str, Any] | None) -> str:
+    """The model that evidence was read from, where it is not the target."""
+    if reference is None:
+        return ""
+    tuned = "with a LoRA" if reference["adapter"] else "as it is"
+    how = "warmed up on some of the pool" if reference["warmup"] else tuned
+    return f"{name_publicly(reference['model'])}, {how}"

@@ -12,6 +12,10 @@ from typer.testing import CliRunner
 from prism_tune.cli.app import app
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
+from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
+from prism_tune.selection.finished import Subset
+from prism_tune.selection.select import select
 
 TOKEN = "hf_secret"
 
@@ -57,6 +61,21 @@ def push(published_run, tmp_path):
     return call
 
 
+@pytest.fixture
+def select_again(published_run, tmp_path):
+    """The run's selection with other settings, in a folder of its own."""
+
+    def call(**settings):
+        config = Stage(published_run.selection).config()
+        selection = config.selection.model_copy(update=settings)
+        update = {"output_dir": str(tmp_path), "selection": selection}
+        run = RunDir(tmp_path / config.name)
+        select(config.model_copy(update=update), run)
+        return run
+
+    return call
+
+
 def test_hashes_and_a_card_are_sent(hub, push, published_run, tmp_path):
     done = push("--private")
     assert done.exit_code == 0, done.output
@@ -91,6 +110,32 @@ def test_nothing_of_this_machine_is_sent(hub, push, published_run, tmp_path):
     assert str(published_run.root.parent).encode() not in sent
     assert str(tmp_path.parent).encode() not in sent
     assert b"<image>" not in sent
+
+
+def test_no_setting_names_a_place_on_this_machine(hub, select_again, published_run, tmp_path):
+    """Files and folders that a selection reads are called by their last name."""
+    folder = tmp_path / "clients" / "acme"
+    folder.mkdir(parents=True)
+    (folder / "drop.txt").write_text(f"{Subset(published_run).ids[-1]}\n")
+    run = select_again(must_drop=str(folder / "drop.txt"), budget_of="rows", budget=0.4)
+    Subset(run).push_to_hub("me/subset")
+    shared = next(iter(hub.files.keys() - {"README.md"}))
+    header = pq.read_schema(hub.files[shared]).metadata[b"prism_tune.subset"]
+    assert b"acme" not in header + hub.files["README.md"]
+    assert b'"must_drop":"drop.txt"' in header
+    assert (
+        b"\n| budget | 40.0% of the rows, must drop drop.txt, per_source, seed 0 |\n"
+        in (hub.files["README.md"])
+    )
+
+
+def test_a_further_budget_is_not_shared_as_the_runs_own(hub, select_again):
+    run = select_again(budgets=(0.2,))
+    with pytest.raises(
+        UserError, match=r"own budget alone, and 0\.2 is a further one"
+    ):
+        Subset(run).at(0.2).push_to_hub("me/subset")
+    assert hub.calls == []
 
 
 def test_without_a_token_one_line_says_what_to_do(hub, push, monkeypatch):
