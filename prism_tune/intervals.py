@@ -1,6 +1,6 @@
 """The only statistics: means over seeds, differences with Student's t, bootstrap over questions.
 
-Shape legend: B resamples, Q questions of a benchmark, R rows of a table, C columns.
+Shape legend: B resamples, Q questions of a benchmark, R rows of a table, C columns, G groups.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _QUESTION_BLOCK = 2_000_000
 """Counts held at a time (16 MB), so that 10,000 questions do not take 2,000 x 10,000."""
 _NO_SPREAD = 1e-9
 """In points: what rounding leaves of differences that are all the same."""
+_EQUAL = 1e-9
+"""Of the largest: what rounding leaves of equal scores."""
 
 FloatArray = NDArray[np.float64]
 
@@ -59,6 +61,13 @@ def _draw_counts(rng: np.random.Generator, size: int, num_questions: int) -> Flo
     flat = (drawn + np.arange(size)[:, None] * num_questions).ravel()
     counts = np.bincount(flat, minlength=size * num_questions)
     return counts.reshape(size, num_questions).astype(np.float64)
+
+
+def are_equal(low_G: FloatArray, high_G: FloatArray) -> NDArray[np.bool_]:
+    """Of groups of finite scores between these: whether rounding alone tells them apart, (G,)."""
+    rounding_G = _EQUAL * np.maximum(abs(low_G), abs(high_G))
+    equal_G: NDArray[np.bool_] = high_G - low_G <= rounding_G + np.finfo(np.float64).tiny
+    return equal_G
 
 
 def percentile_interval(samples_B: FloatArray) -> tuple[float, float] | None:

@@ -21,7 +21,7 @@ class SourceSummary:
     """One source.
 
     `num_text_only` of the kept records were never ranked; `quantiles` are of the scores, at 5, 25,
-    50, 75 and 95 percent, empty without ranked records, as are `cuts`.
+    50, 75 and 95 percent, empty without ranked records, as are `cuts` (see `find_cuts`).
     """
 
     name: str
@@ -45,31 +45,30 @@ def summarise_sources(records: RecordTable, keep: Keep) -> list[SourceSummary]:
     parts = np.split(order_N, np.cumsum(sizes)[:-1])
     summaries = []
     for name, rows_K in zip(records.sources.names, parts, strict=True):
-        scores_K, selected_K = records.score_N[rows_K], records.selected_N[rows_K]
-        ranked_K = np.isfinite(scores_K)
-        ranked_scores = scores_K[ranked_K]
+        ranked_scores = records.score_N[rows_K[records.is_ranked_N[rows_K]]]
         quantiles = np.quantile(ranked_scores, QUANTILES).tolist() if len(ranked_scores) else []
         summaries.append(
             SourceSummary(
                 name=name,
                 num_records=len(rows_K),
-                num_kept=int(selected_K.sum()),
+                num_kept=int(records.selected_N[rows_K].sum()),
                 num_text_only=int(text_only_N[rows_K].sum()),
                 quantiles=tuple(quantiles),
-                cuts=find_cuts(ranked_scores, selected_K[ranked_K], keep),
+                cuts=find_cuts(records, rows_K, keep),
             )
         )
     return sorted(summaries, key=lambda source: (-source.num_records, source.name))
 
 
-def find_cuts(
-    scores_K: NDArray[np.float64], selected_K: NDArray[np.bool_], keep: Keep
-) -> tuple[float, ...]:
+def find_cuts(records: RecordTable, rows_K: NDArray[np.int64], keep: Keep) -> tuple[float, ...]:
     """The scores between kept and dropped records of a group that was cut as one.
 
     One for the lowest or the highest, halfway between the last kept and the first dropped; two for
-    the middle, the first and the last kept; none where all or none were kept.
+    the middle, the first and the last kept; none where all or none were kept. Records that a list
+    had kept are beside the cut.
     """
+    cut_K = rows_K[records.is_cut_N[rows_K]]
+    scores_K, selected_K = records.score_N[cut_K], records.selected_N[cut_K]
     kept, dropped = scores_K[selected_K], scores_K[~selected_K]
     if len(kept) == 0 or len(dropped) == 0:
         return ()

@@ -62,6 +62,11 @@ class RecordTable:
         """Which records have a score."""
         return np.isfinite(self.score_N)
 
+    @cached_property
+    def is_cut_N(self) -> NDArray[np.bool_]:
+        """Which of them the cut decided on: not those that a list had kept."""
+        return self.is_ranked_N & ~self.reasons.mask("must_keep")
+
     def uid(self, row: int) -> str:
         """The uid of a row."""
         value: str = self.uids[row].as_py()

@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.intervals import are_equal
+
 Reason = Literal[
     "held_out",
     "alone",
@@ -51,8 +53,6 @@ _BY_SOURCE: dict[Reason, str] = {
     "equal_scores": "selection.scope=global compares them with more",
 }
 """What helps where records are compared inside their source."""
-
-_EQUAL = 1e-9  # of the largest: what rounding leaves of equal scores
 
 
 def name_unranked(
@@ -123,9 +123,8 @@ def _look_at_groups(
     low_G, high_G = np.full(len(sizes_G), np.inf), np.full(len(sizes_G), -np.inf)
     np.minimum.at(low_G, codes_M[finite_M], values_M[finite_M])
     np.maximum.at(high_G, codes_M[finite_M], values_M[finite_M])
-    scale_G = np.maximum(np.abs(low_G), np.abs(high_G))
-    seen_G = np.isfinite(scale_G)
+    seen_G = low_G <= high_G
     equal_G = np.zeros(len(sizes_G), dtype=bool)
-    equal_G[seen_G] = high_G[seen_G] - low_G[seen_G] <= _EQUAL * scale_G[seen_G]
+    equal_G[seen_G] = are_equal(low_G[seen_G], high_G[seen_G])
     alone_G = (sizes_G == 1) & (groups_M is not None)
     return {"alone": alone_G[codes_M], "equal_scores": (equal_G & (sizes_G > 1))[codes_M]}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.intervals import are_equal
 from prism_tune.report import paper_pool
 from prism_tune.report.figures import (
     Figure,
@@ -51,7 +52,8 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
     figures = {"sources": _source_bars(shown, is_paper_pool)}
     ranked = [source for source in shown if source.quantiles]
     if ranked:
-        cut_as_one = selection.scope == "global" or len(ranked) == 1
+        is_global = selection.scope == "global" and not selection.source_budgets
+        cut_as_one = is_global or len(ranked) == 1
         figures["distribution"] = _distributions(records, ranked, run.keep, cut_as_one)
         figures["spread"] = _spread(ranked, run.keep)
     values = {
@@ -59,6 +61,7 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
         "scorer": selection.scorer,
         "keep": run.keep,
         "scope": selection.scope,
+        "own_budgets": list(selection.source_budgets),
         "text_only": _TEXTS[selection.text_only],
         "variants": [
             ("all", "all sources"),
@@ -80,17 +83,18 @@ def _distributions(
 ) -> Figure:
     """One histogram of all sources ("all"), and one of each (its number)."""
     ranked_N = records.is_ranked_N
-    variants = {"all": _histogram(records, ranked_N, keep if cut_as_one else None)}
+    whole_K = np.flatnonzero(ranked_N)
+    variants = {"all": _histogram(records, whole_K, keep if cut_as_one else None)}
     for number_of_source, source in enumerate(ranked):
-        of_source_N = ranked_N & records.sources.mask(source.name)
-        variants[str(number_of_source)] = _histogram(records, of_source_N, keep)
+        rows_K = np.flatnonzero(ranked_N & records.sources.mask(source.name))
+        variants[str(number_of_source)] = _histogram(records, rows_K, keep)
     return figure(variants)
 
 
-def _histogram(records: RecordTable, rows_N: NDArray[np.bool_], keep: Keep | None) -> Variant:
+def _histogram(records: RecordTable, rows_K: NDArray[np.int64], keep: Keep | None) -> Variant:
     """Kept and dropped records stacked; with the cut, where they were cut as one group."""
-    scores_K, selected_K = records.score_N[rows_N], records.selected_N[rows_N]
-    edges = np.histogram_bin_edges(scores_K, bins=_NUM_BINS)
+    scores_K, selected_K = records.score_N[rows_K], records.selected_N[rows_K]
+    edges = _bin_edges(scores_K)
     centres, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
     traces = []
     for name, colour, part in (("kept", "$kept", selected_K), ("dropped", "$dropped", ~selected_K)):
@@ -106,7 +110,7 @@ def _histogram(records: RecordTable, rows_N: NDArray[np.bool_], keep: Keep | Non
                 "hovertemplate": "score %{x:.4g}<br>%{y:,} records",
             }
         )
-    cuts = find_cuts(scores_K, selected_K, keep) if keep else ()
+    cuts = find_cuts(records, rows_K, keep) if keep else ()
     layout = {
         "barmode": "stack",
         "bargap": 0,
@@ -115,6 +119,15 @@ def _histogram(records: RecordTable, rows_N: NDArray[np.bool_], keep: Keep | Non
         "shapes": [vertical_line(cut) for cut in cuts],
     }
     return variant(traces, layout)
+
+
+def _bin_edges(scores_K: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Even bins; one for scores that are equal but for rounding, which has no room for more."""
+    low, high = scores_K.min(keepdims=True), scores_K.max(keepdims=True)
+    if not are_equal(low, high).all():
+        return np.histogram_bin_edges(scores_K, bins=_NUM_BINS)
+    half = abs(high) / 10 + (high == 0)
+    return np.concatenate([low - half, high + half])
 
 
 def _source_bars(sources: Sequence[SourceSummary], is_paper_pool: bool) -> Figure:
