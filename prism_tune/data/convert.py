@@ -55,7 +55,7 @@ SCHEMA = pa.schema(
 )
 """`position` is the record's place in the source file; `raw` its own JSON text."""
 
-_VERSION = 11
+_VERSION = 12
 _DESCRIBED: dict[str, type] = {
     **{"format": str, "fingerprint": str, "num_moved": int, "unread": dict},
     **dict.fromkeys(("skipped", "skipped_sources", "duplicates", "unmarked"), list),

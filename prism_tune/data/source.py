@@ -19,7 +19,7 @@ import pyarrow as pa
 from prism_tune.config.plugins import describe_plugin
 from prism_tune.config.pool_paths import part_split
 from prism_tune.data.adapt import Reading
-from prism_tune.data.embedded_images import EmbeddedImages
+from prism_tune.data.embedded_images import EmbeddedImages, RowKeys
 from prism_tune.data.files.arrow_datasets import (
     find_tars,
     is_dataset,
@@ -38,6 +38,7 @@ from prism_tune.data.files.formats import (
 )
 from prism_tune.data.files.plugged import find_reader
 from prism_tune.data.files.tars import read_samples, take_samples
+from prism_tune.data.layouts.media import stand_for
 from prism_tune.data.layouts.samples import RefusedSample, join_sample
 
 _SAMPLED_BYTES = 1 << 20
@@ -64,16 +65,17 @@ def open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> Sou
     Raises:
         UserError: it is not there, or of a kind that cannot be read.
     """
+    keys = RowKeys(frozenset(reading.columns.keys["image"]), reading.read_keys)
 
     def name_images(rows: Iterator[dict[str, Any]]) -> Iterator[ReadRecord]:
         for row in rows:
             joined = join_sample(row, reading.columns)
             if isinstance(joined, RefusedSample):
-                described = embedded.detach(joined.described, frozenset())
-                yield json.dumps(described, default=str).encode(), joined
+                described = embedded.detach(joined.described, RowKeys())
+                yield json.dumps(described, default=_describe).encode(), joined
                 continue
-            detached = embedded.detach(joined, reading.read_keys)
-            yield json.dumps(detached, default=str).encode(), detached
+            detached = embedded.detach(joined, keys)
+            yield json.dumps(detached, default=_describe).encode(), detached
 
     path = Path(records)
     read_plugged = find_reader(path)
@@ -100,6 +102,11 @@ def open_source(records: str, reading: Reading, embedded: EmbeddedImages) -> Sou
             records, "parquet", _read_state(path), lambda: name_images(read_parquet(path))
         )
     return Source(records, file_format, _read_state(path), lambda: read_json_file(path))
+
+
+def _describe(value: Any) -> str:
+    """What JSON has no word for, in a record's own text."""
+    return stand_for(value) if isinstance(value, bytes) else str(value)
 
 
 def take_dataset(records: str, positions: Sequence[int]) -> tuple[pa.Schema, Iterable[pa.Table]]:

@@ -22,7 +22,8 @@ from prism_tune.schema import IMAGE_PLACEHOLDER
 
 _TEXT_TYPES = {"text", "input_text", "output_text"}
 _IMAGE_TYPES = {"image", "image_url", "input_image", "image_path"}
-_IMAGE_KEYS = ("image", "image_url", "url", "path", "base64", "bytes", "source", "image_path")
+PART_KEYS = ("image", "image_url", "url", "path", "base64", "bytes", "source", "image_path")
+"""Of a part that is an image."""
 _MEDIA_KEYS = ("video", "video_url", "audio", "audio_url", "input_audio")
 _TOOL_TYPES = ("tool", "function")
 
@@ -103,7 +104,7 @@ def _guess_type(part: Mapping[str, Any]) -> str | None:
 
 def _read_image(part: Mapping[str, Any], where: str) -> Slot:
     """The image a part names; its number, or None, where it is the record's column that does."""
-    for key in _IMAGE_KEYS:
+    for key in PART_KEYS:
         value = part.get(key)
         if is_null(value) or value == "":
             continue

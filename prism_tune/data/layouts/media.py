@@ -6,6 +6,7 @@ never shown. A raw record goes in; an error with the reason comes out.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -15,8 +16,7 @@ from prism_tune.data.layouts.columns import Columns, is_null
 from prism_tune.data.layouts.image_values import EMBEDDED, MEDIA_SUFFIXES, ONLY_IMAGES, shorten
 from prism_tune.data.policy import BadRecordError
 
-UNREAD_BYTES = "bytes:"
-"""Begins what stands in place of bytes under a key that is not read."""
+_UNREAD_BYTES = "bytes:"
 
 _MEDIA = frozenset({"video", "videos", "audio", "audios"})
 _TOOLS = frozenset({"tools", "functions"})
@@ -39,6 +39,11 @@ _PATH_KEYS = ("bytes", "path", "url")
 _IDS = {"id", "ids"}
 _DEEPEST = 2
 _WORD_END = re.compile(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+|(?<=[A-Za-z])(?=\d+$)")
+
+
+def stand_for(content: bytes) -> str:
+    """What stands in place of bytes that are not read, and tells of them."""
+    return _UNREAD_BYTES + hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def refuse_media(raw: Mapping[str, Any], columns: Columns, where: str = "") -> None:
@@ -130,6 +135,8 @@ def _walk(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, set[str]
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str):
             paths += [item] * bool(item)
+        elif isinstance(item, bytes):
+            paths.append(stand_for(item))
         elif isinstance(item, int | float) and not isinstance(item, bool):
             has_number |= item >= 0
         elif isinstance(item, dict):
@@ -147,7 +154,7 @@ def _read_path(value: Any) -> str:
 
 
 def _are_images(paths: list[str]) -> bool:
-    is_held = any(text.startswith((EMBEDDED, UNREAD_BYTES, "data:image")) for text in paths)
+    is_held = any(text.startswith((EMBEDDED, _UNREAD_BYTES, "data:image")) for text in paths)
     return is_held or _ends(paths, IMAGE_SUFFIXES)
 
 

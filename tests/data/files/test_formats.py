@@ -141,6 +141,54 @@ def test_parquet_without_its_suffix(tmp_path):
     assert open_bytes(tmp_path, content, "pool.bin").format == "parquet"
 
 
+PART = pa.struct([("type", pa.binary()), ("text", pa.binary()), ("image", pa.binary())])
+UNTYPED = pa.schema(
+    [("id", pa.binary()), ("source", pa.binary()), ("image", pa.list_(pa.binary())),
+     ("messages", pa.list_(pa.struct([("role", pa.binary()), ("content", pa.list_(PART))])))]
+)  # fmt: skip
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(99))
+
+
+def test_text_without_its_type_is_text_and_only_images_are_images(tmp_path):
+    """As Spark and Impala write parquet: strings are bytes without a mark."""
+    asked = [{"type": b"image", "image": PNG}, {"type": b"text", "text": "q: ä".encode()}]
+    turns = [
+        {"role": b"user", "content": asked},
+        {"role": b"assistant", "content": [{"type": b"text", "text": b"a"}]},
+    ]
+    rows = [
+        {"id": b"7", "source": b"vqa", "image": None, "messages": turns},
+        {"id": b"8", "source": b"vqa", "image": [b"vg/\xc3\xa4.png"], "messages": [
+            {"role": b"user", "content": [{"type": b"text", "text": b"<image>q"}]}, turns[1]]},
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows, schema=UNTYPED), tmp_path / "pool.parquet")
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool.parquet"), image_place="keep"))
+    assert (pool.ids, pool.sources) == (["7", "8"], ["vqa", "vqa"])
+    assert [turn.text for turn in pool[0].turns] == ["<image>\nq: ä", "a"]
+    assert pool.image_paths(0)[0].read_bytes() == PNG
+    assert pool[1].images == ("vg/ä.png",)
+    assert len(list((pool.image_paths(0)[0].parents[1]).rglob("*.*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({**FLAT, "answer": b"caf\xe9"}, "bad_field"),  # Latin-1
+        ({**FLAT, "question": PNG}, "bad_field"),
+        ({"messages": [{"role": "user", "content": b"\xff"}]}, "bad_field"),
+        ({"messages": [{"role": "user", "content": "q", "mask": PNG}]}, "image_unread"),
+        ({**FLAT, "choices": [b"\xff", b"x"]}, "bad_field"),
+    ],
+)
+def test_bytes_that_are_no_text_are_no_file_name_either(tmp_path, row, reason):
+    answer = {"role": "assistant", "content": "a"}
+    if "messages" in row:
+        row = {"messages": [*row["messages"], answer]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "pool.parquet")
+    with pytest.raises(UserError, match=rf"{reason}: record 0 .*(expected|holds an image)"):
+        open_pool(DataConfig(records=str(tmp_path / "pool.parquet")))
+
+
 def test_a_subset_with_images_is_written_a_few_rows_at_a_time(tmp_path, monkeypatch):
     """In groups that do not depend on how the pool was cut, and the same from a shuffled copy."""
     rows = [{"image": {"bytes": bytes([n % 251]) * 9, "path": None}, **FLAT} for n in range(300)]

@@ -238,6 +238,15 @@ def test_other_files_of_a_sample_are_columns(tmp_path):
     assert (shown(pool, 0), pool.ids) == ([draw(7)], ["dir.x/0"])
 
 
+def test_a_text_of_any_suffix_is_text(tmp_path):
+    files = {"png": draw(7), "asked": b"What?", "caption": "ä red square".encode(), "pkl": b"\x80"}
+    columns = {"question": "asked", "answer": "caption"}
+    pool = open_tar(tmp_path, ("0", files), columns=columns)
+    assert [turn.text for turn in pool[0].turns] == ["<image>\nWhat?", "ä red square"]
+    with pytest.raises(UserError, match=r"bad_field: record 0 .*expected text, got b'\\x80"):
+        open_tar(tmp_path, ("0", {**files, "caption": b"\x80"}), columns=columns)
+
+
 @pytest.mark.parametrize("indices", [[1, 6], [6, 1]])
 def test_a_subset_of_unlike_samples_is_the_same_records(tmp_path, indices):
     files = {"0.jpg": draw(70, "JPEG"), "1.png": draw(71), "json": {"conversations": talk("p")}}
