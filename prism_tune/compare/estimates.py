@@ -9,6 +9,7 @@ timings.json has what it took.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 
 from prism_tune.compare.cells import Verb, stages_of
@@ -47,8 +48,11 @@ NUM_QUESTIONS = {
     "mmlu": 14_042,
     "mmlu_pro": 12_032,
     "hellaswag": 10_042,
+    "gsm8k": 1_319,
     "quickstart": 9_673,
 }
+_PER_LIMIT = {"mmbench": 4_377 / 1_176, "mmbench_cn": 4_329 / 1_164, "mmlu": 57, "mmlu_pro": 14}
+"""Questions for each one of `limit`: rows of MMBench's circles, subjects of lm-eval's."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,9 @@ def count_asked(config: Config, benchmark: str) -> int | None:
     total = NUM_QUESTIONS.get(benchmark)
     if data is not None and (total is None or data.metric is not None):  # one's own
         total = count_objects(Path(data.annotations))
-    limits = (total, data.limit if data is not None else None)
-    return min((number for number in limits if number is not None), default=None)
+    limit = data.limit if data is not None else None
+    first = None if limit is None else ceil(limit * _PER_LIMIT.get(benchmark, 1))
+    return min((number for number in (total, first) if number is not None), default=None)
 
 
 def _disk_bytes(config: Config, shape: Shape, pool: PoolSize) -> float:

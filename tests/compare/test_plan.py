@@ -297,6 +297,25 @@ def test_questions_of_ones_own_are_counted(content, limit, asked, tmp_path):
     look_at_files_again()
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "asked"),
+    [
+        ("mmbench", None, 4_377),
+        ("mmbench", 100, 373),  # rows of 100 circles
+        ("mmbench", 5_000, 4_377),
+        ("mmbench_cn", 1_164, 4_329),
+        ("mmlu", 10, 570),  # of each of 57 subjects
+        ("gsm8k", None, 1_319),
+        ("pope", 100, 100),
+    ],
+)
+def test_a_limit_is_of_what_a_benchmark_counts(name, limit, asked):
+    data = {name: {"annotations": "there", "limit": limit}}
+    tree = {**config().model_dump(mode="json"), "evaluation": {"benchmarks": [name], "data": data}}
+    expected = 2 * asked * (1000 * 74 + 50 * 4)
+    assert estimate_run(Config.model_validate(tree), SHAPE, POOL).evaluate_flops == expected
+
+
 def test_packed_steps_are_of_so_many_tokens():
     base = config("training.records=pool", "training.batching=packed")
     hf = {"max_steps": 3, "per_device_train_batch_size": 64}
