@@ -10,6 +10,7 @@ import base64
 import binascii
 import codecs
 import json
+import os
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
@@ -19,6 +20,9 @@ from typing import Any, TextIO
 import orjson
 
 from prism_tune.errors import UserError
+
+PARQUET = "parquet:"
+"""How a reference to an image inside a parquet file begins."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -276,7 +280,7 @@ def _open_parquet(path: Path) -> Any:
 
 def parquet_image(path: Path, row: int, column: str) -> str:
     """A reference to an image inside a parquet file, for `images.open_question_image`."""
-    return f"parquet:{path.resolve()}#{row}#{column}"
+    return f"{PARQUET}{os.path.abspath(path)}#{row}#{column}"
 
 
 def data_uri(content: str) -> str:

@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from prism_tune.config.depends import fields_of
@@ -245,7 +246,7 @@ def open_vision(config: Config, name: str, checkpoint_fingerprint: str) -> Visio
             **fields_of(config, "answers"),
             "checkpoint": checkpoint_fingerprint,
             "data": questions.checksum,
-            "images": fingerprint([images.hashes, images.faults]),
+            "images": images.checksum(Path(config.evaluation.data[name].annotations)),
             "limit": config.evaluation.data[name].limit,
             **({"metric": metric} if (metric := config.evaluation.data[name].metric) else {}),
             **describe_plugin("BENCHMARKS", name),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
+from prism_tune.evaluation.annotations import PARQUET
 from prism_tune.evaluation.predictions import id_key, name_keys
+from prism_tune.run.fingerprints import fingerprint
 from prism_tune.schema import IMAGE_PLACEHOLDER, BenchmarkResult, Prediction, Question
 
 logger = logging.getLogger(__name__)
@@ -80,6 +83,39 @@ def open_questions(benchmark: Benchmark, annotations: Path, profile: Profile) ->
     return questions
 
 
+def list_first(
+    questions: Sequence[Question], benchmark: Benchmark, limit: int | None
+) -> tuple[Question, ...]:
+    """The questions up to `limit`. What shares a credit is one: half a circle would be easier."""
+    if limit is None:
+        return tuple(questions)
+    keys = list(dict.fromkeys(map(benchmark.credit_key, questions)))
+    first = set(keys[:limit])
+    return tuple(q for q in questions if benchmark.credit_key(q) in first)
+
+
+def fingerprint_questions(questions: Sequence[Question], annotations: Path) -> str:
+    """The checksum of questions and references, the same wherever their annotations lie."""
+    names = name_portably((image for q in questions for image in q.images), annotations)
+    portable = [tuple(names[image] for image in question.images) for question in questions]
+    return fingerprint(
+        [
+            question if images == question.images else replace(question, images=images)
+            for question, images in zip(questions, portable, strict=True)
+        ]
+    )
+
+
+def name_portably(images: Iterable[str], annotations: Path) -> dict[str, str]:
+    """References as they stand -> without the folder that a parquet file of theirs lies in."""
+    folder = annotations if annotations.is_dir() else annotations.parent
+    head = f"{PARQUET}{os.path.abspath(folder)}{os.sep}"
+    return {
+        image: PARQUET + image.removeprefix(head) if image.startswith(head) else image
+        for image in images
+    }
+
+
 def _take_placeholders(questions: list[Question], annotations: Path) -> list[Question]:
     taken = [
         _take_placed(question, annotations) if IMAGE_PLACEHOLDER in question.text else question
@@ -115,7 +151,7 @@ def _take_out(text: str) -> str:
 
 def _check_images(questions: Sequence[Question], annotations: Path) -> None:
     """References into parquet files are ours; one in a question's text could name any file."""
-    root = annotations.resolve()
+    root = os.path.abspath(annotations)  # links stay: in the hub's cache each file is one
     inside: dict[str, bool] = {}
     for question in questions:
         for image in question.images:
@@ -124,11 +160,11 @@ def _check_images(questions: Sequence[Question], annotations: Path) -> None:
                     f"{annotations}: question {question.question_id}: image: expected a path as "
                     f"text, found {image!r}"
                 )
-            if not image.startswith("parquet:"):
+            if not image.startswith(PARQUET):
                 continue
-            file, *place = image.removeprefix("parquet:").rsplit("#", 2)
+            file, *place = image.removeprefix(PARQUET).rsplit("#", 2)
             if file not in inside:
-                inside[file] = Path(file).resolve().is_relative_to(root)
+                inside[file] = Path(os.path.abspath(file)).is_relative_to(root)
             if len(place) != 2 or not inside[file]:
                 raise UserError(
                     f"{annotations}: question {question.question_id}: its image {image[:80]!r} is "

@@ -18,13 +18,17 @@ import orjson
 from prism_tune.config.plugins import find_plugged
 from prism_tune.config.sections import BenchmarkData, Config
 from prism_tune.errors import UserError
-from prism_tune.evaluation.benchmark import Benchmark, open_questions
+from prism_tune.evaluation.benchmark import (
+    Benchmark,
+    fingerprint_questions,
+    list_first,
+    open_questions,
+)
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.image_references import find_folder, locate
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.predictions import fold_text, id_key, read_predictions
 from prism_tune.evaluation.score import KNOWN, find_benchmark
-from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
 from prism_tune.schema import Answered, Change, PlacedImage, Prediction, Question
@@ -154,7 +158,7 @@ def _by_question(rows: Sequence[Row], text: str) -> dict[tuple[str, str, int], R
 
 def _load_questions(
     config: Config | None, name: str, checksum: str | None, where: str
-) -> list[Question]:
+) -> tuple[Question, ...]:
     """The questions as they were asked, up to `limit`.
 
     Raises:
@@ -166,10 +170,11 @@ def _load_questions(
     benchmark = find_benchmark(
         name, data.metric, instruction=data.instruction, max_new_tokens=data.max_new_tokens
     )
-    questions = open_questions(benchmark, Path(data.annotations), config.evaluation.profile)
-    if checksum is not None and fingerprint(questions) != checksum:
+    annotations = Path(data.annotations)
+    questions = open_questions(benchmark, annotations, config.evaluation.profile)
+    if checksum is not None and fingerprint_questions(questions, annotations) != checksum:
         raise UserError(f"{data.annotations}: not what was asked; it, or this package, has changed")
-    return questions[: data.limit]
+    return list_first(questions, benchmark, data.limit)
 
 
 def _question_of(answer: Prediction) -> Question:

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from prism_tune.config.sections import BenchmarkData
 from prism_tune.data.convert import cache_root, locked
 from prism_tune.errors import UserError
+from prism_tune.evaluation.annotations import PARQUET
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import read_object, write_atomic, write_json
 from prism_tune.schema import PlacedImage
 
-_PARQUET = "parquet:"
 _DATA_URI = "data:"
 
 
@@ -55,7 +55,7 @@ def locate(references: Iterable[str], image_dir: Path) -> dict[str, PlacedImage]
 
 def is_embedded(reference: str) -> bool:
     """Whether the image lies in a parquet file or in the reference itself."""
-    return reference.startswith((_PARQUET, _DATA_URI))
+    return reference.startswith((PARQUET, _DATA_URI))
 
 
 def extract(references: Iterable[str], folder: Path) -> dict[str, str | None]:
@@ -69,7 +69,7 @@ def extract(references: Iterable[str], folder: Path) -> dict[str, str | None]:
         if reference.startswith(_DATA_URI):
             names[reference] = _keep(_decode_text(reference), folder)
         else:
-            file, row, column = reference.removeprefix(_PARQUET).rsplit("#", 2)
+            file, row, column = reference.removeprefix(PARQUET).rsplit("#", 2)
             columns[Path(file), column][reference] = int(row)
     for (path, column), rows in columns.items():
         found = _extract_rows(path, column, set(rows.values()), folder)

@@ -19,7 +19,9 @@ from prism_tune.data.image_index import index_images
 from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.images import read_size, require_file
 from prism_tune.data.policy import REASONS, USABLE
+from prism_tune.evaluation.benchmark import name_portably
 from prism_tune.evaluation.image_references import cache_folder, extract, is_embedded
+from prism_tune.run.fingerprints import fingerprint
 
 IMAGE_FAULTS = tuple(
     reason
@@ -44,6 +46,13 @@ class ImageFiles:
     hashes: Mapping[str, str]
     faults: Mapping[str, Finding]
     strips: frozenset[str] = frozenset()
+
+    def checksum(self, annotations: Path) -> str:
+        """Of what is in them, and of what is at fault, the same wherever the annotations lie."""
+        names = name_portably([*self.hashes, *self.faults], annotations)
+        hashes = {names[reference]: content for reference, content in self.hashes.items()}
+        reasons = {names[reference]: fault[0] for reference, fault in self.faults.items()}
+        return fingerprint([hashes, reasons])
 
 
 def find_missing(references: Iterable[str], image_dir: Path) -> dict[str, Finding]:

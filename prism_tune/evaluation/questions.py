@@ -18,12 +18,17 @@ from typing import Any
 from prism_tune.config.sections import BenchmarkData, Config, Control
 from prism_tune.data.policy import apply_policy, decide
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.benchmark import GRADE, Benchmark, open_questions
+from prism_tune.evaluation.benchmark import (
+    GRADE,
+    Benchmark,
+    fingerprint_questions,
+    list_first,
+    open_questions,
+)
 from prism_tune.evaluation.image_references import find_folder
 from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.score import find_benchmark
-from prism_tune.run.fingerprints import fingerprint
 from prism_tune.schema import Question, Skipped
 
 _NUM_LISTED = 5
@@ -100,7 +105,7 @@ def load_questions(config: Config, name: str) -> Questions:
             "questions, and they are of other answers; set it to the file of the questions"
         )
     image_dir = find_folder(data)
-    listed = _list_first(questions, benchmark, data.limit)
+    listed = list_first(questions, benchmark, data.limit)
     images = {image for question in listed for image in question.images}
     missing = find_missing(images, image_dir)
     policy = config.data.policy
@@ -112,19 +117,8 @@ def load_questions(config: Config, name: str) -> Questions:
             f"evaluation.data.{name}.image_dir: {len(refused)} of {len(images)} images are not in "
             f"{image_dir}: {listing}{more}; set it to the folder they are relative to"
         )
-    checksum = fingerprint(questions)
+    checksum = fingerprint_questions(questions, annotations)
     return Questions(benchmark, listed, checksum, image_dir, len(images), frozenset(missing))
-
-
-def _list_first(
-    questions: Sequence[Question], benchmark: Benchmark, limit: int | None
-) -> tuple[Question, ...]:
-    """What shares a credit is one question: half a circle would be an easier one."""
-    if limit is None:
-        return tuple(questions)
-    keys = list(dict.fromkeys(map(benchmark.credit_key, questions)))
-    first = set(keys[:limit])
-    return tuple(q for q in questions if benchmark.credit_key(q) in first)
 
 
 def open_images(questions: Questions, *, num_workers: int) -> ImageFiles:

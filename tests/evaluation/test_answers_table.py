@@ -91,6 +91,16 @@ def test_every_benchmark_has_a_score_for_every_question(name, tmp_path):
     assert table.notes == []
 
 
+def test_a_limit_counts_mmbenchs_circles(tmp_path):
+    """The rows of a question with its options rotated stand next to it here, or far behind."""
+    annotations, answers = write_official("mmbench", tmp_path)
+    root = finish(tmp_path / "run", "mmbench", annotations, [a.text for a in answers[:6]], limit=3)
+    table = build_answers([root])
+    ids = ["0", "1000000", "1", "1000001", "2", "1000002"]
+    assert [row["question_id"] for row in table.rows] == ids
+    assert all(row["right"] for row in table.rows)
+
+
 def test_a_table_of_one_benchmark(shapes, tmp_path):
     root = finish(tmp_path / "run", "quickstart", shapes, ["a", "b", "c"])
     (tmp_path / "pope").mkdir()

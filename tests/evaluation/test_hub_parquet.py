@@ -5,7 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from prism_tune.errors import UserError
+from prism_tune.evaluation.benchmark import fingerprint_questions, open_questions
 from prism_tune.evaluation.benchmarks import BENCHMARKS
+from prism_tune.evaluation.image_references import extract
 
 IMAGE = {"bytes": b"\x89PNG", "path": "i.png"}
 ROWS = {
@@ -60,6 +62,24 @@ def test_rows_become_questions_with_a_reference_to_their_image(name, tmp_path):
         (question,) = BENCHMARKS[name].load_questions(source, "llava15")
         assert (question.question_id, question.text, question.reference) == EXPECTED[name]
         assert question.images == (f"parquet:{path.resolve()}#0#image",)
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_a_snapshot_in_the_hubs_cache_is_read_wherever_it_lies(name, tmp_path):
+    """Its files are links to blobs, which lie outside the folder."""
+    blob = tmp_path / "blobs" / "1f"
+    blob.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist([{**ROWS[name], "image": IMAGE}]), blob)
+    found = []
+    for folder in (tmp_path / "snapshots" / "a", tmp_path / "b"):
+        folder.mkdir(parents=True)
+        (folder / "data.parquet").symlink_to(blob)
+        for source in (folder, folder / "data.parquet"):
+            questions = open_questions(BENCHMARKS[name], source, "llava15")
+            found.append(fingerprint_questions(questions, source))
+            (image,) = questions[0].images
+            assert extract([image], tmp_path / "images") != {image: None}
+    assert len(set(found)) == 1
 
 
 def test_a_row_without_image_is_text_only(tmp_path):

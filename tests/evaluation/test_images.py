@@ -13,6 +13,7 @@ from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.check_data import find_all
 from prism_tune.evaluation.evaluate import evaluate
+from prism_tune.evaluation.finished_answers import read_benchmark
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.images import find_images
 from prism_tune.run.folder import RunDir, read_json
@@ -149,7 +150,8 @@ def test_an_odd_image_is_asked_whatever_the_policy(bench):
     assert len(bench.asked) == 12
 
 
-def test_broken_bytes_inside_parquet_are_skipped_too(bench):
+def write_pope(bench, folder):
+    """The hub's layout: a row whose image is sound, one that is broken and one without."""
     sound = (bench.images / "2.png").read_bytes()
     contents = {"popular": sound, "random": b"<html>", "adversarial": None}
     rows = [
@@ -157,13 +159,32 @@ def test_broken_bytes_inside_parquet_are_skipped_too(bench):
          "image": {"bytes": content, "path": "i.png"}}
         for category, content in contents.items()
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows), bench.root / "pope.parquet")
-    bench.data = {"pope": {"annotations": str(bench.root / "pope.parquet")}}
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "test.parquet")
+    bench.data = {"pope": {"annotations": str(folder)}}
+
+
+def test_broken_bytes_inside_parquet_are_skipped_too(bench):
+    write_pope(bench, bench.root / "pope")
     with pytest.raises(UserError, match=r"2 bad questions"):
         bench.evaluate({})
     result = bench.evaluate(SKIP)
     assert result["provenance"]["num_skipped"] == {"image_missing": 1, "image_unreadable": 1}
     assert len(bench.asked) == 1
+
+
+def test_the_same_parquet_under_another_mount_is_the_same_data(bench):
+    write_pope(bench, bench.root / "pope")
+    before = bench.evaluate(SKIP)
+    (bench.root / "pope").rename(bench.root / "scratch")
+    bench.data = {"pope": {"annotations": str(bench.root / "scratch")}}
+    assert bench.evaluate(SKIP) == before  # nothing has changed
+    assert bench.asked == []
+    moved = bench.evaluate(SKIP, controls=["blind"])
+    assert moved["provenance"]["data"] == before["provenance"]["data"]
+    assert [request.images for request in bench.asked] == [()]  # the control's alone
+    rows = read_benchmark(bench.run, "pope").rows
+    assert [row["reference"] for row in rows] == ["no"] * 3
 
 
 def test_nothing_left_to_ask_is_an_error(bench):

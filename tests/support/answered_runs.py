@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from prism_tune.config.sections import Config
+from prism_tune.evaluation.benchmark import fingerprint_questions, list_first
 from prism_tune.evaluation.predictions import write_predictions
 from prism_tune.evaluation.score import find_benchmark, result_to_json
-from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
 from prism_tune.schema import Prediction
@@ -15,7 +15,8 @@ def finish(root, name, annotations, texts, *, profile="llava15", limit=None, met
     """One benchmark, evaluated: questions whose text is None were skipped."""
     benchmark = find_benchmark(name, metric)
     questions = benchmark.load_questions(annotations, profile)
-    checksum, questions = fingerprint(questions), questions[:limit]
+    checksum = fingerprint_questions(questions, annotations)
+    questions = list_first(questions, benchmark, limit)
     answers = [
         Prediction(q.question_id, q.text, text)
         for q, text in zip(questions, texts, strict=True)

@@ -15,6 +15,7 @@ from typing import Any
 from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
+    PARQUET,
     data_uri,
     parquet_image,
     read_parquet,
@@ -134,7 +135,7 @@ def _find_image(row: Mapping[str, Any], images: Mapping[int, str]) -> str:
     image = row.get("image") or ""
     if image.isdecimal():
         image = images.get(int(image), "")
-    if image.startswith("parquet:"):
+    if image.startswith(PARQUET):
         return str(image)
     return data_uri(image) if image else f"{row['index'] % ROTATION}.jpg"
 
