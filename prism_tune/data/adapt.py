@@ -14,13 +14,7 @@ from typing import Any, NamedTuple
 
 from prism_tune.config.pool_paths import find_image_dir
 from prism_tune.config.sections import DataConfig
-from prism_tune.data.layouts.columns import (
-    COLUMNS,
-    FLAT_COLUMNS,
-    Columns,
-    build_columns,
-    is_null,
-)
+from prism_tune.data.layouts.columns import Columns, build_columns, is_null
 from prism_tune.data.layouts.further import IMAGE_KEYS, LOSS_KEYS
 from prism_tune.data.layouts.image_values import EMBEDDED, NamedImage, read_column
 from prism_tune.data.layouts.llava_mix import name_dataset
@@ -33,7 +27,12 @@ from prism_tune.data.layouts.placing import (
 )
 from prism_tune.data.layouts.preferences import find_rejected
 from prism_tune.data.layouts.samples import RefusedSample
-from prism_tune.data.layouts.turns import check_filled, read_conversation
+from prism_tune.data.layouts.turns import (
+    check_filled,
+    find_items,
+    list_read_columns,
+    read_conversation,
+)
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import Turn
 
@@ -145,17 +144,18 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
 
 
 def find_extras(raw: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The keys that are not read, those of turns as `turns.<key>`; null counts as nothing."""
-    items = columns.find("conversations", raw)
-    is_flat = items is None or "question" in columns.configured
-    unread = ("conversations",) if is_flat else FLAT_COLUMNS
-    read = {columns.key(column, raw) for column in COLUMNS if column not in unread}
+    """The keys that are not read, those of turns as `turns.<key>`; null counts as nothing.
+
+    Args:
+        raw: a record that can be used.
+        columns: which keys hold what.
+    """
+    read = {columns.key(column, raw) for column in list_read_columns(raw, columns)}
     extras = {key: value for key, value in raw.items() if key not in read and not is_null(value)}
-    for item in items if isinstance(items, list) and not is_flat else []:
-        if isinstance(item, dict) and (role := columns.key("role", item)) is not None:
-            read = {role, columns.key("text", item), *LOSS_KEYS, *IMAGE_KEYS}
-            further = {key: item[key] for key in item if key not in read and not is_null(item[key])}
-            extras |= {f"{OF_TURNS}{key}": value for key, value in further.items()}
+    for item in find_items(raw, columns):
+        known = {columns.key("role", item), columns.key("text", item), *LOSS_KEYS, *IMAGE_KEYS}
+        further = {key: item[key] for key in item if key not in known and not is_null(item[key])}
+        extras |= {f"{OF_TURNS}{key}": value for key, value in further.items()}
     return extras
 
 

@@ -40,9 +40,6 @@ _KEYS: dict[Column, tuple[str, ...]] = {
     "choices": ("choices", "options"),
     "history": ("history",),
 }
-FLAT_COLUMNS: tuple[Column, ...] = ("question", "input", "answer", "choices", "history")
-"""In place of turns; not read where there are turns."""
-
 _OF_TURNS: tuple[Column, ...] = ("role", "text")
 _EMPTY: tuple[Any, ...] = ("", [], {})
 
@@ -79,6 +76,10 @@ class Columns:
             if not is_null(value) and value not in _EMPTY:
                 return value
         return None
+
+    def build_turn(self, role: str, text: Any) -> dict[str, Any]:
+        """A turn of what a record has in other ways, under the keys that turns are read by."""
+        return {self.keys["role"][0]: role, self.keys["text"][0]: text}
 
     def name(self, column: Column) -> str:
         """The keys of `column`, for messages."""

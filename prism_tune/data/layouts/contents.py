@@ -16,6 +16,7 @@ from prism_tune.data.layouts.image_values import (
     read_image,
     shorten,
 )
+from prism_tune.data.layouts.media import refuse_unread
 from prism_tune.data.layouts.placing import Slot, Slots
 from prism_tune.data.policy import BadRecordError
 from prism_tune.schema import IMAGE_PLACEHOLDER
@@ -77,11 +78,11 @@ def _read_part(part: Any, where: str) -> tuple[str, Slots]:
     if not isinstance(kind, str) or not kind:
         kind = _guess_type(part)
     if kind in _TEXT_TYPES:
-        text = part.get("text")
-        if not isinstance(text, str):
-            raise _no_text(text, where)
-        return read_content(text, where)
+        return _read_text(part, where)
     if kind in _IMAGE_TYPES:
+        if part.get("text"):
+            both = f"{where}: a part of an image and a text: {shorten(part)}"
+            raise BadRecordError("bad_field", f"{both}; expected a part for each")
         return f"{IMAGE_PLACEHOLDER}\n", (_read_image(part, where),)
     if kind and kind.removeprefix("input_").startswith(("video", "audio")):
         raise BadRecordError("unsupported_medium", f"{where}: a part `{kind}`; {ONLY_IMAGES}")
@@ -95,11 +96,31 @@ def _read_part(part: Any, where: str) -> tuple[str, Slots]:
 
 
 def _guess_type(part: Mapping[str, Any]) -> str | None:
-    """Qwen's parts may go without a type: {"image": ...}, {"text": ...}."""
-    for key in ("text", "image", "image_url", *_MEDIA_KEYS):
-        if part.get(key) is not None:
+    """Qwen's parts may go without a type: {"image": ...}, {"text": ...}.
+
+    Where a table gives every part all of the keys, the one that says something counts.
+    """
+    for key in ("image", "image_url", *_MEDIA_KEYS):
+        if _is_filled(part.get(key)):
             return key
-    return None
+    return next((key for key in ("text", "image", "image_url") if part.get(key) is not None), None)
+
+
+def _is_filled(value: Any) -> bool:
+    """Also an object of nothing but nulls says nothing."""
+    if isinstance(value, dict):
+        return any(map(_is_filled, value.values()))
+    return not is_null(value) and value not in ("", [])
+
+
+def _read_text(part: Mapping[str, Any], where: str) -> tuple[str, Slots]:
+    """A part that is text, and holds no image or video beside it."""
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise _no_text(text, where)
+    others = {key: value for key, value in part.items() if key not in ("type", "text")}
+    refuse_unread(others, frozenset(), f"{where}: ")
+    return read_content(text, where)
 
 
 def _read_image(part: Mapping[str, Any], where: str) -> Slot:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prism_tune.data.layouts.choices import add_lines, write_choices
-from prism_tune.data.layouts.columns import Columns
+from prism_tune.data.layouts.columns import Column, Columns
 from prism_tune.data.layouts.further import is_number
 from prism_tune.data.layouts.image_values import shorten
 from prism_tune.data.policy import BadRecordError
@@ -30,10 +30,16 @@ def read_flat(raw: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]]:
     history = columns.find_filled("history", raw)
     pairs = [*_read_history(history, columns), (question, answer)]
     return [
-        {"role": role, "content": text}
+        columns.build_turn(role, text)
         for pair in pairs
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
+
+
+def list_flat(raw: Mapping[str, Any], columns: Columns) -> list[Column]:
+    """The columns that are read of such a record."""
+    further: list[Column] = ["input"] if _has_input(raw, columns) else []
+    return ["question", "answer", "choices", "history", *further]
 
 
 def _has_input(raw: Mapping[str, Any], columns: Columns) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from prism_tune.data.layouts.columns import Columns
+from prism_tune.data.layouts.columns import Column, Columns
 from prism_tune.data.layouts.contents import read_content
-from prism_tune.data.layouts.flat import read_flat
-from prism_tune.data.layouts.further import is_number, read_further
+from prism_tune.data.layouts.flat import list_flat, read_flat
+from prism_tune.data.layouts.further import LOSS_KEYS, is_number, read_further
 from prism_tune.data.layouts.image_values import NamedImage, is_unicode, shorten
 from prism_tune.data.layouts.placing import Slot, Slots, misplaced
 from prism_tune.data.policy import BadRecordError
@@ -31,6 +31,8 @@ _TOOL_ROLES = (
 )
 _NUM_USUAL_KEYS = 2
 _NUM_NAMED = 8
+
+_Way = Literal["turns", "lists", "flat"]
 
 
 class Conversation(NamedTuple):
@@ -60,7 +62,7 @@ def read_conversation(
     Raises:
         BadRecordError: there are no turns, or one that cannot be read.
     """
-    items = _find_items(raw, columns)
+    items = find_items(raw, columns)
     turns: list[Turn] = []
     slots: list[Slot] = []
     spoken: list[str] = []
@@ -141,24 +143,47 @@ def check_filled(turns: Sequence[Turn]) -> None:
             raise BadRecordError("empty_question", f"turn {number}: the question is empty")
 
 
-def _find_items(raw: Mapping[str, Any], columns: Columns) -> list[Any]:
-    """The turns as objects of role and text."""
-    if "question" in columns.configured:
+def find_items(raw: Mapping[str, Any], columns: Columns) -> list[Any]:
+    """The turns as objects of role and text.
+
+    Raises:
+        BadRecordError: there are none.
+    """
+    way = _find_way(raw, columns)
+    if way == "flat":
         return read_flat(raw, columns)
-    items = columns.find("conversations", raw)
-    if items is None:
-        question, answer = columns.find("question", raw), columns.find("answer", raw)
-        if isinstance(question, list) and isinstance(answer, list):
-            return [*question, *answer]
-        if question is not None and answer is not None:
-            return read_flat(raw, columns)
-        found = ", ".join(f"{shorten(key)}" for key in list(raw)[:_NUM_NAMED]) or "nothing"
-        raise BadRecordError(
-            "no_conversations",
-            f"no {columns.name('conversations')}, nor {columns.name('question')} with "
-            f"{columns.name('answer')}; found {found}; data.columns names other keys",
-        )
-    return _list_items(items, columns)
+    if way == "lists":
+        return [*columns.find("question", raw), *columns.find("answer", raw)]
+    if way == "turns":
+        return _list_items(columns.find("conversations", raw), columns)
+    found = ", ".join(f"{shorten(key)}" for key in list(raw)[:_NUM_NAMED]) or "nothing"
+    raise BadRecordError(
+        "no_conversations",
+        f"no {columns.name('conversations')}, nor {columns.name('question')} with "
+        f"{columns.name('answer')}; found {found}; data.columns names other keys",
+    )
+
+
+def list_read_columns(raw: Mapping[str, Any], columns: Columns) -> list[Column]:
+    """The columns that are read of this record."""
+    spoken: dict[_Way | None, list[Column]] = {
+        "turns": ["conversations"],
+        "lists": ["question", "answer"],
+        "flat": list_flat(raw, columns),
+    }
+    return ["id", "source", "image", "system", *spoken.get(_find_way(raw, columns), [])]
+
+
+def _find_way(raw: Mapping[str, Any], columns: Columns) -> _Way | None:
+    """Where a record has its turns: a configured `question` counts before all else."""
+    if "question" in columns.configured:
+        return "flat"
+    if columns.find("conversations", raw) is not None:
+        return "turns"
+    question, answer = columns.find("question", raw), columns.find("answer", raw)
+    if isinstance(question, list) and isinstance(answer, list):
+        return "lists"
+    return None if question is None or answer is None else "flat"
 
 
 def _list_items(items: Any, columns: Columns) -> list[Any]:
@@ -172,7 +197,7 @@ def _list_items(items: Any, columns: Columns) -> list[Any]:
         expected = f"{columns.name('conversations')}: expected a non-empty list of turns"
         raise BadRecordError("no_conversations", f"{expected}, got {shorten(given)}")
     if isinstance(items[0], dict) and "user" in items[0] and "assistant" in items[0]:
-        return [turn for item in items for turn in _split_pair(item)]
+        return [turn for item in items for turn in _split_pair(item, columns)]
     return items
 
 
@@ -192,10 +217,18 @@ def _parse(text: str) -> Any:
         return None
 
 
-def _split_pair(item: Any) -> list[dict[str, Any]]:
-    """The Cauldron's {"user": ..., "assistant": ...}."""
-    pair = item if isinstance(item, dict) else {}
-    return [{"role": role, "content": pair.get(role)} for role in ("user", "assistant")]
+def _split_pair(item: Any, columns: Columns) -> list[dict[str, Any]]:
+    """The Cauldron's {"user": ..., "assistant": ...}; its further keys are the question's.
+
+    But those of the loss: they are said of the answer.
+    """
+    pair = dict(item) if isinstance(item, dict) else {}
+    asked, said = pair.pop("user", None), pair.pop("assistant", None)
+    loss = {key: pair.pop(key) for key in LOSS_KEYS if key in pair}
+    return [
+        {**pair, **columns.build_turn("user", asked)},
+        {**loss, **columns.build_turn("assistant", said)},
+    ]
 
 
 def _join_system(spoken: Sequence[str], raw: Mapping[str, Any], columns: Columns) -> str:

@@ -159,6 +159,19 @@ def test_parts_that_name_their_image(part):
     assert adapted.turns[0].text == "<image>\nq"
 
 
+@pytest.mark.parametrize("nothing", ["", None])
+def test_parts_of_a_table_have_all_keys_and_say_one_thing_each(nothing):
+    asked = [{"image": "a.jpg", "text": nothing}, {"image": nothing, "text": "q"}]
+    asked += [
+        {"type": "text", "text": "?", "image": {"bytes": None, "path": nothing}},
+        {"image_url": {"url": nothing}, "text": "!"},
+    ]
+    (user, answer) = parts()["messages"]
+    adapted = read({"messages": [{**user, "content": asked}, answer]})
+    assert [image.name for image in adapted.images] == ["a.jpg"]
+    assert adapted.turns[0].text == "<image>\nq?!"
+
+
 def test_parts_with_base64():
     source = {"type": "base64", "media_type": "image/png", "data": BASE64}
     for part in ({"type": "image", "source": source}, {"type": "image", "base64": BASE64}):
@@ -191,6 +204,14 @@ def test_interleaved_parts_take_their_own_images_and_the_columns_in_order():
         (flat(image=3), "bad_field", "expected a path or a list of paths, or bytes: 3"),
         (flat(image=["a.jpg", None]), "bad_field", "1 of the images are null"),
         (flat(image="a\ud800.jpg"), "bad_field", "expected a path"),
+        (
+            parts({"type": "text", "text": "r", "image": "a.jpg"}),
+            "image_unread",
+            "`image` holds an",
+        ),
+        (parts({"type": "text", "text": "r", "pic": "a.jpg"}), "image_unread", "`pic` holds"),
+        (parts({"type": "image", "text": "r", "image": "a.jpg"}), "bad_field", "a part for each"),
+        (parts({"text": "r", "image": "a.jpg"}), "bad_field", "an image and a text: {'text': 'r'"),
         (parts({"image": "a.jpg"}, {"type": "image"}), "image_count", "2 <image> in the turns"),
         ({**parts({"image": "a.jpg"}), "images": ["b.jpg"]}, "image_count", "2 images"),
         (flat(video="clip.mp4"), "unsupported_medium", "`video`: 'clip.mp4'"),

@@ -107,6 +107,31 @@ def test_configured_columns_count_before_the_usual_ones():
     assert read(record, columns=columns).system == "Be brief."
 
 
+@pytest.mark.parametrize(
+    ("record", "texts"),
+    [
+        ({"query": "q", "response": "a", "history": [["q0", "a0"]]}, ["q0", "a0", "q", "a"]),
+        ({"texts": [{"user": "q", "assistant": "a"}] * 2}, ["q", "a", "q", "a"]),
+        ({"messages": [{"who": "user", "said": "q"}, {"who": "bot", "said": "a"}]}, ["q", "a"]),
+    ],
+)
+def test_configured_keys_of_turns_serve_records_of_every_layout(record, texts):
+    assert turns_of(record, columns={"role": "who", "text": "said"}) == texts
+
+
+def test_a_pair_says_more_than_question_and_answer():
+    """As Idefics' recipes have it: a picture, the loss, and what nothing reads."""
+    pairs = [
+        {"user": "q", "assistant": "a", "image": "a.png", "loss": True, "source": "x"},
+        {"user": "q", "assistant": "a", "loss": False, "system": "Be brief."},
+    ]
+    adapted = read({"texts": pairs})
+    assert [image.name for image in adapted.images] == ["a.png"]
+    assert [turn.text for turn in adapted.turns] == ["<image>\nq", "a", "q", "a"]
+    assert [turn.has_loss for turn in adapted.turns] == [True, True, True, False]
+    assert adapted.unread == ("source", "system")
+
+
 @pytest.mark.parametrize("key", ["loss", "weight", "train", "training"])
 def test_an_answer_without_loss(key):
     record = say(*ASKED, *ASKED)
@@ -175,6 +200,16 @@ def test_what_is_not_learnt_is_another_record(tmp_path):
         (say(("user", [{"video": "x.mp4"}])), "unsupported_medium", "a part `video`"),
         (say(("user", [{"type": "input_audio"}])), "unsupported_medium", "part `input_audio`"),
         (say(("user", [{"type": ["text"]}])), "bad_field", "expected parts of text and images"),
+        (
+            say(("user", [{"type": "text", "text": "q", "video": "x"}])),
+            "unsupported_medium",
+            "`video`",
+        ),
+        (
+            {"texts": [{"user": "q", "assistant": "a", "video": "x"}]},
+            "unsupported_medium",
+            "turn 0",
+        ),
         (say(("user", [{"type": "chart"}])), "bad_field", "expected parts of text and images"),
         (say(("me", "x")), "unknown_role", "got 'me'"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "unknown_role", "got ['user']"),

@@ -352,6 +352,32 @@ def test_keys_of_turns_do_not_become_keys_of_the_record(tmp_path, caplog, layout
     assert warnings(caplog)[-1] == lost
 
 
+FURTHER = {"role": "x", "from": "web", "value": 3, "content": "c", "input": "i"}
+
+
+@pytest.mark.parametrize(
+    ("record", "lost"),
+    [
+        ({"messages": RECORDS[2]["conversations"], **FURTHER}, list(FURTHER)),
+        ({"question": "q", "answer": "a", **FURTHER}, list(FURTHER)),
+        ({"instruction": "q", "output": "a", **FURTHER}, ["role", "from", "value", "content"]),
+        ({"texts": [{"user": "q", "assistant": "a", "source": "x"}]}, ["turns.source"]),
+        ({"prompt": [RECORDS[2]["conversations"][0]], "completion": [
+            {"role": "assistant", "content": "a", "name": "b"}], "choices": ["x"]},
+            ["choices", "turns.name"]),
+    ],
+)  # fmt: skip
+def test_every_key_that_is_not_read_is_counted(tmp_path, caplog, record, lost):
+    """Also those that mean something in turns, or beside other keys."""
+    (tmp_path / "pool.json").write_text(json.dumps([record]))
+    path = tmp_path / "mine.jsonl"
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool.json")))
+    assert list(pool.extras(0)) == lost
+    export_pool(pool, "ms_swift", path)
+    keys = ", ".join(f"key `{key}` (1 record)" for key in lost)
+    assert warnings(caplog)[-1] == f"{path}: not carried by ms_swift: {keys}"
+
+
 PIECE = st.sampled_from(
     ["<image>", "<image>\n", "what is it?", "\n", "grüß", '"\\', "\u2028", "no"]
 )
