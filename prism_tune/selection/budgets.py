@@ -173,6 +173,22 @@ def most_of_groups(
     return most_G
 
 
+def most_of_all(selection: SelectionConfig, candidates: Candidates) -> int | None:
+    """The most that any of the budgets takes of the records to be scored.
+
+    None where only the cut will tell: tokens are counted, a source is cut by itself, or all records
+    are text-only.
+    """
+    num_images = int((~candidates.is_text_only_N).sum())
+    if selection.budget_of == "tokens" or selection.source_budgets or num_images == 0:
+        return None
+    size_G = np.array([num_images])
+    return max(
+        int(_most_of_part(selection, candidates, size_G, budget, "selection.budget")[0])
+        for budget in list_budgets(selection)
+    )
+
+
 def _most_of_part(
     selection: SelectionConfig, part: Candidates, sizes_G: IntArray, amount: Budget, key: str
 ) -> IntArray:

@@ -127,8 +127,8 @@ class Subset:
         """
         if self._further is not None:
             raise UserError(
-                f"push_to_hub: hashes are shared of the run's own budget alone, and {self._further} "
-                "is a further one: select it as a run of its own"
+                f"push_to_hub: hashes are shared of the run's own budget alone, and "
+                f"{self._further} is a further one: select it as a run of its own"
             )
         from prism_tune.selection.export.push_subset import push_subset
         from prism_tune.selection.shared_subset import export_subset

@@ -21,6 +21,7 @@ from prism_tune.selection.budgets import (
     Candidates,
     cut_pool,
     list_budgets,
+    most_of_all,
     most_of_groups,
     name_budget,
 )
@@ -197,6 +198,7 @@ def _build_context(
         row_M=None if features is None else features.row_N[records_M],
         measured={k: v[records_M] for of_kind in columns for k, v in of_kind.items()},
         most_G=most_of_groups(config.selection, candidates, sizes_G),
+        most=most_of_all(config.selection, candidates),
         more_rows={
             name: (of_kind.values_UD, of_kind.row_N[records_M])
             for name, of_kind in evidence.items()

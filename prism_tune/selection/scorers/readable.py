@@ -104,6 +104,7 @@ def _keep_records(context: ScoringContext, kept_M: BoolArray) -> ScoringContext:
         codes_M = np.unique(groups_M, return_inverse=True)[1]
     left_G = np.bincount(codes_M[kept_M], minlength=int(codes_M.max()) + 1)
     most_G = np.minimum(context.most_taken(np.bincount(codes_M)), left_G)
+    most = context.num_taken()
     more_rows = {name: (rows, row_M[kept_M]) for name, (rows, row_M) in context.more_rows.items()}
     return replace(
         context,
@@ -112,5 +113,6 @@ def _keep_records(context: ScoringContext, kept_M: BoolArray) -> ScoringContext:
         row_M=None if context.row_M is None else context.row_M[kept_M],
         measured={name: values_M[kept_M] for name, values_M in context.measured.items()},
         most_G=most_G[left_G > 0],
+        most=None if most is None else min(most, int(kept_M.sum())),
         more_rows=more_rows,
     )

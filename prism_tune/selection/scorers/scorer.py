@@ -33,7 +33,8 @@ class ScoringContext:
     `groups_M` labels the records to be scored and cut together; None for `scope: global`.
     `row_M` is each record's row of `features_UD`; `measured` has numbers of each record by name,
     `more_rows` rows of other evidence, with each record's row, by the name of the source.
-    `most_G` is the most that will be taken of each group; None: as `selection.budget` says.
+    `most_G` is the most that will be taken of each group, and `most` of all together; None: as
+    `selection.budget` says.
     """
 
     config: Config
@@ -44,6 +45,7 @@ class ScoringContext:
     row_M: NDArray[np.int64] | None = None
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     most_G: NDArray[np.int64] | None = None
+    most: int | None = None
     more_rows: Mapping[str, tuple[RowBlocks, NDArray[np.int64]]] = field(default_factory=dict)
 
     @cached_property
@@ -74,7 +76,7 @@ class ScoringContext:
         selection = self.config.selection
         if selection.budget_of == "tokens" or selection.source_budgets:
             return None
-        return int(self.most_taken(np.array([len(self.records_M)])).sum())
+        return num_kept(selection.budget, len(self.records_M)) if self.most is None else self.most
 
 
 @dataclass(frozen=True)

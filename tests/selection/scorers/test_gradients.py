@@ -9,7 +9,7 @@ import pytest
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.selection.budgets import Candidates, most_of_groups
+from prism_tune.selection.budgets import Candidates, most_of_all, most_of_groups
 from prism_tune.selection.evidence.gradients.sketches import NAME
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.gradients import tive
@@ -160,8 +160,28 @@ def test_the_share_voted_for_is_what_the_cut_takes(budget, scope):
         records_M=np.flatnonzero(~is_text_N),
         groups_M=sources_N[~is_text_N] if by_source else None,
         most_G=most_of_groups(config.selection, candidates, sizes_G),
+        most=most_of_all(config.selection, candidates),
     )
     assert budget_share(context) == 0.125
+
+
+def test_a_share_of_many_small_sources_is_not_the_sum_of_what_each_can_lose():
+    """300 of 3,000 from 200 sources of 15: of some two are taken, and of none more."""
+    chosen = {"scorer": "icons_heldout", "budget": 300, "budget_of": "rows", "budgets": [100]}
+    tree = {"name": "run", "model": {"path": "none"}, "data": {"records": "none.json"}}
+    config = Config.model_validate({**tree, "selection": chosen})
+    no, sources_N = np.zeros(3000, dtype=bool), np.repeat(np.arange(200), 15).astype(str)
+    candidates = Candidates([str(n) for n in range(3000)], sources_N, no, no)
+    context = ScoringContext(
+        config=config,
+        pool=None,
+        records_M=np.arange(3000),
+        groups_M=sources_N,
+        most_G=most_of_groups(config.selection, candidates, np.full(200, 15)),
+        most=most_of_all(config.selection, candidates),
+    )
+    assert context.most_G.sum() > 300
+    assert budget_share(context) == 0.1
 
 
 def test_votes_are_counted_against_each_tasks_percentile():

@@ -41,6 +41,15 @@ def test_a_narrow_source_gets_two_per_cent():
     np.testing.assert_allclose(weigh_groups(rows, 0.0), [400, 0.02 * 402])
 
 
+def test_many_sources_keep_their_weights():
+    """Of sixty each is below 2 %: raised to it, all would be alike. Half of an equal share is."""
+    line = np.array([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    weights = weigh_groups(rows_of(AXES, *[line] * 59), 1.0)
+    np.testing.assert_allclose(weights, [4] + [1] * 59)
+    narrow = weigh_groups(rows_of(*[AXES] * 59, line[:1]), 0.0)
+    np.testing.assert_allclose(narrow, [8] * 59 + [0.5 / 60 * (59 * 8 + 1)])
+
+
 @pytest.mark.parametrize(
     ("wanted", "taken"), [(4, [3, 1]), (8, [6, 2]), (12, [9, 3]), (16, [10, 6])]
 )

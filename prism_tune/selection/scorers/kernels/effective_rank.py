@@ -5,7 +5,7 @@ Equation: with p the shares of a source's eigenvalues (of the covariance of its 
 counted as it occurs), its effective rank is exp(-sum p ln p) (Roy and Vetterli, "The effective
 rank", EUSIPCO 2007), and its weight
 
-    N^(1 - a) erank^a,  at least 2 % of all weights together.
+    N^(1 - a) erank^a,  raised to 2 % of all weights together, or to half of an equal share.
 
 a = 0 is each source's own size, a = 1 the ranks alone.
 
@@ -20,7 +20,8 @@ from prism_tune.selection.scorers.kernels.density import FloatArray
 from prism_tune.selection.scorers.kernels.short_rows import ShortRows
 
 LEAST_SHARE = 0.02
-"""Of all weights: so much of a budget even the narrowest source gets."""
+"""Of all weights, to which the narrowest source's is raised; of more than 25 sources half of an
+equal share, or all would be raised to one weight."""
 
 
 def effective_ranks(rows: ShortRows) -> FloatArray:
@@ -36,7 +37,8 @@ def effective_ranks(rows: ShortRows) -> FloatArray:
 
 
 def weigh_groups(rows: ShortRows, power: float) -> FloatArray:
-    """N^(1 - a) erank^a of every group, at least 2 % of all, (G,)."""
+    """N^(1 - a) erank^a of every group, none below the least share of all, (G,)."""
     weights_G = rows.pairs.size_G ** (1 - power) * effective_ranks(rows) ** power
-    result: FloatArray = np.maximum(weights_G, LEAST_SHARE * weights_G.sum())
+    least = min(LEAST_SHARE, 0.5 / len(weights_G))
+    result: FloatArray = np.maximum(weights_G, least * weights_G.sum())
     return result

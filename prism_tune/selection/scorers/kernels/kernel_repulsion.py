@@ -165,8 +165,8 @@ def score(context: ScoringContext) -> ScoredRecords:
     size_G, quota_G = images.pairs.size_G, None
     if options.quota_power:
         quota_G = weigh_groups(images, options.quota_power)
-        total = context.most_taken(np.array([size_G.sum()]))
-        wanted_G = most_by_weight(int(total[0]), quota_G, size_G)
+        total = context.num_taken()
+        wanted_G = size_G if total is None else most_by_weight(total, quota_G, size_G)
         names = np.unique(np.asarray(grouped.groups_M)).tolist()
         shares = (quota_G / quota_G.sum()).tolist()
         diagnostics["quota_shares"] = dict(zip(names, shares, strict=True))
