@@ -151,10 +151,19 @@ def _load_questions(
     path: Path, profile: Profile, *, metric: Metric, instruction: str
 ) -> list[Question]:
     """The questions of the file. Raises UserError naming the record and what was expected."""
-    return [
-        _make_question(number, record, where, metric, instruction)
-        for number, (where, record) in enumerate(read_objects(path), 1)
-    ]
+    questions: list[Question] = []
+    places: dict[str, str] = {}
+    for number, (where, record) in enumerate(read_objects(path), 1):
+        question = _make_question(number, record, where, metric, instruction)
+        key = id_key(question)
+        if key in places:
+            raise UserError(
+                f"{where}: question_id {key!r}, as of {places[key]}; expected one of its own, by "
+                "which its answer is found (a record without has its number)"
+            )
+        places[key] = where
+        questions.append(question)
+    return questions
 
 
 def _score_answers(

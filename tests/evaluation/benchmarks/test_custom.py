@@ -86,6 +86,18 @@ def test_records_that_do_not_fit_are_named(tmp_path, metric, record, message):
         make_benchmark("mine", metric).load_questions(write(tmp_path / "q", record), "llava15")
 
 
+@pytest.mark.parametrize(
+    "ids", [{"question_id": "q"}, {"question_id": "1"}], ids=["its own", "another's number"]
+)
+def test_ids_that_repeat_are_refused_before_anything_is_asked(tmp_path, ids):
+    record = {"question": "q", "answer": "a"}
+    first = {**record, **ids} if ids["question_id"] == "q" else record
+    path = write(tmp_path / "q", first, record | {"question": "r"}, {**record, **ids})
+    told = rf"line 3: question_id '{ids['question_id']}', as of {path}, line 1; expected one of"
+    with pytest.raises(UserError, match=told):
+        make_benchmark("mine", "exact").load_questions(path, "llava15")
+
+
 def test_score_by_the_command(tmp_path):
     records = [{"question": f"{n}?", "answer": f"a{n}", "category": "x y"} for n in (1, 2)]
     questions = write(tmp_path / "q.jsonl", *records)
