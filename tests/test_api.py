@@ -562,10 +562,25 @@ def test_the_other_stages_run_in_the_subsets_folder(subset, tmp_path):
     }
 
 
-@pytest.mark.parametrize("stage", [pt.train, pt.evaluate])
-def test_what_a_record_says_of_trust_does_not_count(pool, tiny_llava_dir, tmp_path, stage):
+def test_what_a_record_is_armed_with_does_not_count(pool, tiny_llava_dir, tmp_path):
+    """A run folder may be a stranger's: none of it is obeyed unless the caller gives it."""
     model = {"path": str(tiny_llava_dir), "trust_remote_code": True}
-    options = {"scorer": "random", "budget": 4, "output_dir": tmp_path}
-    subset = pt.select(pool, model=model, **options)
-    with pytest.raises(pt.ConfigError, match="which counts only where you give it"):
-        stage(subset)
+    armed = {
+        "serve_command": f"touch {tmp_path}/ran {{port}}",
+        "backend": "openai",
+        "training.hf": {"push_to_hub": True, "max_steps": 3},
+        "compare": {"rows": [{"name": "theirs", "model": {"trust_remote_code": True}}]},
+    }
+    options = {"scorer": "random", "budget": 4, "output_dir": tmp_path / "runs"}
+    subset = pt.select(pool, model=model, **options, **armed)
+    found = pt.Subset(subset.run).config
+    assert found.model.trust_remote_code is False
+    assert found.training.hf == {"max_steps": 3}
+    assert found.compare.rows == ({"name": "theirs", "model": {}},)
+    mine = draw_benchmarks(tmp_path)
+    data = {"annotations": str(mine / "test.json"), "image_dir": str(mine / "images")}
+    asked = {"benchmarks": ["quickstart"], "evaluation.data": {"quickstart": data}}
+    with pytest.raises(pt.ConfigError, match=r"^evaluation\.base_url: missing"):
+        pt.evaluate(subset, tuning="none", **asked)
+    assert not (tmp_path / "ran").exists()
+    assert configure(found, **{"training.hf.push_to_hub": True}).training.hf["push_to_hub"]

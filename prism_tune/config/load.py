@@ -5,9 +5,7 @@ nearest known key.
 
 A config that lies in a run folder or beside a checkpoint is a record, and may be somebody else's:
 `${...}` in it stays text (`${oc.env:TOKEN}` would put a secret of ours into what is written), and
-it can neither let code or programs run nor send anything away: `model.trust_remote_code`,
-`plugins`, a server's command or address and an upload to the hub do not count in it, and it has no
-`base`.
+it can neither let code or programs run nor send anything away (`armed.py`), and has no `base`.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from prism_tune.config.armed import disarm, explain_armed, find_armed
 from prism_tune.config.errors import complete_key, describe_errors
 from prism_tune.config.presets import find_file, suggest_presets
 from prism_tune.config.secrets import redact, redact_text
@@ -30,27 +29,6 @@ from prism_tune.errors import ConfigError, first_line
 
 RECORD_NAME = "prism_tune.yaml"
 """What a checkpoint's config is called; a stage's is config.yaml beside its stage.json."""
-
-_ARMED = {
-    "model.trust_remote_code": "switch on model.trust_remote_code, which lets code run that came "
-    "with a model; if you know that code, say so yourself, on the command line: "
-    "model.trust_remote_code=true",
-    "plugins": "name plugins, whose code would run; if you know them, name them yourself, on the "
-    "command line: plugins=[FILE] (or plugins=[] for none)",
-    "evaluation.serve_command": "name a program to be started; if you know it, name it yourself, "
-    "on the command line: evaluation.serve_command='...' (or =null for none)",
-    "evaluation.base_url": "name a server, which would be sent the questions, their images and "
-    "OPENAI_API_KEY; if you know it, name it yourself, on the command line: "
-    "evaluation.base_url=... (or =null for none)",
-    "training.hf.push_to_hub": "switch on an upload to the hub; say so yourself, on the command "
-    "line: training.hf.push_to_hub=true (or =false)",
-}
-"""What a record cannot do, and what the user can say in its place."""
-
-_DISARMED = (
-    *("model.trust_remote_code=false", "plugins=[]", "evaluation.serve_command=null"),
-    *("evaluation.base_url=null", "training.hf.push_to_hub=false"),
-)
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -85,7 +63,9 @@ def read_recorded_model(path: Path) -> ModelConfig:
     Raises:
         ConfigError: as `load_config`.
     """
-    return _validate(_load_with_base(path, seen=()), path, _DISARMED).model
+    tree: Any = OmegaConf.to_container(_load_with_base(path, seen=()), resolve=False)
+    disarm(tree)
+    return _validate(OmegaConf.create(tree), path, ()).model
 
 
 def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) -> Config:
@@ -94,9 +74,9 @@ def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) ->
     try:
         tree = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        if error.full_key in _ARMED and isinstance(error, MissingMandatoryValue):
-            reason = _ARMED[error.full_key]
-            raise ConfigError(f"{path}: the record of a run cannot {reason}") from error
+        armed = explain_armed(str(error.full_key))
+        if armed is not None and isinstance(error, MissingMandatoryValue):
+            raise ConfigError(f"{path}: the record of a run cannot {armed}") from error
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: `{error.full_key}`: {reason}") from error
     for key, value in _values(tree):
@@ -167,7 +147,7 @@ def _load_with_base(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: its `base:` leads back to itself: {chain}")
     loaded = _read_yaml(path, seen)
     if _is_record(path):
-        loaded = _disarm(loaded)
+        loaded = _read_record(loaded)
     base = _take_base(loaded, path)
     if base is None:
         return loaded
@@ -211,16 +191,11 @@ def _take_base(loaded: DictConfig, path: Path) -> str | None:
     return base
 
 
-def _disarm(record: DictConfig) -> DictConfig:
+def _read_record(record: DictConfig) -> DictConfig:
     """A record in which no text is resolved; where it lets code run, that has to be said anew."""
     tree: Any = _keep_literal(OmegaConf.to_container(record, resolve=False))
-    for key in _ARMED:
-        *sections, name = key.split(".")
-        section = tree
-        for part in sections:
-            section = section.get(part) if isinstance(section, dict) else None
-        if isinstance(section, dict) and section.get(name) not in (None, False, [], ""):
-            section[name] = "???"  # OmegaConf's word for what is mandatory and missing
+    for section, name in list(find_armed(tree)):
+        section[name] = "???"  # OmegaConf's word for what is mandatory and missing
     disarmed = OmegaConf.create(tree)
     assert isinstance(disarmed, DictConfig)
     return disarmed

@@ -11,6 +11,7 @@ from typing import Any
 
 from prism_tune import __version__
 from prism_tune.chat.templates import check_end_token
+from prism_tune.config.armed import disarm
 from prism_tune.config.depends import list_fields, name_image_library
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
@@ -151,7 +152,9 @@ def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any
 
 def _say_differences(asked: Config, made_with: Config) -> None:
     """An evaluation does not tune: what is asked of tuning otherwise has no effect, and is said."""
-    before, now = (list_fields(config) for config in (made_with, asked))
+    tree = asked.model_dump(mode="json")
+    disarm(tree)  # as the record is
+    before, now = (list_fields(config) for config in (made_with, Config.model_validate(tree)))
     changed = [k for k in now if k.startswith("training.") and now[k] != before[k]]
     changed += [k for k in ("selection.scorer", "selection.budget") if now[k] != before[k]]
     if changed:

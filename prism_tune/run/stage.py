@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from prism_tune.config.armed import disarm
 from prism_tune.config.errors import describe_errors
 from prism_tune.config.load import render_config
 from prism_tune.config.secrets import redact
@@ -141,7 +142,9 @@ class Stage:
         write_json(self.path, {**content, "seal": seal(content)})
 
     def config(self) -> Config | None:
-        """What it finished with; None where it has not. A record names no plugins to be loaded.
+        """What it finished with; None where it has not.
+
+        Without what does not count in a record (`config/armed.py`): it may be somebody else's.
 
         Raises:
             UserError: the record has none.
@@ -154,8 +157,9 @@ class Stage:
                 f"{self.path}: no `config`, as older versions of prism_tune wrote it; "
                 "run that stage again with --force"
             )
+        disarm(record["config"])
         try:
-            return Config.model_validate(record["config"]).model_copy(update={"plugins": ()})
+            return Config.model_validate(record["config"])
         except ValidationError as error:
             described = describe_errors(error, f"{self.path}: config", Config)
             raise UserError(f"{described}; another version of prism_tune wrote it") from error

@@ -99,7 +99,7 @@ def test_a_file_of_ones_own_goes_before_the_shipped_one_of_its_name(empty):
     (empty / "configs/deepspeed/zero2.json").write_text('{"mine": true}')
     config = load_config("configs/experiments/quickstart.yaml")
     assert config.name == "trial"
-    assert deepspeed_options(config) == {"mine": True}
+    assert (deepspeed_options(config) or {})["mine"]
     assert load_config("preset:quickstart").name == "quickstart"
 
 

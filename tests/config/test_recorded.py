@@ -80,6 +80,46 @@ def test_a_record_starts_and_sends_nothing(record, key, value, says):
     assert load_config(path, [f"{key}=null"]).name == "trial"
 
 
+@pytest.mark.parametrize(
+    ("tree", "said", "mended"),
+    [
+        (
+            {"selection": {"reference": {"warmup": {"hf": {"push_to_hub": True}}}}},
+            r"an upload to the hub.*: selection\.reference\.warmup\.hf\.push_to_hub=true",
+            "selection.reference.warmup.hf.push_to_hub=false",
+        ),
+        (
+            {"compare": {"rows": [{"name": "a", "model": {"trust_remote_code": True}}]}},
+            r"trust_remote_code.*`compare\.rows\[0\]\.model\.trust_remote_code`.*compare=null",
+            "compare=null",
+        ),
+        (
+            {"compare": {"rows": ["a"], "variants": [{"name": "b{}", "plugins": ["theirs.py"]}]}},
+            r"name plugins.*`compare\.variants\[0\]\.plugins`",
+            "compare=null",
+        ),
+        (
+            {"compare": {"before": ["theirs.yaml"]}},
+            r"name configs to be trained first.*compare\.before=\[FILE\]",
+            "compare.before=[]",
+        ),
+    ],
+)
+def test_nor_does_it_at_any_depth(record, tree, said, mended):
+    """A grid's rows hold whole sections, and a warm-up options of a training."""
+    path = record(f"{PLAIN}{json.dumps(tree)[1:-1]}\n")
+    with pytest.raises(ConfigError, match=f"the record of a run cannot .*{said}"):
+        load_config(path)
+    assert read_recorded_model(path).path == "some/model"
+    assert load_config(path, [mended]).name == "trial"
+
+
+def test_a_record_with_a_grid_is_read(record):
+    grid = {"compare": {"rows": [{"name": "a", "training": {"hf": {"learning_rate": 0.1}}}]}}
+    path = record(f"{PLAIN}{json.dumps(grid)[1:-1]}\n")
+    assert load_config(path).compare.rows[0]["name"] == "a"
+
+
 def test_a_record_has_no_base(record, tmp_path):
     """Behind which all of that could stand, and be resolved."""
     (tmp_path / "behind.yaml").write_text(TRUSTING.replace("some", "${oc.env:HOME}"))
