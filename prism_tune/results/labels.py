@@ -223,7 +223,7 @@ def reader_of(selection: SelectionConfig) -> Reader:
 
 
 def find_variant(selection: SelectionConfig, depth: int | None) -> str:
-    """The departure of PRISM from the paper's setting, whatever is cut; empty for none.
+    """What departs from the paper's setting of PRISM, whatever is cut; empty for none.
 
     Args:
         selection: of a PRISM run.
@@ -231,21 +231,31 @@ def find_variant(selection: SelectionConfig, depth: int | None) -> str:
     """
     if selection.features_file is not None:
         return "own features"
-    if selection.keep not in (None, "low"):
-        return f"keep {selection.keep}"
     usual = {
-        "pooling": "mean",
-        "centering": "corpus",
-        "features": "visual",
-        "scope": "per_source",
+        "keep": (None, "low"),
+        "pooling": ("mean",),
+        "centering": ("corpus",),
+        "features": ("visual",),
+        "scope": ("per_source",),
     }
-    for key, value in usual.items():
-        if getattr(selection, key) != value:
-            return f"{key} {getattr(selection, key)}"
-    # The first layer is shallow in a model of any depth.
-    if depth is None or selection.layer <= max(1, _SHALLOW * depth):
+    reader = reader_of(selection)
+    words = [
+        "" if reader == "untuned" else reader,
+        *(
+            f"{key} {getattr(selection, key)}"
+            for key, values in usual.items()
+            if getattr(selection, key) not in values
+        ),
+        _name_depth(selection.layer, depth),
+    ]
+    return ", ".join(filter(None, words))
+
+
+def _name_depth(layer: int, depth: int | None) -> str:
+    """Of a layer that is not shallow; the first is so in a model of any depth."""
+    if depth is None or layer <= max(1, _SHALLOW * depth):
         return ""
-    return "layer deep" if selection.layer > _DEEP * depth else "layer middle"
+    return "layer deep" if layer > _DEEP * depth else "layer middle"
 
 
 def _as_named(key: str, value: Any) -> Any:

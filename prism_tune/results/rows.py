@@ -243,8 +243,8 @@ def _is_drawn_beside(row: Row, must_keep: str | None) -> bool:
 
 
 def _is_same_pool(row: Row, other: Row) -> bool:
-    """By the records that each was selected from; by the pool's name where these are not known."""
-    found = [(run.manifest or {}).get("pool_fingerprint") for run in (row.first, other.first)]
+    """By the pool's content; by its path where that is not known of both."""
+    found = [run.pool_fingerprint for run in (row.first, other.first)]
     if None not in found:
         return found[0] == found[1]
     return row.first.config.data.records == other.first.config.data.records
@@ -280,14 +280,14 @@ def _papers_own(rows: Sequence[Row]) -> list[Row]:
 
 def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
     """The row tuned on the whole of the same pool, with the same model and tuning as `row`."""
-    own = row.first.config
+    tuning = row.first.config.training.tuning
     return next(
         (
             other
             for other in same_model(row, rows)
             if other.first.is_full
-            and other.first.config.data.records == own.data.records
-            and other.first.config.training.tuning == own.training.tuning
+            and other.first.config.training.tuning == tuning
+            and _is_same_pool(row, other)
         ),
         None,
     )

@@ -168,6 +168,14 @@ class FinishedRun:
         return {path.stem: read_object(path) for path in sorted(self.run.tables.glob("*.json"))}
 
     @property
+    def pool_fingerprint(self) -> str | None:
+        """The content of the pool it was selected from, or tuned on; None where not recorded."""
+        if self.is_full:
+            whole: str | None = self.record("training").get("inputs", {}).get("records")
+            return whole
+        return (self.manifest or {}).get("pool_fingerprint")
+
+    @property
     def num_tuned(self) -> int | None:
         """The records it was tuned on; None where that is not recorded."""
         count: int | None = self.record("training").get("outputs", {}).get("num_records")

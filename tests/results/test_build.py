@@ -265,7 +265,7 @@ def test_intervals_cover_only_what_the_credits_explain(runs):
 
 
 def test_real_benchmarks_stand_beside_the_papers_rows(runs):
-    llava = {"model_name": "Vicuna-7B", "selection": {"budget": 0.3}}
+    llava = {"model_name": "Vicuna-7B", "tuning": "full", "selection": {"budget": 0.3}}
     prism = runs.write("prism", llava_results(90.0, 330.0, 71.0), **llava)
     full = runs.write("full", llava_results(100.0, 300.0, 71.0), records="pool", **llava)
     rows = _main([prism, full])
@@ -276,7 +276,7 @@ def test_real_benchmarks_stand_beside_the_papers_rows(runs):
     assert rows["prism"]["MM-Vet"] == "n/a"
     text = build_table("main", [prism, full], baseline=None)
     without = "without one benchmark: scienceqa 95.0, pope 105.0, mme 92.5."
-    assert f"- Rel. of PRISM 30 % (lora) {without}" in text
+    assert f"- Rel. of PRISM 30 % (full) {without}" in text
     assert "- vizwiz: evaluated in none of the runs, n/a." in text
     assert text.count("| paper: ") == 13
 

@@ -52,6 +52,23 @@ def test_a_pool_is_known_by_its_records_not_by_its_name(runs, fingerprint, name,
     assert f"- {said}" in build_table("main", [prism, _with_pool(random, name)], baseline=None)
 
 
+@pytest.mark.parametrize(
+    ("pool", "records", "cost"),
+    [("a", "moved/pool.json", "0.29"), ("b", "pool.json", "n/a"), (None, "pool.json", "0.29")],
+)
+def test_the_whole_pool_behind_a_subset_is_known_by_its_records_too(runs, pool, records, cost):
+    """A pool that was extended in place is another, one that was moved is the same."""
+    prism = runs.write("prism", [quickstart_result(15, 20)], pool="a")
+    full = runs.write(
+        "full", [quickstart_result(20, 20)], records="pool", tune_seconds=400.0, pool=pool
+    )
+    text = build_table(
+        "main", [prism, _with_pool(full, records)], baseline=None, output_format="json"
+    )
+    found = {row["Run"]["text"]: row["C"]["text"] for row in json.loads(text)["rows"]}
+    assert found == {"prism": cost, "full": "1.00"}
+
+
 def test_an_imported_subset_is_no_random_draw(runs):
     """As docs/selectors.md imports ICONS's own: Random stands beside it, and it beside nobody."""
     listed = {"must_keep": "icons_ids.txt", "budget": 7}

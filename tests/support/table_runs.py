@@ -91,7 +91,9 @@ class RunWriter:
         timings: list[dict] | None = None,
         manifest: dict | None = None,
         model_name: str | None = None,
+        pool: str | None = None,
     ) -> Path:
+        """Write a run folder; `pool` is the fingerprint of what it selects from or is tuned on."""
         run = RunDir(self.folder / name)
         config = Config.model_validate(
             {
@@ -106,16 +108,20 @@ class RunWriter:
         )
         is_subset = tuning != "none" and records == "subset"
         entries = [timing("training", tune_seconds)] if tuning != "none" else []
+        read = {} if pool is None or is_subset else {"records": pool}
+        known = {} if pool is None else {"pool_fingerprint": pool}
         if is_subset:
             write_json(
                 run.selection / "manifest.json",
-                {"num_pool": 4000, "num_selected": 1000, "scorer": scorer, **(manifest or {})},
+                {"num_pool": 4000, "num_selected": 1000, "scorer": scorer}
+                | known
+                | (manifest or {}),
             )
             Stage(run.selection).finish({}, config=config)
             entries.insert(0, timing("selection", select_seconds))
         if tuning != "none":
             num_records = 1000 if is_subset else 4000
-            Stage(run.training).finish({}, config=config, num_records=num_records)
+            Stage(run.training).finish(read, config=config, num_records=num_records)
         write_json(run.timings, entries if timings is None else timings)
         for result in results:
             folder = run.benchmark(result["benchmark"])
