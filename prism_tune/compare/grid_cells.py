@@ -93,6 +93,11 @@ def require_section(config: Config) -> CompareConfig:
             "compare.metrics: expected what selectors are compared by, <benchmark>.<metric> of "
             "results.json"
         )
+    if config.compare.rows and config.compare.metrics:
+        raise ConfigError(
+            f"compare.metrics: {', '.join(config.compare.metrics)}: expected none (`[]`) beside "
+            "`rows`, for selectors are compared by them; `compare.tables` puts rows side by side"
+        )
     return config.compare
 
 

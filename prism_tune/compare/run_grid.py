@@ -56,11 +56,11 @@ def compare(
         check: ends otherwise than with 0 where one of the configs it is given (their paths) cannot
             be right; it may load what this room may not, in a process of its own.
         command: that goes on with this comparison, for the reader of the table.
-        rows: patterns of the selectors and rows to run; the others are left out.
+        rows: patterns of the selectors and rows to run; the others are tabulated as they are.
         only_table: run nothing, and tabulate what has finished.
 
     Returns:
-        Whether no cell has failed.
+        Whether no cell of these rows has failed.
 
     Raises:
         ConfigError: a `compare` section that cannot be used, or a config with a secret in it.
@@ -74,11 +74,11 @@ def compare(
         )
     cells = plan_cells(config, run, rows)
     if only_table:
-        check_results(cells)
+        check_results(plan_cells(config, run))
     else:
         _run_pending(config, run, cells, launcher, check)
     has_succeeded = not any(cell.state() == "failed" for cell in cells)
-    publish(config, run, cells, command)
+    publish(config, run, plan_cells(config, run), command)  # not of these rows alone
     return has_succeeded
 
 

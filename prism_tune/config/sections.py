@@ -218,10 +218,10 @@ class CompareConfig(Section):
     A selector is a scorer's name, or a mapping of `scorer`, the `selection` keys that differ, and
     a `name`; each is run at every budget. A row is a name, or a mapping of a `name` and the
     sections that differ; each is run in every variant, whose name has `{}` for the row's. All of
-    them under every seed. `metrics` are `<benchmark>.<metric>` of results.json; performance is
-    their mean. `tables` lists, for kinds of `prism-tune tables`, patterns of row names. `before`
-    names configs to be trained first. `planted` names a JSON file of records known to be redundant:
-    {id: {kind, of}}.
+    them under every seed. `metrics`, which selectors need and rows do without, are
+    `<benchmark>.<metric>` of results.json; performance is their mean. `tables` lists, for kinds of
+    `prism-tune tables`, patterns of row names. `before` names configs to be trained first.
+    `planted` names a JSON file of records known to be redundant: {id: {kind, of}}.
     """
 
     selectors: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(spell_infinity)] = Field(

@@ -78,8 +78,7 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
         lambda row: find_full(row, finished),
     )
     _check_metrics(comparison)
-    if wanted.selectors:
-        _check_alike(comparison)
+    _check_alike(comparison)
     choices = [_read_choices(row) for row in rows]
     built = [
         _build_row(row, own, comparison, baselines.get(row.budget))
@@ -136,7 +135,7 @@ def _check_metrics(comparison: Comparison) -> None:
 
 
 def _check_alike(comparison: Comparison) -> None:
-    """As `tables` does; rows, unlike selectors, may have evaluations of their own."""
+    """As `tables` does."""
     shown = set(comparison.columns.benchmarks)
     check_comparable(
         {

@@ -265,6 +265,11 @@ def test_a_config_without_the_section_is_refused(write_config):
         ({"selectors": []}, "compare: expected either `selectors` or `rows`"),
         ({**TWO, **ROWS}, "compare: expected either `selectors` or `rows`"),
         ({**TWO, "metrics": []}, "compare.metrics: expected what selectors are compared by"),
+        (
+            {**ROWS, "metrics": ["quickstart.accuracy"]},
+            "compare.metrics: quickstart.accuracy: expected none (`[]`) beside `rows`, for "
+            "selectors are compared by them; `compare.tables` puts rows side by side",
+        ),
         ({**ROWS, "rows": ["a", "a"]}, "compare.rows: two are the same"),
         ({**ROWS, "rows": [{"training": {}}]}, "compare.rows[0]: expected a name"),
         ({**ROWS, "variants": ["x", "y"]}, "compare.variants: a name needs `{}`"),
