@@ -86,7 +86,7 @@ def reduce_features(
     noise_variance = (_ROUNDING * float(np.linalg.norm(mean_D))) ** 2
     basis_DK = find_directions(covariance_DD, noise_variance, num_components, whitening)
     rows_UK = np.zeros((features_UD.shape[0], basis_DK.shape[1]))
-    for start, block_BD in _blocks(features_UD):
+    for start, block_BD in read_blocks(features_UD):
         finite_B = finite_U[start : start + len(block_BD)]
         rows_UK[start : start + len(block_BD)][finite_B] = (block_BD[finite_B] - mean_D) @ basis_DK
     values_PK, finite_P = rows_UK[pairs.row_P], finite_U[pairs.row_P]
@@ -145,7 +145,8 @@ def add_products(sum_DD: FloatArray, left_BD: FloatArray, right_BD: FloatArray) 
         sum_DD[start:stop, :stop] += left_BD[:, start:stop].T @ right_BD[:, :stop]
 
 
-def _blocks(features_UD: RowBlocks) -> Iterator[tuple[int, FloatArray]]:
+def read_blocks(features_UD: RowBlocks) -> Iterator[tuple[int, FloatArray]]:
+    """The first row of each block, and the block in float64."""
     num_rows, width = features_UD.shape
     block_rows = max(1, _BLOCK_BYTES // (8 * max(1, width)))
     for start in range(0, num_rows, block_rows):
@@ -161,7 +162,7 @@ def measure_covariance(
     finite_U = np.zeros(num_rows, dtype=bool)
     offset_D: FloatArray | None = None  # near the mean: else the sums of squares lose digits
     sum_D, products_DD, total = np.zeros(width), np.zeros((width, width)), 0.0
-    for start, block_BD in _blocks(features_UD):
+    for start, block_BD in read_blocks(features_UD):
         at = slice(start, start + len(block_BD))
         finite_U[at] = np.isfinite(block_BD).all(axis=1)
         rows_BD, weights_B = block_BD[finite_U[at]], weights_U[at][finite_U[at]]

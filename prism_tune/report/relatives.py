@@ -130,6 +130,8 @@ def _why_none(run: FinishedRun) -> str:
     selection = run.config.selection
     if selection.scorer == "alignment" or selection.features == "pair":
         return "This selector compares a record's image with its own text, not records."
+    if selection.features == "text":
+        return "This selector compares records by their texts, not by their images."
     if run.features is None:
         return "There are no features to compare records by."
     return ""

@@ -92,6 +92,14 @@ def test_a_reference_that_cannot_be_is_refused_early(workplace, reference, said)
     assert not (workplace.root / "runs/run").exists()
 
 
+@pytest.mark.parametrize("more", ["warmup", "adapter"])
+def test_a_lora_on_top_of_a_lora_is_refused(workplace, adapter, more):
+    """It would be read, or trained, on the base, as if the first were not there."""
+    reference = {"model": str(adapter), more: {} if more == "warmup" else str(adapter)}
+    with pytest.raises(ConfigError, match=rf"{adapter} is a LoRA itself, which another one"):
+        workplace.select(selection__scorer="prism", selection__reference=json.dumps(reference))
+
+
 WARMUP = {"share": 0.3, "lora_rank": 4, "lora_alpha": 8, "max_steps": 3, "learning_rate": 0.01}
 WARMUP["hf"] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "save_steps": 1}
 

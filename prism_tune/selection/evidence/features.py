@@ -141,24 +141,30 @@ def _decide_prompt(
                     measure()
         if asked is not None:
             return asked
-        return "whole" if "whole" in read() else "prefix"
+        return "whole" if "whole" in read() else "prefix"  # also where there is no image at all
 
     def measure() -> None:
-        candidates = np.flatnonzero(~pool.is_text_only_N).tolist()
-        template = config.model.template
-        unit = first_usable(UnitDataset(pool, candidates, "whole", template, processor))
-        if unit is not None:
-            load().check(unit)
-        kind: PromptKind = asked or "whole"
-        if asked is None and prefix_is_exact(load(), pool, candidates, template, processor):
-            kind = "prefix"
-        for store in stores:
-            store.begin(
-                prompt=kind,
-                preprocessing=json.loads(processor.image_processor.to_json_string()),
-            )
+        kind = _measure_prompt(config, pool, load, processor)
+        if kind is not None:
+            about = json.loads(processor.image_processor.to_json_string())
+            for store in stores:
+                store.begin(prompt=kind, preprocessing=about)
 
     return from_main(decide)
+
+
+def _measure_prompt(
+    config: Config, pool: Pool, load: Callable[[], Extractor], processor: Any
+) -> PromptKind | None:
+    """What is asked, else what the model makes necessary; None without an image to see it by."""
+    asked, template = _asked_prompt(config), config.model.template
+    candidates = np.flatnonzero(~pool.is_text_only_N).tolist()
+    unit = first_usable(UnitDataset(pool, candidates, "whole", template, processor))
+    if unit is not None:
+        load().check(unit)
+    if asked is not None or unit is None:
+        return asked
+    return "prefix" if prefix_is_exact(load(), pool, candidates, template, processor) else "whole"
 
 
 def _asked_prompt(config: Config) -> PromptKind | None:

@@ -79,8 +79,9 @@ class Batches:
             if len(batch) == 1:
                 num_tokens = len(batch[0].pooled_L)
                 raise UserError(
-                    f"out of memory with one record of {num_tokens} tokens; choose a smaller "
-                    "selection.layer, selection.dtype=bfloat16 or a larger device"
+                    f"out of memory with one record of {num_tokens} tokens; choose "
+                    "selection.dtype=bfloat16, a larger device, or, where features of one layer "
+                    "are read, a smaller selection.layer"
                 ) from error
         torch.cuda.empty_cache()
         self.tokens_per_batch = max(1, self.tokens_per_batch // 2)

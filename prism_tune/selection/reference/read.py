@@ -32,7 +32,7 @@ def read_config(config: Config, adapter: Path | None = None) -> Config:
 
     Raises:
         ConfigError: a reference that cannot be: both an adapter and a warm-up, no such model, no
-            adapter, or one of another model.
+            adapter, one of another model, or one on a model that is an adapter itself.
     """
     asked = config.selection.reference
     if asked is None:
@@ -42,7 +42,13 @@ def read_config(config: Config, adapter: Path | None = None) -> Config:
     given = Path(asked.adapter) if asked.adapter is not None else adapter
     base = name_base(config.model)
     if base is not config.model:  # the model is itself an adapter's directory
-        given = given or Path(config.model.path)
+        if asked.adapter is not None or asked.warmup is not None:
+            raise ConfigError(
+                f"selection.reference: {config.model.path} is a LoRA itself, which another one "
+                "cannot be trained or read on top of: merge it (`prism-tune export`), or name its "
+                "base as selection.reference.model"
+            )
+        given = Path(config.model.path)
         config = config.model_copy(update={"model": base})
     config = resolve_template(config)
     if given is not None:

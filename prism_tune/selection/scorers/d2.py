@@ -82,12 +82,10 @@ def _score_known(context: ScoringContext) -> ScoredRecords:
     difficulty_M = _measure_difficulty(context, options)
     hashes_M = hash_uids(context.uids)
     wanted_G = context.most_taken(pairs.size_G)
-    picks = []
+    values_MK, picks = pairs.spread(reduced.values_PK), []
     for members, wanted in zip(_records_by_group(pairs), wanted_G.tolist(), strict=True):
         at = members[np.argsort(hashes_M[members], kind="stable")]
-        graph = connect_nearest(
-            pairs.spread(reduced.values_PK)[at], options.num_neighbors, directed=options.directed
-        )
+        graph = connect_nearest(values_MK[at], options.num_neighbors, directed=options.directed)
         values_B = graph.pass_forward(_scale(difficulty_M[at]), options.gamma_forward)
         picks.append(at[graph.pick_in_reverse(values_B, options.gamma_reverse, wanted)])
     return rank_picks(len(hashes_M), picks, reduced.diagnostics, mark_rows(reduced, pairs))

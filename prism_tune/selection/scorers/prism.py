@@ -5,7 +5,7 @@ https://arxiv.org/abs/2502.12119, section 3.
 Equation: R_i = 1/(N-1) sum_{j != i} u_i.u_j, with u = (F - mean F)/|F - mean F|, F the mean over
 the image tokens of the hidden state at layer k. Keep the lowest.
 Cost: k decoder layers and the vision tower, once per distinct image; no gradient, no proxy model.
-Known limit: the cut runs along one direction; there is no diversity term (see `scoring.py`).
+Known limit: the cut runs along one direction; there is no diversity term.
 """
 
 from __future__ import annotations

@@ -18,23 +18,18 @@ K directions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import Config, Fraction
 from prism_tune.errors import ConfigError
-from prism_tune.features.reduction import add_products
-from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.reduction import measure_covariance, read_blocks
+from prism_tune.features.shards import SomeRows
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
-from prism_tune.selection.unranked import Unranked
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
-_BLOCK_BYTES = 64 << 20
 _RELATIVE_RANK = 1e-10  # a direction with less than this share of the largest variance is rounding
 
 
@@ -65,58 +60,17 @@ def score(context: ScoringContext) -> ScoredRecords:
     energy = read_options(context.config, ScalSelectOptions).energy
     features_UD, pairs = context.paired_rows()
     leverage_P = np.zeros(len(pairs.row_P))
-    finite_P = np.ones(len(pairs.row_P), dtype=bool)
     dimensions = []
     for members in pairs.members():
-        rows = pairs.row_P[members]
-        mean_D, covariance_DD, finite = measure(features_UD, rows, pairs.count_P[members])
+        own_BD, counts = SomeRows(features_UD, pairs.row_P[members]), pairs.count_P[members]
+        mean_D, covariance_DD, _ = measure_covariance(own_BD, counts)
         basis_DK = span(covariance_DD, energy)
-        for at, block_BD in read_blocks(features_UD, rows[finite]):
-            places = members[np.flatnonzero(finite)[at]]
+        for start, block_BD in read_blocks(own_BD):
+            places = members[start : start + len(block_BD)]
             leverage_P[places] = (((block_BD - mean_D) @ basis_DK) ** 2).sum(axis=1)
-        leverage_P[members] /= pairs.count_P[members][finite].sum()
-        finite_P[members] = finite
+        leverage_P[members] /= counts.sum()
         dimensions.append(basis_DK.shape[1])
-    diagnostics = {
-        "num_directions": max(dimensions),
-        "num_non_finite": int(pairs.count_P[~finite_P].sum()),
-    }
-    unranked: Unranked = {"feature_not_finite": pairs.spread(~finite_P)}
-    return ScoredRecords(pairs.spread(leverage_P), diagnostics, unranked)
-
-
-def read_blocks(features_UD: RowBlocks, rows: IntArray) -> Iterator[tuple[slice, FloatArray]]:
-    """Some of the rows, ascending, a block at a time: their places among these, and they."""
-    num_rows, width = features_UD.shape
-    size = max(1, _BLOCK_BYTES // (8 * width))
-    for start in range(0, num_rows, size):
-        first, last = np.searchsorted(rows, [start, start + size])
-        if first < last:
-            block = np.asarray(features_UD[slice(start, start + size)])
-            yield slice(int(first), int(last)), block[rows[first:last] - start].astype(np.float64)
-
-
-def measure(
-    features_UD: RowBlocks, rows: IntArray, counts: IntArray
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Mean, lower triangle of the covariance of the finite rows, and which these are."""
-    width = features_UD.shape[1]
-    finite = np.zeros(len(rows), dtype=bool)
-    offset_D, sum_D, products_DD = np.zeros(width), np.zeros(width), np.zeros((width, width))
-    total = 0
-    for at, block_BD in read_blocks(features_UD, rows):
-        finite[at] = np.isfinite(block_BD).all(axis=1)
-        kept_BD, weights_B = block_BD[finite[at]], counts[at][finite[at]]
-        if total == 0 and len(kept_BD):
-            offset_D = kept_BD.mean(axis=0)  # near the mean: else the squares lose digits
-        kept_BD = kept_BD - offset_D
-        weighted_BD = kept_BD * weights_B[:, None]
-        sum_D += weighted_BD.sum(axis=0)
-        add_products(products_DD, weighted_BD, kept_BD)
-        total += int(weights_B.sum())
-    shift_D = sum_D / max(total, 1)
-    covariance_DD = products_DD / max(total, 1) - np.outer(shift_D, shift_D)
-    return offset_D + shift_D, covariance_DD, finite
+    return ScoredRecords(pairs.spread(leverage_P), {"num_directions": max(dimensions)})
 
 
 def span(covariance_DD: FloatArray, energy: float) -> FloatArray:

@@ -245,6 +245,19 @@ def test_model_that_sees_the_question_falls_back_to_whole_prompts(workplace, mon
     assert table.readings[0].num_units == 24
 
 
+def test_a_pool_of_text_alone_decides_nothing_for_the_next_one(workplace, monkeypatch):
+    """The same model below the same folder: with no image there is nothing to compare."""
+    load = extractor_module.load_shallow
+    monkeypatch.setattr(
+        extractor_module, "load_shallow", lambda *a, **o: see_everything(load(*a, **o))
+    )
+    records = workplace.records()
+    workplace.write_records([record for record in records if "image" not in record])
+    extract(workplace, selection__layer=2)
+    workplace.write_records(records)
+    assert extract(workplace, selection__layer=2).description["prompt"] == "whole"
+
+
 class KilledError(Exception):
     pass
 

@@ -9,6 +9,7 @@ import torch
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError
+from prism_tune.features import reduction
 from prism_tune.features.shards import StoredRows, read_shard
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
@@ -27,7 +28,7 @@ def leverage_by_definition(rows, energy):
 @pytest.mark.parametrize("energy", [0.3, 0.9, 1.0])
 def test_scores_are_those_of_the_definition(clustered, energy, monkeypatch):
     """Records of one image count as often as they are; in each source by itself or in the pool."""
-    monkeypatch.setattr(scalselect, "_BLOCK_BYTES", 7 * 8 * 12)  # seven rows at a time
+    monkeypatch.setattr(reduction, "_BLOCK_BYTES", 7 * 8 * 12)  # seven rows at a time
     rows = clustered.features_UD.astype(np.float64)[clustered.row_N]
     sources = np.array(clustered.sources)
     scores = clustered.score("scalselect", energy=energy)
@@ -57,6 +58,7 @@ def test_order_nesting_and_lone_sources(clustered, make_table):
     scored = make_table(rows, sources=["a"] * 8 + ["b"]).run("scalselect", budget=5)
     assert np.flatnonzero(~np.isfinite(scored.values_M)).tolist() == [2]
     assert scored.diagnostics["num_non_finite"] == 1
+    assert scored.unranked["feature_not_finite"].tolist() == [False, False, True] + [False] * 6
     assert not make_table(np.ones((6, 3))).run("scalselect").values_M.any()
 
 

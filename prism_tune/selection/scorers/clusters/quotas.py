@@ -20,7 +20,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _LEAST_WEIGHT = 1e-12
-"""Of the largest: a source of none comes last."""
+"""Of the largest."""
 
 
 def rank_by_quota(
@@ -52,7 +52,7 @@ def rank_by_quota(
         return rank_picks(num_records, picks, {**diagnostics, "quotas": quotas}, unranked)
     if not weights_G.any():
         weights_G = sizes_G.astype(np.float64)
-    weights_G = np.maximum(weights_G, _LEAST_WEIGHT * weights_G.max())
+    weights_G = floor_weights(weights_G)
     shares = dict(zip(orders_by_source, (weights_G / weights_G.sum()).tolist(), strict=True))
     ranked = rank_picks(num_records, orders, {**diagnostics, "quota_shares": shares}, unranked)
     return replace(ranked, values_M=place_by_weight(num_records, orders, weights_G))
@@ -82,6 +82,13 @@ def apportion(wanted: int, weights_G: FloatArray, sizes_G: IntArray) -> IntArray
     remainders_G = np.where(open_G & (quota_G < sizes_G), shares_G - np.floor(shares_G), -1.0)
     quota_G[np.argsort(-remainders_G, kind="stable")[:missing]] += 1
     return quota_G
+
+
+def floor_weights(weights_G: FloatArray) -> FloatArray:
+    """Weights to divide by: a source of none comes last; all alike where none has any."""
+    least = _LEAST_WEIGHT * float(weights_G.max())
+    result: FloatArray = np.maximum(weights_G, least) if least else np.ones_like(weights_G)
+    return result
 
 
 def interleave(orders: Sequence[IntArray], quota_G: IntArray) -> IntArray:

@@ -37,11 +37,13 @@ from prism_tune.selection.evidence.gradients.sketches import (
 )
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.scorer_options import read_options
+from prism_tune.selection.scorers.clusters.quotas import floor_weights, place_by_weight
 from prism_tune.selection.scorers.gradients.units import code_sources, read_gradients
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
 from prism_tune.selection.subset import hash_uids
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 class TiveOptions(SketchOptions):
@@ -76,25 +78,22 @@ def score(context: ScoringContext) -> ScoredRecords:
     keys = options.sharpness * products_MG[known, codes] + noise
     mean_G = mean_norms(gradients.norm_M[known], codes, len(names))
     values_M = np.full(len(codes_M), np.nan)
-    values_M[known] = apportion(keys, codes, mean_G)
+    orders = order_by_source(keys, codes, len(names))
+    values_M[known] = place_by_weight(len(keys), orders, floor_weights(mean_G))
     means = dict(zip(names, mean_G.tolist(), strict=True))
     return ScoredRecords(values_M, {"mean_gradient_norms": means}, {"no_score": ~known_M})
 
 
-def mean_norms(norms: FloatArray, codes: NDArray[np.int64], num_groups: int) -> FloatArray:
+def mean_norms(norms: FloatArray, codes: IntArray, num_groups: int) -> FloatArray:
     """Of each source, (G,)."""
     counts_G = np.bincount(codes, minlength=num_groups)
     return np.bincount(codes, norms, minlength=num_groups) / np.maximum(counts_G, 1)
 
 
-def apportion(keys: FloatArray, codes: NDArray[np.int64], weights_G: FloatArray) -> FloatArray:
-    """(place + 1/2) / weight, with the place of a key in its source, the highest first."""
+def order_by_source(keys: FloatArray, codes: IntArray, num_groups: int) -> list[IntArray]:
+    """The places of the keys of each source, the highest first."""
     order = np.lexsort((-keys, codes))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(weights_G)))])
-    place = np.empty(len(keys))
-    place[order] = np.arange(len(keys)) - starts[codes[order]]
-    floor = 1e-12 * float(weights_G.max())  # a source of no gradient comes last
-    return (place + 0.5) / np.maximum(weights_G, max(floor, 1e-300))[codes]
+    return np.split(order, np.cumsum(np.bincount(codes, minlength=num_groups))[:-1])
 
 
 def draw_gumbel(uids: list[str], seed: int) -> FloatArray:

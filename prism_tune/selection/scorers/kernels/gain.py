@@ -1,8 +1,8 @@
 """Amortised visual gain: measured on a few records, predicted for all.
 
 Ours, of `losses/visual_gain.py`, which measures every record by the whole model and twice.
-Equation: with x = [image; text] of a record (short rows, `rows.py`), k = x.y + k_v k_t the linear
-kernel and the product of both RBFs (`density.Rbf` with w = 1), and g the gains measured, centred in
+Equation: with x = [image; text] of a record (`short_rows.py`), k = x.y + k_v k_t the linear kernel
+and the product of both RBFs (`density.Rbf` with w = 1), and g the gains measured, centred in
 their groups (the sources, also with `scope: global`), the ridge of k fits g with an intercept of
 each group,
 

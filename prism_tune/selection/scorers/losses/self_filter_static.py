@@ -24,8 +24,6 @@ Shape legend: M records, B those of a group, D width of x, K components, Q neigh
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,15 +74,15 @@ def score(context: ScoringContext) -> ScoredRecords:
     rows_UD, row_M = context.more_rows[NAME]
     values_UD: Float32Array = rows_UD[slice(0, rows_UD.shape[0])]
     nll_M = context.measured["nll"]
-    finite_U = _by_blocks(values_UD, lambda block_BD: np.asarray(np.isfinite(block_BD).all(axis=1)))
-    known_M = np.isfinite(nll_M) & finite_U[row_M]
+    known_M = np.isfinite(nll_M)
     if not known_M.any():
         raise none_readable(context)
     hashes_M = hash_uids(context.uids, context.config.seed)
     known = np.flatnonzero(known_M)
     fitted = known[np.argsort(hashes_M[known], kind="stable")][:_MOST_FITTED]
     weights_D = fit_map(values_UD[row_M[fitted]], nll_M[fitted]).astype(np.float32)
-    output_U = _by_blocks(values_UD, lambda block_BD: block_BD @ weights_D)
+    with np.errstate(invalid="ignore"):  # rows of another pool's records may not be finite
+        output_U = values_UD @ weights_D
     difficulty_M = np.where(known_M, -output_U[row_M].astype(np.float64), -np.inf)
     groups_M = np.zeros(len(nll_M)) if context.groups_M is None else context.groups_M
     _, codes_M, sizes_G = np.unique(groups_M, return_inverse=True, return_counts=True)
@@ -97,15 +95,6 @@ def score(context: ScoringContext) -> ScoredRecords:
     spread = float(np.std(difficulty_M[known]))
     diagnostics = {"num_fitted": len(fitted), "difficulty_deviation": spread}
     return rank_picks(len(nll_M), picks, diagnostics, {"no_score": ~known_M})
-
-
-def _by_blocks(
-    values_UD: Float32Array, measure: Callable[[Float32Array], NDArray[Any]]
-) -> NDArray[Any]:
-    """A number of every row, without a copy of them all."""
-    starts = range(0, len(values_UD), _MOST_FITTED)
-    with np.errstate(invalid="ignore"):  # of rows that are not finite
-        return np.concatenate([measure(values_UD[a : a + _MOST_FITTED]) for a in starts])
 
 
 def fit_map(values_FD: Float32Array, nll_F: FloatArray) -> FloatArray:
