@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prism_tune.evaluation.benchmarks.mmmu_answers import DOMAINS
+from prism_tune.evaluation.benchmarks.mmmu_answers import SUBJECTS
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,6 @@ class DataSource:
     hub: HubData | None
     by_hand: tuple[ByHand, ...] = ()
     reason: str = ""
-
-
-_SUBJECTS = tuple(sorted(name for members in DOMAINS.values() for name in members.split()))
 
 
 def _llava_file(goes_to: str) -> ByHand:
@@ -217,7 +214,7 @@ DATA_SOURCES: dict[str, DataSource] = {
         ),
         reason="the judge needs the captions and GPT-4's answers of the official files",
     ),
-    "mmmu": DataSource(hub=HubData("MMMU/MMMU", ("validation",), _SUBJECTS)),
+    "mmmu": DataSource(hub=HubData("MMMU/MMMU", ("validation",), SUBJECTS)),
     "mmlu": DataSource(hub=HubData("cais/mmlu", ("test", "dev"), ("all",))),
     "mmlu_pro": DataSource(hub=HubData("TIGER-Lab/MMLU-Pro", ("test", "validation"))),
     "hellaswag": DataSource(hub=HubData("Rowan/hellaswag", ("validation",))),

@@ -111,6 +111,63 @@ def test_of_a_whole_dataset_only_the_benchmarks_split_counts(name, tmp_path):
     assert f"{split}-00000-of-00001.parquet#0#image" in question.images[0]
 
 
+def put(name, *places):
+    """A file of one row at each place."""
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        row = {**ROWS[name], "image": IMAGE}
+        pq.write_table(pa.Table.from_pylist([row]), place)
+
+
+def test_of_a_snapshot_what_is_named_after_no_split_does_not_count(tmp_path):
+    """lmms-lab/POPE: one split, and the same questions again in files of other names."""
+    put("pope", tmp_path / "data/test-00000-of-00001.parquet")
+    put("pope", tmp_path / "Full/adversarial-00000-of-00001.parquet")
+    (question,) = BENCHMARKS["pope"].load_questions(tmp_path, "llava15")
+    assert "/data/test-" in question.images[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("scienceqa", ["ScienceQA-FULL/test-0.parquet", "ScienceQA-IMG/test-0.parquet"]),
+        ("mmbench", ["cn/dev-0.parquet", "en/dev-0.parquet", "en/test-0.parquet"]),
+        ("mmbench", ["cn/dev/0000.parquet", "en/dev/0000.parquet"]),
+        ("mmbench", ["cn/0000.parquet", "en/0000.parquet"]),
+    ],
+)
+def test_several_configurations_are_not_mixed(name, places, tmp_path):
+    put(name, *(tmp_path / place for place in places))
+    first, second = (place.split("/")[0] for place in places[:2])
+    told = f"in several folders, which are different data: {first}, {second}; name one of them"
+    with pytest.raises(UserError, match=told):
+        BENCHMARKS[name].load_questions(tmp_path, "llava15")
+    assert len(BENCHMARKS[name].load_questions(tmp_path / second, "llava15")) == 1
+
+
+def test_configurations_that_make_up_a_benchmark_are_read_together(tmp_path):
+    """GQA's questions and images, beside those that are not balanced; MMMU's subjects."""
+    for kind in ("all", "balanced"):
+        folder = tmp_path / "gqa" / f"testdev_{kind}_instructions"
+        row = {"id": "1", "question": "Is it?", "answer": "yes", "imageId": "n1"}
+        folder.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([row]), folder / "testdev-0.parquet")
+        folder = tmp_path / "gqa" / f"testdev_{kind}_images"
+        folder.mkdir()
+        pq.write_table(pa.table({"id": ["n1"], "image": [b"x"]}), folder / "testdev-0.parquet")
+    (question,) = BENCHMARKS["gqa"].load_questions(tmp_path / "gqa", "llava15")
+    assert "testdev_balanced_images" in question.images[0]
+    for subject in ("Art", "Math"):
+        row = {"id": f"validation_{subject}_1", "question": "What?", "options": "['x', 'y']",
+               "answer": "A", "question_type": "multiple-choice"}  # fmt: skip
+        for split in ("dev", "validation"):
+            place = tmp_path / "mmmu" / subject / f"{split}-00000-of-00001.parquet"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist([row]), place)
+    questions = BENCHMARKS["mmmu"].load_questions(tmp_path / "mmmu", "llava15")
+    assert [question.category for question in questions] == ["Art", "Math"]
+
+
 def test_other_splits_alone_are_refused(tmp_path):
     table = pa.Table.from_pylist([{**ROWS["scienceqa"], "image": IMAGE}])
     for split in ("train", "validation"):

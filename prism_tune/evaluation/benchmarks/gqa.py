@@ -58,6 +58,8 @@ from prism_tune.schema import BenchmarkResult, Prediction, Question
 SUFFIX = "\nAnswer the question using a single word or phrase."
 _NUM_QUESTIONS = 12578
 _FILE = "testdev_balanced_questions.json"
+_CONFIGURATIONS = ("testdev_balanced_instructions", "testdev_balanced_images")
+"""The hub's, beside those of the unbalanced questions."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _OPTIONAL = ("isBalanced", "types", "semantic")
 _QUERIES = ("exist", "query: name", "choose name")
@@ -71,7 +73,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     """
     if not path.is_dir() and path.suffix == ".jsonl":
         return [_from_llava(record, where) for where, record in read_objects(path)]
-    if find_parquet(path, "testdev"):
+    if find_parquet(path, "testdev", _CONFIGURATIONS):
         return _load_parquet(path)
     file = path / _FILE if path.is_dir() else path
     content = read_json_file(file)
@@ -197,7 +199,7 @@ def _load_parquet(path: Path) -> list[Question]:
     """Question files have a column `question`; the others hold the images, by `id`."""
     images: dict[str, str] = {}
     questions, rows = [], []
-    for file in find_parquet(path, "testdev"):
+    for file in find_parquet(path, "testdev", _CONFIGURATIONS):
         if "question" in list_columns(file):
             listed = read_parquet(file, ("id", "question", "answer", "imageId"), _OPTIONAL)
             rows += [(f"{file}, row {n}", row) for n, row in enumerate(listed)]

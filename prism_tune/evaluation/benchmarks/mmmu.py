@@ -52,6 +52,7 @@ from prism_tune.evaluation.benchmark import Benchmark, Profile
 from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.mmmu_answers import (
     DOMAINS,
+    SUBJECTS,
     draw_choices,
     find_subject,
     judge_open,
@@ -92,7 +93,7 @@ def load_questions(path: Path, profile: Profile) -> list[Question]:
     Raises:
         UserError: neither of these, or a key is missing.
     """
-    if files := find_parquet(path, "validation"):
+    if files := find_parquet(path, "validation", SUBJECTS):
         return [question for file in files for question in _load_parquet(file, profile)]
     file = path / "answer_dict_val.json" if path.is_dir() else path
     answers = read_json_file(file)
@@ -172,8 +173,7 @@ def _group_metrics(credits: Mapping[str, float], decimals: int) -> dict[str, flo
     by_subject = group_credits(credits, {key: find_subject(key) for key in credits})
     metrics = {}
     for domain, members in DOMAINS.items():
-        listed = [credit for subject in members.split() for credit in by_subject.get(subject, ())]
-        if listed:
+        if listed := [c for subject in members.split() for c in by_subject.get(subject, ())]:
             metrics[domain] = round(mean(listed), decimals)
     subjects = {name: round(mean(by_subject[name]), decimals) for name in sorted(by_subject)}
     return {**metrics, **subjects}

@@ -19,6 +19,7 @@ DOMAINS = {
     "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science "
     "Electronics Energy_and_Power Materials Mechanical_Engineering",
 }
+SUBJECTS = tuple(sorted(" ".join(DOMAINS.values()).split()))
 _END_MARKS = (",", ".", "!", "?", ";", ":", "'")
 _MIN_TEXT_WORDS = 6
 _INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
