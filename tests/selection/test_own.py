@@ -213,6 +213,8 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_written(workplace,
         ("id,a,b\nshape-0,1,2\n", "no column 'score'; it has id, a, b"),
         ("id,score\nshape-0,high\n", "column 'score': not numbers"),
         ("score\n1\n", "1 rows, but .* has 26 records"),
+        ("id,score,score\nshape-0,1,2\n", "2 columns are called 'score'"),
+        ("id,id,score\nshape-0,a,2\n", "2 columns are called 'id'"),
     ],
 )
 def test_scores_that_do_not_fit_are_refused(workplace, nowhere, content, message):

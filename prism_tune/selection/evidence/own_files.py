@@ -60,7 +60,7 @@ def read_matrix(path: Path) -> OwnRows:
         values_UD = _open_tensor(path)
     elif suffix == ".parquet":
         table = _read_table(path)
-        names, by = _read_names(table)
+        names, by = _read_names(path, table)
         values_UD = _stack_lists(path, table)
     else:
         raise UserError(f"{path}: expected features in an .npy, .safetensors or .parquet file")
@@ -104,10 +104,10 @@ def read_scores(path: Path, column: str | None) -> OwnRows:
     table = _read_table(path)
     name = _choose_column(path, table, column)
     try:
-        values = table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        values = _column(path, table, name).cast(pa.float64()).fill_null(np.nan).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(f"{path}: column {name!r}: not numbers: {error}") from error
-    names, by = _read_names(table)
+    names, by = _read_names(path, table)
     return OwnRows(values[:, None], names, by, str(path))
 
 
@@ -179,11 +179,18 @@ def _read_table(path: Path) -> pa.Table:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
 
 
-def _read_names(table: pa.Table) -> tuple[list[str] | None, str]:
+def _read_names(path: Path, table: pa.Table) -> tuple[list[str] | None, str]:
     for name in _NAMES:
         if name in table.column_names:
-            return [str(value) for value in table[name].to_pylist()], name
+            return [str(value) for value in _column(path, table, name).to_pylist()], name
     return None, "row"
+
+
+def _column(path: Path, table: pa.Table, name: str) -> Any:
+    """The column of a name. Raises UserError where there are several."""
+    if table.column_names.count(name) > 1:
+        raise UserError(f"{path}: {table.column_names.count(name)} columns are called {name!r}")
+    return table[name]
 
 
 def _choose_column(path: Path, table: pa.Table, column: str | None) -> str:
@@ -219,7 +226,7 @@ def _stack_lists(path: Path, table: pa.Table) -> NDArray[Any]:
             f"{path}: columns {', '.join(table.column_names)}; expected one of lists of numbers, "
             "or one that is called `features`"
         )
-    column = table[name].combine_chunks()
+    column = _column(path, table, name).combine_chunks()
     widths = set(np.diff(_ends(column)).tolist())
     if len(widths) > 1 or column.null_count:
         raise UserError(f"{path}: column {name!r}: expected lists of one length, none of them null")
