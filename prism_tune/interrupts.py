@@ -183,8 +183,8 @@ def follow_launcher() -> None:
 def become_worker(parent: int | None = None) -> None:
     """In a process that works for another: of a group that is asked to end, the parent sees to it.
 
-    Forked ones call it by themselves; those that are spawned have to (`initializer=`). All name the
-    parent, which may be gone by then.
+    Forked ones call it by themselves; those that are new programs have to. All name the parent,
+    which may be gone by then.
     """
     signal.set_wakeup_fd(-1)
     follow_parent(signal.SIGKILL, parent)

@@ -8,12 +8,11 @@ modification time stay the same. Any process may ask: those that ask together wa
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +28,7 @@ from prism_tune.data.examination import (
 )
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import REASONS
-from prism_tune.interrupts import become_worker
+from prism_tune.data.spawned import count_cores, map_spawned
 from prism_tune.run.cached import kept_if_writable
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_atomic
@@ -142,30 +141,18 @@ def _examine_in_parts(
 ) -> Iterator[list[ExaminedImage]]:
     """The images in order, in parts."""
     examine = partial(examine_image, folders)
-    parts = [names[i : i + _NAMES_PER_SAVE] for i in range(0, len(names), _NAMES_PER_SAVE)]
+    examined: Iterator[ExaminedImage] = map(examine, names)
+    if num_workers != 0:
+        limits = {"fewest": _FEWEST_FOR_PROCESSES, "per_task": _NAMES_PER_TASK}
+        examined = map_spawned(examine, names, most=count_cores(), **limits)
     with UnitProgress(len(names), "images") as progress:
-        if num_workers == 0 or len(names) < _FEWEST_FOR_PROCESSES:
-            for part in parts:
-                yield [_advance(progress, examine(name)) for name in part]
-            return
-        # Spawned, not forked: this process may run threads, of torch or of a process group.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            _num_cores(), mp_context=context, initializer=become_worker, initargs=(os.getpid(),)
-        ) as processes:
-            for part in parts:
-                found = processes.map(examine, part, chunksize=_NAMES_PER_TASK)
-                yield [_advance(progress, image) for image in found]
+        while part := [_advance(progress, image) for image in islice(examined, _NAMES_PER_SAVE)]:
+            yield part
 
 
 def _advance(progress: UnitProgress, image: ExaminedImage) -> ExaminedImage:
     progress.advance()
     return image
-
-
-def _num_cores() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return available or 1
 
 
 def _read_cache(path: Path) -> dict[str, ExaminedImage]:

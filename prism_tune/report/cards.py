@@ -15,9 +15,9 @@ import orjson
 from numpy.typing import NDArray
 
 from prism_tune.data.records import Pool
+from prism_tune.data.spawned import map_spawned
 from prism_tune.report.answer_balance import AnswerCounts
 from prism_tune.report.section import PageFolder
-from prism_tune.report.spawned import map_spawned
 from prism_tune.schema import Record
 
 Card = list[Any]

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Iterable
 
 from prism_tune.data.image_paths import ImageFolders
+from prism_tune.data.spawned import map_spawned
 from prism_tune.report.answer_source import AnswerSource
 from prism_tune.report.section import PageFolder
-from prism_tune.report.spawned import map_spawned
 from prism_tune.report.thumbnails import draw_image, draw_reason
 from prism_tune.run.folder import RunDir
 from prism_tune.schema import PlacedImage

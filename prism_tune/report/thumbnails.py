@@ -19,7 +19,7 @@ from prism_tune.data.image_paths import ImageError, ImageFolders
 from prism_tune.data.images import decode, opened_image
 from prism_tune.data.policy import Reason
 from prism_tune.data.records import Pool
-from prism_tune.report.spawned import map_spawned
+from prism_tune.data.spawned import map_spawned
 from prism_tune.results.runs import FinishedRun
 
 SIDE_PIXELS = 192
