@@ -9,12 +9,16 @@ from pathlib import Path
 from prism_tune.compare.cells import Cell, Verb, stages_of
 from prism_tune.compare.grid_cells import plan_before, plan_cells
 from prism_tune.compare.selection_estimates import EMBEDDING
+from prism_tune.config.hub_ids import may_be_hub_id
 from prism_tune.config.load import override_config
 from prism_tune.config.pool_paths import part_split
 from prism_tune.config.presets import find_file
 from prism_tune.config.sections import Config, ReferenceConfig, SelectionConfig
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
+
+BY_LM_EVAL = ("mmlu", "mmlu_pro", "hellaswag", "gsm8k")
+"""Benchmarks whose data may be a hub id."""
 
 Look = Callable[[Config, RunDir, Verb], list[str]]
 """What a finished stage would run again for."""
@@ -104,8 +108,10 @@ def _list_files(config: Config, verbs: Sequence[Verb]) -> list[str]:
     if "evaluate" in verbs and not is_prepared:
         for name in config.evaluation.benchmarks:
             asked = config.evaluation.data.get(name)
-            files += [asked.annotations, asked.image_dir] if asked else []
-    local = [path for path in named if path and not (part_split(path)[1] or _is_hub_id(path))]
+            if asked:
+                (named if name in BY_LM_EVAL else files).append(asked.annotations)
+                files.append(asked.image_dir)
+    local = [path for path in named if path and not (part_split(path)[1] or may_be_hub_id(path))]
     return [*local, *(path for path in files if path)]
 
 
@@ -157,11 +163,3 @@ def _find_remaining(cell: Cell, look: Look | None) -> tuple[tuple[Verb, ...], di
         elif changed and look is None:
             remaining.append(verb)
     return tuple(remaining), reasons
-
-
-def _is_hub_id(path: str) -> bool:
-    """Whether a path that is not there can be OWNER/NAME of the hub."""
-    if path.startswith((".", "~")):
-        return False
-    folder = Path(path).parent
-    return len(Path(path).parts) == 2 and not folder.is_absolute() and not folder.exists()

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_tune.config.hub_ids import may_be_hub_id
+from prism_tune.config.pool_paths import part_split
 from prism_tune.config.sections import Config
-from prism_tune.data.files.arrow_datasets import is_dataset
 from prism_tune.errors import UserError
 from prism_tune.evaluation.data_sources import DATA_SOURCES
 from prism_tune.evaluation.fetch import free_folder
@@ -54,11 +55,10 @@ def find_all(config: Config) -> list[DataState]:
 
 
 def _check_pool(records: str) -> DataState:
-    """A file or folder; or a hub id, unless its first part is a folder here (a mistyped path)."""
-    path = Path(records)
-    if not path.exists() and is_dataset(records) and not path.parent.exists():
+    if may_be_hub_id(records):
         return DataState("data.records", records, True, "a hub id: fetched when it is first read")
-    return _check_path("data.records", records, "the pool; data/README.md has its layout")
+    is_there = part_split(records)[0].exists()
+    return DataState("data.records", records, is_there, "the pool; data/README.md has its layout")
 
 
 def _check_path(name: str, path: str, what: str) -> DataState:
@@ -82,11 +82,11 @@ def _check_benchmark(config: Config, name: str) -> DataState:
 
 
 def _check_language(name: str, path: str) -> str:
-    from prism_tune.evaluation.language.tasks import find_split_files
+    from prism_tune.evaluation.language.tasks import find_files
 
-    if not Path(path).is_dir():
+    files = find_files(name, path)
+    if files is None:
         return "from the hub, when it runs"
-    files = find_split_files(name, Path(path))
     return ", ".join(f"{split}: {len(found)} file(s)" for split, found in files.items())
 
 

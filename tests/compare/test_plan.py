@@ -13,13 +13,14 @@ from prism_tune.cli.grid import find_grid
 from prism_tune.cli.run import plan_steps
 from prism_tune.compare.estimates import estimate_run
 from prism_tune.compare.files import look_at_files_again
-from prism_tune.compare.plan import find_missing, make_plan
+from prism_tune.compare.plan import BY_LM_EVAL, find_missing, make_plan
 from prism_tune.compare.plan_table import build_plan_table
 from prism_tune.compare.selection_estimates import evidence_bytes, reads_features
 from prism_tune.compare.shapes import PoolSize, Shape, measure_pool, read_shape
 from prism_tune.config.load import load_config
 from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.errors import ConfigError
+from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.results.render import render
 from prism_tune.run.folder import RunDir, write_json
 from prism_tune.run.stage import Stage
@@ -451,8 +452,14 @@ def test_a_split_of_a_folder_is_there(repository):
 def test_files_of_ones_own_that_are_not_there_are_named_and_hub_ids_are_not(repository):
     """Wherever they lie, not only under `data/` and `runs/`."""
     own = ["model.path=llava-hf/llava-1.5-7b-hf", "data.records=/mine/pool.json"]
+    asked = {"mmlu": "cais/mmlu", "hellaswag": "data/eval/hs", "pope": "eval/pope"}
+    own += [f"evaluation.data.{name}.annotations={path}" for name, path in asked.items()]
+    own.append(f"evaluation.benchmarks=[{','.join(asked)}]")
     made = make_plan(load_config("configs/experiments/llava15_7b_full.yaml", own))
     missing = find_missing(made)
+    assert {"data/eval/hs", "eval/pope"} <= set(missing)
+    assert "cais/mmlu" not in missing
+    assert set(BY_LM_EVAL) == set(LANGUAGE_BENCHMARKS)
     assert "/mine/pool.json" in missing
     assert "llava-hf/llava-1.5-7b-hf" not in missing
 

@@ -59,6 +59,7 @@ def test_missing_images_are_named(config_path):
     [
         ("liuhaotian/LLaVA-Instruct-150K", True, "a hub id: fetched when it is first read"),
         ("owner/name:validation", True, "a hub id: fetched when it is first read"),
+        ("images:train", True, "the pool; data/README.md has its layout"),
         ("images/pool", False, "the pool; data/README.md has its layout"),
         ("owner/pool.json", False, "the pool; data/README.md has its layout"),
     ],
@@ -68,6 +69,20 @@ def test_a_hub_id_is_not_a_missing_file(config_path, monkeypatch, records, is_th
     config = load_config(config_path, [f"data.records={records}"])
     (found,) = [finding for finding in find_all(config) if finding.name == "data.records"]
     assert (found.is_there, found.detail) == (is_there, detail)
+
+
+def test_language_data_that_are_not_there_are_no_hub_id(config_path, monkeypatch):
+    monkeypatch.chdir(config_path.parent)
+    told = {}
+    for path in ("data/eval/mmlu", "images/mmlu", "/gone", "test.json", "cais/mmlu"):
+        config = load_config(config_path, [f"evaluation.data.mmlu.annotations={path}"])
+        (told[path],) = [finding for finding in find_all(config) if finding.name == "mmlu"]
+    assert [path for path, finding in told.items() if finding.is_there] == ["cais/mmlu"]
+    assert told["cais/mmlu"].detail == "from the hub, when it runs"
+    assert told["data/eval/mmlu"].detail == (
+        "evaluation.data.mmlu.annotations: data/eval/mmlu: no such folder; expected one with the "
+        "hub's parquet files, or a hub id OWNER/NAME; `prism-tune data mmlu --to data/eval/mmlu`"
+    )
 
 
 def test_the_exit_code_says_whether_all_is_there(config_path):

@@ -6,7 +6,6 @@ them as tables; of a webdataset its tars, which are read elsewhere (`tars.py`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from prism_tune.config.hub_ids import has_hub_form
 from prism_tune.config.pool_paths import part_split
 from prism_tune.data.files.folders import is_saved, list_pool
 from prism_tune.data.files.formats import holds_bytes
@@ -22,13 +22,11 @@ from prism_tune.errors import UserError, first_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:(?P<split>[\w.-]+))?$")
 _DAMAGE = (ValueError, KeyError, TypeError)
 """What `datasets` raises for files that are not what they should be."""
 
 _ROWS, _ROWS_WITH_BYTES = 1000, 32
 _TARS = (".tar", ".tar.gz", ".tgz")
-_FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".parquet", ".pq", ".arrow", *_TARS)
 
 
 def is_dataset(records: str) -> bool:
@@ -39,7 +37,7 @@ def is_dataset(records: str) -> bool:
     path, _ = part_split(records)
     if path.exists():
         return path.is_dir() or path.name.endswith((".arrow", *_TARS))
-    return not records.endswith(_FILE_SUFFIXES) and _HUB_ID.match(records) is not None
+    return has_hub_form(records)
 
 
 def find_tars(records: str) -> list[Path] | None:

@@ -24,7 +24,7 @@ from prism_tune.evaluation.answer_store import ResultFolder
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.model import WindowedLM, find_chat
-from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
+from prism_tune.evaluation.language.tasks import find_files, list_tasks, write_task_files
 from prism_tune.evaluation.metrics import percent
 from prism_tune.evaluation.serving.server import Server
 from prism_tune.processes import barrier, is_main, rank, world_size
@@ -128,11 +128,10 @@ def open_language(
 
     Raises:
         ConfigError: a chat template that is none.
-        UserError: a local folder without the files of a split.
+        UserError: neither a folder with the files of its splits nor a hub id.
     """
     checksum: Any = data.annotations
-    if Path(data.annotations).is_dir():
-        files = find_split_files(name, Path(data.annotations))
+    if (files := find_files(name, data.annotations)) is not None:
         checksum = {s: [fingerprint_file(Path(p)) for p in paths] for s, paths in files.items()}
     if config.evaluation.chat_template and config.model.template == "plain":
         raise ConfigError("evaluation.chat_template: model.template `plain` holds no conversation")

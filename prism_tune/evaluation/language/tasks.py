@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prism_tune.config.hub_ids import may_be_hub_id
 from prism_tune.errors import UserError
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS, LanguageBenchmark
 
@@ -32,27 +33,42 @@ def write_task_files(name: str, source: str, folder: Path) -> None:
     """Write one task file per task of the benchmark into `folder`.
 
     Raises:
-        UserError: a local folder without the files of a split, or without a subject's rows.
+        UserError: as `find_files`, or a folder without a subject's rows.
     """
     benchmark = LANGUAGE_BENCHMARKS[name]
-    is_local = Path(source).is_dir()
-    files = find_split_files(name, Path(source)) if is_local else {}
+    files = find_files(name, source)
     for packaged in _find_packaged(name):
         task: dict[str, object] = {
             "include": str(packaged),
             "task": packaged.stem,
             "num_fewshot": benchmark.num_fewshot,
         }
-        if not is_local:
+        if files is None:
             task["dataset_path"] = source
         else:
-            own = _split_off(benchmark, packaged.stem, files, folder) if files else {}
+            own = _split_off(benchmark, packaged.stem, files, folder)
             task |= {"dataset_path": "parquet", "dataset_name": None}
             task["dataset_kwargs"] = {"data_files": own}
         if benchmark.splits == ("validation",):
             task["training_split"] = None  # else lm-eval asks the local data for it
         # JSON is YAML.
         (folder / f"{packaged.stem}.yaml").write_text(json.dumps(task))
+
+
+def find_files(name: str, source: str) -> dict[str, list[str]] | None:
+    """Split -> its parquet files in a folder; None of a hub id.
+
+    Raises:
+        UserError: it can be neither, or a split has no file.
+    """
+    if may_be_hub_id(source):
+        return None
+    if not Path(source).is_dir():
+        raise UserError(
+            f"evaluation.data.{name}.annotations: {source}: no such folder; expected one with the "
+            "hub's parquet files, or a hub id OWNER/NAME"
+        )
+    return find_split_files(name, Path(source))
 
 
 def find_split_files(name: str, folder: Path) -> dict[str, list[str]]:

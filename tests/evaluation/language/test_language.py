@@ -279,6 +279,19 @@ def test_missing_split_is_named(tmp_path):
         find_split_files("gsm8k", tmp_path / "gsm8k")
 
 
+def test_data_that_are_not_there_are_named_before_a_model_is_loaded(
+    make_config, run, monkeypatch, tmp_path
+):
+    config = make_config("hellaswag")
+    data = {"hellaswag": {"annotations": str(tmp_path / "gone")}}
+    asked = {"evaluation": {**config.evaluation.model_dump(), "data": data}}
+    monkeypatch.setattr(checkpoint, "load_tuned", None)
+    with pytest.raises(UserError, match=r"hellaswag\.annotations: .*/gone: no such folder"):
+        evaluate(
+            Config.model_validate({**config.model_dump(mode="json"), **asked}), run, force=False
+        )
+
+
 def test_benchmark_without_data_names_the_config_key(make_config, run):
     config = make_config("hellaswag")
     without = config.evaluation.model_copy(update={"data": {}})
