@@ -36,6 +36,10 @@ tags: [prism_tune, visual-instruction-tuning, data-selection]
 {% for key, value in facts -%}
 | {{ key }} | {{ value }} |
 {% endfor %}
+{% for fault in faults -%}
+**Not as recorded**: {{ fault }}.
+
+{% endfor -%}
 ## Results
 {% if results %}
 | benchmark | metric | value | questions |
@@ -44,7 +48,10 @@ tags: [prism_tune, visual-instruction-tuning, data-selection]
 | {{ row.benchmark }} | {{ row.metric }} | {{ "%.2f"|format(row.value) }} | {{ row.number }} |
 {% endfor -%}
 {% else %}
-None: this run was not evaluated.
+None: {{ "these weights were" if stale else "this run was" }} not evaluated.
+{% endif -%}
+{% if stale %}
+Left out, for it was of other weights of this run: {{ stale | join(", ") }}.
 {% endif %}
 ## Cost
 
@@ -87,16 +94,19 @@ def write_model_card(run: RunDir) -> str:
         records=records,
         version=__version__,
         facts=facts,
+        faults=found.stale_stages,
         results=list(_list_results(found)),
+        stale=found.stale_results,
         costs=_list_costs(run),
     )
 
 
 def _list_results(found: FinishedRun) -> list[dict[str, Any]]:
-    """The first metric of each benchmark."""
+    """The first metric of each benchmark that these weights were evaluated on."""
     return [
         {"benchmark": name, "metric": metric, "value": value, "number": result.num_examples}
         for name, result in sorted(found.results.items())
+        if name not in found.stale_results
         for metric, value in list(result.metrics.items())[:1]
     ]
 

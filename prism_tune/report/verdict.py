@@ -50,6 +50,7 @@ def describe_run(run: FinishedRun, table: Table | None) -> list[str]:
     found = [
         *([] if has_run else _say_cells(run, cells)),
         *([] if cells and not has_run else [_say_kept(run)]),
+        *_say_stale(run),
         _say_unranked(run),
         _say_random(run, table),
         _say_cost(run),
@@ -105,9 +106,14 @@ def _say_kept(run: FinishedRun) -> str:
     return text + (f"; {count(skipped)} unusable records were left out." if skipped else ".")
 
 
+def _say_stale(run: FinishedRun) -> list[str]:
+    """What is not of the stages before it as they are by now."""
+    return [f"STALE: {found}; run that stage again." for found in run.stale]
+
+
 def _say_unranked(run: FinishedRun) -> str:
     """How many records the selector could not rank, and why."""
-    text: str = (run.manifest or {}).get("unranked", {}).get("text", "")
+    text = run.unranked
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 

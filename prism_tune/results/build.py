@@ -226,8 +226,8 @@ def _build_scores(
             verdict.row.label: _judge(verdict, comparison) for verdict in comparison.verdicts()
         },
         notes=(
-            *stale_notes(comparison),
-            *unranked_notes(comparison),
+            *stale_notes(rows),
+            *unranked_notes(rows),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
             *unshown_notes(comparison.columns, [run.results for run in runs], elsewhere),

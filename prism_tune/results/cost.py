@@ -14,7 +14,7 @@ from typing import Literal
 
 from prism_tune.config.epochs import num_epochs
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.notes import gather_rows
+from prism_tune.results.notes import gather_rows, stale_notes, unranked_notes
 from prism_tune.results.render import MISSING, Cell, Table, duration_cell, number_cell
 from prism_tune.results.rows import Row, find_full, random_beside
 
@@ -136,6 +136,8 @@ def build_cost_table(comparison: Comparison, column_note: str) -> Table:
         header=_HEADER,
         rows=tuple(_cost_cells(comparison, row) for row in selected),
         notes=(
+            *stale_notes(comparison.rows),
+            *unranked_notes(comparison.rows),
             column_note,
             "T: device time (wall x devices), resumed attempts included. total = T_select + "
             "T_tune(sub). P = Rel. / 100 against the run on the whole pool; C = total / full / P.",

@@ -137,6 +137,7 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
     is_mean = len(found["metrics"]) > 1
     several = ", P / P(whole pool) as the mean over the metrics" if is_mean else ""
     notes = [
+        *found["notes"],
         f"P: {'mean of ' if is_mean else ''}{metrics}; mean ± standard deviation over seeds.",
         *_say_intervals(found),
         *_say_detectable(found),

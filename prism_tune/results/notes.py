@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prism_tune.intervals import Difference
@@ -149,24 +149,23 @@ def spread_notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def stale_notes(comparison: Comparison) -> list[str]:
+def stale_notes(rows: Sequence[Row]) -> list[str]:
     """Runs of which a stage was repeated, and those behind it were not."""
     return [
         f"STALE {run.name}: {found}; run that stage again."
-        for row in comparison.rows
+        for row in rows
         for run in row.runs
         for found in run.stale
     ]
 
 
-def unranked_notes(comparison: Comparison) -> list[str]:
+def unranked_notes(rows: Sequence[Row]) -> list[str]:
     """Runs whose selector could not rank all records."""
-    said = {
-        run.name: (run.manifest or {}).get("unranked", {}).get("text", "")
-        for row in comparison.rows
-        for run in row.runs
-        if run.is_selected
-    }
+    said: dict[str, str] = {}
+    for row in rows:
+        told = {run.name: run.unranked for run in row.runs}
+        is_one = len(set(told.values())) == 1
+        said |= {row.names: row.first.unranked} if is_one else told
     return [f"UNRANKED {runs}: {text}." for text, runs in gather_rows(said).items()]
 
 

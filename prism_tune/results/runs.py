@@ -183,7 +183,14 @@ class FinishedRun:
 
     @cached_property
     def stale(self) -> list[str]:
-        """Stages that read something else than what the stage before them has left by now."""
+        """What reads something else than the stage before it has left by now."""
+        other = "of another checkpoint than training/ holds"
+        results = [f"evaluation/{name}: {other}" for name in self.stale_results]
+        return [*self.stale_stages, *results]
+
+    @cached_property
+    def stale_stages(self) -> list[str]:
+        """The same of selection and training."""
         selection, training = self.record("selection"), self.record("training")
         stale = []
         if self.is_selected:
@@ -193,13 +200,23 @@ class FinishedRun:
             read = training.get("inputs", {}).get("records")
             if None not in (subset, read) and subset != read:
                 stale.append("training: on another subset than selection/ holds")
-        if self.is_untuned or not self.run.training.exists():
-            return stale
-        for name in self.results:
-            read = self.record(f"evaluation/{name}").get("inputs", {}).get("checkpoint")
-            if read is not None and read != training.get("fingerprint"):
-                stale.append(f"evaluation/{name}: of another checkpoint than training/ holds")
         return stale
+
+    @cached_property
+    def stale_results(self) -> list[str]:
+        """Benchmarks whose answers are of another checkpoint than training/ holds."""
+        if self.is_untuned or not self.run.training.exists():
+            return []
+        own = self.record("training").get("fingerprint")
+        inputs = {n: self.record(f"evaluation/{n}").get("inputs", {}) for n in self.results}
+        return [name for name, read in inputs.items() if read.get("checkpoint") not in (None, own)]
+
+    @property
+    def unranked(self) -> str:
+        """How many records its selector could not rank, and why; empty of none."""
+        found = (self.manifest or {}).get("unranked", {}) if self.is_selected else {}
+        text: str = found.get("text", "")
+        return text
 
     def record(self, stage: str) -> Mapping[str, Any]:
         """What a stage ("evaluation/<benchmark>") recorded; empty unless it finished."""

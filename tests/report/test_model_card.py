@@ -43,6 +43,20 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert "/home/me" not in card
 
 
+def test_a_card_leaves_out_what_was_measured_of_other_weights(tmp_path):
+    """Selected and tuned again, each alone: pope's score is not of the weights that are there."""
+    run, config = make_run(tmp_path), Config.model_validate(TREE)
+    Stage(run.benchmark("pope")).finish({"checkpoint": "of another training"}, config=config)
+    Stage(run.selection).finish({}, config=config, subset_sha256="new")
+    Stage(run.training).finish({"records": "old"}, config=config)
+    card = write_model_card(run)
+    assert "85.25" not in card
+    assert "None: these weights were not evaluated." in card
+    assert "Left out, for it was of other weights of this run: pope." in card
+    assert "**Not as recorded**: training: on another subset than selection/ holds." in card
+    assert "Left out" not in write_model_card(make_run(tmp_path / "sound"))
+
+
 def test_pushing_without_a_token_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     given = [

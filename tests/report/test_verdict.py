@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from support.table_runs import RunWriter
 
-from prism_tune.report.sections import overview
+from prism_tune.report.section import PageFolder
+from prism_tune.report.sections import other_runs, overview
 from prism_tune.report.verdict import describe_run
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 
 
 def only_audited(folder, records):
@@ -51,6 +53,22 @@ def test_a_run_on_a_subset_has(tmp_path):
         "Model", "Pool", "Selector", "Budget", "Features", "Centring", "Tuning", "Seed",
     ]  # fmt: skip
     assert found["Selector"] == "prism, keeps the low scores"
+
+
+def test_what_is_stale_or_could_not_be_ranked_is_said_of_every_run(tmp_path):
+    """The selection ran again without its training, which the report's own page says first."""
+    text = "2 of 40 image records could not be ranked: sources of one record"
+    manifest = {"num_text_only": 0, "unranked": {"text": text}}
+    options = {"timings": [], "manifest": manifest, "pool": "p"}
+    roots = [RunWriter(tmp_path).write(name, [], **options) for name in ("own", "beside")]
+    runs = [FinishedRun(RunDir(root)) for root in roots]
+    for run in runs:
+        Stage(run.run.selection).finish({}, config=run.config, subset_sha256="new")
+        Stage(run.run.training).finish({"records": "old"}, config=run.config)
+    stale = "training: on another subset than selection/ holds; run that stage again."
+    assert describe_run(runs[0], None)[1:3] == [f"STALE: {stale}", f"{text}."]
+    section = other_runs.build(runs, None, PageFolder(tmp_path))
+    assert section.values["notes"] == [f"STALE beside: {stale}", f"UNRANKED beside: {text}."]
 
 
 @pytest.mark.parametrize("records", ["pool", "subset"])

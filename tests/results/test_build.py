@@ -394,7 +394,8 @@ def test_what_a_selector_could_not_rank_and_what_was_left_out_are_said(runs):
     write_json(one / "training" / "skipped.json", [{"reason": "over_long"}] * 2)
     other = runs.write("random", [quickstart_result(10, 20)], scorer="random")
     table = build_table("main", [one, other], baseline=None)
-    assert f"UNRANKED prism: {text}." in table
+    assert f"- UNRANKED prism: {text}." in table
+    assert f"- UNRANKED prism: {text}." in build_table("cost", [one, other], baseline=None)
     assert (
         "Left out in prism: selected without 4 records (image_missing 3, must_drop 1); tuned "
         "without 2 records (over_long 2)."

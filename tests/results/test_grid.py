@@ -86,6 +86,13 @@ def test_a_comparison_that_cannot_be_paired_says_so(grid_row):
     )
 
 
+def test_what_a_selector_could_not_rank_is_said(grid_row):
+    text = "12 of 12 image records could not be ranked: sources of one record"
+    prism = grid_row("prism", PRISM, manifest={"unranked": {"text": text}})
+    found = render_comparison(build(grid_row("random", RANDOM), prism), "again")
+    assert f"- UNRANKED prism-seed{{0,1,2,3,4}}: {text}." in found
+
+
 def test_cost_is_against_the_whole_pool(grid_row):
     """P 50 of 80 at (2 + 100) / 400 of the time: C = 80 / 50 x 0.255."""
     full = grid_row("whole_pool", {0: 80.0}, budget=None, records="pool", tune_seconds=400.0)

@@ -147,6 +147,7 @@ def test_a_selection_repeated_without_training_is_stale(traced):
         in text
     )
     assert "STALE full" not in text
+    assert "- STALE prism: training: on another" in build_table("cost", traced, baseline=None)
 
 
 def test_a_training_repeated_without_evaluation_is_stale(traced):

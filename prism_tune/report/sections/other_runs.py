@@ -14,9 +14,11 @@ from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections.training import format_interval, split_results
 from prism_tune.report.verdict import find_row
 from prism_tune.results.columns import Metric, list_metrics
+from prism_tune.results.notes import stale_notes, unranked_notes
 from prism_tune.results.overlap import Overlap, overlap_matrix
 from prism_tune.results.relative import find_differences
 from prism_tune.results.render import MISSING, Cell, Table
+from prism_tune.results.rows import Row
 from prism_tune.results.runs import FinishedRun
 
 _MAX_SOURCES = 16
@@ -45,7 +47,7 @@ def build(runs: Sequence[FinishedRun], table: Table | None, page: PageFolder) ->
         "result_header": ("Benchmark", "Metric", *(run.name for run in runs)),
         "results": first,
         "further": further,
-        "notes": _differences(runs),
+        "notes": [*_differences(runs), *_warn_of(runs[1:])],
         "cost_header": _COST_HEADER,
         "costs": [_cost_row(run, find_row(table, run)) for run in runs],
     }
@@ -152,6 +154,12 @@ def _differences(runs: Sequence[FinishedRun]) -> list[str]:
             "The runs were selected from different pools; overlap is by record all the same."
         )
     return notes
+
+
+def _warn_of(others: Sequence[FinishedRun]) -> list[str]:
+    """What the overview says of the report's own run."""
+    rows = [Row(run.name, (run,)) for run in others]
+    return [*stale_notes(rows), *unranked_notes(rows)]
 
 
 def _cost_row(run: FinishedRun, row: Mapping[str, Cell]) -> tuple[str, ...]:
