@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.adapt import (
@@ -32,6 +33,7 @@ from prism_tune.data.adapt import (
     read_label,
 )
 from prism_tune.data.embedded_images import EmbeddedImages
+from prism_tune.data.layouts.image_values import EMBEDDED
 from prism_tune.data.policy import BadRecordError
 from prism_tune.data.source import Source, open_source
 from prism_tune.errors import UserError
@@ -62,6 +64,7 @@ _DESCRIBED: dict[str, type] = {
 }
 """What pool.json has to say, and its kinds."""
 _BATCH_RECORDS = 10_000
+_NUM_LOOKED_FOR = 64
 
 
 def convert_pool(config: DataConfig) -> Path:
@@ -80,11 +83,15 @@ def convert_pool(config: DataConfig) -> Path:
     folder = cache_root() / fingerprint(
         [_VERSION, source.state, *ways, *dirs, config.source, config.source_names]
     )
-    if _is_whole(folder):
+    if _is_whole(folder, embedded):
         return folder
     with locked(Path(f"{folder}.lock")):
-        if folder.exists() and not _is_whole(folder):
-            logger.warning("%s: damaged; the pool is converted again", folder)
+        if folder.exists() and not _is_whole(folder, embedded):
+            logger.warning(
+                "%s: damaged, or images that its records held are gone; the pool is converted "
+                "again",
+                folder,
+            )
             shutil.rmtree(folder)
         if not folder.exists():
             _convert(source, _Builder(reading, config, embedded), folder)
@@ -98,16 +105,42 @@ def convert_pool(config: DataConfig) -> Path:
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a pool that was converted before is still there as it was written."""
+def _is_whole(folder: Path, embedded: EmbeddedImages) -> bool:
+    """Whether a pool that was converted before is still there as it was written.
+
+    Raises:
+        UserError: it is somebody else's, and may not be read.
+    """
     try:
         described = read_json(folder / "pool.json")
         with pa.memory_map(str(folder / "records.arrow")) as file:
-            pa.ipc.open_file(file)
+            images = pa.ipc.open_file(file).read_all().column("images")
+            has_images = all(map(embedded.holds, _pick_embedded(images)))
+    except PermissionError as error:
+        raise UserError(
+            f"{folder}: the converted pool may not be read ({error.strerror}): let its owner "
+            "`chmod -R a+rX` it, or name a cache of your own with PRISM_TUNE_POOL_CACHE"
+        ) from error
     except (UserError, OSError, pa.ArrowException):
         return False
     kinds = _DESCRIBED.items()
-    return isinstance(described, dict) and all(isinstance(described.get(k), t) for k, t in kinds)
+    is_described = isinstance(described, dict) and all(
+        isinstance(described.get(key), kind) for key, kind in kinds
+    )
+    return is_described and has_images
+
+
+def _pick_embedded(images: pa.ChunkedArray) -> list[str]:
+    """Some of the images that records hold themselves, from all over the pool.
+
+    Each of them is looked for whenever a pool is opened: a folder that was removed, or tidied up,
+    lacks some of any few.
+    """
+    names = pc.list_flatten(images)
+    own = names.filter(pc.starts_with(names, EMBEDDED))
+    places = range(0, len(own), -(-len(own) // _NUM_LOOKED_FOR) or 1)
+    picked: list[str] = own.take(pa.array(places, pa.int64())).to_pylist()
+    return picked
 
 
 def cache_root() -> Path:
@@ -125,16 +158,18 @@ def _convert(source: Source, builder: _Builder, folder: Path) -> None:
     logger.info("pool: converting %s (once)", source.name)
     remove_left_over(folder, ".")
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    arrow = str(temporary / "records.arrow")
+    made = temporary / "pool"  # with the permissions that a folder of the user's has
     try:
+        made.mkdir()
+        arrow = str(made / "records.arrow")
         with pa.OSFile(arrow, "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
             for position, (raw, value) in enumerate(source.read()):
                 builder.add(position, raw, value)
                 if builder.num_waiting == _BATCH_RECORDS:
                     writer.write_batch(builder.take_batch())
             writer.write_batch(builder.take_batch())
-        write_json(temporary / "pool.json", {"format": source.format, **builder.describe()})
-        temporary.rename(folder)
+        write_json(made / "pool.json", {"format": source.format, **builder.describe()})
+        made.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

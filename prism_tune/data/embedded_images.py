@@ -53,8 +53,7 @@ class EmbeddedImages:
         if image.content is None or image.name in self._known:
             return
         self._known.add(image.name)
-        name = image.name.removeprefix(EMBEDDED)
-        path = self._folder / name[:2] / name
+        path = self._locate(image.name)
         if path.exists() and path.stat().st_size == len(image.content):
             return
         with partial_file(path) as temporary:
@@ -62,6 +61,14 @@ class EmbeddedImages:
             os.replace(temporary, path)
         self.num_written += 1
         self.num_bytes += len(image.content)
+
+    def holds(self, name: str) -> bool:
+        """Whether an image of this name, as they are called in records, is there."""
+        return self._locate(name).exists()
+
+    def _locate(self, name: str) -> Path:
+        file = name.removeprefix(EMBEDDED)
+        return self._folder / file[:2] / file
 
     def detach(self, row: Mapping[str, Any], keys: RowKeys) -> dict[str, Any]:
         """A row without bytes that are images: these are kept, and named instead.

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
+import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.permissions import permissions_held
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.layouts.columns import build_columns
@@ -202,6 +206,57 @@ def test_the_second_opening_does_not_read_the_source(tmp_path, monkeypatch):
     open_records(tmp_path, [make()])
     monkeypatch.setattr("prism_tune.data.source.read_json_file", lambda *_: pytest.fail("read"))
     assert len(open_pool(DataConfig(records=str(tmp_path / "pool.json")))) == 1
+
+
+@pytest.fixture
+def pools(tmp_path, monkeypatch):
+    """The cache of converted pools."""
+    monkeypatch.setenv("PRISM_TUNE_POOL_CACHE", str(tmp_path / "pools"))
+    return tmp_path / "pools"
+
+
+def test_a_converted_pool_can_be_read_by_whom_the_umask_lets(tmp_path, pools):
+    before = os.umask(0o027)
+    try:
+        open_records(tmp_path, [make()])
+    finally:
+        os.umask(before)
+    (folder,) = (path.parent for path in pools.glob("*/pool.json"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("closed", [".", "pool.json", "records.arrow"])
+def test_a_converted_pool_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, pools, closed):
+    config = open_records(tmp_path, [make()]).config
+    (folder,) = (path.parent for path in pools.glob("*/pool.json"))
+    (folder / closed).chmod(0)
+    with (
+        permissions_held(),
+        pytest.raises(UserError, match=rf"{folder}: .* may not be read .*PRISM_TUNE_POOL_CACHE"),
+    ):
+        open_pool(config)
+    (folder / closed).chmod(0o700)
+    assert len(open_pool(config)) == 1
+
+
+@pytest.mark.parametrize("lost", ["embedded", "embedded/*/*"])
+def test_images_that_were_tidied_away_are_written_again(tmp_path, pools, caplog, lost):
+    pixels = [b"\x89PNG" + bytes([n]) for n in range(3)]
+    rows = [{"image": None, "question": "q", "answer": "a"}]
+    rows += [{**rows[0], "image": {"bytes": content}} for content in pixels]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool.parquet")
+    config = DataConfig(records=str(tmp_path / "pool.parquet"))
+    before = open_pool(config)
+    for path in sorted(pools.glob(lost))[-1:]:
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    pool = open_pool(config)
+    assert [pool.image_paths(n)[0].read_bytes() for n in (1, 2, 3)] == pixels
+    assert pool.uids == before.uids
+    assert "images that its records held are gone; the pool is converted again" in caplog.text
+    caplog.clear()
+    open_pool(config)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
