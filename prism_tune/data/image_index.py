@@ -103,9 +103,11 @@ def index_images(folders: ImageFolders, names: Sequence[str], *, num_workers: in
         with locked(Path(f"{cache}.lock")):
             known = _read_cache(cache)
             for part in _examine_in_parts(folders, _list_outdated(states, known), num_workers):
-                known |= {image.name: image for image in part}
-                with kept_if_writable(cache):
-                    _write_cache(cache, known)
+                news = {image.name: image for image in part if image != known.get(image.name)}
+                known |= news
+                if news:
+                    with kept_if_writable(cache):
+                        _write_cache(cache, known)
     # What is not there is looked for again each time, and costs no reading.
     known |= {name: examine_image(folders, name) for name in names if states[name] is None}
     images = [known[name] for name in names]
@@ -128,11 +130,16 @@ def _read_states(folders: ImageFolders, names: Sequence[str]) -> dict[str, FileS
 def _list_outdated(
     states: Mapping[str, FileState | None], known: Mapping[str, ExaminedImage]
 ) -> list[str]:
-    """The names of files that are there and not examined as they are."""
+    """The names of files that are there and not examined as they are.
+
+    One that could not be opened is tried again: permissions, a network's hiccup and the folders
+    that links may lead to change without its size and time.
+    """
     return [
         name
         for name, state in states.items()
-        if state is not None and (name not in known or known[name].state != state)
+        if state is not None
+        and (name not in known or known[name].state != state or known[name].hash is None)
     ]
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
+from support.permissions import permissions_held
 
 from prism_tune.config.sections import DataConfig
 from prism_tune.data import image_index
@@ -139,6 +140,33 @@ def test_only_what_changed_is_read_again(tmp_path, read_files):
     assert second.hashes["a.png"] == first.hashes["a.png"]
     assert second.hashes["b.png"] != first.hashes["b.png"]
     assert read_files == ["b.png", "c.png", "gone.png"]
+
+
+def test_what_could_not_be_opened_is_tried_again(tmp_path, read_files):
+    """Neither size nor time tell that a folder was opened, or a link's target allowed."""
+    save(tmp_path / "elsewhere" / "a.png")
+    save(tmp_path / "b.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "images" / "b.png").hardlink_to(tmp_path / "b.png")
+    (tmp_path / "b.png").chmod(0)
+    folders = ImageFolders(tmp_path / "images")
+    with permissions_held():
+        closed = index_images(folders, ["a.png", "b.png"], num_workers=0)
+    assert [reason for reason, _ in closed.faults.values()] == ["image_outside", "image_unreadable"]
+    (cache,) = image_index.cache_root().glob("images-*.parquet")
+    kept = cache.stat().st_mtime_ns, cache.stat().st_ino
+    with permissions_held():
+        assert index_images(folders, ["a.png", "b.png"], num_workers=0) == closed
+    assert (cache.stat().st_mtime_ns, cache.stat().st_ino) == kept  # nothing new to keep
+    (tmp_path / "b.png").chmod(0o600)
+    (tmp_path / "images" / "a.png").unlink()
+    os.link(tmp_path / "elsewhere" / "a.png", tmp_path / "images" / "a.png")
+    opened = index_images(folders, ["a.png", "b.png"], num_workers=0)
+    assert opened.faults == {}
+    read_files.clear()
+    assert index_images(folders, ["a.png", "b.png"], num_workers=0) == opened
+    assert read_files == []
 
 
 def test_the_fingerprint_is_of_the_pictures_not_of_their_folder(tmp_path):
