@@ -20,6 +20,9 @@ from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.errors import ConfigError
 from prism_tune.run.shared_memory import count_bytes, fit_workers
 
+_PREFETCHED = 2
+"""Batches that a worker of torch has ready where nothing is said."""
+
 
 class RowLoader(DataLoader[Any]):
     """A plain loader that passes the epoch on to its batch sampler."""
@@ -56,29 +59,38 @@ def check_full_batch(arguments: TrainingArguments, dataset: Any, config: Config)
     )
 
 
-def fit_loader(arguments: TrainingArguments, dataset: Any, config: Config) -> None:
+def fit_loader(
+    arguments: TrainingArguments, dataset: Any, config: Config, *, held_out: Any = None
+) -> None:
     """Take no more workers than shared memory has room for (see `run.shared_memory`).
 
     Args:
         arguments: of the trainer; changed in place.
         dataset: a `TuningDataset`, whose longest example stands for all.
         config: the experiment.
+        held_out: another, evaluated by as many workers while those of the training wait.
     """
     if not arguments.dataloader_num_workers:
         return
-    longest = int(dataset.lengths_N.argmax())
     num_examples = arguments.per_device_train_batch_size
     if packs_rows(config):
-        length = max(1, int(dataset.lengths_N[longest]))
+        length = max(1, int(dataset.lengths_N.max()))
         num_examples = -(-config.training.tokens_per_batch // length)
+    batch_bytes = num_examples * _largest_bytes(dataset)
+    prefetch = arguments.dataloader_prefetch_factor or _PREFETCHED
+    if held_out is not None:
+        batch_bytes += arguments.per_device_eval_batch_size * _largest_bytes(held_out)
+        prefetch = max(prefetch, _PREFETCHED)
     arguments.dataloader_num_workers = fit_workers(
-        arguments.dataloader_num_workers,
-        num_examples * count_bytes(dataset[longest]),
-        prefetch=arguments.dataloader_prefetch_factor or 2,
+        arguments.dataloader_num_workers, batch_bytes, prefetch=prefetch
     )
     if not arguments.dataloader_num_workers:  # torch takes them with workers only
         arguments.dataloader_prefetch_factor = None
         arguments.dataloader_persistent_workers = False
+
+
+def _largest_bytes(dataset: Any) -> int:
+    return count_bytes(dataset[int(dataset.lengths_N.argmax())])
 
 
 def modality_sampler(

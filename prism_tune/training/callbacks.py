@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import SaveStrategy
 
 from prism_tune.config.secrets import redact
 from prism_tune.config.sections import Config
@@ -38,6 +39,10 @@ _SHOWN = {
     "tokens_per_second": "tokens/s",
     "images_per_second": "images/s",
 }
+_UNTRUE = (
+    "Warning: The following arguments do not match the ones in the `trainer_state.json`",
+    "The best checkpoint ",
+)
 
 
 class ProgressLine(ProgressCallback):
@@ -93,14 +98,14 @@ class JsonLog(TrainerCallback):
 
         Trainer forgets what it has summed up since the last line when it goes on from a checkpoint.
         """
-        if state.global_step >= state.max_steps or control.should_save:
+        if state.global_step >= state.max_steps or _may_be_saved(args, control):
             control.should_log = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """With `save_strategy: epoch` that is where a checkpoint is written."""
-        if control.should_save:
+        if _may_be_saved(args, control):
             control.should_log = True
 
     def on_log(
@@ -115,6 +120,12 @@ class JsonLog(TrainerCallback):
         if state.is_world_process_zero and logs and ("loss" in logs or VALIDATION_LOSS in logs):
             with self._path.open("ab") as file:
                 file.write(orjson.dumps({"step": state.global_step, **logs}) + b"\n")
+
+
+def _may_be_saved(args: TrainingArguments, control: TrainerControl) -> bool:
+    """At the step's end; whether it is the best is known only behind its line in the log."""
+    by_loss = args.save_strategy == SaveStrategy.BEST
+    return control.should_save or (by_loss and control.should_evaluate)
 
 
 class DescribeRun(TrainerCallback):
@@ -194,6 +205,27 @@ class KeepIntervals(TrainerCallback):
     ) -> None:
         """The checkpoint's state has been loaded by now."""
         state.compute_steps(args, state.max_steps)
+
+
+@contextmanager
+def untold_changes() -> Iterator[None]:
+    """Keep off what transformers says of a checkpoint and is mended before the first step.
+
+    It compares intervals that are shares of the steps with numbers of them (`KeepIntervals`), and
+    looks for the best checkpoint where the run folder was (`BestOfSaved`).
+    """
+    sources = [logging.getLogger(f"transformers.{name}") for name in ("trainer", "trainer_utils")]
+    for source in sources:
+        source.addFilter(_holds)
+    try:
+        yield
+    finally:
+        for source in sources:
+            source.removeFilter(_holds)
+
+
+def _holds(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_UNTRUE)
 
 
 class RequireLearning(TrainerCallback):

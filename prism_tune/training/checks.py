@@ -16,6 +16,7 @@ from prism_tune.training.callbacks import VALIDATION_LOSS
 from prism_tune.training.hf_options import default_options
 
 _OVERALL = ("loss", VALIDATION_LOSS)
+_EVALUATING = ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end")
 _DRAWN_AT_RANDOM = ("random", "sequential")
 
 
@@ -98,8 +99,10 @@ def _check_batches(options: Mapping[str, Any], config: Config) -> None:
 def _check_validation(config: Config) -> None:
     if config.training.validation:
         return
-    for key in ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end"):
-        if config.training.hf.get(key) not in (None, False, "no"):
+    asked = {key: config.training.hf.get(key) not in (None, False, "no") for key in _EVALUATING}
+    asked["save_strategy: best"] = config.training.hf.get("save_strategy") == "best"
+    for key, is_asked in asked.items():
+        if is_asked:
             raise ConfigError(
                 f"training.hf.{key} needs records to evaluate on: set training.validation, the "
                 "share of the records that is held out (for instance 0.02)"

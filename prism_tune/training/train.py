@@ -51,6 +51,7 @@ from prism_tune.training.callbacks import (
     StopAfterLastStep,
     StopWhenAsked,
     closed_tracking,
+    untold_changes,
 )
 from prism_tune.training.checkpoints import (
     CheckpointWriter,
@@ -123,7 +124,7 @@ def _train(
     # Outermost: asked to end behind the last step, the training has finished, with all it records.
     with postponed(config.training.grace_seconds):
         with closed_tracking(trainer.args), timer or nullcontext():
-            with read_safely(checkpoint, deepspeed=has_deepspeed):
+            with read_safely(checkpoint, deepspeed=has_deepspeed), untold_changes():
                 try:
                     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
                 except AllStepsDone:
@@ -179,7 +180,7 @@ def _prepare(
             ],
         )
         trainer.check_first_step()
-    fit_loader(arguments, sourced, config)
+    fit_loader(arguments, sourced, config, held_out=held_out)
     return trainer, examples.skipped
 
 

@@ -239,8 +239,10 @@ class TuningTrainer(Trainer):
         load_full_weights(target, resume_from_checkpoint)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether to save under `save_strategy: best`; asked to end, a step is saved anyway."""
         counts = self._best.counts(self.args)
-        return counts and bool(super()._determine_best_metric(metrics, trial))
+        is_best = counts and bool(super()._determine_best_metric(metrics, trial))
+        return is_best or self.control.should_save
 
     def end_with_best(self) -> None:
         """What Trainer does behind its last step, where there was none left to do."""

@@ -23,7 +23,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.labels import IGNORED_LABEL
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.shared_memory import end_unheard_workers
 from prism_tune.training.checkpoints import checkpoint_step
 from prism_tune.training.source_losses import SourcedExamples
@@ -119,9 +119,32 @@ class BestOfSaved(TrainerCallback):
         self._is_saved = False
 
     def counts(self, args: TrainingArguments) -> bool:
-        """Whether the step's model could be gone back to."""
+        """Whether the step's model could be gone back to, and anybody would.
+
+        A schedule that follows the loss makes a metric, too: Trainer would count on a best
+        checkpoint that nobody keeps.
+        """
         by_loss = args.save_strategy == SaveStrategy.BEST  # then its being the best saves it
-        return by_loss or not args.load_best_model_at_end or self._is_saved
+        return by_loss or (args.load_best_model_at_end and self._is_saved)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Find the best checkpoint where the run folder is now, which may have been moved.
+
+        Raises:
+            UserError: it is gone: Trainer would end with the last step's model.
+        """
+        if not (args.load_best_model_at_end and state.best_global_step):
+            return
+        assert args.output_dir is not None
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if not best.is_dir():
+            raise UserError(
+                f"{best}: gone; its held-out loss is the lowest so far, and this training ends "
+                "with the best checkpoint: put it back, or train anew with --force"
+            )
+        state.best_model_checkpoint = str(best)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+from transformers import TrainingArguments
 
 from prism_tune.run import shared_memory
 from prism_tune.run.shared_memory import fit_workers
+from prism_tune.training.batches import fit_loader
 from prism_tune.training.train import train
 
 Usage = namedtuple("Usage", "total used free")
@@ -70,3 +75,24 @@ def test_workers_of_every_loader_end_where_they_are_not_heard():
     heard = {name for name, text in texts.items() if "end_unheard_workers(" in text}
     assert "generate.py" in made
     assert made - heard == {"arguments.py"}  # which makes one to see whether its options suit
+
+
+def test_what_is_held_out_is_counted_beside_what_is_trained_on(free):
+    """Its workers fill batches of their own while those of the training keep theirs."""
+    free(64)
+    config: Any = SimpleNamespace(training=SimpleNamespace(batching="random"))
+    for held_out, expected in ((None, 2), (examples(MIB, 1), 1)):
+        arguments = TrainingArguments(
+            dataloader_num_workers=4, per_device_train_batch_size=8, per_device_eval_batch_size=8
+        )
+        fit_loader(arguments, examples(MIB, 2), config, held_out=held_out)
+        assert arguments.dataloader_num_workers == expected
+
+
+def examples(num_bytes: int, num: int) -> Any:
+    """A dataset of that many examples, each as large."""
+
+    class Examples(list[dict[str, Any]]):
+        lengths_N = np.arange(num)
+
+    return Examples([{"pixel_values": np.zeros(num_bytes, np.uint8)}] * num)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 
 import pytest
@@ -106,7 +107,10 @@ def test_a_checkpoint_of_the_model_alone_starts_the_training_anew(make_run, monk
 
 
 def test_a_training_that_goes_on_saves_and_logs_as_its_config_says_now(make_run, monkeypatch):
-    """Trainer would keep the intervals of the checkpoint: of every second step, and every step."""
+    """Trainer would keep the intervals of the checkpoint: of every second step, and every step.
+
+    What it says of them is untrue then.
+    """
     kept_all = {"save_total_limit": None}
     config, run = make_run(hf={"save_steps": 2, **kept_all})
     with monkeypatch.context() as patch:
@@ -114,6 +118,11 @@ def test_a_training_that_goes_on_saves_and_logs_as_its_config_says_now(make_run,
         with pytest.raises(KeyboardInterrupt):
             train(config, run)
     config, _ = make_run(hf={"save_steps": 1, "logging_steps": 4, **kept_all})
+    said: list[str] = []
+    library, handler = logging.getLogger("transformers.trainer_utils"), logging.Handler()
+    monkeypatch.setattr(handler, "handle", lambda record: said.append(record.getMessage()))
+    monkeypatch.setattr(library, "handlers", [handler])
     train(config, run)
     saved = {path.name for path in run.training.glob("checkpoint-*")}
     assert saved == {"checkpoint-2", "checkpoint-3", "checkpoint-4", "checkpoint-5", "checkpoint-6"}
+    assert said == []

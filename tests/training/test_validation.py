@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +17,15 @@ from transformers.trainer_utils import SaveStrategy
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.data.records import open_pool
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
+from prism_tune.interrupts import Interrupted
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
-from prism_tune.run.folder import read_json
+from prism_tune.run.folder import RunDir, read_json
 from prism_tune.run.written import read_log
+from prism_tune.training import callbacks
 from prism_tune.training.train import train
+from prism_tune.training.trainer import TuningTrainer
 from prism_tune.training.validation import BestOfSaved, HeldOutBatches, MeanLoss, is_held_out
 
 
@@ -49,11 +53,17 @@ def test_what_is_held_out_depends_on_the_record_alone_and_a_larger_share_holds_a
 
 
 @pytest.mark.parametrize(
-    "hf", [{"eval_strategy": "epoch"}, {"eval_on_start": True}, {"load_best_model_at_end": True}]
+    "hf",
+    [
+        {"eval_strategy": "epoch"},
+        {"eval_on_start": True},
+        {"load_best_model_at_end": True},
+        {"save_strategy": "best"},
+    ],
 )
 def test_evaluating_without_held_out_records_is_refused_before_anything_is_loaded(make_run, hf):
     config, run = make_run(hf=hf)
-    with pytest.raises(ConfigError, match=f"{next(iter(hf))} needs .* training.validation"):
+    with pytest.raises(ConfigError, match=f"{next(iter(hf))}.* needs .* training.validation"):
         train(config, run)
     assert not run.training.exists()
 
@@ -159,6 +169,10 @@ def test_what_the_schedule_saves_is_evaluated_and_nothing_else_is_the_best():
     best.on_step_end(arguments, state, control)
     control.should_save = True  # somebody asks to end
     assert not best.counts(arguments)
+    arguments.load_best_model_at_end = False  # a schedule that follows the loss has a metric, too
+    best.on_step_end(arguments, state, TrainerControl(should_save=True))
+    assert not best.counts(arguments)
+    arguments.load_best_model_at_end = True
     arguments.eval_delay = 4
     control = TrainerControl(should_save=True)
     best.on_epoch_end(arguments, state, control)
@@ -168,6 +182,12 @@ def test_what_the_schedule_saves_is_evaluated_and_nothing_else_is_the_best():
     assert best.counts(arguments)
 
 
+def measure(monkeypatch, *losses):
+    """What held-out records are said to lose, evaluation by evaluation."""
+    measured = iter(losses)
+    monkeypatch.setattr(MeanLoss, "read", lambda *_: next(measured))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_the_best_checkpoint_is_kept_and_becomes_the_model(make_run, tuning, monkeypatch):
@@ -175,8 +195,7 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_model(make_run, tuning, mon
 
     The first and the fifth, which are lower, have no checkpoint.
     """
-    measured = iter([1.0, 2.0, 2.5, 2.1, 1.5, 2.2])
-    monkeypatch.setattr(MeanLoss, "read", lambda *_: next(measured))
+    measure(monkeypatch, 1.0, 2.0, 2.5, 2.1, 1.5, 2.2)
     hf = {
         "eval_strategy": "steps",
         "eval_steps": 1,
@@ -197,3 +216,93 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_model(make_run, tuning, mon
     assert (outputs["num_steps"], outputs["held_out_loss"]) == (6, 2.0)
     losses = {line["step"]: line["loss"] for line in log if "loss" in line}
     assert outputs["final_loss"] == losses[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "hf", [{"lr_scheduler_type": "reduce_lr_on_plateau"}, {"metric_for_best_model": "eval_loss"}]
+)
+def test_a_metric_without_a_best_model_keeps_the_last(make_run, monkeypatch, hf):
+    measure(monkeypatch, 1.0, 2.0, 2.5)
+    hf = {"eval_steps": 2, "save_steps": 2, "save_total_limit": 1, "warmup_steps": 0, **hf}
+    config, run = make_run(validation=0.3, hf=hf)
+    train(config, run)
+    assert [path.name for path in run.training.glob("checkpoint-*")] == ["checkpoint-6"]
+    outputs = read_json(run.training / "stage.json")["outputs"]
+    assert (outputs["num_steps"], outputs["held_out_loss"]) == (6, 2.5)
+
+
+BEST = {
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "save_strategy": "best",
+    "save_total_limit": 1,
+    "load_best_model_at_end": True,
+    "learning_rate": 0.01,
+    "logging_steps": 5,
+}
+
+
+@pytest.mark.slow
+def test_what_is_saved_for_its_loss_is_logged_whatever_the_interval(make_run, monkeypatch):
+    measure(monkeypatch, 1.0, 2.0, 2.5)
+    config, run = make_run(validation=0.3, hf=BEST)
+    train(config, run)
+    outputs = read_json(run.training / "stage.json")["outputs"]
+    log = read_log(run.training / "log.jsonl")
+    losses = {line["step"]: line["loss"] for line in log if "loss" in line}
+    assert outputs["held_out_loss"] == 1.0
+    assert outputs["final_loss"] == losses[2]
+
+
+@pytest.mark.slow
+def test_asked_to_end_a_training_that_saves_the_best_saves_any(make_run, monkeypatch):
+    """Each step is evaluated, and none after the first is the best."""
+    measure(monkeypatch, 1.0, 2.0, 2.5)
+    monkeypatch.setattr(callbacks, "asked_to_end", lambda: signal.SIGTERM)
+    config, run = make_run(validation=0.3, hf={**BEST, "eval_steps": 1})
+    original = callbacks.StopWhenAsked.on_step_end
+
+    def from_the_second_step(self, args, state, control, **options):
+        if state.global_step > 1:
+            original(self, args, state, control, **options)
+
+    monkeypatch.setattr(callbacks.StopWhenAsked, "on_step_end", from_the_second_step)
+    with pytest.raises(Interrupted):
+        train(config, run)
+    saved = sorted(path.name for path in run.training.glob("checkpoint-*"))
+    assert saved == ["checkpoint-1", "checkpoint-2"]
+
+
+def end_behind_the_last_checkpoint(patch):
+    """As a kill would, before the best one is loaded."""
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    patch.setattr(TuningTrainer, "_load_best_model", die)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_left", [True, False])
+def test_the_best_is_found_where_the_run_folder_was_moved(make_run, monkeypatch, caplog, is_left):
+    measure(monkeypatch, 1.0, 2.0, 2.5)
+    hf = {**BEST, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+    config, run = make_run(validation=0.3, hf=hf)
+    with monkeypatch.context() as patch:
+        end_behind_the_last_checkpoint(patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run)
+    moved = run.root.rename(run.root.with_name("moved"))
+    config, run = config.model_copy(update={"name": "moved"}), RunDir(moved)
+    best = moved / "training" / "checkpoint-2"
+    if not is_left:
+        best.rename(moved / "elsewhere")
+        with pytest.raises(UserError, match=rf"^{best}: gone; .* the lowest so far"):
+            train(config, run)
+        return
+    train(config, run)
+    saved, expected = weights(run.checkpoint), weights(best)
+    assert all(torch.equal(saved[name], expected[name]) for name in expected)
+    assert read_json(run.training / "stage.json")["outputs"]["held_out_loss"] == 1.0
+    assert "recorded in the resumed state" not in caplog.text
