@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,8 +61,9 @@ def score_judged(benchmark: str, given: Path | Sequence[Path], judged: Judged) -
     if not is_its_own:
         return score(benchmark, given, judged.annotations)
     asked = _list_asked(benchmark, before, judged.predictions)
-    result = score(benchmark, given, judged.annotations, only=asked)
-    unjudged = score(benchmark, judged.predictions, judged.annotations, only=asked)
+    rescore = partial(score, benchmark, profile=before["profile"], only=asked)
+    result = rescore(given, judged.annotations)
+    unjudged = rescore(judged.predictions, judged.annotations)
     others = [note for note in before.get("notes", []) if note not in unjudged.notes]
     after = _update(before, result, others, judged.inputs["table"])
     stage = Stage(path.parent)
@@ -93,14 +95,15 @@ def keep_judgement(
         _require_same(folder, provenance, unjudged, files)
         asked = _list_asked(unjudged.benchmark, content, folder.unfinished / _ANSWERS)
         given = [Path(file["path"]) for file in files]
-        result = score(unjudged.benchmark, given, annotations, only=asked)
+        rescore = partial(score, unjudged.benchmark, profile=unjudged.profile, only=asked)
+        result = rescore(given, annotations)
     except UserError as error:
         logger.warning(
             "evaluation/%s: the score of judge %s is dropped: %s; `prism-tune judge` grades again",
             *(unjudged.benchmark, provenance.get("judge"), error),
         )
         return content
-    own = score(unjudged.benchmark, folder.unfinished / _ANSWERS, annotations, only=asked)
+    own = rescore(folder.unfinished / _ANSWERS, annotations)
     others = [note for note in unjudged.notes if note not in own.notes]
     logger.info("evaluation/%s: keeps the score of its judge", unjudged.benchmark)
     return _update(content, result, others, provenance.get("judge_table", ""))

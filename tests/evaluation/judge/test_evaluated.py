@@ -23,6 +23,10 @@ class Generous:
 
 @pytest.fixture
 def judged(tiny_llava_dir, tmp_path):
+    return judge(tiny_llava_dir, tmp_path)
+
+
+def judge(tiny_llava_dir, tmp_path, **changes):
     """An evaluation of two questions of MM-Vet, with the score of a judge."""
     data_dir = tmp_path / "data"
     data_dir.mkdir()
@@ -31,7 +35,7 @@ def judged(tiny_llava_dir, tmp_path):
     questions = {f"v1_{n}": {**entry, "imagename": f"{n}.png"} for n in (0, 1)}
     (data_dir / "mm-vet.json").write_text(json.dumps(questions))
     setting = Setting(tiny_llava_dir, data_dir, tmp_path)
-    ask(setting)
+    ask(setting, **changes)
     plan = plan_grading(
         setting.run.benchmark("mmvet") / "predictions.jsonl",
         data_dir / "mm-vet.json",
@@ -74,6 +78,16 @@ def test_grades_of_unchanged_answers_are_kept(judged, change):
     assert ("score_rule_blind" in result["metrics"]) == ("controls" in change)
     asked = {key: value for key, value in change.items() if key != "force"}
     assert find_changes(judged.config(**options(judged, **asked)), judged.run) == []
+
+
+def test_the_profile_stays_the_one_it_was_asked_under(tiny_llava_dir, tmp_path):
+    """As provenance has it, when the judge's score comes in and when it is kept."""
+    judged = judge(tiny_llava_dir, tmp_path, profile="lmms_eval")
+    for changes in ({}, {"controls": ["blind"]}):
+        ask(judged, profile="lmms_eval", **changes)
+        result = judged.results("mmvet")
+        assert (result["profile"], result["metrics"]["score"]) == ("lmms_eval", 50)
+        assert result["provenance"]["protocol"] == "lmms-eval 0.7.3"
 
 
 def test_grades_of_other_answers_are_dropped_and_that_is_said(judged, caplog):
