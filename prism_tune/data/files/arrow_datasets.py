@@ -6,6 +6,7 @@ them as tables; of a webdataset its tars, which are read elsewhere (`tars.py`).
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,11 @@ def open_dataset(records: str) -> Dataset:
             return dataset[split]
         splits = ", ".join(f"{path}:{name}" for name in dataset)
         raise UserError(f"data.records: {records} holds several splits; name one: {splits}")
+    if path.is_dir() and is_saved(path) and split not in (None, str(dataset.split)):
+        raise UserError(
+            f"data.records: {path}: no split {split!r}; it is one dataset as `datasets` saved it: "
+            "name the folder alone"
+        )
     return dataset
 
 
@@ -146,14 +152,21 @@ def take_rows(dataset: Dataset, positions: Sequence[int]) -> tuple[pa.Schema, It
 
 
 def _load_local(folder: Path, split: str | None) -> Any:
-    from datasets import load_dataset, load_from_disk
+    from datasets import load_from_disk
 
     if folder.is_file():
-        return load_dataset("arrow", data_files=[str(folder)], split="train")
+        return _load("arrow", [folder])
     if is_saved(folder):
-        return load_from_disk(str(folder))
-    kind, files = list_pool(folder, split)
-    return load_dataset(kind, data_files=list(map(str, files)), split="train")
+        return load_from_disk(str(folder), keep_in_memory=False)
+    return _load(*list_pool(folder, split))
+
+
+def _load(kind: str, files: Sequence[Path]) -> Any:
+    """Mapped, whatever HF_DATASETS_IN_MEMORY_MAX_SIZE says: the files behind it stand for it."""
+    from datasets import load_dataset
+
+    patterns = [glob.escape(str(file)) for file in files]
+    return load_dataset(kind, data_files=patterns, split="train", keep_in_memory=False)
 
 
 def _explain(error: BaseException) -> str:
@@ -170,7 +183,7 @@ def _load_hub(records: str) -> Any:
     from datasets import load_dataset
 
     name, _, split = records.partition(":")
-    dataset = load_dataset(name, split=split or "train")
+    dataset = load_dataset(name, split=split or "train", keep_in_memory=False)
     if dataset.info.builder_name == "webdataset":  # without a network, out of its cache
         raise UserError(
             f"data.records: {records}: a webdataset as `datasets` keeps it, which lacks what only "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -90,7 +91,7 @@ def test_hub_ids_are_told_from_files(records, expected):
 def test_a_hub_id_is_loaded_with_its_split(monkeypatch):
     asked = []
 
-    def load_dataset(name, *, split):
+    def load_dataset(name, *, split, keep_in_memory):
         asked.append((name, split))
         raise FileNotFoundError("no network")
 
@@ -125,6 +126,38 @@ def test_of_several_splits_one_is_named(tmp_path, monkeypatch):
             open_pool(DataConfig(records=f"{records}:dev"))
     DatasetDict({"train": splits["train"]}).save_to_disk(tmp_path / "one")
     assert len(open_pool(DataConfig(records=str(tmp_path / "one"), columns=COLUMNS))) == 2
+
+
+def test_of_a_dataset_without_splits_none_can_be_named(tmp_path):
+    """Whoever asks for a test split must not be given everything."""
+    save_to_disk(tmp_path / "pool")
+    with pytest.raises(UserError, match=r"pool: no split 'test'; it is one dataset"):
+        open_pool(DataConfig(records=f"{tmp_path}/pool:test", columns=COLUMNS))
+    Dataset.from_list(ROWS, split="train").save_to_disk(tmp_path / "own")
+    assert len(open_pool(DataConfig(records=f"{tmp_path}/own:train", columns=COLUMNS))) == 5
+
+
+@pytest.mark.parametrize("save", ["save_to_disk", "to_parquet"])
+def test_a_small_dataset_that_is_held_in_memory_is_told_from_the_next(tmp_path, monkeypatch, save):
+    """As HF_DATASETS_IN_MEMORY_MAX_SIZE asks for: no file would stand for either."""
+    monkeypatch.setattr("datasets.config.IN_MEMORY_MAX_SIZE", 1 << 30)
+    monkeypatch.setenv("PRISM_TUNE_POOL_CACHE", str(tmp_path / "pools"))
+    folder = tmp_path / "pool"
+    for rows, ids in ((ROWS[:2], ["0", "1"]), (ROWS[2:], ["2", "3", "4"])):
+        shutil.rmtree(folder, ignore_errors=True)
+        dataset = Dataset.from_list(rows)
+        getattr(dataset, save)(folder if save == "save_to_disk" else folder / "a.parquet")
+        assert open_pool(DataConfig(records=str(folder), columns=COLUMNS)).ids == ids
+
+
+@pytest.mark.parametrize("save", [save_parquet, save_to_disk])
+def test_brackets_in_a_name_are_no_pattern(tmp_path, monkeypatch, save):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "pool [v2]*"
+    save(folder)
+    assert len(open_pool(DataConfig(records=str(folder), columns=COLUMNS))) == 5
+    for path in folder.glob("*.arrow"):
+        assert len(open_pool(DataConfig(records=str(path), columns=COLUMNS))) == 5
 
 
 def test_a_folder_of_nothing_of_several_kinds_or_of_several_pools_is_refused(tmp_path, monkeypatch):
