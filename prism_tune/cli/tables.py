@@ -50,7 +50,12 @@ def tables(
     folders = [*(runs or []), *(more_runs or [])]
     if explain:
         text = explain_table_cell(
-            table, folders, explain, baseline=baseline, output_format=output_format
+            table,
+            folders,
+            explain,
+            baseline=baseline,
+            printed=paper,
+            output_format=output_format,
         )
     else:
         text = build_table(

@@ -127,6 +127,7 @@ def explain_table_cell(
     cell: str,
     *,
     baseline: str | None,
+    printed: bool | None = None,
     output_format: OutputFormat = "md",
 ) -> str:
     """What a cell of that table comes from (see `trace.py`); nothing is written.
@@ -134,8 +135,9 @@ def explain_table_cell(
     Raises:
         ConfigError, UserError: as `build_table`; no such cell.
     """
-    composed = compose_table(table, open_runs(runs), baseline)
-    return explain_cell(cell, composed.table, composed.comparison, output_format)
+    composed = compose_table(table, open_runs(runs), baseline, printed)
+    rows = TABLES[table].printed
+    return explain_cell(cell, composed.table, composed.comparison, rows, output_format)
 
 
 def compose_table(

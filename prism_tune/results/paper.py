@@ -34,6 +34,11 @@ class Origin:
     model: str = "Vicuna-7B"
     tuning: str = "full"
 
+    @property
+    def source(self) -> str:
+        """The study, by the paper that it is known by."""
+        return f"{self.study} (arXiv 2502.12119)" if self.study == "PRISM" else self.study
+
     def is_budget(self, asked: float | int) -> bool:
         """Whether `selection.budget` keeps about as much."""
         return (
@@ -75,6 +80,10 @@ class PaperTable:
     def row(self, key: str) -> PaperRow | None:
         """The row standing beside our `key`."""
         return next((row for row in self.rows if row.key == key), None)
+
+    def reference(self, row: PaperRow) -> PaperRow | None:
+        """The row that Rel. of one of its rows refers to."""
+        return self.row(row.against or self.baseline)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def paper_notes(table: PaperTable) -> list[str]:
 
 def paper_relative(row: PaperRow, table: PaperTable, columns: Sequence[Column]) -> float | None:
     """Rel. of a printed row by our own code; None where its cells are not printed."""
-    reference = table.row(row.against or table.baseline)
+    reference = table.reference(row)
     if reference is None:
         return None
     labels = [column.label for column in columns if not column.control]
@@ -71,7 +71,7 @@ def beside_cells(
     The paper's is recomputed from its cells; where it prints no cells, it is the printed one. There
     is no difference where the two refer to baselines of different kinds.
     """
-    printed = _find_printed(row, paper)
+    printed = find_printed(row, paper)
     if printed is None:
         return Cell(MISSING), Cell(MISSING)
     beside = number_cell(printed.printed_rel)
@@ -86,7 +86,7 @@ def beside_cells(
     return number_cell(ours - theirs, sign=True), beside
 
 
-def _find_printed(row: Row, paper: PaperTable) -> PaperRow | None:
+def find_printed(row: Row, paper: PaperTable) -> PaperRow | None:
     """The printed row that ours stands beside."""
     key = _paper_key(row, paper)
     rows = [p for p in paper.rows if (p.is_full if row.first.is_full else p.key == key)]
@@ -120,7 +120,7 @@ def _is_relative_alike(
     comparison: Comparison, row: Row, baseline: Row, printed: PaperRow, paper: PaperTable
 ) -> bool:
     """Whether our Rel. is relative to what the printed one is: the whole pool, or PRISM."""
-    reference = paper.row(printed.against or paper.baseline)
+    reference = paper.reference(printed)
     if reference is None or reference.is_full:
         return baseline is find_full(row, comparison.rows)
-    return _find_printed(baseline, paper) is reference
+    return find_printed(baseline, paper) is reference

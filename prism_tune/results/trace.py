@@ -8,7 +8,8 @@ without those behind it shows, and is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,48 @@ import yaml
 from prism_tune.errors import UserError
 from prism_tune.results.columns import Column
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.render import Cell, OutputFormat, Table
-from prism_tune.results.rows import Row
+from prism_tune.results.cost import FullTuning, full_tuning
+from prism_tune.results.paper import PaperRow, PaperTable
+from prism_tune.results.printed import find_printed
+from prism_tune.results.render import INAPPLICABLE, MISSING, Cell, OutputFormat, Table
+from prism_tune.results.rows import Row, find_full, random_beside
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint, fingerprint_file
 
 Record = Mapping[str, Any]
 _NOT_RECORDED = "not recorded"
-_STAGE_OF = {
+_STAGES_OF: Mapping[str, tuple[str, ...]] = {
     "T_select": ("selection",),
-    "select / full, %": ("selection", "training"),
-    "break-even T_select": ("selection", "training"),
+    "select / full, %": ("selection",),
+    "break-even T_select": ("training",),
     "T_tune": ("training",),
     "T_tune(sub)": ("training",),
-    "T_tune(full)": ("training",),
+    "T_tune(full)": (),
     "total / full": ("selection", "training"),
     "FLOPs select": ("selection",),
     "FLOPs tune": ("training",),
     "C": ("selection", "training"),
 }
+"""Whose attempts of the row itself are in a cell of times."""
 _RELATIVE = ("Rel.", "95 % CI", "Δ paper", "P", "C", "break-even T_select")
+_BY_FULL_TIME = ("T_tune(full)", "select / full, %", "total / full")
+_NOT_OURS = ("Δ paper", "Rel. printed")
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Another row behind a cell, and of which of its stages the attempts are in it."""
+
+    role: str
+    row: Row
+    stages: tuple[str, ...] = ()
 
 
 def explain_cell(
     name: str,
     table: Table,
     comparison: Comparison,
+    printed: PaperTable,
     output_format: OutputFormat,
 ) -> str:
     """The provenance of one cell, as JSON where the format says so, else as YAML.
@@ -52,6 +69,7 @@ def explain_cell(
         name: ROW:COLUMN; a row by its method or by one of its runs.
         table: as printed.
         comparison: the rows behind it.
+        printed: the printed rows that may stand in it.
         output_format: of the table.
 
     Raises:
@@ -59,10 +77,13 @@ def explain_cell(
     """
     cells, column = _find_cell(name, table)
     label, runs = cells[0].text, cells[1].text
-    tree = {
-        "cell": _describe_cell(label, column, cells[table.header.index(column)], table),
-        **_describe_source(label, runs, column, comparison),
-    }
+    cell = cells[table.header.index(column)]
+    tree = {"cell": _describe_cell(label, column, cell, table)}
+    row = next((row for row in comparison.rows if (row.label, row.names) == (label, runs)), None)
+    if row is None:
+        tree["from"] = _describe_printed(label, column, cell, printed)
+    else:
+        tree |= _describe_source(row, column, comparison, printed)
     if output_format == "json":
         return orjson.dumps(tree, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
     plain = orjson.loads(orjson.dumps(tree))  # of a dictionary's own kinds YAML knows nothing
@@ -93,35 +114,88 @@ def _describe_cell(label: str, column: str, cell: Cell, table: Table) -> dict[st
     }
 
 
-def _describe_source(label: str, runs: str, column: str, comparison: Comparison) -> dict[str, Any]:
-    row = next((row for row in comparison.rows if (row.label, row.names) == (label, runs)), None)
-    if row is None:
-        return {"from": "arXiv 2502.12119 as printed; Rel. is recomputed from its cells"}
+def _describe_source(
+    row: Row, column: str, comparison: Comparison, printed: PaperTable
+) -> dict[str, Any]:
     source: dict[str, Any] = {}
     shown = [c for c in comparison.columns.columns if c.label == column]
+    stages = _STAGES_OF.get(column, ())
+    whole = full_tuning(row, comparison.rows) if column in _BY_FULL_TIME else None
     if shown:
         source["from"] = _describe_column(shown[0])
-    baseline = comparison.baseline_of(row)
-    is_relative = column in _RELATIVE or column.startswith("95 % CI")
-    columns = list(comparison.columns.scored) if is_relative else shown
-    source["runs"] = _describe_runs(row, column, columns)
-    if is_relative and baseline is not None and baseline is not row:
-        source["relative_to"] = {
-            "row": baseline.label,
-            "runs": _describe_runs(baseline, column, columns),
+    if whole is not None:
+        source["from"] = f"T_tune(full) {whole.how}"
+        stages = stages if whole.measured else tuple(dict.fromkeys([*stages, "training"]))
+    if column in _NOT_OURS and (beside := find_printed(row, printed)) is not None:
+        source["printed"] = f"{beside.label}: {_describe_rel(beside, printed)}"
+    columns = list(comparison.columns.scored) if _is_relative(column) else shown
+    source["runs"] = _describe_runs(row, stages, columns)
+    for other in _list_beside(row, column, comparison, whole):
+        source[other.role] = {
+            "row": other.row.label,
+            "runs": _describe_runs(other.row, other.stages, columns),
         }
     return source
 
 
-def _describe_runs(row: Row, column: str, columns: list[Column]) -> list[dict[str, Any]]:
+def _describe_printed(label: str, column: str, cell: Cell, printed: PaperTable) -> str:
+    """Whose number a printed one is, and where it is not as printed."""
+    row = next(row for row in printed.rows if row.label == label)
+    if cell.text in (MISSING, INAPPLICABLE):
+        return f"nothing: {row.origin.source} prints none, or it is not at hand"
+    return _describe_rel(row, printed) if column == "Rel." else f"{row.origin.source}, as printed"
+
+
+def _describe_rel(row: PaperRow, printed: PaperTable) -> str:
+    reference = printed.reference(row)
+    if not row.cells or reference is None:
+        return f"{row.origin.source}, Rel. as printed"
+    return f"{row.origin.source}, Rel. recomputed from its cells, {reference.label} = 100"
+
+
+def _is_relative(column: str) -> bool:
+    return column in _RELATIVE or column.startswith("95 % CI")
+
+
+def _list_beside(
+    row: Row, column: str, comparison: Comparison, whole: FullTuning | None
+) -> list[_Beside]:
+    """The other rows that the cell is made of.
+
+    Args:
+        row: the cell's.
+        column: likewise.
+        comparison: of all rows.
+        whole: what the cell takes for T_tune(full); None of a column that does not have it.
+    """
+    full = find_full(row, comparison.rows)
+    found: dict[str, tuple[Row | None, tuple[str, ...]]] = {}
+    if column == "break-even T_select":
+        random = random_beside(row, comparison.rows)
+        found = {"random": (random, ("selection", "training")), "relative_to": (full, ())}
+    elif column == "C" or (whole is not None and whole.measured):
+        found = {"relative_to": (full, ("training",))}
+    elif column == "P":
+        found = {"relative_to": (full, ())}
+    elif _is_relative(column):
+        found = {"relative_to": (comparison.baseline_of(row), ())}
+    return [
+        _Beside(role, other, stages)
+        for role, (other, stages) in found.items()
+        if other is not None and other is not row
+    ]
+
+
+def _describe_runs(
+    row: Row, stages: Sequence[str], columns: Sequence[Column]
+) -> list[dict[str, Any]]:
     described = []
     benchmarks = dict.fromkeys(column.benchmark for column in columns)
     for run in row.runs:
         item = _describe_run(run)
         if benchmarks:
             item["results"] = {name: _describe_results(run, name) for name in benchmarks}
-        if column in _STAGE_OF:
-            stages = _STAGE_OF[column]
+        if stages:
             item["timings"] = {s: [dict(entry) for entry in run.attempts(s)] for s in stages}
         described.append(item)
     return described

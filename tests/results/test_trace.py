@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from support.table_runs import quickstart_result, timing
+from support.table_runs import llava_results, quickstart_result, timing
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
@@ -53,8 +53,8 @@ def traced(runs):
     return [write("prism", 15), write("full", 20, records="pool")]
 
 
-def explain(runs, cell, table="main", output_format="md"):
-    text = explain_table_cell(table, runs, cell, baseline=None, output_format=output_format)
+def explain(runs, cell, table="main", output_format="md", baseline=None):
+    text = explain_table_cell(table, runs, cell, baseline=baseline, output_format=output_format)
     return json.loads(text) if output_format == "json" else yaml.safe_load(text)
 
 
@@ -117,10 +117,96 @@ def test_a_time_traces_to_its_attempts(traced):
     assert cost["relative_to"]["row"] == "whole pool (lora)"
 
 
-def test_a_cell_of_the_paper_says_so(traced):
-    tree = explain([], "PRISM:SQA")
-    assert tree["cell"]["printed"] == "71.3"
-    assert tree["from"].startswith("arXiv 2502.12119 as printed")
+def seconds_of(described):
+    """Stage -> seconds of its attempts, of the one run described."""
+    [run] = described
+    timings = run.get("timings", {})
+    return {stage: [e["device_seconds"] for e in entries] for stage, entries in timings.items()}
+
+
+@pytest.mark.parametrize(
+    ("column", "own"),
+    [
+        ("T_tune(full)", {}),
+        ("select / full, %", {"selection": [2.0]}),
+        ("total / full", {"selection": [2.0], "training": [60.0, 40.0]}),
+    ],
+)
+def test_the_time_of_a_full_tuning_traces_to_the_whole_pools_run(traced, column, own):
+    tree = explain(traced, f"prism:{column}", table="cost")
+    assert tree["from"] == "T_tune(full) measured on full"
+    assert seconds_of(tree["runs"]) == own
+    assert tree["relative_to"]["row"] == "whole pool (lora)"
+    assert seconds_of(tree["relative_to"]["runs"]) == {"training": [60.0, 40.0]}
+
+
+def test_one_that_is_extrapolated_traces_to_the_subsets_own(traced):
+    tree = explain(traced[:1], "prism:T_tune(full)", table="cost")
+    assert tree["from"].startswith("T_tune(full) extrapolated: ")
+    assert seconds_of(tree["runs"]) == {"training": [60.0, 40.0]}
+    assert "relative_to" not in tree
+
+
+def test_c_is_relative_to_the_whole_pool_whatever_the_baseline(traced):
+    tree = explain(traced, "prism:C", baseline="prism")
+    assert tree["relative_to"]["row"] == "whole pool (lora)"
+    assert seconds_of(tree["relative_to"]["runs"]) == {"training": [60.0, 40.0]}
+    assert "relative_to" not in explain(traced, "prism:Rel.", baseline="prism")
+
+
+def test_the_break_even_traces_to_random_too(four_runs):
+    tree = explain(four_runs, "prism:break-even T_select", table="cost")
+    assert tree["random"]["row"] == "Random 25 % (lora)"
+    assert seconds_of(tree["random"]["runs"]) == {"selection": [0.25], "training": [100.0]}
+    assert tree["relative_to"]["row"] == "whole pool (lora)"
+
+
+PRISM_2025 = "PRISM (arXiv 2502.12119)"
+
+
+@pytest.mark.parametrize(
+    ("table", "cell", "source"),
+    [
+        ("main", "PRISM:SQA", f"{PRISM_2025}, as printed"),
+        (
+            "main",
+            "PRISM:Rel.",
+            f"{PRISM_2025}, Rel. recomputed from its cells, Full fine-tune = 100",
+        ),
+        ("main", "TIVE:SQA", "TIVE, as printed"),
+        ("main", "Random:Rel. printed", f"{PRISM_2025}, as printed"),
+        ("main", "Random:Rel.", f"nothing: {PRISM_2025} prints none, or it is not at hand"),
+        (
+            "selectors",
+            "EL2N:Rel.",
+            "MAGIC, Rel. recomputed from its cells, LLaVA-1.5-7B LoRA = 100",
+        ),
+    ],
+)
+def test_a_printed_cell_says_whose_it_is(table, cell, source):
+    assert explain([], cell, table=table)["from"] == source
+
+
+def test_a_difference_to_the_paper_names_both_sides(runs):
+    llava = {"model_name": "Vicuna-7B", "tuning": "full", "selection": {"budget": 0.3}}
+    prism = runs.write("prism", llava_results(90.0, 330.0, 71.0), **llava)
+    full = runs.write("full", llava_results(100.0, 300.0, 71.0), records="pool", **llava)
+    tree = explain([prism, full], "prism:Δ paper")
+    assert tree["relative_to"]["row"] == "whole pool (full)"
+    assert tree["printed"] == (
+        f"PRISM: {PRISM_2025}, Rel. recomputed from its cells, Full fine-tune = 100"
+    )
+
+
+def test_what_paper_adds_can_be_explained(runs):
+    """Rows of another model than the run's, by the command line."""
+    run = runs.write("qwen", llava_results(90.0, 330.0, 71.0), model_name="Qwen2.5-VL-3B")
+    arguments = ["tables", "main", "--runs", str(run), "--explain", "ICONS:Rel."]
+    refused = CliRunner().invoke(app, arguments)
+    assert "no row 'ICONS'" in str(refused.exception)
+    done = CliRunner().invoke(app, [*arguments, "--paper"])
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load(done.stdout)["from"].startswith("ICONS, Rel. recomputed from its cells")
 
 
 def test_cells_that_are_not_there(traced):
