@@ -103,6 +103,8 @@ def _find(source: Path, trusts: bool) -> tuple[Config, Checkpoint]:
         config = Config.model_validate({**tree, "training": {"tuning": "none"}})
     else:
         config = recorded_config(run)
-    model = config.model.model_copy(update={"trust_remote_code": trusts})
+    # Attention as this machine can: the record's may need a GPU.
+    here = {"trust_remote_code": trusts, "attn_implementation": None}
+    model = config.model.model_copy(update=here)
     config = resolve_template(config.model_copy(update={"model": model}))
     return config, find_checkpoint(config, run)

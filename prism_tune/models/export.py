@@ -28,6 +28,9 @@ from prism_tune.models.processor import load_processor
 from prism_tune.models.write import require_vacant, sample_inputs, sample_logits, write_verified
 from prism_tune.run.folder import RunDir
 
+_HERE = {"revision": None, "attn_implementation": None}
+"""What a run's config says of a model elsewhere, and of the machine that it was tuned on."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -128,7 +131,7 @@ def _base_config(checkpoint: Path, options: ExportOptions) -> ModelConfig:
     """The model that the adapter names, or the one given; read as our config beside it says."""
     path = str(checkpoint) if options.base_model is None else options.base_model
     own = _read_config(checkpoint, options)
-    return name_base(own.model_copy(update={"path": path, "revision": None}))
+    return name_base(own.model_copy(update={"path": path, **_HERE}))
 
 
 def _read_config(checkpoint: Path, options: ExportOptions) -> ModelConfig:
@@ -141,9 +144,9 @@ def _read_config(checkpoint: Path, options: ExportOptions) -> ModelConfig:
 
 def _own_config(checkpoint: Path, options: ExportOptions) -> ModelConfig:
     """Of the checkpoint itself: its processor as it was saved, over the library of the run."""
-    path = {"path": str(checkpoint), "revision": None, "attn_implementation": None}
     own = _read_config(checkpoint, options)
-    return own.model_copy(update={**path, "image_aspect_ratio": "processor"})
+    here = {"path": str(checkpoint), **_HERE, "image_aspect_ratio": "processor"}
+    return own.model_copy(update=here)
 
 
 def _load_full(checkpoint: Path, options: ExportOptions) -> tuple[PreTrainedModel, Any]:

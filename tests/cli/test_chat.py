@@ -7,8 +7,10 @@ from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
 from prism_tune.cli.chat import open_chat
+from prism_tune.config.sections import Config
 from prism_tune.evaluation.decoding.prompts import Answer
 from prism_tune.evaluation.generate import Decoder
+from prism_tune.run.stage import Stage
 
 
 @pytest.fixture
@@ -73,3 +75,12 @@ def test_a_model_answers_greedily(tiny_llava_dir, drawn_pool):
     talk.begin()
     talk.show(drawn_pool.parent / "images" / "0.png")
     assert [talk.ask("what is it?"), talk.ask("sure?")] == said
+
+
+def test_a_runs_model_answers_where_its_attention_cannot(tiny_llava_dir, drawn_pool, tmp_path):
+    """What was tuned on a GPU with flash-attn."""
+    model = {"path": str(tiny_llava_dir), "attn_implementation": "flash_attention_2"}
+    data = {"records": str(drawn_pool), "image_dir": str(drawn_pool.parent / "images")}
+    tree = {"name": "run", "model": model, "data": data, "training": {"tuning": "none"}}
+    Stage(tmp_path / "selection").finish({}, config=Config.model_validate(tree))
+    assert open_chat(tmp_path, max_new_tokens=1).ask("what is it?")

@@ -84,6 +84,17 @@ def test_lora_is_merged_into_a_clean_directory(adapter, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
+def test_what_was_tuned_with_a_gpus_attention_is_merged_without(adapter, tiny_llava_dir, tmp_path):
+    trained = Path(shutil.copytree(adapter[0], tmp_path / "adapter"))
+    model = {"path": str(tiny_llava_dir), "attn_implementation": "flash_attention_2"}
+    tree = {"name": "run", "model": model, "data": {"records": "pool.json"}}
+    complete_checkpoint(trained, Config.model_validate(tree), {"records": "abc"})
+    export(trained, tmp_path / "merged")
+    torch.testing.assert_close(
+        logits(plain_load(tmp_path / "merged")), adapter[1], rtol=1e-4, atol=1e-4
+    )
+
+
 def test_a_merge_that_changes_the_model_is_refused(adapter, tmp_path, monkeypatch):
     merge = LoraModel.merge_and_unload
 
@@ -271,6 +282,18 @@ def test_a_tuned_tower_is_taken_from_the_checkpoint(parts, tmp_path):
     torch.testing.assert_close(
         logits(plain_load(tmp_path / "converted")), expected, rtol=1e-4, atol=1e-5
     )
+
+
+def test_the_projector_of_the_weights_goes_before_one_in_a_file_of_its_own(parts, tmp_path):
+    """What pretraining left beside the tuned weights, as the original code reads them."""
+    _, decoder, projector = parts
+    pretrained = {f"model.mm_projector.{n}": 0 * t for n, t in projector.state_dict().items()}
+    original = write_original(tmp_path / "original", decoder, projector)
+    torch.save(pretrained, original / "mm_projector.bin")
+    export(original, tmp_path / "converted")
+    saved = load_file(tmp_path / "converted" / "model.safetensors")
+    name = "multi_modal_projector.linear_1.weight"
+    torch.testing.assert_close(saved[name], projector.state_dict()["0.weight"])
 
 
 def test_a_pretrained_projector_joins_its_language_model(parts, tmp_path):

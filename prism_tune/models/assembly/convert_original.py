@@ -8,6 +8,7 @@ alone in `mm_projector.bin` (the published pretrained projectors). Torch files a
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,8 @@ from prism_tune.models.assembly.read_parts import (
 from prism_tune.models.damage import explained
 from prism_tune.models.tokenizer import load_tokenizer
 from prism_tune.run.folder import read_object
+
+logger = logging.getLogger(__name__)
 
 _TEXT_TYPES = {
     "llava": "llama",
@@ -86,7 +89,7 @@ def convert_original(
     """
     settings = read_object(directory / "config.json")
     _check_settings(settings, directory)
-    weights = dict(_read_multimodal(directory))
+    weights = _read_multimodal(directory)
     decoder, tokenizer = _load_language_model(directory, settings, language_model)
     tower = load_vision_tower(vision_tower or str(settings["mm_vision_tower"]))
     _tune_tower(tower, weights, directory)
@@ -179,15 +182,28 @@ def _fill_projector(
         ) from error
 
 
-def _read_multimodal(directory: Path) -> Iterator[tuple[str, Tensor]]:
-    """Projector and vision tower, by name; the files' other tensors stay on the disk."""
-    for path in [*_weight_files(directory), *directory.glob("mm_projector.bin")]:
-        if path.suffix == ".safetensors":
-            with explained(directory, "its weights", ""), safe_open(path, "pt") as tensors:
-                names = [name for name in tensors.keys() if _is_multimodal(name)]  # noqa: SIM118
-                yield from ((name, tensors.get_tensor(name)) for name in names)
-        else:
-            yield from ((n, t) for n, t in _read_torch(path).items() if _is_multimodal(n))
+def _read_multimodal(directory: Path) -> dict[str, Tensor]:
+    """Projector and vision tower, by name; the files' other tensors stay on the disk.
+
+    As the original code loads them: a projector of its own file counts where the weights have none.
+    """
+    weights = {name: t for path in _weight_files(directory) for name, t in _read_file(path)}
+    alone = directory / "mm_projector.bin"
+    if any(_PROJECTOR.search(name) for name in weights):
+        if alone.exists():
+            logger.info("%s: not read; the weights beside it have a projector", alone)
+    elif alone.exists():
+        weights |= _read_file(alone)
+    return weights
+
+
+def _read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+    if path.suffix == ".safetensors":
+        with explained(path.parent, "its weights", ""), safe_open(path, "pt") as tensors:
+            names = [name for name in tensors.keys() if _is_multimodal(name)]  # noqa: SIM118
+            yield from ((name, tensors.get_tensor(name)) for name in names)
+    else:
+        yield from ((n, t) for n, t in _read_torch(path).items() if _is_multimodal(n))
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
