@@ -67,24 +67,22 @@ def full_tuning(row: Row, rows: Sequence[Row]) -> FullTuning | None:
 
 
 def _extrapolate(row: Row) -> FullTuning | None:
-    """The pool's tokens at the measured tokens/s; where steps are fixed, the same steps.
+    """As much longer as the pool has more tokens than the subset; of fixed steps as long.
 
-    Without counts of tokens, by records: a selector that keeps short records then looks cheaper.
+    Both are gone over as often, with the same share held out. Without counts of tokens, by records:
+    a selector that keeps short records then looks cheaper.
     """
-    seconds, tokens = row_mean(row, "training"), row_mean(row, "training", "tokens")
-    manifest, epochs = row.first.manifest, num_epochs(row.first.config.training.hf)
+    seconds, manifest = row_mean(row, "training"), row.first.manifest
     if seconds is None or manifest is None:
         return None
-    if epochs is None:
+    if num_epochs(row.first.config.training.hf) is None:
         return FullTuning(seconds, False, "extrapolated: the same max_steps")
-    num_pool_tokens = manifest.get("num_tokens", {}).get("pool")
-    if tokens and num_pool_tokens:
-        rate = tokens / seconds
-        how = f"{num_pool_tokens:,} tokens of the pool at the measured {rate:,.0f} tokens/s"
-        return FullTuning(epochs * num_pool_tokens / rate, False, f"extrapolated: {how}")
-    num_pool, num_selected = int(manifest["num_pool"]), int(manifest["num_selected"])
-    how = f"seconds per record x {num_pool:,} records of the pool"
-    return FullTuning(seconds / num_selected * num_pool, False, f"extrapolated: {how}")
+    unit = "token"
+    counts = manifest.get("num_tokens", {})
+    if not counts.get("selected"):
+        unit, counts = "record", {k: int(manifest[f"num_{k}"]) for k in ("pool", "selected")}
+    how = f"extrapolated: seconds per {unit} x {counts['pool']:,} {unit}s of the pool"
+    return FullTuning(seconds * counts["pool"] / counts["selected"], False, how)
 
 
 def selection_cost(

@@ -51,25 +51,29 @@ def _metered(seconds, **counts):
     return [timing("selection", 3.0), timing("training", seconds, counts=counts)]
 
 
-def test_full_tuning_is_extrapolated_from_the_measured_tokens_per_second(runs):
-    """The kept records are short ones: a quarter of the records, a tenth of the tokens."""
+@pytest.mark.parametrize("num_held_out", [0, 2_500])
+def test_full_tuning_is_extrapolated_by_tokens(runs, num_held_out):
+    """The kept records are short ones: a quarter of the records, a tenth of the tokens.
+
+    Of the pool as much would be held out for validation as of the subset.
+    """
     run = runs.write(
         "prism",
         [quickstart_result(15, 20)],
         hf={"num_train_epochs": 2},
-        timings=_metered(100.0, tokens=2 * 5_000),
+        timings=_metered(100.0, tokens=2 * (5_000 - num_held_out)),
         manifest={"num_tokens": {"pool": 50_000, "selected": 5_000}},
     )
     assert float(_cost([run])["prism"]["T_tune(full)"]) == pytest.approx(1000)
     text = build_table("cost", [run], baseline=None)
-    assert "extrapolated: 50,000 tokens of the pool at the measured 100 tokens/s" in text
+    assert "extrapolated: seconds per token x 50,000 tokens of the pool" in text
 
 
 @pytest.mark.parametrize(
     "hf", [{}, {"num_train_epochs": 1}, {"num_train_epochs": None}, {"max_steps": None}]
 )
 def test_where_no_epochs_are_named_the_pool_is_gone_over_once(runs, hf):
-    """As training does: 4,000,000 tokens at 10,000 a second."""
+    """As training does: four times as many tokens take four times as long."""
     run = runs.write(
         "prism",
         [quickstart_result(15, 20)],
