@@ -10,7 +10,7 @@ itself has duplicates and GIF files called .jpg.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 from prism_tune.errors import ConfigError, UserError
@@ -110,15 +110,36 @@ def apply_policy(
     Raises:
         UserError: listing the number and the first of the records whose policy is "fail".
     """
-    failing = [item for item in bad if decide(item.reason, policy) == "fail"]
+    refuse_records(where, [(item,) for item in bad], policy, noun)
+
+
+def refuse_records(
+    where: str,
+    found: Iterable[Sequence[Skipped]],
+    policy: Mapping[str, str],
+    noun: str = "record",
+) -> None:
+    """The same of records in which several things were found; each is listed by the first.
+
+    Args:
+        where: the file, for the message.
+        found: everything found in one record, then in the next.
+        policy: as in `apply_policy`.
+        noun: as there.
+
+    Raises:
+        UserError: as there.
+    """
+    failing = [[item for item in items if decide(item.reason, policy) == "fail"] for items in found]
+    failing = [items for items in failing if items]
     if not failing:
         return
     lines = [f"{where}: {len(failing)} bad {noun if len(failing) == 1 else noun + 's'}"]
-    lines += [f"  {item.reason}: {item.detail}" for item in failing[:_NUM_LISTED]]
+    lines += [f"  {item.reason}: {item.detail}" for item, *_ in failing[:_NUM_LISTED]]
     if len(failing) > _NUM_LISTED:
         full = "; `prism-tune audit` lists all" if noun == "record" else ""
         lines.append(f"  ... and {len(failing) - _NUM_LISTED} more{full}")
-    reasons = sorted({item.reason for item in failing})
+    reasons = sorted({item.reason for items in failing for item in items})
     keys = " ".join(f"data.policy.{reason}=skip" for reason in reasons)
     lines.append(f"Mend them in the file, or leave them out with {keys}")
     raise UserError("\n".join(lines))

@@ -19,7 +19,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.convert import cache_root
 from prism_tune.data.dataset import TuningDataset, suspicious
 from prism_tune.data.encoding.lengths import estimate_lengths
-from prism_tune.data.policy import USABLE, apply_policy, decide
+from prism_tune.data.policy import USABLE, decide, refuse_records
 from prism_tune.data.records import Pool
 from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint, fingerprint_processor
@@ -105,8 +105,7 @@ def judge(pool: Pool, findings: Findings, policy: Mapping[str, str]) -> Verdict:
     Raises:
         UserError: listing records with a reason whose policy is "fail".
     """
-    flat = [item for items in findings.values() for item in items]
-    apply_policy(str(pool.path), flat, policy)
+    refuse_records(str(pool.path), findings.values(), policy)
     skipped = {}
     for index, items in findings.items():
         chosen = [item for item in items if decide(item.reason, policy) == "skip"]

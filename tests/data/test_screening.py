@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from prism_tune.config.load import load_config
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data import screening
 from prism_tune.data.encoding.lengths import estimate_lengths
 from prism_tune.data.records import open_pool
+from prism_tune.errors import UserError
 from prism_tune.models.processor import load_processor
 
 NUM_RUNS = 16
@@ -45,6 +48,23 @@ def test_runs_over_one_pool_keep_its_lengths_at_the_same_moment(
     for verdict in found:
         np.testing.assert_array_equal(verdict.lengths_N, lengths)
     assert len(list(tmp_path.rglob("lengths-*"))) == 1
+
+
+def test_a_record_is_bad_once_however_much_is_wrong_with_it(tmp_path):
+    """With the keys of all that would have to be left out."""
+    turns = [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "a"}]
+    (tmp_path / "cut.png").write_bytes(b"")
+    records = [{"image": [f"{n}.png", f"{n}b.png"], "conversations": turns} for n in range(3)]
+    records[2]["image"][1] = "cut.png"
+    (tmp_path / "pool.json").write_text(json.dumps(records))
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool.json"), num_workers=0))
+    with pytest.raises(UserError) as error:
+        screening.judge(pool, screening.screen_records(pool), {})
+    head, *listed, last = str(error.value).splitlines()
+    assert head == f"{tmp_path / 'pool.json'}: 3 bad records"
+    named = [f"{n}.png: no such image file" for n in range(3)]
+    assert [line.rpartition("/")[2] for line in listed] == named
+    assert last.endswith("with data.policy.image_empty=skip data.policy.image_missing=skip")
 
 
 def test_lengths_are_kept_for_pictures_and_records_not_for_a_folder(
