@@ -35,6 +35,9 @@ _SPLIT = re.compile(
 _SAVED = ("state.json", "dataset_dict.json")
 """In a folder that `save_to_disk` wrote."""
 
+_INFO = "dataset_info.json"
+"""What LLaMA-Factory and `datasets` keep beside files of records; any other object may be one."""
+
 
 def is_saved(folder: Path) -> bool:
     """Whether `datasets` saved it."""
@@ -72,8 +75,13 @@ def _find_kinds(folder: Path) -> dict[Path, Kind]:
             if path.name.endswith(suffixes) and not hidden and path.is_file():
                 kinds[path] = kind
     if len(set(kinds.values())) == 1:
-        return kinds
-    others = [path for path, kind in kinds.items() if kind == "json" and not _holds_records(path)]
+        others = [path for path in kinds if path.name == _INFO]
+        if len(others) == len(kinds):
+            return kinds
+    else:
+        others = [
+            path for path, kind in kinds.items() if kind == "json" and not _holds_records(path)
+        ]
     if others:
         _say_unread(folder, ", ".join(str(path.relative_to(folder)) for path in others))
     return {path: kind for path, kind in kinds.items() if path not in others}
@@ -96,8 +104,7 @@ def _holds_records(path: Path) -> bool:
 def _say_unread(folder: Path, names: str) -> None:
     """Once: a folder is looked at several times in a stage."""
     logger.warning(
-        "%s: no records are read of %s (no list nor lines of records, beside files of another "
-        "kind)",
+        "%s: no records are read of %s (no list nor lines of records, beside files that are)",
         folder,
         names,
     )

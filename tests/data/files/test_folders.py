@@ -108,5 +108,17 @@ def test_an_object_in_json_beside_another_kind_is_named_once(tmp_path, caplog):
     said = [line for line in caplog.messages if "dataset_info" in line]
     assert said == [
         f"{folder}: no records are read of dataset_info.json, empty.json, sizes.json (no "
-        "list nor lines of records, beside files of another kind)"
+        "list nor lines of records, beside files that are)"
     ]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_what_an_export_puts_beside_its_json_is_no_record(tmp_path, caplog, indent):
+    """LLaMA-Factory's `dataset_info.json`; files of one record each stay the pool's."""
+    folder = write(tmp_path / "pool", "my.json")
+    info = json.dumps({"my": {"file_name": "my.json"}}, indent=indent)
+    (tmp_path / "pool/dataset_info.json").write_text(info)
+    assert read_ids(folder) == ["my.json"]
+    assert f"{folder}: no records are read of dataset_info.json" in caplog.text
+    (tmp_path / "pool/one.json").write_text(json.dumps(record("one")))
+    assert read_ids(folder) == ["my.json", "one"]
