@@ -50,7 +50,7 @@ def check_packages() -> Iterator[Check]:
     for line in lines:
         requirement = Requirement(line)
         extra = _extra_of(requirement)
-        if extra in ("dev", "bench"):  # of no use to a user
+        if extra in ("dev", "docs"):  # of no use to a user
             continue
         yield _check_package(requirement, extra)
 

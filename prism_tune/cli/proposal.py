@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -81,15 +80,14 @@ def propose(name: str, wish: Wish) -> tuple[str, Config]:
     Raises:
         UserError: no such model or pool, a family that is not supported, no readable record.
     """
-    image_dir = wish.image_dir or _guess_images(wish.records)
-    config = _configure(name, wish, {"records": wish.records, "image_dir": image_dir})
+    config = _configure(name, wish)
     family = load_model_config(config.model)
     family_of(family)
     pool = _open_what_can_be_read(config)
     if len(pool) == 0:
         first = f": {pool.skipped[0].detail}" if pool.skipped else ""
         raise UserError(
-            f"{wish.records}: none of its {len(pool.skipped)} records can be read{first}"
+            f"{config.data.records}: none of its {len(pool.skipped)} records can be read{first}"
         )
     policy = dict.fromkeys(sorted({one.reason for one in pool.skipped}), "skip")
     read = config.data.model_copy(update={"policy": policy})
@@ -98,7 +96,7 @@ def propose(name: str, wish: Wish) -> tuple[str, Config]:
     max_length = next((n for n in _LENGTHS if n >= _SPARE * longest), _LENGTHS[-1])
     data = read.model_copy(update={"max_length": max_length})
     config = resolved.model_copy(update={"data": data})
-    shape, size, devices = read_shape(wish.model), measure_pool(config), find_devices()
+    shape, size, devices = read_shape(config.model.path), measure_pool(config), find_devices()
     if size is None:  # a dataset or a folder: its bytes are not known
         images = int((~pool.is_text_only_N).sum())
         size = PoolSize(len(pool), images, len(pool.unique_images()), 0)
@@ -115,18 +113,23 @@ def find_devices() -> Devices:
     return Devices("CPU", 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _configure(name: str, wish: Wish, data: dict[str, Any]) -> Config:
+def _configure(name: str, wish: Wish) -> Config:
+    """What is asked for, with the images where they are found."""
     tree = {
         "name": name,
         "model": {"path": wish.model, "template": wish.template},
-        "data": data,
+        "data": {"records": wish.records, "image_dir": wish.image_dir},
         "selection": {"budget": wish.budget},
         "training": {"tuning": wish.tuning},
     }
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(describe_errors(error, "init", Config)) from error
+    if wish.image_dir is not None:
+        return config
+    data = config.data.model_copy(update={"image_dir": _guess_images(config)})
+    return config.model_copy(update={"data": data})
 
 
 def _open_what_can_be_read(config: Config) -> Pool:
@@ -135,15 +138,12 @@ def _open_what_can_be_read(config: Config) -> Pool:
     return open_pool(config.data.model_copy(update={"policy": policy}))
 
 
-def _guess_images(records: str) -> str | None:
+def _guess_images(config: Config) -> str | None:
     """The folder beside the records where their images are; None leaves it to the pool."""
-    path = Path(records)
+    path = Path(config.data.records)
     if not path.is_file():
         return None
-    probe = Config.model_validate(
-        {"name": "probe", "model": {"path": ""}, "data": {"records": records}}
-    )
-    pool = _open_what_can_be_read(probe)
+    pool = _open_what_can_be_read(config)
     names = [image for n in range(min(len(pool), _NUM_LOOKED_AT)) for image in pool[n].images]
     folders = [path.parent, *sorted(p for p in path.parent.iterdir() if p.is_dir())]
     found = {folder: sum((folder / name).is_file() for name in names) for folder in folders}
@@ -202,7 +202,7 @@ def _write(
         if fit.num_bytes > _FILLED * devices.num_bytes:
             memory += ": too much? tuning: qlora, or a smaller model"
     return _TEXT.format(
-        name=config.name,
+        name=_quote(config.name),
         model=_quote(config.model.path),
         family=family,
         template=config.model.template,

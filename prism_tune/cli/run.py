@@ -7,6 +7,7 @@ skipped; what fails ends the job, and the same command goes on from there.
 from __future__ import annotations
 
 import runpy
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -125,12 +126,12 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
         "Audit",
         "every record and image is looked at before a device is paid for",
         "minutes per 100,000 images; nothing when neither has changed",
-        ("audit", *given, f"name={name}"),
+        ("audit", *given, _rename(name)),
     )
     others = rows_beside(config)
     for other, overrides in others.items():
         yield from _row_steps(config, other, (*given, *overrides))
-    yield from _row_steps(config, None, (*given, f"name={name}"))
+    yield from _row_steps(config, None, (*given, _rename(name)))
     folders = {other: str(runs / f"{name}-{other}") for other in others}
     rows = [part for folder in folders.values() for part in ("--runs", folder)]
     baseline = ["--baseline", f"{name}-random"] if "random" in others else []
@@ -143,6 +144,14 @@ def plan_steps(config: Config, given: tuple[str, ...]) -> Iterator[Step]:
         )
     beside = [part for folder in folders.values() for part in ("--compare", folder)]
     yield _report_step(runs / name, beside)
+
+
+def _rename(name: str) -> str:
+    """The override; in quotes where YAML would read a number or a truth (`2024`, `no`, `1e5`)."""
+    from omegaconf import OmegaConf
+
+    plain = f"name={name}"
+    return plain if OmegaConf.from_dotlist([plain]).name == name else f"name='{name}'"
 
 
 def plan_grid(config: Config, run: RunDir, given: tuple[str, ...]) -> tuple[Cell, list[Step]]:
@@ -260,7 +269,7 @@ def _check(launcher: Launcher, given: Sequence[str]) -> None:
 def _do(number: int, step: Step, launcher: Launcher) -> None:
     typer.echo(f"\n=== {number}. {step.title}\n    why:  {step.why}\n    cost: {step.cost}")
     command = launcher.command(step.arguments) or ["prism-tune", *step.arguments]
-    typer.echo(f"    run:  {redact_text(' '.join(command))}")
+    typer.echo(f"    run:  {redact_text(shlex.join(command))}")
     begin = time.monotonic()
     code = (
         _run_here(step, launcher)

@@ -62,7 +62,7 @@ def test_packages_are_judged_by_the_ranges_of_setup_py(versions):
 
 
 def test_development_packages_are_nobodys_concern(versions):
-    wanted = {"pytest>=8": "dev", "trl": "bench", "gguf": "quickstart"}
+    wanted = {"pytest>=8": "dev", "mkdocs": "docs", "gguf": "quickstart"}
     checks = versions([f"{name}; extra == '{extra}'" for name, extra in wanted.items()], {})
     assert list(checks) == ["gguf [quickstart]"]
     assert {check.state for check in checks.values()} == {"optional"}

@@ -45,6 +45,15 @@ def test_what_it_writes_selects_and_tunes_as_it_is(place, tmp_path):
     assert (tmp_path / "runs/mine/training/final").is_dir()
 
 
+def test_paths_at_home_are_read_where_no_shell_has_expanded_them(place, tmp_path, monkeypatch):
+    """As behind `--records=`; the file has a name that YAML reads as a number."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call("init", "001.yaml", *place, "--records", "~/pool/pool.json").exit_code == 0
+    config = load_config("001.yaml")
+    assert config.name == "001"
+    assert config.data.image_dir == str(tmp_path / "pool" / "images")
+
+
 def test_records_that_cannot_be_read_are_counted_and_left_out_by_name(place, tmp_path):
     records = json.loads((tmp_path / "pool/pool.json").read_text())
     records[0]["conversations"][1]["value"] = ""

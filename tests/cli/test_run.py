@@ -87,6 +87,17 @@ def test_with_a_random_subset_and_overrides():
     ]
 
 
+@pytest.mark.parametrize("name", ["2024", "no", "1e5", "null", "2024-01-01"])
+def test_a_name_that_yaml_reads_otherwise_is_a_name(name, tmp_path):
+    path = str(tmp_path / "mine.yaml")
+    Path(path).write_text(f"base: preset:quickstart\nname: '{name}'\ncompare: null\n")
+    steps = plan_steps(load_config(path), (path,))
+    verbs = {"audit", "select", "train", "evaluate"}
+    given = [step.arguments[2:] for step in steps if step.arguments[0] in verbs]
+    names = [load_config(path, overrides).name for overrides in given]
+    assert names == [name, f"{name}-untuned", name, name, name]
+
+
 def test_on_the_whole_pool_nothing_is_selected():
     called = verbs(QUICKSTART, "compare=null", "training.records=pool", "data.prepare=null")
     assert called[:4] == [
