@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from prism_tune.data.layouts.columns import Columns
+from prism_tune.data.layouts.columns import Columns, is_null
 from prism_tune.data.layouts.further import is_number
 from prism_tune.data.layouts.image_values import shorten
 from prism_tune.data.policy import BadRecordError
@@ -45,6 +45,9 @@ def write_choices(question: Any, answer: Any, choices: Any, columns: Columns) ->
     Raises:
         BadRecordError: choices that are none, or an answer that is none of them.
     """
+    choices = _drop_nulls(choices)
+    if choices == {}:
+        return question, answer
     read = _read_choices(choices, columns)
     answer = _find_letter(answer, read, columns)
     lines = [f"{letter}. {text}" for letter, text in zip(_LETTERS, read.texts, strict=False)]
@@ -65,6 +68,13 @@ def add_lines(question: Any, lines: Sequence[str]) -> Any:
     has_text = isinstance(last, str) or (isinstance(last, dict) and last.get("text"))
     text = "\n".join([*([""] if has_text else []), *lines])  # an image ends its line itself
     return [*question, {"type": "text", "text": text}]
+
+
+def _drop_nulls(choices: Any) -> Any:
+    """A table gives each record all labels that any has; those of nothing are not there."""
+    if not isinstance(choices, dict):
+        return choices
+    return {label: text for label, text in choices.items() if not is_null(text) and text != []}
 
 
 def _read_choices(choices: Any, columns: Columns) -> _Choices:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prism_tune.config.sections import DataConfig
@@ -127,6 +129,24 @@ def test_labels_and_answers_that_do_not_match_are_a_reason(tmp_path, record, det
         open_one(tmp_path, record)
     assert "1 bad record\n  bad_field: record 0 (id ''): " in str(error.value)
     assert detail in str(error.value)
+
+
+def test_a_table_of_choices_has_all_labels_in_every_row(tmp_path):
+    """Those of the other rows are null there; a row without any has no choices."""
+    rows = [
+        ask({"A": "x", "B": "y", "C": "z"}, "C"),
+        ask({"A": "x", "B": "y"}, "B"),
+        ask(None, "a"),
+        ask({"C": None}, "a"),
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool.parquet")
+    pool = open_pool(DataConfig(records=str(tmp_path / "pool.parquet")))
+    asked = [[turn.text for turn in record.turns] for record in pool]
+    assert asked == [[XYZ, "C"], [XY, "B"], ["q", "a"], ["q", "a"]]
+    assert texts_of(tmp_path, ask({"text": [], "label": []}, "a")) == ["q", "a"]
+    pq.write_table(pa.Table.from_pylist([rows[0], ask({"A": "x"}, "C")]), tmp_path / "pool.parquet")
+    with pytest.raises(UserError, match="'C' is none of the labels 'A' of its choices"):
+        open_pool(DataConfig(records=str(tmp_path / "pool.parquet")))
 
 
 @pytest.mark.parametrize(
