@@ -18,6 +18,13 @@ from prism_tune.data.policy import BadRecordError
 
 Images = dict[str, bytes]
 
+FILE_SUFFIXES = (
+    *IMAGE_SUFFIXES,
+    *(".jpe", ".jfif", ".apng", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+    *(".ico", ".dib", ".pcx", ".heic", ".heif", ".jxl", ".psd"),
+)
+"""Of files that are images, whatever stands in them."""
+
 _SPOKEN: tuple[Column, ...] = ("conversations", "question")
 _NUMBER = re.compile(r"\d+")
 _LONGEST_NUMBER = 20
@@ -48,7 +55,8 @@ def place_files(record: dict[str, Any], images: Images, key: str, columns: Colum
         BadRecordError: the record names others, or nothing tells their order.
     """
     own = columns.keys["image"][0]
-    if "image" in columns.configured and f".{own}".lower().endswith(IMAGE_SUFFIXES):
+    is_file = own in images or f".{own}".lower().endswith(FILE_SUFFIXES)
+    if "image" in columns.configured and is_file:
         if own not in images:
             wrong = f"of its images ({', '.join(images)}) none is `{own}` (data.columns.image)"
             raise BadRecordError("image_unread", wrong)

@@ -15,18 +15,13 @@ from prism_tune.data.files.json_text import explain
 from prism_tune.data.files.tars import split_name
 from prism_tune.data.layouts.columns import Columns
 from prism_tune.data.layouts.image_values import MEDIA_SUFFIXES, ONLY_IMAGES, shorten
-from prism_tune.data.layouts.media import IMAGE_SUFFIXES
-from prism_tune.data.layouts.sample_images import Images, place_files
+from prism_tune.data.layouts.sample_images import FILE_SUFFIXES, Images, place_files
 from prism_tune.data.policy import BadRecordError
 
 _KEY, _MEMBERS = "__key__", "__members__"
 _JSON = ("json", "jsn")
 _TEXTS = ("txt", "text", "transcript")
 _NUMBERS = ("cls", "cls2", "index", "inx", "id")
-_FURTHER_IMAGES = (
-    *(".jpe", ".jfif", ".apng", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-    *(".ico", ".dib", ".pcx", ".heic", ".heif", ".jxl", ".psd"),
-)
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
 """Of images whose suffix says nothing."""
 
@@ -88,7 +83,7 @@ def _add_file(sample: _Sample, name: str, content: bytes) -> None:
         raise BadRecordError("unsupported_medium", f"{name}; {ONLY_IMAGES}")
     if called.lower() in _JSON and not sample.has_json:
         sample.record, sample.has_json = _parse(content, name), True
-    elif f".{suffix}" in (*IMAGE_SUFFIXES, *_FURTHER_IMAGES) or content.startswith(_SIGNATURES):
+    elif f".{suffix}" in FILE_SUFFIXES or content.startswith(_SIGNATURES):
         _add_image(sample, called, content, name)
     elif suffix in _JSON:
         sample.further[called] = _parse(content, name)

@@ -219,6 +219,14 @@ def test_the_configured_image_column_takes_the_tars_pictures(tmp_path):
         UserError, match=r"image_unread: .*of its images \(seg\.png\) none is `jpg`"
     ):
         open_tar(tmp_path, ("0", files), columns={"image": "jpg"})
+    for suffix in ("jfif", "rgb"):  # also where the content alone tells that it is a picture
+        files = {suffix: draw(7), "z.png": draw(8), "json": {"conversations": talk()}}
+        with pytest.raises(UserError, match=rf"data\.columns\.image={suffix} reads that one alone"):
+            open_tar(tmp_path, ("0", files))
+        pool = open_tar(tmp_path, ("0", files), columns={"image": suffix})
+        assert shown(pool, 0) == [draw(7)]
+    with pytest.raises(UserError, match=r"of its images \(z\.png\) none is `jfif`"):
+        open_tar(tmp_path, ("0", {**files, "rgb": b""}), columns={"image": "jfif"})
     record = {"image": ["a", "b"], "conversations": talk()}
     with pytest.raises(UserError, match=r"names 2 images, the tar holds 1 \(image\)"):
         open_tar(tmp_path, ("0", {"image": draw(7), "json": record}))
