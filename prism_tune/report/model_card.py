@@ -12,6 +12,8 @@ from typing import Any
 import jinja2
 
 from prism_tune import __version__
+from prism_tune.report.numbers import number
+from prism_tune.results.columns import num_digits, scale_of
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
 from prism_tune.run.timings import read_timings
@@ -45,7 +47,7 @@ tags: [prism_tune, visual-instruction-tuning, data-selection]
 | benchmark | metric | value | questions |
 |---|---|---:|---:|
 {% for row in results -%}
-| {{ row.benchmark }} | {{ row.metric }} | {{ "%.2f"|format(row.value) }} | {{ row.number }} |
+| {{ row.benchmark }} | {{ row.metric }} | {{ row.value }} | {{ row.number }} |
 {% endfor -%}
 {% else %}
 None: {{ "these weights were" if stale else "this run was" }} not evaluated.
@@ -103,12 +105,16 @@ def write_model_card(run: RunDir) -> str:
 
 def _list_results(found: FinishedRun) -> list[dict[str, Any]]:
     """The first metric of each benchmark that these weights were evaluated on."""
-    return [
-        {"benchmark": name, "metric": metric, "value": value, "number": result.num_examples}
-        for name, result in sorted(found.results.items())
-        if name not in found.stale_results
-        for metric, value in list(result.metrics.items())[:1]
-    ]
+    listed = []
+    for name, result in sorted(found.results.items()):
+        if name in found.stale_results or not result.metrics:
+            continue
+        metric, value = next(iter(result.metrics.items()))
+        shown = number(value, 1 + num_digits(scale_of(result)))
+        listed.append(
+            {"benchmark": name, "metric": metric, "value": shown, "number": result.num_examples}
+        )
+    return listed
 
 
 def _list_costs(run: RunDir) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 from prism_tune.errors import UserError
 from prism_tune.report.numbers import count, number, percent, seconds
 from prism_tune.results.build import compose_table
+from prism_tune.results.columns import num_digits, scale_of
 from prism_tune.results.render import Cell, Table
 from prism_tune.results.runs import FinishedRun
 
@@ -177,9 +178,10 @@ def _say_sight(run: FinishedRun) -> list[str]:
         metric = next(iter(result.metrics), "")
         blind = result.metrics.get(f"{metric}_blind")
         if blind is not None:
-            seen = result.metrics[metric]
+            seen, digits = result.metrics[metric], num_digits(scale_of(result))
             sentences.append(
-                f"On {name} it reaches {number(seen, 1)} ({metric}), and {number(blind, 1)} "
+                f"On {name} it reaches {number(seen, digits)} ({metric}), and "
+                f"{number(blind, digits)} "
                 "when the images are withheld."
             )
     return sentences

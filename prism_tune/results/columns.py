@@ -98,8 +98,7 @@ def _own_column(name: str, result: BenchmarkResult) -> Column | None:
         return Column(name, name, ("accuracy",))
     if "benchmark's plugin" not in result.provenance or not result.metrics:
         return None
-    scale = 100 / float(result.provenance.get("scale", 100))
-    return Column(name, name, (next(iter(result.metrics)),), scale)
+    return Column(name, name, (next(iter(result.metrics)),), 100 / scale_of(result))
 
 
 def unshown_notes(
@@ -150,8 +149,7 @@ def mean_questions(result: BenchmarkResult, metric: str) -> list[str] | None:
     if not questions:
         return None
     mean = sum(result.per_question[question] for question in questions) / len(questions)
-    scale = result.provenance.get("scale", 100)
-    off = abs(100 * mean - 100 / scale * result.metrics[metric])
+    off = abs(100 * mean - 100 / scale_of(result) * result.metrics[metric])
     return questions if off <= _TOLERANCE else None
 
 
@@ -162,12 +160,22 @@ def column_scores(
     return {column.label: column_value(column, results) for column in columns}
 
 
+def scale_of(result: BenchmarkResult) -> float:
+    """What a credit of 1 is worth in its metrics: 100, or 1 where these are fractions."""
+    return float(result.provenance.get("scale", 100))
+
+
+def num_digits(scale: float) -> int:
+    """How many decimals a metric of that scale is printed with."""
+    return 3 if scale == 1 else 1
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric; the interval is None where the metric is no mean credit.
 
-    `scale` is what a credit of 1 is worth (100, or 1 where the benchmark reports fractions);
-    `controls` are the metric's values without the image, or with another one, by control.
+    `scale` is as `scale_of` has it; `controls` are the metric's values without the image, or with
+    another one, by control.
     """
 
     name: str
@@ -187,7 +195,7 @@ def list_metrics(result: BenchmarkResult) -> list[Metric]:
 
 def _measure(result: BenchmarkResult, name: str, controls: Iterable[str]) -> Metric:
     found = {c: result.metrics[f"{name}_{c}"] for c in controls if f"{name}_{c}" in result.metrics}
-    scale, bounds = float(result.provenance.get("scale", 100)), None
+    scale, bounds = scale_of(result), None
     questions = mean_questions(result, name)
     if questions is not None:
         credits_1Q = np.array([[result.per_question[question] for question in questions]])

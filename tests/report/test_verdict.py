@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.table_runs import RunWriter
 
+from prism_tune.report.model_card import write_model_card
 from prism_tune.report.section import PageFolder
 from prism_tune.report.sections import other_runs, overview
 from prism_tune.report.verdict import describe_run
@@ -69,6 +70,29 @@ def test_what_is_stale_or_could_not_be_ranked_is_said_of_every_run(tmp_path):
     assert describe_run(runs[0], None)[1:3] == [f"STALE: {stale}", f"{text}."]
     section = other_runs.build(runs, None, PageFolder(tmp_path))
     assert section.values["notes"] == [f"STALE beside: {stale}", f"UNRANKED beside: {text}."]
+
+
+@pytest.mark.parametrize(
+    ("scale", "seen", "blind", "told"),
+    [
+        (1, 0.3471, 0.3104, "0.347 (accuracy), and 0.310"),
+        (100, 85.04, 50.0, "85.0 (accuracy), and 50.0"),
+    ],
+)
+def test_what_is_seen_without_images_has_the_digits_of_its_table(
+    tmp_path, scale, seen, blind, told
+):
+    """MMMU's metrics are fractions: 0.3 would be anything from 25 to 35 %."""
+    metrics = {"accuracy": seen, "accuracy_blind": blind}
+    result = {
+        "benchmark": "mmmu", "metrics": metrics, "num_examples": 9, "num_missing": 0,
+        "profile": "mmmu", "provenance": {"scale": scale}, "per_question": {}, "notes": [],
+    }  # fmt: skip
+    root = RunWriter(tmp_path).write("full", [result], records="pool")
+    sentence = f"On mmmu it reaches {told} when the images are withheld."
+    assert sentence in describe_run(FinishedRun(RunDir(root)), None)
+    decimals = {1: "0.3471", 100: "85.04"}[scale]
+    assert f"| mmmu | accuracy | {decimals} | 9 |" in write_model_card(RunDir(root))
 
 
 @pytest.mark.parametrize("records", ["pool", "subset"])

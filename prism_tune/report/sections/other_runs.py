@@ -13,7 +13,7 @@ from prism_tune.report.numbers import count, number, percent, plot_text, seconds
 from prism_tune.report.section import PageFolder, Section
 from prism_tune.report.sections.training import format_interval, split_results
 from prism_tune.report.verdict import find_row
-from prism_tune.results.columns import Metric, list_metrics
+from prism_tune.results.columns import Metric, list_metrics, num_digits
 from prism_tune.results.notes import stale_notes, unranked_notes
 from prism_tune.results.overlap import Overlap, overlap_matrix
 from prism_tune.results.relative import find_differences
@@ -139,7 +139,7 @@ def _result_rows(runs: Sequence[FinishedRun]) -> list[tuple[str, ...]]:
 def _result_cell(metric: Metric | None) -> str:
     if metric is None:
         return MISSING
-    digits = 3 if metric.scale == 1 else 1
+    digits = num_digits(metric.scale)
     value = number(metric.value, digits)
     return f"{value} ({format_interval(metric, digits)})" if metric.interval else value
 

@@ -19,7 +19,7 @@ from prism_tune.report.figures import (
 )
 from prism_tune.report.numbers import count, number, plot_text
 from prism_tune.report.section import PageFolder, Section
-from prism_tune.results.columns import Metric, list_metrics
+from prism_tune.results.columns import Metric, list_metrics, num_digits
 from prism_tune.results.render import MISSING
 from prism_tune.results.runs import FinishedRun
 
@@ -215,7 +215,7 @@ def _result_rows(
     rows = []
     for benchmark, found in metrics.items():
         for metric in found:
-            digits = 3 if metric.scale == 1 else 1
+            digits = num_digits(metric.scale)
             shown = [number(metric.controls.get(control), digits) for control in controls]
             rows.append(
                 (
