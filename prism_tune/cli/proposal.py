@@ -165,7 +165,7 @@ def fit_batch(config: Config, shape: Shape | None, size: PoolSize, devices: Devi
     if shape is None:
         return Fit(1, "preset:zero2" if devices.is_gpu else None, None)
     fit = Fit(1, None, None)
-    for deepspeed in _sharings(devices):
+    for deepspeed in _sharings(devices, config.training.tuning):
         for rows in _BATCHES if devices.is_gpu else _BATCHES[2:]:
             hf = {"per_device_train_batch_size": rows, "activation_checkpointing": devices.is_gpu}
             changes = {"deepspeed": deepspeed, "batching": "modality_length", "hf": hf}
@@ -179,11 +179,13 @@ def fit_batch(config: Config, shape: Shape | None, size: PoolSize, devices: Devi
     return fit
 
 
-def _sharings(devices: Devices) -> Iterator[str | None]:
+def _sharings(devices: Devices, tuning: Tuning) -> Iterator[str | None]:
     if not devices.is_gpu:
         yield None
         return
     yield "preset:zero2"
+    if tuning == "qlora":  # every device holds the whole model in 4 bit
+        return
     if devices.number > 1:
         yield "preset:zero3"
     yield "preset:zero3_offload"
@@ -200,7 +202,8 @@ def _write(
     if fit.num_bytes is not None:
         memory = f"some {fit.num_bytes / GIB:.1f} of {devices.num_bytes / GIB:.0f} GiB"
         if fit.num_bytes > _FILLED * devices.num_bytes:
-            memory += ": too much? tuning: qlora, or a smaller model"
+            smaller = "" if config.training.tuning == "qlora" else "tuning: qlora, or "
+            memory += f": too much? {smaller}a smaller model"
     return _TEXT.format(
         name=_quote(config.name),
         model=_quote(config.model.path),

@@ -26,7 +26,7 @@ from prism_tune.models.devices import resolve_dtype
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory
-from prism_tune.training.checks import check_values
+from prism_tune.training.checks import check_values, check_zero
 from prism_tune.training.hf_options import default_options
 
 _LOADING_OPTIONS = (
@@ -180,8 +180,8 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
     would not clip where its file says nothing of it.
 
     Raises:
-        ConfigError: no such file or preset, ZeRO-3 without gathering on save, an optimizer or a
-            scheduler in place of ours, or other values than training.hf has.
+        ConfigError: no such file or preset, ZeRO-3 without gathering on save or of a packed model,
+            an optimizer or a scheduler in place of ours, or other values than training.hf has.
     """
     given = config.training.deepspeed
     if given is None:
@@ -194,12 +194,7 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
     options: dict[str, Any] = read_json(path)
     if not isinstance(options, dict) or not isinstance(options.get("zero_optimization", {}), dict):
         raise ConfigError(f"{path}: expected an object, as the files in configs/deepspeed are")
-    zero = options.get("zero_optimization", {})
-    if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
-        raise ConfigError(
-            f"{path}: ZeRO-3 needs zero_optimization.stage3_gather_16bit_weights_on_model_save: "
-            "true, or no checkpoint that others can load would be written"
-        )
+    check_zero(path, options.get("zero_optimization", {}), config.training)
     for key, ours in (("optimizer", "optim"), ("scheduler", "lr_scheduler_type")):
         if key in options:  # neither knows that each part has a learning rate of its own
             raise ConfigError(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import Config, TrainingConfig
 from prism_tune.errors import ConfigError
 from prism_tune.training.callbacks import VALIDATION_LOSS
 from prism_tune.training.hf_options import default_options
@@ -47,6 +48,26 @@ def check_metric_source(metric: str | None, sources: Sequence[str]) -> None:
         raise ConfigError(
             f"training.hf.metric_for_best_model = {metric!r}: no held-out record is of that "
             f"source; there are {', '.join(sorted(sources)) or 'none'}"
+        )
+
+
+def check_zero(path: Path, zero: Mapping[str, Any], training: TrainingConfig) -> None:
+    """Check that a model can be shared as a DeepSpeed file says, and written whole.
+
+    Raises:
+        ConfigError: ZeRO-3 without gathering on save, or of a model in 4 bit.
+    """
+    if zero.get("stage") != 3:
+        return
+    if training.tuning == "qlora":
+        raise ConfigError(
+            f"training.deepspeed: {path}: ZeRO-3 shares no model in 4 bit, which every device holds "
+            "whole: use training.deepspeed=preset:zero2, or tuning: lora"
+        )
+    if not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise ConfigError(
+            f"{path}: ZeRO-3 needs zero_optimization.stage3_gather_16bit_weights_on_model_save: "
+            "true, or no checkpoint that others can load would be written"
         )
 
 

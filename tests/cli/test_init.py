@@ -92,6 +92,12 @@ def test_nothing_is_overwritten_and_nobody_is_waited_for(place, tmp_path):
 SEVEN = Shape(32, 6_500_000_000, 262_000_000, 304_000_000, 21_000_000, 4096, 576, 32_000)
 
 
+def fit_of(devices, tuning):
+    tree = {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}}
+    config = Config.model_validate({**tree, "training": {"tuning": tuning}})
+    return fit_batch(config, SEVEN, PoolSize(100, 80, 80, 100_000), devices)
+
+
 @pytest.mark.parametrize(
     ("devices", "tuning", "fitting"),
     [
@@ -102,9 +108,14 @@ SEVEN = Shape(32, 6_500_000_000, 262_000_000, 304_000_000, 21_000_000, 4096, 576
     ],
 )
 def test_the_largest_batch_that_fits(devices, tuning, fitting):
-    tree = {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}}
-    config = Config.model_validate({**tree, "training": {"tuning": tuning}})
-    fit = fit_batch(config, SEVEN, PoolSize(100, 80, 80, 100_000), devices)
+    fit = fit_of(devices, tuning)
     assert isinstance(fit, Fit)
     assert (fit.rows, fit.deepspeed) == fitting
     assert fit.num_bytes <= 0.85 * devices.num_bytes
+
+
+def test_a_packed_model_is_not_proposed_to_be_shared():
+    """ZeRO-3, which would fit, cannot load one in 4 bit."""
+    fit = fit_of(Devices("small", 8, 8 * GIB), "qlora")
+    assert fit.deepspeed == "preset:zero2"
+    assert fit.num_bytes > 0.85 * 8 * GIB

@@ -42,6 +42,12 @@ def test_zero3_must_gather_what_it_saves(make_run, deepspeed_file):
         deepspeed_options(make_run(deepspeed=path)[0])
 
 
+def test_a_model_in_4_bit_is_not_shared(make_run):
+    config, _ = make_run(deepspeed="configs/deepspeed/zero3.json", tuning="qlora")
+    with pytest.raises(ConfigError, match=r"ZeRO-3 shares no model in 4 bit, .* preset:zero2"):
+        check_training(config)
+
+
 @pytest.mark.parametrize(("key", "kind"), [("optimizer", "AdamW"), ("scheduler", "WarmupLR")])
 def test_neither_optimizer_nor_schedule_of_deepspeed_takes_the_place_of_ours(
     make_run, deepspeed_file, key, kind
