@@ -20,14 +20,13 @@ def print_audit(summary: Mapping[str, Any]) -> None:
     console.print(_tabulate_sources(summary["per_source"]))
     console.print(_tabulate_lengths(summary["lengths"]))
     for reason, found in summary["reasons"].items():
-        console.print(f"{reason}: {found['hint']}", markup=False, soft_wrap=True)
+        console.print(f"{reason}: {found['hint']}", soft_wrap=True)
     alone = summary["num_alone_in_source"]
     if alone:
         console.print(
             f"{alone:,} of {summary['num_image_records']:,} image records cannot be ranked "
             "inside their source: sources of one record; selection.scope=global ranks them, and "
             "so do larger sources (data.source, data.source_names)",
-            markup=False,
             soft_wrap=True,
         )
     _print_verdict(summary)
@@ -75,7 +74,6 @@ def _print_verdict(summary: Mapping[str, Any]) -> None:
     console.print(
         f"{summary['num_usable']:,} of {summary['num_records']:,} records can be used, {longer}; "
         f"{summary['num_images']:,} images; lists in {summary['folder']}",
-        markup=False,
         soft_wrap=True,
     )
     failing = [reason for reason, found in summary["reasons"].items() if found["policy"] == "fail"]

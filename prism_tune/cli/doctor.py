@@ -50,15 +50,15 @@ def diagnose() -> bool:
     for check in checks:
         cells = (escape(check.name), escape(check.found), _MARKS[check.state], escape(check.mend))
         table.add_row(*cells)
-    console.print(table)
+    console.print(table, markup=True)
     missing = [check.name for check in checks if check.state == "missing"]
     if missing:
-        console.print(f"[red]Not ready:[/red] {escape(', '.join(missing))}")
+        console.print(f"[red]Not ready:[/red] {escape(', '.join(missing))}", markup=True)
     else:
-        console.print("[green]Ready.[/green]")
+        console.print("[green]Ready.[/green]", markup=True)
     optional = [check.name for check in checks if check.state == "optional"]
     if optional:
-        console.print(f"Only some things need: {escape(', '.join(optional))}")
+        console.print(f"Only some things need: {', '.join(optional)}")
     return not missing
 
 

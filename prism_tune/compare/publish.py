@@ -92,7 +92,7 @@ def _publish(found: dict[str, Any], run: RunDir, command: str) -> None:
     figure = run.root / "comparison.html"
     write_atomic(figure, draw_comparison(found))
     shown = render_results(found, command)
-    console.print(shown, soft_wrap=True, markup=False, highlight=False)
+    console.print(shown, soft_wrap=True, highlight=False)
     console.print(f"comparison: {path}\nfigure: {figure}", soft_wrap=True)
 
 
@@ -110,5 +110,5 @@ def _publish_table(kind: str, cells: Sequence[Cell], run: RunDir) -> None:
     text = build_table(kind, [cell.run.root for cell in cells], baseline=None)
     path = run.root / f"{kind}.md"
     write_atomic(path, text + "\n")
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    console.print(text, soft_wrap=True, highlight=False)
     console.print(f"table: {path}", soft_wrap=True)

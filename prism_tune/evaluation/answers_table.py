@@ -106,17 +106,17 @@ def print_answers(table: AnswersTable) -> None:
     """Counts by benchmark on the console, the first questions that were lost, and the notes."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(_summarize(table))
     broken = [row for row in table.rows if row.get("change") == BROKEN]
     for row in broken[:_NUM_SHOWN]:
         texts = [_shorten(row[column]) for column in ("question", "answer_before", "answer")]
         shown = f"{BROKEN}: {row['benchmark']} {row['question_id']}: {texts[0]} "
-        console.print(f"{shown}{texts[1]} -> {texts[2]}", markup=False, highlight=False)
+        console.print(f"{shown}{texts[1]} -> {texts[2]}", highlight=False)
     if len(broken) > _NUM_SHOWN:
         console.print(f"... and {len(broken) - _NUM_SHOWN} more", highlight=False)
     for note in table.notes:
-        console.print(f"- {note}", markup=False, highlight=False)
+        console.print(f"- {note}", highlight=False)
 
 
 def _summarize(table: AnswersTable) -> Table:

@@ -36,7 +36,7 @@ def check_data(config: Config) -> bool:
     for state in states:
         label = "there  " if state.is_there else "MISSING"
         line = f"{label}  {state.name} ({state.path}): {state.detail}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     return all(state.is_there for state in states)
 
 

@@ -174,10 +174,10 @@ def print_result(result: BenchmarkResult) -> None:
     table.add_column("value", justify="right")
     for name, value in result.metrics.items():
         table.add_row(name, format_metric(result.benchmark, value))
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     for note in result.notes:
-        console.print(f"- {note}", markup=False, highlight=False)
+        console.print(f"- {note}", highlight=False)
 
 
 def tabulate_results(results: Sequence[Mapping[str, Any]]) -> Table:

@@ -19,8 +19,8 @@ from rich.logging import RichHandler
 from prism_tune.config.secrets import RedactingFilter
 from prism_tune.processes import rank
 
-console = Console()
-"""Where tables and other results are printed (stdout)."""
+console = Console(markup=False, emoji=False)
+"""Where tables and other results are printed (stdout), as they are: names come from data."""
 
 AS_BAR = {"shown": "where there are no bars"}
 """`extra` of a line that says what a bar shows on a terminal."""

@@ -77,7 +77,7 @@ class UnitProgress:
         self._lines = ProgressLines(title, total) if is_main() and total else None
         self._done = 0
         self._progress = Progress(
-            TextColumn(title),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Speed(),

@@ -100,7 +100,7 @@ def _run_reviews(
 
 def _print_cost(settings: JudgeSettings, work: Work, num_calls: int, max_new_tokens: int) -> None:
     estimate = describe_cost(work, num_calls, max_new_tokens=max_new_tokens, price=settings.price)
-    console.print(estimate, markup=False, highlight=False, soft_wrap=True)
+    console.print(estimate, highlight=False, soft_wrap=True)
 
 
 def _check_settings(settings: JudgeSettings) -> str:

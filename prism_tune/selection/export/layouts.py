@@ -82,7 +82,7 @@ class _Export:
         path, images = to.resolve(), pool.image_dir.resolve()
         load = LAYOUTS[self.layout].load
         loading = load.format(to=path, folder=path.parent, name=path.stem, images=images)
-        console.print(loading, soft_wrap=True, markup=False, highlight=False)
+        console.print(loading, soft_wrap=True, highlight=False)
 
 
 def export_pool(
