@@ -85,14 +85,10 @@ def open_chat(source: Path, *, max_new_tokens: int, trust_remote_code: bool = Fa
         UserError: neither, or a model that cannot be read.
     """
     config, checkpoint = _find(source, trust_remote_code)
-    evaluation = {"backend": "transformers", "batch_size": 1, "serve_command": None}
     data = config.data.model_copy(update={"num_workers": 0})
-    config = config.model_copy(
-        update={"evaluation": config.evaluation.model_copy(update=evaluation), "data": data}
-    )
-    decoder = open_decoder(config, checkpoint)
-    assert isinstance(decoder, Decoder)
-    return Chat(decoder, config.model.template, max_new_tokens)
+    evaluation = config.evaluation.model_copy(update={"batch_size": 1})
+    config = config.model_copy(update={"evaluation": evaluation, "data": data})
+    return Chat(open_decoder(config, checkpoint), config.model.template, max_new_tokens)
 
 
 def _find(source: Path, trusts: bool) -> tuple[Config, Checkpoint]:

@@ -32,7 +32,7 @@ from prism_tune.evaluation.questions import (
     open_images,
     skip_questions,
 )
-from prism_tune.evaluation.serving.server import OTHER_PROMPTS, Server
+from prism_tune.evaluation.serving.server import Server
 from prism_tune.models.adapters import name_base
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import barrier, gather, is_main, rank, world_size
@@ -121,14 +121,20 @@ class VisionEvaluation:
     ) -> list[str]:
         """What a server's prompts differ in; a model in memory has ours.
 
-        Where all is answered, no server has to run: what was found when it was stands.
+        What was found when the answers were given that are there stands: where all is answered, no
+        server has to run.
         """
         if not isinstance(decoder, Server) or not is_main():
             return []
-        if any(_list_pending(asked[control], stores[control]) for control in asked):
-            return decoder.check([item.request for item in asked[None][:_NUM_CHECKED]])
-        notes = stores[None].folder.read_finished().get("notes", [])
-        return [note for note in notes if note.startswith(OTHER_PROMPTS)]
+        pending = [len(_list_pending(asked[control], stores[control])) for control in asked]
+        folder = stores[None].folder
+        is_begun = sum(pending) < sum(map(len, asked.values()))
+        notes = folder.read_prompt_notes() if is_begun else []
+        if any(pending):
+            notes += decoder.check([item.request for item in asked[None][:_NUM_CHECKED]])
+            notes = list(dict.fromkeys(notes))
+        folder.keep_prompt_notes(notes)
+        return notes
 
     def _answer(
         self,

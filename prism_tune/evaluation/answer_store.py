@@ -28,12 +28,15 @@ from prism_tune.evaluation.predictions import (
     write_predictions,
 )
 from prism_tune.processes import rank
-from prism_tune.run.folder import RunDir, read_object
+from prism_tune.run.folder import RunDir, read_json, read_object, write_json
 from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
 from prism_tune.schema import Prediction
 
 logger = logging.getLogger(__name__)
+
+
+_PROMPT_NOTES = "server_prompts.json"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ class ResultFolder:
             return read_object(path) if path.exists() else {}
         except UserError:
             return {}
+
+    def read_prompt_notes(self) -> list[str]:
+        """What `keep_prompt_notes` has kept beside answers that may be taken over."""
+        paths = (folder / _PROMPT_NOTES for folder in self.sources)
+        found = [note for path in paths if path.exists() for note in read_json(path)]
+        return list(dict.fromkeys(found))
+
+    def keep_prompt_notes(self, notes: Sequence[str]) -> None:
+        """Keep beside the answers how the prompts of the server that gave them differ."""
+        write_json(self.unfinished / _PROMPT_NOTES, list(notes))
 
     def open(self) -> None:
         """Make ready to work; without reuse, from nothing. Main process only."""

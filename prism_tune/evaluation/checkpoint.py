@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from transformers import ProcessorMixin
 
 from prism_tune import __version__
 from prism_tune.chat.templates import check_end_token
@@ -17,6 +22,7 @@ from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.serving.server import Server
+from prism_tune.evaluation.serving.started import reached_server
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.devices import pick_device, resolve_dtype
@@ -101,20 +107,38 @@ def servable_model(config: Config, checkpoint: Checkpoint, run: RunDir) -> str:
     return str(merged)
 
 
-def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder | Server:
-    """The processor now, the model from the first open question on; or a server that has it.
+@contextmanager
+def opened_decoder(
+    config: Config, checkpoint: Checkpoint, run: RunDir
+) -> Iterator[Decoder | Server]:
+    """The processor now, the model (or a server that has it) from the first open question on.
 
     Raises:
-        ConfigError: a server without address or model name.
+        ConfigError: a server without address or model name, or a command that cannot start one.
+        UserError: as `open_decoder`.
+    """
+    if config.evaluation.backend != "openai":
+        yield open_decoder(config, checkpoint)
+        return
+    servable = partial(servable_model, config, checkpoint, run)
+    with reached_server(config.evaluation, servable, run.evaluation / "server.log") as open_api:
+        yield Server(
+            open_api,
+            _open_processor(config),
+            template=config.model.template,
+            concurrency=config.evaluation.concurrency,
+        )
+
+
+def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder:
+    """The processor now, the model from the first open question on.
+
+    Raises:
         UserError: a template that does not fit the tokenizer, or no processor.
     """
     base = config.model_copy(update={"model": name_base(config.model)})
     device = pick_device()
     dtype = resolve_dtype(config.evaluation.dtype, device)
-    processor = load_processor(base.model)
-    check_end_token(config.model.template, processor)
-    if config.evaluation.backend == "openai":
-        return Server(config.evaluation, processor, template=config.model.template)
 
     def load_model() -> Any:
         logger.info("loading %s in %s", checkpoint.path or base.model.path, dtype)
@@ -122,7 +146,7 @@ def open_decoder(config: Config, checkpoint: Checkpoint) -> Decoder | Server:
 
     return Decoder(
         load_model,
-        processor,
+        _open_processor(config),
         template=config.model.template,
         batch_size=config.evaluation.batch_size,
         num_workers=config.data.num_workers,
@@ -148,6 +172,12 @@ def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any
     if config.evaluation.backend == "openai":  # what runs there is not ours to know
         described |= dict.fromkeys(("dtype", "device", "attn_implementation"), "the server's")
     return described
+
+
+def _open_processor(config: Config) -> ProcessorMixin:
+    processor = load_processor(name_base(config.model))
+    check_end_token(config.model.template, processor)
+    return processor
 
 
 def _say_differences(asked: Config, made_with: Config) -> None:

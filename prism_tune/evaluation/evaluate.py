@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,8 +25,7 @@ from prism_tune.evaluation.checkpoint import (
     Checkpoint,
     describe_evaluation,
     find_checkpoint,
-    open_decoder,
-    servable_model,
+    opened_decoder,
 )
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.judge.evaluated import keep_judgement
@@ -36,7 +34,6 @@ from prism_tune.evaluation.language.tasks import list_tasks
 from prism_tune.evaluation.questions import find_data
 from prism_tune.evaluation.score import tabulate_results
 from prism_tune.evaluation.serving.server import Server
-from prism_tune.evaluation.serving.started import started_server
 from prism_tune.models.devices import pick_device
 from prism_tune.models.processor import resolve_template
 from prism_tune.processes import barrier, is_main, process_group, world_size
@@ -103,9 +100,7 @@ def evaluate(config: Config, run: RunDir, *, force: bool) -> None:
         barrier()
         due = [item for item in evaluations if _must_run(item, folders[item.name], force=force)]
         if due:
-            servable = partial(servable_model, config, checkpoint, run)
-            with started_server(config, servable, run.evaluation / "server.log") as asked:
-                decoder = open_decoder(asked, checkpoint)
+            with opened_decoder(config, checkpoint, run) as decoder:
                 barrier()  # nobody replaces results that another process still has to look at
                 for evaluation in due:
                     folder = folders[evaluation.name]

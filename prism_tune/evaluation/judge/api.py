@@ -57,9 +57,9 @@ class ApiJudge(ChatApi):
     ) -> tuple[str, str]:
         """The answer's text, and the model that the server says has given it."""
         body = {
-            "model": self._model,
+            "model": self.model,
             "messages": messages,
             "temperature": temperature,
             "max_tokens": max_new_tokens,
         }
-        return self._complete(body)[:2]
+        return self.complete(body)[:2]

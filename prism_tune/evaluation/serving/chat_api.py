@@ -48,7 +48,7 @@ class ChatApi:
 
     Args:
         base_url: up to and including the version, for example https://host/v1.
-        model: its name there.
+        model: its name there, as a request has it.
         pause: waits between tries; seconds in.
         option: what an error calls the address.
         timeout: of one try, in seconds.
@@ -68,23 +68,27 @@ class ChatApi:
     ) -> None:
         base_url = base_url.strip()
         _check_address(base_url, option)
-        self._model = model
+        self.model = model
         self._key = read_key()
-        self._url = base_url.rstrip("/") + "/chat/completions"
+        self.url = base_url.rstrip("/") + "/chat/completions"
         self._pause = pause
         self._timeout = timeout
         is_here = urlsplit(base_url).hostname in _THIS_MACHINE  # which no proxy has to know
         self._opener = build_opener(NoRedirect, *([ProxyHandler({})] if is_here else []))
 
-    def _complete(self, body: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-        """The answer's text, the model that the server says has given it, and the whole reply."""
+    def complete(self, body: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        """The answer's text, the model that the server says has given it, and the whole reply.
+
+        Raises:
+            UserError: the server refuses, or does not answer after several tries.
+        """
         reply = found = self._post(body)
         try:
             found = reply["choices"][0]["message"]["content"]
-            return _read_text(found), str(reply.get("model") or self._model), reply
+            return _read_text(found), str(reply.get("model") or self.model), reply
         except (KeyError, IndexError, TypeError) as error:
             raise UserError(
-                f"{self._url}: expected a chat completion with choices[0].message.content as text "
+                f"{self.url}: expected a chat completion with choices[0].message.content as text "
                 f"or a list with text parts, found {self._redact(str(found))}"
             ) from error
 
@@ -100,7 +104,7 @@ class ChatApi:
                     raise UserError(reason) from error
                 pause_seconds = max(pause_seconds, _read_pause(error.headers))
             except (OSError, HTTPException) as error:
-                reason = self._redact(f"{self._url}: {error}")
+                reason = self._redact(f"{self.url}: {error}")
             if number + 1 < _NUM_TRIES:
                 logger.info("%s; asked again in %.0f s", reason, pause_seconds)
                 self._pause(pause_seconds)
@@ -110,7 +114,7 @@ class ChatApi:
 
     def _send(self, body: dict[str, Any]) -> bytes:
         headers = {"Content-Type": "application/json", **key_header(self._key)}
-        request = Request(self._url, json.dumps(body).encode(), headers)
+        request = Request(self.url, json.dumps(body).encode(), headers)
         with self._opener.open(request, timeout=self._timeout) as response:
             content: bytes = response.read()
         return content
@@ -120,18 +124,18 @@ class ChatApi:
             return json.loads(content)
         except ValueError as error:
             found = self._redact(content.decode(errors="replace"))
-            raise UserError(f"{self._url}: expected JSON, found {found}") from error
+            raise UserError(f"{self.url}: expected JSON, found {found}") from error
 
     def _describe(self, error: HTTPError) -> str:
         if error.code in REFUSED:
-            return describe_refusal(self._url, error.code, self._key)
+            return describe_refusal(self.url, error.code, self._key)
         try:
             content = error.read()
         except IncompleteRead as broken:
             content = broken.partial
         except (OSError, HTTPException):  # the status alone is known
             content = b""
-        return f"{self._url}: status {error.code}: {self._redact(content.decode(errors='replace'))}"
+        return f"{self.url}: status {error.code}: {self._redact(content.decode(errors='replace'))}"
 
     def _redact(self, text: str) -> str:
         hidden = text.replace(self._key, "***") if self._key else text

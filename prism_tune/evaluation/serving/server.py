@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 from PIL import Image
@@ -31,43 +31,36 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 900.0
 """Of one answer: a long one waits for those before it."""
-OTHER_PROMPTS = "the server's prompts are not those of template"
-"""How the note of `check` begins."""
 
 
-class Server(ChatApi):
+class Server:
     """A model behind an OpenAI-compatible address, asked greedily.
 
     Args:
-        config: with the address, the model's name there and how many questions at a time.
+        open_api: gives the address; called once, when something is to be asked.
         processor: of the model that is served, as this package loads it.
         template: what our prompt would be.
-
-    Raises:
-        ConfigError: no address or no name.
+        concurrency: how many questions at a time.
     """
 
     def __init__(
-        self, config: EvaluationConfig, processor: ProcessorMixin, *, template: Template
+        self,
+        open_api: Callable[[], ChatApi],
+        processor: ProcessorMixin,
+        *,
+        template: Template,
+        concurrency: int,
     ) -> None:
-        for key in ("base_url", "served_model"):
-            if not getattr(config, key):
-                raise ConfigError(
-                    f"evaluation.{key}: missing; backend `openai` asks a server that runs: "
-                    "evaluation.base_url=http://127.0.0.1:8000/v1 and evaluation.served_model, "
-                    "the model's name there; or starts one by evaluation.serve_command"
-                )
-        super().__init__(
-            config.base_url or "",
-            config.served_model or "",
-            option="evaluation.base_url",
-            timeout=_TIMEOUT_SECONDS,
-        )
+        self._open_api = open_api
         self.processor = processor
         self.counter = self
         self._template: Template = template
-        self._concurrency = config.concurrency
+        self._concurrency = concurrency
         self._counts: Counts = {}
+
+    @cached_property
+    def _api(self) -> ChatApi:
+        return self._open_api()
 
     def render(self, text: str, num_images: int) -> str:
         """A question as our prompt, by which an answer is known; the server writes its own."""
@@ -84,9 +77,8 @@ class Server(ChatApi):
                 asks keeps them. Ctrl-C waits for none of them.
         """
         unique = list(dict.fromkeys(requests))
-        asking = UnderWay(
-            partial(self._ask, max_new_tokens=max_new_tokens), unique, self._concurrency
-        )
+        ask = partial(self._ask, self._api, max_new_tokens=max_new_tokens)
+        asking = UnderWay(ask, unique, self._concurrency)
         for request, answer in asking:
             yield self._count(request, answer)
 
@@ -105,34 +97,55 @@ class Server(ChatApi):
         differing = []
         for request in requests:
             ours = int(collate_prompts(self.processor, [request])["attention_mask"].sum())
-            reply = self._complete(self._make_body(request, 1))[2]
+            reply = self._api.complete(self._make_body(self._api, request, 1))[2]
             theirs = _read_usage(reply, "prompt_tokens")
             if theirs is not None and theirs != ours:
                 differing.append(f"{theirs} for {ours}")
         if not differing:
             return []
         note = (
-            f"{OTHER_PROMPTS} {self._template}: prompt tokens there and here, of the first "
-            f"questions: {', '.join(differing)}"
+            f"the server's prompts are not those of template {self._template}: prompt tokens "
+            f"there and here, of the first questions: {', '.join(differing)}"
         )
         logger.warning("%s", note)
         return [note]
 
-    def _ask(self, request: Request, max_new_tokens: int) -> Answer:
-        text, _, reply = self._complete(self._make_body(request, max_new_tokens))
+    def _ask(self, api: ChatApi, request: Request, max_new_tokens: int) -> Answer:
+        text, _, reply = api.complete(self._make_body(api, request, max_new_tokens))
         num_new = _read_usage(reply, "completion_tokens") or 0
         return Answer(text.strip(), num_new, reply["choices"][0].get("finish_reason") != "length")
 
-    def _make_body(self, request: Request, max_new_tokens: int) -> dict[str, Any]:
+    def _make_body(self, api: ChatApi, request: Request, max_new_tokens: int) -> dict[str, Any]:
         pictures = [encode_picture(open_image(path), self.processor) for path in request.images]
         images = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
         content = [*images, {"type": "text", "text": request.question}]
         return {
-            "model": self._model,
+            "model": api.model,
             "messages": [{"role": "user", "content": content}],
             "temperature": 0,
             "max_tokens": max_new_tokens,
         }
+
+
+def open_api(config: EvaluationConfig) -> ChatApi:
+    """The address of a server that runs.
+
+    Raises:
+        ConfigError: no address or no name.
+    """
+    for key in ("base_url", "served_model"):
+        if not getattr(config, key):
+            raise ConfigError(
+                f"evaluation.{key}: missing; backend `openai` asks a server that runs: "
+                "evaluation.base_url=http://127.0.0.1:8000/v1 and evaluation.served_model, "
+                "the model's name there; or starts one by evaluation.serve_command"
+            )
+    return ChatApi(
+        config.base_url or "",
+        config.served_model or "",
+        option="evaluation.base_url",
+        timeout=_TIMEOUT_SECONDS,
+    )
 
 
 def _read_usage(reply: dict[str, Any], key: str) -> int | None:

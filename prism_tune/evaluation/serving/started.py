@@ -1,8 +1,8 @@
 """A server of one's own command, for as long as the questions take.
 
 In: `evaluation.serve_command`, for example `vllm serve {model} --port {port}`, and the model. Out:
-the config with the address, once the server answers there. It is ended with the evaluation, however
-that ends.
+its address, once the server answers there. It is started when the first question is to be asked,
+and ended with the evaluation, however that ends.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import EvaluationConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.serving.chat_api import (
     REFUSED,
+    ChatApi,
     NoRedirect,
     describe_refusal,
     key_header,
     read_key,
 )
+from prism_tune.evaluation.serving.server import open_api
 from prism_tune.interrupts import follow_parent
 from prism_tune.processes import world_size
 
@@ -43,52 +45,59 @@ _NUM_LINES = 12
 
 
 @contextmanager
-def started_server(config: Config, servable: Callable[[], str], log: Path) -> Iterator[Config]:
-    """The config, with the address of the server that its command has started, if it names one.
+def reached_server(
+    config: EvaluationConfig, servable: Callable[[], str], log: Path
+) -> Iterator[Callable[[], ChatApi]]:
+    """What gives the server's address; if a command starts it, when that is first asked for.
 
     Args:
-        config: as asked.
+        config: with an address or a command.
         servable: gives the model directory (or hub id) that any server reads.
         log: for what the server prints.
 
     Raises:
-        ConfigError: a command that has no place for the port, or beside an address; a key that
-            cannot be sent.
-        UserError: it ended, or did not answer in half an hour, with its last lines; or it refuses
-            the key.
+        ConfigError: no address, or a command that has no place for the port, or beside an address;
+            a key that cannot be sent.
+        UserError: what is given raises it: the command ended, or did not answer in half an hour,
+            with its last lines; or the server refuses the key.
     """
-    command = config.evaluation.serve_command
-    if command is None or config.evaluation.backend != "openai":
-        yield config
+    if config.serve_command is None:
+        api = open_api(config)
+        yield lambda: api
         return
     _check(config)
-    key = read_key()
-    model = servable()
+    read_key()
+    with ExitStack() as until_the_end:
+        yield lambda: open_api(until_the_end.enter_context(_started(config, servable(), log)))
+
+
+@contextmanager
+def _started(config: EvaluationConfig, model: str, log: Path) -> Iterator[EvaluationConfig]:
+    """With the address of the server that the command has started."""
     port = _free_port()
     address = f"http://127.0.0.1:{port}/v1"
-    found = {"base_url": address, "served_model": config.evaluation.served_model or model}
     words = [
-        word.replace("{model}", model).replace("{port}", str(port)) for word in _split(command)
+        word.replace("{model}", model).replace("{port}", str(port))
+        for word in _split(config.serve_command or "")
     ]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = _start(words, output.fileno())
         try:
-            _wait(address, key, process, log)
-            evaluation = config.evaluation.model_copy(update=found)
-            yield config.model_copy(update={"evaluation": evaluation})
+            _wait(address, read_key(), process, log)
+            found = {"base_url": address, "served_model": config.served_model or model}
+            yield config.model_copy(update=found)
         finally:
             _end(process)
 
 
-def _check(config: Config) -> None:
-    evaluation = config.evaluation
-    if evaluation.base_url is not None:
+def _check(config: EvaluationConfig) -> None:
+    if config.base_url is not None:
         raise ConfigError(
             "evaluation.serve_command starts a server, evaluation.base_url names one that runs: "
             "set one of them"
         )
-    words = _split(evaluation.serve_command or "")
+    words = _split(config.serve_command or "")
     if not any("{port}" in word for word in words):
         raise ConfigError(
             "evaluation.serve_command: no {port} in it; for example "

@@ -33,13 +33,13 @@ def test_an_answer_in_parts_is_their_text(server, content, score):
 def test_a_server_on_this_machine_is_asked_without_the_proxy(server, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     server.replies = [reply("yes")]
-    assert ChatApi(server.url, "m")._complete({})[0] == "yes"
+    assert ChatApi(server.url, "m").complete({})[0] == "yes"
 
 
 @pytest.mark.parametrize("content", [None, "", []])
 def test_an_empty_answer_is_empty(server, content):
     server.replies = [reply(content)]
-    assert ChatApi(server.url, "m")._complete({})[:2] == ("", "m-1")
+    assert ChatApi(server.url, "m").complete({})[:2] == ("", "m-1")
 
 
 @pytest.mark.parametrize(

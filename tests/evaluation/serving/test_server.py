@@ -15,8 +15,10 @@ from PIL import Image
 from support.evaluation_runs import Setting
 from support.tiny import draw_image
 
-from prism_tune.config.sections import Config, EvaluationConfig
+from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
+from prism_tune.evaluation.answer import VisionEvaluation
+from prism_tune.evaluation.answer_store import AnswerStore
 from prism_tune.evaluation.decoding.prompts import Request
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.serving import server
@@ -82,7 +84,7 @@ def test_the_answers_are_those_of_the_model_in_memory(setting, served, tmp_path)
 @slow
 def test_another_template_is_said_and_a_stopped_evaluation_goes_on(setting, served, monkeypatch):
     config = ask(setting, served, template="vicuna_v1", concurrency=1)
-    complete, calls = ChatApi._complete, []
+    complete, calls = ChatApi.complete, []
 
     def fail_later(self, body):
         calls.append(body["max_tokens"])
@@ -91,7 +93,7 @@ def test_another_template_is_said_and_a_stopped_evaluation_goes_on(setting, serv
         return complete(self, body)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChatApi, "_complete", fail_later)
+        patch.setattr(ChatApi, "complete", fail_later)
         with pytest.raises(UserError, match="the server is gone"):
             evaluate(config, setting.run, force=False)
     calls.clear()
@@ -100,7 +102,7 @@ def test_another_template_is_said_and_a_stopped_evaluation_goes_on(setting, serv
         calls.append(body["max_tokens"])
         return complete(self, body)
 
-    monkeypatch.setattr(ChatApi, "_complete", count)
+    monkeypatch.setattr(ChatApi, "complete", count)
     evaluate(config, setting.run, force=False)
     assert len([c for c in calls if c > 1]) == 12 - 3
     assert len(setting.lines()) == 12
@@ -131,9 +133,8 @@ def test_the_picture_sent_is_the_one_the_profile_asks_for(tiny_llava_dir, tmp_pa
 @pytest.mark.parametrize("key", ["base_url", "served_model"])
 def test_what_is_missing_is_named(setting, key):
     values = {"backend": "openai", "base_url": "http://x/v1", "served_model": "m", key: None}
-    config = setting.config(**values)
     with pytest.raises(ConfigError, match=rf"evaluation\.{key}: missing"):
-        Server(config.evaluation, None, template="vicuna_v1")
+        setting.evaluate(**values)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +159,8 @@ def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
         time.sleep(1)  # the refusal is there long before
         return question, "m", {"choices": [{}], "usage": {"completion_tokens": 3}}
 
-    monkeypatch.setattr(ChatApi, "_complete", complete)
-    config = {"backend": "openai", "base_url": "http://x/v1", "served_model": "m", "concurrency": 2}
-    asking = Server(EvaluationConfig(**config), None, template="chatml")
+    monkeypatch.setattr(ChatApi, "complete", complete)
+    asking = Server(lambda: ChatApi("http://x/v1", "m"), None, template="chatml", concurrency=2)
     names = ("refused", "first", "second", "third", "fourth")
     answers = asking.answer([Request("p", (), name) for name in names], max_new_tokens=3)
     kept = []
@@ -209,7 +209,7 @@ def answer_all(monkeypatch, content):
             raise UserError("no server")
         return content, "m", {"choices": [{}], "usage": {"prompt_tokens": 1}}
 
-    monkeypatch.setattr(ChatApi, "_complete", complete)
+    monkeypatch.setattr(ChatApi, "complete", complete)
 
 
 @slow
@@ -226,6 +226,83 @@ def test_scoring_again_needs_no_server_where_all_is_answered(setting, monkeypatc
     assert note in setting.results()["notes"]
     with pytest.raises(UserError, match="no server"):
         setting.evaluate(**where, **fewer, controls=["blind"])
+
+
+@slow
+@pytest.mark.parametrize("killed", ["between the last answer and the result", "half way"])
+def test_prompts_that_differ_are_said_whenever_the_evaluation_is_killed(
+    setting, monkeypatch, killed
+):
+    """Also where the server that goes on has other prompts."""
+    where = {"backend": "openai", "base_url": "http://x/v1", "served_model": "m", "concurrency": 1}
+    answer_all(monkeypatch, "red")
+    with monkeypatch.context() as patch:
+        if killed == "half way":
+            append, calls = AnswerStore.append, []
+
+            def stop(self, answers):
+                append(self, answers)
+                calls.append(answers)
+                if len(calls) == 5:
+                    raise KeyboardInterrupt
+
+            patch.setattr(AnswerStore, "append", stop)
+        else:
+            patch.setattr(VisionEvaluation, "_score", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            setting.evaluate(**where)
+    monkeypatch.setattr(Server, "check", lambda self, requests: [])
+    setting.evaluate(**where)
+    assert any("server's prompts are not those" in note for note in setting.results()["notes"])
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+COUNTING = """
+import http.server, json, sys
+
+sys.stdout.write("started\\n")
+sys.stdout.flush()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer({})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.answer({"choices": [{"message": {"content": "red"}}]})
+
+    def answer(self, content):
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@slow
+def test_no_server_is_started_where_all_is_answered(setting, tmp_path):
+    (tmp_path / "server.py").write_text(COUNTING)
+    command = f"{sys.executable} {tmp_path / 'server.py'} {{port}}"
+    where = {"backend": "openai", "serve_command": command}
+    setting.evaluate(**where)
+    log = setting.run.evaluation / "server.log"
+    assert log.read_text().startswith("started")
+    log.unlink()
+    given = setting.config().evaluation.data["quickstart"].model_dump(mode="json")
+    fewer = {"data": {"quickstart": {**given, "limit": 5}}}
+    setting.evaluate(**where, **fewer)
+    assert setting.results()["num_examples"] == 5
+    assert not log.exists()
+    setting.evaluate(**where, **fewer, controls=["blind"])
+    assert log.exists()
 
 
 SERVE = f"{Path(sys.executable).with_name('transformers')} serve {{model}} --host 127.0.0.1"

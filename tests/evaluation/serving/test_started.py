@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from prism_tune.config.sections import Config
+from prism_tune.config.sections import EvaluationConfig
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.serving import started
 
@@ -33,18 +33,16 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """`start(statuses)`: the address, once a server that first gives these statuses is up."""
+    """`start(statuses)`: the address asked, once a server that first gives these statuses is up."""
     (tmp_path / "server.py").write_text(SCRIPT)
     monkeypatch.setattr(started, "_START_SECONDS", 20.0)
     monkeypatch.setattr(started, "_PAUSE_SECONDS", 0.05)
 
     def start(statuses=""):
         command = f"{sys.executable} {tmp_path / 'server.py'} {{port}} {statuses}"
-        evaluation = {"backend": "openai", "serve_command": command}
-        tree = {"name": "x", "model": {"path": "m"}, "data": {"records": "p"}}
-        config = Config.model_validate({**tree, "evaluation": evaluation})
-        with started.started_server(config, lambda: "m", tmp_path / "server.log") as asked:
-            return asked.evaluation.base_url
+        config = EvaluationConfig(backend="openai", serve_command=command)
+        with started.reached_server(config, lambda: "m", tmp_path / "server.log") as open_api:
+            return open_api().url
 
     return start
 
