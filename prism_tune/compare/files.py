@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -49,18 +50,31 @@ def count_objects(path: Path) -> int | None:
 
 @cache
 def look_at_folder(path: str) -> str:
-    """The fingerprint of the names and sizes of the pictures below a folder.
+    """The fingerprint of the names and sizes of the pictures below a folder, through links too.
 
     None is opened, for there may be a hundred thousand; other files do not count, for a run may
     write some there.
     """
     sizes = []
-    for folder, _, names in os.walk(path):
+    for folder, names in _walk(path):
         below = os.path.relpath(folder, path)
         for name in sorted(name for name in names if name.lower().endswith(_PICTURES)):
             with suppress(OSError):  # a link that leads nowhere
                 sizes.append((below, name, os.stat(os.path.join(folder, name)).st_size))
     return fingerprint(sorted(sizes))
+
+
+def _walk(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Each folder once, whatever links lead to it; by name, so that it is always the same link."""
+    seen = set()
+    for folder, inside, names in os.walk(path, followlinks=True):
+        found = os.stat(folder)
+        if (found.st_dev, found.st_ino) in seen:
+            inside.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        inside.sort()
+        yield folder, names
 
 
 @cache

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +94,6 @@ def _describe(run: RunDir) -> tuple[Cell, ...]:
     found = None if audit is None else bool(audit["outputs"].get("ok"))
     benchmarks = sorted(path.parent.name for path in run.evaluation.glob("*/stage.json"))
     seconds = sum(entry["device_seconds"] for entry in read_timings(run))
-    files = (p for p in run.root.rglob("*") if p.is_file() and not p.is_symlink())
     return (
         Cell(run.root.name, names=(str(run.root),)),
         Cell(_now(run)),
@@ -100,8 +102,19 @@ def _describe(run: RunDir) -> tuple[Cell, ...]:
         Cell(_trained(run)),
         Cell(", ".join(benchmarks) or INAPPLICABLE),
         number_cell(seconds / 3600, digits=2),
-        number_cell(sum(path.stat().st_size for path in files) / 1e9, digits=2),
+        number_cell(_count_bytes(run.root) / 1e9, digits=2),
     )
+
+
+def _count_bytes(root: Path) -> int:
+    """Of the files below a folder, but for links and what the run removes meanwhile."""
+    total = 0
+    for folder, _, names in os.walk(root):  # which passes over folders that are gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                found = os.lstat(os.path.join(folder, name))
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
 
 
 def _now(run: RunDir) -> str:

@@ -26,8 +26,8 @@ from prism_tune.run.folder import read_json
 class Overlap:
     """Two subsets.
 
-    `expected` is the Jaccard index of two independent random subsets of these sizes; None where the
-    pools are not the same.
+    `expected` is the Jaccard index of two independent random subsets of these sizes; None where
+    they are not of the same image records.
     """
 
     num_first: int
@@ -54,8 +54,10 @@ def overlap_matrix(subsets: Sequence[RecordTable]) -> list[list[Overlap]]:
 
 
 def _expected(first: RecordTable, second: RecordTable) -> float | None:
-    num_candidates = int(first.is_ranked_N.sum())
-    if num_candidates == 0 or num_candidates != int(second.is_ranked_N.sum()):
+    num_candidates = len(first.ranked)
+    if num_candidates == 0 or num_candidates != len(second.ranked):
+        return None
+    if not pc.all(pc.is_in(first.ranked, value_set=second.ranked.combine_chunks())).as_py():
         return None
     p, q = (len(subset.kept) / num_candidates for subset in (first, second))
     return p * q / (p + q - p * q) if p + q > 0 else None

@@ -58,6 +58,11 @@ class RecordTable:
         return self.uids.filter(pa.array(self.selected_N & self.is_ranked_N))
 
     @cached_property
+    def ranked(self) -> pa.ChunkedArray:
+        """The uids of records that have a score."""
+        return self.uids.filter(pa.array(self.is_ranked_N))
+
+    @cached_property
     def is_ranked_N(self) -> NDArray[np.bool_]:
         """Which records have a score."""
         return np.isfinite(self.score_N)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.tiny import draw_image
 
-from prism_tune.compare.files import look_at_files_again
+from prism_tune.compare.files import look_at_files_again, look_at_folder
 from prism_tune.compare.grid_cells import plan_before, plan_cells
 from prism_tune.config.load import load_config, render_config
 from prism_tune.errors import ConfigError
@@ -161,6 +161,20 @@ def test_another_picture_of_a_question_is_a_change(write_config, questions, tmp_
     del record["inputs"]["pictures of the questions"]
     write_json(cell.folder / "cell.json", record)
     assert plan(path)[0].state() == "finished"
+
+
+def test_pictures_below_a_linked_folder_count_and_loops_end(tmp_path):
+    """As images are laid out from other disks: link -> elsewhere, and elsewhere/back -> here."""
+    own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
+    own.mkdir()
+    elsewhere.mkdir()
+    draw_image(own / "a.png", 1)
+    (own / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(own)
+    before = look_at_folder(str(own))
+    (elsewhere / "b.png").write_bytes(b"new")
+    look_at_files_again()
+    assert look_at_folder(str(own)) != before
 
 
 def test_what_cells_start_from_comes_first_where_they_need_it(write_config, tmp_path):

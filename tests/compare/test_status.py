@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 from support.table_runs import RunWriter
 
@@ -35,6 +38,23 @@ def test_also_where_the_comparison_has_no_stage_of_its_own(runs):
     for name in ("timings.json", "training/stage.json"):
         (runs / "grid" / name).unlink()
     assert names(runs / "grid") == ["prism-0.2-seed0", "random-0.2-seed0"]
+
+
+def test_a_file_that_the_run_removes_meanwhile_is_no_fault(runs, monkeypatch):
+    """An old checkpoint goes while the folder is looked through."""
+    seen, walk = [p for p in (runs / "alone").rglob("*") if p.is_file()], os.walk
+    shutil.copytree(runs / "alone" / "training", runs / "alone" / "training" / "checkpoint-9")
+
+    def remove_meanwhile(root):
+        found = list(walk(root))
+        shutil.rmtree(runs / "alone" / "training" / "checkpoint-9", ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(os, "walk", remove_meanwhile)
+    status = build_status([runs / "alone"])
+    assert status.faults == ()
+    ((*_, disk),) = status.table.rows
+    assert disk.value == pytest.approx(sum(path.stat().st_size for path in seen) / 1e9)
 
 
 def test_a_run_alone_is_one_row(runs):

@@ -88,3 +88,9 @@ def test_text_only_records_do_not_make_subsets_alike():
     pair = measure_overlap(first, second)
     assert (pair.num_first, pair.num_shared, pair.jaccard) == (1, 0, 0)
     assert pair.expected == pytest.approx(1 / 3)
+
+
+def test_what_is_expected_of_random_subsets_takes_the_same_records():
+    """Two pools of four records, of which they share two, are not the same by their size."""
+    assert measure_overlap(keep("abcd", "ab"), keep("dcba", "ac")).expected == pytest.approx(1 / 3)
+    assert measure_overlap(keep("abcd", "ab"), keep("cdef", "cd")).expected is None
