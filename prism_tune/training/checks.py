@@ -61,8 +61,8 @@ def check_zero(path: Path, zero: Mapping[str, Any], training: TrainingConfig) ->
         return
     if training.tuning == "qlora":
         raise ConfigError(
-            f"training.deepspeed: {path}: ZeRO-3 shares no model in 4 bit, which every device holds "
-            "whole: use training.deepspeed=preset:zero2, or tuning: lora"
+            f"training.deepspeed: {path}: ZeRO-3 shares no model in 4 bit, which every device "
+            "holds whole: use training.deepspeed=preset:zero2, or tuning: lora"
         )
     if not zero.get("stage3_gather_16bit_weights_on_model_save"):
         raise ConfigError(

@@ -116,6 +116,6 @@ def test_the_largest_batch_that_fits(devices, tuning, fitting):
 
 def test_a_packed_model_is_not_proposed_to_be_shared():
     """ZeRO-3, which would fit, cannot load one in 4 bit."""
-    fit = fit_of(Devices("small", 8, 8 * GIB), "qlora")
+    fit = fit_of(Devices("small", 8, 6 * GIB), "qlora")
     assert fit.deepspeed == "preset:zero2"
-    assert fit.num_bytes > 0.85 * 8 * GIB
+    assert fit.num_bytes > 0.85 * 6 * GIB
