@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from prism_tune.config.errors import complete_key, describe_errors
 from prism_tune.config.plugins import name_plugins
 from prism_tune.config.sections import Config, DataConfig, SelectionConfig
+from prism_tune.config.values import expand_home
 from prism_tune.data.records import Pool
 from prism_tune.data.records import open_pool as open_configured
 from prism_tune.errors import ConfigError, UserError
@@ -86,7 +87,7 @@ def select(
 
     settings = {complete_key(key, Config): value for key, value in settings.items()}
     runs = source.output_dir if isinstance(source, Config) else "runs"
-    given = Path(settings.get("output_dir", runs)) / "given"
+    given = Path(expand_home(str(settings.get("output_dir", runs)))) / "given"
     words = get_args(SelectionConfig.model_fields["features"].annotation)
     if isinstance(features, str) and features in words:
         settings["selection.features"] = features
@@ -96,13 +97,18 @@ def select(
         path = _keep("scores", scores, source, given)
         settings |= {"selection.scorer": "file", "selection.options": {"path": path}}
     if model is None and isinstance(source, Pool):
-        scorer = settings.get("selection.scorer", "prism")
-        is_needed = scorer not in ("file", "random") and "selection.features_file" not in settings
-        model = None if is_needed else _NO_MODEL
+        model = None if _needs_model(_grow(settings).get("selection")) else _NO_MODEL
     config = configure(source, model=model, name=name, **settings)
     run = open_run(config)
     run_select(config, run, force=force, tune=_tune)
     return Subset(run)
+
+
+def _needs_model(selection: Any) -> bool:
+    """Whether a selection with these settings reads anything of it."""
+    given = selection if isinstance(selection, Mapping) else {}
+    reads_nothing = given.get("scorer", "prism") in ("file", "random")
+    return not (reads_nothing or given.get("features_file"))
 
 
 def audit_pool(source: Pool | Config, *, force: bool = False, **settings: Any) -> bool:

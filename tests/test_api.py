@@ -562,6 +562,20 @@ def test_the_other_stages_run_in_the_subsets_folder(subset, tmp_path):
     }
 
 
+def test_a_folder_at_home_is_one_and_the_same(pool, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    features = np.random.default_rng(0).normal(size=(len(pool), 4))
+    subset = pt.select(pool, features=features, budget=4, output_dir="~/runs")
+    assert subset.run.root.parent == tmp_path / "home" / "runs"
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("given", [{"scorer": "random"}, {"selection": {"scorer": "random"}}])
+def test_what_reads_no_model_needs_none_however_it_is_given(pool, tmp_path, given):
+    assert len(pt.select(pool, budget=4, output_dir=tmp_path, **given).ids) == 6
+
+
 def test_what_a_record_is_armed_with_does_not_count(pool, tiny_llava_dir, tmp_path):
     """A run folder may be a stranger's: none of it is obeyed unless the caller gives it."""
     model = {"path": str(tiny_llava_dir), "trust_remote_code": True}
