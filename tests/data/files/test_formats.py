@@ -149,8 +149,9 @@ UNTYPED = pa.schema(
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(99))
 
 
-def test_text_without_its_type_is_text_and_only_images_are_images(tmp_path):
+def test_text_without_its_type_is_text_and_only_images_are_images(tmp_path, monkeypatch):
     """As Spark and Impala write parquet: strings are bytes without a mark."""
+    monkeypatch.setenv("PRISM_TUNE_POOL_CACHE", str(tmp_path / "pools"))
     asked = [{"type": b"image", "image": PNG}, {"type": b"text", "text": "q: ä".encode()}]
     turns = [
         {"role": b"user", "content": asked},
@@ -167,7 +168,7 @@ def test_text_without_its_type_is_text_and_only_images_are_images(tmp_path):
     assert [turn.text for turn in pool[0].turns] == ["<image>\nq: ä", "a"]
     assert pool.image_paths(0)[0].read_bytes() == PNG
     assert pool[1].images == ("vg/ä.png",)
-    assert len(list((pool.image_paths(0)[0].parents[1]).rglob("*.*"))) == 1
+    assert len(list((tmp_path / "pools/embedded").rglob("*.*"))) == 1
 
 
 @pytest.mark.parametrize(
