@@ -59,6 +59,15 @@ evaluation:
     return path
 
 
+def test_a_plugins_folder_may_have_a_colon_in_its_name(tmp_path):
+    folder = tmp_path / "at 10:30"
+    folder.mkdir()
+    for name in ("my_scorer.py", "my_benchmark.py"):
+        name_plugins([shutil.copy(SHOWN / name, folder)])
+    assert plugins.list_plugged("SCORERS") == ["rare_and_hard"]
+    assert plugins.list_plugged("BENCHMARKS") == ["my_words"]
+
+
 def test_a_scorer_of_ones_own_selects_and_its_file_is_an_input(config):
     select(config, ["training.tuning=lora"])
     _, run = open_run(config, None)

@@ -32,6 +32,7 @@ Kind = Literal["SCORERS", "BENCHMARKS", "FAMILIES", "READERS"]
 """The dictionaries that a plugin may have, as ours are called."""
 
 VARIABLE = "PRISM_TUNE_PLUGINS"
+_BETWEEN = "\n"  # a path may have a colon in it
 GROUP = "prism_tune.plugins"
 _SINGULAR: dict[Kind, str] = {
     "SCORERS": "scorer",
@@ -79,7 +80,7 @@ def name_plugins(files: Sequence[str]) -> None:
         if str(path.resolve()) not in known:
             known.append(str(path.resolve()))
     if known:
-        os.environ[VARIABLE] = os.pathsep.join(known)
+        os.environ[VARIABLE] = _BETWEEN.join(known)
 
 
 def find_plugged(kind: Kind, name: str, expected: type[T], own: Mapping[str, Any]) -> T | None:
@@ -144,7 +145,7 @@ def _find(kind: Kind, name: str, own: Mapping[str, Any]) -> Plugin | None:
 
 
 def _named() -> list[str]:
-    return [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+    return [path for path in os.environ.get(VARIABLE, "").split(_BETWEEN) if path]
 
 
 def _load_named() -> list[Plugin]:
