@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 Location = tuple[int | str, ...]
 
@@ -27,8 +28,15 @@ def describe_errors(error: ValidationError, where: str, schema: type[BaseModel])
             lines[f"{where}: `{key}` is missing and has no default"] = None
         else:
             expected = field.description if field and field.description else item["msg"]
-            lines[f"{where}: `{key}` = {item['input']!r}: expected {_shorten(expected)}"] = None
+            said = f"expected {_shorten(expected)}{_hint_at_quotes(item)}"
+            lines[f"{where}: `{key}` = {item['input']!r}: {said}"] = None
     return "\n".join(lines)
+
+
+def _hint_at_quotes(item: ErrorDetails) -> str:
+    """For a text that YAML has read as a number or a truth: 2024, 1e5, no."""
+    is_other = item["type"] == "string_type" and isinstance(item["input"], int | float)
+    return "; YAML reads this as a number or as true or false: put it into quotes" * is_other
 
 
 def complete_key(key: str, schema: type[BaseModel]) -> str:

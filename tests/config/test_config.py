@@ -126,6 +126,14 @@ def test_unknown_key_names_the_nearest_by_its_full_path(write, override, unknown
     assert f"unknown key `{unknown}`; did you mean `{nearest}`?" in message
 
 
+@pytest.mark.parametrize("value", ["2024", "1e5", "no"])
+def test_a_text_that_yaml_reads_otherwise_wants_quotes(write, value):
+    for key in ("name", "model_name"):
+        with pytest.raises(ConfigError, match=rf"`{key}` = .*: put it into quotes$"):
+            load_config(write(MINIMAL), [f"{key}={value}"])
+        assert getattr(load_config(write(MINIMAL), [f"{key}='{value}'"]), key) == value
+
+
 def test_unknown_key_without_a_near_one_lists_the_known(write):
     message = error_of(write(MINIMAL), "tracking.qqqq=1")
     assert (
