@@ -115,11 +115,13 @@ class PlacedImage(NamedTuple):
     """Where an image should be: a folder that it may not lie outside of, and its name there.
 
     `is_embedded`: a copy out of an annotation file, named by its content; no name: none was in it.
+    `roots`: further folders that a link may lead into.
     """
 
     folder: Path
     name: str
     is_embedded: bool = False
+    roots: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

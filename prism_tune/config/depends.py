@@ -72,7 +72,7 @@ DEPENDS: Mapping[str, tuple[Artifact, ...]] = {
     "model.image_backend": (*_ALL, *_ROWS),
     "data.records": (*_RECORDS, *_EVIDENCE),
     "data.image_dir": (*_RECORDS, *_EVIDENCE),
-    "data.image_roots": (*_RECORDS, *_EVIDENCE),
+    "data.image_roots": (*_RECORDS, *_EVIDENCE, "answers"),
     "data.prepare": _NONE,
     "data.columns": (*_RECORDS, *_EVIDENCE),
     "data.source": _RECORDS,

@@ -37,11 +37,13 @@ class ImageFolders:
         base: what relative paths are relative to.
         roots: further folders, for absolute paths and for links out of `base`.
         embedded: of images that are named by their content; None where there are none.
+        setting: what the config calls `base`.
     """
 
     base: Path
     roots: tuple[Path, ...] = ()
     embedded: Path | None = None
+    setting: str = "data.image_dir"
 
     def locate(self, name: str) -> str:
         """Where an image would be; nothing is certain about it."""
@@ -65,10 +67,10 @@ class ImageFolders:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if _WINDOWS_DRIVE.match(name):
             raise self._outside(
-                name, "an absolute path of Windows; expected one relative to data.image_dir"
+                name, f"an absolute path of Windows; expected one relative to {self.setting}"
             )
         if not parts or ".." in parts or "\0" in name:
-            raise self._outside(name, "expected a path relative to data.image_dir, without `..`")
+            raise self._outside(name, f"expected a path relative to {self.setting}, without `..`")
         located = Path(self.locate(name))
         try:
             resolved = located.resolve()
@@ -79,11 +81,11 @@ class ImageFolders:
         if parts[0].startswith("/"):
             raise self._outside(
                 name,
-                "an absolute path may lead into data.image_dir or a folder of data.image_roots",
+                f"an absolute path may lead into {self.setting} or a folder of data.image_roots",
             )
         raise self._outside(
             name,
-            f"a symbolic link leads out of data.image_dir to {resolved}; name the folder it leads "
+            f"a symbolic link leads out of {self.setting} to {resolved}; name the folder it leads "
             "to in data.image_roots, or copy the files",
         )
 
@@ -93,7 +95,7 @@ class ImageFolders:
         return tuple(folder.resolve() for folder in folders if folder is not None)
 
     def _outside(self, name: str, problem: str) -> ImageError:
-        where = f"data.image_dir is {self.base}"
+        where = f"{self.setting} is {self.base}"
         if self.roots:
             where += f", data.image_roots are {', '.join(map(str, self.roots))}"
         return ImageError("image_outside", f"image {name!r}: {problem} ({where})")

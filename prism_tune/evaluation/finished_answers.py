@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from prism_tune.config.plugins import find_plugged
-from prism_tune.config.sections import BenchmarkData, Config
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmark import (
     Benchmark,
@@ -25,7 +25,7 @@ from prism_tune.evaluation.benchmark import (
     open_questions,
 )
 from prism_tune.evaluation.benchmarks import BENCHMARKS
-from prism_tune.evaluation.image_references import find_folder, locate
+from prism_tune.evaluation.image_references import find_folders, locate
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.predictions import fold_text, id_key, read_predictions
 from prism_tune.evaluation.score import KNOWN, find_benchmark
@@ -108,8 +108,8 @@ def read_benchmark(run: RunDir, name: str) -> Answered:
         return Answered(rows, images, profile, False, [f"{name}: {without} ({error})"])
     given = {(id_key(answer), answer.prompt): answer for answer in answers}
     rows = [_make_row(name, q, given.get((id_key(q), q.text)), credits) for q in questions]
-    data = config.evaluation.data[name] if config else BenchmarkData(annotations="")
-    found = locate({image for q in questions for image in q.images}, find_folder(data))
+    assert config is not None  # where the questions are from
+    found = locate({image for q in questions for image in q.images}, find_folders(config, name))
     images = [tuple(found[image] for image in question.images) for question in questions]
     for row, places in zip(rows, images, strict=True):
         files = [str(place.folder / place.name) if place.name else "" for place in places]

@@ -17,8 +17,9 @@ from urllib.parse import unquote_to_bytes
 
 import pyarrow.parquet as pq
 
-from prism_tune.config.sections import BenchmarkData
+from prism_tune.config.sections import Config
 from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.image_paths import ImageFolders
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import PARQUET
 from prism_tune.run.fingerprints import fingerprint
@@ -33,14 +34,17 @@ def cache_folder() -> Path:
     return cache_root() / "benchmark_images"
 
 
-def find_folder(data: BenchmarkData) -> Path:
-    """What paths are relative to: the image folder, else the annotations' own."""
+def find_folders(config: Config, name: str) -> ImageFolders:
+    """What a benchmark's paths are relative to: its image folder, else the annotations' own."""
+    data = config.evaluation.data[name]
     annotations = Path(data.annotations)
     beside = annotations if annotations.is_dir() else annotations.parent
-    return Path(data.image_dir) if data.image_dir else beside
+    base = Path(data.image_dir) if data.image_dir else beside
+    roots = tuple(map(Path, config.data.image_roots))
+    return ImageFolders(base, roots, setting=f"evaluation.data.{name}.image_dir")
 
 
-def locate(references: Iterable[str], image_dir: Path) -> dict[str, PlacedImage]:
+def locate(references: Iterable[str], folders: ImageFolders) -> dict[str, PlacedImage]:
     """Where each image is, there or not.
 
     Raises:
@@ -49,7 +53,11 @@ def locate(references: Iterable[str], image_dir: Path) -> dict[str, PlacedImage]
     wanted = sorted(set(references))
     folder = cache_folder()
     embedded = extract([r for r in wanted if is_embedded(r)], folder)
-    files = {r: PlacedImage(image_dir, r) for r in wanted if not is_embedded(r)}
+    files = {
+        reference: PlacedImage(folders.base, reference, roots=folders.roots)
+        for reference in wanted
+        if not is_embedded(reference)
+    }
     return files | {r: PlacedImage(folder, name or "", True) for r, name in embedded.items()}
 
 

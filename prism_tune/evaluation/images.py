@@ -55,39 +55,41 @@ class ImageFiles:
         return fingerprint([hashes, reasons])
 
 
-def find_missing(references: Iterable[str], image_dir: Path) -> dict[str, Finding]:
-    """The files that are not there or lie outside the folder; none is opened."""
+def find_missing(references: Iterable[str], folders: ImageFolders) -> dict[str, Finding]:
+    """The files that are not there or lie outside the folders; none is opened."""
     faults = {}
     for reference in sorted({r for r in references if not is_embedded(r)}):
         try:
-            require_file(ImageFolders(image_dir).resolve(reference))
+            require_file(folders.resolve(reference))
         except ImageError as error:
             faults[reference] = (error.reason, str(error))
     return faults
 
 
-def find_images(references: Iterable[str], image_dir: Path, *, num_workers: int) -> ImageFiles:
+def find_images(
+    references: Iterable[str], folders: ImageFolders, *, num_workers: int
+) -> ImageFiles:
     """Look at every image; each file is decoded and hashed once for all runs.
 
     Args:
         references: as they stand in the questions.
-        image_dir: what paths are relative to.
+        folders: that paths lead into.
         num_workers: 0 works in this process.
 
     Raises:
         UserError: a parquet column that holds something else than images.
     """
     wanted = sorted(set(references))
-    folder = cache_folder()
-    embedded = extract([r for r in wanted if is_embedded(r)], folder)
+    cache = ImageFolders(cache_folder())
+    embedded = extract([r for r in wanted if is_embedded(r)], cache.base)
     unusable = {
         reference: _describe_unusable(reference, name)
         for reference, name in embedded.items()
         if not name
     }
     names = {reference: name for reference, name in embedded.items() if name}
-    inside = _look(folder, names, num_workers)
-    files = _look(image_dir, {r: r for r in wanted if not is_embedded(r)}, num_workers)
+    inside = _look(cache, names, num_workers)
+    files = _look(folders, {r: r for r in wanted if not is_embedded(r)}, num_workers)
     return ImageFiles(
         {**inside.paths, **files.paths},
         {**inside.hashes, **files.hashes},
@@ -118,9 +120,8 @@ def _describe_unusable(reference: str, name: str | None) -> Finding:
     return "image_unreadable", f"{reference[:80]}: expected an image as base64"
 
 
-def _look(folder: Path, names: Mapping[str, str], num_workers: int) -> ImageFiles:
-    """`names` maps references to files in `folder`."""
-    folders = ImageFolders(folder)
+def _look(folders: ImageFolders, names: Mapping[str, str], num_workers: int) -> ImageFiles:
+    """`names` maps references to files in the folders."""
     index = index_images(folders, sorted(set(names.values())), num_workers=num_workers)
     unusable = {
         name: next((f for f in findings if f[0] in IMAGE_FAULTS), None)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from prism_tune.config.sections import BenchmarkData, Config, Control
+from prism_tune.data.examination import Finding
+from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import apply_policy, decide
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.benchmark import (
@@ -25,7 +27,7 @@ from prism_tune.evaluation.benchmark import (
     list_first,
     open_questions,
 )
-from prism_tune.evaluation.image_references import find_folder
+from prism_tune.evaluation.image_references import find_folders
 from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.score import find_benchmark
@@ -43,7 +45,7 @@ class Questions:
         listed: the first `limit` ones, of MMBench with all rows of their circles; those that are
             skipped stay in it.
         checksum: of all questions and their references.
-        image_dir: what their images are relative to.
+        folders: that their images lie in.
         num_images: different images of the listed ones.
         missing: images that are not there, which `data.policy` lets be skipped.
     """
@@ -51,7 +53,7 @@ class Questions:
     benchmark: Benchmark
     listed: tuple[Question, ...]
     checksum: str
-    image_dir: Path
+    folders: ImageFolders
     num_images: int
     missing: frozenset[str]
 
@@ -104,27 +106,36 @@ def load_questions(config: Config, name: str) -> Questions:
             f"evaluation.data.{name}.annotations: {annotations} holds a judge's grades beside the "
             "questions, and they are of other answers; set it to the file of the questions"
         )
-    image_dir = find_folder(data)
+    folders = find_folders(config, name)
     listed = list_first(questions, benchmark, data.limit)
     images = {image for question in listed for image in question.images}
-    missing = find_missing(images, image_dir)
+    missing = find_missing(images, folders)
     policy = config.data.policy
-    refused = [image for image, (reason, _) in missing.items() if decide(reason, policy) == "fail"]
+    refused = {image: it for image, it in missing.items() if decide(it[0], policy) == "fail"}
     if refused:
-        listing = ", ".join(refused[:_NUM_LISTED])
-        more = f" and {len(refused) - _NUM_LISTED} more" if len(refused) > _NUM_LISTED else ""
-        raise UserError(
-            f"evaluation.data.{name}.image_dir: {len(refused)} of {len(images)} images are not in "
-            f"{image_dir}: {listing}{more}; set it to the folder they are relative to"
-        )
+        raise UserError(_describe_refused(refused, len(images), folders))
     checksum = fingerprint_questions(questions, annotations)
-    return Questions(benchmark, listed, checksum, image_dir, len(images), frozenset(missing))
+    return Questions(benchmark, listed, checksum, folders, len(images), frozenset(missing))
+
+
+def _describe_refused(
+    refused: Mapping[str, Finding], num_images: int, folders: ImageFolders
+) -> str:
+    """Which images, and what is wrong: they are not there, or what the first one's finding says."""
+    listing = ", ".join(list(refused)[:_NUM_LISTED])
+    more = f" and {len(refused) - _NUM_LISTED} more" if len(refused) > _NUM_LISTED else ""
+    number = f"{folders.setting}: {len(refused)} of {num_images} images"
+    other = next((text for reason, text in refused.values() if reason != "image_missing"), "")
+    if other:
+        return f"{number} cannot be used: {listing}{more}; {other}"
+    remedy = "set it to the folder they are relative to"
+    return f"{number} are not in {folders.base}: {listing}{more}; {remedy}"
 
 
 def open_images(questions: Questions, *, num_workers: int) -> ImageFiles:
     """Every image of the questions."""
     references = {image for question in questions.listed for image in question.images}
-    return find_images(references, questions.image_dir, num_workers=num_workers)
+    return find_images(references, questions.folders, num_workers=num_workers)
 
 
 def skip_questions(

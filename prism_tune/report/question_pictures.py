@@ -64,4 +64,4 @@ class QuestionPictures:
 def _draw(place: PlacedImage) -> bytes:
     if not place.name:
         return draw_reason("image_missing")
-    return draw_image(ImageFolders(place.folder), place.name, SIDE_PIXELS)[0]
+    return draw_image(ImageFolders(place.folder, place.roots), place.name, SIDE_PIXELS)[0]

@@ -14,6 +14,7 @@ from support.tiny import draw_image
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
+from prism_tune.data.image_paths import ImageFolders
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.images import find_images
 from prism_tune.evaluation.predictions import write_predictions
@@ -317,7 +318,7 @@ def test_an_image_cell_is_base64_or_a_data_uri(tmp_path, cell, fault, monkeypatc
     header = "index\tquestion\tA\tB\tanswer\timage\n"
     (tmp_path / "q.tsv").write_text(f"{header}0\tq?\tcat\tdog\tA\t{cell}\n")
     (question,) = BENCHMARKS["mmbench"].load_questions(tmp_path / "q.tsv", "llava15")
-    found = find_images(question.images, tmp_path, num_workers=0)
+    found = find_images(question.images, ImageFolders(tmp_path), num_workers=0)
     assert [reason for reason, _ in found.faults.values()] == ([fault] if fault else [])
 
 

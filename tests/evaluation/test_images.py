@@ -10,13 +10,16 @@ import pytest
 from support.tiny import draw_image
 
 from prism_tune.config.sections import Config
+from prism_tune.data.image_paths import ImageFolders
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.check_data import find_all
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.finished_answers import read_benchmark
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.images import find_images
+from prism_tune.report.question_pictures import _draw
 from prism_tune.run.folder import RunDir, read_json
+from prism_tune.schema import PlacedImage
 
 NAMES = ("0.png", "1.png", "2.png", "3.png", "../4.png", "5.png")
 SKIPPED = ("image_missing", "image_truncated", "image_outside", "image_unreadable")
@@ -43,6 +46,7 @@ class Bench:
         }
         self.run = RunDir(root / "runs" / "run")
         self.asked = []
+        self.roots = []
 
     def config(self, policy, **evaluation):
         return Config.model_validate(
@@ -50,7 +54,12 @@ class Bench:
                 "name": "run",
                 "output_dir": str(self.root / "runs"),
                 "model": {"path": str(self.model_dir)},
-                "data": {"records": "unused.json", "num_workers": 0, "policy": policy},
+                "data": {
+                    "records": "unused.json",
+                    "num_workers": 0,
+                    "policy": policy,
+                    "image_roots": self.roots,
+                },
                 "training": {"tuning": "none"},
                 "evaluation": {
                     "dtype": "float32",
@@ -92,7 +101,7 @@ def test_a_broken_image_fails_by_default_before_anything_is_asked(bench):
     bench.break_images()
     with pytest.raises(UserError, match=r"2 bad questions\n  image_truncated: question '1-red': "):
         bench.evaluate({**SKIP, "image_truncated": "fail"})
-    with pytest.raises(UserError, match=r"1 of 6 images are not in .*: \.\./4\.png"):
+    with pytest.raises(UserError, match=r"1 of 6 images cannot be used: \.\./4\.png; image "):
         bench.evaluate({"image_missing": "skip"})
     with pytest.raises(ConfigError, match="such records cannot be used"):
         bench.evaluate({"image_missing": "keep"})
@@ -129,6 +138,31 @@ def test_a_mended_image_has_only_its_own_questions_asked(bench):
     result = bench.evaluate(SKIP)
     assert [request.images[0].name for request in bench.asked] == ["0.png", "0.png"]
     assert result["num_missing"] == 4
+
+
+def test_a_link_to_a_shared_disk_leads_where_the_config_allows(bench):
+    disk = bench.root / "disk"
+    disk.mkdir()
+    for number in range(6):
+        draw_image(disk / f"{number}.png", number)
+    (bench.images / "val").symlink_to(disk)
+    rows = (bench.root / "test.json").read_text().replace("../", "")
+    for number in range(6):
+        rows = rows.replace(f'"{number}.png"', f'"val/{number}.png"')
+    (bench.root / "test.json").write_text(rows)
+    setting = r"evaluation\.data\.quickstart\.image_dir"
+    told = (
+        rf"^{setting}: 6 of 6 images cannot be used: val/0\.png, .*; "
+        rf"image 'val/0\.png': a symbolic link leads out of {setting} "
+        rf"to {disk}/0\.png; name the folder it leads to in data\.image_roots, or copy the files"
+    )
+    with pytest.raises(UserError, match=told):
+        bench.evaluate({})
+    bench.roots = [str(disk)]
+    assert bench.evaluate({})["num_missing"] == 0
+    assert len(bench.asked) == 12
+    (place, *_) = read_benchmark(bench.run, "quickstart").images[0]
+    assert _draw(place) == _draw(PlacedImage(disk, "0.png"))
 
 
 def test_a_stricter_policy_looks_again(bench):
@@ -212,5 +246,5 @@ def test_of_a_videos_frames_the_one_in_the_middle_is_shown(tmp_path):
         frames.append({"bytes": content, "path": f"{number}.png"})
     pq.write_table(pa.Table.from_pylist([{"image": frames}]), tmp_path / "t.parquet")
     reference = f"parquet:{tmp_path / 't.parquet'}#0#image"
-    found = find_images([reference], tmp_path, num_workers=0)
+    found = find_images([reference], ImageFolders(tmp_path), num_workers=0)
     assert found.paths[reference].read_bytes() == frames[1]["bytes"]

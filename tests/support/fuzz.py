@@ -141,7 +141,7 @@ def fuzz_questions(folder: Path, number: int, seed: int) -> Iterator[str]:
 def _score(name: str, annotations: Path, answers: Path, profile: Profile) -> None:
     benchmark = BENCHMARKS[name]
     questions = open_questions(benchmark, annotations, profile)
-    find_missing({image for q in questions for image in q.images}, annotations.parent)
+    find_missing({image for q in questions for image in q.images}, ImageFolders(annotations.parent))
     fingerprint(questions)
     predictions = benchmark.read_predictions(answers)
     orjson.dumps(asdict(benchmark.score(questions, predictions, profile)))
