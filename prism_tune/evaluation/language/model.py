@@ -62,8 +62,9 @@ class WindowedLM(HFLM):
         )
 
     def _loglikelihood_tokens(self, requests: Any, *args: Any, **options: Any) -> Any:
-        lengths = [len(context) + len(ending) for _, context, ending in requests]
-        self.num_cut += sum(length > self.max_length + 1 for length in lengths)
+        room = self.max_length + 1  # the last token is predicted, and needs none
+        cut = {tuple(begin) for _, begin, end in requests if len(begin) + len(end) > room}
+        self.num_cut += len(cut)  # whatever the number of endings
         return super()._loglikelihood_tokens(requests, *args, **options)
 
     def generate_until(self, requests: Any, *args: Any, **options: Any) -> Any:

@@ -246,7 +246,7 @@ def test_contexts_cut_at_their_beginning_are_counted(make_config, run, data_dir,
     _write(tmp_path / "hellaswag/validation.parquet", [row, _hellaswag(1)])
     config = make_config("hellaswag", annotations=str(tmp_path / "hellaswag"))
     evaluate(config, run, force=False)
-    expected = "4 context(s) were longer than the model's window and lost their beginning"
+    expected = "1 context(s) were longer than the model's window and lost their beginning"
     assert read_results(run, "hellaswag")["notes"] == [expected]
 
 
