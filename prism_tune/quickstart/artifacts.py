@@ -6,7 +6,7 @@ data/quickstart/
   pool.json             the mix: a training pool, LLaVA format
   faulty_pool.json      half of it, with faults of known kinds
   faults.json           {id: {kind, of}} of the faulty records
-  test/<source>.jsonl   held-out questions
+  test/<source>.json    held-out questions
   model/                the assembled LLaVA with the shipped projector, in HF layout
 data/quickstart_projector/
   images/ pool.json     captions of pictures that are in none of the above

@@ -36,7 +36,6 @@ from prism_tune.quickstart.planted import (
     plan_images,
 )
 from prism_tune.quickstart.pool import (
-    NUM_POOL_IMAGES,
     DrawingQuestion,
     build_pool,
     build_test,
@@ -47,6 +46,8 @@ from prism_tune.quickstart.pool import (
 from prism_tune.run.folder import write_json
 
 _NUM_PROJECTOR_IMAGES = 128
+_NUM_CANDIDATES = 1_400
+"""Of 4,000 drawings; the start pool is of none of them."""
 _NUM_COMPARISON_IMAGES = 700
 _NUM_START_IMAGES = 300
 
@@ -66,7 +67,7 @@ class Drawings:
 
     @cached_property
     def _candidates(self) -> list[int]:
-        return draw_images(self.questions("train"), NUM_POOL_IMAGES)
+        return draw_images(self.questions("train"), _NUM_CANDIDATES)
 
     @cached_property
     def pool(self) -> list[int]:

@@ -27,9 +27,6 @@ Task = Literal[
 ]
 TASKS: tuple[Task, ...] = get_args(Task)
 
-NUM_POOL_IMAGES = 1_400
-"""Of 4,000: 30 % of the records are then one epoch of some 120 steps of 1,000 tokens."""
-
 _SHAPES = frozenset({"circle", "rectangle", "triangle"})
 _COLOURS = frozenset({"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"})
 _NEGATIONS = frozenset({"no", "not"})
