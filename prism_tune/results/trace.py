@@ -78,7 +78,7 @@ def explain_cell(
     cells, column = _find_cell(name, table)
     label, runs = cells[0].text, cells[1].text
     cell = cells[table.header.index(column)]
-    tree = {"cell": _describe_cell(label, column, cell, table)}
+    tree: dict[str, Any] = {"cell": _describe_cell(label, column, cell, table)}
     row = next((row for row in comparison.rows if (row.label, row.names) == (label, runs)), None)
     if row is None:
         tree["from"] = _describe_printed(label, column, cell, printed)
