@@ -6,6 +6,9 @@ Exit codes: 0 done, 1 failed, 2 usage or config.
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -94,4 +97,11 @@ def _run() -> None:
     raise_interrupts()
     check_launch()
     follow_launcher()
+    sys.argv[1:] = map(_expand, sys.argv[1:])
     app()
+
+
+def _expand(word: str) -> str:
+    """A path at home where no shell has expanded it: `--to=~/x`, or in quotes."""
+    found = re.fullmatch(r"(--[\w-]+=)?(~.*)", word, re.DOTALL)
+    return word if found is None else (found[1] or "") + os.path.expanduser(found[2])

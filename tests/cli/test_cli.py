@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,15 @@ def folder(tmp_path):
 def test_the_verbs_of_the_documentation_are_there():
     documented = {"prepare", "select", "train", "evaluate", "preview", "tables", "show", "doctor"}
     assert documented <= set(VERBS)
+
+
+def test_a_path_at_home_is_read_where_no_shell_has_expanded_it(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    options = ("--plugin=~/own.py", "show", "~/trial.yaml", "--key=name")
+    told = prism_tune(*options, cwd=folder)
+    assert f"plugins: {folder}/own.py: no such Python file" in told.stderr
+    shutil.copy(Path(__file__).parents[2] / "docs" / "plugins" / "my_scorer.py", folder / "own.py")
+    assert prism_tune(*options, cwd=folder).stdout == "trial\n"
 
 
 def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
