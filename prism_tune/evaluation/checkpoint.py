@@ -91,19 +91,23 @@ def find_checkpoint(config: Config, run: RunDir) -> Checkpoint:
 def servable_model(config: Config, checkpoint: Checkpoint, run: RunDir) -> str:
     """A model directory that any server reads; a LoRA checkpoint is merged into one, once.
 
-    It is `evaluation/merged-*/` of the run; what earlier trainings left there is removed.
+    It is `evaluation/_merged-*/` of the run, which no benchmark can be called; what earlier
+    trainings left there, and other dtypes, is removed.
     """
     if checkpoint.path is None:
         return config.model.path
     if not (checkpoint.path / ADAPTER_CONFIG).exists():
         return str(checkpoint.path)
-    merged = run.evaluation / f"merged-{checkpoint.fingerprint[:12]}"
-    for other in run.evaluation.glob("merged-*"):
+    dtype = config.evaluation.dtype
+    merged = run.evaluation / f"_merged-{checkpoint.fingerprint[:12]}-{dtype}"
+    for other in run.evaluation.glob("_merged-*"):
         if other != merged:
             shutil.rmtree(other)
     if not merged.is_dir():
         logger.info("evaluation: merging %s into %s for the server", checkpoint.path, merged)
-        export(checkpoint.path, merged, ExportOptions(dtype=config.evaluation.dtype))
+        trusts = config.model.trust_remote_code
+        options = ExportOptions(dtype=dtype, trust_remote_code=trusts)
+        export(checkpoint.path, merged, options)
     return str(merged)
 
 

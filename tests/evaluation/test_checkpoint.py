@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
+from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
-from prism_tune.evaluation.checkpoint import find_checkpoint
+from prism_tune.evaluation import checkpoint
+from prism_tune.evaluation.checkpoint import Checkpoint, find_checkpoint, servable_model
 from prism_tune.run.stage import Stage
 
 
@@ -40,6 +43,33 @@ def test_a_finished_training_without_its_model_is_named(setting):
     finish_training(setting)
     with pytest.raises(UserError, match=r"final: not there, although .*stage\.json says"):
         find_checkpoint(setting.config(tuning="full"), setting.run)
+
+
+def test_the_merged_model_is_of_the_dtype_asked_and_no_benchmarks_results_are_lost(
+    setting, monkeypatch, tmp_path
+):
+    made = []
+
+    def export(source, destination, options):
+        made.append((options.dtype, options.trust_remote_code))
+        destination.mkdir(parents=True)
+
+    monkeypatch.setattr(checkpoint, "export", export)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").touch()
+    results = setting.run.benchmark("merged-answers")  # one of the user's own
+    results.mkdir(parents=True)
+    tuned = Checkpoint(adapter, "f" * 64)
+    tree = setting.config().model_dump(mode="json")
+    tree["model"]["trust_remote_code"] = True
+    paths = []
+    for dtype in ("float32", "bfloat16", "bfloat16"):
+        tree["evaluation"]["dtype"] = dtype
+        paths.append(servable_model(Config.model_validate(tree), tuned, setting.run))
+    assert made == [("float32", True), ("bfloat16", True)]
+    assert [Path(path).is_dir() for path in paths] == [False, True, True]
+    assert results.is_dir()
 
 
 def test_without_training_the_command_is_named(setting):
