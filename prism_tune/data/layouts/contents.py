@@ -80,8 +80,8 @@ def _read_part(part: Any, where: str) -> tuple[str, Slots]:
     if kind in _TEXT_TYPES:
         return _read_text(part, where)
     if kind in _IMAGE_TYPES:
-        if part.get("text"):
-            both = f"{where}: a part of an image and a text: {shorten(part)}"
+        if any(_is_filled(part.get(key)) for key in ("text", *_MEDIA_KEYS)):
+            both = f"{where}: a part of an image and something else: {shorten(part)}"
             raise BadRecordError("bad_field", f"{both}; expected a part for each")
         return f"{IMAGE_PLACEHOLDER}\n", (_read_image(part, where),)
     if kind and kind.removeprefix("input_").startswith(("video", "audio")):

@@ -53,9 +53,18 @@ def read_further(item: Mapping[str, Any], where: str, role: Role, columns: Colum
     if others:
         refuse_media(others, columns, f"{where}: ")
         refuse_unread(others, frozenset(), f"{where}: ")
-    key = next((key for key in IMAGE_KEYS if item.get(key)), IMAGE_KEYS[0])
-    images = read_images(item.get(key), f"{where}: `{key}`")
-    return Further(_has_loss(item, where, role), images, tuple(map(str, others)))
+    return Further(
+        _has_loss(item, where, role), _read_own_images(item, where), tuple(map(str, others))
+    )
+
+
+def _read_own_images(item: Mapping[str, Any], where: str) -> tuple[NamedImage, ...]:
+    found = [read_images(item.get(key), f"{where}: `{key}`") for key in IMAGE_KEYS]
+    given = [images for images in found if images]
+    if len({tuple(image.name for image in images) for images in given}) > 1:
+        both = f"{where}: `image` and `images` hold different images"
+        raise BadRecordError("bad_field", f"{both}; name all of them in `images`")
+    return given[0] if given else ()
 
 
 def _has_loss(item: Mapping[str, Any], where: str, role: Role) -> bool:
