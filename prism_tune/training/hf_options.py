@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from prism_tune.config.epochs import NUM_EPOCHS
 from prism_tune.config.sections import Config
+from prism_tune.training.callbacks import VALIDATION_LOSS
 
 _LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "projector": 1e-3}
 WITHOUT_EFFECT = frozenset(
@@ -83,6 +84,7 @@ _WATCHING = {"reduce_lr_on_plateau", "greedy"}
 
 def default_options(config: Config) -> dict[str, Any]:
     """Ours of TrainingArguments, where they are not transformers' own: LLaVA-1.5's recipe."""
+    saves_best = config.training.hf.get("save_strategy") == "best"
     return {
         "seed": config.seed,
         "data_seed": config.seed,
@@ -99,6 +101,8 @@ def default_options(config: Config) -> dict[str, Any]:
         "save_total_limit": 1,
         "dataloader_num_workers": config.data.num_workers,
         **({"eval_strategy": "steps", "eval_steps": 0.1} if config.training.validation else {}),
+        # transformers knows it where a checkpoint is loaded for its loss, not where it is saved.
+        **({"metric_for_best_model": VALIDATION_LOSS} if saves_best else {}),
         "report_to": ["wandb"] if config.tracking.wandb else "none",
         "run_name": config.name,
     }

@@ -248,11 +248,23 @@ def test_what_is_saved_for_its_loss_is_logged_whatever_the_interval(make_run, mo
     measure(monkeypatch, 1.0, 2.0, 2.5)
     config, run = make_run(validation=0.3, hf=BEST)
     train(config, run)
+    saved = [path.name for path in run.training.glob("checkpoint-*")]
+    assert saved == ["checkpoint-2"]
     outputs = read_json(run.training / "stage.json")["outputs"]
     log = read_log(run.training / "log.jsonl")
     losses = {line["step"]: line["loss"] for line in log if "loss" in line}
     assert outputs["held_out_loss"] == 1.0
     assert outputs["final_loss"] == losses[2]
+
+
+@pytest.mark.slow
+def test_the_best_is_saved_without_becoming_the_model(make_run, monkeypatch):
+    measure(monkeypatch, 2.0, 1.0, 2.5)
+    config, run = make_run(validation=0.3, hf={**BEST, "load_best_model_at_end": False})
+    train(config, run)
+    assert [path.name for path in run.training.glob("checkpoint-*")] == ["checkpoint-4"]
+    outputs = read_json(run.training / "stage.json")["outputs"]
+    assert (outputs["num_steps"], outputs["held_out_loss"]) == (6, 2.5)
 
 
 @pytest.mark.slow
