@@ -63,7 +63,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     dimensions = []
     for members in pairs.members():
         own_BD, counts = SomeRows(features_UD, pairs.row_P[members]), pairs.count_P[members]
-        mean_D, covariance_DD, _ = measure_covariance(own_BD, counts)
+        mean_D, covariance_DD, _ = measure_covariance(own_BD, counts.astype(np.float64))
         basis_DK = span(covariance_DD, energy)
         for start, block_BD in read_blocks(own_BD):
             places = members[start : start + len(block_BD)]
