@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from prism_tune.chat.templates import end_token
 from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render_prompt
 from prism_tune.errors import UserError
 from prism_tune.evaluation.decoding.counts import ForwardCounter
+from prism_tune.evaluation.decoding.greedy import make_greedy
 from prism_tune.evaluation.decoding.live_rows import SharedRows, WholeRows, can_share
 from prism_tune.evaluation.decoding.prompts import (
     Answer,
@@ -83,18 +84,8 @@ class Decoder:
         """The model itself."""
         model = self._load_model()
         model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
-        # `generate` fills what a call leaves open from here: a checkpoint's own repetition penalty
-        # or temperature must not reach a greedy protocol.
-        stop_ids = _find_stop_ids(
-            model, self.processor.tokenizer, end_token(self._template, self.processor)
-        )
-        pad_id = self.processor.tokenizer.pad_token_id
-        model.generation_config = GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=stop_ids,
-            pad_token_id=stop_ids[0] if pad_id is None else pad_id,
-        )
+        end = end_token(self._template, self.processor)
+        make_greedy(model, self.processor.tokenizer, end)
         return model
 
     @cached_property
@@ -261,18 +252,6 @@ class _Batches(Dataset[PromptBatch | UserError]):
 
 def _count_images(batch: Sequence[Request]) -> int:
     return sum(len(request.images) for request in batch)
-
-
-def _find_stop_ids(model: PreTrainedModel, tokenizer: Any, end_token: str | None) -> list[int]:
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    stops = list(configured) if isinstance(configured, list) else [configured]
-    stops.append(tokenizer.eos_token_id)
-    if end_token:
-        stops.append(tokenizer.convert_tokens_to_ids(end_token))
-    found = list(dict.fromkeys(stop for stop in stops if stop is not None))
-    if not found:
-        raise UserError("the tokenizer has no end-of-sequence token: an answer would never end")
-    return found
 
 
 def _make_contiguous(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -19,6 +19,7 @@ from prism_tune.chat.rendering import render_limited
 from prism_tune.config.sections import DType
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
+from prism_tune.evaluation.decoding.greedy import make_greedy
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
 from prism_tune.models.damage import reraised_if_damaged
 from prism_tune.models.devices import pick_device, resolve_dtype
@@ -73,7 +74,11 @@ class LocalJudge:
 
     @torch.inference_mode()
     def review(self, message: str) -> Review:
-        """One answer pair compared."""
+        """One answer pair compared.
+
+        Raises:
+            UserError: nothing ends a review.
+        """
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": message}]
         if self._tokenizer.chat_template:
             text = render_limited(
@@ -85,8 +90,8 @@ class LocalJudge:
         else:
             inputs = self._tokenizer(f"{SYSTEM}\n\n{message}", return_tensors="pt")
         inputs = inputs.to(self._model.device)
-        limits = {"max_new_tokens": REVIEW_NEW_TOKENS, "do_sample": False}
-        row = self._model.generate(**inputs, **limits, pad_token_id=self._tokenizer.eos_token_id)[0]
+        make_greedy(self._model, self._tokenizer)
+        row = self._model.generate(**inputs, max_new_tokens=REVIEW_NEW_TOKENS)[0]
         new = row[inputs["input_ids"].shape[1] :]
         return Review(self._tokenizer.decode(new, skip_special_tokens=True).strip(), self._path)
 
@@ -103,11 +108,11 @@ class LocalJudge:
         shared = torch.tensor([rows[0][:num_shared]], device=device)
         outcome = self._model(input_ids=shared, use_cache=True, logits_to_keep=1)
         first_V = outcome.logits[0, -1].float().log_softmax(-1)
-        outcome.past_key_values.batch_repeat_interleave(len(rows))
+        outcome.cache.batch_repeat_interleave(len(rows))
         endings = [row[num_shared:] for row in rows]
         length = max(map(len, endings))
         padded = torch.tensor([e + [0] * (length - len(e)) for e in endings], device=device)
-        logits_SLV = self._model(input_ids=padded, past_key_values=outcome.past_key_values).logits
+        logits_SLV = self._model(input_ids=padded, cache=outcome.cache).logits
         later_SLV = logits_SLV.float().log_softmax(-1)
         totals = [
             first_V[ending[0]]

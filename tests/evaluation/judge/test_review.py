@@ -1,6 +1,7 @@
 """LLaVA-Bench's judge: what it is sent, what becomes of its words, how a stopped one goes on."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -117,6 +118,20 @@ def test_a_review_without_two_grades_is_asked_for_again_and_keeps_its_place(serv
     assert [(r["question_id"], r["tuple"]) for r in reviews] == [(0, [8, 4]), (1, [9, 9])]
     assert not server.replies
     assert "0 calls" in run(files, "--model", "gpt-x", "--base-url", server.url).output
+
+
+def test_a_local_judge_is_greedy_whatever_its_checkpoint_suggests(
+    language_model, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(local, "REVIEW_NEW_TOKENS", 24)
+    plain = local.LocalJudge(str(language_model), dtype="float32").review("Which is better?")
+    shutil.copytree(language_model, tmp_path / "judge")
+    path = tmp_path / "judge" / "generation_config.json"
+    settings = json.loads(path.read_text())
+    settings |= {"repetition_penalty": 50.0, "no_repeat_ngram_size": 1, "temperature": 0.5}
+    path.write_text(json.dumps({**settings, "do_sample": True}))
+    judge = local.LocalJudge(str(tmp_path / "judge"), dtype="float32")
+    assert judge.review("Which is better?").content == plain.content
 
 
 def test_a_local_judge(files, language_model, monkeypatch):
