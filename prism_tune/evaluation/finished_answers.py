@@ -9,7 +9,7 @@ or have changed, the row has what the run folder holds, and a note says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,8 @@ def pair_rows(name: str, before: Answered, now: Answered) -> tuple[list[Row], li
         behind them the questions of `before` alone. And the notes.
     """
     text = "question" if before.has_questions and now.has_questions else "prompt"
-    firsts, seconds = _by_question(before.rows, text), _by_question(now.rows, text)
+    repeated = _list_repeated(before.rows) | _list_repeated(now.rows)
+    firsts, seconds = (_by_question(run.rows, text, repeated) for run in (before, now))
     rows = []
     for key in dict.fromkeys([*seconds, *firsts]):
         row = {**firsts.get(key, {}), **dict.fromkeys(ANSWER_COLUMNS), **seconds.get(key, {})}
@@ -143,14 +144,24 @@ def pair_rows(name: str, before: Answered, now: Answered) -> tuple[list[Row], li
     return rows, notes
 
 
-def _by_question(rows: Sequence[Row], text: str) -> dict[tuple[str, str, int], Row]:
-    """By id; where ids repeat (MME, TextVQA) by id and words; equal ones by their order."""
-    ids = Counter(row["question_id"] for row in rows)
+def _list_repeated(rows: Sequence[Row]) -> set[str]:
+    return {
+        name for name, count in Counter(row["question_id"] for row in rows).items() if count > 1
+    }
+
+
+def _by_question(
+    rows: Sequence[Row], text: str, repeated: Collection[str]
+) -> dict[tuple[str, str, int], Row]:
+    """By id; where ids repeat (MME, TextVQA) by id and words; equal ones by their order.
+
+    `repeated` are those of both runs: a limit may leave one of them a single question of an image.
+    """
     seen: Counter[tuple[str, str]] = Counter()
     found = {}
     for row in rows:
-        repeats = ids[row["question_id"]] > 1
-        key = (row["question_id"], fold_text(row[text]) if repeats else "")
+        words = fold_text(row[text]) if row["question_id"] in repeated else ""
+        key = (row["question_id"], words)
         found[(*key, seen[key])] = row
         seen[key] += 1
     return found

@@ -141,6 +141,19 @@ def test_questions_of_one_run_alone_and_other_profiles_are_said(shapes, tmp_path
     ]
 
 
+@pytest.mark.parametrize("name", ["textvqa", "mme"])
+def test_a_limit_between_the_questions_of_an_image_leaves_them_paired(name, tmp_path):
+    (tmp_path / "data").mkdir()
+    annotations, _ = write_official(name, tmp_path / "data")
+    number = len(BENCHMARKS[name].load_questions(annotations, "llava15"))
+    before = finish(tmp_path / "a", name, annotations, ["x"] * 3, limit=3)
+    now = finish(tmp_path / "b", name, annotations, ["x"] * number)
+    for first, second in ((before, now), (now, before)):
+        table = build_answers([first, second])
+        assert len(table.rows) == number
+        assert sum(row["change"] is not None for row in table.rows) == 3
+
+
 def test_no_cell_of_a_csv_is_a_formula(shapes, tmp_path):
     texts = ['=HYPERLINK("http://x","y")', "+1", "-2"]
     before = finish(tmp_path / "a", "quickstart", shapes, texts)
