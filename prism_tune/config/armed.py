@@ -17,7 +17,7 @@ _ARMED = {
     ),
     "plugins": (
         "name plugins, whose code would run",
-        "plugins=[FILE] (or plugins=[] for none)",
+        "{key}=[FILE] (or =[] for none)",
     ),
     "evaluation.serve_command": (
         "name a program to be started",
