@@ -95,7 +95,7 @@ def keep_judgement(
         _require_same(folder, provenance, unjudged, files)
         asked = _list_asked(unjudged.benchmark, content, folder.unfinished / _ANSWERS)
         given = [Path(file["path"]) for file in files]
-        rescore = partial(score, unjudged.benchmark, profile=unjudged.profile, only=asked)
+        rescore = partial(score, unjudged.benchmark, profile=content["profile"], only=asked)
         result = rescore(given, annotations)
     except UserError as error:
         logger.warning(
