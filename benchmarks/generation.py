@@ -37,7 +37,7 @@ from prism_tune.evaluation.benchmarks.pope import SUFFIX
 from prism_tune.evaluation.decoding.prompts import Answer, Request
 from prism_tune.evaluation.generate import Decoder
 from prism_tune.evaluation.serving.server import Server
-from prism_tune.evaluation.serving.started import started_server
+from prism_tune.evaluation.serving.started import reached_server
 from prism_tune.models.checkpoint import load_tuned
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.export import export
@@ -131,16 +131,20 @@ def open_server(
         yield None
         return
     asked = {"backend": "openai", "serve_command": arguments.serve}
-    asked["concurrency"] = arguments.concurrency
-    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=asked)})
+    evaluation = config.evaluation.model_copy(update=asked)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(config.model.path)
         if arguments.checkpoint is not None:
             model = Path(folder) / "model"
             export(arguments.checkpoint, model)
         log = Path(folder) / "server.log"
-        with started_server(config, lambda: str(model), log) as served:
-            yield Server(served.evaluation, processor, template=config.model.template)
+        with reached_server(evaluation, lambda: str(model), log) as open_api:
+            yield Server(
+                open_api,
+                processor,
+                template=config.model.template,
+                concurrency=arguments.concurrency,
+            )
 
 
 def answer_batched(
