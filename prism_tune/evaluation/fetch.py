@@ -114,7 +114,7 @@ def _open_record(name: str, path: Path, hub: HubData) -> dict[str, Any]:
 
 def _is_of(hub: HubData, record: Mapping[str, Any]) -> bool:
     """Whether files are of this dataset and these configurations, whose names they do not tell."""
-    return all(record[key] == value for key, value in _list_source(hub).items())
+    return all(record.get(key) == value for key, value in _list_source(hub).items())
 
 
 def _list_source(hub: HubData) -> dict[str, Any]:

@@ -48,6 +48,13 @@ def test_what_is_there_and_what_is_missing(config_path):
     assert "no test*.parquet" in findings["mmlu"].detail
 
 
+def test_a_source_record_of_somebody_elses_is_no_error(config_path):
+    (config_path.parent / "pope").mkdir()
+    (config_path.parent / "pope" / "source.json").write_text('{"url": "x"}')
+    findings = {finding.name: finding for finding in find_all(load_config(config_path))}
+    assert f"`prism-tune data pope --to {config_path.parent}/pope`" in findings["pope"].detail
+
+
 def test_missing_images_are_named(config_path):
     (config_path.parent / "images/1.png").unlink()
     findings = {finding.name: finding for finding in find_all(load_config(config_path))}
