@@ -131,9 +131,7 @@ def test_no_setting_names_a_place_on_this_machine(hub, select_again, published_r
 
 def test_a_further_budget_is_not_shared_as_the_runs_own(hub, select_again):
     run = select_again(budgets=(0.2,))
-    with pytest.raises(
-        UserError, match=r"own budget alone, and 0\.2 is a further one"
-    ):
+    with pytest.raises(UserError, match=r"own budget alone, and 0\.2 is a further one"):
         Subset(run).at(0.2).push_to_hub("me/subset")
     assert hub.calls == []
 
