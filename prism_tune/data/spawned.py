@@ -98,7 +98,8 @@ def serve(parent: int) -> None:
 @contextmanager
 def _started(number: int) -> Iterator[SimpleQueue[_Process]]:
     """Processes that wait for a call; gone at the end."""
-    command = [sys.executable, "-c", _SERVE, json.dumps(sys.path), str(os.getpid())]
+    folders = [place for place in sys.path if isinstance(place, str)]  # others Python passes over
+    command = [sys.executable, "-c", _SERVE, json.dumps(folders), str(os.getpid())]
     processes: list[_Process] = []
     idle: SimpleQueue[_Process] = SimpleQueue()
     try:
