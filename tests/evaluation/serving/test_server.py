@@ -178,6 +178,8 @@ import signal, time
 from threading import Timer, main_thread
 from prism_tune.evaluation.serving.under_way import UnderWay
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in the background
+
 def ask(question):
     if question == "slow":
         Timer(1, signal.pthread_kill, (main_thread().ident, signal.SIGINT)).start()
