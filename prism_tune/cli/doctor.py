@@ -20,6 +20,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.cpu import bf16_instructions
 from prism_tune.run.cache_home import cache_home
 from prism_tune.run.log import console
+from prism_tune.run.shared_memory import count_cores
 
 GIB = 1 << 30
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)
@@ -73,9 +74,8 @@ def check_python() -> Iterator[Check]:
 
 def check_devices() -> Iterator[Check]:
     """GPUs, or what the CPU can do; and the memory of either."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Check("CPU", f"{cores} cores, {memory_bytes / GIB:.0f} GiB of memory")
+    yield Check("CPU", f"{count_cores()} cores, {memory_bytes / GIB:.0f} GiB of memory")
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing

@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from prism_tune.compare.children import accompanied
 from prism_tune.interrupts import follow_parent, remove_temporary_folders
+from prism_tune.run.shared_memory import count_cores
 
 Main = Callable[[Sequence[str]], NoReturn]
 """Runs the command line with these arguments; at the top of a module, so that it can be sent."""
@@ -90,7 +91,7 @@ def share_out(number: int, num_processes: int) -> dict[str, str]:
         return {}
     own = {}
     if "OMP_NUM_THREADS" not in os.environ:
-        own["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_processes))
+        own["OMP_NUM_THREADS"] = str(max(1, count_cores() // num_processes))
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if len(devices) > 1:
         own["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]

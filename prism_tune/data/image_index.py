@@ -28,11 +28,12 @@ from prism_tune.data.examination import (
 )
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import REASONS
-from prism_tune.data.spawned import count_cores, map_spawned
+from prism_tune.data.spawned import map_spawned
 from prism_tune.run.cached import kept_if_writable
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_atomic
 from prism_tune.run.progress import UnitProgress
+from prism_tune.run.shared_memory import count_cores
 
 logger = logging.getLogger(__name__)
 

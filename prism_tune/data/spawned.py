@@ -20,6 +20,7 @@ from typing import IO, TypeVar
 
 from prism_tune.errors import UserError
 from prism_tune.interrupts import become_worker
+from prism_tune.run.shared_memory import count_cores
 
 _MOST_PROCESSES = 4
 _SERVE = (
@@ -69,12 +70,6 @@ def map_spawned(
 
         for made in threads.map(work, tasks):
             yield from made
-
-
-def count_cores() -> int:
-    """Those that this process may use."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return available or 1
 
 
 def serve(parent: int) -> None:

@@ -6,13 +6,14 @@ than a few blocks per thread are in memory at a time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from prism_tune.run.shared_memory import count_cores
 
 BLOCK_BYTES = 2 << 20
 """Of one block in the arithmetic's precision: what a core's cache holds."""
@@ -92,10 +93,5 @@ def map_spans(
     """
     blocks = [(a, min(a + block_rows, num_rows)) for a in range(0, num_rows, block_rows)]
     spans = [blocks[i : i + _BLOCKS_PER_SPAN] for i in range(0, len(blocks), _BLOCKS_PER_SPAN)]
-    with ThreadPoolExecutor(_num_threads()) as pool:
+    with ThreadPoolExecutor(min(count_cores(), _MAX_THREADS)) as pool:
         yield from pool.map(visit, spans)
-
-
-def _num_threads() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(available or 1, _MAX_THREADS)

@@ -1,4 +1,4 @@
-"""How many processes may read images: what they hand over takes shared memory, often little.
+"""How many processes may share work: by cores, and by shared memory, which is often little.
 
 Containers have 64 MB of it by default. Where it is full a worker cannot hand its batch over, and
 who waits for the batch waits for ever: so it is counted before the first is asked for, and a worker
@@ -24,6 +24,12 @@ Loader = TypeVar("Loader", bound=Any)
 SHARED_MEMORY = Path("/dev/shm")
 _USABLE = 0.8
 """Of what is free now: other processes of the machine use it, too."""
+
+
+def count_cores() -> int:
+    """Those that this process may use; where the system does not say (macOS), all there are."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return available or 1
 
 
 def fit_workers(num_workers: int, batch_bytes: int, *, prefetch: int = 2) -> int:

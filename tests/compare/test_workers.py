@@ -109,6 +109,14 @@ def test_threads_and_devices_are_dealt_out_and_a_single_process_sees_all(monkeyp
     assert share_out(0, 1) == {}
 
 
+def test_a_system_that_does_not_say_what_may_be_used_has_all_its_cores(monkeypatch):
+    """macOS: the grid ended in an AttributeError."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert share_out(0, 2)["OMP_NUM_THREADS"] == "4"
+
+
 AT_WORK = """
 import multiprocessing, sys, time
 

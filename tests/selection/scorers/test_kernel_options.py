@@ -56,7 +56,7 @@ def test_the_seed_decides_and_the_options_matter(options, told):
 
 def test_the_number_of_threads_changes_nothing(options, told, monkeypatch):
     wanted = select(told, **options)
-    monkeypatch.setattr("prism_tune.features.row_blocks._num_threads", lambda: 5)
+    monkeypatch.setattr("prism_tune.features.row_blocks.count_cores", lambda: 5)
     assert select(told, **options) == wanted
 
 

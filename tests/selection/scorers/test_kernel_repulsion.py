@@ -123,7 +123,7 @@ def test_a_dense_pool_has_a_narrower_bandwidth():
 def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
     rows, row_N, keys = draw(4000, 3000)
     wanted = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), Rbf(0.01)), 900, 8.0)
-    monkeypatch.setattr("prism_tune.features.row_blocks._num_threads", lambda: threads)
+    monkeypatch.setattr("prism_tune.features.row_blocks.count_cores", lambda: threads)
     again = pick_repelled(keys, row_N, CellKernel(rows, find_cells(rows), Rbf(0.01)), 900, 8.0)
     assert again.tolist() == wanted.tolist()
 
