@@ -235,6 +235,7 @@ def test_processes_that_ask_together_read_each_file_once(tmp_path, read_files):
     assert sorted(read_files) == names
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_process_finds(tmp_path, monkeypatch):
     names = ["a.png", "b.png", "gone.png", "c.png"]
     save(tmp_path / "a.png")

@@ -15,6 +15,8 @@ from PIL import Image
 from prism_tune.data.spawned import map_spawned
 from prism_tune.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """\
 import prism_tune as pt
 

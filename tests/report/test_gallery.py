@@ -149,6 +149,7 @@ def built(tmp_path_factory):
         return run, page.root, gallery.build(run, page)
 
 
+@pytest.mark.slow
 def test_every_record_is_in_its_chunk(built):
     run, folder, _ = built
     found = []
@@ -167,6 +168,7 @@ def test_every_record_is_in_its_chunk(built):
     assert found[77][4] == 4
 
 
+@pytest.mark.slow
 def test_the_columns_lie_one_after_the_other(built):
     run, folder, _ = built
     _, content = unpack(folder / "data" / "gallery-columns.js")
@@ -182,6 +184,7 @@ def test_the_columns_lie_one_after_the_other(built):
     assert list(content[32 * NUM_RECORDS :]) == run.records.selected_N.tolist()
 
 
+@pytest.mark.slow
 def test_records_that_share_an_image_are_a_group(built):
     """Three records an image, of which every tenth has none; the features are drawn apart."""
     run, folder, _ = built
@@ -200,6 +203,7 @@ def test_records_that_share_an_image_are_a_group(built):
         assert (closest_N[row] == 1) == kept_N[group_N == group_N[row]].any()
 
 
+@pytest.mark.slow
 def test_prepared_records_have_thumbnails_and_neighbours(built):
     run, folder, section = built
     _, content = unpack(folder / "data" / "gallery-prepared.js")

@@ -95,6 +95,7 @@ def test_paths_are_by_uid_and_a_shared_image_is_written_once(images, tmp_path):
     assert blue.getpixel((25, 25))[2] > 200
 
 
+@pytest.mark.slow
 def test_many_images_are_drawn_by_processes_in_their_order(images, tmp_path, monkeypatch):
     monkeypatch.setattr(thumbnails, "_FEWEST_FOR_PROCESSES", 1)
     for level in range(0, 250, 50):
