@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 
@@ -20,9 +19,10 @@ def sandbox(tmp_path):
 @pytest.fixture
 def only_basics(sandbox):
     """A PATH with what every machine has, and no Python."""
-    for name in ("awk", "basename", "cat", "cksum", "df", "dirname", "grep", "head", "ls", "sort"):
+    basics = ("awk", "basename", "cat", "cksum", "dirname", "grep", "head", "ls", "sort", "tail")
+    for name in basics:
         sandbox.place_command(name, f'exec {shutil.which(name)} "$@"')
-    return sandbox.place_command("tail", f'exec {shutil.which("tail")} "$@"')
+    return sandbox.commands
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -59,9 +59,9 @@ def test_without_a_gpu_a_torch_that_pip_has_as_a_file_goes_first(
     sandbox, laid_out, says_what_comes
 ):
     """The newest of an index, which pip would take, comes with CUDA's libraries."""
-    path = sandbox.place_command("nvidia-smi", "exit 1")
+    sandbox.place_command("nvidia-smi", "exit 1")
     environment = {"HAS_TORCH_EXIT_CODE": "1", "LAID_OUT_EXIT_CODE": laid_out}
-    done = sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}", **environment)
+    done = sandbox.run("setup.sh", **environment)
     assert done.returncode == 0, done.stderr
     first, second = sandbox.calls
     assert first.endswith("--no-index --no-deps torch")
@@ -77,14 +77,18 @@ def test_without_a_gpu_a_torch_that_pip_has_as_a_file_goes_first(
     ],
 )
 def test_a_torch_that_is_there_or_asked_for_is_left_alone(sandbox, environment):
-    path = sandbox.place_command("nvidia-smi", "exit 1")
-    sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}", **environment)
+    sandbox.place_command("nvidia-smi", "exit 1")
+    sandbox.run("setup.sh", **environment)
     assert len(sandbox.calls) == 1
 
 
-def test_with_a_gpu_torch_comes_from_the_index(sandbox):
-    path = sandbox.place_command("nvidia-smi", "exit 0")
-    sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}", HAS_TORCH_EXIT_CODE="1")
+def test_with_a_gpu_torch_comes_from_the_index_and_takes_more_room(sandbox):
+    sandbox.place_command("nvidia-smi", "exit 0")
+    sandbox.say_free(11)
+    refused = sandbox.run("setup.sh", HAS_TORCH_EXIT_CODE="1")
+    assert "12 GB needed" in refused.stderr
+    sandbox.say_free(12)
+    sandbox.run("setup.sh", HAS_TORCH_EXIT_CODE="1")
     assert len(sandbox.calls) == 1
 
 
@@ -135,8 +139,8 @@ def test_with_an_old_python_set_up_says_what_it_found(sandbox, only_basics):
 
 
 def test_with_a_full_disk_set_up_says_how_much_is_needed(sandbox):
-    path = sandbox.place_command("df", "printf 'Filesystem\\n/dev/x 9 9 3145728 9%% /\\n'")
-    refused = sandbox.run("setup.sh", PATH=f"{path}:{os.environ['PATH']}")
+    sandbox.say_free(3)
+    refused = sandbox.run("setup.sh")
     assert refused.returncode == 1
     assert "not enough disk: 3 GB free in " in refused.stderr
     assert "6 GB needed" in refused.stderr

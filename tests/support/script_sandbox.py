@@ -43,6 +43,7 @@ class Sandbox:
         for name in ("setup.py", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
         self.site.mkdir()
+        self.say_free(64)
         self.place_python(self.venv / "bin/python")
 
     def place_python(self, path: Path) -> None:
@@ -50,13 +51,20 @@ class Sandbox:
         path.write_text(STAND_IN.format(log=self.log, site=self.site, python=sys.executable))
         path.chmod(0o755)
 
-    def place_command(self, name: str, body: str) -> Path:
-        """A fake command; the folder to put on PATH."""
-        folder = self.root.parent / "path"
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
-        (folder / name).chmod(0o755)
-        return folder
+    @property
+    def commands(self) -> Path:
+        """The folder of stand-ins for commands, which goes before PATH."""
+        return self.root.parent / "path"
+
+    def place_command(self, name: str, body: str) -> None:
+        self.commands.mkdir(exist_ok=True)
+        (self.commands / name).write_text(f"#!/bin/bash\n{body}\n")
+        (self.commands / name).chmod(0o755)
+
+    def say_free(self, gigabytes: int) -> None:
+        """Of the disk, to the scripts; that of the machine that tests may be full."""
+        free_kb = gigabytes * 2**20
+        self.place_command("df", f"printf 'Filesystem\\n/dev/x 9 9 {free_kb} 9%% /\\n'")
 
     def run(self, script: str, *arguments: str, cwd: Path | None = None, **environment: str):
         inherited = {
@@ -65,6 +73,7 @@ class Sandbox:
             if not key.startswith("PRISM_TUNE_") and key not in ("NPROC", "OMP_NUM_THREADS")
         }
         variables = {"PRISM_TUNE_VENV": str(self.venv), "PYTHONPATH": str(ROOT), **environment}
+        variables["PATH"] = f"{self.commands}:{environment.get('PATH', os.environ['PATH'])}"
         return subprocess.run(
             ["/bin/bash", str(self.root / "scripts" / script), *arguments],
             env=inherited | variables,
