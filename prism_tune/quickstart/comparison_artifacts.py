@@ -1,4 +1,4 @@
-"""What is prepared for the comparison (docs/comparison.md): easy-VQA alone, and a shorter model.
+"""What is prepared for the comparison (docs/results.md): easy-VQA alone, and a shorter model.
 
 ```
 data/comparison/
