@@ -3,8 +3,8 @@
 #
 #   bash scripts/reproduce_table.sh TABLE [key=value ...] [--dry-run]
 #
-# TABLE: main | main_lora | ablation | visionflan | visionflan_lora | models | selectors | language |
-# quickstart, the grids in configs/experiments/tables/
+# TABLE: main | main_lora | ablation | visionflan | visionflan_lora | models | selectors | published |
+# language | quickstart, the grids in configs/experiments/tables/
 #
 # For example
 #   bash scripts/reproduce_table.sh quickstart --dry-run            what it takes, nothing else

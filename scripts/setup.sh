@@ -7,7 +7,8 @@
 # From the environment:
 #   PRISM_TUNE_VENV    the virtual environment (default: .venv in this repository)
 #   PRISM_TUNE_PYTHON  the Python to build it with (default: the newest suitable one on PATH)
-#   PRISM_TUNE_TORCH   a pip requirement for torch, where you want a particular build of it;
+#   PRISM_TUNE_TORCH   a pip requirement for torch, where you want a particular build of it: given
+#                      once, it holds until another is;
 #                      pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) apply as always, and
 #                      without a GPU a torch among its find-links goes before that of an index
 #   PRISM_TUNE_WHEEL   a wheel of prism_tune to install (default: this repository, editable)
@@ -27,6 +28,19 @@ fail() {
   for line in "$@"; do printf '[setup]        %s\n' "$line" >&2; done
   exit 1
 }
+
+# Of the last set-up: a script that is called without PRISM_TUNE_TORCH, perhaps on a node without a
+# network, takes the environment as it is.
+recorded_torch() {
+  [ -f "$stamp" ] || return 0
+  local state before=" root $root torch "
+  state="$(head -n 1 "$stamp")"
+  case "$state" in *"$before"*) ;; *) return 0 ;; esac
+  state="${state#*"$before"}"
+  state="${state% wheel *}"
+  [ "$state" = "as required" ] || printf '%s' "$state"
+}
+torch="${PRISM_TUNE_TORCH:-$(recorded_torch)}"
 
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; }
 
@@ -99,7 +113,7 @@ install_laid_out_torch() {
 }
 
 install_package() {
-  if ! has_gpu && [ -z "${PRISM_TUNE_TORCH:-}" ] && ! has_torch && ! install_laid_out_torch; then
+  if ! has_gpu && [ -z "$torch" ] && ! has_torch && ! install_laid_out_torch; then
     say "no NVIDIA GPU here. Where the package index offers no CPU build of torch, pip brings the"
     say "CUDA one (several GB, and it runs on a CPU just as well); PRISM_TUNE_TORCH picks a build."
   fi
@@ -107,7 +121,7 @@ install_package() {
   [ -z "${PRISM_TUNE_WHEEL:-}" ] || package=("$PRISM_TUNE_WHEEL[$extras]")
   say "installing prism_tune[$extras]: about two minutes and 2 GB on a CPU machine"
   "$python" -m pip install --quiet --no-compile --progress-bar=on --disable-pip-version-check \
-    ${PRISM_TUNE_TORCH:+"$PRISM_TUNE_TORCH"} "${package[@]}" >&2 ||
+    ${torch:+"$torch"} "${package[@]}" >&2 ||
     fail "the installation did not finish; pip says why above." "The next run continues it."
 }
 
@@ -122,7 +136,7 @@ compile_packages() {
 # Everything the installed state depends on, but the extras.
 describe_state() {
   echo "setup.py $(cksum <"$root/setup.py") pyproject.toml $(cksum <"$root/pyproject.toml")" \
-    "root $root torch ${PRISM_TUNE_TORCH:-as required} wheel ${PRISM_TUNE_WHEEL:-none}"
+    "root $root torch ${torch:-as required} wheel ${PRISM_TUNE_WHEEL:-none}"
 }
 
 # The stamp is the state, then the extras installed under it, one a line.

@@ -4,8 +4,8 @@
 #
 #   bash scripts/try_wheel.sh [key=value ...]      for example training.hf.max_steps=-1 for all of it
 #
-# Five minutes on two cores, 3 GB of disk (10 GB where torch comes with CUDA), all of it removed at
-# the end; sdist and wheel stay in dist/. The environment variables of scripts/setup.sh apply.
+# Five minutes on two cores, 6 GB of free disk (12 GB with a GPU: torch comes with CUDA), all of it
+# removed at the end; sdist and wheel stay in dist/. The environment variables of scripts/setup.sh apply.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

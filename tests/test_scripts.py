@@ -54,6 +54,21 @@ def test_set_up_installs_again_what_is_new_or_changed(sandbox):
     assert "torch==2.9.1 -e " in sandbox.calls[-1]
 
 
+def test_a_torch_that_was_asked_for_once_holds_until_another_is(sandbox):
+    """The next script is called without it, and may be on a node that reaches no index."""
+    build = "torch @ file:///builds/torch-2.9.1+cu130.whl"
+    sandbox.run("setup.sh", PRISM_TUNE_TORCH=build)
+    for environment in ({}, {"PRISM_TUNE_TORCH": build}):
+        again = sandbox.run("setup.sh", **environment)
+        assert (again.returncode, again.stderr) == (0, "")
+    assert len(sandbox.calls) == 1
+    sandbox.run("setup.sh", "eval")
+    assert f"{build} -e " in sandbox.calls[-1]
+    sandbox.run("setup.sh", PRISM_TUNE_TORCH="torch==2.9.1")
+    assert "torch==2.9.1 -e " in sandbox.calls[-1]
+    assert len(sandbox.calls) == 3
+
+
 @pytest.mark.parametrize(("laid_out", "says_what_comes"), [("0", False), ("1", True)])
 def test_without_a_gpu_a_torch_that_pip_has_as_a_file_goes_first(
     sandbox, laid_out, says_what_comes
