@@ -32,7 +32,7 @@ MEANINGS: Mapping[str, str] = {
     "data.image_place": "`front` moves a single `<image>` to the front of its turn, as LLaVA does.",
     "data.system": "`drop` leaves the records' own system lines out.",
     "data.policy": "What to do about each kind of bad record: fail, skip, or keep.",
-    "data.max_length": "Tokens of a conversation, image tokens among them; what is longer is bad.",
+    "data.max_length": "Tokens of a conversation, image tokens among them; what is longer is cut.",
     "data.num_workers": "Processes that read and decode, a device.",
     "selection.scorer": "The method that ranks the records (docs/selectors.md).",
     "selection.budget": "How much to keep, in the unit of `budget_of`.",
