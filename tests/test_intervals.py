@@ -62,9 +62,9 @@ def test_students_t(degrees, point):
 
 def test_welch_by_hand():
     # 1/3 and 4/5: (17/15)^2 / ((1/3)^2 / 2 + (4/5)^2 / 4) = 5.96 degrees of freedom; t(5) = 2.571.
-    assert welch_half_width(1.0, 3, 2.0, 5) == pytest.approx(2.571 * (17 / 15) ** 0.5)
+    assert welch_half_width(1.0, 3, 2.0, 5) == pytest.approx(2.571 * (17 / 15) ** 0.5, rel=2e-4)
     # Equal spreads of as many seeds: 2 (n - 1) degrees, t(8) = 2.306.
-    assert welch_half_width(3.0, 5, 3.0, 5) == pytest.approx(2.306 * (18 / 5) ** 0.5)
+    assert welch_half_width(3.0, 5, 3.0, 5) == pytest.approx(2.306 * (18 / 5) ** 0.5, rel=2e-4)
     assert welch_half_width(0.0, 3, 0.0, 3) == 0.0
 
 
@@ -81,8 +81,8 @@ def test_differences_are_taken_seed_by_seed():
     values, baseline = {0: 11.0, 1: 22.0, 2: 33.0, 9: 0.0}, {2: 30.0, 0: 10.0, 1: 20.0, 8: 5.0}
     found = difference(values, baseline)
     assert (found.mean, found.num_seeds, found.test) == (2.0, 3, "paired")
-    assert found.low == pytest.approx(2 - 4.303 / 3**0.5)
-    assert found.high == pytest.approx(2 + 4.303 / 3**0.5)
+    assert found.low == pytest.approx(2 - 4.303 / 3**0.5, abs=1e-3)
+    assert found.high == pytest.approx(2 + 4.303 / 3**0.5, abs=1e-3)
 
 
 def test_five_paired_seeds_tell_apart_what_unpaired_ones_do_not():

@@ -185,7 +185,7 @@ def test_performance_differences_and_cost_are_those_of_the_cells(finished, found
             continue
         gaps = [a - b for a, b in zip(own, random, strict=True)]
         assert row["difference"]["mean"] == pytest.approx(sum(gaps) / 2)
-        half = 12.706 * abs(gaps[0] - gaps[1]) / 2
+        half = 12.7062047 * abs(gaps[0] - gaps[1]) / 2
         assert row["difference"]["high"] == pytest.approx(sum(gaps) / 2 + half)
     assert found["rows"][0]["selector"] == "whole_pool"
     page = (path.parent / "runs/tiny/comparison.html").read_text()
