@@ -48,6 +48,29 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
 
 
+def local_world_size() -> int:
+    """Number of processes on this node; under srun the most that any has; 1 where nothing says."""
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"):
+        counts = re.findall(r"\d+(?=\(|,|$)", os.environ.get(name, ""))  # srun: "8(x2),4"
+        if counts:
+            return max(1, *map(int, counts))
+    return 1
+
+
+def speak_as_torchrun() -> None:
+    """Give the place of one process of several torchrun's names, the only ones libraries read.
+
+    Unnamed, each would train by itself, all in one folder: DeepSpeed, accelerate and transformers
+    know neither srun's variables nor the deepspeed launcher's own.
+    """
+    if world_size() > 1:
+        os.environ.update(
+            RANK=str(rank()),
+            LOCAL_RANK=str(local_rank()),
+            LOCAL_WORLD_SIZE=str(local_world_size()),
+        )
+
+
 def check_launch() -> None:
     """Whether a launcher's variables are numbers that go together; those left over may not be.
 

@@ -18,6 +18,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prism_tune.processes import local_world_size
+
 logger = logging.getLogger(__name__)
 Loader = TypeVar("Loader", bound=Any)
 
@@ -46,7 +48,7 @@ def fit_workers(num_workers: int, batch_bytes: int, *, prefetch: int = 2) -> int
     if num_workers == 0 or batch_bytes == 0 or not SHARED_MEMORY.is_dir():
         return num_workers
     free = shutil.disk_usage(SHARED_MEMORY).free
-    share = _USABLE * free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = _USABLE * free / local_world_size()
     fitting = max(0, int((share / batch_bytes - 1) // prefetch))  # one is in use
     if fitting >= num_workers:
         return num_workers

@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from prism_tune.config.sections import TrainingConfig
-from prism_tune.processes import meet, open_group, world_size
+from prism_tune.processes import meet, open_group, speak_as_torchrun, world_size
 
 _TIMEOUT_SECONDS = 1800
 
@@ -37,6 +37,7 @@ def training_group(device: torch.device, training: TrainingConfig) -> Iterator[N
             torch.cuda.set_device(device)
         timeout = timedelta(seconds=training.hf.get("ddp_timeout", _TIMEOUT_SECONDS))
         if world_size() > 1:
+            speak_as_torchrun()
             meet()  # DeepSpeed and NCCL would wait for half an hour, and name nobody
         if training.deepspeed is not None:
             _init_deepspeed(device, timeout)

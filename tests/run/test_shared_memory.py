@@ -43,6 +43,18 @@ def test_workers_are_as_many_as_there_is_room_for(free, monkeypatch, free_mib, p
     assert fit_workers(4, batch_bytes) == fitting
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("LOCAL_SIZE", "2"), ("SLURM_STEP_TASKS_PER_NODE", "2(x2),1")],
+    ids=["deepspeed", "srun"],
+)
+def test_the_processes_of_every_launcher_share_it(free, monkeypatch, variable, value):
+    free(110)
+    assert fit_workers(4, 21 * MIB) == 1
+    monkeypatch.setenv(variable, value)
+    assert fit_workers(4, 21 * MIB) == 0
+
+
 def test_without_shared_memory_as_a_folder_nothing_is_known(free, monkeypatch, tmp_path):
     free(1)
     monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path / "none")

@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prism_tune.cli.app import main
 from prism_tune.processes import barrier, rank
@@ -31,6 +31,14 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "DS_ACCELERATOR": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
+}
+_NAMED_BY = {
+    "srun": {
+        "RANK": "SLURM_PROCID",
+        "LOCAL_RANK": "SLURM_LOCALID",
+        "LOCAL_WORLD_SIZE": "SLURM_STEP_TASKS_PER_NODE",
+    },
+    "deepspeed": {"LOCAL_WORLD_SIZE": "LOCAL_SIZE"},
 }
 
 
@@ -59,6 +67,7 @@ class Ranks:
         kill: point and step at which the main process kills itself, or the last one asks itself to
             end (see `kill_at`).
         program: what reads these arguments.
+        launcher: whose variables they have.
     """
 
     def __init__(
@@ -69,10 +78,13 @@ class Ranks:
         num_processes: int = 1,
         kill: tuple[str, int] | None = None,
         program: Callable[[], None] = main,
+        launcher: Literal["torchrun", "srun", "deepspeed"] = "torchrun",
     ) -> None:
         self.output = output
         output.write_bytes(b"")
         environments = [{}] if num_processes == 1 else rank_variables(num_processes)
+        names = _NAMED_BY.get(launcher, {})
+        environments = [{names.get(k, k): v for k, v in given.items()} for given in environments]
         self._processes = [
             _server().Process(
                 target=_run, args=(arguments, environment, str(output), kill, program)
