@@ -63,6 +63,16 @@ def open_page(browser):
 
     At the end nothing may have been complained about, and nothing asked for outside the folder.
     """
+    yield from _open_pages(browser)
+
+
+@pytest.fixture(scope="module")
+def open_shared_page(browser):
+    """The same for a page that several tests only read."""
+    yield from _open_pages(browser)
+
+
+def _open_pages(browser):
     contexts, faults = [], []
 
     def open_page(folder: Path, *, width: int = 1280, theme: str = "light"):

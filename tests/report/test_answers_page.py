@@ -7,10 +7,9 @@ import json
 from threading import Thread
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from support.answered_runs import finish
-from support.report_pages import MARKUP
+from support.report_pages import MARKUP, assert_accessible
 
 from prism_tune.evaluation import finished_answers
 from prism_tune.report.build import build_report
@@ -21,10 +20,6 @@ from prism_tune.run.folder import RunDir, write_json
 
 pytestmark = pytest.mark.slow
 
-AXE = {
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    "preload": False,
-}
 NUM = 40
 
 
@@ -135,12 +130,10 @@ def test_hostile_texts_are_text(run, open_page):
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
 def test_accessible_with_and_without_a_question_open(run, open_page, width, theme):
     page = at_answers(open_page(run.root / "report", width=width, theme=theme))
-    found = Axe().run(page, context="#answers", options=AXE)
-    assert found.violations_count == 0, found.generate_report()
+    assert_accessible(page, "#answers")
     page.locator("#answers-list h3 a").nth(2).click()
     page.locator("dialog[open]").wait_for()
-    found = Axe().run(page, context="dialog[open]", options=AXE)
-    assert found.violations_count == 0, found.generate_report()
+    assert_accessible(page, "dialog[open]")
     assert page.evaluate("() => document.documentElement.scrollWidth") == width
 
 

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from support.report_pages import HOSTILE_SOURCE, draw_plots
+from support.report_pages import HOSTILE_SOURCE, assert_accessible, draw_plots
 
 SECTIONS = ("overview", "geometry", "scores", "gallery", "compare", "training", "answers")
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 PHONE, DESKTOP = 390, 1280
-AXE = {
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    "preload": False,  # it would fetch the style sheets, which the page's policy forbids
-}
 
 
-def test_every_section_is_there_and_its_plots_are_drawn(report, open_page):
-    page = open_page(report)
+@pytest.fixture(scope="module")
+def drawn(report, open_shared_page):
+    """`drawn(width)`: a page for tests that only read it, and of each section how many plots."""
+
+    @cache
+    def draw(width):
+        page = open_shared_page(report, width=width)
+        return page, {section: draw_plots(page, section) for section in SECTIONS}
+
+    return draw
+
+
+def test_every_section_is_there_and_its_plots_are_drawn(drawn):
+    page, counts = drawn(DESKTOP)
     headings = page.locator("main > section > h2").all_inner_texts()
     assert [
         section.get_attribute("id") for section in page.locator("main > section").all()
     ] == list(SECTIONS)
     assert len(headings) == len(SECTIONS)
-    counts = {section: draw_plots(page, section) for section in SECTIONS}
     assert (counts["geometry"], counts["scores"], counts["compare"]) == (3, 3, 2)
     assert counts["training"] == 4
 
@@ -42,10 +49,8 @@ def test_what_is_printed_has_every_plot(report, open_page):
     assert all(plot.get_attribute("data-drawn") for plot in plots)
 
 
-def test_nothing_is_wider_than_a_phone(report, open_page):
-    page = open_page(report, width=PHONE)
-    for section in SECTIONS:
-        draw_plots(page, section)
+def test_nothing_is_wider_than_a_phone(drawn):
+    page, _ = drawn(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE
 
 
@@ -114,10 +119,8 @@ def test_the_map_changes_colours_and_shows_the_record_under_the_pointer(report, 
     assert card.locator("img").evaluate("image => image.naturalWidth") > 0
 
 
-def test_hostile_names_are_text(report, open_page):
-    page = open_page(report)
-    for section in SECTIONS:
-        draw_plots(page, section)
+def test_hostile_names_are_text(drawn):
+    page, _ = drawn(DESKTOP)
     assert page.title() == "tiny · prism_tune report"
     cells = page.locator("#scores tbody th").all_inner_texts()
     assert HOSTILE_SOURCE in cells
@@ -148,18 +151,16 @@ def test_accessible_in_both_themes(report, open_page, width, theme):
         draw_plots(page, section)
     if theme == "dark":
         page.get_by_role("button", name="Dark theme").click()
-    found = Axe().run(page, options=AXE)
-    assert found.violations_count == 0, found.generate_report()
+    assert_accessible(page)
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_screenshots_are_kept(report, open_page, width):
+def test_screenshots_are_kept(drawn, width):
     """For people: CI keeps the folder."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page = open_page(report, width=width)
-    page.add_style_tag(content=".bar { position: static !important }")
+    page, _ = drawn(width)
     for section in SECTIONS:
-        draw_plots(page, section)
         path = SCREENSHOTS / f"{section}-{width}.png"
-        page.locator(f"#{section}").screenshot(path=path)
+        style = ".bar { position: static !important }"
+        page.locator(f"#{section}").screenshot(path=path, style=style)
         assert path.stat().st_size > 5000

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from support.tiny import draw_image, draw_pool
 from typer.testing import CliRunner
 
@@ -16,6 +17,11 @@ NUM_QUESTIONS = 12
 MARKUP = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 HOSTILE_SOURCE = "<b>bold</b> & \"quoted\" <script>document.title='hacked'</script>"
 HOSTILE_FILE = "'><img src=x onerror=alert(1)>.png"
+AXE = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "resultTypes": ["violations"],  # to describe also what passes takes most of its time
+    "preload": False,  # it would fetch the style sheets, which the page's policy forbids
+}
 
 
 def prism_tune(*arguments: str) -> str:
@@ -72,6 +78,12 @@ def draw_plots(page, section: str) -> int:
             arg=plot.get_attribute("data-plot"),
         )
     return plots.count()
+
+
+def assert_accessible(page: Any, context: str | None = None) -> None:
+    """Axe finds no violation in the page, or in what `context` selects of it."""
+    found = Axe().run(page, context=context, options=AXE)
+    assert found.violations_count == 0, found.generate_report()
 
 
 def at_gallery(page: Any) -> Any:
