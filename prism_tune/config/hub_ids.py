@@ -24,3 +24,8 @@ def may_be_hub_id(path: str) -> bool:
     """
     here = Path(path)
     return has_hub_form(path) and not here.exists() and not here.parent.exists()
+
+
+def name_publicly(path: str) -> str:
+    """What others are shown: a hub id, or a path's last part. Where it lies is this machine's."""
+    return path if may_be_hub_id(path) else Path(path).name

@@ -6,12 +6,12 @@ paths of this machine are left out.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from prism_tune import __version__
+from prism_tune.config.hub_ids import name_publicly
 from prism_tune.report.numbers import number
 from prism_tune.results.columns import num_digits, scale_of
 from prism_tune.results.runs import FinishedRun
@@ -76,12 +76,12 @@ def write_model_card(run: RunDir) -> str:
     """
     found = FinishedRun(run)
     config, manifest = found.config, found.manifest
-    base = _name_publicly(config.model.path)
-    records = f"the whole of {_name_publicly(config.data.records)}"
+    base = name_publicly(config.model.path)
+    records = f"the whole of {name_publicly(config.data.records)}"
     facts: list[tuple[str, Any]] = [("prompt template", f"`{config.model.template}`")]
     if found.is_selected and manifest is not None:
         chosen = f"{manifest['num_selected']:,} of {manifest['num_pool']:,} records"
-        records = f"{chosen} of {_name_publicly(config.data.records)}"
+        records = f"{chosen} of {name_publicly(config.data.records)}"
         facts += [
             ("selected by", f"`{config.selection.scorer}`, {config.selection.scope}"),
             ("subset's SHA-256", f"`{manifest.get('subset_sha256', 'n/a')}`"),
@@ -126,9 +126,3 @@ def _list_costs(run: RunDir) -> list[dict[str, Any]]:
             seconds = sum(entry["device_seconds"] for entry in own)
             rows.append({"stage": stage, "device": own[-1]["device"], "seconds": seconds})
     return rows
-
-
-def _name_publicly(path: str) -> str:
-    """A hub id as it is; of a path its last part: the rest is this machine's affair."""
-    is_local = Path(path).exists() or path.startswith(("/", ".", "~")) or path.count("/") != 1
-    return Path(path).name if is_local else path

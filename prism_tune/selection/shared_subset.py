@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from prism_tune import __version__
+from prism_tune.config.hub_ids import name_publicly
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import Pool, open_pool, write_subset
 from prism_tune.errors import UserError, first_line
@@ -206,11 +207,6 @@ def _find_absolute(pool: Pool, indices: Sequence[int]) -> str | None:
     """The first image of these records that is not called by its place in the image folder."""
     names = (name for index in sorted(indices) for name in pool.images(index))
     return next((name for name in names if name.startswith("/")), None)
-
-
-def name_publicly(path: str) -> str:
-    """A file's or folder's name; a hub id as it is. Where it lies here is nobody's business."""
-    return Path(path).name if Path(path).exists() or path.count("/") != 1 else path
 
 
 def _name_all_publicly(values: Any) -> Any:

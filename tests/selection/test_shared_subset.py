@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
+from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
 from prism_tune.run.fingerprints import fingerprint_file
 from prism_tune.run.folder import RunDir
+from prism_tune.run.stage import Stage
 from prism_tune.selection import shared_subset
 from prism_tune.selection.shared_subset import export_subset, verify_subset
 
@@ -134,6 +137,28 @@ def test_what_is_shared_is_small_and_holds_no_text(run, shared):
     assert table.schema.field("hash").type == pa.binary(8)
     others = table.filter(pa.compute.invert(table.column("kept")))
     assert others.column("id").null_count == len(others) == len(table) - len(kept_ids(run))
+
+
+@pytest.mark.parametrize(
+    ("path", "published"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-7b-hf"),
+        ("/acme", "acme"),
+        ("../acme", "acme"),
+        ("acme/weights.tar", "weights.tar"),
+        ("home/acme/llava", "llava"),
+    ],
+)
+def test_where_files_lay_is_not_published_though_they_are_here_no_more(
+    run, tmp_path, path, published
+):
+    copied = RunDir(shutil.copytree(run.root, tmp_path / run.root.name))
+    stage = Stage(copied.selection)
+    moved = stage.config().model_copy(update={"model": ModelConfig(path=path)})
+    stage.finish({}, config=moved)
+    export_subset(copied, tmp_path / "shared.parquet")
+    metadata = pq.read_schema(tmp_path / "shared.parquet").metadata
+    assert json.loads(metadata[b"prism_tune.subset"])["model"] == published
 
 
 def test_hashes_that_agree_in_their_first_half_are_shared_whole(run, tmp_path, monkeypatch):
