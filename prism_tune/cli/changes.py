@@ -6,7 +6,7 @@ The stages themselves say so, by the inputs that they decide by; a plan shows it
 from __future__ import annotations
 
 from prism_tune.config.sections import Config
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 from prism_tune.run.folder import RunDir
 
 
@@ -27,4 +27,4 @@ def find_changes(config: Config, run: RunDir, verb: str) -> list[str]:
     try:
         return look[verb](config, run) or []
     except UserError as error:
-        return [f"cannot be looked at: {str(error).splitlines()[0]}"]
+        return [f"cannot be looked at: {first_line(error)}"]

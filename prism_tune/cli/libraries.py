@@ -16,6 +16,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from prism_tune.errors import first_line
+
 State = Literal["ok", "optional", "missing"]
 
 _BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
@@ -80,7 +82,7 @@ def check_torchvision() -> Iterator[Check]:
             "it is of another build than torch: install both from one place, "
             "or pip uninstall torchvision"
         )
-        yield Check("torchvision", f"cannot be imported: {_first_line(error)}", "missing", mend)
+        yield Check("torchvision", f"cannot be imported: {_innermost_line(error)}", "missing", mend)
         return
     yield Check("torchvision", found)
 
@@ -94,7 +96,7 @@ def check_transformers() -> Check:
             getattr(transformers, used)
     except _BROKEN as error:
         mend = "pip install --force-reinstall transformers; the message names what is in its way"
-        return Check(name, f"cannot be imported: {_first_line(error)}", "missing", mend)
+        return Check(name, f"cannot be imported: {_innermost_line(error)}", "missing", mend)
     return Check(name, "can be imported")
 
 
@@ -106,7 +108,7 @@ def check_template() -> Check:
         templates.render_jinja_template(conversations=[[message]], chat_template=_TEMPLATE)
     except _BROKEN as error:
         mend = f"pip install '{_requirement_on('jinja2')}'"
-        return Check(name, f"cannot be rendered: {_first_line(error)}", "missing", mend)
+        return Check(name, f"cannot be rendered: {_innermost_line(error)}", "missing", mend)
     return Check(name, "can be rendered")
 
 
@@ -178,8 +180,8 @@ def _requirement_on(package: str) -> str:
     return next((f"{r.name}{r.specifier}" for r in found if r.name == package), package)
 
 
-def _first_line(error: Exception) -> str:
+def _innermost_line(error: Exception) -> str:
     """The innermost reason: transformers puts its own words before it."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)

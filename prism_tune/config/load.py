@@ -77,8 +77,7 @@ def _validate(loaded: DictConfig, path: str | Path, overrides: Sequence[str]) ->
         armed = explain_armed(str(error.full_key))
         if armed is not None and isinstance(error, MissingMandatoryValue):
             raise ConfigError(f"{path}: the record of a run cannot {armed}") from error
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: `{error.full_key}`: {reason}") from error
+        raise ConfigError(f"{path}: `{error.full_key}`: {first_line(error)}") from error
     for key, value in _values(tree):
         if isinstance(value, bytes) or (isinstance(value, str) and not _can_be_kept(value)):
             raise ConfigError(
@@ -214,7 +213,7 @@ def _merge(base: DictConfig, top: DictConfig, where: str) -> DictConfig:
     try:
         merged = OmegaConf.merge(base, top)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{where}: {first_line(error)}") from error
     assert isinstance(merged, DictConfig)
     return merged
 

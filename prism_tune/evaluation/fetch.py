@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 from prism_tune.evaluation.data_sources import DATA_SOURCES, DataSource, HubData
 from prism_tune.run.fingerprints import fingerprint_file
 from prism_tune.run.folder import read_object, remove_left_over, write_json
@@ -86,7 +86,7 @@ def _fetch(name: str, hub: HubData, folder: Path) -> None:
     except (HfHubHTTPError, DatasetNotFoundError, OSError) as error:
         raise UserError(
             f"{name}: {hub.hub_id} cannot be fetched from the hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Check the network and "
+            f"({type(error).__name__}: {first_line(error)}). Check the network and "
             f"HF_TOKEN, or fetch it on another machine and copy {folder}.\n"
             f"{describe_by_hand(name, folder)}"
         ) from error

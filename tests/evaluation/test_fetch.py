@@ -106,6 +106,15 @@ def test_without_network_the_message_says_what_to_do(tmp_path):
     assert "copy" in str(told.value)
 
 
+def test_an_error_of_no_words_is_named_by_its_type(hub, tmp_path, monkeypatch):
+    def time_out(*_, **__):
+        raise TimeoutError
+
+    monkeypatch.setattr("datasets.load_dataset", time_out)
+    with pytest.raises(UserError, match=r"cannot be fetched .* \(TimeoutError: TimeoutError\)"):
+        fetch.fetch_benchmark("pope", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["mme", "mmvet"])
 def test_what_has_to_be_fetched_by_hand_is_said_with_its_address(name, hub, tmp_path):
     with pytest.raises(UserError, match=r"Fetch by hand:\n.*https://github.com/") as caught:

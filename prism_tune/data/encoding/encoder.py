@@ -191,11 +191,10 @@ def require_accepted(image: Image.Image, processor: Any, name: str = "an image")
     try:
         processor.image_processor([[image]], return_tensors="pt")
     except _REFUSALS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ImageError(
             "image_refused",
             f"{name}: {image.width} x {image.height} pixels, which the model's processor refuses: "
-            f"{reason}",
+            f"{first_line(error)}",
         ) from error
 
 

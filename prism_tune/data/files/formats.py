@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_tune.data.files.json_text import ReadRecord, read_lines, read_list
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, first_line
 from prism_tune.run.partial import partial_file
 
 Format = Literal["json", "jsonl", "parquet", "dataset"]
@@ -119,7 +119,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
                     yield row
                     num_read += 1
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        problem = first_line(error)
         if num_read == 0:
             raise UserError(f"{path}: not a parquet file, or a damaged one: {problem}") from error
         raise UserError(f"{path}: damaged behind record {num_read - 1}: {problem}") from error

@@ -13,10 +13,10 @@ from typing import Any
 
 import jinja2
 
-from prism_tune.errors import UserError
+from prism_tune.config.hub_ids import name_publicly
+from prism_tune.errors import UserError, first_line
 from prism_tune.run.folder import RunDir, read_object
 from prism_tune.run.stage import Stage
-from prism_tune.selection.shared_subset import name_publicly
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def push_subset(run: RunDir, shared: Path, repository: str, *, private: bool) ->
             repo_type="dataset",
         )
     except (HTTPError, HFValidationError, OSError) as error:
-        reason = (str(error).splitlines() or [""])[0].replace(token, "***")
+        reason = first_line(error).replace(token, "***")
         raise UserError(
             f"{repository}: the hub did not take the subset ({type(error).__name__}: {reason}); "
             f"check the name, the network, and that the token may write. {shared} is written"
