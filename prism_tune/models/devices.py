@@ -53,12 +53,22 @@ def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the device computes in it, else float16 (CUDA) or float32 (CPU)."""
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
-        if dtype is torch.bfloat16 and device.type == "cpu" and not bf16_instructions():
+        if dtype is torch.bfloat16 and device.type == "cpu" and not multiplies_bf16(device):
             _warn_of_bf16()
         return dtype
+    if multiplies_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself.
+
+    For torch every GPU does: before Ampere (T4, V100) it computes in float32 and rounds.
+    """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if bf16_instructions() else torch.float32
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(bf16_instructions())
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:

@@ -22,7 +22,7 @@ from prism_tune.config.presets import find_file
 from prism_tune.config.secrets import REDACTED
 from prism_tune.config.sections import Config
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.models.devices import resolve_dtype
+from prism_tune.models.devices import multiplies_bf16, name_device, resolve_dtype
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory
@@ -167,9 +167,11 @@ def compute_dtype(config: Config, device: torch.device) -> torch.dtype:
         dtype = resolve_dtype(config.model.dtype, device)
     if dtype is torch.float16 and device.type == "cpu":
         raise ConfigError("float16 training needs a GPU; use bf16 or model.dtype=float32")
-    if dtype is torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        name = torch.cuda.get_device_name(device)
-        raise ConfigError(f"bfloat16 was asked, which {name} cannot; use fp16 or model.dtype=auto")
+    if dtype is torch.bfloat16 and device.type == "cuda" and not multiplies_bf16(device):
+        raise ConfigError(
+            f"bfloat16 was asked for, which {name_device(device)} does not multiply: take "
+            "training.hf.fp16 in place of bf16, or model.dtype=auto"
+        )
     return dtype
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -168,6 +169,21 @@ def test_bfloat16_is_for_processors_that_have_it(
         assert any("no instructions for" in message for message in caplog.messages) is warned
     finally:
         cpu.bf16_instructions.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("major", "hip", "auto"),
+    [(7, None, torch.float16), (8, None, torch.bfloat16), (9, "6.2", torch.bfloat16)],
+    ids=["T4", "A100", "ROCm"],
+)
+def test_a_gpu_that_emulates_bfloat16_computes_in_float16(major, hip, auto, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    found = SimpleNamespace(major=major)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    assert resolve_dtype("auto", torch.device("cuda", 0)) is auto
 
 
 def test_processor_pads_to_square_when_asked(tiny_llava_dir, tmp_path):

@@ -146,6 +146,18 @@ def test_what_the_device_cannot_compute_in_is_an_error(make_run, hf, message):
         compute_dtype(make_run(hf=hf)[0], CPU)
 
 
+def test_bfloat16_that_a_gpu_only_emulates_is_refused(make_run, monkeypatch):
+    def is_supported(including_emulation=True):
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    gpu = torch.device("cuda", 0)
+    with pytest.raises(ConfigError, match="Tesla T4 does not multiply"):
+        compute_dtype(make_run(hf={"bf16": True})[0], gpu)
+    assert compute_dtype(make_run(model={"dtype": "auto"})[0], gpu) is torch.float16
+
+
 def test_one_process_takes_one_of_the_gpus_that_it_sees(make_run, monkeypatch):
     def set_up(self):
         self._n_gpu = 4
