@@ -62,5 +62,6 @@ def require_same(values: Mapping[str, Any]) -> None:
         raise SharedError(
             "the processes do not do the same; against rank 0\n"
             + "\n".join(lines[:_NUM_SHOWN])
-            + "\nstart every rank with the same command, of the same code, on the same files"
+            + "\nstart every rank with the same command, of the same code, on the same files: "
+            "output_dir lies on storage that all nodes share"
         )

@@ -117,6 +117,7 @@ def _train(
     directory = work_directory(run)
     timer = stage_timer(run, key, device, restart=force)
     checkpoint = None if force else find_checkpoint(directory, key)
+    require_same({"checkpoint to go on from": checkpoint and checkpoint.name})
     trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
     open_log(run.log)
     _open_directory(directory, skipped, keep=checkpoint)

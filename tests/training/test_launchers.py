@@ -1,13 +1,16 @@
-"""Two real processes under other launchers than torchrun: one training, not one each."""
+"""Two real processes: under other launchers than torchrun, and with a run folder each."""
 
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from support.ranks import Ranks
 from support.training_runs import losses
 
+from prism_tune.cli.app import main
+from prism_tune.processes import rank
 from prism_tune.training.checkpoints import MARKER, complete_checkpoints
 from prism_tune.training.train import train
 
@@ -28,3 +31,30 @@ def test_processes_of_srun_train_together(make_run, mixed_pool, deepspeed):
     assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
     (checkpoint,) = complete_checkpoints(run.training)
     assert json.loads((checkpoint / MARKER).read_text())["num_processes"] == 2
+
+
+def train_on_a_disk_of_its_own():
+    """`output_dir=runs` is another folder in each process, as on nodes that share nothing."""
+    os.chdir(f"disk{rank()}")
+    main()
+
+
+def test_a_checkpoint_that_only_one_process_finds_is_not_gone_on_from(
+    make_run, mixed_pool, tmp_path, monkeypatch
+):
+    _, run = make_run(file=mixed_pool, hf={"max_steps": 4, "save_steps": 2})
+    arguments = ["train", str(run.root / "experiment.yaml"), "output_dir=runs"]
+    for number in (0, 1):
+        (tmp_path / f"disk{number}").mkdir()
+    monkeypatch.chdir(tmp_path / "disk0")
+    first = Ranks(arguments, tmp_path / "first.txt", num_processes=2, kill=("step", 3))
+    first.be_killed()
+    monkeypatch.chdir(tmp_path)
+    again = Ranks(
+        arguments, tmp_path / "again.txt", num_processes=2, program=train_on_a_disk_of_its_own
+    )
+    assert again.leave() == [1, 1]
+    said = again.printed()
+    assert 'rank 1: checkpoint to go on from is null for "checkpoint-2"' in said
+    assert "output_dir lies on storage that all nodes share" in said
+    assert (tmp_path / "disk0/runs/run/training/checkpoint-2").is_dir()
