@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from types import FrameType
 
 from prism_tune.errors import UserError, first_line
@@ -18,11 +19,14 @@ from prism_tune.errors import UserError, first_line
 SECONDS = 10.0
 """Templates of conversations take milliseconds."""
 CHARACTERS = 50_000_000
+DAY = datetime(2024, 7, 26)
+"""What a template is told of today: the day that Llama 3's write where they are told none."""
 
 _REMEDY = (
     "choose one of the built-in templates (model.template), or leave system lines out with "
     "data.system=drop"
 )
+_CODES = (*"aAbBcdDFHIjmMpSTuUVwWxXyY", "-d", "-m")
 _FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError)
 
 
@@ -55,6 +59,19 @@ def render_limited(render: Callable[[], object]) -> str:
             f"the chat template writes {len(written):,} characters for one conversation; {_REMEDY}"
         )
     return written
+
+
+def fix_day(chat_template: str | Mapping[str, str]) -> str | None:
+    """The template, of several the default, such that it writes the same text tomorrow.
+
+    A template can ask for the day (`strftime_now`): a prompt would change with it, and no recorded
+    answer or feature be found again. A macro of that name stands before transformers' function.
+    """
+    text = chat_template if isinstance(chat_template, str) else chat_template.get("default")
+    if text is None or "strftime_now" not in text:
+        return text
+    written = "".join(f"|replace('%{code}', '{DAY:%{code}}')" for code in _CODES)
+    return "{% macro strftime_now(format) %}{{ format" + written + " }}{% endmacro %}\n" + text
 
 
 @contextmanager

@@ -11,13 +11,15 @@ from functools import lru_cache
 from typing import Any, get_args
 
 from prism_tune.chat.builtin_templates import LAYOUTS, ChatFormat
-from prism_tune.chat.rendering import render_limited
+from prism_tune.chat.rendering import fix_day, render_limited
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER
 
 _QUESTION, _ANSWER = "\ufdd2q\ufdd3", "\ufdd2a\ufdd3"
 _PLACEHOLDERS = ("image_token", "boi_token", "eoi_token", "video_token", "audio_token")
-_LLAVA15_END = LAYOUTS["vicuna_v1"].end_token
+_VICUNA_END = LAYOUTS["vicuna_v1"].end_token
+MISTYPED_END = r"<\s>"
+"""What the chat templates of LLaVA-NeXT-Mistral and BakLLaVA write where they mean `</s>`."""
 
 
 def image_token(processor: Any) -> str:
@@ -54,29 +56,41 @@ def apply_chat(messages: Sequence[dict[str, Any]], processor: Any, *, is_prompt:
     """
     if not has_chat_template(processor):
         raise UserError(f"model.template: the processor has no chat template; {list_templates()}")
+    owner = processor if getattr(processor, "chat_template", None) else processor.tokenizer
+    options: dict[str, Any] = {"chat_template": fix_day(owner.chat_template)}
     # What a template has no word for, transformers would hand to the processor, with a warning.
-    options = {"enable_thinking": False} if "enable_thinking" in _source(processor) else {}
+    if "enable_thinking" in str(owner.chat_template):
+        options["enable_thinking"] = False
     return render_limited(
-        lambda: processor.apply_chat_template(
+        lambda: owner.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=is_prompt, **options
         )
     )
 
 
 def find_end_token(processor: Any) -> str | None:
-    """The token behind an answer: what the tokenizer makes of the text there is one special token.
+    """The token behind an answer: the template's own, else the tokenizer's end of a text.
 
-    Where nothing is written there, it is the token that the next question begins with (GLM's
-    `<|user|>`). None where that is no control token either, or there is no chat template: a model
-    tuned with it would never learn to stop.
+    None where there is neither, or no chat template: a model tuned with it would never learn to
+    stop.
     """
     if not has_chat_template(processor):
         return None
-    return _find_end_token(processor, _source(processor))
+    tokenizer = getattr(processor, "tokenizer", None) or processor
+    return find_written_end(processor) or tokenizer.eos_token
+
+
+def find_written_end(processor: Any) -> str | None:
+    """What the chat template writes behind an answer that is one special token; None without.
+
+    Where nothing is written there, it is the token that the next question begins with (GLM's
+    `<|user|>`).
+    """
+    return _find_written_end(processor, _source(processor))
 
 
 @lru_cache(maxsize=8)
-def _find_end_token(processor: Any, chat_template: str) -> str | None:
+def _find_written_end(processor: Any, chat_template: str) -> str | None:
     for num_spoken in (2, 3):
         _, found, behind = _speak(processor, num_spoken).partition(_ANSWER)
         token = _leading_token(behind.lstrip(), special_tokens(processor))
@@ -85,16 +99,16 @@ def _find_end_token(processor: Any, chat_template: str) -> str | None:
     return None
 
 
-def is_llava15(processor: Any, model_type: str) -> bool:
+def speaks_vicuna(processor: Any, model_type: str) -> bool:
     """Whether a model is LLaVA-1.5 or made like it: such a one is asked in `vicuna_v1`.
 
-    It is of the type `llava`, `</s>` ends its texts, and its chat template, where it has one, asks
-    `USER: ... ASSISTANT:` as the published one does (without any end token).
+    `</s>` ends its texts, and its chat template asks `USER: ... ASSISTANT:` as the published ones
+    do (without any end token); a `llava` may have none. LLaVA-NeXT has a Vicuna among others.
     """
-    if model_type != "llava" or processor.tokenizer.eos_token != _LLAVA15_END:
+    if model_type not in ("llava", "llava_next") or processor.tokenizer.eos_token != _VICUNA_END:
         return False
     if not has_chat_template(processor):
-        return True
+        return model_type == "llava"
     asked = _speak(processor, 1)
     return "USER:" in asked and asked.rstrip().endswith("ASSISTANT:")
 
@@ -174,8 +188,8 @@ def check_end_token(template: str, processor: Any) -> None:
     """Refuse a template by which the model could never learn to stop.
 
     Raises:
-        UserError: its end token would be cut into pieces; or the processor's own chat template
-            ends no answer.
+        UserError: its end token would be cut into pieces; or neither the processor's own chat
+            template nor its tokenizer ends an answer.
     """
     tokenizer = processor.tokenizer
     if template == "plain":
@@ -189,7 +203,8 @@ def check_end_token(template: str, processor: Any) -> None:
         if find_end_token(processor) is None:
             raise UserError(
                 "model.template: the processor's chat template writes no end token behind an "
-                f"answer, so the model would never learn to stop; {list_templates()}"
+                "answer, and the tokenizer has none, so the model would never learn to stop; "
+                f"{list_templates()}"
             )
         return
     end = LAYOUTS[template].end_token

@@ -16,8 +16,10 @@ from typing import Any
 
 from prism_tune.chat.builtin_templates import LAYOUTS, Layout
 from prism_tune.chat.templates import (
+    MISTYPED_END,
     apply_chat,
     find_end_token,
+    find_written_end,
     image_token,
     takes_parts,
     wrap_image,
@@ -138,7 +140,9 @@ def _render_chat(turns: Sequence[Turn], processor: Any, system: str) -> Rendered
     whole = rendered = _apply_chat(turns, processor, system, is_prompt=False)
     if system.strip() not in whole:
         raise _template_error(f"system line {system[:40]!r}")
-    end_text = find_end_token(processor) or ""
+    end_text = find_written_end(processor) or ""
+    if not end_text and find_end_token(processor):
+        return _render_by_turn(turns, processor, system)
     spans = []
     for number in range(1, len(turns), 2):
         before = _apply_chat(turns[:number], processor, system, is_prompt=True)
@@ -161,32 +165,44 @@ def _render_chat(turns: Sequence[Turn], processor: Any, system: str) -> Rendered
 
 
 def _render_by_turn(turns: Sequence[Turn], processor: Any, system: str) -> Rendered:
-    """For templates that write an earlier answer otherwise than the last (without its thinking).
+    """For templates that leave an earlier answer's thinking out, or write no end behind answers.
 
     Every answer stands behind the prompt that it would be generated from. The template is shown
     stand-ins; where they come out, the texts are put in.
     """
     shown, texts = _stand_in_texts(turns)
     pieces: list[tuple[str, bool]] = []
-    end = ""
+    written = ""
     for number in range(1, len(turns), 2):
         prompt = _apply_chat(shown[:number], processor, system, is_prompt=True)
         closed = _apply_chat(shown[: number + 1], processor, system, is_prompt=False)
         before, found, behind = closed.partition(shown[number].text)
         lead = before[len(prompt) :] if before.startswith(prompt) else ""
         if number > 1:
-            _, earlier, prompt = prompt.partition(shown[number - 2].text + end)
+            _, earlier, prompt = prompt.partition(shown[number - 2].text + written)
             found = found and earlier
         if not found:
             raise _template_error(f"answer {turns[number].text[:40]!r}")
-        end = behind.rstrip() or find_end_token(processor) or ""
+        written, end = _find_ends(behind, processor)
         pieces += [(prompt, False), (lead + shown[number].text + end, True)]
-    pieces.append((behind[len(end) :], False))
+    pieces.append((behind[len(written) :], False))
     lost = [text for mark, text in texts.items() if sum(p.count(mark) for p, _ in pieces) != 1]
     if lost:
         raise _template_error(f"text {lost[0][:40]!r}")
     filled = [(_STAND_IN.sub(lambda m: texts[m[0]], piece), spoken) for piece, spoken in pieces]
     return _join(filled, [turn.has_loss for turn in turns[1::2]])
+
+
+def _find_ends(behind: str, processor: Any) -> tuple[str, str]:
+    """What the template writes behind an answer as its end, and what the model learns in its place.
+
+    Where that is no control token, it is the tokenizer's end of a text, directly behind the answer.
+    """
+    end = find_end_token(processor)
+    if end and not find_written_end(processor):
+        return (MISTYPED_END if behind.startswith(MISTYPED_END) else "", end)
+    written = behind.rstrip() or end or ""
+    return written, written
 
 
 def _stand_in_texts(turns: Sequence[Turn]) -> tuple[list[Turn], dict[str, str]]:

@@ -21,9 +21,11 @@ from transformers.models.auto.image_processing_auto import get_image_processor_c
 
 from prism_tune.chat.templates import (
     check_end_token,
+    find_end_token,
+    find_written_end,
     has_chat_template,
-    is_llava15,
     list_templates,
+    speaks_vicuna,
 )
 from prism_tune.config.sections import Config, ImageBackend, ModelConfig, Template
 from prism_tune.errors import ConfigError, UserError
@@ -197,31 +199,29 @@ def _set_padding(processor: LlavaProcessor, pads: bool, backend: ImageBackend) -
 def resolve_template(config: Config) -> Config:
     """The config with its template's name, checked to end answers, before anything is touched.
 
-    `auto` is LLaVA's own `vicuna_v1` where the model is LLaVA-1.5, whose published chat template
-    writes no end token, and the processor's own chat template for every other model.
+    `auto` is LLaVA's own `vicuna_v1` where the model is LLaVA-1.5 or made like it, whose published
+    chat template writes no end token, and the processor's own chat template for every other model.
 
     Raises:
         ConfigError: `auto`, and the model has no chat template.
-        UserError: no processor; the processor's template would not let the model learn to stop.
+        UserError: no processor; nothing would let the model learn to stop.
     """
     if config.model.template not in ("auto", "processor"):
         return config
     base = name_base(config.model)
     processor = load_processor(base)
-    if config.model.template == "processor":
-        check_end_token("processor", processor)
-        return config
-    model_type = load_model_config(base).model_type
-    chosen: Template
-    if is_llava15(processor, model_type):
-        chosen, why = "vicuna_v1", "a LLaVA-1.5"
-    elif has_chat_template(processor):
-        chosen, why = "processor", "its own chat template"
-    else:
-        raise ConfigError(
-            f"model.template: auto finds no chat template in {base.path}; {list_templates()}"
-        )
+    chosen: Template = "processor"
+    why = "its own chat template"
+    if config.model.template == "auto":
+        if speaks_vicuna(processor, load_model_config(base).model_type):
+            chosen, why = "vicuna_v1", "asked as LLaVA-1.5 is"
+        elif not has_chat_template(processor):
+            raise ConfigError(
+                f"model.template: auto finds no chat template in {base.path}; {list_templates()}"
+            )
     check_end_token(chosen, processor)
+    if chosen == "processor" and not find_written_end(processor):
+        why += f", which ends no answer: the tokenizer's {find_end_token(processor)} does"
     if is_main():
         logger.info("model.template: %s (%s: %s)", chosen, base.path, why)
     return config.model_copy(update={"model": config.model.model_copy(update={"template": chosen})})

@@ -63,6 +63,22 @@ def test_a_loop_ends_in_a_thread_as_well(monkeypatch):
     assert "did not end within 0.2 seconds" in said[0]
 
 
+def test_the_day_that_a_template_asks_for_is_always_the_same():
+    mistral = '{%- set today = strftime_now("%Y-%m-%d") %}\n{{ "It is " + today + "." }}'
+    llama = (
+        "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}"
+        "{% for m in messages %}{{ day }}: {{ strftime_now(format='%-d %B, %H:%M') }}{% endfor %}"
+    )
+    assert speak(mistral) == "It is 2024-07-26."
+    assert speak(llama) == "26 Jul 2024: 26 July, 00:00"
+    assert speak({"default": mistral, "tool": "{{ 1 / 0 }}"}) == "It is 2024-07-26."
+
+
+def test_a_template_that_asks_for_the_day_is_otherwise_written_as_it_is():
+    text = "\n  {% if true %}\n  {{ strftime_now('%Y') }}\n  {% endif %}\n"
+    assert speak(text) == speak(text.replace("strftime_now('%Y')", "2024"))
+
+
 def test_somebody_elses_alarm_is_put_back():
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     mine = signal.getsignal(signal.SIGALRM)

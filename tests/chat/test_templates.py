@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import pytest
-from support.chat_templates import GLM, LLAVA_15, QWEN, QWEN_THINKING
+from PIL import Image
+from support.chat_templates import (
+    GLM,
+    LLAVA_15,
+    LLAVA_MISTRAL,
+    QWEN,
+    QWEN_THINKING,
+    VIPLLAVA,
+)
 from support.tiny import CHAT_TEMPLATE, build_processor, build_tokenizer
 from support.tiny_processors import TINY_PROCESSORS
 
-from prism_tune.chat.templates import check_end_token, end_token, is_llava15, wrap_image
+from prism_tune.chat.templates import (
+    check_end_token,
+    end_token,
+    find_written_end,
+    speaks_vicuna,
+    wrap_image,
+)
 from prism_tune.data.conversation import render, render_prompt
+from prism_tune.data.encoding.encoder import encode_text
+from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.errors import UserError
 from prism_tune.schema import Turn
 
@@ -74,12 +90,66 @@ def test_texts_that_look_like_thinking_stay_as_they_are():
 
 def test_a_chat_template_ends_its_answers_or_is_refused():
     assert end_token("processor", qwen(QWEN)) == "<|im_end|>"
-    assert end_token("processor", llava(LLAVA_15)) is None
     check_end_token("processor", qwen(QWEN_THINKING))
+    endless = llava(LLAVA_15)
+    endless.tokenizer.eos_token = None
     with pytest.raises(UserError, match=r"writes no end token.*vicuna_v1 \(ends with </s>\)"):
-        check_end_token("processor", llava(LLAVA_15))
+        check_end_token("processor", endless)
     with pytest.raises(UserError, match=r"it has none; set model.template to .*chatml"):
         check_end_token("processor", llava(None))
+
+
+ENDLESS = {
+    "llava_15": (
+        LLAVA_15,
+        "USER: <image>\nWhat is it? ASSISTANT: A cat.</s> USER: Sure? ASSISTANT: Yes</s> ",
+    ),
+    "mistral": (
+        LLAVA_MISTRAL,
+        "[INST] <image>\nWhat is it? [/INST] A cat.</s> [INST] Sure? [/INST] Yes</s> ",
+    ),
+    "vipllava": (
+        VIPLLAVA,
+        "###Human: <image>\nWhat is it?###Assistant: A cat.</s>"
+        "###Human: Sure?###Assistant: Yes</s>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_where_a_template_ends_no_answer_the_tokenizers_end_of_texts_does(name):
+    template, text = ENDLESS[name]
+    processor = llava(template)
+    check_end_token("processor", processor)
+    assert find_written_end(processor) is None
+    assert end_token("processor", processor) == "</s>"
+    rendered = render(TURNS, "processor", processor)
+    assert rendered.text == text
+    assert answers(rendered) == [" A cat.</s>", " Yes</s>"]
+    prompt = render_prompt("What is it?", True, "processor", processor)
+    assert prompt == text[: rendered.answer_spans[0][0]]
+    example = encode_text(
+        rendered.text, rendered.loss_spans, [Image.new("RGB", (28, 28))], processor
+    )
+    learnt = example["labels"][example["labels"] != IGNORED_LABEL].tolist()
+    assert processor.tokenizer.decode(learnt) == " A cat.</s> Yes</s>"
+    assert learnt.count(processor.tokenizer.eos_token_id) == 2
+
+
+def test_people_may_write_what_a_template_mistypes():
+    turns = [Turn("human", r"What is <\s>?"), Turn("gpt", r"It is <\s>")]
+    rendered = render(turns, "processor", llava(LLAVA_MISTRAL))
+    assert rendered.text == r"[INST] What is <\s>? [/INST] It is <\s></s> "
+
+
+def test_a_tokenizers_own_template_is_asked_where_the_processor_has_none():
+    processor = llava(CHAT_TEMPLATE)
+    processor.chat_template = None
+    asked = "<|im_start|>user\n<image>\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
+    assert render_prompt("What is it?", True, "processor", processor) == asked
+    rendered = render(TURNS, "processor", processor)
+    assert rendered.text.startswith(asked + "A cat.<|im_end|>\n")
+    assert answers(rendered) == ["A cat.<|im_end|>", "Yes<|im_end|>"]
 
 
 def test_an_answer_may_end_where_the_next_question_begins():
@@ -92,11 +162,14 @@ def test_an_answer_may_end_where_the_next_question_begins():
     assert answers(rendered) == ["Yes<|user|>", "Yes<|user|>"]
 
 
-def test_which_models_are_llava_15():
-    assert is_llava15(llava(LLAVA_15), "llava")
-    assert is_llava15(llava(None), "llava")
-    assert not is_llava15(llava(LLAVA_15), "llava_next")
-    assert not is_llava15(llava(CHAT_TEMPLATE), "llava")
+def test_which_models_are_asked_as_llava_15_is():
+    assert speaks_vicuna(llava(LLAVA_15), "llava")
+    assert speaks_vicuna(llava(None), "llava")
+    assert speaks_vicuna(llava(LLAVA_15), "llava_next")
+    assert not speaks_vicuna(llava(None), "llava_next")
+    assert not speaks_vicuna(llava(LLAVA_MISTRAL), "llava_next")
+    assert not speaks_vicuna(llava(LLAVA_15), "vipllava")
+    assert not speaks_vicuna(llava(CHAT_TEMPLATE), "llava")
     other = llava(LLAVA_15)
     other.tokenizer.eos_token = "<|im_end|>"
-    assert not is_llava15(other, "llava")
+    assert not speaks_vicuna(other, "llava")

@@ -4,7 +4,7 @@ import jinja2
 import pytest
 from support.tiny import build_tokenizer
 
-from prism_tune.chat.builtin_templates import chat_template
+from prism_tune.chat.builtin_templates import LAYOUTS, chat_template
 from prism_tune.chat.templates import check_end_token, end_token
 from prism_tune.data.conversation import adds_special_tokens, render, render_prompt
 from prism_tune.errors import UserError
@@ -54,7 +54,7 @@ class ChatProcessor:
 
     def __init__(self, chat_template, *tokens):
         self.tokenizer = build_tokenizer()
-        self.tokenizer.add_tokens(list(tokens), special_tokens=True)
+        self.tokenizer.add_tokens(["[end]", *tokens], special_tokens=True)
         self.chat_template = chat_template
         self._template = jinja2.Environment().from_string(chat_template)
 
@@ -100,7 +100,8 @@ def test_a_system_line_stands_in_place_of_the_templates_own(template):
 @pytest.mark.parametrize("template", SYSTEM_LINES)
 def test_a_system_line_is_where_an_assembled_models_processor_writes_it(template):
     """The Jinja template beside an assembled model writes what training has written."""
-    processor = ChatProcessor(chat_template(template, "<|image_pad|>"))
+    end = LAYOUTS[template].end_token
+    processor = ChatProcessor(chat_template(template, "<|image_pad|>"), end)
     processor._template = jinja2.Environment().from_string(
         processor.chat_template.replace("add_generation_prompt", "generate")
     )
@@ -214,7 +215,7 @@ def test_the_answer_is_not_mistaken_for_an_earlier_word():
 def test_end_tokens():
     templates = ["vicuna_v1", "chatml", "llama3", "phi", "plain", "processor"]
     ends = ["</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", None, "[end]"]
-    processor = ChatProcessor(CHAT, "[end]")
+    processor = ChatProcessor(CHAT)
     assert [end_token(template, processor) for template in templates] == ends
 
 

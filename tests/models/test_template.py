@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.chat_templates import LLAVA_15
+from support.chat_templates import LLAVA_15, LLAVA_MISTRAL, VIPLLAVA
 from support.tiny import CHAT_TEMPLATE
 
 from prism_tune.audit.audit import audit
@@ -20,6 +20,8 @@ from prism_tune.models.processor import resolve_template
 from prism_tune.run.folder import RunDir, read_json, write_json
 from prism_tune.selection.select import select
 from prism_tune.training.train import train
+
+ENDS = "its own chat template, which ends no answer: the tokenizer's </s> does"
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def make_config(tiny_llava_dir, drawn_pool, tmp_path):
             (folder / "chat_template.jinja").write_text(chat_template)
         if eos is not None:
             settings = read_json(folder / "tokenizer_config.json")
-            write_json(folder / "tokenizer_config.json", {**settings, "eos_token": eos})
+            write_json(folder / "tokenizer_config.json", {**settings, "eos_token": eos or None})
         return Config.model_validate(
             {
                 "name": "run",
@@ -51,8 +53,9 @@ def make_config(tiny_llava_dir, drawn_pool, tmp_path):
 @pytest.mark.parametrize(
     ("chat_template", "eos", "chosen", "why"),
     [
-        (LLAVA_15, None, "vicuna_v1", "a LLaVA-1.5"),
-        (None, None, "vicuna_v1", "a LLaVA-1.5"),
+        (LLAVA_15, None, "vicuna_v1", "asked as LLaVA-1.5 is"),
+        (None, None, "vicuna_v1", "asked as LLaVA-1.5 is"),
+        *((endless, None, "processor", ENDS) for endless in (LLAVA_MISTRAL, VIPLLAVA)),
         (CHAT_TEMPLATE, None, "processor", "its own chat template"),
     ],
 )
@@ -73,7 +76,7 @@ def test_what_no_model_could_learn_to_stop_with_is_refused(make_config):
 
 @pytest.mark.parametrize("stage", [audit, select, train, partial(evaluate, force=False)])
 def test_a_template_without_end_is_refused_before_anything_is_written(make_config, stage):
-    config = make_config(LLAVA_15, template="processor")
+    config = make_config(LLAVA_15, eos="", template="processor")
     run = RunDir(Path(config.output_dir) / "run")
     with pytest.raises(UserError, match="writes no end token behind an answer"):
         stage(config, run)

@@ -35,6 +35,28 @@ LLAVA_15 = (
 )
 """LLaVA-1.5's: without any end token."""
 
+_IMAGES_FIRST = (
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}{{ '<image>\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}"
+)
+LLAVA_MISTRAL = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' }}"
+    + _IMAGES_FIRST
+    + "{{ ' [/INST]' }}{% elif m['role'] == 'assistant' %}"
+    r"{{ ' ' + m['content'][0]['text'] + '<\s> ' }}{% else %}"
+    "{{ raise_exception('user and assistant only') }}{% endif %}{% endfor %}"
+)
+"""LLaVA-NeXT-Mistral's and BakLLaVA's: `</s>` is mistyped, and text."""
+
+VIPLLAVA = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '###Human: ' }}{% else %}"
+    "{{ '###Assistant: ' }}{% endif %}"
+    + _IMAGES_FIRST
+    + "{% endfor %}{% if add_generation_prompt %}{{ '###Assistant:' }}{% endif %}"
+)
+"""ViP-LLaVA's: without any end token."""
+
 GLM = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n" + _VISION + "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"

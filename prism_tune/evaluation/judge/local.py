@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from prism_tune.chat.rendering import render_limited
+from prism_tune.chat.rendering import fix_day, render_limited
 from prism_tune.config.sections import DType
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
@@ -83,7 +83,10 @@ class LocalJudge:
         if self._tokenizer.chat_template:
             text = render_limited(
                 lambda: self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True
+                    messages,
+                    chat_template=fix_day(self._tokenizer.chat_template),
+                    tokenize=False,
+                    add_generation_prompt=True,
                 )
             )
             inputs = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)

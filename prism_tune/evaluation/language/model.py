@@ -8,7 +8,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from prism_tune.chat.builtin_templates import LAYOUTS, chat_template
-from prism_tune.chat.rendering import render_limited
+from prism_tune.chat.rendering import fix_day, render_limited
 from prism_tune.errors import ConfigError
 
 _SHARE_OF_WINDOW = 4
@@ -50,7 +50,7 @@ class WindowedLM(HFLM):
         listed: list[dict[str, Any]] = [dict(message) for message in chat_history]
         for message in listed if self.chat.in_parts else ():
             message["content"] = [{"type": "text", "text": message["content"]}]
-        jinja = self.chat.jinja
+        jinja = fix_day(self.chat.jinja)
         return render_limited(
             lambda: self.tokenizer.apply_chat_template(
                 listed,
