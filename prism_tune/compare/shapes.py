@@ -6,14 +6,13 @@ count as a token.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from prism_tune.config.sections import Config
 from prism_tune.data.records import open_pool
@@ -85,7 +84,7 @@ def read_shape(path: str) -> Shape | None:
     folder = Path(path)
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         return None
-    tensors = dict(_read_headers(folder))
+    tensors = _read_shapes(folder)
     sizes = {name: math.prod(shape) for name, shape in tensors.items()}
     words = [s for name, s in tensors.items() if _EMBEDDINGS.search(name) and len(s) == 2]
     vision = {n for n in sizes if _VISION.search(n) and not _PROJECTOR.search(n)}
@@ -145,20 +144,17 @@ def _read_lengths(audit: Path, config: Config) -> dict[str, Any]:
     return lengths
 
 
-def _read_headers(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Name and shape of every tensor; a file begins with its header's length and the header."""
+def _read_shapes(folder: Path) -> dict[str, list[int]]:
+    """The shape of every tensor, by its name; of the headers alone."""
+    shapes: dict[str, list[int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                if length > path.stat().st_size:
-                    raise ValueError("its header is longer than the file")
-                header: dict[str, Any] = json.loads(file.read(length))
-        except (struct.error, ValueError) as error:
+            with safe_open(path, framework="np") as file:
+                names = file.keys()
+                shapes |= {name: file.get_slice(name).get_shape() for name in names}
+        except (OSError, SafetensorError) as error:
             raise UserError(
                 f"{path} is damaged or not whole ({first_line(error)}); an interrupted download? "
                 "get that file again"
             ) from error
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                yield name, tensor["shape"]
+    return shapes

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from prism_tune.compare.estimates import estimate_run, trained_parts
 from prism_tune.compare.plan import make_plan
 from prism_tune.compare.plan_table import build_plan_table
 from prism_tune.compare.shapes import PoolSize, Shape, read_shape
 from prism_tune.config.sections import Config
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, UserError
 from prism_tune.models.load import load_model
 from prism_tune.models.tuning import prepare_tuning
 
@@ -26,13 +26,9 @@ POOL = PoolSize(num_records=100, num_image_records=80, num_images=40, num_bytes=
 
 
 def write_headers(folder: Path, tensors: dict[str, list[int]]) -> str:
-    """A checkpoint without a weight in it."""
-    header = {
-        name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]}
-        for name, shape in tensors.items()
-    }
-    text = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    """A checkpoint of shapes that say something, and of weights that do not."""
+    blank = {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in tensors.items()}
+    save_file(blank, folder / "model.safetensors")
     (folder / "config.json").write_text("{}")
     return str(folder)
 
@@ -49,6 +45,15 @@ def test_width_and_vocabulary_are_of_the_table_of_words(tensors, embeddings, tmp
     assert shape is not None
     assert (shape.width, shape.vocabulary, shape.embeddings) == (8, 512, embeddings)
     assert shape.head == 4096
+
+
+@pytest.mark.parametrize("length", [0, 4, 40, 5000])
+def test_a_checkpoint_that_is_not_whole_is_named(length, tmp_path):
+    folder = write_headers(tmp_path, {TABLE: [512, 8]})
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged or not whole"):
+        read_shape(folder)
 
 
 @pytest.mark.parametrize(
