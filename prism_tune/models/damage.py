@@ -67,6 +67,24 @@ def require_parts(folder: Path) -> None:
             )
 
 
+def require_converted(path: str, settings: dict[str, Any]) -> None:
+    """Refuse the layout of the original LLaVA code, whose config names a tower and has none.
+
+    Args:
+        path: the model's, as the config names it.
+        settings: its config.json.
+
+    Raises:
+        UserError: it is.
+    """
+    if "mm_vision_tower" in settings and "vision_config" not in settings:
+        raise UserError(
+            f"model.path: {path} is in the layout of the original LLaVA code (config.json has "
+            "`mm_vision_tower`): get it as a folder, and name what `prism-tune export FOLDER --to "
+            "NEW` makes of it"
+        )
+
+
 @contextmanager
 def reraised_if_damaged(folder: Path | str, setting: str = "model.path") -> Iterator[None]:
     """The same where a file is to blame; what else is raised goes to whoever can explain it.

@@ -39,6 +39,15 @@ def check_model(config: ModelConfig) -> None:
     require_here_or_hub(config.path, config.revision, "model.path")
 
 
+def describe_unreachable(config: ModelConfig) -> str:
+    """What to say where a model is neither here nor found at the hub."""
+    return (
+        f"model.path: {config.path!r} is neither a directory with a HF checkpoint nor a hub id "
+        "that can be reached; give the directory, or check the id, the revision, the network "
+        "and HF_TOKEN"
+    )
+
+
 def require_here_or_hub(path: str, revision: str | None, setting: str = "") -> None:
     """Refuse what is no directory here, not in the hub's cache, and cannot be asked for.
 

@@ -31,16 +31,16 @@ from transformers.utils import logging as hf_logging
 
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.damage import explained, require_parts
+from prism_tune.models.damage import explained, require_converted, require_parts
 from prism_tune.models.devices import PLAIN_DTYPES, set_dtype, stored_dtypes
 from prism_tune.models.families import FINAL_NORMS, final_norm, parts
-from prism_tune.models.hub import check_model
+from prism_tune.models.hub import check_model, describe_unreachable
 
 _INDEX = "model.safetensors.index.json"
 _DECODER_LAYER = re.compile(r"\blayers\.(\d+)\.")
 _FINAL_NORM = re.compile(rf"(^|\.)({'|'.join(FINAL_NORMS)})\.(weight|bias)$")
 _HEAD = re.compile(r"(^|\.)lm_head\.")
-_VISION = re.compile(r"vis(ion|ual)")
+_BEFORE_DECODER = re.compile(r"vis(ion|ual)|projector|connector")
 
 
 def load_model(
@@ -104,21 +104,27 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
     """The model's `config.json`.
 
     Raises:
-        UserError: not a model directory or hub id, or not reachable.
+        UserError: not a model directory or hub id, not reachable, in the original LLaVA layout, or
+            of a kind that transformers does not know.
     """
     check_model(config)
-    if Path(config.path).is_dir():
-        with explained(config.path, "its config.json"):
+    with explained(config.path, "its config.json"):
+        if Path(config.path).is_dir():
             require_parts(Path(config.path))
-            return AutoConfig.from_pretrained(
-                config.path, trust_remote_code=config.trust_remote_code
-            )
-    try:
+        require_converted(config.path, _read_settings(config))
         return AutoConfig.from_pretrained(
             config.path, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise UserError(_unreachable(config)) from error
+
+
+def _read_settings(config: ModelConfig) -> dict[str, Any]:
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(config.path, revision=config.revision)
+    except OSError as error:
+        if Path(config.path).is_dir():
+            raise
+        raise UserError(describe_unreachable(config)) from error
+    return settings
 
 
 def count_layers(config: ModelConfig) -> int:
@@ -148,7 +154,7 @@ def resolve_source(config: ModelConfig, num_layers: int | None = None) -> Path:
         weights = json.loads((root / _INDEX).read_text())["weight_map"]
         return _download(config, sorted(set(_shallow_weights(weights, num_layers).values())))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise UserError(_unreachable(config)) from error
+        raise UserError(describe_unreachable(config)) from error
 
 
 def require_complete(
@@ -260,7 +266,7 @@ def _shallow_weights(weight_map: dict[str, str], num_layers: int | None) -> dict
 
 def _is_deeper(name: str, num_layers: int) -> bool:
     """Deeper decoder layers, and the final norm, which lies beside the last of them."""
-    if _VISION.search(name):
+    if _BEFORE_DECODER.search(name):
         return False
     found = _DECODER_LAYER.search(name)
     return int(found.group(1)) >= num_layers if found else bool(_FINAL_NORM.search(name))
@@ -287,11 +293,3 @@ def _shallow_view(source: Path, num_layers: int | None, folder: Path) -> Path:
     for path in (source / "config.json", *source.glob("*.py")):
         os.symlink(path.resolve(), folder / path.name)
     return folder
-
-
-def _unreachable(config: ModelConfig) -> str:
-    return (
-        f"model.path: {config.path!r} is neither a directory with a HF checkpoint nor a hub id "
-        "that can be reached; give the directory, or check the id, the revision, the network "
-        "and HF_TOKEN"
-    )

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import (
     AutoImageProcessor,
     AutoProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     PretrainedConfig,
     ProcessorMixin,
@@ -79,10 +80,10 @@ def load_processor(config: ModelConfig) -> ProcessorMixin:
         # The image processor's backend has gone to the tokenizer as well, and would be saved there:
         # transformers then takes it for a slow one, and finds no answers in a chat template.
         tokenizer.backend = tokenizer.init_kwargs["backend"] = "tokenizers"
-    if isinstance(processor, LlavaProcessor):
-        _complete_llava(processor, config)
-        if config.image_aspect_ratio != "processor":
-            _set_padding(processor, config.image_aspect_ratio == "pad", backend)
+    if isinstance(processor, LlavaProcessor | LlavaNextProcessor):
+        _complete_llava(processor, config, model_config)
+    if isinstance(processor, LlavaProcessor) and config.image_aspect_ratio != "processor":
+        _set_padding(processor, config.image_aspect_ratio == "pad", backend)
     if model_config is not None:
         _name_image_token(processor, image_token_id(model_config), config)
     return processor
@@ -155,17 +156,30 @@ def _read_config(config: ModelConfig) -> PretrainedConfig | None:
     return model_config
 
 
-def _complete_llava(processor: LlavaProcessor, config: ModelConfig) -> None:
-    """Fill what old checkpoints leave out, and the image-token count depends on."""
-    if processor.patch_size is not None and processor.vision_feature_select_strategy is not None:
-        return  # an adapter's directory has a complete processor, but no config of the model
-    model_config = load_model_config(config)
-    if processor.patch_size is None:
+def _complete_llava(
+    processor: LlavaProcessor | LlavaNextProcessor,
+    config: ModelConfig,
+    model_config: PretrainedConfig | None,
+) -> None:
+    """Fill what old checkpoints leave out, and the image-token count depends on.
+
+    transformers 4.45 to 4.47 saved all but how many tokens the tower has beside the patches.
+    """
+    strategy, patch_size = processor.vision_feature_select_strategy, processor.patch_size
+    if model_config is None:
+        if patch_size is not None and strategy is not None:
+            return  # an adapter's directory has a complete processor, but no config of the model
+        model_config = load_model_config(config)
+    if patch_size is None:
         processor.patch_size = model_config.vision_config.patch_size
-    if processor.vision_feature_select_strategy is None:
-        processor.vision_feature_select_strategy = model_config.vision_feature_select_strategy
-        has_class_token = "siglip" not in model_config.vision_config.model_type
-        processor.num_additional_image_tokens = int(has_class_token)
+    if strategy is None:
+        # ViP-LLaVA's config has no word for it, and its code drops the class token.
+        strategy = getattr(model_config, "vision_feature_select_strategy", "default")
+        processor.vision_feature_select_strategy = strategy
+    elif strategy != "default" or processor.num_additional_image_tokens:
+        return
+    has_class_token = "siglip" not in model_config.vision_config.model_type
+    processor.num_additional_image_tokens = int(has_class_token)
 
 
 def image_backend_of(processor: Any) -> ImageBackend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from types import SimpleNamespace
@@ -81,3 +82,54 @@ def test_an_answer_or_a_copy_in_the_cache_goes_on(monkeypatch, asked):
 
     monkeypatch.setattr(hub, "get_hf_file_metadata", refuse)
     hub.require_here_or_hub(PATH, None, "model.path")
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch):
+    """A model in the hub's cache, as if it had been fetched: its config.json."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def publish(settings):
+        folder, commit = tmp_path / "models--models--my-llava", "0" * 40
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(commit)
+        (folder / "snapshots" / commit / "config.json").write_text(json.dumps(settings))
+
+    return publish
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.Own"}},
+            "needs code of its own; read it, and .* model.trust_remote_code=true",
+        ),
+        ({"model_type": "unheard_of"}, "model type `unheard_of` but Transformers does not"),
+        (
+            {"model_type": "llava_llama", "mm_vision_tower": "openai/clip"},
+            "layout of the original LLaVA code .*`prism-tune export FOLDER --to NEW`",
+        ),
+        (
+            {"model_type": "llava", "mm_vision_tower": "openai/clip"},
+            "layout of the original LLaVA code",
+        ),
+    ],
+)
+@pytest.mark.parametrize("here", [False, True])
+def test_a_model_that_is_found_is_not_called_unreachable(publish, settings, says, here, tmp_path):
+    publish(settings)
+    path = PATH
+    if here:
+        path = str(next(tmp_path.glob("*/snapshots/*")))
+    with pytest.raises(UserError, match=f"model.path: {path}.*{says}"):
+        load_model_config(ModelConfig(path=path))
+
+
+def test_a_model_that_the_hub_does_not_have_is_unreachable(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="nor a hub id that can be reached"):
+        load_model_config(ModelConfig(path=PATH))

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.tiny import draw_image
+from support.tiny_processors import build_family
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prism_tune.config.sections import ModelConfig
@@ -90,6 +91,7 @@ def test_shards_of_deeper_layers_are_never_opened(sharded_dir, inputs, hidden_st
         ("model.vision_model.encoder.layers.11.mlp.fc1.weight", False),
         ("language_model.model.norm.weight", True),
         ("multi_modal_projector.linear_1.weight", False),
+        ("model.multi_modal_projector.norm.weight", False),  # Mistral Small 3.1
     ],
 )
 def test_which_weights_are_deeper_than_one_layer(name, deeper):
@@ -196,6 +198,45 @@ def test_processor_pads_to_square_when_asked(tiny_llava_dir, tmp_path):
     published = load_processor(ModelConfig(path=str(tmp_path), image_aspect_ratio="processor"))
     assert padded.image_processor.do_pad is True
     assert published.image_processor.do_pad is False
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "vipllava"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ["num_additional_image_tokens"],
+        ["num_additional_image_tokens", "patch_size", "vision_feature_select_strategy"],
+    ],
+    ids=["4.45", "older"],
+)
+def test_a_processor_of_an_old_transformers_writes_a_token_for_each_feature(
+    family, missing, tiny_llava_dir, tmp_path
+):
+    if family == "llava":
+        shutil.copytree(tiny_llava_dir, tmp_path, dirs_exist_ok=True)
+    else:
+        model, processor = build_family(family)
+        model.save_pretrained(tmp_path)
+        processor.save_pretrained(tmp_path)
+    file = tmp_path / "processor_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({key: settings[key] for key in settings if key not in missing}))
+    config = ModelConfig(path=str(tmp_path))
+    processor = load_processor(config)
+    inputs = processor(images=[Image.new("RGB", (60, 40))], text=["<image>?"], return_tensors="pt")
+    assert load_model(config, dtype=torch.float32)(**inputs).logits.isfinite().all()
+
+
+def test_a_tower_without_class_token_has_no_token_beside_its_patches(tiny_llava_dir, tmp_path):
+    shutil.copytree(tiny_llava_dir, tmp_path, dirs_exist_ok=True)
+    for name, change in (
+        ("processor_config.json", {"num_additional_image_tokens": 0}),
+        ("config.json", {"vision_config": {"model_type": "siglip_vision_model"}}),
+    ):
+        file = tmp_path / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    processor = load_processor(ModelConfig(path=str(tmp_path)))
+    assert processor.num_additional_image_tokens == 0
 
 
 def test_crop_keeps_the_middle_of_an_image_as_llavas_alignment_stage_does(tiny_llava_dir):
