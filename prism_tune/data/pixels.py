@@ -6,6 +6,8 @@ their own (metres, degrees, counts), so that no scale would be right: they are r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -46,6 +48,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _PREMULTIPLIED:
         image = image.convert(_PREMULTIPLIED[image.mode])
     return image.convert("RGB")
+
+
+def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """As LLaVA's `expand2square`: an RGB image in the middle, the mean colour around it."""
+    side = max(image.size)
+    if image.mode != "RGB" or min(image.size) == side:
+        return image
+    padded = Image.new("RGB", (side, side), tuple(int(255 * value) for value in mean))
+    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return padded
 
 
 def count_levels(image: Image.Image) -> tuple[int, int, int]:

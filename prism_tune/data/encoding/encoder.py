@@ -20,6 +20,7 @@ from prism_tune.data.image_paths import ImageError
 from prism_tune.data.images import MAX_PIXELS
 from prism_tune.data.labels import IGNORED_LABEL, Span, expand_spans, mask_labels
 from prism_tune.data.literal_text import WrittenOut, move_spans, splice, write_out
+from prism_tune.data.pixels import pad_to_square
 from prism_tune.errors import UserError, first_line
 
 TOKEN_KEYS = ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids")
@@ -168,17 +169,8 @@ def _square(nested: list[list[Image.Image]], image_processor: Any) -> list[list[
     own = type(image_processor).__name__ == "LlavaImageProcessorPil"
     if not (own and image_processor.do_pad and image_processor.image_mean):
         return nested
-    colour = tuple(int(mean * 255) for mean in image_processor.image_mean)
-    return [[_pad_to_square(image, colour) for image in of_text] for of_text in nested]
-
-
-def _pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    side = max(image.size)
-    if image.mode != "RGB" or min(image.size) == side:
-        return image
-    padded = Image.new("RGB", (side, side), colour)
-    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return padded
+    mean = image_processor.image_mean
+    return [[pad_to_square(image, mean) for image in of_text] for of_text in nested]
 
 
 def require_accepted(image: Image.Image, processor: Any, name: str = "an image") -> None:

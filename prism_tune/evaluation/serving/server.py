@@ -21,6 +21,7 @@ from transformers import ProcessorMixin
 from prism_tune.config.sections import EvaluationConfig, Template
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.images import open_image
+from prism_tune.data.pixels import pad_to_square
 from prism_tune.errors import ConfigError
 from prism_tune.evaluation.decoding.counts import Counts, add_counts
 from prism_tune.evaluation.decoding.prompts import Answer, Request, collate_prompts
@@ -162,14 +163,6 @@ def encode_picture(image: Image.Image, processor: Any) -> str:
     content = io.BytesIO()
     image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
-    """As LLaVA's `expand2square`: the image in the middle, its mean colour around it."""
-    size = max(image.size)
-    square = Image.new("RGB", (size, size), tuple(int(255 * value) for value in mean))
-    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
-    return square
 
 
 def _is_llava(processor: Any) -> bool:

@@ -16,6 +16,7 @@ from support.evaluation_runs import Setting
 from support.tiny import draw_image
 
 from prism_tune.config.sections import Config
+from prism_tune.data.pixels import pad_to_square
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation.answer import VisionEvaluation
 from prism_tune.evaluation.answer_store import AnswerStore
@@ -23,7 +24,7 @@ from prism_tune.evaluation.decoding.prompts import Request
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.serving import server
 from prism_tune.evaluation.serving.chat_api import ChatApi
-from prism_tune.evaluation.serving.server import Server, pad_to_square
+from prism_tune.evaluation.serving.server import Server
 from prism_tune.models.processor import load_processor
 
 slow = pytest.mark.slow
