@@ -7,12 +7,17 @@ import os
 import pwd
 import signal
 import subprocess
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import pytest
+import support.environment  # noqa: F401 - variables, before they are read
 from hypothesis import settings
 from support.slow import refuse_processes, starts_processes
+
+from prism_tune.errors import UserError
+from prism_tune.run.cache_home import cache_home
 
 # No timed tests: an example may take its time on a busy machine.
 settings.register_profile("prism_tune", deadline=None)
@@ -21,10 +26,6 @@ settings.load_profile("prism_tune")
 # What a run under nohup ignores, the processes that tests start and ask to end would ignore too.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-os.environ["WANDB_MODE"] = "disabled"
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -45,10 +46,11 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """Converted pools of test runs stay out of the user's cache; downloaded wheels are shared."""
-    users = Path(os.environ.get("PRISM_TUNE_CACHE", Path.home() / ".cache" / "prism_tune"))
-    (users / "wheels").mkdir(parents=True, exist_ok=True)
     own = tmp_path_factory.mktemp("cache")
-    (own / "wheels").symlink_to(users / "wheels", target_is_directory=True)
+    with suppress(UserError, OSError):  # a user without a home, or whose home is not his own
+        wheels = cache_home() / "wheels"
+        wheels.mkdir(parents=True, exist_ok=True)
+        (own / "wheels").symlink_to(wheels.absolute(), target_is_directory=True)
     os.environ["PRISM_TUNE_CACHE"] = str(own)
 
 

@@ -313,8 +313,7 @@ PIXEL = (
     ],
     ids=["base64", "uri", "text", "cut", "empty"],
 )
-def test_an_image_cell_is_base64_or_a_data_uri(tmp_path, cell, fault, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_an_image_cell_is_base64_or_a_data_uri(tmp_path, cell, fault):
     header = "index\tquestion\tA\tB\tanswer\timage\n"
     (tmp_path / "q.tsv").write_text(f"{header}0\tq?\tcat\tdog\tA\t{cell}\n")
     (question,) = BENCHMARKS["mmbench"].load_questions(tmp_path / "q.tsv", "llava15")

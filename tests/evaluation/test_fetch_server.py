@@ -124,8 +124,7 @@ def hub():
 
 def fetch(folder, *, endpoint, home):
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        environment.pop(name, None)
+    del environment["HF_HUB_OFFLINE"]
     command = [sys.executable, "-m", "prism_tune", "data", "hellaswag", "--to", str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import contextlib
 from dataclasses import replace
 
+import support.environment  # noqa: F401 - variables, before they are read
 from support.torture_cases import CASES, Case, command_of, content_of, furnish
 from support.torture_record import Kill, Record, plan_kills, summarise
 

@@ -100,7 +100,6 @@ def test_wandb_is_offline_unless_the_environment_says_otherwise(make_run, monkey
     tracking = config.tracking.model_copy(update={"wandb": True, "project": "p", "entity": "e"})
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ.pop("WANDB_MODE")
-    os.environ.pop("WANDB_DIR", None)
     found = arguments((config.model_copy(update={"tracking": tracking}), run))
     assert (found.report_to, found.run_name) == (["wandb"], "my-run")
     names = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY")

@@ -56,8 +56,7 @@ def save_arrow_file(path):
         (save_arrow_file, "pool.arrow"),
     ],
 )
-def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, name, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, name):
     save(tmp_path / name)
     pool = open_pool(DataConfig(records=str(tmp_path / name), columns=COLUMNS))
     assert pool.format == "dataset"
@@ -104,9 +103,8 @@ def test_a_hub_id_is_loaded_with_its_split(monkeypatch):
     assert asked == [("owner/name", "train"), ("owner/name", "validation")]
 
 
-def test_of_several_splits_one_is_named(tmp_path, monkeypatch):
+def test_of_several_splits_one_is_named(tmp_path):
     """Whoever trains on a folder must not train on its test split unasked."""
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     splits = {"train": Dataset.from_list(ROWS[:2]), "test": Dataset.from_list(ROWS[2:])}
     DatasetDict(splits).save_to_disk(tmp_path / "saved")
     for name, dataset in splits.items():
@@ -151,8 +149,7 @@ def test_a_small_dataset_that_is_held_in_memory_is_told_from_the_next(tmp_path, 
 
 
 @pytest.mark.parametrize("save", [save_parquet, save_to_disk])
-def test_brackets_in_a_name_are_no_pattern(tmp_path, monkeypatch, save):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_brackets_in_a_name_are_no_pattern(tmp_path, save):
     folder = tmp_path / "pool [v2]*"
     save(folder)
     assert len(open_pool(DataConfig(records=str(folder), columns=COLUMNS))) == 5
@@ -160,8 +157,7 @@ def test_brackets_in_a_name_are_no_pattern(tmp_path, monkeypatch, save):
         assert len(open_pool(DataConfig(records=str(path), columns=COLUMNS))) == 5
 
 
-def test_a_folder_of_nothing_of_several_kinds_or_of_several_pools_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_a_folder_of_nothing_of_several_kinds_or_of_several_pools_is_refused(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match="a folder without files of JSON, JSON lines, parquet"):
         open_pool(DataConfig(records=str(tmp_path / "nothing")))
@@ -177,8 +173,7 @@ def test_a_folder_of_nothing_of_several_kinds_or_of_several_pools_is_refused(tmp
         open_pool(DataConfig(records=str(tmp_path / "two")))
 
 
-def test_files_whose_columns_differ_inside_need_no_token(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_files_whose_columns_differ_inside_need_no_token(tmp_path):
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     further = [{**turn, "loss": False} for turn in turns]
     Dataset.from_list([{"messages": turns}]).to_parquet(tmp_path / "pool/0.parquet")

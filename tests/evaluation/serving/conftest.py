@@ -34,8 +34,6 @@ class Replies:
 
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     running = Replies()
     yield running
