@@ -1,4 +1,4 @@
-"""`prism-tune compare` at its smallest: six selectors, killed on the way and taken up again."""
+"""`prism-tune compare` at its smallest: five selectors, killed on the way and taken up again."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from pathlib import Path
 import pytest
 import yaml
 from support.tiny_runs import tiny_config
+from support.verbs import run_verb
 
 ROOT = Path(__file__).parents[2]
 SELECTORS = [
     "random",
     {"scorer": "length", "keep": "high"},
     "prism",
-    "kernel_prism",
     {"name": "sharp", "scorer": "kernel_prism", "options": {"alpha": 3.0}},
     {"name": "broken", "scorer": "prism", "layer": 99},
 ]
 
 
-def prism_tune(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "prism_tune", *arguments]
+def compare(path: Path) -> subprocess.CompletedProcess[str]:
+    """From nothing, imports and all."""
+    command = [sys.executable, "-m", "prism_tune", "compare", str(path)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def compare(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return prism_tune("compare", str(path), *arguments)
 
 
 def write_comparison(folder: Path, model: Path, pool: Path, questions: dict[str, str]) -> Path:
@@ -98,7 +95,7 @@ def rows(found, budget):
 
 def test_every_selector_has_a_row_and_the_broken_one_says_why(found):
     at_half = rows(found, 0.5)
-    assert list(at_half) == [*("random", "length", "prism", "kernel_prism", "sharp", "broken")]
+    assert list(at_half) == [*("random", "length", "prism", "sharp", "broken")]
     assert [name for name, row in at_half.items() if row["failures"]] == ["broken"]
     assert "layer" in at_half["broken"]["failures"]["0"]
     assert at_half["broken"]["performance"] is None
@@ -113,22 +110,13 @@ def test_what_was_finished_at_the_kill_is_not_run_again(finished):
     assert len(now) > len(at_kill)
 
 
-def test_a_third_call_runs_the_failed_cells_alone(finished):
-    path, _, _ = finished
-    before = cell_files(path.parent / "runs")
-    again = compare(path)
-    assert again.returncode == 1
-    assert "14 cells, 2 to run" in again.stderr
-    assert cell_files(path.parent / "runs") == before
-
-
 def test_a_cell_is_an_ordinary_run(finished, tmp_path):
     """The same files as the three verbs make, to the byte where they hold no time."""
     path, _, _ = finished
     cell = path.parent / "runs/tiny/cells/prism-0.5-seed1"
     for verb in ("select", "train"):
         overrides = [f"output_dir={tmp_path}", "name=alone"]
-        done = prism_tune(verb, str(cell / "cell.yaml"), *overrides)
+        done = run_verb(verb, str(cell / "cell.yaml"), *overrides, cwd=ROOT)
         assert done.returncode == 0, done.stderr
     for file in ("selection/subset.json", "training/final/adapter_model.safetensors"):
         assert (cell / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
@@ -144,11 +132,11 @@ def test_features_are_computed_once_and_charged_to_each(finished, found):
     path, _, _ = finished
     cells = path.parent / "runs/tiny/cells"
     readers = sorted(cells.glob("*/selection/evidence/features/shard-*"))
-    assert len(readers) == 6  # three selectors on features, two seeds
+    assert len(readers) == 4  # two selectors on features, two seeds
     assert len({file.stat().st_ino for file in readers}) == 1
     at_half = rows(found, 0.5)
     charged = {}
-    for name in ("prism", "kernel_prism"):
+    for name in ("prism", "sharp"):
         entries = json.loads((cells / f"{name}-0.5-seed1/timings.json").read_text())
         (charged[name],) = [e["device_seconds"] for e in entries if e.get("evidence") == "features"]
         assert at_half[name]["select_seconds"] > charged[name] > 0
@@ -189,7 +177,7 @@ def test_performance_differences_and_cost_are_those_of_the_cells(finished, found
         assert row["difference"]["high"] == pytest.approx(sum(gaps) / 2 + half)
     assert found["rows"][0]["selector"] == "whole_pool"
     page = (path.parent / "runs/tiny/comparison.html").read_text()
-    assert all(name in page for name in ("kernel_prism", "sharp"))
+    assert all(name in page for name in ("prism", "sharp"))
 
 
 def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):
@@ -199,18 +187,11 @@ def test_the_printed_table_is_the_written_one_and_needs_no_run(finished):
     results = written[written.rindex("## Budget 50 %") :]
     assert "| Selector " in results
     assert results in done.stdout
-    again = compare(path, "--only-table")
+    again = run_verb("compare", str(path), "--only-table", cwd=ROOT)
     assert results in again.stdout
     assert "to run" not in again.stderr
-    for line in ("| broken", "failed: broken, Budget 50 %, seed 0:", "12 of 14 cells"):
+    for line in ("| broken", "failed: broken, Budget 50 %, seed 0:", "10 of 12 cells"):
         assert line in written
-
-
-def test_a_scorer_that_does_not_exist_is_refused_at_once(finished):
-    path, _, _ = finished
-    wrong = compare(path, "compare.selectors=[random,prisma]", "name=wrong")
-    assert wrong.returncode == 2
-    assert "unknown scorer 'prisma'" in wrong.stderr
 
 
 def test_an_interrupt_ends_it_at_once_and_is_no_failure(finished):

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -353,22 +350,6 @@ def test_stage_says_what_changed(workplace, caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="prism_tune"):
         workplace.select(selection__budget=0.25)
     assert "changed: selection.budget" in caplog.text
-
-
-def test_two_processes_select_the_same_subset(workplace):
-    alone = workplace.select(selection__budget=0.4)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("--module", "prism_tune", "select", str(workplace.root / "config.yaml")),
-        *("selection.budget=0.4", "name=two", f"output_dir={workplace.root}/two"),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    together = workplace.read(workplace.run_dir(name="two", output_dir=workplace.root / "two"))
-    assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"]
-    assert together.manifest["timings"]["num_images"] == 16
-    assert [e["num_devices"] for e in read_timings(together.run)] == [2, 2]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
