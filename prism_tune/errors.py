@@ -1,5 +1,9 @@
 """Errors a user can mend. The command line prints their message, without a traceback."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """Bad input: the message names the file, record or key, what was expected and how to mend it.
@@ -35,3 +39,9 @@ def say(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line; its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def list_some(names: Sequence[object], most: int = 5) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

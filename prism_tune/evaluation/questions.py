@@ -19,7 +19,7 @@ from prism_tune.config.sections import BenchmarkData, Config, Control
 from prism_tune.data.examination import Finding
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.policy import apply_policy, decide
-from prism_tune.errors import ConfigError, UserError
+from prism_tune.errors import ConfigError, UserError, list_some
 from prism_tune.evaluation.benchmark import (
     GRADE,
     Benchmark,
@@ -32,8 +32,6 @@ from prism_tune.evaluation.images import ImageFiles, find_images, find_missing
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.score import find_benchmark
 from prism_tune.schema import Question, Skipped
-
-_NUM_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -122,14 +120,13 @@ def _describe_refused(
     refused: Mapping[str, Finding], num_images: int, folders: ImageFolders
 ) -> str:
     """Which images, and what is wrong: they are not there, or what the first one's finding says."""
-    listing = ", ".join(list(refused)[:_NUM_LISTED])
-    more = f" and {len(refused) - _NUM_LISTED} more" if len(refused) > _NUM_LISTED else ""
+    listing = list_some(list(refused))
     number = f"{folders.setting}: {len(refused)} of {num_images} images"
     other = next((text for reason, text in refused.values() if reason != "image_missing"), "")
     if other:
-        return f"{number} cannot be used: {listing}{more}; {other}"
+        return f"{number} cannot be used: {listing}; {other}"
     remedy = "set it to the folder they are relative to"
-    return f"{number} are not in {folders.base}: {listing}{more}; {remedy}"
+    return f"{number} are not in {folders.base}: {listing}; {remedy}"
 
 
 def open_images(questions: Questions, *, num_workers: int) -> ImageFiles:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from prism_tune.errors import ConfigError
+from prism_tune.errors import ConfigError, list_some
 from prism_tune.run.fingerprints import fingerprint_file
 from prism_tune.run.folder import write_json
 
@@ -148,9 +148,8 @@ def require_free(root: Path, names: Iterable[str]) -> None:
 
 def refuse(manifest: Path, others: list[Path]) -> ConfigError:
     """Says what would be replaced though nothing records that it was made here."""
-    more = f" and {len(others) - _NUM_NAMED} more" if len(others) > _NUM_NAMED else ""
     return ConfigError(
-        f"{', '.join(map(str, others[:_NUM_NAMED]))}{more}: not made by `prism-tune prepare` "
+        f"{list_some(others, _NUM_NAMED)}: not made by `prism-tune prepare` "
         f"({manifest} does not record it), so it is left as it is. {_MEND}; or move it elsewhere"
     )
 

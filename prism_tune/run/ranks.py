@@ -14,7 +14,7 @@ import orjson
 from prism_tune.config.depends import list_fields
 from prism_tune.config.secrets import redact
 from prism_tune.config.sections import Config
-from prism_tune.errors import SharedError
+from prism_tune.errors import SharedError, list_some
 from prism_tune.processes import gather, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.provenance import describe_software
@@ -56,8 +56,7 @@ def require_same(values: Mapping[str, Any]) -> None:
         names = sorted(n for n in first.keys() | other.keys() if first.get(n) != other.get(n))
         told = [f"{n} is {other.get(n, 'not set')} for {first.get(n, 'not set')}" for n in names]
         if told:
-            more = f" and {len(told) - _NUM_SHOWN} more" if len(told) > _NUM_SHOWN else ""
-            lines.append(f"  rank {rank}: {', '.join(told[:_NUM_SHOWN])}{more}")
+            lines.append(f"  rank {rank}: {list_some(told, _NUM_SHOWN)}")
     if lines:
         raise SharedError(
             "the processes do not do the same; against rank 0\n"

@@ -17,7 +17,7 @@ import orjson
 
 from prism_tune.config.sections import SelectionConfig
 from prism_tune.data.records import Pool
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, list_some
 from prism_tune.schema import Skipped
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 Mark = Literal["keep", "drop"]
 
 _MARKED = {"keep", "drop", "look_again"}
-_NUM_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class Marks:
         if lost:
             listed = [f"{pool.ids[index]} ({left_out[index].reason})" for index in lost]
             raise UserError(
-                f"selection.must_keep: {len(lost)} of its records cannot be used: {_list(listed)}; "
-                "mend them, or take them off the list"
+                f"selection.must_keep: {len(lost)} of its records cannot be used: "
+                f"{list_some(listed)}; mend them, or take them off the list"
             )
         dropped = {index: _drop(pool, index) for index in self.drop if index not in left_out}
         return {**left_out, **dropped}
@@ -73,7 +72,7 @@ def read_marks(selection: SelectionConfig, pool: Pool) -> Marks:
     both = [pool.ids[index] for index in sorted({*_flatten(keep)} & {*_flatten(drop)})]
     if both:
         raise UserError(
-            f"selection.must_keep and must_drop: {len(both)} records on both: {_list(both)}"
+            f"selection.must_keep and must_drop: {len(both)} records on both: {list_some(both)}"
         )
     return Marks(keep, _flatten(drop))
 
@@ -94,7 +93,7 @@ def _find(path: str | None, mark: Mark, pool: Pool) -> tuple[tuple[int, ...], ..
     if unknown:
         raise UserError(
             f"{key}: {path}: {len(unknown)} of {len(names)} names are no id or uid of a usable "
-            f"record of {pool.path}: {_list(unknown)}"
+            f"record of {pool.path}: {list_some(unknown)}"
         )
     num_records = len(_flatten(found.values()))
     if num_records > len(names):
@@ -143,8 +142,3 @@ def _distinct(names: Iterable[str]) -> list[str]:
 def _drop(pool: Pool, index: int) -> Skipped:
     detail = f"{pool.describe(index)}: named by selection.must_drop"
     return Skipped(pool.uids[index], pool.ids[index], "must_drop", detail)
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _NUM_LISTED:,} more" if len(names) > _NUM_LISTED else ""
-    return ", ".join(names[:_NUM_LISTED]) + more

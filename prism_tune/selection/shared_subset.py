@@ -26,7 +26,7 @@ from prism_tune import __version__
 from prism_tune.config.hub_ids import name_publicly
 from prism_tune.config.sections import DataConfig
 from prism_tune.data.records import Pool, open_pool, write_subset
-from prism_tune.errors import UserError, first_line
+from prism_tune.errors import UserError, first_line, list_some
 from prism_tune.run.folder import SUBSET_SUFFIXES, RunDir, read_object, write_atomic
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import read_scores
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 _KEY = b"prism_tune.subset"
 _SHORT_BYTES = 8
-_NUM_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Verification:
     def describe(self) -> list[str]:
         """What was found, in lines."""
         lines = [
-            f"{len(ids):,} records {what}: {_list_ids(ids)}"
+            f"{len(ids):,} records {what}: {list_some(ids)}"
             for what, ids in (
                 ("are missing", self.missing),
                 ("have changed (same id, other images or turns)", self.changed),
@@ -260,8 +259,3 @@ def _require_own(to: Path, run: str) -> None:
             f"{to}: there already, and no shared subset of the run {run}; left as it is: name a "
             "new file, or delete that one"
         )
-
-
-def _list_ids(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _NUM_LISTED:,} more" if len(ids) > _NUM_LISTED else ""
-    return ", ".join(ids[:_NUM_LISTED]) + more

@@ -21,12 +21,11 @@ from pydantic import Field
 
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.records import Pool
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, list_some
 from prism_tune.run.fingerprints import fingerprint_large
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.own_files import (
     OwnRows,
-    list_names,
     read_matrix,
     read_scores,
 )
@@ -79,7 +78,7 @@ def locate_own(
     if missing:
         raise UserError(
             f"{own.where}: no row for {len(missing):,} of {len(wanted):,} image records (ids "
-            f"{list_names(missing)}); give each one, or leave these out with selection.must_drop"
+            f"{list_some(missing)}); give each one, or leave these out with selection.must_drop"
         )
     described = {"file": own.where, "num_rows": own.values_UD.shape[0], "by": own.by}
     if own.names is None:
@@ -106,7 +105,7 @@ def _by_name(own: OwnRows, pool: Pool) -> NDArray[np.int64]:
     if repeated:
         raise UserError(
             f"{own.where}: {len(repeated):,} {own.by}s stand there more than once "
-            f"({list_names(repeated)}); give each one row"
+            f"({list_some(repeated)}); give each one row"
         )
     row_of = {name: row for row, name in enumerate(own.names)}
     known = pool.uids if own.by == "uid" else pool.ids
@@ -116,7 +115,7 @@ def _by_name(own: OwnRows, pool: Pool) -> NDArray[np.int64]:
             "%s: %d rows name no record of the pool: %s",
             own.where,
             len(strange),
-            list_names(strange),
+            list_some(strange),
         )
     shared = sum(number for name, number in Counter(known).items() if number > 1 and name in row_of)
     if shared:

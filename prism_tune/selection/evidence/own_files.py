@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from prism_tune.errors import UserError
+from prism_tune.errors import UserError, list_some
 from prism_tune.features.row_blocks import RowBlocks
 
 _NAMES = ("uid", "id")
-_NUM_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,6 @@ def read_scores(path: Path, column: str | None) -> OwnRows:
     return OwnRows(values[:, None], names, by, str(path))
 
 
-def list_names(names: Sequence[str]) -> str:
-    """The first few, and how many more."""
-    more = f" and {len(names) - _NUM_LISTED:,} more" if len(names) > _NUM_LISTED else ""
-    return ", ".join(map(str, names[:_NUM_LISTED])) + more
-
-
 def _open_array(path: Path) -> NDArray[Any]:
     try:
         loaded: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -158,7 +151,7 @@ def _open_tensor(path: Path) -> _TensorRows:
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
     if len(names) > 1 and "features" not in names:
         raise UserError(
-            f"{path}: tensors {list_names(names)}; expected one, or one that is called `features`"
+            f"{path}: tensors {list_some(names)}; expected one, or one that is called `features`"
         )
     if not names:
         raise UserError(f"{path}: no tensor in it")
