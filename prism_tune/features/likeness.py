@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from prism_tune.features.row_blocks import RowBlocks, rounding_share
+from prism_tune.features.row_blocks import RowBlocks, even_places, rounding_share, unit_rows
+from prism_tune.features.row_pairs import split_by
 
 Rows = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -67,12 +68,12 @@ class Sketches:
         for start in range(0, number, block_rows):
             block = slice(start, start + block_rows)
             centred_BD = self._centre(features_UD[block], self.centre_U[block])
-            self.unit_UP[block] = _normalise(centred_BD @ self._projection_DP)
+            self.unit_UP[block] = unit_rows(centred_BD @ self._projection_DP)
 
     def read_units(self, rows: IntArray) -> Rows:
         """Some features themselves, centred and of length 1."""
         found = [self._features_UD[row : row + 1] for row in rows.tolist()]
-        return _normalise(self._centre(np.concatenate(found), self.centre_U[rows]))
+        return unit_rows(self._centre(np.concatenate(found), self.centre_U[rows]))
 
     def _centre(self, rows_BD: Rows, centre_B: IntArray) -> Rows:
         centred_BD = np.array(rows_BD, dtype=np.float32)
@@ -156,9 +157,7 @@ def _connect(first: IntArray, second: IntArray, number: int) -> list[IntArray]:
     graph = coo_matrix((np.ones(len(first), dtype=bool), (first, second)), shape=(number, number))
     _, label = connected_components(graph, directed=False)
     paired = np.unique(np.concatenate([first, second]))
-    order = paired[np.argsort(label[paired], kind="stable")]
-    cuts = np.flatnonzero(np.diff(label[order])) + 1
-    groups = [part for part in np.split(order, cuts) if len(part)]
+    groups = [part for part in split_by(label, paired) if len(part)]
     return sorted(groups, key=lambda rows: int(rows[0]))
 
 
@@ -177,14 +176,8 @@ def _find_centres(features_UD: RowBlocks, source_U: IntArray) -> tuple[IntArray,
 
 def _estimate_mean(features_UD: RowBlocks, rows_S: IntArray) -> Rows:
     """The mean over evenly spaced ones of these rows, all of a few."""
-    places = np.unique(np.linspace(0, len(rows_S) - 1, min(len(rows_S), _MEAN_ROWS)).astype(int))
+    places = even_places(len(rows_S), _MEAN_ROWS)
     rows = np.concatenate([features_UD[row : row + 1] for row in rows_S[places].tolist()])
     rows = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
     mean = rows.mean(axis=0) if len(rows) else np.zeros(features_UD.shape[1])
     return mean.astype(np.float32)
-
-
-def _normalise(rows_BD: Rows) -> Rows:
-    norms_B1: Rows = np.linalg.norm(rows_BD, axis=1, keepdims=True)
-    norms_B1[norms_B1 == 0] = np.inf
-    return rows_BD / norms_B1

@@ -83,6 +83,25 @@ def widen(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return result.astype(dtype, copy=False)
 
 
+def unit_rows(rows_BD: NDArray[Any]) -> NDArray[Any]:
+    """Rows at length 1; a row of zeros stays one."""
+    norms_B1 = np.linalg.norm(rows_BD, axis=1, keepdims=True)
+    norms_B1[norms_B1 == 0] = np.inf
+    return rows_BD / norms_B1
+
+
+def even_places(number: int, most: int, *, nearest: bool = False) -> NDArray[np.int64]:
+    """At most so many of `number` places, evenly spaced from the first to the last.
+
+    Args:
+        number: of the places.
+        most: of those returned.
+        nearest: round to the nearest place, not down.
+    """
+    places = np.linspace(0, number - 1, min(most, number))
+    return np.unique((places.round() if nearest else places).astype(np.int64))
+
+
 def map_spans(
     visit: Callable[[list[tuple[int, int]]], Result], num_rows: int, block_rows: int
 ) -> Iterator[Result]:

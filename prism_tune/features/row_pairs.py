@@ -34,9 +34,7 @@ class RowPairs:
 
     def members(self) -> Iterator[IntArray]:
         """The pairs of each group, group by group."""
-        order_P = np.argsort(self.group_P, kind="stable")
-        ends_G = np.cumsum(np.bincount(self.group_P, minlength=len(self.size_G)))
-        yield from np.split(order_P, ends_G[:-1])
+        yield from split_by(self.group_P, num_groups=len(self.size_G))
 
     def spread(self, values_P: NDArray[Any]) -> NDArray[Any]:
         """Each record's value out of each pair's."""
@@ -64,3 +62,22 @@ def pair_rows(
     keys_N = np.asarray(inverse_N, dtype=np.int64) * len(size_G) + codes_N
     keys_P, of_record_N, count_P = np.unique(keys_N, return_inverse=True, return_counts=True)
     return RowPairs(keys_P // len(size_G), keys_P % len(size_G), count_P, size_G, of_record_N)
+
+
+def split_by(
+    codes_N: NDArray[np.integer], order: IntArray | None = None, *, num_groups: int | None = None
+) -> list[IntArray]:
+    """The places of each code, code by code, in the order that they are given in.
+
+    Args:
+        codes_N: a number for each place.
+        order: which places, in which order; None: all as they stand.
+        num_groups: codes run from 0 to here, and those of no place have an empty part; None: only
+            codes that some place has.
+    """
+    given = np.arange(len(codes_N)) if order is None else order
+    by_code = given[np.argsort(codes_N[given], kind="stable")]
+    codes = codes_N[by_code]
+    if num_groups is None:
+        return np.split(by_code, np.flatnonzero(np.diff(codes)) + 1)
+    return np.split(by_code, np.cumsum(np.bincount(codes, minlength=num_groups))[:-1])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.features.redundancy import mean_cosine
-from prism_tune.features.row_blocks import RowBlocks
+from prism_tune.features.row_blocks import RowBlocks, even_places
 
 TOP_DIRECTIONS = (1, 10)
 _MAX_ROWS = 2048
@@ -55,9 +55,7 @@ def measure_anisotropy(
 def _sample_rows(
     features_UD: RowBlocks, own_U: NDArray[np.int64], max_rows: int
 ) -> NDArray[np.float64]:
-    num_rows = len(own_U)
-    places = np.linspace(0, num_rows - 1, min(max_rows, num_rows)).astype(np.int64)
-    chosen = own_U[np.unique(places)]
+    chosen = own_U[even_places(len(own_U), max_rows)]
     rows = [np.asarray(features_UD[i : i + 1], dtype=np.float64) for i in chosen.tolist()]
     rows_RD = np.concatenate(rows)
     return rows_RD[np.isfinite(rows_RD).all(axis=1)]
@@ -71,3 +69,12 @@ def _variance_shares(rows_RD: NDArray[Any]) -> NDArray[np.float64]:
     values = np.linalg.eigvalsh(gram)[::-1].clip(min=0)
     total = values.sum()
     return values / total if total > 0 else values
+
+
+def effective_rank(shares_R: NDArray[np.float64]) -> float:
+    """The exponential of the entropy of the variance shares: k equal directions give k.
+
+    1 where there is no variance at all.
+    """
+    present = shares_R[shares_R > 0]
+    return float(np.exp(-(present * np.log(present)).sum()))

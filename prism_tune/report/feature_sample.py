@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.features.row_blocks import even_places, unit_rows
 from prism_tune.results.runs import FinishedRun
 
 FloatArray = NDArray[np.float64]
@@ -72,8 +73,7 @@ def draw_sample(run: FinishedRun, max_records: int = MAX_RECORDS) -> FeatureSamp
     if run.features is None:
         return None
     available = np.flatnonzero(run.features.row_N >= 0)
-    places = np.linspace(0, len(available) - 1, min(max_records, len(available)))
-    records = available[np.unique(places.round().astype(np.int64))]
+    records = available[even_places(len(available), max_records, nearest=True)]
     values_RD = run.features.read(records).astype(np.float64)
     finite_R = np.isfinite(values_RD).all(axis=1)
     if finite_R.sum() < 3:
@@ -86,16 +86,9 @@ def cosine_histogram(values_RD: FloatArray) -> tuple[FloatArray, NDArray[np.int6
 
     A zero vector has cosine 0 with every other.
     """
-    norms_R = np.linalg.norm(values_RD, axis=1, keepdims=True)
-    units_RD = np.divide(values_RD, norms_R, out=np.zeros_like(values_RD), where=norms_R > 0)
+    units_RD = unit_rows(values_RD)
     cosines_RR = units_RD @ units_RD.T
     cosines = cosines_RR[np.triu_indices(len(cosines_RR), k=1)].clip(-1, 1)
     edges = np.linspace(-1, 1, _NUM_BINS + 1)
     counts_B, _ = np.histogram(cosines, bins=edges)
     return edges, counts_B, float(cosines.mean())
-
-
-def effective_rank(shares_R: FloatArray) -> float:
-    """The exponential of the entropy of the variance shares: k equal directions give k."""
-    present = shares_R[shares_R > 0]
-    return float(np.exp(-(present * np.log(present)).sum()))

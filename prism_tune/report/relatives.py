@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from prism_tune.features.closest import Candidates, Neighbours, find_neighbours
 from prism_tune.features.likeness import Sketches, find_clusters, find_duplicates
+from prism_tune.features.row_blocks import even_places
 from prism_tune.report.views import find_groups
 from prism_tune.results.records import RecordTable
 from prism_tune.results.runs import FinishedRun
@@ -88,8 +89,7 @@ class Relatives:
         kept_K = np.flatnonzero(usable_N & records.selected_N)
         if len(dropped) == 0 or len(kept_K) == 0:
             return []
-        places = np.linspace(0, len(dropped) - 1, min(_LOOKED_AT, len(dropped)))
-        sampled_S = dropped[np.unique(places.round().astype(np.int64))]
+        sampled_S = dropped[even_places(len(dropped), _LOOKED_AT, nearest=True)]
         nearest_S = np.full(len(sampled_S), -np.inf)
         for group in np.unique(group_N[sampled_S]).tolist():
             of_group = np.flatnonzero(group_N[sampled_S] == group)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_tune.features.row_pairs import split_by
 from prism_tune.results.records import RecordTable
 from prism_tune.results.runs import Keep
 
@@ -40,9 +41,7 @@ class SourceSummary:
 def summarise_sources(records: RecordTable, keep: Keep) -> list[SourceSummary]:
     """All sources, the largest first."""
     text_only_N = records.reasons.mask("text_only")
-    order_N = np.argsort(records.sources.codes_N, kind="stable")
-    sizes = np.bincount(records.sources.codes_N, minlength=len(records.sources.names))
-    parts = np.split(order_N, np.cumsum(sizes)[:-1])
+    parts = split_by(records.sources.codes_N, num_groups=len(records.sources.names))
     summaries = []
     for name, rows_K in zip(records.sources.names, parts, strict=True):
         ranked_scores = records.score_N[rows_K[records.is_ranked_N[rows_K]]]

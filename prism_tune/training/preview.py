@@ -27,6 +27,7 @@ from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError, decide
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
+from prism_tune.features.row_blocks import even_places
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.folder import RunDir, write_atomic
 from prism_tune.run.log import console
@@ -105,8 +106,7 @@ def _choose(pool: Pool, choice: Choice) -> list[int]:
         known = ", ".join(sorted(set(pool.sources))[:_NUM_LISTED])
         named = "no records to show" if choice.source is None else f"none of {choice.source!r}"
         raise UserError(f"{pool.path}: {named}" + (f"; its sources: {known}" if known else ""))
-    places = np.linspace(0, len(of_source) - 1, min(choice.num_records, len(of_source)))
-    return [of_source[place] for place in np.unique(places.astype(int)).tolist()]
+    return [of_source[place] for place in even_places(len(of_source), choice.num_records).tolist()]
 
 
 def _explain() -> Text:
@@ -119,7 +119,7 @@ def _explain() -> Text:
 
 
 def colour_tokens(
-    input_ids_L: torch.Tensor, labels_L: torch.Tensor, processor: Any, *, plain: bool = False
+    input_ids_L: torch.Tensor, labels_L: torch.Tensor, processor: Any, *, plain: bool
 ) -> Text:
     """The decoded tokens; those with a label green, image tokens as `<image> x N`.
 

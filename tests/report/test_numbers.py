@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.drawn_runs import write_drawn_run
 
-from prism_tune.report.feature_sample import FeatureSample, cosine_histogram, effective_rank
+from prism_tune.features.spectrum import effective_rank
+from prism_tune.report.feature_sample import FeatureSample, cosine_histogram
 from prism_tune.report.numbers import count, large, percent, plot_text, seconds
 from prism_tune.report.paper_pool import is_llava_665k, published_share
 from prism_tune.report.section import PageFolder

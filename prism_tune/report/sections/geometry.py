@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.errors import UserError
+from prism_tune.features.spectrum import effective_rank
 from prism_tune.report.feature_sample import (
     FeatureSample,
     FloatArray,
     cosine_histogram,
     draw_sample,
-    effective_rank,
 )
 from prism_tune.report.figures import NUM_COLOURS, Figure, Variant, figure, single, variant
 from prism_tune.report.numbers import count, number, percent, plot_text

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from prism_tune.errors import UserError
+from prism_tune.features.row_blocks import even_places
 from prism_tune.report.figures import (
     NUM_COLOURS,
     Figure,
@@ -83,10 +84,7 @@ def _why_no_log(run: FinishedRun) -> str:
 
 def _thin(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """At most so many lines, evenly spaced, the first and the last among them."""
-    if len(log) <= _MAX_POINTS:
-        return list(log)
-    places = np.linspace(0, len(log) - 1, _MAX_POINTS).round().astype(int)
-    return [log[place] for place in places.tolist()]
+    return [log[place] for place in even_places(len(log), _MAX_POINTS, nearest=True).tolist()]
 
 
 def _logged_sources(log: Sequence[dict[str, Any]]) -> list[str]:
@@ -243,7 +241,7 @@ def split_results(
     return first, further
 
 
-def format_interval(metric: Metric, digits: int = 1) -> str:
+def format_interval(metric: Metric, digits: int) -> str:
     """`61.2 to 69.8`."""
     if metric.interval is None:
         return MISSING

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.config.sections import WarmupConfig
-from prism_tune.selection.subset import hash_uids
+from prism_tune.selection.subset import apportion, hash_uids
 
 
 def draw_records(
@@ -38,7 +38,7 @@ def draw_records(
     if warmup.per_source == "equal":
         quota_S = share_equally(total, sizes_S)
     else:
-        quota_S = _share_in_proportion(total, sizes_S)
+        quota_S = apportion(total, sizes_S, sizes_S)
     drawn: list[int] = []
     for code, quota in enumerate(quota_S.tolist()):
         own = np.flatnonzero(usable_N & (codes_N == code))
@@ -63,13 +63,4 @@ def share_equally(total: int, sizes_S: NDArray[np.int64]) -> NDArray[np.int64]:
         added = np.minimum(each, sizes_S[open_S] - quota_S[open_S])
         quota_S[open_S] += added
         left -= int(added.sum())
-    return quota_S
-
-
-def _share_in_proportion(total: int, sizes_S: NDArray[np.int64]) -> NDArray[np.int64]:
-    """By largest remainders."""
-    exact_S = total * sizes_S / max(int(sizes_S.sum()), 1)
-    quota_S = np.floor(exact_S + 1e-9).astype(np.int64)
-    order_S = np.argsort(-(exact_S - quota_S), kind="stable")
-    quota_S[order_S[: total - int(quota_S.sum())]] += 1
     return quota_S

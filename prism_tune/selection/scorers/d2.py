@@ -31,7 +31,7 @@ from pydantic import Field
 from prism_tune.config.sections import Config, Count
 from prism_tune.features.neighbours import connect_nearest
 from prism_tune.features.reduction import reduce_features
-from prism_tune.features.row_pairs import RowPairs
+from prism_tune.features.row_pairs import RowPairs, split_by
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
@@ -104,6 +104,4 @@ def _scale(values_B: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _records_by_group(pairs: RowPairs) -> list[NDArray[np.int64]]:
-    group_M = pairs.spread(pairs.group_P)
-    order_M = np.argsort(group_M, kind="stable")
-    return np.split(order_M, np.cumsum(pairs.size_G)[:-1])
+    return split_by(pairs.spread(pairs.group_P), num_groups=len(pairs.size_G))

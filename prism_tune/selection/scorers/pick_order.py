@@ -23,6 +23,7 @@ from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
 from prism_tune.features.row_pairs import RowPairs
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
+from prism_tune.selection.scorers.kernels.density import SAME
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
 from prism_tune.selection.subset import hash_uids
 from prism_tune.selection.unranked import Unranked
@@ -32,7 +33,6 @@ IntArray = NDArray[np.int64]
 ChooseNext = Callable[[FloatArray, NDArray[np.int64], np.random.Generator], int]
 """Squared distances to the nearest pick, and how many records each is; the next pick out of it."""
 
-_SAME = 1e-12  # squared distance of two unit vectors that rounding alone can leave
 _BLOCK_ROWS = 4096
 
 
@@ -57,6 +57,13 @@ def score_picks(context: ScoringContext, choose_next: ChooseNext) -> ScoredRecor
         picks = pick(reduced.values_PK[at], pairs.count_P[at], wanted, choose_next, rng)
         chosen.append(first_P[at[picks]])
     return rank_picks(len(uids), chosen, reduced.diagnostics, mark_rows(reduced, pairs))
+
+
+def mean_ranks(values_M: FloatArray) -> FloatArray:
+    """Ranks from 0, the mean of theirs for equal values."""
+    _, place_M, counts = np.unique(values_M, return_inverse=True, return_counts=True)
+    ranks: FloatArray = np.cumsum(counts) - (counts + 1) / 2
+    return ranks[place_M]
 
 
 def rank_picks(
@@ -107,7 +114,7 @@ def lower_distances(
     for start in range(0, len(values_BK), _BLOCK_ROWS):
         at = slice(start, start + _BLOCK_ROWS)
         distances = norms_B[at] + norms_B[last] - 2 * (values_BK[at] @ values_BK[last])
-        distances[distances < _SAME] = 0.0
+        distances[distances < SAME] = 0.0
         np.minimum(nearest_B[at], distances, out=nearest_B[at])
     nearest_B[last] = 0.0
 

@@ -30,8 +30,7 @@ from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.selection.evidence.states.weighted_states import WEIGHTED_STATES
 from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.gradients.heldout import hold_out
-from prism_tune.selection.scorers.gradients.units import code_sources
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, code_sources
 from prism_tune.selection.subset import hash_uids
 from prism_tune.selection.unranked import Unranked
 

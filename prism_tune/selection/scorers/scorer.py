@@ -54,6 +54,12 @@ class ScoringContext:
         uids = self.pool.uids
         return [uids[i] for i in self.records_M.tolist()]
 
+    @cached_property
+    def sources_M(self) -> NDArray[np.str_]:
+        """The source of each record to be scored, whatever the groups are."""
+        sources = self.pool.sources
+        return np.array([sources[i] for i in self.records_M.tolist()])
+
     def rows(self) -> tuple[RowBlocks, NDArray[np.int64]]:
         """The features of a method that reads some, and each record's row."""
         assert self.features_UD is not None
@@ -90,6 +96,12 @@ class ScoredRecords:
     values_M: NDArray[np.float64]
     diagnostics: dict[str, Any]
     unranked: Unranked = field(default_factory=dict)
+
+
+def code_sources(context: ScoringContext) -> tuple[list[str], NDArray[np.int64]]:
+    """The names of the sources of the records to be scored, and which one each is of."""
+    names, codes_M = np.unique(context.sources_M, return_inverse=True)
+    return names.tolist(), codes_M.astype(np.int64)
 
 
 def mark_rows(reduced: ReducedFeatures, pairs: RowPairs) -> Unranked:

@@ -13,9 +13,9 @@ from prism_tune.config.sections import Config, SelectionConfig
 from prism_tune.selection.budgets import Candidates, cut_pool
 from prism_tune.selection.scorers import SCORERS
 from prism_tune.selection.scorers.clusters import datatailor
-from prism_tune.selection.scorers.clusters.quotas import apportion
 from prism_tune.selection.scorers.readable import score_readable
 from prism_tune.selection.scorers.scorer import ScoringContext
+from prism_tune.selection.subset import apportion
 
 
 class Records:
@@ -58,7 +58,7 @@ class Records:
         }
         context = ScoringContext(
             config=SCORERS["datatailor"].complete(config),
-            pool=type("Pool", (dict,), {"uids": self.uids})(pool),
+            pool=type("Pool", (dict,), {"uids": self.uids, "sources": self.sources})(pool),
             records_M=np.arange(len(self.uids)),
             groups_M=np.array(self.sources) if scope == "per_source" else None,
             more_rows={"state_spectra": (self.rows, np.arange(len(self.uids)))},

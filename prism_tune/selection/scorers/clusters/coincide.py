@@ -34,14 +34,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config.sections import Count
-from prism_tune.features.row_blocks import RowBlocks
-from prism_tune.features.row_pairs import pair_rows
+from prism_tune.features.row_blocks import RowBlocks, unit_rows
+from prism_tune.features.row_pairs import pair_rows, split_by
 from prism_tune.selection.evidence.states.attention_outputs import (
     ATTENTION_OUTPUTS,
     AttentionOptions,
 )
 from prism_tune.selection.scorer_options import read_options
-from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten, split_clusters
+from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
@@ -76,7 +76,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         at = members[np.argsort(hashes_M[members], kind="stable")]
         share = max(1, round(num_clusters * len(at) / len(row_M)))
         clusters_B, _ = cluster(rows_UK[row_M[at]], share, context.config.seed, _ITERATIONS)
-        clusters = split_clusters(clusters_B)
+        clusters = split_by(clusters_B)
         texts_CD = mean_texts(values_UD, row_M[at], clusters)
         transfer_C = transferability(texts_CD, options.transfer_cutoff)
         chosen = pick_clusters(rows_UK[row_M[at]], clusters, transfer_C, wanted, options.tau)
@@ -105,8 +105,7 @@ def mean_texts(values_UD: RowBlocks, row_B: IntArray, clusters: list[IntArray]) 
 
 def transferability(texts_CD: FloatArray, cutoff: float) -> FloatArray:
     """S of each cluster; 0 where every other one is nearer than the cutoff."""
-    norms_C = np.linalg.norm(texts_CD, axis=1, keepdims=True)
-    unit_CD = texts_CD / np.where(norms_C > 0, norms_C, 1.0)
+    unit_CD = unit_rows(texts_CD)
     found = []
     block = max(1, _BLOCK_PAIRS // len(unit_CD))
     for start in range(0, len(unit_CD), block):

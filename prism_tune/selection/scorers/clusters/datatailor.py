@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.features.row_blocks import RowBlocks
-from prism_tune.features.row_pairs import pair_rows
+from prism_tune.features.row_blocks import RowBlocks, unit_rows
+from prism_tune.features.row_pairs import pair_rows, split_by
 from prism_tune.selection.evidence.states.state_spectra import STATE_SPECTRA
-from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten, split_clusters
+from prism_tune.selection.scorers.clusters.kmeans import cluster, shorten
 from prism_tune.selection.scorers.clusters.quotas import rank_by_quota
-from prism_tune.selection.scorers.pick_order import rank_picks
+from prism_tune.selection.scorers.pick_order import mean_ranks, rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
 from prism_tune.selection.subset import hash_uids
 
@@ -59,11 +59,10 @@ def score(context: ScoringContext) -> ScoredRecords:
     values_UD, row_M = context.more_rows[STATE_SPECTRA.name]
     information_M, top_M = read_numbers(values_UD).T[:, row_M]
     points_UK = shorten(values_UD, row_M, slice(2, None))
-    records = [context.pool[index] for index in context.records_M.tolist()]
+    records = (context.pool[index] for index in context.records_M.tolist())
     asked_M = np.array([len(record.turns) // 2 for record in records])
     hashes_M = hash_uids(context.uids)
-    sources_M = np.array([record.source for record in records])
-    pairs = pair_rows(len(row_M), sources_M, np.arange(len(row_M)))
+    pairs = pair_rows(len(row_M), context.sources_M, np.arange(len(row_M)))
     orders, weights = [], []
     for members in pairs.members():
         at = members[np.argsort(hashes_M[members], kind="stable")]
@@ -75,7 +74,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     diagnostics: dict[str, Any] = {"mean_information": float(information_M.mean())}
     if context.groups_M is not None:
         return rank_picks(len(row_M), orders, diagnostics, {})
-    by_source = dict(zip(np.unique(sources_M).tolist(), orders, strict=True))
+    by_source = dict(zip(np.unique(context.sources_M).tolist(), orders, strict=True))
     return rank_by_quota(context, by_source, np.array(weights), diagnostics, {})
 
 
@@ -105,7 +104,7 @@ def value_records(
     typical_B = np.empty(len(information_B))
     for members, near in zip(clusters, near_C.tolist(), strict=True):
         typical_B[members] = information_B[members] * near
-    ranks = [rank_shares(values_B) for values_B in (information_B, unique_B, typical_B)]
+    ranks = [mean_ranks(b) / len(b) for b in (information_B, unique_B, typical_B)]
     result: FloatArray = (asked_B * ranks[0] + ranks[1] + ranks[2]) / (asked_B + 2)
     return result
 
@@ -120,7 +119,7 @@ def cluster_points(points_BK: FloatArray, seed: int) -> list[IntArray]:
     means = points_BK
     if len(points_BK) > MOST_POINTS:
         found_B, _ = cluster(points_BK, MOST_POINTS, seed, _ITERATIONS, spherical=False)
-        parts = split_clusters(found_B)
+        parts = split_by(found_B)
         means = np.array([points_BK[part].mean(axis=0) for part in parts])
         for number, part in enumerate(parts):
             centroids[part] = number
@@ -128,7 +127,7 @@ def cluster_points(points_BK: FloatArray, seed: int) -> list[IntArray]:
         return [np.arange(len(points_BK))]
     tree = linkage(means, "ward")
     labels = fcluster(tree, _CUT_HEIGHT * tree[-1, 2], criterion="distance")
-    return split_clusters(labels[centroids])
+    return split_by(labels[centroids])
 
 
 def measure_uniqueness(points_nK: FloatArray, information_n: FloatArray) -> FloatArray:
@@ -153,17 +152,8 @@ def compare_clusters(means_CK: FloatArray) -> FloatArray:
     """The mean over the other clusters of exp(cosine) of each; 1 for one alone."""
     if len(means_CK) == 1:
         return np.ones(1)
-    norms_C = np.linalg.norm(means_CK, axis=1, keepdims=True)
-    unit_CK = means_CK / np.where(norms_C > 0, norms_C, 1.0)
+    unit_CK = unit_rows(means_CK)
     near_CC = np.exp(unit_CK @ unit_CK.T)
     np.fill_diagonal(near_CC, 0.0)
     result: FloatArray = near_CC.sum(axis=1) / (len(means_CK) - 1)
-    return result
-
-
-def rank_shares(values_B: FloatArray) -> FloatArray:
-    """A rank from 0, divided by n: 0 for the lowest; the mean of their ranks for equal values."""
-    from scipy.stats import rankdata  # here: loaded only where it is used
-
-    result: FloatArray = (rankdata(values_B) - 1) / len(values_B)
     return result

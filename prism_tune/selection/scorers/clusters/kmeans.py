@@ -76,9 +76,3 @@ def cluster(
     near_B1, clusters_B1 = kmeans.index.search(rows32_BK, 1)
     near_B = near_B1[:, 0].astype(np.float64)
     return clusters_B1[:, 0].astype(np.int64), near_B if spherical else -near_B
-
-
-def split_clusters(clusters_B: IntArray) -> list[IntArray]:
-    """The rows of each cluster that has some, in their order."""
-    order_B = np.argsort(clusters_B, kind="stable")
-    return np.split(order_B, np.flatnonzero(np.diff(clusters_B[order_B])) + 1)

@@ -32,14 +32,14 @@ from pydantic import Field
 from prism_tune.config.sections import Config, Count, Fraction
 from prism_tune.errors import UserError
 from prism_tune.features.reduction import reduce_features
-from prism_tune.features.row_pairs import pair_rows
+from prism_tune.features.row_pairs import pair_rows, split_by
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.sample import sample
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.evidence.whole_model import ANSWER_LOSSES
 from prism_tune.selection.evidence.without import UNASKED_LOSSES
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
-from prism_tune.selection.scorers.clusters.kmeans import cluster, split_clusters
+from prism_tune.selection.scorers.clusters.kmeans import cluster
 from prism_tune.selection.scorers.clusters.quotas import rank_by_quota
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, mark_rows
@@ -78,9 +78,8 @@ def _share(config: Config) -> float:
 def score(context: ScoringContext) -> ScoredRecords:
     """The place of every kept record, from 0; with `scope: per_source` inside its source."""
     options = read_options(context.config, PreselOptions)
-    sources_M = np.array([context.pool.sources[n] for n in context.records_M.tolist()])
     features_UD, row_M = context.rows()
-    pairs = pair_rows(features_UD.shape[0], sources_M, row_M)
+    pairs = pair_rows(features_UD.shape[0], context.sources_M, row_M)
     reduced = reduce_features(features_UD, pairs, num_components=_COMPONENTS)
     group_M, pair_M = pairs.spread(pairs.group_P), pairs.of_record_N
     assert pair_M is not None
@@ -94,7 +93,7 @@ def score(context: ScoringContext) -> ScoredRecords:
     diagnostics = reduced.diagnostics
     if context.groups_M is not None:
         return rank_picks(len(row_M), orders, diagnostics, unranked)
-    names = np.unique(sources_M).tolist()
+    names = np.unique(context.sources_M).tolist()
     need_G = measure_need(context, group_M, names)
     temperature = options.temperature or len(names) ** -0.5
     described: dict[str, Any] = {
@@ -149,11 +148,11 @@ def order_typical(
     number = max(1, round(len(pair_B) / options.records_per_cluster))
     clusters_B, _ = cluster(rows_BK, number, context.config.seed, _ITERATIONS)
     typical = np.empty(len(rows_BK))
-    for members in split_clusters(clusters_B):
+    for members in split_by(clusters_B):
         typical[members] = measure_typicality(rows_BK[members], options.num_neighbors)
     back = np.argsort(by_first)[place_B]  # of each record, its place among the distinct rows
     order_B = np.lexsort((-typical[back], clusters_B[back]))
-    within = split_clusters(clusters_B[back][order_B])
+    within = split_by(clusters_B[back][order_B])
     shares_B = np.concatenate([(np.arange(len(part)) + 0.5) / len(part) for part in within])
     return order_B[np.argsort(shares_B, kind="stable")]
 

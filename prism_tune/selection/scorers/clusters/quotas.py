@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from prism_tune.selection.scorers.pick_order import rank_picks
 from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext
+from prism_tune.selection.subset import apportion
 from prism_tune.selection.unranked import Unranked
 
 FloatArray = NDArray[np.float64]
@@ -56,32 +57,6 @@ def rank_by_quota(
     shares = dict(zip(orders_by_source, (weights_G / weights_G.sum()).tolist(), strict=True))
     ranked = rank_picks(num_records, orders, {**diagnostics, "quota_shares": shares}, unranked)
     return replace(ranked, values_M=place_by_weight(num_records, orders, weights_G))
-
-
-def apportion(wanted: int, weights_G: FloatArray, sizes_G: IntArray) -> IntArray:
-    """Shares in proportion to the weights, by largest remainders, at most a source's size.
-
-    What a source does not have goes to the others, again in proportion. Worked example: weights
-    5.625 and 2.5, 4 wanted: 2.77 and 1.23, so 3 and 1.
-    """
-    quota_G = np.zeros(len(sizes_G), dtype=np.int64)
-    open_G = sizes_G > 0
-    wanted = min(wanted, int(sizes_G.sum()))
-    while True:
-        left = wanted - int(quota_G.sum())
-        weights = np.where(open_G, weights_G, 0.0)
-        if not weights.any():
-            weights = np.where(open_G, sizes_G, 0).astype(np.float64)
-        shares_G = left * weights / max(weights.sum(), 1e-300)
-        full_G = open_G & (shares_G > sizes_G)
-        if not full_G.any():
-            break
-        quota_G[full_G], open_G = sizes_G[full_G], open_G & ~full_G
-    quota_G = np.where(open_G, np.floor(shares_G), quota_G).astype(np.int64)
-    missing = wanted - int(quota_G.sum())
-    remainders_G = np.where(open_G & (quota_G < sizes_G), shares_G - np.floor(shares_G), -1.0)
-    quota_G[np.argsort(-remainders_G, kind="stable")[:missing]] += 1
-    return quota_G
 
 
 def floor_weights(weights_G: FloatArray) -> FloatArray:

@@ -28,6 +28,7 @@ from pydantic import Field
 
 from prism_tune.config.sections import Count
 from prism_tune.features.reduction import reduce_features
+from prism_tune.features.row_pairs import split_by
 from prism_tune.selection.scorer_options import ScorerOptions, read_options
 from prism_tune.selection.scorers.clusters.kmeans import cluster
 from prism_tune.selection.scorers.pick_order import first_records
@@ -87,9 +88,7 @@ def find_duplicates(
         inward_B: its cosine to the centroid; the lowest comes first.
     """
     similar_B = np.full(len(rows_BK), -1.0)
-    order_B = np.lexsort((inward_B, clusters_B))
-    starts = np.flatnonzero(np.diff(clusters_B[order_B])) + 1
-    for members in np.split(order_B, starts):
+    for members in split_by(clusters_B, np.argsort(inward_B, kind="stable")):
         for start in range(0, len(members), _BLOCK_ROWS):
             block = members[start : start + _BLOCK_ROWS]
             before = members[: start + len(block)]

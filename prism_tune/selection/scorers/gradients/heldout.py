@@ -18,8 +18,8 @@ from prism_tune.errors import UserError
 from prism_tune.selection.evidence.gradients.sketches import SketchOptions, gradient_sketches
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.scorer_options import read_options
-from prism_tune.selection.scorers.gradients.units import code_sources, read_gradients
-from prism_tune.selection.scorers.scorer import ScoringContext
+from prism_tune.selection.scorers.gradients.units import read_gradients
+from prism_tune.selection.scorers.scorer import ScoringContext, code_sources
 from prism_tune.selection.subset import hash_uids
 
 _MOST = 10  # a tenth of a source at most

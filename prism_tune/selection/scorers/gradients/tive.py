@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from prism_tune.config.sections import Config
+from prism_tune.features.row_pairs import split_by
 from prism_tune.selection.evidence.gradients.sketches import (
     Modules,
     SketchOptions,
@@ -38,8 +39,13 @@ from prism_tune.selection.evidence.gradients.sketches import (
 from prism_tune.selection.evidence.source import EvidenceSource
 from prism_tune.selection.scorer_options import read_options
 from prism_tune.selection.scorers.clusters.quotas import floor_weights, place_by_weight
-from prism_tune.selection.scorers.gradients.units import code_sources, read_gradients
-from prism_tune.selection.scorers.scorer import ScoredRecords, ScoringContext, change_selection
+from prism_tune.selection.scorers.gradients.units import read_gradients
+from prism_tune.selection.scorers.scorer import (
+    ScoredRecords,
+    ScoringContext,
+    change_selection,
+    code_sources,
+)
 from prism_tune.selection.subset import hash_uids
 
 FloatArray = NDArray[np.float64]
@@ -92,8 +98,7 @@ def mean_norms(norms: FloatArray, codes: IntArray, num_groups: int) -> FloatArra
 
 def order_by_source(keys: FloatArray, codes: IntArray, num_groups: int) -> list[IntArray]:
     """The places of the keys of each source, the highest first."""
-    order = np.lexsort((-keys, codes))
-    return np.split(order, np.cumsum(np.bincount(codes, minlength=num_groups))[:-1])
+    return split_by(codes, np.argsort(-keys, kind="stable"), num_groups=num_groups)
 
 
 def draw_gumbel(uids: list[str], seed: int) -> FloatArray:

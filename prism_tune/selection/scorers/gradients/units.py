@@ -93,11 +93,3 @@ def read_gradients(context: ScoringContext) -> UnitGradients:
     if np.isnan(norm_M).all():
         raise none_readable(context)
     return UnitGradients(rows_US, row_M, norm_M)
-
-
-def code_sources(context: ScoringContext) -> tuple[list[str], IntArray]:
-    """The names of the sources of the records to be scored, and which one each is of."""
-    sources = context.pool.sources
-    labels = [sources[index] for index in context.records_M.tolist()]
-    names, codes_M = np.unique(np.array(labels), return_inverse=True)
-    return names.tolist(), codes_M.astype(np.int64)

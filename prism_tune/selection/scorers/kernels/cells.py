@@ -20,6 +20,7 @@ import math
 import numpy as np
 
 from prism_tune.features.row_blocks import default_block_rows, map_spans
+from prism_tune.features.row_pairs import split_by
 from prism_tune.selection.scorers.kernels.density import (
     SAME,
     FloatArray,
@@ -99,8 +100,7 @@ def find_cells(values_NK: FloatArray) -> list[IntArray]:
             cells.append(members)
             continue
         labels = _cluster(values_NK[members], math.ceil(len(members) / size))
-        order = np.argsort(labels, kind="stable")
-        parts = np.split(members[order], np.flatnonzero(np.diff(labels[order])) + 1)
+        parts = [members[at] for at in split_by(labels)]
         if len(parts) == 1:
             cells += np.split(members, range(size, len(members), size))
         else:

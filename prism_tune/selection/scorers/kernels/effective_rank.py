@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from prism_tune.features.spectrum import effective_rank
 from prism_tune.selection.scorers.kernels.density import FloatArray
 from prism_tune.selection.scorers.kernels.short_rows import ShortRows
 
@@ -31,8 +32,7 @@ def effective_ranks(rows: ShortRows) -> FloatArray:
         values_BK = rows.values_PK[members] * np.sqrt(rows.pairs.count_P[members])[:, None]
         variances_K = np.maximum(np.linalg.eigvalsh(values_BK.T @ values_BK), 0.0)
         total = float(variances_K.sum())
-        shares = variances_K[variances_K > 0] / total if total > 0 else np.ones(1)
-        ranks.append(float(np.exp(-(shares * np.log(shares)).sum())))
+        ranks.append(effective_rank(variances_K / total if total > 0 else variances_K))
     return np.array(ranks)
 
 

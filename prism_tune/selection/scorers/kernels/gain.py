@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from prism_tune.errors import UserError
+from prism_tune.features.row_pairs import split_by
 from prism_tune.selection.scorers.kernels.density import (
     FloatArray,
     IntArray,
@@ -37,8 +38,9 @@ from prism_tune.selection.scorers.kernels.density import (
 )
 from prism_tune.selection.scorers.kernels.short_rows import ShortRows, join_rows, sample_rows
 from prism_tune.selection.scorers.losses.visual_gain import measure_gain
+from prism_tune.selection.scorers.pick_order import mean_ranks
 from prism_tune.selection.scorers.readable import none_readable
-from prism_tune.selection.scorers.scorer import ScoringContext
+from prism_tune.selection.scorers.scorer import ScoringContext, code_sources
 from prism_tune.selection.subset import hash_uids
 
 MIN_R2 = 0.1
@@ -137,9 +139,8 @@ def fit_ridge(
 def rank_inside(values_M: FloatArray, group_M: IntArray) -> FloatArray:
     """(rank + 1/2) / size inside each group, the mean among equals, (M,)."""
     ranks_M = np.empty(len(values_M))
-    for members in _split_groups(np.arange(len(values_M)), group_M):
-        _, place, counts = np.unique(values_M[members], return_inverse=True, return_counts=True)
-        ranks_M[members] = (np.cumsum(counts) - counts / 2)[place] / len(members)
+    for members in split_by(group_M):
+        ranks_M[members] = (mean_ranks(values_M[members]) + 0.5) / len(members)
     return ranks_M
 
 
@@ -168,14 +169,14 @@ def rank_gain(
     ]
     rbf = Rbf(bandwidths[0], 1.0, bandwidths[1], images.num_columns)
     rows = join_rows(images, texts)
-    source_M = number_sources(context)  # not the rows' groups: with `scope: global` there is one
+    _, source_M = code_sources(context)  # not the rows' groups: with `scope: global` there is one
     found = predict_gain(gain_M, rows, source_M, rbf, order_M)
     _require_predictable(found)
     ranks_M = rank_inside(found.gain_M, source_M)
     ranks_M[is_text_M] = 0.5
     if shuffle:
         rng = np.random.default_rng(context.config.seed)
-        for members in _split_groups(order_M, source_M):
+        for members in split_by(source_M, order_M):
             ranks_M[members] = rng.permutation(ranks_M[members])
     described = {
         "gain_r2": found.r2,
@@ -183,13 +184,6 @@ def rank_gain(
         "mean_gain": float(np.nanmean(gain_M)),
     }
     return ranks_M, described
-
-
-def number_sources(context: ScoringContext) -> IntArray:
-    """The source of every record as a number, (M,)."""
-    sources = context.pool.sources
-    labels = [sources[index] for index in context.records_M.tolist()]
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def _require_predictable(found: Prediction) -> None:
@@ -201,12 +195,6 @@ def _require_predictable(found: Prediction) -> None:
         f"R^2 = {found.r2:.2f} inside sources, {MIN_R2} is the least; measure more "
         "(selection.options.gain_share), or leave gamma out"
     )
-
-
-def _split_groups(order_M: IntArray, group_M: IntArray) -> list[IntArray]:
-    """The records of each group, in the order that they are given in."""
-    by_group_M = order_M[np.argsort(group_M[order_M], kind="stable")]
-    return np.split(by_group_M, np.flatnonzero(np.diff(group_M[by_group_M])) + 1)
 
 
 def _centre(values_mF: FloatArray, group_m: IntArray) -> FloatArray:

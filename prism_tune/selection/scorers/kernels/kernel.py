@@ -18,6 +18,7 @@ from pydantic import Field
 
 from prism_tune.config.sections import Count
 from prism_tune.features.reduction import ReducedFeatures
+from prism_tune.features.row_pairs import split_by
 from prism_tune.selection.evidence.embeddings.text_sif import TEXT_SIF
 from prism_tune.selection.evidence.features import FEATURES
 from prism_tune.selection.evidence.source import EvidenceSource
@@ -128,9 +129,8 @@ class Kernel:
     def groups(self) -> Iterator[KernelGroup]:
         """Group by group."""
         pairs, row_M = self.rows.pairs, self.rows.of_record_M
-        group_M = pairs.group_P[row_M[self.order_M]]
-        by_group = self.order_M[np.argsort(group_M, kind="stable")]
-        for records in np.split(by_group, np.cumsum(pairs.size_G)[:-1]):
+        group_M = pairs.group_P[row_M]
+        for records in split_by(group_M, self.order_M, num_groups=len(pairs.size_G)):
             members, first, place_N = np.unique(
                 row_M[records], return_index=True, return_inverse=True
             )

@@ -147,7 +147,7 @@ def score(context: ScoringContext) -> ScoredRecords:
         UserError: a gain that cannot be predicted.
     """
     options = read_options(context.config, KernelRepulsionOptions)
-    grouped = _group_by_source(context) if options.quota_power else context
+    grouped = replace(context, groups_M=context.sources_M) if options.quota_power else context
     images, reduced = shorten_images(grouped, options)
     texts = shorten_texts(grouped, options, always=options.gamma > 0)
     kernel = fit_kernel(images, texts, hash_uids(context.uids), options)
@@ -178,12 +178,6 @@ def score(context: ScoringContext) -> ScoredRecords:
     if quota_G is None:
         return ranked
     return replace(ranked, values_M=place_by_weight(len(densities_M), picks, quota_G))
-
-
-def _group_by_source(context: ScoringContext) -> ScoringContext:
-    sources = context.pool.sources
-    labels = [sources[index] for index in context.records_M.tolist()]
-    return replace(context, groups_M=np.array(labels))
 
 
 def _pick_groups(
