@@ -180,7 +180,7 @@ def follow_launcher() -> None:
         follow_parent()
 
 
-def become_worker(parent: int | None = None) -> None:
+def become_worker(parent: int | None) -> None:
     """In a process that works for another: of a group that is asked to end, the parent sees to it.
 
     Forked ones call it by themselves; those that are new programs have to. All name the parent,

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -53,24 +53,19 @@ def ask_all_to_end() -> None:
                 os.kill(pid, signal.SIGTERM)
 
 
-def run_program(
-    command: Sequence[str], environment: Mapping[str, str] | None, output: Path | None
-) -> int:
+def run_program(command: Sequence[str], output: Path | None) -> int:
     """Run a program; returns its exit code.
 
     Args:
         command: the program and its arguments.
-        environment: changes to this process's own.
         output: file to append what it prints to; None: this process's own.
     """
-    options: dict[str, object] = {"env": {**os.environ, **(environment or {})}}
     file = None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         file = output.open("a")
-        options |= {"stdout": file, "stderr": subprocess.STDOUT}
     try:
-        process = subprocess.Popen(command, preexec_fn=_start, **options)  # type: ignore[call-overload]
+        process = subprocess.Popen(command, preexec_fn=_start, stdout=file, stderr=file)
         with accompanied(process.pid, lambda: process.returncode is not None):
             return int(process.wait())
     finally:

@@ -59,7 +59,7 @@ class Launcher:
         command = self.command(arguments)
         if command is None:
             return run_forked(self.main, arguments, environment or {}, output)
-        return run_program(command, None, output)
+        return run_program(command, output)
 
     def check(self, main: Main, arguments: Sequence[str]) -> int:
         """Call this with these arguments, where the libraries are loaded; returns its exit code."""

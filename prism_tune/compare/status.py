@@ -18,7 +18,6 @@ from prism_tune.run.writer import find_writer
 from prism_tune.run.written import ANEW, altered_records, read_log
 
 _HEADER = ("Run", "Now", "audit", "select", "train", "evaluate", "device-h", "disk, GB")
-_PARTS = ("timings.json", "audit", "selection", "training", "training.next", "evaluation", "cells")
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _is_whole(run: RunDir) -> bool:
     """Every stage that was begun has finished, by its last attempt."""
     entries = read_timings(run)
     last = {entry["stage"].removesuffix(".next"): entry["finished"] for entry in entries}
-    return all(last.values()) and not (run.root / "training.next").exists()
+    return all(last.values()) and not run.next_training.exists()
 
 
 def _kept(run: RunDir) -> str:
@@ -145,8 +144,7 @@ def _kept(run: RunDir) -> str:
 
 def _trained(run: RunDir) -> str:
     """Finished, with the last loss; or the step that it has come to."""
-    unfinished = run.root / "training.next"
-    folder = unfinished if unfinished.is_dir() else run.training
+    folder = run.next_training if run.next_training.is_dir() else run.training
     lines = [line for line in read_log(folder / "log.jsonl") if "step" in line]
     losses = [f"{line['loss']:.3f}" for line in lines if "loss" in line]
     loss = f", loss {losses[-1]}" if losses else ""

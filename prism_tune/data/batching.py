@@ -152,9 +152,9 @@ class PackedBatchSampler(Sampler[list[int]]):
         has_image_N: NDArray[np.bool_],
         tokens_per_batch: int,
         *,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
+        rank: int,
+        world_size: int,
+        seed: int,
     ) -> None:
         assert len(lengths_N) == len(has_image_N)
         longest = int(lengths_N.max())

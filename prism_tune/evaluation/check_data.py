@@ -42,12 +42,13 @@ def check_data(config: Config) -> bool:
 
 def find_all(config: Config) -> list[DataState]:
     """Pool and benchmarks, in this order."""
+    images = config.data.image_dir
     benchmarks = dict.fromkeys((*config.evaluation.benchmarks, *config.evaluation.data))
     return [
         _check_pool(config.data.records),
         *(
-            [_check_path("data.image_dir", config.data.image_dir, "the pool's images")]
-            if config.data.image_dir
+            [DataState("data.image_dir", images, Path(images).exists(), "the pool's images")]
+            if images
             else []
         ),
         *(_check_benchmark(config, name) for name in benchmarks),
@@ -59,10 +60,6 @@ def _check_pool(records: str) -> DataState:
         return DataState("data.records", records, True, "a hub id: fetched when it is first read")
     is_there = part_split(records)[0].exists()
     return DataState("data.records", records, is_there, "the pool; data/README.md has its layout")
-
-
-def _check_path(name: str, path: str, what: str) -> DataState:
-    return DataState(name, path, Path(path).exists(), what)
 
 
 def _check_benchmark(config: Config, name: str) -> DataState:

@@ -239,11 +239,7 @@ def name_keys(keys: Sequence[str], what: str) -> str:
     return f"{what.format(len(keys))}: {', '.join(keys[:_NUM_NAMED])}{more}"
 
 
-def find_foreign_prompts(
-    questions: Sequence[Question],
-    joined: Joined,
-    question_key: Callable[[Question], str] = id_key,
-) -> list[str]:
+def find_foreign_prompts(questions: Sequence[Question], joined: Joined) -> list[str]:
     """Keys of answers whose stored prompt does not contain the question they are joined to.
 
     Compared without regard to case and spacing; an answer without stored prompt passes. The
@@ -251,12 +247,12 @@ def find_foreign_prompts(
     """
     foreign = []
     for question in questions:
-        answer = joined.answers.get(question_key(question))
+        answer = joined.answers.get(id_key(question))
         if answer is None or not answer.prompt:
             continue
         asked = question.metadata["question"]
         if asked not in answer.prompt and fold_text(asked) not in fold_text(answer.prompt):
-            foreign.append(question_key(question))
+            foreign.append(id_key(question))
     return foreign
 
 

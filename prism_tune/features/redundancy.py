@@ -117,7 +117,7 @@ def score_redundancy(
 
 
 def mean_cosine(
-    features_UD: RowBlocks, *, centering: Centering, inverse_N: NDArray[Any] | None = None
+    features_UD: RowBlocks, *, centering: Centering, inverse_N: NDArray[Any] | None
 ) -> float:
     """The mean of the redundancy scores of one group, which is that of all pairs of records.
 

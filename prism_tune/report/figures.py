@@ -56,7 +56,7 @@ def bar_size(num_bars: int) -> str:
     return f"bars-{1 + sum(num_bars > step for step in steps)}"
 
 
-def vertical_line(x: float, colour: str = "$cut") -> dict[str, Any]:
+def vertical_line(x: float) -> dict[str, Any]:
     """A dashed line over the whole height."""
-    line = {"color": colour, "width": 2, "dash": "dash"}
+    line = {"color": "$cut", "width": 2, "dash": "dash"}
     return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}

@@ -206,7 +206,7 @@ def name_method(selection: SelectionConfig, depth: int | None = None) -> str:
     return f"{scorer} ({', '.join(departures)})" if departures else scorer
 
 
-def is_as_published(selection: SelectionConfig, depth: int | None = None) -> bool:
+def is_as_published(selection: SelectionConfig, depth: int | None) -> bool:
     """Whether it may stand beside printed numbers of its name; PRISM's variants have their own."""
     published = PUBLISHED.get(selection.scorer)
     if published is not None:

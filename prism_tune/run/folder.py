@@ -115,6 +115,11 @@ class RunDir:
         return self.training / "final"
 
     @property
+    def next_training(self) -> Path:
+        """A training in the place of one that has finished, until it has as well."""
+        return self.root / "training.next"
+
+    @property
     def evaluation(self) -> Path:
         """One folder a benchmark."""
         return self.root / "evaluation"

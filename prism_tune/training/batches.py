@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
@@ -38,9 +37,9 @@ def packs_rows(config: Config) -> bool:
     return config.training.batching == "packed"
 
 
-def build_collator(config: Config, processor: Any, dtype: torch.dtype = torch.float32) -> Collator:
+def build_collator(config: Config, processor: Any) -> Collator:
     """Examples to a padded batch, or to one packed row."""
-    return (PackingCollator if packs_rows(config) else Collator)(processor, dtype)
+    return (PackingCollator if packs_rows(config) else Collator)(processor)
 
 
 def check_full_batch(arguments: TrainingArguments, dataset: Any, config: Config) -> None:
@@ -60,7 +59,7 @@ def check_full_batch(arguments: TrainingArguments, dataset: Any, config: Config)
 
 
 def fit_loader(
-    arguments: TrainingArguments, dataset: Any, config: Config, *, held_out: Any = None
+    arguments: TrainingArguments, dataset: Any, config: Config, *, held_out: Any
 ) -> None:
     """Take no more workers than shared memory has room for (see `run.shared_memory`).
 
@@ -68,7 +67,7 @@ def fit_loader(
         arguments: of the trainer; changed in place.
         dataset: a `TuningDataset`, whose longest example stands for all.
         config: the experiment.
-        held_out: another, evaluated by as many workers while those of the training wait.
+        held_out: another or None, evaluated by as many workers while those of the training wait.
     """
     if not arguments.dataloader_num_workers:
         return

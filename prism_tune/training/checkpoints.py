@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 MARKER = "complete.json"
 _MARKED = {"fingerprint", "num_processes", "only_model", "bytes"}
 _NAME = re.compile(r"checkpoint-\d+$")
-NEXT = "training.next"
 """The folder of a training beside one that has finished (see `finished.py`)."""
 
 
@@ -113,7 +112,7 @@ class CheckpointWriter:
 
 def work_directory(run: RunDir) -> Path:
     """Where a training that has not finished keeps its checkpoints and its log."""
-    return run.root / NEXT if Stage(run.training).path.exists() else run.training
+    return run.next_training if Stage(run.training).path.exists() else run.training
 
 
 def drop_oldest(root: Path, limit: int | None, best: str | None = None) -> None:

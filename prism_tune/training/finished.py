@@ -19,7 +19,7 @@ from prism_tune.run.folder import RunDir
 from prism_tune.run.replace import replace_folder
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import close_finished
-from prism_tune.training.checkpoints import NEXT, complete_checkpoints, read_marker, work_directory
+from prism_tune.training.checkpoints import complete_checkpoints, read_marker, work_directory
 from prism_tune.training.inputs import describe_changes
 
 logger = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def swap_in(run: RunDir) -> None:
     is that of a training that has finished, also where a kill came just before that was written.
     """
     with suppress(UserError):  # of a damaged file, which those that need it refuse
-        beside = Stage(run.root / NEXT).record()
+        beside = Stage(run.next_training).record()
         record = beside or Stage(run.training).record() or {}
         if "fingerprint" in record:
             close_finished(run, "training", record["fingerprint"], beside=beside is not None)
-    replace_folder(run.root / NEXT, run.training, own=_OURS)
+    replace_folder(run.next_training, run.training, own=_OURS)

@@ -11,7 +11,7 @@ from prism_tune import interrupts
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import StageTimer, read_timings
-from prism_tune.training.checkpoints import NEXT, CheckpointWriter
+from prism_tune.training.checkpoints import CheckpointWriter
 from prism_tune.training.finished import swap_in
 from prism_tune.training.train import train
 
@@ -39,10 +39,10 @@ def test_a_kill_between_the_record_and_the_end_of_the_timer_is_mended(make_run):
     assert told(run) == [("training", fingerprint(OLD), True)]
 
     begin(run, NEW)
-    Stage(run.root / NEXT).finish(NEW, config=config)
+    Stage(run.next_training).finish(NEW, config=config)
     swap_in(run)
     assert told(run) == [("training", fingerprint(NEW), True)]
-    assert not (run.root / NEXT).exists()
+    assert not run.next_training.exists()
 
 
 def test_a_training_under_way_is_not_taken_as_the_finished_one(make_run):

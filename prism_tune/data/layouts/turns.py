@@ -50,7 +50,7 @@ class Conversation(NamedTuple):
 
 
 def read_conversation(
-    raw: Mapping[str, Any], columns: Columns, *, drops_system: bool = False
+    raw: Mapping[str, Any], columns: Columns, *, drops_system: bool
 ) -> Conversation:
     """Find a record's turns, in whichever layout.
 

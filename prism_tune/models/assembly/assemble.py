@@ -81,7 +81,7 @@ def assemble_llava(
     tower: VisionTower,
     language_model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe,
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Join a vision tower and a causal language model by a randomly initialised projector.
 

@@ -73,13 +73,13 @@ def is_original(directory: Path) -> bool:
 
 
 def convert_original(
-    directory: Path, *, vision_tower: str | None = None, language_model: str | None = None
+    directory: Path, *, vision_tower: str | None, language_model: str | None
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Convert a checkpoint; the image token is added, and the embeddings grow by its row.
 
     Args:
         directory: in the original layout.
-        vision_tower: directory or hub id, in place of the one the config names.
+        vision_tower: directory or hub id, in place of the one the config names; None: that one.
         language_model: where the directory holds a pretrained projector only, the model it was
             trained with.
 

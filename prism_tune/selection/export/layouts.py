@@ -181,7 +181,7 @@ def _open_budget(run: RunDir, budget: str | None) -> tuple[Pool, list[str]]:
     return pool, list_kept_ids(read_scores(run), name_column(budget))
 
 
-def list_kept_ids(scores: pa.Table, column: str = "selected") -> list[str]:
+def list_kept_ids(scores: pa.Table, column: str) -> list[str]:
     """The ids of a subset as its pool has them, out of the run's scores.parquet."""
     ids: list[str] = scores.filter(scores.column(column)).column("id").to_pylist()
     return ids
