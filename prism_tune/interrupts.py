@@ -161,6 +161,11 @@ def patience(grace_seconds: float) -> Iterator[None]:
         _requests.grace_seconds = before
 
 
+def patience_seconds() -> float:
+    """How long this process waits for those that it has asked to end."""
+    return _requests.grace_seconds
+
+
 def follow_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> None:
     """Get a signal when the process that has started this one is gone, also by SIGKILL.
 

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -53,19 +53,22 @@ def ask_all_to_end() -> None:
                 os.kill(pid, signal.SIGTERM)
 
 
-def run_program(command: Sequence[str], output: Path | None) -> int:
+def run_program(command: Sequence[str], output: Path | None, environment: Mapping[str, str]) -> int:
     """Run a program; returns its exit code.
 
     Args:
         command: the program and its arguments.
         output: file to append what it prints to; None: this process's own.
+        environment: changes to this process's own.
     """
     file = None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         file = output.open("a")
     try:
-        process = subprocess.Popen(command, preexec_fn=_start, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            command, preexec_fn=_start, stdout=file, stderr=file, env={**os.environ, **environment}
+        )
         with accompanied(process.pid, lambda: process.returncode is not None):
             return int(process.wait())
     finally:

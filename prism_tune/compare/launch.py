@@ -12,12 +12,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
 from prism_tune.compare.children import run_program
 from prism_tune.compare.workers import Main, run_forked, share_out, start_server
 from prism_tune.errors import ConfigError
+from prism_tune.interrupts import patience_seconds
 
 Kind = Literal["local", "torchrun", "slurm"]
 
@@ -59,7 +61,9 @@ class Launcher:
         command = self.command(arguments)
         if command is None:
             return run_forked(self.main, arguments, environment or {}, output)
-        return run_program(command, output)
+        # torchrun kills what has not ended after 30 seconds, whatever a checkpoint takes.
+        patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(ceil(patience_seconds()))}
+        return run_program(command, output, patience)
 
     def check(self, main: Main, arguments: Sequence[str]) -> int:
         """Call this with these arguments, where the libraries are loaded; returns its exit code."""

@@ -10,6 +10,7 @@ import pytest
 from prism_tune.compare import launch
 from prism_tune.compare.launch import Launcher, choose_launcher
 from prism_tune.errors import ConfigError
+from prism_tune.interrupts import patience
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +91,19 @@ def test_output_of_a_program_goes_to_the_file_too(monkeypatch, tmp_path):
     output = tmp_path / "cell/output.txt"
     assert Launcher("torchrun", 2, main, ()).run(TRAIN, output=output) == 3
     assert output.read_text() == "said\nwrong\n"
+
+
+def test_torchrun_waits_for_the_checkpoint_of_a_training_that_is_asked_to_end(
+    monkeypatch, tmp_path
+):
+    """By itself it kills its processes after 30 seconds."""
+    output = tmp_path / "output.txt"
+    say = "from torch.distributed.launcher.api import LaunchConfig as C; print(C(1, 1, 1).%s)"
+    command = [sys.executable, "-c", say % "shutdown_timeout"]
+    monkeypatch.setattr(Launcher, "command", lambda self, arguments: command)
+    with patience(165):
+        assert Launcher("torchrun", 2, main, ()).run(TRAIN, output=output) == 0
+    assert output.read_text() == "165\n"
 
 
 def test_the_number_of_gpus_is_asked_elsewhere(monkeypatch):
