@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_FORM = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")
+_FORM = re.compile(r"([\w-][\w.-]*/[\w.-]+)(:(([^:/]+):)?([\w.-]+))?")
 _FILE_SUFFIXES = (
     *(".json", ".jsonl", ".gz", ".parquet", ".pq", ".arrow", ".tar", ".tgz"),
     *(".tsv", ".csv", ".xlsx"),
@@ -13,8 +13,15 @@ _FILE_SUFFIXES = (
 
 
 def has_hub_form(path: str) -> bool:
-    """OWNER/NAME, of a pool also OWNER/NAME:SPLIT, and no file's name."""
+    """OWNER/NAME, of a pool also OWNER/NAME:SPLIT or :CONFIGURATION:SPLIT, and no file's name."""
     return _FORM.fullmatch(path) is not None and not path.endswith(_FILE_SUFFIXES)
+
+
+def part_hub_id(path: str) -> tuple[str, str | None, str | None]:
+    """OWNER/NAME, and configuration and split where they are named."""
+    found = _FORM.fullmatch(path)
+    assert found is not None  # `has_hub_form` was asked
+    return found[1], found[4], found[5]
 
 
 def may_be_hub_id(path: str) -> bool:

@@ -133,7 +133,7 @@ def adapt_record(raw: Any, reading: Reading) -> Adapted:
     rejected = find_rejected(raw, reading.read_keys)
     return Adapted(
         read_id(raw, columns),
-        read_label(columns.find("source", raw)),
+        _read_source(raw, columns),
         images,
         turns,
         spoken.system,
@@ -166,21 +166,22 @@ def read_id(raw: Any, columns: Columns) -> str:
     return read_label(value)
 
 
-def name_source(adapted: Adapted, config: DataConfig, reading: Reading) -> str:
+def name_source(adapted: Adapted, config: DataConfig, reading: Reading, folder: str = "") -> str:
     """The record's source: its field or what its image tells, renamed by the config.
 
-    That is the image's first folder ("images" without one) or, with `llava_mix`, the dataset;
-    without image it is "text".
+    That is the image's first folder or, with `llava_mix`, the dataset; without one the `folder` of
+    the record's file, and without that "images", or "text" where it has none.
     """
     source = "" if config.source == "image_folder" else adapted.source
     if not source:
-        source = _image_folder(adapted.images[0], reading) if adapted.images else "text"
+        source = _image_folder(adapted.images[0], reading) if adapted.images else ""
+        source = source or folder or ("images" if adapted.images else "text")
         if config.source == "llava_mix":
             source = name_dataset(source, adapted.turns)
     return config.source_names.get(source, source)
 
 
-def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
+def guess_source(raw: Any, config: DataConfig, reading: Reading, folder: str = "") -> str:
     """The source of a record that cannot be used; "(unreadable)" where that cannot be read."""
     columns = reading.columns
     described = raw.described if isinstance(raw, RefusedSample) else raw
@@ -194,12 +195,11 @@ def guess_source(raw: Any, config: DataConfig, reading: Reading) -> str:
         _refuse_left_over(raw, images, reading)
     except BadRecordError:
         own = None if config.source == "image_folder" else columns.find("source", described)
-        source = read_label(own) or UNREADABLE
+        source = read_label(own) or folder or UNREADABLE
         return config.source_names.get(source, source)
     images = tuple(_relate(image, reading) for image in images)
-    own_label = read_label(columns.find("source", raw))
-    adapted = Adapted("", own_label, images, _guess_turns(raw, reading))
-    return name_source(adapted, config, reading)
+    adapted = Adapted("", _read_source(raw, columns), images, _guess_turns(raw, reading))
+    return name_source(adapted, config, reading, folder)
 
 
 def _guess_turns(raw: Mapping[str, Any], reading: Reading) -> tuple[Turn, ...]:
@@ -218,6 +218,15 @@ def _refuse_left_over(
     refuse(raw, reading.read_keys)
 
 
+def _read_source(raw: Mapping[str, Any], columns: Columns) -> str:
+    """What the record says of its source itself, or its first pair does (The Cauldron's)."""
+    own = columns.find("source", raw)
+    turns = columns.find("conversations", raw) if own is None else None
+    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and "user" in turns[0]:
+        own = turns[0].get("source")
+    return read_label(own)
+
+
 def read_label(value: Any) -> str:
     """A value as text; a lone surrogate, which no file can hold, as its escape."""
     if type(value) is str and value.isascii():
@@ -232,7 +241,7 @@ def _image_folder(image: NamedImage, reading: Reading) -> str:
     if folder and folder[0] != "." and rest:
         return folder
     parts = PurePosixPath(name).parts
-    return parts[0] if len(parts) > 1 else "images"
+    return parts[0] if len(parts) > 1 else ""
 
 
 def _relate(image: NamedImage, reading: Reading) -> NamedImage:

@@ -163,8 +163,8 @@ def _convert(source: Source, builder: _Builder, folder: Path) -> None:
         made.mkdir()
         arrow = str(made / "records.arrow")
         with pa.OSFile(arrow, "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-            for position, (raw, value) in enumerate(source.read()):
-                builder.add(position, raw, value)
+            for position, (folder_name, raw, value) in enumerate(source.read()):
+                builder.add(position, raw, value, folder_name)
                 if builder.num_waiting == _BATCH_RECORDS:
                     writer.write_batch(builder.take_batch())
             writer.write_batch(builder.take_batch())
@@ -196,7 +196,7 @@ class _Builder:
     def num_waiting(self) -> int:
         return len(self._rows)
 
-    def add(self, position: int, raw: bytes, value: Any) -> None:
+    def add(self, position: int, raw: bytes, value: Any, folder: str) -> None:
         try:
             adapted = adapt_record(value, self._reading)
         except BadRecordError as error:
@@ -204,10 +204,10 @@ class _Builder:
             uid = hashlib.blake2b(raw, digest_size=16).hexdigest()
             detail = f"record {position} (id {name!r}): {error.detail}"
             self._skipped.append(Skipped(uid, name, error.reason, detail))
-            self._skipped_sources.append(guess_source(value, self._config, self._reading))
+            self._skipped_sources.append(guess_source(value, self._config, self._reading, folder))
             self._note_content(raw, error.reason)
             return
-        source = name_source(adapted, self._config, self._reading)
+        source = name_source(adapted, self._config, self._reading, folder)
         if adapted.num_placed:
             self._unmarked.append(self._num_rows)
         self._unread.update(adapted.unread)

@@ -7,14 +7,16 @@ them as tables; of a webdataset its tars, which are read elsewhere (`tars.py`).
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from prism_tune.config.hub_ids import has_hub_form
+from prism_tune.config.hub_ids import has_hub_form, part_hub_id
 from prism_tune.config.pool_paths import part_split
 from prism_tune.data.files.folders import is_saved, list_pool
 from prism_tune.data.files.formats import holds_bytes
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _DAMAGE = (ValueError, KeyError, TypeError)
 """What `datasets` raises for files that are not what they should be."""
 
+_CONFIGURATIONS = re.compile(r"[Aa]vailable(?: configs)?: \[(.*)\]")
+"""How it lists them where one has to be named, or another was."""
 _ROWS, _ROWS_WITH_BYTES = 1000, 32
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -33,7 +37,7 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 def is_dataset(records: str) -> bool:
     """Whether `data.records` is a folder, an Arrow file or a tar, or may be a hub id.
 
-    A hub id is `owner/name` or `owner/name:split`.
+    A hub id is `owner/name`, `owner/name:split` or `owner/name:configuration:split`.
     """
     path, _ = part_split(records)
     if path.exists():
@@ -63,13 +67,14 @@ def find_tars(records: str) -> list[Path] | None:
 def _fetch_tars(records: str) -> list[Path] | None:
     from datasets import DownloadManager, load_dataset_builder
 
-    name, _, split = records.partition(":")
-    builder = load_dataset_builder(name)
+    name, part, split = part_hub_id(records)
+    builder = load_dataset_builder(name, part)
     if builder.name != "webdataset":
         return None
     files = dict(builder.config.data_files or {})
     if (split or "train") not in files:
-        found = ", ".join(f"{name}:{split}" for split in files)
+        before = f"{name}:{part}" if part else name
+        found = ", ".join(f"{before}:{split}" for split in files)
         raise UserError(f"data.records: {name}: no split {split or 'train'!r}; found {found}")
     fetched = DownloadManager(dataset_name=name).download(list(files[split or "train"]))
     return [Path(file) for file in fetched]
@@ -87,9 +92,19 @@ def _explained(records: str) -> Iterator[None]:
     except (DatasetGenerationError, DatasetNotFoundError, OSError, *_DAMAGE) as error:
         wrong = f"data.records: {records!r} is neither a file nor a dataset that can be read"
         hint = "check the path or the hub id, the network and HF_TOKEN"
+        if listed := _CONFIGURATIONS.search(str(error)):
+            raise UserError(_describe_parts(part_hub_id(records)[0], listed[1])) from error
         if part_split(records)[0].exists():
             hint = "name one file of it, or mend that"
         raise UserError(f"{wrong}: {_explain(error)}; {hint}") from error
+
+
+def _describe_parts(name: str, listed: str) -> str:
+    return (
+        f"data.records: {name} has several configurations; name one with its split, as "
+        f"{name}:CONFIGURATION:train, or fetch it (`hf download --repo-type dataset {name} "
+        f"--local-dir FOLDER`) and name that folder: configurations are its sources; found {listed}"
+    )
 
 
 def open_dataset(records: str) -> Dataset:
@@ -122,6 +137,23 @@ def list_files(dataset: Dataset) -> list[tuple[str, int, int]]:
     """Name, size and modification time of the Arrow files behind a dataset."""
     stats = [(name, Path(name).stat()) for name in (f["filename"] for f in dataset.cache_files)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def count_rows(files: Sequence[Path]) -> list[int]:
+    """How many rows each parquet or Arrow file has."""
+    return [
+        _count_arrow(file) if file.suffix == ".arrow" else pq.read_metadata(file).num_rows
+        for file in files
+    ]
+
+
+def _count_arrow(path: Path) -> int:
+    with pa.memory_map(str(path)) as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+        except pa.ArrowInvalid:
+            reader = pa.ipc.open_file(file)
+        return int(reader.read_all().num_rows)
 
 
 def read_rows(dataset: Dataset, records: str) -> Iterator[dict[str, Any]]:
@@ -182,8 +214,8 @@ def _explain(error: BaseException) -> str:
 def _load_hub(records: str) -> Any:
     from datasets import load_dataset
 
-    name, _, split = records.partition(":")
-    dataset = load_dataset(name, split=split or "train", keep_in_memory=False)
+    name, part, split = part_hub_id(records)
+    dataset = load_dataset(name, part, split=split or "train", keep_in_memory=False)
     if dataset.info.builder_name == "webdataset":  # without a network, out of its cache
         raise UserError(
             f"data.records: {records}: a webdataset as `datasets` keeps it, which lacks what only "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,7 @@ _SPLIT = re.compile(
     re.IGNORECASE,
 )
 """A word of a name, as `datasets` tells splits."""
+_NUMBER = re.compile(r"\d+")
 _SAVED = ("state.json", "dataset_dict.json")
 """In a folder that `save_to_disk` wrote."""
 
@@ -128,6 +130,21 @@ def _choose_split(folder: Path, files: list[Path], split: str | None) -> list[Pa
             f"{named}, or a file"
         )
     raise UserError(f"data.records: {folder} holds several splits; name one: {named}")
+
+
+def name_folders(folder: Path, files: Sequence[Path]) -> list[str]:
+    """Of each file the first folder by which they are told apart; "" where it is in none.
+
+    A dataset of several configurations has one for each. Folders that are called as splits, or
+    differ in a number only (shards), tell nothing apart.
+    """
+    inner = [
+        [part for part in path.relative_to(folder).parts[:-1] if not _SPLIT.fullmatch(part)]
+        for path in files
+    ]
+    while all(inner) and len({_NUMBER.sub("", parts[0]) for parts in inner}) == 1:
+        inner = [parts[1:] for parts in inner]
+    return [parts[0] if parts else "" for parts in inner]
 
 
 def _name_split(path: Path) -> str:

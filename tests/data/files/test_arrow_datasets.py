@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import shutil
+import tarfile
 from types import SimpleNamespace
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
@@ -76,6 +81,9 @@ def test_a_dataset_is_a_pool_and_its_subset_a_parquet_file(tmp_path, save, name)
     [
         ("liuhaotian/LLaVA-Instruct-150K", True),
         ("owner/name:validation", True),
+        ("owner/name:ai2d(cauldron,llava_format):train", True),
+        ("owner/name:a:b:train", False),
+        ("owner/name::train", False),
         ("data/missing.json", False),
         ("data/missing.parquet", False),
         ("data/missing.arrow", False),
@@ -90,17 +98,127 @@ def test_hub_ids_are_told_from_files(records, expected):
 def test_a_hub_id_is_loaded_with_its_split(monkeypatch):
     asked = []
 
-    def load_dataset(name, *, split, keep_in_memory):
-        asked.append((name, split))
+    def load_dataset(name, part, *, split, keep_in_memory):
+        asked.append((name, part, split))
         raise FileNotFoundError("no network")
 
     builder = SimpleNamespace(name="parquet")
-    monkeypatch.setattr("datasets.load_dataset_builder", lambda name: builder)
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda name, part: builder)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    for records in ("owner/name", "owner/name:validation"):
-        with pytest.raises(UserError, match=rf"'{records}' is neither a file nor a dataset"):
+    for records in ("owner/name", "owner/name:validation", "owner/name:vqa(x):test"):
+        with pytest.raises(
+            UserError, match=rf"'{re.escape(records)}' is neither a file nor a dataset"
+        ):
             open_pool(DataConfig(records=records))
-    assert asked == [("owner/name", "train"), ("owner/name", "validation")]
+    assert asked == [
+        ("owner/name", None, "train"),
+        ("owner/name", None, "validation"),
+        ("owner/name", "vqa(x)", "test"),
+    ]
+
+
+PICTURE = {"bytes": b"\x89PNG\r\n\x1a\n", "path": None}
+CAULDRON = {
+    name: [
+        {
+            "images": [{**PICTURE, "bytes": PICTURE["bytes"] + bytes([number])}],
+            "texts": [{"user": f"{name} {number}?", "assistant": "yes", "source": source}],
+        }
+        for number in range(2 + len(name))
+    ]
+    for name, source in (("ai2d", "AI2D"), ("tqa", None))
+}
+
+
+@pytest.fixture
+def cauldron(tmp_path, monkeypatch):
+    """A dataset of two configurations, in a folder as `hf download` makes it, and as a hub id."""
+    folder = tmp_path / "cauldron"
+    listed = ["---", "configs:"]
+    for name, rows in CAULDRON.items():
+        for part, some in enumerate((rows[:3], rows[3:])):
+            Dataset.from_list(some).to_parquet(folder / f"{name}/train-{part}-of-2.parquet")
+        listed += [f"- config_name: {name}", f"  data_files: {name}/train-*"]
+    (folder / "README.md").write_text("\n".join([*listed, "---", ""]))
+    for asked in ("load_dataset", "load_dataset_builder"):
+        real = getattr(datasets, asked)
+        monkeypatch.setattr(
+            datasets,
+            asked,
+            lambda name, *args, real=real, **options: real(
+                str(folder) if name == "owner/cauldron" else name, *args, **options
+            ),
+        )
+    return folder
+
+
+def test_a_configuration_of_a_hub_id_is_named_before_its_split(cauldron):
+    pool = open_pool(DataConfig(records="owner/cauldron:ai2d:train"))
+    assert len(pool) == len(CAULDRON["ai2d"])
+    assert set(pool.sources) == {"AI2D"}
+    for records in ("owner/cauldron", "owner/cauldron:train", "owner/cauldron:vqa:train"):
+        with pytest.raises(UserError) as error:
+            open_pool(DataConfig(records=records))
+        assert str(error.value) == (
+            "data.records: owner/cauldron has several configurations; name one with its split, as "
+            "owner/cauldron:CONFIGURATION:train, or fetch it (`hf download --repo-type dataset "
+            "owner/cauldron --local-dir FOLDER`) and name that folder: configurations are its "
+            "sources; found 'ai2d', 'tqa'"
+        )
+
+
+def test_configurations_in_a_folder_are_sources(cauldron):
+    """A pair's own counts before it, as a record's does."""
+    pool = open_pool(DataConfig(records=str(cauldron)))
+    assert len(pool) == 11
+    named = zip(pool.sources, (pool[n].turns[0].text for n in range(11)), strict=True)
+    assert {(source, text.split()[-2]) for source, text in named} == {
+        ("AI2D", "ai2d"),
+        ("tqa", "tqa"),
+    }
+    by_folder = open_pool(DataConfig(records=str(cauldron), source="image_folder"))
+    assert by_folder.sources == ["ai2d"] * 6 + ["tqa"] * 5
+    assert open_pool(DataConfig(records=str(cauldron / "tqa"))).sources == ["images"] * 5
+
+
+def save_lines(folder, rows):
+    folder.mkdir(parents=True)
+    rows = [{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}] * 2
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def save_arrow(folder, rows):
+    Dataset.from_list(rows).save_to_disk(folder)
+
+
+def save_tar(folder, rows):
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for number, row in enumerate(rows):
+            turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+            for suffix, content in (
+                ("png", row["images"][0]["bytes"]),
+                ("json", json.dumps({"conversations": turns}).encode()),
+            ):
+                info = tarfile.TarInfo(f"{number}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("save", [save_lines, save_arrow, save_tar])
+def test_configurations_are_sources_whatever_their_files_are(tmp_path, save):
+    rows = [{"images": [PICTURE], "texts": [{"user": "q", "assistant": "a"}]}] * 2
+    for name in ("ai2d", "tqa"):
+        save(tmp_path / "pool/data" / name, rows)
+    assert open_pool(DataConfig(records=str(tmp_path / "pool"))).sources == [
+        *("ai2d", "ai2d", "tqa", "tqa")
+    ]
+
+
+def test_shards_in_numbered_folders_are_no_sources(tmp_path):
+    for number in range(2):
+        save_lines(tmp_path / f"pool/shard-{number}", [])
+    assert open_pool(DataConfig(records=str(tmp_path / "pool"))).sources == ["text"] * 4
 
 
 def test_of_several_splits_one_is_named(tmp_path):

@@ -374,7 +374,7 @@ def test_a_webdataset_of_the_hub_goes_the_same_way(tmp_path, monkeypatch):
     (tmp_path / "hub/test-0.tar").write_bytes(pack(FIRST[:2]))
     asked = []
 
-    def load_builder(name):
+    def load_builder(name, part):
         asked.append(name)
         return load_dataset_builder(str(tmp_path / "hub"), cache_dir=str(tmp_path / "hf"))
 
