@@ -78,6 +78,36 @@ def test_imports_run_downward(module):
             )
 
 
+def find_second_hand(module: str) -> list[str]:
+    """What a file imports from a module that has it by import itself."""
+    found = [
+        node
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES
+    ]
+    return [
+        f"{alias.name} from {node.module}"
+        for node in found
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in MODULES and alias.name in TAKEN[str(node.module)]
+    ]
+
+
+def taken_names(path: Path) -> set[str]:
+    """What a file's `from ... import` names bring in."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    found = (node for node in nodes if isinstance(node, ast.ImportFrom))
+    return {alias.asname or alias.name for node in found for alias in node.names}
+
+
+TAKEN = {module: taken_names(path) for module, path in MODULES.items()}
+
+
+def test_names_are_imported_from_where_they_are_made():
+    """Else moving an import in one file breaks another, and nobody sees what depends on what."""
+    assert {module: found for module in MODULES if (found := find_second_hand(module))} == {}
+
+
 def sub_room_of(module: str) -> str:
     """`prism_tune.selection.evidence.store` -> `selection.evidence`; a loose file is its own."""
     parts = module.split(".")[1:]

@@ -24,7 +24,8 @@ from prism_tune.config.sections import Template
 from prism_tune.data.conversation import render
 from prism_tune.data.encoding.encoder import TOKEN_KEYS, encode_text, image_token_id
 from prism_tune.data.encoding.lengths import estimate_lengths
-from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.image_paths import ImageError
+from prism_tune.data.images import open_image
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool

@@ -18,12 +18,12 @@ from urllib.parse import unquote_to_bytes
 import pyarrow.parquet as pq
 
 from prism_tune.config.sections import Config
-from prism_tune.data.convert import cache_root, locked
+from prism_tune.data.convert import cache_root
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import PARQUET
 from prism_tune.run.fingerprints import fingerprint
-from prism_tune.run.folder import read_object, write_atomic, write_json
+from prism_tune.run.folder import locked, read_object, write_atomic, write_json
 from prism_tune.schema import PlacedImage
 
 _DATA_URI = "data:"

@@ -21,8 +21,7 @@ Metric: accuracy over all questions, 6 domains and 30 subjects, as the official 
     a fraction rounded to 3 decimals (lmms_eval: 5). `accuracy_expected`, the headline, owes nothing
     to a draw: an answer without a letter has the credit of its expectation, 1 / options.
     `accuracy`, domains and subjects are the official ones, by the official module's own draw (one
-    generator, seed 42, in the order of the official files), whatever the order of the answers. A
-    question's credit is the expected one.
+    generator, seed 42, in the official files' order). A question's credit is the expected one.
 Missing answers: wrong (the official scripts leave them out).
 lmms_eval: its letter test finds the A of "NASA ", and it takes the text of a list of answers for
     an answer, so that three open questions are never right.
@@ -37,6 +36,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     parquet_image,
@@ -48,7 +48,7 @@ from prism_tune.evaluation.annotations import (
     to_list,
     to_text,
 )
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.mmmu_answers import (
     DOMAINS,

@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     parquet_image,
@@ -40,7 +41,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.answer_files import read_whole
-from prism_tune.evaluation.benchmark import GRADE, Benchmark, Profile
+from prism_tune.evaluation.benchmark import GRADE, Benchmark
 from prism_tune.evaluation.benchmarks.grades import (
     FAILED,
     Grades,
@@ -67,7 +68,6 @@ REASONING = (
     "following question: \n\n"
 )
 _NUM_QUESTIONS = 218
-
 Total = Callable[[Sequence[str]], float]
 
 

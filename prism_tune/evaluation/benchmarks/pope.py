@@ -31,6 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     parquet_image,
@@ -42,7 +43,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
     to_yes_no,
 )
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.pope_answers import find_places, read_answers
 from prism_tune.evaluation.metrics import (

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prism_tune.config.sections import Profile
 from prism_tune.evaluation.annotations import read_objects, require_keys, to_id, to_name, to_text
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import id_key, join_predictions, read_predictions
 from prism_tune.schema import BenchmarkResult, Prediction, Question

@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     parquet_image,
@@ -43,7 +44,7 @@ from prism_tune.evaluation.annotations import (
     to_text,
 )
 from prism_tune.evaluation.answer_files import read_whole
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.metrics import group_credits, percent
 from prism_tune.evaluation.predictions import (

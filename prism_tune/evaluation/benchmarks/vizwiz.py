@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prism_tune.config.sections import Profile
 from prism_tune.errors import UserError
 from prism_tune.evaluation.annotations import (
     parquet_image,
@@ -40,7 +41,7 @@ from prism_tune.evaluation.annotations import (
     to_name,
     to_text,
 )
-from prism_tune.evaluation.benchmark import Benchmark, Profile
+from prism_tune.evaluation.benchmark import Benchmark
 from prism_tune.evaluation.benchmarks.hub_files import find_parquet
 from prism_tune.evaluation.benchmarks.vqa_text import (
     credit_m4c_both,

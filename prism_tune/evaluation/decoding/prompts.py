@@ -30,7 +30,8 @@ from prism_tune.data.encoding.encoder import (
     pad_id,
     require_accepted,
 )
-from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.image_paths import ImageError
+from prism_tune.data.images import open_image
 from prism_tune.data.literal_text import blank_marks, splice, write_out
 from prism_tune.data.policy import BadRecordError
 from prism_tune.errors import UserError

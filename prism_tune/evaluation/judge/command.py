@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_tune.config.sections import Readout
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.evaluation.benchmarks.grades import Readout, name_local_judge
+from prism_tune.evaluation.benchmarks.grades import name_local_judge
 from prism_tune.evaluation.judge.judge import (
     Judge,
     Work,

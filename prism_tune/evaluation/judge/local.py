@@ -16,9 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prism_tune.chat.rendering import fix_day, render_limited
-from prism_tune.config.sections import DType
+from prism_tune.config.sections import DType, Readout
 from prism_tune.errors import UserError
-from prism_tune.evaluation.benchmarks.grades import Grade, Readout, name_local_judge
+from prism_tune.evaluation.benchmarks.grades import Grade, name_local_judge
 from prism_tune.evaluation.decoding.greedy import make_greedy
 from prism_tune.evaluation.judge.review_prompt import REVIEW_NEW_TOKENS, SYSTEM, Review
 from prism_tune.models.damage import reraised_if_damaged

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from prism_tune.config.sections import Config, Template
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.encoding.encoder import encode_text, image_token_id
-from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.image_paths import ImageError
+from prism_tune.data.images import open_image
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from prism_tune.config.sections import Template
-from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.image_paths import ImageError
+from prism_tune.data.images import open_image
 from prism_tune.data.policy import BadRecordError
 from prism_tune.data.records import Pool
 from prism_tune.selection.evidence.encoding import Encoded, encode

@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 
-from prism_tune.data.images import ImageError, open_image
+from prism_tune.data.image_paths import ImageError
+from prism_tune.data.images import open_image
 from prism_tune.errors import UserError
 from prism_tune.models.damage import explained, reraised_if_damaged
 from prism_tune.models.flops import count_parameters, count_patches, estimate_flops
