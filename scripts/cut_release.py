@@ -27,9 +27,6 @@ def cut(root: Path, version: str, day: date) -> None:
     """
     if not _VERSION.fullmatch(version):
         raise ValueError(f"{version}: expected a version such as 0.2.0 or 0.2.0rc1")
-    _replace(
-        root / "prism_tune/__init__.py", r'(?m)^__version__ = ".*"$', f'__version__ = "{version}"'
-    )
     places = (
         ("prism_tune/__init__.py", r'(?m)^__version__ = ".*"$', f'__version__ = "{version}"'),
         ("CITATION.cff", r"(?m)^version: .*$", f"version: {version}"),
