@@ -53,7 +53,8 @@ def find_commit(root: Path) -> str | None:
     if not (root / ".git").exists():
         return None
     commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--", "prism_tune")
+    asked = ("status", "--porcelain", "--untracked-files=normal")  # whatever git is set to show
+    changes = _git(root, *asked, "--", "prism_tune")
     return f"{commit} (changed)" if commit and changes else commit
 
 

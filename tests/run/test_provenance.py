@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from importlib.metadata import version
 
@@ -15,9 +16,12 @@ from prism_tune.run.stage import Stage
 
 
 def git(root, *arguments):
+    """Without the settings of whoever runs the tests: signatures, hooks."""
     identity = ("-c", "user.name=A", "-c", "user.email=a@b.c")
     command = ["git", "-C", str(root), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -40,6 +44,8 @@ def test_changed_code_is_said_and_other_changes_are_not(repository):
     (repository / "notes.txt").write_text("notes")
     assert find_commit(repository) == commit
     (repository / "prism_tune" / "new.py").write_text("y = 2\n")
+    assert find_commit(repository) == f"{commit} (changed)"
+    git(repository, "config", "status.showUntrackedFiles", "no")
     assert find_commit(repository) == f"{commit} (changed)"
 
 
