@@ -116,7 +116,7 @@ def test_settings(finished, tmp_path, monkeypatch, capfd, row):
     overrides, code, says = row
     monkeypatch.setenv("PRISM_TUNE_CACHE", str(finished / "cache"))
     given = ["training.records=pool", "training.hf.max_steps=1", f"output_dir={tmp_path}/runs"]
-    given += overrides.replace("HERE", str(tmp_path)).split(" ")
+    given += [override.replace("HERE", str(tmp_path)) for override in overrides.split(" ")]
     (tmp_path / "file").touch()
     config = str(finished / "config.yaml")
     check(capfd, call(monkeypatch, "train", config, *given), code, says)

@@ -265,13 +265,13 @@ def test_the_slurm_jobs_are_the_same_scripts(sandbox, job, argument, verb):
 
 
 ASKED = """
-cd {scripts}/..
+cd "{scripts}/.."
 scontrol() {{ echo "scontrol $*"; }}
 SLURM_JOB_ID=41
 . scripts/slurm/job.sh
 kill() {{ builtin kill "$@"; local code=$?; sleep {late}; return $code; }}
-(sleep 0.5; builtin kill -{signal} $$) &
-run_until_time_is_up bash -c 'trap "exit {code}" TERM; echo works; while :; do sleep 0.02; done'
+(until [ -e works ]; do sleep 0.02; done; builtin kill -{signal} $$) &
+run_until_time_is_up bash -c 'trap "exit {code}" TERM; >works; while :; do sleep 0.02; done'
 """
 
 

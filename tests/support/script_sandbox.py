@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
@@ -33,6 +35,8 @@ class Sandbox:
     """A copy of the repository's scripts with a stand-in environment beside it."""
 
     def __init__(self, root: Path) -> None:
+        if os.statvfs(root).f_flag & os.ST_NOEXEC:
+            pytest.fail(f"{root}: no program runs there (noexec); set TMPDIR to another folder")
         self.root = root / "repository"
         self.venv = root / "venv"
         self.site = root / "site"
@@ -44,6 +48,7 @@ class Sandbox:
             shutil.copy(ROOT / name, self.root)
         self.site.mkdir()
         self.say_free(64)
+        self.place_command("nvidia-smi", "exit 1")  # no GPU, whatever the machine has
         self.place_python(self.venv / "bin/python")
 
     def place_python(self, path: Path) -> None:
@@ -70,7 +75,7 @@ class Sandbox:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith("PRISM_TUNE_") and key not in ("NPROC", "OMP_NUM_THREADS")
+            if not key.startswith("PRISM_TUNE_") and key != "OMP_NUM_THREADS"
         }
         variables = {"PRISM_TUNE_VENV": str(self.venv), "PYTHONPATH": str(ROOT), **environment}
         variables["PATH"] = f"{self.commands}:{environment.get('PATH', os.environ['PATH'])}"

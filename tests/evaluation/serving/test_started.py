@@ -1,5 +1,6 @@
 """A server of one's own command: when it counts as up, and with which key it is asked."""
 
+import shlex
 import sys
 
 import pytest
@@ -39,7 +40,8 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setattr(started, "_PAUSE_SECONDS", 0.05)
 
     def start(statuses=""):
-        command = f"{sys.executable} {tmp_path / 'server.py'} {{port}} {statuses}"
+        program = shlex.join([sys.executable, str(tmp_path / "server.py")])
+        command = f"{program} {{port}} {statuses}"
         config = EvaluationConfig(backend="openai", serve_command=command)
         with started.reached_server(config, lambda: "m", tmp_path / "server.log") as open_api:
             return open_api().url
