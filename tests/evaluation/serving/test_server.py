@@ -1,9 +1,12 @@
 """`evaluation.backend: openai` against a real server: `transformers serve` of a tiny checkpoint."""
 
+import re
+import shlex
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from urllib.error import URLError
@@ -293,7 +296,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 @slow
 def test_no_server_is_started_where_all_is_answered(setting, tmp_path):
     (tmp_path / "server.py").write_text(COUNTING)
-    command = f"{sys.executable} {tmp_path / 'server.py'} {{port}}"
+    command = shlex.join([sys.executable, str(tmp_path / "server.py")]) + " {port}"
     where = {"backend": "openai", "serve_command": command}
     setting.evaluate(**where)
     log = setting.run.evaluation / "server.log"
@@ -308,24 +311,43 @@ def test_no_server_is_started_where_all_is_answered(setting, tmp_path):
     assert log.exists()
 
 
-SERVE = f"{Path(sys.executable).with_name('transformers')} serve {{model}} --host 127.0.0.1"
-SERVE += " --port {port} --device cpu --dtype float32"
+SERVE = shlex.quote(str(Path(sys.executable).with_name("transformers"))) + " serve {model}"
+SERVE += " --host 127.0.0.1 --port {port} --device cpu --dtype float32"
+
+
+def running_servers():
+    """The command lines of all processes that serve a model."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if "serve" in words:
+                found.add(" ".join(words))
+    return found
 
 
 @slow
-def test_a_server_is_started_for_the_evaluation_and_ended_with_it(setting, tmp_path):
+def test_a_server_is_started_for_the_evaluation_and_ended_with_it(setting, tmp_path, monkeypatch):
     setting.evaluate()
     here = [line["text"] for line in setting.lines()]
     other = Setting(setting.model_dir, setting.data_dir, tmp_path / "other")
     config = other.config(backend="openai", serve_command=SERVE)
     tree = config.model_dump(mode="json")
     tree["model"]["template"] = "processor"
+    seen, complete = set(), ChatApi.complete
+
+    def look(self, body):
+        seen.update(running_servers())
+        return complete(self, body)
+
+    monkeypatch.setattr(ChatApi, "complete", look)
     evaluate(Config.model_validate(tree), other.run, force=False)
     assert len(other.lines()) == len(here) == 12
     assert other.results()["provenance"]["backend"] == "openai"
-    assert "Uvicorn running" in (other.run.evaluation / "server.log").read_text()
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert not [line for line in running.splitlines() if f"serve {setting.model_dir}" in line]
+    log = (other.run.evaluation / "server.log").read_text()
+    (port,) = re.findall(r"Uvicorn running on http://127\.0\.0\.1:(\d+)", log)
+    (started,) = [words for words in seen if f"--port {port} " in words]
+    assert started not in running_servers()
 
 
 @pytest.mark.parametrize(
@@ -349,7 +371,7 @@ def test_a_command_that_cannot_start_is_named(setting, changes, message):
 
 @slow
 def test_a_server_that_ends_at_once_shows_its_last_lines(setting):
-    command = f"{sys.executable} -c \"import sys; sys.exit('no device {{port}}')\""
+    command = f"{shlex.quote(sys.executable)} -c \"import sys; sys.exit('no device {{port}}')\""
     with pytest.raises(
         UserError, match=r"exit code 1 before it answered; .*\n(.*\n)*no device \d+"
     ):
