@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "two_nodes.sh"
 
 
@@ -24,6 +26,9 @@ def run_on_two_nodes(*arguments: str, num_processes: int = 1, launcher: str = "t
         text=True,
     ) as script:
         _, said = script.communicate()
+    if "Operation not permitted" in said or "sudo: " in said:
+        why = said.strip()[-300:]
+        pytest.fail(f"two nodes need root with CAP_SYS_ADMIN (CONTRIBUTING.md): {why}")
     assert script.returncode == 0, said[-3000:]
     folder = Path("/run/netns")  # where `ip netns` keeps those that have a name
     assert not list(folder.glob(f"prism_tune_{script.pid}_*"))
