@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.permissions import permissions_held
 
 from prism_tune.data.examination import examine_image
 from prism_tune.data.image_paths import ImageFolders
@@ -146,17 +146,14 @@ def test_hostile_files_have_a_reason(tmp_path, name):
 
 
 def test_a_closed_folder_is_a_reason(tmp_path):
-    """To whoever may not open it: root may, and becomes somebody else here."""
     folder = tmp_path / "closed"
     folder.mkdir()
     Image.new("RGB", (4, 2)).save(folder / "a.png")
     folder.chmod(0o600)
-    user = os.geteuid()
     try:
-        os.seteuid(user or 65534)
-        ((reason, _),) = examine_image(ImageFolders(tmp_path), "closed/a.png").findings
+        with permissions_held():
+            ((reason, _),) = examine_image(ImageFolders(tmp_path), "closed/a.png").findings
     finally:
-        os.seteuid(user)
         folder.chmod(0o700)
     assert reason == "image_unreadable"
 
