@@ -37,7 +37,6 @@ from prism_tune.data.files.formats import (
     read_parquet,
 )
 from prism_tune.data.files.json_text import ReadRecord
-from prism_tune.data.files.json_text import ReadRecord
 from prism_tune.data.files.plugged import find_reader
 from prism_tune.data.files.tars import read_samples, take_samples
 from prism_tune.data.layouts.media import stand_for
