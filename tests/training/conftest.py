@@ -9,7 +9,7 @@ import torch
 from support.training_runs import write_mixed_pool, write_run
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -20,10 +20,19 @@ def _one_thread():
 @pytest.fixture
 def make_run(tiny_llava_dir, drawn_pool, tmp_path):
     """`make_run(name, hf=..., **training)` -> the config and its run folder."""
+    return _maker(tmp_path / "runs", tiny_llava_dir, drawn_pool)
 
+
+@pytest.fixture(scope="module")
+def make_shared_run(tiny_llava_dir, drawn_pool, tmp_path_factory):
+    """The same for what several tests of a file begin with."""
+    return _maker(tmp_path_factory.mktemp("shared"), tiny_llava_dir, drawn_pool)
+
+
+def _maker(folder, tiny_llava_dir, drawn_pool):
     def make(name="run", *, file=drawn_pool, hf=None, model=None, **training):
         return write_run(
-            tmp_path / "runs",
+            folder,
             name,
             model={"path": str(tiny_llava_dir), "template": "vicuna_v1", **(model or {})},
             file=file,

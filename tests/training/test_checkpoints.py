@@ -65,16 +65,27 @@ def kill(patch, *, at_step):
 STATES = ["optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"]
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_a_checkpoint_that_has_lost_its_state_is_not_gone_on_from(
-    make_run, monkeypatch, caplog, name
-):
-    caplog.set_level("INFO", logger="prism_tune")
-    config, run = make_run(hf={"save_total_limit": None})
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def whole_and_killed(make_shared_run):
+    """A run that was left alone, and one that was killed after step 5."""
+    config, whole = make_shared_run("whole")
+    train(config, whole)
+    config, killed = make_shared_run("killed", hf={"save_total_limit": None})
+    with pytest.MonkeyPatch.context() as patch:
         kill(patch, at_step=5)
         with pytest.raises(KeyboardInterrupt):
-            train(config, run)
+            train(config, killed)
+    return whole, killed
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_checkpoint_that_has_lost_its_state_is_not_gone_on_from(
+    whole_and_killed, make_run, caplog, name
+):
+    caplog.set_level("INFO", logger="prism_tune")
+    whole, killed = whole_and_killed
+    config, run = make_run(hf={"save_total_limit": None})
+    shutil.copytree(killed.root, run.root, dirs_exist_ok=True)
     newest = run.training / "checkpoint-4"
     (newest / name).unlink()
     copy, elsewhere = run.training / "checkpoint-4-copy", run.root / "elsewhere"
@@ -86,8 +97,6 @@ def test_a_checkpoint_that_has_lost_its_state_is_not_gone_on_from(
     assert (elsewhere / "complete.json").exists()
     assert f"{newest}: {name} is missing; training cannot go on from it" in caplog.messages
     assert f"training: goes on from {run.training / 'checkpoint-2'}" in caplog.messages
-    config, whole = make_run("whole")
-    train(config, whole)
     assert losses(run) == losses(whole)
     expected, got = weights(whole.checkpoint), weights(run.checkpoint)
     assert all(torch.equal(got[tensor], expected[tensor]) for tensor in expected)

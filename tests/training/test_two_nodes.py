@@ -1,4 +1,7 @@
-"""Training over a network, by each launcher: two namespaces of this machine joined by one cable."""
+"""Training over a network: two namespaces of this machine joined by one cable.
+
+By DeepSpeed's launcher; torchrun's is in `selection/test_two_nodes.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,15 @@ from prism_tune.training.train import train
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 
 
-@pytest.mark.parametrize(
-    ("launcher", "deepspeed"), [("torchrun", None), ("deepspeed", "configs/deepspeed/zero2.json")]
-)
-def test_two_nodes_train_what_one_process_trains(make_run, mixed_pool, launcher, deepspeed):
+def test_two_nodes_train_what_one_process_trains(make_run, mixed_pool):
     options = {"file": mixed_pool, "batching": "random", "lora": LORA}
     config, alone = make_run("alone", **options, hf={"max_steps": 2})
     train(config, alone)
 
     hf = {"max_steps": 2, "per_device_train_batch_size": 1}
+    deepspeed = "configs/deepspeed/zero2.json"
     _, together = make_run("together", **options, deepspeed=deepspeed, hf=hf)
-    run_on_two_nodes("train", str(together.root / "experiment.yaml"), launcher=launcher)
+    run_on_two_nodes("train", str(together.root / "experiment.yaml"), launcher="deepspeed")
     assert [attempt["num_devices"] for attempt in read_timings(together)] == [2]
     assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
     expected, got = weights(alone.checkpoint), weights(together.checkpoint)
