@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 from types import SimpleNamespace
@@ -313,6 +314,7 @@ def test_the_best_is_found_where_the_run_folder_was_moved(make_run, monkeypatch,
         with pytest.raises(UserError, match=rf"^{best}: gone; .* the lowest so far"):
             train(config, run)
         return
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # to caplog
     train(config, run)
     saved, expected = weights(run.checkpoint), weights(best)
     assert all(torch.equal(saved[name], expected[name]) for name in expected)
