@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, get_args
 
 from prism_tune.chat.builtin_templates import LAYOUTS, ChatFormat
+from prism_tune.chat.generation import leave_out_ineffective
 from prism_tune.chat.rendering import fix_day, render_limited
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER
@@ -227,13 +228,15 @@ def add_end_token(model: Any, processor: Any, end: str | None) -> None:
     """Let `generation_config.eos_token_id` hold a template's end token, behind those it has.
 
     A base model knows none but the end of a text; taught another, it would write on behind it to
-    the limit wherever plain transformers generates.
+    the limit wherever plain transformers generates. What could not be saved with it is left out.
 
     Args:
         model: whose generation config is changed.
         processor: with its tokenizer.
         end: as text; None where a template has none.
     """
+    if model.generation_config is not None:
+        leave_out_ineffective(model.generation_config)
     if end is None:
         return
     if model.generation_config is None:
