@@ -20,7 +20,7 @@ from prism_tune.config.sections import Config, Control
 from prism_tune.evaluation.answer_store import AnswerStore, ResultFolder
 from prism_tune.evaluation.decoding.counts import Counts, add_counts
 from prism_tune.evaluation.decoding.prompts import Answer, Request
-from prism_tune.evaluation.generate import Decoder
+from prism_tune.evaluation.generate import Decoder, computed_here
 from prism_tune.evaluation.images import ImageFiles, leave_out_refused
 from prism_tune.evaluation.questions import (
     Questions,
@@ -87,7 +87,7 @@ class VisionEvaluation:
     @property
     def answer_inputs(self) -> dict[str, Any]:
         """What every single answer depends on."""
-        return {k: v for k, v in self.inputs.items() if k not in _NOT_OF_AN_ANSWER}
+        return {k: v for k, v in computed_here(self.inputs).items() if k not in _NOT_OF_AN_ANSWER}
 
     def run(
         self, decoder: Decoder | Server, folder: ResultFolder, timer: StageTimer | None

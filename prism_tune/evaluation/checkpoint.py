@@ -25,7 +25,7 @@ from prism_tune.evaluation.serving.server import Server
 from prism_tune.evaluation.serving.started import reached_server
 from prism_tune.models.adapters import ADAPTER_CONFIG, name_base, require_base
 from prism_tune.models.checkpoint import load_tuned
-from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.devices import name_dtype, pick_device, resolve_dtype
 from prism_tune.models.export import ExportOptions, export
 from prism_tune.models.processor import load_processor
 from prism_tune.processes import world_size
@@ -167,7 +167,7 @@ def describe_evaluation(config: Config, checkpoint: Checkpoint) -> dict[str, Any
         "attn_implementation": model.attn_implementation,
         "checkpoint_path": str(checkpoint.path) if checkpoint.path else None,
         "image_library": name_image_library(model.image_backend),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": name_dtype(dtype),
         "device": device.type,
         "num_processes": world_size(),
         "evaluator": f"prism_tune {__version__}",

@@ -12,7 +12,7 @@ In float32 an answer does not depend on what it is batched with. In 16 bits it c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -36,13 +36,25 @@ from prism_tune.evaluation.decoding.prompts import (
     encode_batch,
     group_by_images,
 )
-from prism_tune.run.shared_memory import count_bytes, end_unheard_workers, fit_workers
+from prism_tune.models.devices import name_dtype, pick_device, resolve_dtype
+from prism_tune.run.shared_memory import as_it_is, count_bytes, end_unheard_workers, fit_workers
 
 logger = logging.getLogger(__name__)
 
 _TYPICAL_IMAGE_TOKENS = 576
 _CARRIED_SHARE = 4
 """The next batch joins when no more than a fourth of a batch's rows go on: they share the steps."""
+
+
+def computed_here(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers depend on, with the dtype that this device computes in where it says `auto`.
+
+    A server's is not ours to know.
+    """
+    if inputs["evaluation.backend"] == "openai":
+        return dict(inputs)
+    dtype = resolve_dtype(inputs["evaluation.dtype"], pick_device())
+    return {**inputs, "evaluation.dtype": name_dtype(dtype)}
 
 
 class Decoder:
@@ -108,7 +120,7 @@ class Decoder:
         prepared = _Batches(batches, self.processor, shares=rows.shares)
         num_workers = self._fit_workers(prepared, batches)
         loader = end_unheard_workers(
-            DataLoader(prepared, batch_size=None, collate_fn=_identity, num_workers=num_workers)
+            DataLoader(prepared, batch_size=None, collate_fn=as_it_is, num_workers=num_workers)
         )
         for number, (batch, inputs) in enumerate(zip(batches, loader, strict=True), 1):
             if isinstance(inputs, UserError):
@@ -261,7 +273,3 @@ def _make_contiguous(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple
     the head's weights: with SmolLM2's vocabulary that was more than half of the prefill.
     """
     return tuple(states.contiguous() for states in inputs)
-
-
-def _identity(value: Any) -> Any:
-    return value

@@ -61,6 +61,11 @@ def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
+def name_dtype(dtype: torch.dtype) -> str:
+    """For example "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself.
 

@@ -25,7 +25,7 @@ from transformers.core_model_loading import PrefixChange
 from prism_tune.chat.templates import add_end_token, find_end_token
 from prism_tune.config.sections import ModelConfig
 from prism_tune.errors import UserError
-from prism_tune.models.devices import cast_parameters, set_dtype
+from prism_tune.models.devices import cast_parameters, name_dtype, set_dtype
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import image_backend_of, load_processor
 from prism_tune.run.folder import write_atomic
@@ -96,7 +96,7 @@ def write_verified(
         if directory.is_dir():
             directory.rmdir()
         os.replace(partial, directory)
-    logger.info("%s: written in %s and verified", directory, str(dtype).removeprefix("torch."))
+    logger.info("%s: written in %s and verified", directory, name_dtype(dtype))
 
 
 def sample_inputs(processor: Any) -> Any:

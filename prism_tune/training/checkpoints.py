@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.models.checkpoint import complete_checkpoint, digest_trained, verify_saved
+from prism_tune.models.devices import name_dtype
 from prism_tune.processes import from_main, is_main, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_json, write_json
@@ -29,7 +30,7 @@ from prism_tune.run.stage import Stage
 logger = logging.getLogger(__name__)
 
 MARKER = "complete.json"
-_MARKED = {"fingerprint", "num_processes", "only_model", "bytes"}
+_MARKED = {"fingerprint", "num_processes", "dtype", "only_model", "bytes"}
 _NAME = re.compile(r"checkpoint-\d+$")
 """The folder of a training beside one that has finished (see `finished.py`)."""
 
@@ -41,14 +42,20 @@ class CheckpointWriter:
         config: of the run.
         inputs: everything the weights depend on (`inputs.stage_inputs`).
         initial: `digest_trained` before training.
+        dtype: that is computed in.
     """
 
     def __init__(
-        self, config: Config, inputs: Mapping[str, Any], initial: Mapping[str, str]
+        self,
+        config: Config,
+        inputs: Mapping[str, Any],
+        initial: Mapping[str, str],
+        dtype: torch.dtype,
     ) -> None:
         self._config = config
         self._inputs = inputs
         self._initial = initial
+        self._dtype = dtype
 
     def complete(self, directory: Path, model: Any) -> None:
         """Add what transformers does not write; on the process that saves."""
@@ -76,6 +83,7 @@ class CheckpointWriter:
             marker = {
                 "fingerprint": fingerprint(self._inputs),
                 "num_processes": world_size(),
+                "dtype": name_dtype(self._dtype),
                 "only_model": only_model,
                 "bytes": _measure(directory),
             }
@@ -149,14 +157,14 @@ def read_marker(directory: Path) -> dict[str, Any] | None:
     return None
 
 
-def find_checkpoint(root: Path, key: str) -> Path | None:
+def find_checkpoint(root: Path, key: str, dtype: torch.dtype) -> Path | None:
     """The newest checkpoint that was trained from the same inputs (`key`) and is whole.
 
     Says why it passes over a newer one.
 
     Raises:
         UserError: it was written by another number of processes, whose batches and optimiser
-            shards differ.
+            shards differ, or computed in another dtype, by a device that `auto` is another on.
     """
     for directory in complete_checkpoints(root):
         record = read_marker(directory)
@@ -166,6 +174,11 @@ def find_checkpoint(root: Path, key: str) -> Path | None:
             raise UserError(
                 f"{directory}: written by {record['num_processes']} processes, now there are "
                 f"{world_size()}; launch as many as before, or start again with --force"
+            )
+        if record["dtype"] != name_dtype(dtype):
+            raise UserError(
+                f"{directory}: computed in {record['dtype']}, and this device would go on in "
+                f"{name_dtype(dtype)}; take one as before, or start again with --force"
             )
         fault = _find_fault(directory, record)
         if not fault:

@@ -21,7 +21,7 @@ from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
 from prism_tune.interrupts import postponed
 from prism_tune.models.checkpoint import digest_trained
-from prism_tune.models.devices import pick_device
+from prism_tune.models.devices import name_dtype, pick_device
 from prism_tune.models.hub import check_model
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.models.tuning import TunedModel, check_tuning, load_for_tuning, prepare_tuning
@@ -116,9 +116,16 @@ def _train(
     key = fingerprint(inputs)
     directory = work_directory(run)
     timer = stage_timer(run, key, device, restart=force)
-    checkpoint = None if force else find_checkpoint(directory, key)
-    require_same({"checkpoint to go on from": checkpoint and checkpoint.name})
-    trainer, skipped = _prepare(config, run, inputs, device=device, timer=timer)
+    dtype = compute_dtype(config, device)
+    checkpoint = None if force else find_checkpoint(directory, key, dtype)
+    require_same(
+        {
+            "checkpoint to go on from": checkpoint and checkpoint.name,
+            "device": device.type,
+            "dtype": name_dtype(dtype),
+        }
+    )
+    trainer, skipped = _prepare(config, run, inputs, device=device, dtype=dtype, timer=timer)
     open_log(run.log)
     _open_directory(directory, skipped, keep=checkpoint)
     has_deepspeed = config.training.deepspeed is not None
@@ -142,6 +149,7 @@ def _prepare(
     inputs: dict[str, Any],
     *,
     device: torch.device,
+    dtype: torch.dtype,
     timer: StageTimer | None,
 ) -> tuple[TuningTrainer, list[dict[str, Any]]]:
     """Everything that can go wrong before the first step, with nothing written yet.
@@ -149,7 +157,6 @@ def _prepare(
     Returns:
         The trainer, and the records that are left out.
     """
-    dtype = compute_dtype(config, device)
     arguments = training_arguments(config, run, device=device, dtype=dtype)
     processor = load_processor(config.model)
     examples = build_examples(config, run, processor)
@@ -163,7 +170,7 @@ def _prepare(
     with refused_by_library("training.hf"):
         trainer = TuningTrainer(
             config,
-            checkpoints=CheckpointWriter(config, inputs, initial=digest_trained(model)),
+            checkpoints=CheckpointWriter(config, inputs, digest_trained(model), dtype),
             meter=build_meter(timer, model),
             model=model,
             args=arguments,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +16,7 @@ import torch
 from PIL import Image
 from support.evaluation_runs import NUM_IMAGES, Setting, interrupt_batch
 from support.official_files import NUM, write_official
+from support.ranks import Ranks
 from support.tiny import draw_image
 
 from prism_tune.config.sections import ModelConfig, TrainingConfig
@@ -28,6 +26,7 @@ from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.benchmarks import BENCHMARKS
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.generate import Decoder
+from prism_tune.models import devices
 from prism_tune.models.adapters import describe_base
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
@@ -281,20 +280,21 @@ def test_what_only_decides_which_questions_are_asked_keeps_the_answers(setting, 
     assert Stage(setting.run.benchmark("quickstart")).config().seed == 7
 
 
+def test_answers_in_what_auto_is_on_another_device_are_not_reused(setting, asked, monkeypatch):
+    for native, num_asked in ((("amx_bf16",), 12), ((), 12 + 12 + 3)):
+        monkeypatch.setattr(devices, "bf16_instructions", lambda native=native: native)
+        setting.evaluate(dtype="auto", controls=[] if native else ["blind"])
+        assert len(asked) == num_asked
+        assert setting.results()["provenance"]["dtype"] == ("bfloat16" if native else "float32")
+
+
 def test_two_processes_answer_every_question_exactly_once(setting, tmp_path):
     setting.evaluate(batch_size=5)
     expected = setting.lines()
     config = setting.config(batch_size=5).model_copy(update={"name": "two"})
     config_path = tmp_path / "two.json"
     config_path.write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [*command, "-m", "prism_tune", "evaluate", str(config_path)],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=300,
-    )
+    Ranks(["evaluate", str(config_path)], tmp_path / "output.txt", num_processes=2).succeed()
     two = Setting(setting.model_dir, setting.data_dir, tmp_path)
     two.run = RunDir(Path(config.output_dir) / "two")
     comparable = ("question_id", "prompt", "text", "answer_id", "metadata")

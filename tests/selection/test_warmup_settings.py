@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from prism_tune.data.records import open_pool
 from prism_tune.errors import UserError
@@ -93,8 +94,9 @@ def test_errors_say_what_trains_a_warm_up_anew(plan):
 
 def test_another_number_of_processes_says_what_trains_a_warm_up_anew(plan):
     root = plan().run.root
-    marked = {"fingerprint": "k", "num_processes": 2, "only_model": False, "bytes": {}}
+    marked = {"fingerprint": "k", "num_processes": 2, "dtype": "float32"}
+    marked |= {"only_model": False, "bytes": {}}
     write_json(root / "checkpoint-1" / MARKER, marked)
     expected = f"launch as many as before, or delete {root} to train it anew$"
     with pytest.raises(UserError, match=expected), planning._named_as_asked(root):
-        find_checkpoint(root, "k")
+        find_checkpoint(root, "k", torch.float32)

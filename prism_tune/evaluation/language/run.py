@@ -21,7 +21,7 @@ from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import BenchmarkData, Config
 from prism_tune.errors import ConfigError
 from prism_tune.evaluation.answer_store import ResultFolder
-from prism_tune.evaluation.generate import Decoder
+from prism_tune.evaluation.generate import Decoder, computed_here
 from prism_tune.evaluation.language.benchmarks import LANGUAGE_BENCHMARKS
 from prism_tune.evaluation.language.model import WindowedLM, find_chat
 from prism_tune.evaluation.language.tasks import find_files, list_tasks, write_task_files
@@ -66,7 +66,7 @@ class LanguageEvaluation:
     @property
     def answer_inputs(self) -> Mapping[str, Any]:
         """What every single answer depends on."""
-        return self.inputs
+        return computed_here(self.inputs)
 
     def run(
         self, decoder: Decoder | Server, folder: ResultFolder, timer: StageTimer | None
@@ -106,19 +106,19 @@ class LanguageEvaluation:
             lm = WindowedLM(pretrained=model, tokenizer=tokenizer, batch_size=size, chat=chat)
             for task in tasks:
                 outcome = _run_task(self, task, lm, manager)
-                record = {"fingerprint": fingerprint(self.inputs), **outcome}
+                record = {"fingerprint": fingerprint(self.answer_inputs), **outcome}
                 write_json(_task_path(folder, task), record)
 
     def _take_over(self, folder: ResultFolder) -> None:
         """Task results of a finished evaluation with the same inputs."""
         for path in (p for source in folder.sources for p in source.glob("tasks/*.json")):
             record = read_object(path)
-            if record.get("fingerprint") == fingerprint(self.inputs):
+            if record.get("fingerprint") == fingerprint(self.answer_inputs):
                 write_json(_task_path(folder, path.stem), record)
 
     def _is_done(self, folder: ResultFolder, task: str) -> bool:
-        path = _task_path(folder, task)
-        return path.exists() and read_object(path).get("fingerprint") == fingerprint(self.inputs)
+        path, key = _task_path(folder, task), fingerprint(self.answer_inputs)
+        return path.exists() and read_object(path).get("fingerprint") == key
 
 
 def open_language(

@@ -21,7 +21,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
 from prism_tune.features.row_blocks import RowBlocks
 from prism_tune.features.shards import Shard, StoredRows
-from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.devices import name_dtype, pick_device, resolve_dtype
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.store import EvidenceStore
 from prism_tune.selection.meter import SelectionMeter
@@ -141,6 +141,6 @@ def depends_on(config: Config, artifact: Artifact, version: int) -> dict[str, An
     return {
         **fields_of(config, artifact),
         **fingerprint_read(config),
-        "selection.dtype": str(dtype).removeprefix("torch."),
+        "selection.dtype": name_dtype(dtype),
         "version": version,
     }

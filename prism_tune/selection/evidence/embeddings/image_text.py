@@ -24,7 +24,7 @@ from prism_tune.config.sections import Config, Section
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.features.shards import Shard, StoredRows
-from prism_tune.models.devices import pick_device, resolve_dtype
+from prism_tune.models.devices import name_dtype, pick_device, resolve_dtype
 from prism_tune.run.fingerprints import fingerprint_model
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
 from prism_tune.selection.evidence.embeddings.dual_encoder import (
@@ -136,7 +136,7 @@ def describe_encoder(config: Config, options: EncoderOptions) -> dict[str, Any]:
     return {
         "selection.options.model": fingerprint_model(options.model, options.revision),
         "image library": name_image_library("pil"),
-        "selection.dtype": str(dtype).removeprefix("torch."),
+        "selection.dtype": name_dtype(dtype),
         "version": _VERSION,
     }
 
