@@ -79,6 +79,11 @@ def end_unheard_workers(loader: Loader) -> Loader:
     return loader
 
 
+def as_it_is(value: Any) -> Any:
+    """A loader's `collate_fn` where its items are what is handed over."""
+    return value
+
+
 def _begin_worker(own: Callable[[int], None] | None, number: int) -> None:
     """In the worker, before it has begun to hand over."""
     Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from prism_tune.errors import UserError
-from prism_tune.run.shared_memory import end_unheard_workers
+from prism_tune.run.shared_memory import as_it_is, end_unheard_workers
 
 _RECORDS = 1000  # what a tokenizer is given at once
 
@@ -41,7 +41,7 @@ def find_of_all(find: Find, indices: Sequence[int], num_workers: int) -> NDArray
         blocks,
         batch_size=None,
         num_workers=min(num_workers, len(blocks)),
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
     )
     found = []
     for block in end_unheard_workers(loader):
@@ -69,7 +69,3 @@ class _Blocks(Dataset[Any]):
             return self._find(self.records(number))
         except UserError as error:
             return error
-
-
-def _as_it_is(block: Any) -> Any:
-    return block

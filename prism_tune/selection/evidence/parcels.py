@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from prism_tune.run.shared_memory import end_unheard_workers, fit_workers
+from prism_tune.run.shared_memory import as_it_is, end_unheard_workers, fit_workers
 from prism_tune.selection.evidence.encoding import Encoded
 
 _UNITS = 4
@@ -65,7 +64,7 @@ def load_units(
         _Parcels(dataset, num_units, dtype),
         batch_size=None,
         num_workers=num_workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         prefetch_factor=_PREFETCHED,
     )
     # Started now: workers end with the thread that has started them, and others may ask for units.
@@ -138,10 +137,6 @@ def unpack(parcel: Parcel) -> Iterator[Encoded]:
 def _room(num_bytes: int) -> int:
     """So that the next tensor begins where any kind may."""
     return num_bytes + -num_bytes % _ALIGNED_BYTES
-
-
-def _as_it_is(parcel: Any) -> Any:
-    return parcel
 
 
 def _cast_images(unit: Encoded, dtype: torch.dtype) -> Encoded:
