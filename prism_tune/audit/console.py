@@ -11,6 +11,8 @@ from prism_tune.run.log import console
 
 _BAR_CHARACTERS = 30
 _NUM_SOURCES = 4
+_MANY_NUMBERS = 10
+"""LLaVA-Pretrain's images lie in 660 folders, 00000 to 00659."""
 
 
 def print_audit(summary: Mapping[str, Any]) -> None:
@@ -27,6 +29,14 @@ def print_audit(summary: Mapping[str, Any]) -> None:
             f"{alone:,} of {summary['num_image_records']:,} image records cannot be ranked "
             "inside their source: sources of one record; selection.scope=global ranks them, and "
             "so do larger sources (data.source, data.source_names)",
+            soft_wrap=True,
+        )
+    numbered = sum(source.isdecimal() for source in summary["per_source"])
+    if numbered >= _MANY_NUMBERS:
+        console.print(
+            f"{numbered:,} sources are numbers, as folders are called that images were dealt out "
+            "to: a selection inside each tells nothing of the records; selection.scope=global "
+            "takes them together, data.columns.source names a key that tells them apart",
             soft_wrap=True,
         )
     _print_verdict(summary)

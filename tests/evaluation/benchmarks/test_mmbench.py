@@ -4,6 +4,8 @@ import io
 import json
 import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
 from PIL import Image
@@ -193,6 +195,17 @@ def test_a_test_split_has_no_score(tmp_path):
     result = BENCHMARK.score(questions, answer_all(questions, "AAAA"), "llava15")
     assert result.metrics == {}
     assert "test split" in result.notes[-1]
+
+
+def test_the_hubs_test_split_has_no_references(tmp_path):
+    """Its parquet was made of a TSV: nulls have become the text "nan"."""
+    rows = [{**row, "answer": "nan", "hint": "nan"} for row in ROWS[:2]]
+    for row in rows:
+        row["image"] = {"bytes": base64.b64decode(PNG), "path": None}
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
+    for profile in ("llava15", "lmms_eval"):
+        questions = BENCHMARK.load_questions(tmp_path / "test.parquet", profile)
+        assert [question.reference for question in questions] == [None, None]
 
 
 def test_the_submission_re_reads_equal(questions, tmp_path):
