@@ -27,7 +27,6 @@ from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.policy import BadRecordError, decide
 from prism_tune.data.records import Pool, open_pool
 from prism_tune.errors import UserError
-from prism_tune.features.row_blocks import even_places
 from prism_tune.models.processor import load_processor, resolve_template
 from prism_tune.run.folder import RunDir, write_atomic
 from prism_tune.run.log import console
@@ -106,7 +105,8 @@ def _choose(pool: Pool, choice: Choice) -> list[int]:
         known = ", ".join(sorted(set(pool.sources))[:_NUM_LISTED])
         named = "no records to show" if choice.source is None else f"none of {choice.source!r}"
         raise UserError(f"{pool.path}: {named}" + (f"; its sources: {known}" if known else ""))
-    return [of_source[place] for place in even_places(len(of_source), choice.num_records).tolist()]
+    places = np.linspace(0, len(of_source) - 1, min(choice.num_records, len(of_source)))
+    return [of_source[place] for place in np.unique(places.astype(int)).tolist()]
 
 
 def _explain() -> Text:
