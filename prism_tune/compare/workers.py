@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from prism_tune.compare.children import accompanied
 from prism_tune.interrupts import follow_parent, remove_temporary_folders
-from prism_tune.run.shared_memory import count_cores
+from prism_tune.run.shared_memory import count_cores, place_sockets
 
 Main = Callable[[Sequence[str]], NoReturn]
 """Runs the command line with these arguments; at the top of a module, so that it can be sent."""
@@ -46,6 +46,7 @@ def start_server(preload: Sequence[str], environment: Mapping[str, str]) -> None
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
+    place_sockets()
     resource_tracker.ensure_running()  # which would let the signal in again
     before, blocked = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update({**_FORKED, **environment})

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing import util
@@ -26,6 +27,8 @@ Loader = TypeVar("Loader", bound=Any)
 SHARED_MEMORY = Path("/dev/shm")
 _USABLE = 0.8
 """Of what is free now: other processes of the machine use it, too."""
+_LONGEST_FOLDER = 70
+"""Bytes: a socket's path has 103 (Linux: 107), of them `/pymp-xxxxxxxx/listener-xxxxxxxx`."""
 
 
 def count_cores() -> int:
@@ -75,13 +78,27 @@ def end_unheard_workers(loader: Loader) -> Loader:
     own: Any = getattr(loader, "base_dataloader", loader)  # accelerate's holds the one that works
     own.worker_init_fn = partial(_begin_worker, own.worker_init_fn)
     if own.num_workers:
-        util.get_temp_dir()  # made here, it is the workers' as well, and goes with this process
+        place_sockets()
     return loader
 
 
 def as_it_is(value: Any) -> Any:
     """A loader's `collate_fn` where its items are what is handed over."""
     return value
+
+
+def place_sockets() -> None:
+    """Make the folder of multiprocessing's sockets, also the workers'; it goes with this process.
+
+    The kernel takes short paths only: where TMPDIR's is long, it is made in /tmp.
+    """
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"
+    try:
+        util.get_temp_dir()
+    finally:
+        tempfile.tempdir = before
 
 
 def _begin_worker(own: Callable[[int], None] | None, number: int) -> None:

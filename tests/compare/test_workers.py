@@ -158,8 +158,24 @@ def test_what_it_has_in_tmp_goes_with_a_command_that_is_asked_to_end(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+LONG_PATH = """
+from prism_tune.compare.workers import run_forked, start_server
+start_server([], {})
+raise SystemExit(run_forked(exec, "raise SystemExit(7)", {}, None))
+"""
+
+
+@pytest.mark.slow
+def test_a_tmpdir_whose_path_is_too_long_for_a_socket_is_no_hindrance(tmp_path):
+    folder = tmp_path / ("x" * 80)
+    folder.mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    command = [sys.executable, "-c", LONG_PATH]
+    assert subprocess.run(command, env=environment, check=False).returncode == 7
+
+
 FINISHED = """
-from prism_tune.compare.workers import run_forked
+from prism_tune.compare.workers import run_forked, start_server
 verb = '''
 import tempfile
 from prism_tune.interrupts import raise_interrupts
@@ -167,6 +183,7 @@ raise_interrupts()
 tempfile.of_a_library = tempfile.TemporaryDirectory()
 raise SystemExit(0)
 '''
+start_server([], {})
 raise SystemExit(run_forked(exec, verb, {}, None))
 """
 

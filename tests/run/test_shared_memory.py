@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +90,26 @@ def test_workers_of_every_loader_end_where_they_are_not_heard():
     heard = {name for name, text in texts.items() if "end_unheard_workers(" in text}
     assert "generate.py" in made
     assert made - heard == {"arguments.py"}  # which makes one to see whether its options suit
+
+
+LONG_PATH = """
+import torch
+from torch.utils.data import DataLoader
+from prism_tune.run.shared_memory import end_unheard_workers
+
+loader = DataLoader(torch.ones(4), batch_size=2, num_workers=1)
+print(sum(len(batch) for batch in end_unheard_workers(loader)))
+"""
+
+
+@pytest.mark.slow
+def test_workers_hand_over_where_the_path_of_tmpdir_is_too_long_for_a_socket(tmp_path):
+    folder = tmp_path / ("x" * 80)
+    folder.mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    command = [sys.executable, "-c", LONG_PATH]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "4\n", done.stderr
 
 
 def test_what_is_held_out_is_counted_beside_what_is_trained_on(free):
