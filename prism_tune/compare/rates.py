@@ -5,6 +5,7 @@ In: a plan. Out: for each verb a rate in 10^12 FLOPs a second, and where it is f
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def find_rates(plan: Plan, tflops: float | None) -> dict[Verb, Rate]:
 
 
 def _assume() -> Rate:
-    if shutil.which("nvidia-smi"):
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if shutil.which("nvidia-smi") and not is_hidden:
         return Rate(_GPU_TFLOPS, "assumed: an A100; --tflops says otherwise")
     return Rate(_CPU_TFLOPS, "assumed: no GPU, two cores; --tflops says otherwise")
 

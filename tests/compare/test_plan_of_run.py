@@ -70,6 +70,13 @@ def test_a_plan_knows_the_lengths_that_an_audit_has_counted(run, drawn_pool):
     assert not_counted in call("plan", run, *grid, f"data.records={copy}")  # not of this pool
 
 
+@pytest.mark.parametrize(("visible", "assumed"), [("0", "an A100"), ("", "no GPU, two cores")])
+def test_the_speed_is_that_of_a_gpu_where_one_may_be_used(run, visible, assumed, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert f"(assumed: {assumed};" in call("plan", run)
+
+
 def test_status_shows_runs_and_who_is_at_work(run):
     runs = run.parent / "runs"
     told = call("status", runs)
