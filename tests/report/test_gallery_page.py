@@ -355,7 +355,9 @@ def test_a_writing_direction_ends_with_its_text(hostile, open_page):
     page = at_gallery(open_page(hostile.run.root / "report"))
     page.evaluate("uid => { location.hash = uid }", hostile.records.uid(22))
     page.locator("dialog[open]").wait_for()
-    for element in page.locator("dialog bdi, dialog dd[dir], dialog h3").all():
+    elements = page.locator("dialog bdi, dialog dd[dir], dialog h3").all()
+    assert elements
+    for element in elements:
         assert element.evaluate("e => getComputedStyle(e).unicodeBidi") == "isolate"
 
 

@@ -115,7 +115,7 @@ def test_the_map_changes_colours_and_shows_the_record_under_the_pointer(report, 
     assert not card.is_visible()
     plot.locator(".points path").first.hover(force=True)
     card.wait_for(state="visible")
-    assert re.search(r"score -?[\d.e-]+\s*dropped|kept", card.inner_text())
+    assert re.search(r"score -?[\d.e-]+\s*(dropped|kept)", card.inner_text())
     assert card.locator("img").evaluate("image => image.naturalWidth") > 0
 
 
