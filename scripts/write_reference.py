@@ -22,10 +22,10 @@ from pydantic.fields import FieldInfo
 
 from prism_tune.cli.app import app
 from prism_tune.config.depends import DEPENDS
-from prism_tune.config.meanings import MEANINGS
 from prism_tune.config.sections import Config
 
 ROOT = Path(__file__).parents[1]
+MEANINGS = yaml.safe_load(Path(__file__).with_name("meanings.yaml").read_text())
 FOLDER = ROOT / "docs" / "reference"
 MADE = "<!-- Written by scripts/write_reference.py; change the code it reads, then run it. -->\n\n"
 _RANGES = ((Gt, "gt", "above"), (Ge, "ge", "from"), (Lt, "lt", "below"), (Le, "le", "to"))
