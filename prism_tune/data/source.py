@@ -115,7 +115,7 @@ def _open_folder(
 ) -> Source:
     """The files of one kind in a folder, each perhaps of a configuration's."""
     folders = name_folders(folder, files)
-    told_apart = [folders] if any(folders) else []
+    told_apart: list[Any] = [folders] if any(folders) else []
 
     def read_each(read: Callable[[Path], Iterator[ReadRecord]]) -> Iterator[FiledRecord]:
         for name, path in zip(folders, files, strict=True):
