@@ -13,6 +13,7 @@ from prism_tune.results.columns import COLUMN_SETS, ColumnSet, add_own, unshown_
 from prism_tune.results.comparison import Comparison, Verdict
 from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
+    batch_notes,
     describe_columns,
     left_out_notes,
     measurement_notes,
@@ -230,6 +231,7 @@ def _build_scores(
         notes=(
             *stale_notes(rows),
             *unranked_notes(rows),
+            *batch_notes(rows),
             f"Baseline (Rel. = 100): {chosen}.",
             describe_columns(comparison, rule),
             *unshown_notes(comparison.columns, [run.results for run in runs], elsewhere),

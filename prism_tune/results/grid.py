@@ -26,7 +26,7 @@ from prism_tune.intervals import (
 from prism_tune.results.columns import Column, ColumnSet
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import StageName, cost_ratio, device_names, row_mean
-from prism_tune.results.notes import say_verdict, stale_notes, unranked_notes
+from prism_tune.results.notes import batch_notes, say_verdict, stale_notes, unranked_notes
 from prism_tune.results.overlap import (
     Plant,
     measure_overlap,
@@ -99,7 +99,7 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
             for budget in [row.budget for row, own in pairs if own is verdict.row]
             if verdict.row.label != wanted.baseline
         ],
-        "notes": [*stale_notes(finished), *unranked_notes(finished)],
+        "notes": [*stale_notes(finished), *unranked_notes(finished), *batch_notes(finished)],
         "detectable": [one for b in wanted.budgets if (one := _find_detectable(b, built))],
         "num_cells": sum(row.num_runs for row in rows),
         "num_finished": sum(len(row.runs) for row in rows),

@@ -169,6 +169,16 @@ def unranked_notes(rows: Sequence[Row]) -> list[str]:
     return [f"UNRANKED {runs}: {text}." for text, runs in gather_rows(said).items()]
 
 
+def batch_notes(rows: Sequence[Row]) -> list[str]:
+    """Rows whose steps have other numbers of records: of other numbers of devices, for instance."""
+    runs = [run for row in rows for run in row.runs if run.global_batch is not None]
+    by_size = gather_rows({run.name: f"{run.global_batch:,}" for run in runs})
+    if len(by_size) < 2:
+        return []
+    listed = "; ".join(f"{size} in {names}" for size, names in by_size.items())
+    return [f"BATCH: not tuned in steps of one size, which moves scores: {listed}."]
+
+
 def left_out_notes(comparison: Comparison) -> list[str]:
     """Records that runs could not use, or were told not to, and why."""
     said = {

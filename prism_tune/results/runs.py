@@ -181,6 +181,12 @@ class FinishedRun:
         count: int | None = self.record("training").get("outputs", {}).get("num_records")
         return count
 
+    @property
+    def global_batch(self) -> int | None:
+        """Records (packed: rows) of a step over all processes; None where that is not recorded."""
+        size: int | None = self.record("training").get("outputs", {}).get("global_batch")
+        return size
+
     @cached_property
     def stale(self) -> list[str]:
         """What reads something else than the stage before it has left by now."""

@@ -42,6 +42,12 @@ def build_collator(config: Config, processor: Any) -> Collator:
     return (PackingCollator if packs_rows(config) else Collator)(processor)
 
 
+def global_batch(arguments: TrainingArguments, config: Config) -> int:
+    """Records, or packed rows, of a step: of all processes and accumulated batches."""
+    own = 1 if packs_rows(config) else arguments.train_batch_size
+    return own * arguments.world_size * arguments.gradient_accumulation_steps
+
+
 def check_full_batch(arguments: TrainingArguments, dataset: Any, config: Config) -> None:
     """Check that there is a batch for every process where incomplete ones are left out.
 

@@ -40,7 +40,7 @@ from prism_tune.training.arguments import (
     refused_by_library,
     training_arguments,
 )
-from prism_tune.training.batches import build_collator, check_full_batch, fit_loader
+from prism_tune.training.batches import build_collator, check_full_batch, fit_loader, global_batch
 from prism_tune.training.callbacks import (
     LOG_NAME,
     VALIDATION_LOSS,
@@ -241,6 +241,8 @@ def _finish(trainer: TuningTrainer, config: Config, run: RunDir, inputs: dict[st
             files=sorted((trainer.directory / "final").iterdir()),
             num_records=len(examples),
             num_steps=step,
+            num_processes=world_size(),
+            global_batch=global_batch(trainer.args, config),
             final_loss=[line["loss"] for line in lines if "loss" in line][-1],
             num_held_out=len(held_out or ()),
             held_out_loss=validated[-1] if validated else None,

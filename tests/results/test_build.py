@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from prism_tune.cli.app import app
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.results.build import build_table
-from prism_tune.run.folder import write_json
+from prism_tune.run.folder import read_json, write_json
 
 
 def _main(runs, *, table="main", baseline=None) -> dict[str, dict[str, str]]:
@@ -400,6 +400,21 @@ def test_what_a_selector_could_not_rank_and_what_was_left_out_are_said(runs):
         "Left out in prism: selected without 4 records (image_missing 3, must_drop 1); tuned "
         "without 2 records (over_long 2)."
     ) in table
+
+
+def test_rows_that_were_tuned_in_other_global_batches_are_named(runs):
+    """Half a grid on eight GPUs and the rest on one differ by more than the selector."""
+    folders = [
+        runs.write(name, [quickstart_result(10, 20)], scorer=name)
+        for name in ("prism", "random", "loss")
+    ]
+    for folder, size in zip(folders, (128, 128, 16), strict=True):
+        record = read_json(folder / "training/stage.json")
+        record["outputs"]["global_batch"] = size
+        write_json(folder / "training/stage.json", record)
+    said = "- BATCH: not tuned in steps of one size, which moves scores: 128 in random, prism; 16"
+    assert f"{said} in loss." in build_table("main", folders, baseline=None)
+    assert "BATCH" not in build_table("main", folders[:2], baseline=None)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
@@ -11,6 +10,7 @@ from support.training_runs import losses
 
 from prism_tune.cli.app import main
 from prism_tune.processes import rank
+from prism_tune.run.folder import read_json
 from prism_tune.training.checkpoints import MARKER, complete_checkpoints
 from prism_tune.training.train import train
 
@@ -30,7 +30,9 @@ def test_processes_of_srun_train_together(make_run, mixed_pool, deepspeed):
     Ranks(arguments, run.root / "output.txt", num_processes=2, launcher="srun").succeed()
     assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
     (checkpoint,) = complete_checkpoints(run.training)
-    assert json.loads((checkpoint / MARKER).read_text())["num_processes"] == 2
+    assert read_json(checkpoint / MARKER)["num_processes"] == 2
+    outputs = read_json(run.training / "stage.json")["outputs"]
+    assert (outputs["num_processes"], outputs["global_batch"]) == (2, 2)
 
 
 def train_on_a_disk_of_its_own():
