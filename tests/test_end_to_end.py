@@ -107,8 +107,7 @@ def finished_runs(config_path):
     outputs = {}
     for name, override in (("tiny", "seed=0"), ("tiny-random", "selection.scorer=random")):
         for verb in ("select", "train", "evaluate"):
-            start = start_cli if name == "tiny" else run_cli
-            done = start(verb, str(config_path), f"name={name}", override)
+            done = run_cli(verb, str(config_path), f"name={name}", override)
             assert done.returncode == 0, done.stderr
             outputs[name, verb] = done.stdout + done.stderr
     return config_path.parent / "runs", outputs
