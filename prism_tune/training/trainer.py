@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from prism_tune.config.sections import Config
@@ -205,10 +206,7 @@ class TuningTrainer(Trainer):
         return super()._get_learning_rate()
 
     def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Log the mean loss per labelled token of the held-out records, in all and by source."""
         held_out: Any = self.eval_dataset
@@ -259,9 +257,14 @@ class TuningTrainer(Trainer):
         else:
             self._load_from_checkpoint(best)
 
-    def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
-    ) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Under ZeRO 0 to 2 as under DDP: transformers has every rank copy the model before."""
+        before = self.is_deepspeed_enabled
+        self.is_deepspeed_enabled = before and is_deepspeed_zero3_enabled()
+        super().save_model(output_dir, _internal_call)
+        self.is_deepspeed_enabled = before
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             self._checkpoints.complete(Path(output_dir or self.directory), self.model)
