@@ -19,6 +19,7 @@ from prism_tune.training.hf_options import default_options
 _OVERALL = ("loss", VALIDATION_LOSS)
 _EVALUATING = ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end")
 _DRAWN_AT_RANDOM = ("random", "sequential")
+_SHARING = ("fsdp", "fsdp_config", "parallelism_config")
 
 
 def check_values(config: Config) -> None:
@@ -28,6 +29,7 @@ def check_values(config: Config) -> None:
         ConfigError: naming the key, and what it takes.
     """
     options = {**default_options(config), **config.training.hf}
+    _check_sharing(config.training.hf)
     _check_ranges(options, rated=bool(config.training.learning_rates))
     _check_batches(options, config)
     _check_validation(config)
@@ -69,6 +71,16 @@ def check_zero(path: Path, zero: Mapping[str, Any], training: TrainingConfig) ->
             f"{path}: ZeRO-3 needs zero_optimization.stage3_gather_16bit_weights_on_model_save: "
             "true, or no checkpoint that others can load would be written"
         )
+
+
+def _check_sharing(given: Mapping[str, Any]) -> None:
+    """What is saved is compared with what is trained, whole: DeepSpeed's shards are gathered."""
+    for name in _SHARING:
+        if given.get(name):
+            raise ConfigError(
+                f"training.hf.{name} shares a model in a way whose checkpoints cannot be verified: "
+                "use training.deepspeed=preset:zero3, which shares it as well"
+            )
 
 
 def _check_ranges(options: Mapping[str, Any], *, rated: bool) -> None:

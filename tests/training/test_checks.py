@@ -30,6 +30,9 @@ def asked(hf, **training):
         ({"per_device_eval_batch_size": 0}, {}, "eval_batch_size = 0: expected at least 1"),
         ({"auto_find_batch_size": True}, {}, "auto_find_batch_size would train with another"),
         ({"train_sampling_strategy": "sequential"}, {}, "needs training.batching=random"),
+        ({"fsdp": "full_shard"}, {}, "fsdp shares a model .*use training.deepspeed=preset:zero3"),
+        ({"fsdp_config": {"version": 2}}, {}, "fsdp_config shares a model"),
+        ({"parallelism_config": {"tp_size": 2}}, {}, "parallelism_config shares a model"),
         (
             {"train_sampling_strategy": "group_by_length"},
             {"batching": "random"},
