@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 _MEASURED = re.compile(
     r"\d[\d.,]*(?:e[+-]\d+)?(?= ?(?:/s\b|s\b))|(?<=/s )\d[\d.]*|(?<=loss )\d[\d.]*"
-    r"|\d+:\d\d:\d\d|\d\.\de-\d+|\b\d\.\d\d(?= \|)|(?<=in torch\.)\w+"
+    r"|\d+:\d\d:\d\d|\d\.\de[+-]\d+|\b\d\.\d\d(?= \|)|(?<=in torch\.)\w+"
 )
 """Times, speeds, sizes, differences of floats, and what a CPU computes in: not of the program."""
 
