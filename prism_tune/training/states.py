@@ -21,6 +21,8 @@ import torch
 from prism_tune.errors import UserError, first_line
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+"""A user may have set it for another program; beside the first torch reads nothing."""
 _DEEPSPEED = {
     "deepspeed.runtime.fp16.loss_scaler": ("LossScaler", "DynamicLossScaler"),
     "deepspeed.runtime.zero.config": ("ZeroStageEnum",),
@@ -43,7 +45,7 @@ def read_safely(checkpoint: Path | None, *, deepspeed: bool) -> Iterator[None]:
     if checkpoint is None:
         yield
         return
-    before = os.environ.get(_FORCE)
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORBID)}
     os.environ[_FORCE] = "1"
     try:
         with torch.serialization.safe_globals(_allowed(deepspeed)):
@@ -56,8 +58,7 @@ def read_safely(checkpoint: Path | None, *, deepspeed: bool) -> Iterator[None]:
         ) from error
     finally:
         os.environ.pop(_FORCE)
-        if before is not None:
-            os.environ[_FORCE] = before
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _allowed(deepspeed: bool) -> list[Any]:

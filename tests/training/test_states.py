@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from prism_tune.errors import UserError
+from prism_tune.training.states import read_safely
 from prism_tune.training.train import train
 
 
@@ -21,6 +22,23 @@ class Code:
 
     def __reduce__(self):
         return (os.mkdir, (str(self._path),))
+
+
+def test_states_are_read_where_the_user_has_asked_torch_for_everything(tmp_path, monkeypatch):
+    """As old versions of other programs need; the two variables together make torch refuse all."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"step": torch.ones(1)}, tmp_path / "plain.pt")
+    torch.save(Code(tmp_path / "code-ran"), tmp_path / "code.pt")
+    with read_safely(tmp_path, deepspeed=False):
+        assert torch.load(tmp_path / "plain.pt")["step"] == 1
+    with (
+        pytest.raises(UserError, match="holds more than tensors"),
+        read_safely(tmp_path, deepspeed=False),
+    ):
+        torch.load(tmp_path / "code.pt")
+    assert not (tmp_path / "code-ran").exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 @pytest.mark.slow
