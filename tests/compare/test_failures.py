@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prism_tune.cli.grid import check_configs
 from prism_tune.compare import run_grid as grid
 from prism_tune.compare.grid_cells import plan_cells
 from prism_tune.compare.launch import Launcher
@@ -65,10 +66,10 @@ def path(write_config, monkeypatch):
     return write_config({"rows": NAMES, "metrics": [], "num_processes": 2})
 
 
-def run_grid(path, *overrides, rows=("*",)):
+def run_grid(path, *overrides, rows=("*",), check=accept):
     config = load_config(path, overrides)
     run = RunDir(path.parent / "runs" / config.name)
-    done = compare(config, run, LAUNCHER, check=accept, command="again", rows=rows)
+    done = compare(config, run, LAUNCHER, check=check, command="again", rows=rows)
     return done, {cell.selector: cell for cell in plan_cells(config, run, rows)}
 
 
@@ -94,13 +95,26 @@ def test_failures_are_named_crashes_tried_again_and_the_others_go_on(path):
     assert [calls[f"evaluate {name}"] for name in NAMES] == [1, 0, 1, 0, 0, 1]
 
 
-def test_the_next_call_tries_the_failed_ones_alone(path):
+def test_the_next_call_tries_the_failed_ones_alone(path, caplog):
     run_grid(path)
     before = len(asked(path))
-    run_grid(path)
+    with caplog.at_level("INFO", logger="prism_tune"):
+        assert not run_grid(path)[0]
+    assert "compare: 6 cells, 3 to run" in caplog.messages
     assert {call.split()[1] for call in asked(path)[before:]} == {
         *("tiny", "killed", "defect", "mistake")
     }
+
+
+def test_a_scorer_that_does_not_exist_is_refused_at_once(path, capsys):
+    metrics = "compare.metrics=[quickstart.accuracy]"
+    given = ["compare.rows=[]", "compare.selectors=[random,prisma]", metrics]
+    with pytest.raises(ConfigError, match="a row that cannot be selected or tuned; see above"):
+        run_grid(path, *given, check=check_configs)
+    assert not (path.parent / "runs/log").exists()
+    with pytest.raises(SystemExit):  # the same here: the other process has streams of its own
+        check_configs([str(cell) for cell in (path.parent / "runs").rglob("cell.yaml")])
+    assert "unknown scorer 'prisma'" in capsys.readouterr().err
 
 
 def test_planted_records_are_read_before_cells_are_paid_for(path):

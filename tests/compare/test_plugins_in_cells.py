@@ -62,10 +62,10 @@ def path(write_config, questions, tmp_path):
     )
 
 
-def compare(path, packages):
+def prism_tune(verb, *options, path, packages):
     found = os.pathsep.join([str(packages), str(ROOT)])
     return subprocess.run(
-        [sys.executable, "-m", "prism_tune", "compare", path.name, "--launch", "local"],
+        [sys.executable, "-m", "prism_tune", verb, path.name, *options],
         cwd=path.parent,
         env={**os.environ, "PYTHONPATH": found},
         capture_output=True,
@@ -75,8 +75,8 @@ def compare(path, packages):
 
 
 def test_cells_know_plugins_by_file_and_by_entry_point(path, packages):
-    """Both score, the benchmark is the column; an edited file reruns its own cell alone."""
-    done = compare(path, packages)
+    """Both score, the benchmark is the column; an edited file would rerun its own cell alone."""
+    done = prism_tune("compare", "--launch", "local", path=path, packages=packages)
     assert done.returncode == 0, done.stderr
     cells = path.parent / "runs/tiny/cells"
     used = {}
@@ -94,6 +94,7 @@ def test_cells_know_plugins_by_file_and_by_entry_point(path, packages):
 
     file = path.parent / "my_scorer.py"
     file.write_text(file.read_text().replace('keep="high"', 'keep="low"'))
-    again = compare(path, packages)
-    assert again.returncode == 0, again.stderr
-    assert "2 cells, 1 to run" in again.stderr
+    plan = prism_tune("plan", path=path, packages=packages)
+    assert plan.returncode == 0, plan.stderr
+    assert "1 of 2 runs are left" in plan.stdout
+    assert "rare_and_hard-0.5-seed0: select has finished and would run again: " in plan.stdout
