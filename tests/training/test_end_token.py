@@ -24,6 +24,7 @@ def taught(make_run, tmp_path):
 
     def teach(tuning, steps):
         hf = {"max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 2}
+        hf["save_strategy"] = "no"
         model = {"template": "chatml"}
         config, run = make_run(tuning, file=file, hf=hf, model=model, tuning=tuning)
         train(config, run)

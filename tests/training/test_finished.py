@@ -200,17 +200,29 @@ def test_a_forced_training_replaces_only_once_it_has_finished(make_run, monkeypa
     assert "training: already finished with the same inputs, skipped" in caplog.messages
 
 
+@pytest.fixture(scope="module")
+def before_the_exchange(make_shared_run):
+    """A finished training, and another behind its last step that shall replace it."""
+    config, run = make_shared_run(hf=SHORT)
+    train(config, run)
+    (run.training / "notes.txt").write_text("mine")
+    config, _ = make_shared_run(hf=LONGER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prism_tune.training.train.swap_in", lambda run: None)
+        patch.setattr("prism_tune.training.train.barrier", lambda: None)
+        train(config, run, force=True)
+    return run
+
+
 @pytest.mark.parametrize("moves", [1, 2, 3])
 def test_a_kill_while_the_models_change_places_leaves_the_old_or_the_new(
-    make_run, monkeypatch, caplog, moves
+    before_the_exchange, make_run, monkeypatch, caplog, moves
 ):
     """It comes before one of three moves: the old folder, the new one, a note."""
     caplog.set_level("INFO", logger="prism_tune")
-    config, run = make_run(hf=SHORT)
-    train(config, run)
-    (run.training / "notes.txt").write_text("mine")
+    config, run = make_run(hf=LONGER)
+    shutil.copytree(before_the_exchange.root, run.root, dirs_exist_ok=True)
     old = weights(run.checkpoint)
-    config, _ = make_run(hf=LONGER)
     replace, done = os.replace, []
 
     def replace_then_die(source, target):
@@ -221,18 +233,10 @@ def test_a_kill_while_the_models_change_places_leaves_the_old_or_the_new(
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        swap_in = finished.swap_in
-
-        def die_within(run):
-            patch.setattr(os, "replace", replace_then_die)
-            patch.setattr(replacing, "_exchange", lambda first, second: False)  # as on NFS
-            swap_in(run)
-
-        patch.setattr("prism_tune.training.train.swap_in", lambda run: None)
-        patch.setattr("prism_tune.training.train.barrier", lambda: None)
-        train(config, run, force=True)
+        patch.setattr(os, "replace", replace_then_die)
+        patch.setattr(replacing, "_exchange", lambda first, second: False)  # as on NFS
         with pytest.raises(KeyboardInterrupt):
-            die_within(run)
+            finished.swap_in(run)
     stage = run.training / "stage.json"
     if stage.exists():
         is_new = moves == 3

@@ -100,7 +100,7 @@ def test_an_epoch_takes_every_record_once_in_rows_within_the_budget(make_run, mo
     assert len(epochs[0]) == 26
 
 
-def two_rows(directory, images):
+def two_rows(directory):
     """A record with an image and a longer one of text: of two processes one never has an image."""
     answer = "yes, because " + "so it goes and " * 20
     records = [
@@ -117,21 +117,27 @@ def two_rows(directory, images):
     return path
 
 
+FOUR_EPOCHS = {**EPOCHS, "num_train_epochs": 4}
+
+
+@pytest.fixture(scope="module")
+def on_one(make_shared_run, tmp_path_factory):
+    """Two rows a step on one process: the run, and the options of what has to equal it."""
+    file = two_rows(tmp_path_factory.mktemp("two_rows"))
+    options = {"file": file, "batching": "packed", "tokens_per_batch": 256, "tuning": "full"}
+    hf = {**FOUR_EPOCHS, "gradient_accumulation_steps": 2}
+    config, run = make_shared_run("one", **options, hf=hf)
+    train(config, run)
+    return run, options
+
+
 @pytest.mark.parametrize("stage", [None, 2, 3])
 def test_a_row_on_each_of_two_processes_equals_two_rows_on_one(
-    make_run, deepspeed_file, drawn_pool, tmp_path, stage
+    on_one, make_run, deepspeed_file, tmp_path, stage
 ):
-    options = {
-        "file": two_rows(tmp_path, drawn_pool.parent / "images"),
-        "batching": "packed",
-        "tokens_per_batch": 256,
-        "tuning": "full",
-    }
-    hf = {**EPOCHS, "num_train_epochs": 4}
-    config, one = make_run("one", **options, hf={**hf, "gradient_accumulation_steps": 2})
-    train(config, one)
+    one, options = on_one
     deepspeed = None if stage is None else deepspeed_file(stage)
-    _, two = make_run("two", **options, hf=hf, deepspeed=deepspeed)
+    _, two = make_run("two", **options, hf=FOUR_EPOCHS, deepspeed=deepspeed)
     arguments = ["train", str(two.root / "experiment.yaml")]
     Ranks(arguments, tmp_path / "output.txt", num_processes=2).succeed()
     assert len(losses(two)) == 4
