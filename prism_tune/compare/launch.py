@@ -23,6 +23,9 @@ from prism_tune.interrupts import patience_seconds
 
 Kind = Literal["local", "torchrun", "slurm"]
 
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Of NVIDIA, of AMD, and of either within WSL."""
+
 _TOGETHER = ("select", "train", "evaluate")
 """Verbs that use every process; the others are run by one."""
 
@@ -101,10 +104,20 @@ def choose_launcher(
 
 def count_gpus() -> int:
     """GPUs that torch sees here, asked in a process of its own; at least 1."""
-    if shutil.which("nvidia-smi") is None:
+    if not may_use_gpus():
         return 1
     code = "import torch; print(max(1, torch.cuda.device_count()))"
     return int(subprocess.check_output([sys.executable, "-c", code]))
+
+
+def may_use_gpus() -> bool:
+    """Whether a driver is there and not hidden, looked up without torch, which takes seconds.
+
+    AMD's GPUs have no nvidia-smi, nor have many containers.
+    """
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    has_driver = shutil.which("nvidia-smi") or any(map(os.path.exists, DRIVERS))
+    return bool(has_driver) and not is_hidden
 
 
 def _rendezvous() -> list[str]:

@@ -5,14 +5,13 @@ In: a plan. Out: for each verb a rate in 10^12 FLOPs a second, and where it is f
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prism_tune.compare.cells import Verb
+from prism_tune.compare.launch import may_use_gpus
 from prism_tune.compare.plan import Plan
 from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir
@@ -48,8 +47,7 @@ def find_rates(plan: Plan, tflops: float | None) -> dict[Verb, Rate]:
 
 
 def _assume() -> Rate:
-    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if shutil.which("nvidia-smi") and not is_hidden:
+    if may_use_gpus():
         return Rate(_GPU_TFLOPS, "assumed: an A100; --tflops says otherwise")
     return Rate(_CPU_TFLOPS, "assumed: no GPU, two cores; --tflops says otherwise")
 

@@ -108,8 +108,22 @@ def test_torchrun_waits_for_the_checkpoint_of_a_training_that_is_asked_to_end(
 
 def test_the_number_of_gpus_is_asked_elsewhere(monkeypatch):
     """In this process torch would start CUDA, which does not survive a fork."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # the tests' own
+    monkeypatch.setattr(launch, "DRIVERS", ())
     monkeypatch.setattr(launch.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(subprocess, "check_output", lambda command: b"8\n")
     assert launch.count_gpus() == 8
-    monkeypatch.setattr(launch.shutil, "which", lambda name: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert launch.count_gpus() == 1
+
+
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_gpus_are_found_without_nvidia_smi(monkeypatch, tmp_path, has_driver):
+    """As of AMD, or in a container."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(launch.shutil, "which", lambda name: None)
+    monkeypatch.setattr(launch, "DRIVERS", (str(tmp_path / "kfd"),))
+    monkeypatch.setattr(subprocess, "check_output", lambda command: b"8\n")
+    if has_driver:
+        (tmp_path / "kfd").touch()
+    assert launch.count_gpus() == (8 if has_driver else 1)
