@@ -37,10 +37,14 @@ with process_group():
 
 
 def test_two_processes_select_what_one_process_selects(workplace):
+    """A warm-up leaves the group of the selection for one of its own, and all join again."""
     encoder = save_encoder("clip", workplace.root / "clip")
+    warmup = "{share: 0.3, lora_rank: 4, max_steps: 2, learning_rate: 0.01, batch_size: 4}"
+    reference = {"selection__reference": f"{{warmup: {warmup}}}"}
     methods = {
         "perplexity": {"selection__keep": "low"},
         "el2n": {},
+        "warmed_up": {"selection__scorer": "el2n", **reference},
         "grand": {},
         "clip_score": {"selection__options": f"{{model: {encoder}}}"},
         "d2": {"selection__options": "{difficulty: el2n}"},
@@ -51,25 +55,27 @@ def test_two_processes_select_what_one_process_selects(workplace):
         "scalselect": {"selection__text_only": "drop"},
         "presel": {"selection__scope": "global", "selection__options": "{reference_share: 0.5}"},
     }
-    check(workplace, methods)
+    methods = {name: {"selection__scorer": name, **more} for name, more in methods.items()}
+    launch_two(workplace, methods)
+    # What one process selects with the same warmed-up model.
+    shutil.copytree(workplace.root / "together/references", workplace.root / "runs/references")
+    for name, more in methods.items():
+        alone = workplace.select(name=name, **more)
+        together = workplace.read(
+            workplace.run_dir(name=name, output_dir=workplace.root / "together")
+        )
+        assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"], name
+        assert together.manifest["timings"]["num_images"] == alone.manifest["timings"]["num_images"]
 
 
-def test_two_processes_warm_up_together_and_select_what_one_selects_with_the_same(workplace):
-    """The warm-up leaves the group of the selection for one of its own, and all join again."""
-    warmup = "{share: 0.3, lora_rank: 4, max_steps: 2, learning_rate: 0.01, batch_size: 4}"
-    reference = {"selection__reference": f"{{warmup: {warmup}}}"}
-    check(workplace, {"el2n": reference}, shared="references")
-
-
-def check(workplace, methods, shared=None):
-    """The subsets of two processes and of one, which finds what lies in the folder `shared`."""
+def launch_two(workplace, methods):
+    """Select with all of them, in the folder `together`."""
     lines = [
         "|".join(
             [
                 name,
                 f"name={name}",
                 f"output_dir={workplace.root}/together",
-                f"selection.scorer={name}",
                 *(f"{key.replace('__', '.')}={value}" for key, value in more.items()),
             ]
         )
@@ -86,12 +92,3 @@ def check(workplace, methods, shared=None):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-9000:]
-    if shared is not None:
-        shutil.copytree(workplace.root / "together" / shared, workplace.root / "runs" / shared)
-    for name, more in methods.items():
-        alone = workplace.select(name=name, selection__scorer=name, **more)
-        together = workplace.read(
-            workplace.run_dir(name=name, output_dir=workplace.root / "together")
-        )
-        assert together.manifest["subset_sha256"] == alone.manifest["subset_sha256"], name
-        assert together.manifest["timings"]["num_images"] == alone.manifest["timings"]["num_images"]

@@ -6,52 +6,38 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from support.ranks import Ranks
 from support.tiny import draw_pool
 
+from prism_tune.cli.app import main
 from prism_tune.errors import UserError
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.folder import RunDir
 from prism_tune.selection import select as select_module
+from prism_tune.selection.evidence import store as evidence_store
 from prism_tune.selection.evidence.store import EvidenceStore
 
 pytestmark = pytest.mark.slow
 
-# Two runs that begin together, in processes forked from one that has imported everything.
-TWO_AT_ONCE = """
-import os, sys
-from prism_tune.cli.app import main
-from prism_tune.selection.evidence import store as evidence_store
-from prism_tune.selection.select import select
 
-evidence_store.UNITS_PER_SHARD = 4
-
-def start(name):
-    pid = os.fork()
-    if pid:
-        return pid
-    sys.argv = ["prism-tune", "select", sys.argv[1], f"name={name}"]
+def in_small_shards():
+    """The command line."""
+    evidence_store.UNITS_PER_SHARD = 4
     main()
-
-for pid in [start("one"), start("two")]:
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
 
 
 def test_two_runs_at_once_compute_it_once(workplace):
     workplace.use_pool(draw_pool(workplace.root / "large", num_images=80))
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_AT_ONCE, str(workplace.config_file)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    select = ["select", str(workplace.config_file)]
+    begun = [
+        Ranks([*select, f"name={name}"], workplace.root / f"{name}.txt", program=in_small_shards)
+        for name in ("one", "two")
+    ]
+    for process in begun:
+        process.succeed()
     runs = [workplace.read(workplace.run_dir(name=name)) for name in ("one", "two")]
     computed = [run.manifest["evidence"]["features"]["num_computed"] for run in runs]
     assert sorted(computed) == [0, 80]
