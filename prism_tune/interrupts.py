@@ -153,8 +153,7 @@ def postponed(grace_seconds: float) -> Iterator[None]:
 @contextmanager
 def patience(grace_seconds: float) -> Iterator[None]:
     """Within it this process may take so long to end: it waits for one with that grace."""
-    before = _requests.grace_seconds
-    _requests.grace_seconds = grace_seconds
+    before, _requests.grace_seconds = _requests.grace_seconds, grace_seconds
     try:
         yield
     finally:
@@ -294,6 +293,8 @@ def _wait_for_end(parent: int) -> None:
     Where somebody else than the parent asks, the parent was asked as well: it is served while it
     saves its work, and is usually gone before this is due.
     """
-    if signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not say who has asked
+        signal.sigwait({signal.SIGTERM})
+    elif signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         time.sleep(_WORKER_SECONDS)
     os._exit(128 + signal.SIGTERM)

@@ -86,6 +86,10 @@ def _start() -> None:
 
 def _end(pid: int) -> None:
     """Ask it to end, and wait: its number alone is known where a server has forked it."""
+    if not hasattr(os, "pidfd_open"):  # macOS: it is not waited for
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        return
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:  # gone, or a kernel without
