@@ -137,7 +137,7 @@ def make(folder, parent):
             open(f"{folder}/{number}", "w").close()
         except OSError:
             os._exit(0)
-        time.sleep(0.0002)  # a busy disk would be emptying the folder until the grace is over
+        time.sleep(0.001)  # faster than they can be removed, none would end before the grace
         if number == 100:
             os.kill(parent, signal.SIGTERM)
 

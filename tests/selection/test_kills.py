@@ -8,11 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 from safetensors.numpy import load_file
+from support.ranks import Ranks
 from support.tiny import draw_pool
 
+from prism_tune.cli.app import main
 from prism_tune.selection.evidence import store as feature_store
 
 # Imports once, then forks a process for every attempt: starting Python anew would take minutes.
@@ -53,20 +56,6 @@ print(json.dumps(found))
 """
 
 
-# What torchrun starts: each process leaves its id where the test finds it.
-ONE_RANK = """
-import os, sys
-from pathlib import Path
-from prism_tune.selection.evidence import store as feature_store
-from prism_tune.cli.app import main
-
-feature_store.UNITS_PER_SHARD = 2
-(Path(sys.argv[1]) / os.environ["RANK"]).write_text(str(os.getpid()))
-sys.argv = ["prism-tune", "select", *sys.argv[2:]]
-main()
-"""
-
-
 def digest_files(paths):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
@@ -97,22 +86,23 @@ def test_ten_kills_end_in_the_identical_subset(workplace):
     assert list((workplace.root / "runs/evidence").rglob(".partial-*")) == []
 
 
+def in_shards_of_two():
+    """The command line."""
+    feature_store.UNITS_PER_SHARD = 2
+    main()
+
+
 def test_a_dead_rank_loses_only_its_unfinished_shard(workplace, monkeypatch):
-    """Rank 1 of two is killed; the launcher ends; a rerun by one process keeps what is there."""
+    """Rank 1 of two is killed, and then the other; a rerun by one process keeps what is there."""
     workplace.use_pool(draw_pool(workplace.root / "large", num_images=80))
     run = workplace.run_dir()
-    script = workplace.root / "one_rank.py"
-    script.write_text(ONE_RANK)
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script))
-    launcher = subprocess.Popen(
-        [sys.executable, *launch, str(workplace.root), str(workplace.config_file)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    )
+    select, output = ["select", str(workplace.config_file)], workplace.root / "output.txt"
+    ranks = Ranks(select, output, num_processes=2, program=in_shards_of_two)
+    deadline = time.monotonic() + 300
     while len(workplace.shards()) < 4:
-        assert launcher.poll() is None, "ended by itself"
-    os.kill(int((workplace.root / "1").read_text()), signal.SIGKILL)
-    assert launcher.wait() != 0
+        assert time.monotonic() < deadline, ranks.printed()
+    ranks.kill(1)
+    assert -signal.SIGKILL in ranks.wait()
     left = digest_files(workplace.shards())  # a file's header differs from process to process
     assert 4 <= len(left) < 40
     assert not (run.selection / "stage.json").exists()

@@ -122,6 +122,12 @@ class Ranks:
         codes = self.wait()
         assert codes[0] == -signal.SIGKILL, f"{codes}; it printed:\n{self.printed()[-3000:]}"
 
+    def kill(self, number: int) -> None:
+        """SIGKILL for one of them, while all are running."""
+        codes = [process.exitcode for process in self._processes]
+        assert set(codes) == {None}, f"{codes}; it printed:\n{self.printed()[-3000:]}"
+        self._processes[number].kill()
+
     def leave(self) -> list[int]:
         """The exit codes of processes that were asked to end, each left to do so by itself."""
         for process in self._processes:

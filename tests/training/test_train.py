@@ -99,9 +99,8 @@ def interrupt(monkeypatch, *, at_step):
     return Killed
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_a_resumed_run_equals_an_uninterrupted_one(make_run, monkeypatch, caplog, tuning):
-    options = {"tuning": tuning, "hf": {"save_steps": 2, "max_steps": 16}}  # into a second epoch
+def test_a_resumed_run_equals_an_uninterrupted_one(make_run, monkeypatch):
+    options = {"hf": {"save_steps": 2, "max_steps": 16}}  # into a second epoch
     config, whole = make_run("whole", **options)
     train(config, whole)
 
