@@ -9,14 +9,22 @@ from support.training_runs import losses
 from prism_tune.training.train import train
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+SHORT = {"max_steps": 3, "save_strategy": "no"}
+
+
+@pytest.fixture(scope="module")
+def plain(make_shared_run, mixed_pool):
+    """A run of one process, and the options of what has to equal it."""
+    options = {"file": mixed_pool, "batching": "random", "lora": LORA}
+    config, run = make_shared_run("plain", **options, hf=SHORT)
+    train(config, run)
+    return run, options
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_two_processes_under_zero_0_and_1_equal_one(make_run, mixed_pool, stage):
-    options = {"file": mixed_pool, "batching": "random", "lora": LORA}
-    config, plain = make_run("plain", **options, hf={"max_steps": 3, "save_strategy": "no"})
-    train(config, plain)
-    hf = {"max_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 1}
+def test_two_processes_under_zero_0_and_1_equal_one(plain, make_run, stage):
+    plain, options = plain
+    hf = {**SHORT, "per_device_train_batch_size": 1}
     deepspeed = f"configs/deepspeed/zero{stage}.json"
     _, run = make_run("two", **options, deepspeed=deepspeed, hf=hf)
     experiment = str(run.root / "experiment.yaml")
