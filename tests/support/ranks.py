@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from prism_tune.cli.app import main
 from prism_tune.processes import barrier, rank
+from prism_tune.run.shared_memory import place_sockets
 
 HANGS_AFTER_SECONDS = 300
 PRELOADED = ["deepspeed", "prism_tune.cli.app", "prism_tune.training.train"]
@@ -29,8 +30,6 @@ ASKED = {name: signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP")}
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "DS_ACCELERATOR": "cpu",
-    "CUDA_VISIBLE_DEVICES": "",
 }
 _NAMED_BY = {
     "srun": {
@@ -47,6 +46,7 @@ def _server() -> Any:
     """Started with one thread, so that what it forks may start its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    place_sockets()
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     try:
