@@ -7,7 +7,6 @@ where processes really talk.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -19,18 +18,12 @@ from typing import Any, TypeVar
 from prism_tune.errors import ConfigError, SharedError, UserError, first_line
 
 Value = TypeVar("Value")
-_NUM_SHOWN = 8
 _COUNTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID")
 _PEER = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|[Tt]imed out")
 """What torch says of a process that is gone, or late."""
 
-_NUMBERS = itertools.count()
-
 PATIENCE = timedelta(hours=12)
 """One process may prepare or finish its share hours before another (decoding a pool's images)."""
-
-MEETING_SECONDS = 300.0
-"""How long a process waits for the others to come, before they do anything together."""
 
 
 def rank() -> int:
@@ -145,109 +138,6 @@ def _group_beside(world: Any) -> Any:
     import torch.distributed
 
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
-
-
-@lru_cache(maxsize=1)
-def meet() -> Any:
-    """Wait until every launched process has come; to be called before a group is opened.
-
-    Returns:
-        The store that they meet in, which outlives every group.
-
-    Raises:
-        ConfigError: the environment does not say where.
-        UserError: some have not come within `MEETING_SECONDS`; it names them.
-    """
-    from torch.distributed import DistError, PrefixStore, TCPStore
-
-    address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
-    if not address or not port.isdecimal():
-        raise ConfigError(
-            f"WORLD_SIZE = {world_size()} in the environment, and no MASTER_ADDR and MASTER_PORT "
-            "beside it: several processes are started by torchrun; `unset WORLD_SIZE` runs one"
-        )
-    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    try:
-        server = TCPStore(
-            address,
-            int(port),
-            is_master=is_main() and not has_agent,
-            timeout=timedelta(seconds=MEETING_SECONDS),
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
-    except DistError as error:
-        raise UserError(_missing([0])) from error
-    store = PrefixStore(f"meeting{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", server)
-    store.set(str(rank()), "here")
-    everybody = [str(other) for other in range(world_size())]
-    try:
-        store.wait(everybody, timedelta(seconds=MEETING_SECONDS))
-    except DistError as error:
-        absent = [int(other) for other in everybody if not store.check([other])]
-        kind = UserError if 0 in absent else SharedError
-        raise kind(_missing(absent)) from error
-    return store
-
-
-def _missing(absent: list[int]) -> str:
-    named = ", ".join(map(str, absent[:_NUM_SHOWN])) + (" ..." if absent[_NUM_SHOWN:] else "")
-    return (
-        f"rank {named} of {world_size()} did not come within {MEETING_SECONDS:g} seconds: it has "
-        "ended before (what it printed says why), was not started, or cannot reach "
-        f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    )
-
-
-@contextmanager
-def process_group() -> Iterator[None]:
-    """Join the launched processes for as long as they work together."""
-    import torch.distributed
-
-    if world_size() == 1 or torch.distributed.is_initialized():
-        yield
-        return
-    open_group("gloo", PATIENCE)
-    try:
-        yield
-    finally:
-        if torch.distributed.is_initialized():  # not where an error came out of `outside_group`
-            torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def outside_group() -> Iterator[None]:
-    """Leave the processes' group for what opens one of its own, and join them again behind it."""
-    import torch.distributed
-
-    if not torch.distributed.is_initialized():
-        yield
-        return
-    torch.distributed.destroy_process_group()
-    yield
-    open_group("gloo", PATIENCE)
-
-
-def open_group(backend: str, timeout: timedelta) -> None:
-    """Open the processes' group, the first or another after it was closed.
-
-    Each finds its members under keys of its own: those of a group before would lead to sockets that
-    are closed, for a launcher's store outlives the groups.
-
-    Args:
-        backend: "gloo" or "nccl".
-        timeout: how long one waits for the others.
-
-    Raises:
-        UserError: as `meet`.
-    """
-    import torch.distributed
-
-    store = torch.distributed.PrefixStore(f"group {next(_NUMBERS)}", meet())
-    store.set_timeout(timeout)
-    torch.distributed.init_process_group(
-        backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout
-    )
 
 
 def main_first(compute: Callable[[], Value]) -> Value:

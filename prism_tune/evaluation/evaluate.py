@@ -36,11 +36,11 @@ from prism_tune.evaluation.score import tabulate_results
 from prism_tune.evaluation.serving.server import Server
 from prism_tune.models.devices import pick_device
 from prism_tune.models.processor import resolve_template
-from prism_tune.processes import barrier, is_main, process_group, world_size
+from prism_tune.processes import barrier, is_main, world_size
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir, read_object, write_json
 from prism_tune.run.log import IN_FILE, console, open_log
-from prism_tune.run.ranks import require_same, require_same_run
+from prism_tune.run.ranks import process_group, require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.timings import StageTimer
 from prism_tune.run.tracking import log_artifact

@@ -22,10 +22,10 @@ from prism_tune.data.records import Pool, open_pool
 from prism_tune.data.screening import screen_pool
 from prism_tune.errors import SharedError, UserError
 from prism_tune.models.processor import load_processor, resolve_template
-from prism_tune.processes import barrier, from_main, is_main, main_first, process_group
+from prism_tune.processes import barrier, from_main, is_main, main_first
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import RunDir
-from prism_tune.run.ranks import require_same, require_same_run
+from prism_tune.run.ranks import process_group, require_same, require_same_run
 from prism_tune.run.stage import Stage, must_run
 from prism_tune.run.tracking import log_artifact
 from prism_tune.run.writer import one_writer

@@ -16,7 +16,8 @@ import torch
 from torch import distributed
 
 from prism_tune.config.sections import TrainingConfig
-from prism_tune.processes import meet, open_group, speak_as_torchrun, world_size
+from prism_tune.processes import speak_as_torchrun, world_size
+from prism_tune.run.ranks import meet, open_group
 
 _TIMEOUT_SECONDS = 1800
 

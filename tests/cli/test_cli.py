@@ -17,7 +17,8 @@ from prism_tune.cli.app import app
 from prism_tune.cli.options import loading
 from prism_tune.errors import ConfigError
 from prism_tune.models.assembly.assemble import Recipe
-from prism_tune.processes import check_launch, is_main, meet
+from prism_tune.processes import check_launch, is_main
+from prism_tune.run.ranks import meet
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 CONFIG = "{name: trial, model: {path: m}, data: {records: pool.json}}"

@@ -18,7 +18,7 @@ import sys
 import time
 from prism_tune.config.load import load_config
 from prism_tune.features.shards import StoredRows
-from prism_tune.processes import process_group
+from prism_tune.run.ranks import process_group
 from prism_tune.run.folder import RunDir
 from prism_tune.selection.evidence import store as feature_store
 from prism_tune.selection.select import select

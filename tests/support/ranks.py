@@ -199,13 +199,14 @@ def meet_late() -> None:
 
 def miss_the_meeting() -> None:
     """The last rank ends before the others meet it, who wait for a second."""
-    from prism_tune import processes
     from prism_tune.cli.options import end_with_errors
+    from prism_tune.processes import world_size
+    from prism_tune.run import ranks
 
-    processes.MEETING_SECONDS = 1.0
-    if rank() + 1 == processes.world_size():
+    ranks.MEETING_SECONDS = 1.0
+    if rank() + 1 == world_size():
         return
-    end_with_errors(processes.meet)
+    end_with_errors(ranks.meet)
 
 
 def hang_in_a_step() -> None:

@@ -32,9 +32,10 @@ from prism_tune.config.sections import (
 )
 from prism_tune.data.records import Pool, write_subset
 from prism_tune.errors import UserError
-from prism_tune.processes import from_main, is_main, main_first, outside_group, world_size
+from prism_tune.processes import from_main, is_main, main_first, world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
 from prism_tune.run.folder import RunDir, locked
+from prism_tune.run.ranks import outside_group
 from prism_tune.run.stage import Stage
 from prism_tune.run.timings import latest_attempts, sum_attempts
 from prism_tune.selection.marks import Marks
