@@ -66,6 +66,14 @@ def without_home(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def long_tmpdir(tmp_path) -> dict[str, str]:
+    """The environment with a TMPDIR too long for sockets: the kernel takes short paths only."""
+    folder = tmp_path / ("x" * 80)
+    folder.mkdir()
+    return {**os.environ, "TMPDIR": str(folder)}
+
+
 @pytest.fixture(autouse=True)
 def _own_log():
     """A verb called within a test leaves no handler behind: the next test is another process."""

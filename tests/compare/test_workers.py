@@ -166,12 +166,9 @@ raise SystemExit(run_forked(exec, "raise SystemExit(7)", {}, None))
 
 
 @pytest.mark.slow
-def test_a_tmpdir_whose_path_is_too_long_for_a_socket_is_no_hindrance(tmp_path):
-    folder = tmp_path / ("x" * 80)
-    folder.mkdir()
-    environment = {**os.environ, "TMPDIR": str(folder)}
+def test_a_tmpdir_whose_path_is_too_long_for_a_socket_is_no_hindrance(long_tmpdir):
     command = [sys.executable, "-c", LONG_PATH]
-    assert subprocess.run(command, env=environment, check=False).returncode == 7
+    assert subprocess.run(command, env=long_tmpdir, check=False).returncode == 7
 
 
 FINISHED = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -103,12 +102,9 @@ print(sum(len(batch) for batch in end_unheard_workers(loader)))
 
 
 @pytest.mark.slow
-def test_workers_hand_over_where_the_path_of_tmpdir_is_too_long_for_a_socket(tmp_path):
-    folder = tmp_path / ("x" * 80)
-    folder.mkdir()
-    environment = {**os.environ, "TMPDIR": str(folder)}
+def test_workers_hand_over_where_the_path_of_tmpdir_is_too_long_for_a_socket(long_tmpdir):
     command = [sys.executable, "-c", LONG_PATH]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=long_tmpdir, capture_output=True, text=True, check=False)
     assert done.stdout == "4\n", done.stderr
 
 
