@@ -20,7 +20,7 @@ from prism_tune.errors import UserError
 from prism_tune.models.cpu import bf16_instructions
 from prism_tune.run.cache_home import cache_home
 from prism_tune.run.log import console
-from prism_tune.run.shared_memory import count_cores
+from prism_tune.run.worker_processes import count_cores
 
 GIB = 1 << 30
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)

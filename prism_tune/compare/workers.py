@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from prism_tune.compare.children import accompanied
 from prism_tune.interrupts import follow_parent, remove_temporary_folders
-from prism_tune.run.shared_memory import count_cores, place_sockets
+from prism_tune.run.worker_processes import count_cores, place_sockets
 
 Main = Callable[[Sequence[str]], NoReturn]
 """Runs the command line with these arguments; at the top of a module, so that it can be sent."""

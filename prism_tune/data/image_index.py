@@ -33,7 +33,7 @@ from prism_tune.run.cached import kept_if_writable
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, write_atomic
 from prism_tune.run.progress import UnitProgress
-from prism_tune.run.shared_memory import count_cores
+from prism_tune.run.worker_processes import count_cores
 
 logger = logging.getLogger(__name__)
 

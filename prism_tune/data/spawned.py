@@ -20,7 +20,7 @@ from typing import IO, TypeVar
 
 from prism_tune.errors import UserError
 from prism_tune.interrupts import become_worker
-from prism_tune.run.shared_memory import count_cores
+from prism_tune.run.worker_processes import count_cores
 
 _MOST_PROCESSES = 4
 _SERVE = (

@@ -37,7 +37,7 @@ from prism_tune.evaluation.decoding.prompts import (
     group_by_images,
 )
 from prism_tune.models.devices import name_dtype, pick_device, resolve_dtype
-from prism_tune.run.shared_memory import as_it_is, count_bytes, end_unheard_workers, fit_workers
+from prism_tune.run.worker_processes import as_it_is, count_bytes, end_unheard_workers, fit_workers
 
 logger = logging.getLogger(__name__)
 

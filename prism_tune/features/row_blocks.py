@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_tune.run.shared_memory import count_cores
+from prism_tune.run.worker_processes import count_cores
 
 BLOCK_BYTES = 2 << 20
 """Of one block in the arithmetic's precision: what a core's cache holds."""

@@ -17,7 +17,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.batching import ModalityLengthSampler, PackedBatchSampler
 from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.errors import ConfigError
-from prism_tune.run.shared_memory import count_bytes, fit_workers
+from prism_tune.run.worker_processes import count_bytes, fit_workers
 
 _PREFETCHED = 2
 """Batches that a worker of torch has ready where nothing is said."""
@@ -67,7 +67,7 @@ def check_full_batch(arguments: TrainingArguments, dataset: Any, config: Config)
 def fit_loader(
     arguments: TrainingArguments, dataset: Any, config: Config, *, held_out: Any
 ) -> None:
-    """Take no more workers than shared memory has room for (see `run.shared_memory`).
+    """Take no more workers than shared memory has room for (see `run.worker_processes`).
 
     Args:
         arguments: of the trainer; changed in place.

@@ -25,7 +25,7 @@ from prism_tune.models.guards import check_use
 from prism_tune.models.packing import Packing
 from prism_tune.models.tuning import parameter_groups, spare_frozen_gradients, tuned_parts
 from prism_tune.processes import barrier, is_main
-from prism_tune.run.shared_memory import end_unheard_workers
+from prism_tune.run.worker_processes import end_unheard_workers
 from prism_tune.training.arguments import check_first_step, is_reentrant
 from prism_tune.training.batches import modality_sampler, packs_rows, row_loader
 from prism_tune.training.callbacks import LOG_NAME, VALIDATION_LOSS, JsonLog, ProgressLine

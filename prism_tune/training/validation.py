@@ -24,7 +24,7 @@ from transformers.trainer_utils import SaveStrategy
 from prism_tune.data.dataset import TuningDataset
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.run.shared_memory import end_unheard_workers
+from prism_tune.run.worker_processes import end_unheard_workers
 from prism_tune.training.checkpoints import checkpoint_step
 from prism_tune.training.source_losses import SourcedExamples
 

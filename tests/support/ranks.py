@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from prism_tune.cli.app import main
 from prism_tune.processes import barrier, rank
-from prism_tune.run.shared_memory import place_sockets
+from prism_tune.run.worker_processes import place_sockets
 
 HANGS_AFTER_SECONDS = 300
 PRELOADED = ["deepspeed", "prism_tune.cli.app", "prism_tune.training.train"]

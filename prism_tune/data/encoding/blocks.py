@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from prism_tune.errors import UserError
-from prism_tune.run.shared_memory import as_it_is, end_unheard_workers
+from prism_tune.run.worker_processes import as_it_is, end_unheard_workers
 
 _RECORDS = 1000  # what a tokenizer is given at once
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from prism_tune.run.shared_memory import as_it_is, end_unheard_workers, fit_workers
+from prism_tune.run.worker_processes import as_it_is, end_unheard_workers, fit_workers
 from prism_tune.selection.evidence.encoding import Encoded
 
 _UNITS = 4

@@ -1,8 +1,8 @@
-"""How many processes may share work: by cores, and by shared memory, which is often little.
+"""Processes that work for this one: how many there may be, where they meet, what ends them.
 
-Containers have 64 MB of it by default. Where it is full a worker cannot hand its batch over, and
-who waits for the batch waits for ever: so it is counted before the first is asked for, and a worker
-that cannot hand one over all the same ends.
+Loaders' hand batches over in shared memory, of which containers have 64 MB by default. Where it is
+full a worker cannot, and who waits for the batch waits for ever: so it is counted before the first
+is asked for, and a worker that cannot hand one over all the same ends.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from transformers import TrainingArguments
 
-from prism_tune.run import shared_memory
-from prism_tune.run.shared_memory import fit_workers
+from prism_tune.run import worker_processes
+from prism_tune.run.worker_processes import fit_workers
 from prism_tune.training.batches import fit_loader
 from prism_tune.training.train import train
 
@@ -26,9 +26,9 @@ MIB = 1 << 20
 @pytest.fixture
 def free(monkeypatch, tmp_path):
     def set_free(mib):
-        monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
+        monkeypatch.setattr(worker_processes, "SHARED_MEMORY", tmp_path)
         usage = Usage(mib * MIB, 0, mib * MIB)
-        monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(worker_processes.shutil, "disk_usage", lambda _: usage)
 
     return set_free
 
@@ -59,7 +59,7 @@ def test_the_processes_of_every_launcher_share_it(free, monkeypatch, variable, v
 
 def test_without_shared_memory_as_a_folder_nothing_is_known(free, monkeypatch, tmp_path):
     free(1)
-    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(worker_processes, "SHARED_MEMORY", tmp_path / "none")
     assert fit_workers(4, MIB) == 4
 
 
@@ -83,7 +83,7 @@ def test_a_training_goes_on_with_fewer_workers(tiny_llava_dir, drawn_pool, tmp_p
 
 
 def test_workers_of_every_loader_end_where_they_are_not_heard():
-    package = Path(shared_memory.__file__).parents[1]
+    package = Path(worker_processes.__file__).parents[1]
     texts = {path.name: path.read_text() for path in package.rglob("*.py")}
     made = {name for name, text in texts.items() if re.search(r"\bDataLoader\((\n|\w)", text)}
     heard = {name for name, text in texts.items() if "end_unheard_workers(" in text}
@@ -94,7 +94,7 @@ def test_workers_of_every_loader_end_where_they_are_not_heard():
 LONG_PATH = """
 import torch
 from torch.utils.data import DataLoader
-from prism_tune.run.shared_memory import end_unheard_workers
+from prism_tune.run.worker_processes import end_unheard_workers
 
 loader = DataLoader(torch.ones(4), batch_size=2, num_workers=1)
 print(sum(len(batch) for batch in end_unheard_workers(loader)))
