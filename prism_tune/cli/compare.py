@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prism_tune.cli.grid import find_grid, run_grid
+from prism_tune.cli.grid import check_all, find_grid, run_grid
 from prism_tune.cli.options import Overrides, open_run
 from prism_tune.cli.run import TO_LEAVE_SECONDS, Launch, NumProcesses
 from prism_tune.interrupts import patience
@@ -55,7 +55,10 @@ def plan(
     ] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Devices that tune together.")] = 1,
 ) -> None:
-    """Say what of a config or a table is done, would run or rerun and why, and what that costs."""
+    """Say what of a config or a table is done, would run or rerun and why, and what that costs.
+
+    Ends with an error when the selection or the training of a run that is left would be refused.
+    """
     loaded, _ = open_run(find_grid(config), overrides)
     from prism_tune.cli.changes import find_changes
     from prism_tune.compare.plan import make_plan
@@ -64,6 +67,7 @@ def plan(
 
     made = make_plan(loaded, rows.split(), find_changes)
     typer.echo(render(build_plan_table(made, tflops, nproc), "md"))
+    check_all(cell.config for cell, remaining in made.remaining.items() if "train" in remaining)
 
 
 def status(

@@ -47,7 +47,7 @@ def check_configs(paths: Sequence[str]) -> NoReturn:
     """Refuse configs that their selection or training would refuse, before any is begun."""
     from prism_tune.config.load import load_config
 
-    end_with_errors(lambda: _check_all(map(load_config, paths)))
+    end_with_errors(lambda: check_all(map(load_config, paths)))
     sys.exit(0)
 
 
@@ -56,11 +56,12 @@ def check_given(given: Sequence[str]) -> NoReturn:
     from prism_tune.config.load import load_config
 
     path, *overrides = given
-    end_with_errors(lambda: _check_all([load_config(path, overrides)]))
+    end_with_errors(lambda: check_all([load_config(path, overrides)]))
     sys.exit(0)
 
 
-def _check_all(configs: Iterable[Config]) -> None:
+def check_all(configs: Iterable[Config]) -> None:
+    """Raise what the selection or the training of one of them would refuse."""
     from prism_tune.compare.cells import stages_of
     from prism_tune.selection.inputs import resolve_selection
     from prism_tune.training.early import check_training

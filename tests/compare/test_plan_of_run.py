@@ -13,6 +13,7 @@ from prism_tune.compare.memory import select_memory, tune_memory
 from prism_tune.compare.selection_estimates import reads_gradients
 from prism_tune.compare.shapes import PoolSize, Shape
 from prism_tune.config.sections import Config, SelectionConfig
+from prism_tune.errors import UserError
 from prism_tune.run.folder import RunDir
 from prism_tune.run.writer import only_writer
 
@@ -54,6 +55,21 @@ def test_a_plan_names_the_key_that_makes_a_stage_run_again(run):
     told = call("plan", run, f"data.records={run.parent / 'gone.json'}")
     assert "would run again: cannot be looked at:" in told
     assert "gone.json: no such file" in told
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("training.hf.learnin_rate=1", "did you mean `learning_rate`"),
+        ("training.lora.rank=4", "training.lora"),
+        ("training.deepspeed=nowhere.json", "nowhere.json"),
+    ],
+)
+def test_a_plan_says_what_the_training_would_be_refused_for(run, override, reason):
+    result = CliRunner().invoke(app, ["plan", str(run), override])
+    assert isinstance(result.exception, UserError)
+    assert reason in str(result.exception)
+    assert "| run | train |" in " ".join(result.stdout.split())
 
 
 def test_a_plan_knows_the_lengths_that_an_audit_has_counted(run, drawn_pool):
