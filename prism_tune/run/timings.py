@@ -167,6 +167,12 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
     return entries
 
 
+def has_finished(run: RunDir, stage: str, fingerprint: str) -> bool:
+    """Whether an attempt of the stage on these inputs has finished, by its metered end."""
+    named = ("stage", "fingerprint", "finished")
+    return (stage, fingerprint, True) in [tuple(e[k] for k in named) for e in read_timings(run)]
+
+
 def close_finished(run: RunDir, stage: str, fingerprint: str, *, beside: bool) -> None:
     """Close the attempts of a stage that has finished, where a kill came before its timer's end.
 

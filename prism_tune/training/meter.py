@@ -21,25 +21,29 @@ from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
-from prism_tune.run.timings import StageTimer
+from prism_tune.run.timings import StageTimer, has_finished
 
 _COUNTED = ("tokens", "images", "records")
 
 
-def stage_timer(run: RunDir, key: str, device: torch.device, *, restart: bool) -> StageTimer | None:
+def stage_timer(
+    run: RunDir, key: str, device: torch.device, *, restart: bool, goes_on: bool
+) -> StageTimer | None:
     """Times the stage from now on, on the main process; the other ranks get None.
 
-    Attempts that were killed count, unless `restart` throws their checkpoints away.
+    Attempts that were killed count, unless `restart` throws their checkpoints away; one that has
+    finished, and whose model is gone, only where this one goes on from a checkpoint of it.
     """
     if not is_main():
         return None
+    made_anew = not goes_on and has_finished(run, "training", key)
     return StageTimer(
         run,
         "training",
         fingerprint=key,
         device=name_device(device),
         num_devices=world_size(),
-        restart=restart,
+        restart=restart or made_anew,
     )
 
 

@@ -115,9 +115,9 @@ def _train(
     hf_logging.disable_progress_bar()  # of loading and saving: they would cut through ours
     key = fingerprint(inputs)
     directory = work_directory(run)
-    timer = stage_timer(run, key, device, restart=force)
     dtype = compute_dtype(config, device)
     checkpoint = None if force else find_checkpoint(directory, key, dtype)
+    timer = stage_timer(run, key, device, restart=force, goes_on=checkpoint is not None)
     require_same(
         {
             "checkpoint to go on from": checkpoint and checkpoint.name,

@@ -6,13 +6,15 @@ import os
 import signal
 
 import pytest
+import torch
 
 from prism_tune import interrupts
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.stage import Stage
-from prism_tune.run.timings import StageTimer, read_timings
+from prism_tune.run.timings import StageTimer, read_timings, sum_attempts
 from prism_tune.training.checkpoints import CheckpointWriter
 from prism_tune.training.finished import swap_in
+from prism_tune.training.meter import stage_timer
 from prism_tune.training.train import train
 
 OLD, NEW = {"records": "old"}, {"records": "new"}
@@ -55,6 +57,21 @@ def test_a_training_under_way_is_not_taken_as_the_finished_one(make_run):
     assert read_timings(run) == before
     run.timings.write_text("[")
     swap_in(run)  # what it says of a finished training is of no use there
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_model_made_anew_took_what_it_takes_this_time(make_run, goes_on):
+    """Its files were deleted: of the training that had made it nothing is used."""
+    _, run = make_run()
+    key, device = fingerprint(OLD), torch.device("cpu")
+    with StageTimer(run, "training", fingerprint=key, device="cpu") as first:
+        first.tick(tokens=3)
+    timer = stage_timer(run, key, device, restart=False, goes_on=goes_on)
+    assert timer is not None
+    with timer:
+        timer.tick(tokens=5)
+    assert told(run) == [("training", key, True)] * (2 if goes_on else 1)
+    assert sum_attempts(read_timings(run), "tokens") == (8 if goes_on else 5)
 
 
 @pytest.mark.slow
