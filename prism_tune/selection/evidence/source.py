@@ -68,7 +68,8 @@ class Evidence:
     """What a source says of a pool: record n has row `row_N[n]` of `values_UD`; -1 has none.
 
     Attributes:
-        values_UD: None for a pool without usable image record.
+        values_UD: None for a pool without usable image record, and where only the main process
+            makes them, which alone scores, on the others.
         skipped: by index, every record left out so far, with its reason.
         columns: names of the D numbers of a row, where they have some.
         readings: of the stores behind it.

@@ -8,8 +8,13 @@ from PIL import Image
 from support.tiny_encoders import TEXT_LENGTH, save_encoder
 from transformers import AutoModel, AutoProcessor
 
+from prism_tune.data.records import open_pool
 from prism_tune.errors import ConfigError, UserError
-from prism_tune.selection.evidence.embeddings import dual_encoder
+from prism_tune.features.shards import StoredRows
+from prism_tune.selection.evidence.embeddings import dual_encoder, image_text
+from prism_tune.selection.evidence.source import Gathering
+from prism_tune.selection.meter import SelectionMeter
+from prism_tune.selection.scorers import SCORERS
 
 pytestmark = pytest.mark.slow
 
@@ -143,3 +148,54 @@ def test_the_encoder_has_to_be_named_and_be_one(workplace, tiny_llava_dir):
         workplace.select(**options(tiny_llava_dir))
     with pytest.raises(UserError, match="no CLIP or SigLIP with a processor at"):
         workplace.select(**options(workplace.root / "nothing"))
+
+
+def test_embeddings_are_read_a_block_at_a_time_and_nothing_changes(workplace, clip, monkeypatch):
+    asked = {**options(clip), "selection__options": f"{{model: {clip}, text: question}}"}
+    workplace.write_records(
+        [
+            {
+                **record,
+                "conversations": [
+                    turn if n else {**turn, "value": "<image>\nwhat?"}
+                    for n, turn in enumerate(record["conversations"])
+                ],
+            }
+            if "image" in record
+            else record
+            for record in workplace.records()
+        ]
+    )
+    expected = workplace.select(**asked).scores
+    read, sizes = StoredRows.__getitem__, []
+
+    def measure(self, rows):
+        found = read(self, rows)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(StoredRows, "__getitem__", measure)
+    monkeypatch.setattr(image_text, "_BLOCK_ROWS", 3)
+    assert workplace.select(**asked, name="in_blocks").scores == expected
+    assert max(sizes) == 3  # of the 16 images
+
+
+@pytest.mark.parametrize("scorer", ["clip_score", "self_filter_static"])
+def test_only_the_main_process_makes_a_matrix_of_embeddings(workplace, clip, monkeypatch, scorer):
+    config = workplace.config(**{**options(clip), "selection__scorer": scorer})
+    workplace.select(**{**options(clip), "selection__scorer": scorer})  # what ranks share is there
+    source = SCORERS[scorer].reads(config)[-1]
+    pool = open_pool(config.data)
+    made = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        links = workplace.root / f"links-{rank}"
+        made.append(source.compute(Gathering(config, pool, SelectionMeter(None), links), {}))
+    main, other = made
+    assert main.values_UD is not None
+    assert main.description == {"num_texts_cut": 0}
+    assert other.values_UD is None
+    assert other.description == {}
+    assert other.row_N.tolist() == main.row_N.tolist()
+    assert other.skipped == main.skipped
+    assert [len(reading.files) for reading in other.readings] == [1, 1]

@@ -8,8 +8,9 @@ Shape legend: B images or texts of a batch, L tokens, D width of the shared spac
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +91,18 @@ class DualEncoder:
         """In tokens; longer texts are cut."""
         return int(self.config.text_config.max_position_embeddings)
 
-    def count_cut(self, texts: Sequence[str]) -> int:
+    def count_cut(self, texts: Iterable[str]) -> int:
         """How many texts are longer than that; said in the log."""
-        num_cut = 0
-        for start in range(0, len(texts), _TEXTS_PER_CALL):
-            batch = list(texts[start : start + _TEXTS_PER_CALL])
+        num_cut, num_texts, left = 0, 0, iter(texts)
+        while batch := list(islice(left, _TEXTS_PER_CALL)):
             ids = self.processor.tokenizer(batch, verbose=False)
             num_cut += sum(len(of_text) > self.text_length for of_text in ids["input_ids"])
+            num_texts += len(batch)
         if num_cut:
             logger.info(
                 "texts: %d of %d are longer than %d tokens; what follows counts for nothing",
                 num_cut,
-                len(texts),
+                num_texts,
                 self.text_length,
             )
         return num_cut

@@ -23,8 +23,9 @@ from prism_tune.config.depends import name_image_library
 from prism_tune.config.sections import Config, Section
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
-from prism_tune.features.shards import Shard, StoredRows
+from prism_tune.features.shards import Shard, SomeRows, StoredRows
 from prism_tune.models.devices import name_dtype, pick_device, resolve_dtype
+from prism_tune.processes import is_main
 from prism_tune.run.fingerprints import fingerprint_model
 from prism_tune.schema import IMAGE_PLACEHOLDER, Record, Skipped
 from prism_tune.selection.evidence.embeddings.dual_encoder import (
@@ -58,18 +59,23 @@ class EncoderOptions(Section):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which texts and images belong together: keys by record, and where each key is found."""
+    """Which texts and images belong together: keys by record, and each key's first record."""
 
     part: TextPart
     text_of: dict[int, str]
     images_of: dict[int, list[str]]
     texts: dict[str, int]
-    paths: dict[str, Path]
+    images: dict[str, int]
     skipped: dict[int, Skipped]
 
     def read_text(self, pool: Pool, key: str) -> str:
         """What a text's key stands for."""
         return record_text(pool[self.texts[key]], self.part)
+
+    def find_path(self, pool: Pool, key: str) -> Path:
+        """The file of an image."""
+        index = self.images[key]
+        return pool.image_paths(index)[self.images_of[index].index(key)]
 
 
 @dataclass(frozen=True)
@@ -84,15 +90,16 @@ class Embedded:
 
 
 def compute_cosines(gathering: Gathering, left_out: Mapping[int, Skipped]) -> Evidence:
-    """The cosine of every record, (N, 1).
+    """The cosine of every record, (N, 1); without values but on the main process, which scores.
 
     Raises:
         UserError: no such encoder; a broken image whose policy is "fail".
     """
     found = embed_pool(gathering, left_out, read_options(gathering.config, EncoderOptions))
     num_records = len(gathering.pool)
+    values_N1 = _cosines(found, num_records)[:, None] if is_main() else None
     return Evidence(
-        values_UD=_cosines(found.pairs, num_records, found.images, found.texts)[:, None],
+        values_UD=values_N1,
         row_N=np.arange(num_records),
         skipped=found.pairs.skipped,
         readings=found.readings,
@@ -116,7 +123,7 @@ def embed_pool(
     encoder = DualEncoder(options.model, options.revision, dtype, device)
     pairs = _pair_up(pool, options.text, *usable_images(config, pool, left_out))
     readings = []
-    for name, keys in zip(_NAMES, (sorted(pairs.paths), sorted(pairs.texts)), strict=True):
+    for name, keys in zip(_NAMES, (sorted(pairs.images), sorted(pairs.texts)), strict=True):
         store = EvidenceStore(config.output_dir, name, describe_encoder(config, options))
         computation = _plan(config, pool, pairs, encoder, began)[name]
         readings.append(fill([store], keys, computation, gathering))
@@ -125,8 +132,10 @@ def embed_pool(
     before, pairs = pairs.skipped, _skip_unreadable(pool, pairs, images)
     found = [item for index, item in pairs.skipped.items() if index not in before]
     apply_policy(str(pool.path), found, config.data.policy)
-    every_text = [pairs.read_text(pool, key) for key in pairs.texts]
-    description = {"num_texts_cut": encoder.count_cut(every_text)}
+    description = {}
+    if is_main():  # which alone describes the selection
+        every_text = (pairs.read_text(pool, key) for key in pairs.texts)
+        description["num_texts_cut"] = encoder.count_cut(every_text)
     return Embedded(pairs, images, texts, tuple(readings), description)
 
 
@@ -155,7 +164,7 @@ def _plan(
     images = Computation(
         title="images",
         load_runner=lambda: ImageEncoder(encoder),
-        encode=lambda keys: ImageDataset([pairs.paths[key] for key in keys], encoder),
+        encode=lambda keys: ImageDataset([pairs.find_path(pool, key) for key in keys], encoder),
         tokens_per_batch=config.selection.tokens_per_batch,
         num_workers=config.data.num_workers,
         began=began,
@@ -179,8 +188,8 @@ def _pair_up(
         key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         pairs.text_of[index] = key
         pairs.texts.setdefault(key, index)
-        for name, path in zip(hashes, pool.image_paths(index), strict=True):
-            pairs.paths.setdefault(name, path)
+        for name in hashes:
+            pairs.images.setdefault(name, index)
     return pairs
 
 
@@ -196,34 +205,42 @@ def _skip_unreadable(pool: Pool, pairs: Pairs, shards: list[Shard]) -> Pairs:
     return replace(pairs, images_of=images_of, skipped={**pairs.skipped, **bad})
 
 
-def _cosines(
-    pairs: Pairs, num_records: int, images: list[Shard], texts: list[Shard]
-) -> NDArray[np.float64]:
+def _cosines(found: Embedded, num_records: int) -> NDArray[np.float64]:
     """The mean cosine of each record's images with its text (N,); NaN for records without."""
     cosines_N = np.full(num_records, np.nan)
+    pairs = found.pairs
     if not pairs.images_of:
         return cosines_N
-    stored_images, stored_texts = StoredRows(images), StoredRows(texts)
-    image_row = {key: row for row, key in enumerate(stored_images.keys)}
-    text_row = {key: row for row, key in enumerate(stored_texts.keys)}
+    images, texts = StoredRows(found.images), StoredRows(found.texts)
+    image_row = {key: row for row, key in enumerate(images.keys)}
+    text_row = {key: row for row, key in enumerate(texts.keys)}
     triples = sorted(
         (text_row[pairs.text_of[index]], image_row[key], index)
         for index, keys in pairs.images_of.items()
         for key in keys
     )
     text_Q, image_Q, record_Q = np.array(triples, dtype=np.int64).T
-    images_UD = normalise(stored_images[slice(0, stored_images.shape[0])])
+    images_UD = _read_normalised(images)
     cosines_Q = np.empty(len(triples))
-    for start in range(0, stored_texts.shape[0], _BLOCK_ROWS):
-        block_BD = normalise(stored_texts[slice(start, start + _BLOCK_ROWS)])
-        first, last = np.searchsorted(text_Q, [start, start + _BLOCK_ROWS])
-        at = slice(first, last)
+    for start in range(0, len(triples), _BLOCK_ROWS):
+        at = slice(start, start + _BLOCK_ROWS)
+        rows, back_B = np.unique(text_Q[at], return_inverse=True)
+        texts_UD = normalise(SomeRows(texts, rows)[:])
         cosines_Q[at] = np.einsum(
-            "qd,qd->q", block_BD[text_Q[at] - start], images_UD[image_Q[at]], dtype=np.float64
+            "qd,qd->q", texts_UD[back_B], images_UD[image_Q[at]], dtype=np.float64
         )
     sums_N = np.bincount(record_Q, cosines_Q, minlength=num_records)
     counts_N = np.bincount(record_Q, minlength=num_records)
     return np.divide(sums_N, counts_N, out=cosines_N, where=counts_N > 0)
+
+
+def _read_normalised(stored: StoredRows) -> NDArray[np.float32]:
+    """All rows at length 1, held once: read a block at a time."""
+    rows_UD = np.empty(stored.shape, dtype=np.float32)
+    for start in range(0, len(rows_UD), _BLOCK_ROWS):
+        at = slice(start, start + _BLOCK_ROWS)
+        rows_UD[at] = normalise(stored[at])
+    return rows_UD
 
 
 def normalise(rows_UD: NDArray[np.float32]) -> NDArray[np.float32]:

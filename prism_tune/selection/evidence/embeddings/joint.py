@@ -1,7 +1,7 @@
 """What a dual encoder makes of a record: [image; text], each at length 1.
 
 Read from the same two stores as the cosines of `image_text.py`; the matrix is made in memory (of
-665K records in CLIP ViT-L/14, 3.8 GB).
+665K records in CLIP ViT-L/14, 3.8 GB), on the main process alone, which scores.
 
 Shape legend: N records, U records with an image, D width of the encoder's space.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_tune.features.shards import StoredRows
+from prism_tune.processes import is_main
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.embeddings.image_text import (
     Embedded,
@@ -38,7 +39,7 @@ def joint_embeddings(options: EncoderOptions) -> EvidenceSource:
         row_N = np.full(len(gathering.pool), -1, dtype=np.int64)
         records = sorted(found.pairs.images_of)
         row_N[records] = np.arange(len(records))
-        values_UD = _join(found, records) if records else None
+        values_UD = _join(found, records) if records and is_main() else None
         return Evidence(values_UD, row_N, found.pairs.skipped, found.readings, found.description)
 
     return EvidenceSource(
