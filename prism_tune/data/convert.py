@@ -139,8 +139,7 @@ def _pick_embedded(images: pa.ChunkedArray) -> list[str]:
     names = pc.list_flatten(images)
     own = names.filter(pc.starts_with(names, EMBEDDED))
     places = range(0, len(own), -(-len(own) // _NUM_LOOKED_FOR) or 1)
-    picked: list[str] = own.take(pa.array(places, pa.int64())).to_pylist()
-    return picked
+    return [own[place].as_py() for place in places]
 
 
 def cache_root() -> Path:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from prism_tune.data.files.json_text import ReadRecord, read_lines, read_list
 from prism_tune.errors import UserError, first_line
@@ -39,6 +40,7 @@ DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 _ROWS, _ROWS_WITH_BYTES = 1024, 32
 _ROWS_OF_A_GROUP = 128
+_ROWS_OF_A_PART, _ROWS_OF_A_TEXT_GROUP = 1 << 16, 1 << 20
 
 
 def detect_format(path: Path) -> Format:
@@ -157,25 +159,44 @@ def write_parquet(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> 
 
 
 def take_parquet(path: Path, positions: Sequence[int]) -> tuple[pa.Schema, Iterable[pa.Table]]:
-    """The rows of a parquet file at `positions`; with images in it, a few at a time."""
+    """The rows of a parquet file at `positions`, in that order, a row group at a time."""
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-    if holds_bytes(schema) and list(positions) == sorted(positions):
-        return schema, _stream_rows(path, positions)
-    table = pq.read_table(path).take(pa.array(positions, pa.int64()))
-    return table.schema, [table]
-
-
-def _stream_rows(path: Path, positions: Sequence[int]) -> Iterator[pa.Table]:
     wanted = np.asarray(positions, dtype=np.int64)
+    size = _ROWS_WITH_BYTES if holds_bytes(schema) else _ROWS
+    is_sorted = bool((np.diff(wanted) >= 0).all())
+    rows = (_stream_rows if is_sorted else _arrange_rows)(path, wanted, size)
+    if holds_bytes(schema):
+        return schema, rows
+    # In parts first, whatever batches the file gave: where a group is too large for one piece, its
+    # pages begin where the pieces do.
+    return schema, _regroup(_regroup(rows, _ROWS_OF_A_PART), _ROWS_OF_A_TEXT_GROUP)
+
+
+def _stream_rows(path: Path, sorted_positions: NDArray[np.int64], size: int) -> Iterator[pa.Table]:
+    """Batch by batch: Arrow takes rows of a longer table by joining it, and text has no room."""
     start = 0
     with pq.ParquetFile(path) as file:
-        for batch in _iterate(file, _ROWS_WITH_BYTES):
-            first, last = np.searchsorted(wanted, [start, start + batch.num_rows])
+        for batch in _iterate(file, size):
+            first, last = np.searchsorted(sorted_positions, [start, start + batch.num_rows])
             if first < last:
-                rows = pa.array(wanted[first:last] - start)
+                rows = pa.array(sorted_positions[first:last] - start)
                 yield pa.Table.from_batches([batch]).take(rows)
             start += batch.num_rows
+
+
+def _arrange_rows(path: Path, positions: NDArray[np.int64], size: int) -> Iterator[pa.Table]:
+    """The rows in any order; those that are taken are held meanwhile."""
+    order = np.argsort(positions, kind="stable")
+    taken = _stream_rows(path, positions[order], size)
+    pieces = [piece for table in taken for piece in table.to_batches()]
+    starts = np.cumsum([0, *map(len, pieces)])
+    places = np.argsort(order)
+    for first in range(0, len(places), size):
+        asked = places[first : first + size]
+        numbers = np.searchsorted(starts, asked, side="right") - 1
+        held = zip(numbers, asked - starts[numbers], strict=True)
+        yield pa.Table.from_batches([pieces[number].slice(row, 1) for number, row in held])
 
 
 def _iterate(file: pq.ParquetFile, num_rows: int) -> Iterator[pa.RecordBatch]:
@@ -191,9 +212,17 @@ def _regroup(tables: Iterable[pa.Table], num_rows: int | None) -> Iterator[pa.Ta
         waiting.append(table)
         while num_rows is not None and sum(map(len, waiting)) >= num_rows:
             joined = pa.concat_tables(waiting)
-            yield joined.slice(0, num_rows).combine_chunks()
+            yield _join_pieces(joined.slice(0, num_rows))
             waiting = [joined.slice(num_rows)]
         if num_rows is None:
             yield waiting.pop()
     if rest := [table for table in waiting if len(table)]:
-        yield pa.concat_tables(rest).combine_chunks()
+        yield _join_pieces(pa.concat_tables(rest))
+
+
+def _join_pieces(table: pa.Table) -> pa.Table:
+    """Its columns in one piece each; as it is where they hold more text than that has room for."""
+    try:
+        return table.combine_chunks()
+    except pa.ArrowInvalid:
+        return table

@@ -13,6 +13,8 @@ import pytest
 from datasets import Dataset
 
 from prism_tune.config.sections import DataConfig
+from prism_tune.data.files import formats
+from prism_tune.data.files.formats import take_parquet
 from prism_tune.data.records import open_pool, write_subset
 from prism_tune.errors import UserError
 
@@ -204,6 +206,32 @@ def test_a_subset_with_images_is_written_a_few_rows_at_a_time(tmp_path, monkeypa
     with pq.ParquetFile(tmp_path / "subset.parquet") as file:
         assert file.read().to_pylist() == rows[:289]
         assert file.num_row_groups == 3
+
+
+def test_rows_are_taken_of_more_text_than_offsets_of_32_bits_reach(tmp_path):
+    """2.4 GB as read, of one text that the file holds a few times."""
+    turns = [[{"from": "human", "value": "x" * 65_536}]] * 4096
+    group = pa.table({"id": range(4096), "conversations": turns})
+    with pq.ParquetWriter(tmp_path / "pool.parquet", group.schema) as file:
+        for _ in range(9):
+            file.write_table(group)
+    schema, tables = take_parquet(tmp_path / "pool.parquet", [1, 9 * 4096 - 1])
+    assert schema == group.schema
+    assert [row["id"] for table in tables for row in table.to_pylist()] == [1, 4095]
+
+
+@pytest.mark.parametrize("positions", [range(0, 3000, 2), [*range(2999, 99, -1), 7, 7]])
+def test_a_parquet_subset_is_the_same_however_its_pool_is_cut(tmp_path, positions):
+    """As if all had been taken at once: published subsets are compared by their bytes."""
+    write_parquet(tmp_path / "one.parquet", [{**RECORDS[n % 3], "id": str(n)} for n in range(3000)])
+    pool = pq.read_table(tmp_path / "one.parquet")
+    pq.write_table(pool.take(list(positions)), tmp_path / "expected.parquet")
+    for num_rows in (7, 3000):
+        pq.write_table(pool, tmp_path / "pool.parquet", row_group_size=num_rows)
+        taken = take_parquet(tmp_path / "pool.parquet", positions)
+        formats.write_parquet(tmp_path / "subset.parquet", *taken)
+        expected = (tmp_path / "expected.parquet").read_bytes()
+        assert (tmp_path / "subset.parquet").read_bytes() == expected
 
 
 @pytest.mark.parametrize("kept", [0, 3, 4, 300, -1, -8, -40])
