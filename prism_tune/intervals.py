@@ -71,11 +71,17 @@ def are_equal(low_G: FloatArray, high_G: FloatArray) -> NDArray[np.bool_]:
 
 
 def percentile_interval(samples_B: FloatArray) -> tuple[float, float] | None:
-    """The central 95 %; None where a resample has no finite value (a baseline near 0)."""
+    """The central 95 %; None where a resample has no finite value (a baseline near 0).
+
+    None as well where it has no width, as of one question: it would call the value certain. But
+    that of a value of 0 stays, which a difference is by noise.
+    """
     if not np.isfinite(samples_B).all():
         return None
-    low, high = np.percentile(samples_B, [2.5, 97.5])
-    return float(low), float(high)
+    low, high = (float(bound) for bound in np.percentile(samples_B, [2.5, 97.5]))
+    if high - low > _NO_SPREAD:
+        return low, high
+    return (0.0, 0.0) if max(abs(low), abs(high)) <= _NO_SPREAD else None
 
 
 def student_t_975(degrees: int) -> float:
@@ -103,12 +109,12 @@ def detectable_difference(sd: float, num_seeds: int) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of a mean over seeds (Student's t); None of fewer than two values."""
+    """The 95 % interval of a mean over seeds (Student's t); None unless two values differ."""
     found = spread(values)
     if found is None or found.sd is None:
         return None
     half = student_t_975(found.num_seeds - 1) * found.sd / math.sqrt(found.num_seeds)
-    return found.mean - half, found.mean + half
+    return None if half <= _NO_SPREAD else (found.mean - half, found.mean + half)
 
 
 def welch_half_width(sd_a: float, num_a: int, sd_b: float, num_b: int) -> float:

@@ -51,6 +51,13 @@ def test_the_interval_is_the_central_95_percent():
     assert percentile_interval(np.array([1.0, np.inf])) is None
 
 
+def test_no_spread_over_questions_is_no_certainty():
+    """All discordant: every resample has the same difference. None discordant is noise."""
+    assert percentile_interval(np.full(2000, 100.0)) is None
+    assert percentile_interval(33.3 + np.linspace(0, 1e-13, 2000)) is None  # rounding
+    assert percentile_interval(np.linspace(-1e-14, 1e-14, 2000)) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("degrees", "point"),
     # Of the published tables of Student's t.
@@ -126,6 +133,8 @@ def test_the_interval_of_a_mean_over_seeds():
     assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((-0.484, 4.484), abs=1e-3)
     assert mean_interval([1.0]) is None
     assert mean_interval([]) is None
+    assert mean_interval([75.0, 75.0]) is None  # two seeds that agree make nothing certain
+    assert mean_interval([0.1 + 0.2, 0.3]) is None
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 10, 40])

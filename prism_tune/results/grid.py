@@ -23,7 +23,7 @@ from prism_tune.intervals import (
     spread,
     student_t_975,
 )
-from prism_tune.results.columns import Column, ColumnSet
+from prism_tune.results.columns import COLUMN_SETS, Column, ColumnSet, add_own
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import StageName, cost_ratio, device_names, row_mean
 from prism_tune.results.notes import batch_notes, say_verdict, stale_notes, unranked_notes
@@ -74,11 +74,12 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
     finished = tuple(row for row in shown if row.runs)
     comparison = Comparison(
         finished,
-        ColumnSet("compare", tuple(_make_column(name) for name in wanted.metrics)),
+        ColumnSet("compare", _make_columns(wanted.metrics, finished)),
         lambda row: find_full(row, finished),
     )
     _check_metrics(comparison)
     _check_alike(comparison)
+    rel_metrics = _sort_metrics(comparison)
     choices = [_read_choices(row) for row in rows]
     built = [
         _build_row(row, own, comparison, baselines.get(row.budget))
@@ -89,6 +90,7 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
     return {
         "name": name,
         "metrics": wanted.metrics,
+        **rel_metrics,
         "baseline": wanted.baseline,
         "seeds": wanted.seeds,
         "num_processes": wanted.num_processes,
@@ -99,7 +101,10 @@ def build_grid(name: str, wanted: CompareConfig, rows: Sequence[GridRow]) -> Fou
             for budget in [row.budget for row, own in pairs if own is verdict.row]
             if verdict.row.label != wanted.baseline
         ],
-        "notes": [*stale_notes(finished), *unranked_notes(finished), *batch_notes(finished)],
+        "notes": [
+            *(*stale_notes(finished), *unranked_notes(finished), *batch_notes(finished)),
+            *_skip_notes(rel_metrics["skipped"]),
+        ],
         "detectable": [one for b in wanted.budgets if (one := _find_detectable(b, built))],
         "num_cells": sum(row.num_runs for row in rows),
         "num_finished": sum(len(row.runs) for row in rows),
@@ -113,9 +118,33 @@ def _say_at(budget: float | int | None, wanted: CompareConfig) -> str:
     return "" if budget is None or len(wanted.budgets) == 1 else f"{format_budget(budget)}: "
 
 
-def _make_column(name: str) -> Column:
-    benchmark, _, metric = name.partition(".")
-    return Column(name, benchmark, (metric,))
+def _make_columns(metrics: Sequence[str], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Fractions in percent, as `tables` has them; of a plugin's metrics it has the first."""
+    own = add_own(ColumnSet("", ()), [run.results for row in rows for run in row.runs])
+    scales = {(c.benchmark, c.metrics): c.scale for c in own.columns}
+    of_all = {c.benchmark: c.scale for of_set in COLUMN_SETS.values() for c in of_set.columns}
+    columns = []
+    for name in metrics:
+        benchmark, _, metric = name.partition(".")
+        scale = scales.get((benchmark, (metric,)), of_all.get(benchmark, 1.0))
+        columns.append(Column(name, benchmark, (metric,), scale))
+    return tuple(columns)
+
+
+def _sort_metrics(comparison: Comparison) -> Found:
+    """What Rel. leaves out, and of the others those that its intervals over questions are over."""
+    full = next((row for row in comparison.rows if row.first.is_full), None)
+    if full is None:
+        return {"skipped": [], "resampled": []}
+    rel = comparison.relative(full, full)
+    resampled = [name for name in rel.columns if name in comparison.resampled]
+    return {"skipped": list(rel.skipped), "resampled": resampled}
+
+
+def _skip_notes(skipped: Sequence[str]) -> list[str]:
+    listed = ", ".join(f"`{name}`" for name in skipped)
+    why = "on which the whole pool does not score above 0"
+    return [f"Rel., its differences and C leave out {listed}, {why}."] if skipped else []
 
 
 def _check_metrics(comparison: Comparison) -> None:
@@ -205,8 +234,7 @@ def _find_detectable(budget: float | int, rows: Sequence[Found]) -> Found | None
     of_rel = [row["relative_difference"]["seeds"] for row in at if row["relative_difference"]]
     unit = "Rel." if of_rel else "P"
     given = of_rel or [row["difference"] for row in at if row["difference"]]
-    found = [Difference(**one) for one in given]
-    paired = [one for one in found if one.test == "paired" or one.is_constant]
+    paired = [one for one in (Difference(**one) for one in given) if one.num_seeds >= 2]
     if not paired:
         return None
     num_seeds = min(one.num_seeds for one in paired)
@@ -227,8 +255,11 @@ def _sd(paired: Difference) -> float:
 
 
 def _mean_seconds(row: Row, stage: StageName) -> float | None:
-    """Device-seconds; a stage that did not have to run took none."""
-    return (row_mean(row, stage) or 0.0) if row.runs else None
+    """Device-seconds; a stage that did not have to run took none, one not metered is unknown."""
+    if not row.runs:
+        return None
+    had_to = row.first.is_selected if stage == "selection" else not row.first.is_untuned
+    return row_mean(row, stage) if had_to else 0.0
 
 
 def _describe_planted(choices: Choices, planted: Mapping[str, Plant]) -> Found:

@@ -135,6 +135,7 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
     metrics = ", ".join(f"`{name}`" for name in found["metrics"])
     processes = found["num_processes"]
     is_mean = len(found["metrics"]) > 1
+    devices = ", ".join(found["devices"]) or "no device yet"
     several = ", P / P(whole pool) as the mean over the metrics" if is_mean else ""
     notes = [
         *found["notes"],
@@ -143,9 +144,9 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
         *_say_detectable(found),
         "T: device-seconds, mean over seeds; T_select has the extraction of the features, which "
         "are computed once and charged to every cell that reads them. "
-        f"{processes} cell{'s' if processes > 1 else ''} at a time on {_devices(found)}.",
+        f"{processes} cell{'s' if processes > 1 else ''} at a time on {devices}.",
         f"C = P(whole pool) / P x (T_select + T_tune) / T_tune(whole pool){several}; n/a without a "
-        "cell on the whole pool. Below 1 the selection pays.",
+        "cell on the whole pool metered on the same device. Below 1 the selection pays.",
         f"{found['num_finished']} of {found['num_cells']} cells are finished. "
         f"`{command}` goes on with the others, and computes none twice.",
     ]
@@ -161,9 +162,8 @@ def _render_notes(found: Mapping[str, Any], command: str) -> str:
 
 def _say_intervals(found: Mapping[str, Any]) -> list[str]:
     """What Rel. is, and over what the intervals are taken."""
-    overs = {row["relative"]["over"] for row in found["rows"] if row["relative"]}
     many = "Many rows are compared: one in twenty intervals misses 0 where nothing differs."
-    if not overs:
+    if not any(row["relative"] for row in found["rows"]):
         return [
             f"P - {found['baseline']}: mean over the seeds that both have, with the 95 % interval "
             f"of Student's t over these differences (n/a with one seed). {many}"
@@ -172,23 +172,54 @@ def _say_intervals(found: Mapping[str, Any]) -> list[str]:
         "Rel. = 100 x mean over the metrics of score / the whole pool's score, whose mean is taken "
         "as it is."
     ]
+    rows = [row for row in found["rows"] if row["budget"] is not None and _has_rel(row)]
+    overs = {row["relative"]["over"] for row in rows}
     if "seeds" in overs:
         said[0] += (
             " 95 % intervals over seeds (Student's t, differences seed by seed): they hold the "
             f"noise of tuning and of drawing subsets, not that of drawing questions. {many}"
         )
-    if None in overs:
-        said[0] += (
-            " Without an interval (n/a) where a resample of the questions leaves nothing to divide "
-            "by: a metric on which the whole pool scores hardly above 0."
-        )
+    few = "with one seed"
+    if any(len(row["seeds_finished"]) > 1 and row["relative"]["over"] != "seeds" for row in rows):
+        few += ", or several that do not differ"
+    if any(_lacks_interval(row) for row in rows):
+        said[0] += f" Without an interval (n/a) {_say_lacking(found, few)}."
     if "questions" in overs:
         said[0] += (
-            " With one seed, 95 % intervals over questions (paired bootstrap, 2,000 resamples): "
-            "they do not hold the noise of tuning, which takes more seeds to be seen "
-            "(compare.seeds=[0,1,2])."
+            f" {few.capitalize()}, 95 % intervals over questions (paired bootstrap, 2,000 "
+            f"resamples){_say_resampled(found)}: they do not hold the noise of tuning, which takes "
+            "more seeds to be seen (compare.seeds=[0,1,2])."
         )
     return said
+
+
+def _has_rel(row: Row) -> bool:
+    return row["relative"] is not None and row["relative"]["value"] is not None
+
+
+def _lacks_interval(row: Row) -> bool:
+    """Of Rel. or of the difference, but for what `_say_constant` tells of."""
+    against = row["relative_difference"]
+    if row["relative"]["interval"] is None or against is None:
+        return row["relative"]["interval"] is None
+    seeds = against["seeds"]
+    return against["questions"] is None and seeds["low"] is None and not seeds["is_constant"]
+
+
+def _say_lacking(found: Mapping[str, Any], few: str) -> str:
+    if not found["resampled"]:
+        return f"{few}: none of Rel.'s metrics is a mean over questions, to be resampled"
+    return (
+        "where a resample of the questions leaves nothing to divide by: a metric on which the "
+        "whole pool scores hardly above 0; or where all resamples come out alike"
+    )
+
+
+def _say_resampled(found: Mapping[str, Any]) -> str:
+    """What Rel. is over in the intervals over questions, where these are not of all its metrics."""
+    if len(found["resampled"]) + len(found["skipped"]) == len(found["metrics"]):
+        return ""
+    return f", of Rel. over {', '.join(f'`{name}`' for name in found['resampled'])} only"
 
 
 def _say_detectable(found: Mapping[str, Any]) -> list[str]:
@@ -201,9 +232,10 @@ def _say_detectable(found: Mapping[str, Any]) -> list[str]:
     said = [f"{one['points']:.1f} points of {one['of']} {where.pop(id(one))}" for one in known]
     told = []
     if said:
+        judge = " by the seeds' interval" if found["resampled"] else ""
         told.append(
             f"What these seeds can detect: a true difference to {found['baseline']} of "
-            f"{', '.join(said)} is found four times in five, a smaller one more rarely."
+            f"{', '.join(said)} is found{judge} four times in five, a smaller one more rarely."
         )
     if where:
         told.append(
@@ -220,7 +252,8 @@ def _say_constant(found: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     by_questions = any((row["relative_difference"] or {}).get("questions") for row in rows)
-    over = "; the interval in their place is over questions" if by_questions else ""
+    said = "; the interval in their place is over questions" + _say_resampled(found)
+    over = said if by_questions else ""
     return [f"The same difference under every seed, which seeds cannot judge: {listed}{over}."]
 
 
@@ -263,7 +296,3 @@ def _interval(difference: Mapping[str, Any] | None) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return MISSING if seconds is None else f"{seconds:.1f} s"
-
-
-def _devices(found: Mapping[str, Any]) -> str:
-    return ", ".join(found["devices"]) or "no device yet"

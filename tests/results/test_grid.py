@@ -32,13 +32,13 @@ def grid_row(runs):
         failures=(),
         metrics=None,
         num_open=0,
-        profile="llava15",
+        changes=None,
         **options,
     ):
         finished = []
         for seed, value in values.items():
-            changes = {"metrics": metrics or {"accuracy": value}, "profile": profile}
-            result = quickstart_result(num_open, 0, **changes)
+            own = {"metrics": metrics or {"accuracy": value}} | (changes or {})
+            result = quickstart_result(num_open, 0, **own)
             name = f"{selector}-seed{seed}"
             run = RunDir(runs.write(name, [result], scorer=selector, seed=seed, **options))
             verdicts = [uid in kept for uid in "abcd"]
@@ -145,7 +145,8 @@ def test_a_metric_that_is_not_there_is_named(grid_row):
 
 
 def test_selectors_that_were_not_asked_the_same_are_not_compared(grid_row):
-    rows = [grid_row("random", {0: 50.0}), grid_row("prism", {0: 60.0}, profile="lmms_eval")]
+    other = {"profile": "lmms_eval"}
+    rows = [grid_row("random", {0: 50.0}), grid_row("prism", {0: 60.0}, changes=other)]
     with pytest.raises(UserError, match="quickstart: the runs differ in profile"):
         build(*rows)
 
@@ -242,3 +243,155 @@ def test_a_verdict_names_its_budget_where_there_are_several(grid_row):
     found = build(*rows, budgets=[0.1, 0.2])
     told = [verdict.partition(" against")[0].split(" beat")[0] for verdict in found["verdicts"]]
     assert told == ["10 %: prism", "20 %: prism"]
+
+
+def test_a_time_that_was_not_metered_is_not_zero(grid_row):
+    """A pool that is taken whole needs no selection; a deleted timings.json says nothing."""
+    full, random = whole_pool(grid_row, {0: 80.0}), grid_row("random", {0: 50.0, 1: 60.0})
+    for row in (full, random):
+        (row.runs[0].root / "timings.json").unlink()
+    whole, cut = build(full, random)["rows"]
+    assert (whole["select_seconds"], whole["tune_seconds"]) == (0.0, None)
+    assert (cut["select_seconds"], cut["tune_seconds"]) == (None, None)
+
+
+def test_a_model_that_is_not_tuned_took_no_time(grid_row):
+    (row,) = build(grid_row("random", {0: 50.0}, tuning="none"))["rows"]
+    assert (row["select_seconds"], row["tune_seconds"]) == (0.0, 0.0)
+
+
+OPEN, SUM = "quickstart.accuracy_open", "quickstart.sum"
+
+
+@pytest.fixture
+def of_questions(grid_row):
+    """A row whose runs answer so many of 20 questions right; `sum` is a metric of none of them."""
+
+    def make(selector, *num_right, total=200.0, **options):
+        if selector == "whole_pool":
+            options |= {"budget": None, "records": "pool", "tune_seconds": 400.0}
+        rows = [
+            grid_row(
+                selector,
+                {seed: 0.0},
+                metrics={"accuracy_open": 5.0 * num_open, "sum": total},
+                num_open=num_open,
+                **options,
+            )
+            for seed, num_open in enumerate(num_right)
+        ]
+        runs = tuple(run for row in rows for run in row.runs)
+        return GridRow(selector, rows[0].budget, runs, {}, len(runs))
+
+    return make
+
+
+def tell(*rows, metrics):
+    return " ".join(render_comparison(build(*rows, metrics=metrics), "again").split())
+
+
+def test_over_which_metrics_the_intervals_over_questions_are_is_said(of_questions):
+    rows = [of_questions("whole_pool", 16), of_questions("random", 8), of_questions("prism", 10)]
+    only = "2,000 resamples), of Rel. over `quickstart.accuracy_open` only: they do not hold"
+    assert only in tell(*rows, metrics=[OPEN, SUM])
+    assert "2,000 resamples): they do not hold" in tell(*rows, metrics=[OPEN])
+    constant = [of_questions("random", 8, 9), of_questions("prism", 10, 11)]
+    assert (
+        "the interval in their place is over questions, of Rel. over `quickstart.accuracy_open` "
+        "only." in tell(rows[0], *constant, metrics=[OPEN, SUM])
+    )
+
+
+def test_metrics_of_no_questions_have_no_interval_over_them(of_questions):
+    text = tell(of_questions("whole_pool", 16), of_questions("random", 8), metrics=[SUM])
+    assert (
+        "Without an interval (n/a) with one seed: none of Rel.'s metrics is a mean over questions, "
+        "to be resampled." in text
+    )
+    assert "divide by" not in text
+
+
+def test_the_whole_pools_own_interval_is_no_reason_for_a_note(of_questions):
+    full, random = of_questions("whole_pool", 16), of_questions("random", 8, 10)
+    text = tell(full, random, metrics=[OPEN])
+    assert "95 % intervals over seeds" in text
+    assert "With one seed" not in text
+    alone = tell(full, metrics=[OPEN])
+    assert "Rel. = 100 x mean over the metrics" in alone
+    assert "With one seed" not in alone
+
+
+def test_a_metric_on_which_the_whole_pool_scores_nothing_is_said_to_be_left_out(of_questions):
+    rows = [of_questions("whole_pool", 16, total=0.0), of_questions("random", 8)]
+    text = tell(*rows, metrics=[OPEN, SUM])
+    assert "| 50.0 (" in text
+    assert (
+        "- Rel., its differences and C leave out `quickstart.sum`, on which the whole pool does "
+        "not score above 0. -" in text
+    )
+    assert "accuracy_open` only" not in text  # the one metric that is left
+    assert "leave out" not in tell(*rows, metrics=[OPEN])
+
+
+def test_where_questions_judge_as_well_seeds_detect_by_their_own_interval(of_questions):
+    rows = [of_questions("whole_pool", 16, 16), of_questions("random", 8, 9)]
+    rows.append(of_questions("prism", 10, 12))
+    text = tell(*rows, metrics=[OPEN])
+    assert "(2 seeds) is found by the seeds' interval four times in five, a smaller one" in text
+    assert "(2 seeds) is found four times in five" in tell(*rows[1:], metrics=[OPEN])
+
+
+def test_no_spread_is_no_certainty(of_questions):
+    """All 20 questions are discordant: so is every resample of them."""
+    rows = [of_questions("whole_pool", 20), of_questions("random", 0), of_questions("prism", 20)]
+    text = tell(*rows, metrics=[OPEN])
+    assert "prism against random: +100.0 points of Rel. (fewer than two seeds each" in text
+    assert "+100.0 (n/a)" in text
+    assert "Without an interval (n/a) where" in text
+    assert "or where all resamples come out alike" in text
+
+
+def test_seeds_that_agree_leave_the_interval_to_the_questions(of_questions):
+    full, random = of_questions("whole_pool", 16, 16), of_questions("random", 8, 8)
+    found = build(full, random, metrics=[OPEN])
+    low, high = found["rows"][1]["relative"]["interval"]
+    assert low < 50.0 < high
+    text = tell(full, random, metrics=[OPEN])
+    assert "With one seed, or several that do not differ, 95 % intervals over questions" in text
+    none = tell(full, random, metrics=[SUM])
+    assert "Without an interval (n/a) with one seed, or several that do not differ: none" in none
+
+
+def test_fractions_are_shown_in_percent_as_tables_have_them(grid_row):
+    """MMMU's accuracy is a fraction; MME's sums are as they are, though a credit is worth 1."""
+    metrics = {"accuracy_expected": 0.354, "accuracy": 0.36}
+    one = {"benchmark": "mmmu", "provenance": {"scale": 1}}
+    fractions = grid_row("random", {0: 0.0}, metrics=metrics, changes=one)
+    found = build(fractions, metrics=["mmmu.accuracy_expected", "mmmu.accuracy"])["rows"][0]
+    assert found["metrics"] == pytest.approx(
+        {"mmmu.accuracy_expected": 35.4, "mmmu.accuracy": 36.0}
+    )
+    assert found["performance"]["mean"] == pytest.approx(35.7)
+    other = {"benchmark": "mme", "provenance": {"scale": 1}}
+    sums = grid_row("prism", {0: 0.0}, metrics={"cognition": 300.0}, changes=other)
+    assert build(sums, metrics=["mme.cognition"])["rows"][0]["metrics"] == {"mme.cognition": 300.0}
+    plugin = {"provenance": {"scale": 1, "benchmark's plugin": "a.py"}, "benchmark": "mine"}
+    own = grid_row("length", {0: 0.0}, metrics={"score": 0.5, "count": 7.0}, changes=plugin)
+    found = build(own, metrics=["mine.score", "mine.count"])["rows"][0]
+    assert found["metrics"] == {"mine.score": 50.0, "mine.count": 7.0}
+
+
+def test_spreadless_seeds_that_are_not_paired_say_nothing_of_what_can_be_detected(grid_row):
+    rows = [
+        grid_row("random", {0: 50.0, 1: 50.0}),
+        grid_row("prism", {0: 52.0, 1: 54.0}),
+        grid_row("length", {2: 40.0, 3: 40.0}),
+    ]
+    (one,) = build(*rows)["detectable"]
+    assert (one["points"], one["num_seeds"]) == (pytest.approx(16.33, abs=0.01), 2)
+    assert build(rows[0], rows[2])["detectable"] == []
+
+
+def test_cost_that_is_of_two_devices_has_its_reason(grid_row):
+    text = render_comparison(build(grid_row("random", {0: 50.0})), "again")
+    assert "; n/a without a cell on the whole pool metered on the same device." in text
