@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.results import paper
 from prism_tune.results.columns import COLUMN_SETS, ColumnSet, add_own, unshown_notes
-from prism_tune.results.comparison import Comparison, Verdict
+from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import build_cost_table, cost_ratio
 from prism_tune.results.notes import (
     batch_notes,
@@ -30,12 +31,11 @@ from prism_tune.results.relative import check_comparable
 from prism_tune.results.render import SUFFIXES, OutputFormat, Table, render
 from prism_tune.results.rows import (
     BaselineOf,
-    BaselineRule,
     Row,
-    choose_baseline,
     find_full,
+    find_named,
     group_rows,
-    has_random_elsewhere,
+    papers_own,
     same_model,
 )
 from prism_tune.results.runs import FinishedRun, open_runs, require_evaluated
@@ -44,6 +44,8 @@ from prism_tune.results.trace import explain_cell
 from prism_tune.run.folder import write_atomic
 
 logger = logging.getLogger(__name__)
+
+BaselineRule = Literal["whole pool", "per model", "prism"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def compose_table(
     rows = tuple(group_rows(runs))
     if table == "cost":
         comparison = Comparison(rows, columns, lambda row: find_full(row, rows))
-        return Composed(_build_cost(comparison, rule), comparison)
+        return Composed(
+            build_cost_table(comparison, describe_columns(comparison, rule)), comparison
+        )
     if not rows:
         comparison = Comparison(rows, columns, lambda _: None)
         return Composed(_build_paper(kind, comparison), comparison)
@@ -181,8 +185,20 @@ def _choose_baselines(
             return next((other for other in same if other.first.is_full), None)
 
         return full_of, "whole pool of the same model"
-    common = choose_baseline(rows, name, rule)
+    common = find_named(rows, name) if name is not None else _choose_baseline(rows, rule)
     return (lambda _: common), _describe_baseline(common, name, rule)
+
+
+def _choose_baseline(rows: Sequence[Row], rule: BaselineRule) -> Row:
+    """The first of whole pool, Random, untuned, any; by "prism" of PRISM as the paper has it."""
+    candidates = [
+        *(papers_own(rows) if rule == "prism" else []),
+        *[row for row in rows if row.first.is_full],
+        *[row for row in rows if row.is_random],
+        *[row for row in rows if row.first.is_untuned],
+        *rows,
+    ]
+    return candidates[0]
 
 
 def _choose_columns(kind: TableKind, runs: Sequence[FinishedRun]) -> tuple[ColumnSet, str]:
@@ -226,7 +242,7 @@ def _build_scores(
         header=score_header(comparison, with_paper=printed is not None),
         rows=(*ours, *theirs),
         verdicts={
-            verdict.row.label: _judge(verdict, comparison) for verdict in comparison.verdicts()
+            verdict.row.label: say_verdict(verdict, comparison) for verdict in comparison.verdicts()
         },
         notes=(
             *stale_notes(rows),
@@ -243,13 +259,6 @@ def _build_scores(
             *printed_notes,
         ),
     )
-
-
-def _judge(verdict: Verdict, comparison: Comparison) -> str:
-    """A verdict in plain words; also where the only Random is of another pool."""
-    if verdict.other is None and has_random_elsewhere(verdict.row, comparison.rows):
-        return f"{verdict.row.label}: no Random run of the same pool to judge it by."
-    return say_verdict(verdict, comparison)
 
 
 def _describe_baseline(row: Row, named: str | None, rule: BaselineRule) -> str:
@@ -277,15 +286,6 @@ def _build_paper(kind: TableKind, comparison: Comparison) -> Table:
             *paper_notes(kind.printed),
         ),
     )
-
-
-def _build_cost(comparison: Comparison, rule: str) -> Table:
-    if not any(row.first.is_selected for row in comparison.rows):
-        raise UserError(
-            "tables cost: none of the given runs was tuned on a subset; "
-            "name at least one such run folder with --runs"
-        )
-    return build_cost_table(comparison, describe_columns(comparison, rule))
 
 
 def _write(path: Path, text: str) -> None:

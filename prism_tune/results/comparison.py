@@ -31,7 +31,7 @@ from prism_tune.results.relative import (
     relative_samples,
     relative_score,
 )
-from prism_tune.results.rows import BaselineOf, Row, random_beside
+from prism_tune.results.rows import BaselineOf, Row, is_listed, random_beside
 from prism_tune.schema import BenchmarkResult
 
 Scores = dict[str, float | None]
@@ -79,13 +79,12 @@ class Comparison:
     baseline_of: BaselineOf
 
     def values(self, row: Row, column: Column) -> list[float] | None:
-        """The column's value of each run of the row; None where one of them lacks it."""
+        """The column's value under each seed of the row; None where one of its runs lacks it."""
         found = [column_scores([column], run.results)[column.label] for run in row.runs]
-        present = [value for value in found if value is not None]
-        return present if len(present) == len(found) else None
+        return None if None in found else list(row.by_seed(found).values())
 
     def mean_scores(self, row: Row) -> Scores:
-        """The row's mean over its runs, per scored column; None where one of them lacks it."""
+        """The row's mean over its seeds, per scored column; None where one of its runs lacks it."""
         scores: Scores = {}
         for column in self.columns.scored:
             values = self.values(row, column)
@@ -97,13 +96,13 @@ class Comparison:
         return relative_score(self.mean_scores(row), self.mean_scores(baseline))
 
     def relative_sd(self, row: Row, baseline: Row) -> float | None:
-        """Standard deviation over the row's runs of Rel. to the baseline's mean scores."""
-        found = spread(self._relative_per_run(row, baseline))
+        """Standard deviation over the row's seeds of Rel. to the baseline's mean scores."""
+        found = spread(list(self._relative_by_seed(row, baseline).values()))
         return found.sd if found else None
 
     def seeds_interval(self, row: Row, baseline: Row) -> tuple[float, float] | None:
-        """The 95 % interval over seeds of Rel. to the baseline's mean scores; None with one run."""
-        return mean_interval(self._relative_per_run(row, baseline))
+        """The 95 % interval over seeds of Rel. to the baseline's mean scores; None with one."""
+        return mean_interval(list(self._relative_by_seed(row, baseline).values()))
 
     def performances(self, row: Row) -> dict[int, float]:
         """Seed -> mean of the scored columns; without runs that lack one of them."""
@@ -133,13 +132,15 @@ class Comparison:
         mine, theirs = self.relative(row, baseline), self.relative(other, baseline)
         if mine.value is None or theirs.value is None or mine.columns != theirs.columns:
             return None
-        a, b = (r.by_seed(self._relative_per_run(r, baseline)) for r in (row, other))
+        a, b = (self._relative_by_seed(r, baseline) for r in (row, other))
         seeds = difference(a, b)
         assert seeds is not None
         shared = a.keys() & b.keys()
         if seeds.test != "welch" and shared and len(shared) < len(a.keys() | b.keys()):
             row, other = row.under(shared), other.under(shared)
-            paired = Comparison((row, other, baseline), self.columns, self.baseline_of)
+            used = tuple(c for c in self.columns.columns if c.label in mine.columns)
+            columns = ColumnSet(self.columns.name, used)
+            paired = Comparison((row, other, baseline), columns, self.baseline_of)
             return paired.difference(row, other, baseline)
         a_B, b_B = self._relative_samples(row, baseline), self._relative_samples(other, baseline)
         with np.errstate(invalid="ignore"):  # both infinite where nothing is left to divide by
@@ -153,7 +154,8 @@ class Comparison:
             if not row.first.is_selected or row.is_random:
                 continue
             other, baseline = random_beside(row, self.rows), self.baseline_of(row)
-            if other is None and row.first.config.selection.scorer == "random":
+            is_drawn = row.first.config.selection.scorer == "random" and not is_listed(row.first)
+            if other is None and is_drawn:
                 continue  # beside a list that is in every row: it is what they are judged by
             if other is None:
                 found.append(Verdict(row, "no Random"))
@@ -167,14 +169,14 @@ class Comparison:
         """The scored columns that can be resampled; intervals are of Rel. over these only."""
         return tuple(self._samples[1])
 
-    def _relative_per_run(self, row: Row, baseline: Row) -> list[float]:
+    def _relative_by_seed(self, row: Row, baseline: Row) -> dict[int, float]:
         used = self.relative(row, baseline).columns
         reference = {k: v for k, v in self.mean_scores(baseline).items() if k in used}
         per_run = [
             relative_score(column_scores(self.columns.scored, run.results), reference).value
             for run in row.runs
         ]
-        return [value for value in per_run if value is not None]
+        return row.by_seed(per_run)
 
     def _relative_samples(self, row: Row, baseline: Row) -> FloatArray | None:
         samples_BRC, resampled = self._samples
@@ -247,15 +249,14 @@ def _find(between: RelDifference | None) -> Finding:
 
 
 def _credits(row: Row, benchmark: str, question_ids: Sequence[str]) -> FloatArray:
-    """The row's mean credit on each question; NaN where one of its runs lacks the benchmark."""
-    results = [run.results.get(benchmark) for run in row.runs]
-    per_run = [
-        [float("nan")] * len(question_ids)
-        if result is None
-        else [result.per_question.get(question, float("nan")) for question in question_ids]
-        for result in results
-    ]
-    credits_Q: FloatArray = np.array(per_run, dtype=np.float64).mean(axis=0)
+    """The mean credit on each question, over seeds; NaN where a run lacks the benchmark."""
+    by_seed: dict[int, list[list[float]]] = {}
+    for run in row.runs:
+        result = run.results.get(benchmark)
+        credits = {} if result is None else result.per_question
+        listed = [credits.get(question, float("nan")) for question in question_ids]
+        by_seed.setdefault(run.config.seed, []).append(listed)
+    credits_Q: FloatArray = np.array([np.mean(c, axis=0) for c in by_seed.values()]).mean(axis=0)
     return credits_Q
 
 

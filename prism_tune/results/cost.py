@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prism_tune.config.epochs import num_epochs
+from prism_tune.errors import UserError
 from prism_tune.results.comparison import Comparison
-from prism_tune.results.notes import gather_rows, stale_notes, unranked_notes
+from prism_tune.results.notes import (
+    full_of_another_length,
+    gather_rows,
+    stale_notes,
+    unranked_notes,
+)
 from prism_tune.results.render import MISSING, Cell, Table, duration_cell, number_cell
-from prism_tune.results.rows import Row, find_full, random_beside
+from prism_tune.results.rows import Row, find_full, is_tuned_as_long, random_beside
 
 StageName = Literal["selection", "training"]
 _HEADER = (
@@ -60,9 +66,10 @@ def device_names(rows: Sequence[Row]) -> tuple[str, ...]:
 def full_tuning(row: Row, rows: Sequence[Row]) -> FullTuning | None:
     """T_tune(full) for a subset's row; None where neither measured nor derivable."""
     full = find_full(row, rows)
-    measured = row_mean(full, "training") if full and not spans_devices((row, full)) else None
-    if full is not None and measured is not None:
-        return FullTuning(measured, True, f"measured on {full.names}")
+    if full is not None and is_tuned_as_long(row, full) and not spans_devices((row, full)):
+        measured = row_mean(full, "training")
+        if measured is not None:
+            return FullTuning(measured, True, f"measured on {full.names}")
     return _extrapolate(row)
 
 
@@ -107,7 +114,10 @@ def break_even_seconds(
 
 
 def cost_ratio(comparison: Comparison, row: Row) -> float | None:
-    """C of a row; None unless the whole pool was tuned on, evaluated and metered, and for P = 0."""
+    """C of a row; None unless the whole pool was tuned on, evaluated and metered, and for P = 0.
+
+    The whole pool's run has to be of as many epochs or steps.
+    """
     if row.first.is_full:
         return 1.0
     full = find_full(row, comparison.rows)
@@ -127,8 +137,13 @@ def runs_cell(row: Row) -> Cell:
 
 
 def build_cost_table(comparison: Comparison, column_note: str) -> Table:
-    """One row for each subset a run was tuned on."""
+    """One row for each subset a run was tuned on; UserError for none."""
     selected = [row for row in comparison.rows if row.first.is_selected]
+    if not selected:
+        raise UserError(
+            "tables cost: none of the given runs was tuned on a subset; "
+            "name at least one such run folder with --runs"
+        )
     return Table(
         title=f"Cost, columns `{comparison.columns.name}`",
         header=_HEADER,
@@ -214,9 +229,11 @@ def _full_notes(selected: Sequence[Row], rows: Sequence[Row]) -> list[str]:
 
 def _reference_notes(comparison: Comparison, selected: Sequence[Row]) -> list[str]:
     lacking = [row.label for row in selected if find_full(row, comparison.rows) is None]
-    if not lacking:
-        return []
-    return [
-        f"{', '.join(lacking)}: no run on the whole pool, so P and C are n/a, and break-even takes "
-        "performance relative to Random."
-    ]
+    apart = full_of_another_length(selected, comparison.rows)
+    said = {
+        "no run on the whole pool, so P and C are n/a, and break-even takes performance relative "
+        "to Random.": lacking,
+        "the run on the whole pool is of other epochs or steps, so C is n/a, and P is against it "
+        "all the same.": apart,
+    }
+    return [f"{', '.join(labels)}: {text}" for text, labels in said.items() if labels]

@@ -7,7 +7,7 @@ from typing import Any
 
 from prism_tune.intervals import Difference
 from prism_tune.results.comparison import Comparison, Finding, RelDifference, Verdict
-from prism_tune.results.rows import Row
+from prism_tune.results.rows import Row, find_full, is_tuned_as_long, say_lacking
 from prism_tune.schema import BenchmarkResult
 
 _SETTINGS = (
@@ -139,7 +139,9 @@ def spread_notes(comparison: Comparison) -> list[str]:
     """What ± and the interval are."""
     notes = []
     if any(len(row.runs) > 1 for row in comparison.rows):
-        notes.append("±: standard deviation over the runs of a row, which differ only in seed.")
+        notes.append(
+            "±: standard deviation over the seeds of a row, whose runs differ in nothing else."
+        )
     if comparison.resampled and len(comparison.rows) > 1:
         notes.append(
             "95 % CI: paired bootstrap over questions (2,000 resamples) of Rel. over "
@@ -209,24 +211,30 @@ def time_notes(comparison: Comparison, has_cost: Callable[[Row], bool]) -> list[
     if not selected:
         return notes
     definition = "C = (T_select + T_tune) / T_tune(full) / P, P = Rel. / 100 against the full run"
-    lacking = [row.label for row in selected if not has_cost(row)]
+    lacking = [row for row in selected if not has_cost(row)]
+    of_another_length = full_of_another_length(lacking, comparison.rows)
+    alike = "model, tuning and epochs (or steps)" if of_another_length else "model and tuning"
     why = (
-        f"; n/a for {', '.join(lacking)}: no run of the same model and tuning on the whole pool, "
-        "evaluated and metered on the same device"
+        f"; n/a for {', '.join(row.label for row in lacking)}: no run of the same {alike} on the "
+        "whole pool, evaluated and metered on the same device"
     )
     return [*notes, f"{definition}{why if lacking else ''}."]
+
+
+def full_of_another_length(selected: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    """The labels of the rows whose run on the whole pool took other epochs or steps."""
+    fulls = [(row, find_full(row, rows)) for row in selected]
+    return [row.label for row, full in fulls if full and not is_tuned_as_long(row, full)]
 
 
 def say_verdict(verdict: Verdict, comparison: Comparison) -> str:
     """A verdict in plain words."""
     label, other, found = verdict.row.label, verdict.other, verdict.difference
     if other is None:
-        return f"{label}: no Random run of the same model, pool and tuning to judge it by."
+        lacking = say_lacking(verdict.row, comparison.rows)
+        return f"{label}: no Random run of the same {lacking} to judge it by."
     if found is None:
-        return (
-            f"{label} against {other.label}: no column has a value on both sides and more than "
-            "0 in the baseline, so there is no Rel. and no verdict."
-        )
+        return f"{label} against {other.label}: {_say_apart(verdict.row, other, comparison)}"
     is_single = len(verdict.row.runs) == len(other.runs) == 1
     evidence = _say_evidence(found, comparison, "each" if is_single else "that both have")
     if verdict.finding in ("unknown", "noise"):
@@ -234,6 +242,26 @@ def say_verdict(verdict: Verdict, comparison: Comparison) -> str:
         return f"{label} against {other.label}: {found.value:+.1f} points of Rel.{noise} {evidence}"
     points = f"{abs(found.value):.1f} points of Rel."
     return f"{label} {_VERBS[verdict.finding]} {other.label} by {points} {evidence}"
+
+
+def _say_apart(row: Row, other: Row, comparison: Comparison) -> str:
+    """Why two rows have no difference of Rel."""
+    baseline = comparison.baseline_of(row)
+    assert baseline is not None  # without one there is no verdict to say
+    mine, theirs = (comparison.relative(one, baseline).columns for one in (row, other))
+    if not set(mine) & set(theirs):
+        return (
+            "no column has a value on both sides and more than 0 in the baseline, so there is no "
+            "Rel. and no verdict."
+        )
+    lacking = {
+        row.label: [column for column in theirs if column not in mine],
+        other.label: [column for column in mine if column not in theirs],
+    }
+    listed = [
+        f"{label} lacks {', '.join(columns)}" for label, columns in lacking.items() if columns
+    ]
+    return f"their Rel. are over different columns ({'; '.join(listed)}), so there is no verdict."
 
 
 def say_test(seeds: Difference) -> str:

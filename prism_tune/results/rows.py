@@ -1,7 +1,7 @@
 """Runs in, the rows of a table out: runs that differ only in name and seed make one row.
 
-Also which row is compared with which: the baseline of Rel., the Random row beside a selector, the
-whole pool behind a subset.
+Also which row is compared with which: the Random row beside a selector, the whole pool behind a
+subset.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from prism_tune.config.budget_words import label_cut
-from prism_tune.config.sections import SelectionConfig
+from prism_tune.config.epochs import num_epochs, read_number
 from prism_tune.errors import UserError
 from prism_tune.results.labels import find_variant, name_method
 from prism_tune.results.render import format_budget
@@ -21,8 +21,6 @@ from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint
 
 _PAPER_BUDGET = 0.30
-
-BaselineRule = Literal["whole pool", "per model", "prism"]
 
 
 @dataclass(frozen=True)
@@ -129,11 +127,11 @@ def _describe(run: FinishedRun) -> str:
     selection = run.config.selection
     own = " on own features" if selection.features_file else ""
     asked = f"{format_budget(selection.budget)}{label_cut(selection)}"
-    name = "Own list" if _is_listed(run) else name_method(selection, feature_depth(run))
+    name = "Own list" if is_listed(run) else name_method(selection, feature_depth(run))
     return f"{name}{own} {asked} ({tuning})"
 
 
-def _is_listed(run: FinishedRun) -> bool:
+def is_listed(run: FinishedRun) -> bool:
     """Whether a random draw has drawn nothing: every record is of the list that had to be kept."""
     reasons = (run.manifest or {}).get("num_reasons", {})
     is_drawn = run.config.selection.scorer == "random"
@@ -177,28 +175,26 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def choose_baseline(rows: Sequence[Row], name: str | None, rule: BaselineRule) -> Row:
-    """The row Rel. = 100 refers to.
+def find_named(rows: Sequence[Row], name: str) -> Row:
+    """The row of a run, by its name or folder; UserError for none."""
+    for row in rows:
+        if any(name.rstrip("/") in (run.name, str(run.root)) for run in row.runs):
+            return row
+    known = ", ".join(run.name for row in rows for run in row.runs)
+    raise UserError(f"--baseline {name}: not one of the given runs ({known})")
 
-    Args:
-        rows: at least one.
-        name: a run's name or folder, given by the user; None leaves it to the rule.
-        rule: "whole pool": the first of whole pool, Random, untuned, any; "prism": the first PRISM
-            row as the paper has it, else as before.
 
-    Raises:
-        UserError: no run of that name.
-    """
-    if name is not None:
-        return _named(rows, name)
-    candidates = [
-        *(_papers_own(rows) if rule == "prism" else []),
-        *[row for row in rows if row.first.is_full],
-        *[row for row in rows if row.is_random],
-        *[row for row in rows if row.first.is_untuned],
-        *rows,
+def papers_own(rows: Sequence[Row]) -> list[Row]:
+    """The PRISM rows of the paper's setting, those of its budget first."""
+    own = [
+        row
+        for row in rows
+        if row.first.is_selected
+        and row.first.config.selection.scorer == "prism"
+        and not label_cut(row.first.config.selection)
+        and not find_variant(row.first.config.selection, feature_depth(row.first))
     ]
-    return candidates[0]
+    return sorted(own, key=lambda row: row.first.config.selection.budget != _PAPER_BUDGET)
 
 
 def same_model(row: Row, rows: Sequence[Row]) -> list[Row]:
@@ -207,21 +203,29 @@ def same_model(row: Row, rows: Sequence[Row]) -> list[Row]:
 
 
 def random_beside(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The Random row of the same model, tuning and pool; of the same budget where there is one.
+    """The Random row of the same model, tuning, pool and budget.
 
-    Where records of a list are in every subset, they are in Random's.
+    Of several the one whose cut is alike in all, then the one whose recipe is most alike. Where
+    records of a list are in every subset, they are in Random's.
     """
-    own = _what_is_cut(row.first.config.selection)
-    candidates = [other for other in _randoms_alike(row, rows) if _is_same_pool(row, other)]
-    same_budget = [
-        other for other in candidates if _what_is_cut(other.first.config.selection) == own
+    candidates = [
+        other
+        for other in _randoms_alike(row, rows)
+        if _is_same_pool(row, other) and _budget(row) == _budget(other)
     ]
-    return next(iter([*same_budget, *candidates]), None)
+    return min(
+        candidates,
+        key=lambda other: (_what_is_cut(row) != _what_is_cut(other), *_compare_recipes(row, other)),
+        default=None,
+    )
 
 
-def has_random_elsewhere(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether a Random row of the same model and tuning was drawn from another pool."""
-    return not all(_is_same_pool(row, other) for other in _randoms_alike(row, rows))
+def say_lacking(row: Row, rows: Sequence[Row]) -> str:
+    """What a Random row would have to share with this one, where `random_beside` finds none."""
+    alike = _randoms_alike(row, rows)
+    if not alike:
+        return "model, pool and tuning"
+    return "pool and budget" if any(_is_same_pool(row, other) for other in alike) else "pool"
 
 
 def _randoms_alike(row: Row, rows: Sequence[Row]) -> list[Row]:
@@ -250,44 +254,46 @@ def _is_same_pool(row: Row, other: Row) -> bool:
     return row.first.config.data.records == other.first.config.data.records
 
 
-def _what_is_cut(selection: SelectionConfig) -> list[Any]:
-    """How many of what is kept, whoever chooses them."""
+def _budget(row: Row) -> tuple[float | int, str]:
+    """How many of what is kept."""
+    selection = row.first.config.selection
+    return selection.budget, selection.budget_of
+
+
+def _what_is_cut(row: Row) -> list[Any]:
+    """What decides how many are kept, whoever chooses them."""
+    selection = row.first.config.selection
     lists = (selection.must_keep, selection.must_drop)
-    counts = (selection.budget_of, selection.text_only, selection.source_budgets)
-    return [selection.budget, *counts, *lists]
+    return [*_budget(row), selection.text_only, selection.source_budgets, *lists]
 
 
-def _named(rows: Sequence[Row], name: str) -> Row:
-    for row in rows:
-        if any(name.rstrip("/") in (run.name, str(run.root)) for run in row.runs):
-            return row
-    known = ", ".join(run.name for row in rows for run in row.runs)
-    raise UserError(f"--baseline {name}: not one of the given runs ({known})")
+def is_tuned_as_long(row: Row, other: Row) -> bool:
+    """Whether both went over their records as often, or took as many steps in place of that."""
+    return _length(row) == _length(other)
 
 
-def _papers_own(rows: Sequence[Row]) -> list[Row]:
-    """The PRISM rows of the paper's setting, those of its budget first."""
-    own = [
-        row
-        for row in rows
-        if row.first.is_selected
-        and row.first.config.selection.scorer == "prism"
-        and not label_cut(row.first.config.selection)
-        and not find_variant(row.first.config.selection, feature_depth(row.first))
-    ]
-    return sorted(own, key=lambda row: row.first.config.selection.budget != _PAPER_BUDGET)
+def _length(row: Row) -> tuple[float | None, float]:
+    hf = row.first.config.training.hf
+    return num_epochs(hf), read_number(hf, "max_steps", -1)
+
+
+def _compare_recipes(row: Row, other: Row) -> tuple[bool, bool]:
+    """Whether two were tuned for another time, and by other settings: the smaller the closer."""
+    own, its = (one.first.config.training.model_dump(exclude={"records"}) for one in (row, other))
+    return not is_tuned_as_long(row, other), own != its
 
 
 def find_full(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row tuned on the whole of the same pool, with the same model and tuning as `row`."""
+    """The row tuned on the whole of the same pool, with the same model and tuning as `row`.
+
+    Of several the one whose recipe is most alike.
+    """
     tuning = row.first.config.training.tuning
-    return next(
-        (
-            other
-            for other in same_model(row, rows)
-            if other.first.is_full
-            and other.first.config.training.tuning == tuning
-            and _is_same_pool(row, other)
-        ),
-        None,
-    )
+    candidates = [
+        other
+        for other in same_model(row, rows)
+        if other.first.is_full
+        and other.first.config.training.tuning == tuning
+        and _is_same_pool(row, other)
+    ]
+    return min(candidates, key=lambda other: _compare_recipes(row, other), default=None)

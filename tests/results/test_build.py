@@ -120,7 +120,9 @@ def test_seeds_make_one_row_with_mean_and_sd(runs):
     assert [cell.strip() for cell in line.split("|")[2:6]] == [
         "prism-{0,1,2}", "1,000 / 4,000", "75.0 ± 10.0", "100.0 ± 0.0",
     ]  # fmt: skip
-    assert "±: standard deviation over the runs of a row, which differ only in seed." in text
+    assert (
+        "±: standard deviation over the seeds of a row, whose runs differ in nothing else." in text
+    )
     # Under the seed that both have: (65 / 50 + 1 + 82.5 / 75) / 3 is 113.3, not 120.
     assert "- PRISM 25 % (lora) against Random 25 % (lora): +13.3 points of Rel." in text
     assert "fewer than two seeds that both have, so the noise of tuning is not measured" in text

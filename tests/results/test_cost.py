@@ -166,3 +166,45 @@ def test_a_subset_that_scores_nothing_has_no_c(runs):
     full = runs.write("full", [quickstart_result(20, 20)], records="pool", tune_seconds=400.0)
     row = _cost([runs.write("prism", [quickstart_result(0, 0)]), full])["prism"]
     assert (float(row["P"]), row["C"]) == (0, "n/a")
+
+
+@pytest.mark.parametrize(
+    ("hf", "full_hf"),
+    [
+        ({"num_train_epochs": 3}, {}),
+        ({"max_steps": 50}, {}),
+        ({"max_steps": 50}, {"max_steps": 200}),
+    ],
+)
+def test_a_full_tuning_of_another_length_is_no_measured_one(runs, hf, full_hf):
+    prism = runs.write("prism", [quickstart_result(15, 20)], hf=hf)
+    full = runs.write(
+        "full", [quickstart_result(20, 20)], records="pool", tune_seconds=250.0, hf=full_hf
+    )
+    row = _cost([prism, full])["prism"]
+    seconds = 100 if "max_steps" in hf else 400
+    assert (float(row["T_tune(full)"]), row["C"]) == (seconds, "n/a")
+    text = build_table("cost", [prism, full], baseline=None)
+    said = "PRISM 25 % (lora): the run on the whole pool is of other epochs or steps, so C is n/a"
+    assert "(extrapolated) |" in text
+    assert f"- {said}, and P is against it all the same." in text
+    text = build_table("main", [prism, full], baseline=None)
+    lacking = "no run of the same model, tuning and epochs (or steps) on the whole pool, evaluated"
+    assert f"n/a for PRISM 25 % (lora): {lacking} and metered" in text
+
+
+@pytest.mark.parametrize(
+    ("hf", "full_hf"),
+    [
+        ({}, {"num_train_epochs": 1}),
+        ({"max_steps": 50}, {"max_steps": 50}),
+        ({"max_steps": -1}, {}),
+    ],
+)
+def test_a_full_tuning_of_the_same_length_is_measured(runs, hf, full_hf):
+    prism = runs.write("prism", [quickstart_result(15, 20)], hf=hf)
+    full = runs.write(
+        "full", [quickstart_result(20, 20)], records="pool", tune_seconds=250.0, hf=full_hf
+    )
+    row = _cost([prism, full])["prism"]
+    assert float(row["C"]) == pytest.approx(102 / 250 / 0.875)

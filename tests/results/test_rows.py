@@ -84,11 +84,13 @@ def test_an_imported_subset_is_no_random_draw(runs):
     )
     assert "Own list 7 records, must keep icons_ids.txt (lora)" in text
     random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
-    text = build_table("main", [prism, icons, random], baseline=None)
-    assert (
-        "Own list 7 records, must keep icons_ids.txt (lora) against Random 25 % (lora): +" in text
-    )
+    seven = runs.write("seven", [quickstart_result(9, 9)], scorer="random", selection={"budget": 7})
+    text = build_table("main", [prism, icons, random, seven], baseline=None)
+    own = "Own list 7 records, must keep icons_ids.txt (lora)"
+    assert f"{own} against Random 7 records (lora): +" in text
     assert "PRISM 25 % (lora) against Random 25 % (lora): +" in text
+    text = build_table("main", [prism, icons, random], baseline=None)
+    assert f"{own}: no Random run of the same pool and budget to judge it by." in text
 
 
 def test_where_a_list_is_in_every_subset_random_holds_it_too(runs):
@@ -99,3 +101,87 @@ def test_where_a_list_is_in_every_subset_random_holds_it_too(runs):
     label = "25 %, must keep keep.txt (lora)"
     assert f"PRISM {label} against Random {label}: +60.0 points" in text
     assert "no Random run" not in text
+
+
+def test_random_of_another_budget_judges_nothing(runs):
+    prism = runs.write("prism", [quickstart_result(16, 16)], selection={"budget": 0.2})
+    random = runs.write(
+        "random", [quickstart_result(10, 10)], scorer="random", selection={"budget": 0.1}
+    )
+    full = runs.write("full", [quickstart_result(18, 18)], records="pool")
+    text = build_table("main", [full, prism, random], baseline=None)
+    said = "- PRISM 20 % (lora): no Random run of the same pool and budget to judge it by.\n"
+    assert said in text
+    assert "ahead of Random" not in text
+    costs = build_table("cost", [full, prism, random], baseline=None, output_format="csv")
+    found = {row["Run"]: row for row in csv.DictReader(io.StringIO(costs))}
+    assert {row["break-even T_select"] for row in found.values()} == {"n/a"}
+
+
+def test_a_budget_of_tokens_is_another_than_one_of_images(runs):
+    prism = runs.write("prism", [quickstart_result(16, 16)], selection={"budget_of": "tokens"})
+    random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
+    text = build_table("main", [prism, random], baseline=None)
+    said = "of tokens (lora): no Random run of the same pool and budget to judge it by."
+    assert said in text
+
+
+def test_random_of_the_budget_may_be_cut_otherwise(runs):
+    """Both labels say so."""
+    selection = {"text_only": "drop"}
+    prism = runs.write("prism", [quickstart_result(16, 16)], selection=selection)
+    random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
+    text = build_table("main", [prism, random], baseline=None)
+    assert "PRISM 25 %, without text-only (lora) against Random 25 % (lora): +60.0" in text
+
+
+@pytest.fixture
+def two_recipes(runs):
+    """Pool, Random and PRISM, each for one epoch and for three."""
+
+    def write(name, num_right, **options):
+        scored = [quickstart_result(num_right, num_right)]
+        hf = {"num_train_epochs": int(name[-1])}
+        return runs.write(name, scored, hf=hf, **options)
+
+    return [
+        write("pool1", 20, records="pool", tune_seconds=400.0),
+        write("pool3", 20, records="pool", tune_seconds=1200.0),
+        write("random1", 10, scorer="random"),
+        write("random3", 14, scorer="random", tune_seconds=300.0),
+        write("prism1", 12),
+        write("prism3", 16, tune_seconds=298.0),
+    ]
+
+
+def test_rows_are_compared_with_those_of_the_same_recipe(two_recipes):
+    """At three epochs PRISM has 80 and Random 70 (at one 50); at one epoch they have 60 and 50."""
+    text = build_table("main", two_recipes, baseline=None)
+    lines = [line for line in text.splitlines() if line.startswith("- PRISM")]
+    assert [line[: line.index(" (95 %")] for line in lines] == [
+        "- PRISM 25 % (lora) [num_train_epochs=1] is ahead of Random 25 % (lora) "
+        "[num_train_epochs=1] by 10.0 points of Rel.",
+        "- PRISM 25 % (lora) [num_train_epochs=3] is ahead of Random 25 % (lora) "
+        "[num_train_epochs=3] by 10.0 points of Rel.",
+    ]
+
+
+def test_c_is_by_the_whole_pool_of_the_same_recipe(two_recipes):
+    """(2 + 298) / 1200 / 0.8 at three epochs."""
+    costs = build_table("cost", two_recipes, baseline=None, output_format="csv")
+    found = {row["Run"]: row for row in csv.DictReader(io.StringIO(costs))}
+    assert float(found["prism1"]["C"]) == pytest.approx(102 / 400 / 0.6)
+    assert float(found["prism3"]["C"]) == pytest.approx(0.3125)
+    assert float(found["prism3"]["T_tune(full)"]) == 1200
+    assert float(found["prism3"]["break-even T_select"]) == pytest.approx(0.8 / 0.7 * 302 - 298)
+
+
+def test_where_none_is_of_the_same_recipe_another_of_the_same_length_stands(runs):
+    """Of two Random rows the one of as many epochs, though its learning rate is another."""
+    prism = runs.write("prism", [quickstart_result(16, 16)], hf={"num_train_epochs": 3})
+    once = runs.write("once", [quickstart_result(4, 4)], scorer="random")
+    hf = {"num_train_epochs": 3, "learning_rate": 0.1}
+    other = runs.write("other", [quickstart_result(10, 10)], scorer="random", hf=hf)
+    text = build_table("main", [prism, once, other], baseline="other")
+    assert "- PRISM 25 % (lora) against Random 25 % (lora) [" in text
+    assert "]: +60.0 points of Rel." in text
