@@ -7,7 +7,6 @@ server that forks has started no thread of torch and has not touched a GPU.
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import json
 import multiprocessing
@@ -23,6 +22,7 @@ from typing import NoReturn
 
 from prism_tune.compare.children import accompanied
 from prism_tune.interrupts import follow_parent, remove_temporary_folders
+from prism_tune.run.partial import take_lock
 from prism_tune.run.worker_processes import count_cores, place_sockets
 
 Main = Callable[[Sequence[str]], NoReturn]
@@ -140,7 +140,7 @@ def _serve(
         assert isinstance(stream, TextIOWrapper)
         stream.reconfigure(line_buffering=True)  # what a crash would take with it says why
     with output.with_name(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a verb of a killed grid may still be at work here
+        take_lock(lock.fileno(), wait=True)  # a verb of a killed grid may still be at work here
         os.set_inheritable(lock.fileno(), True)
         _act(main, arguments, command.sentinel)
 

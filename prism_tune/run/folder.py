@@ -19,8 +19,8 @@ looking, skipping and failing before the start leave no trace.
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -32,8 +32,10 @@ from typing import Any
 import orjson
 
 from prism_tune.errors import UserError
-from prism_tune.run.partial import partial_file
+from prism_tune.run.partial import partial_file, take_lock
 from prism_tune.run.written import ANEW, mark_written
+
+logger = logging.getLogger(__name__)
 
 SUBSET_SUFFIXES = {
     "json": ".json",
@@ -175,8 +177,8 @@ def write_json(path: Path, value: Any) -> None:
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Codes of a system that lets something be read only."""
-_NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Of a file system without; of NFS where the file may only be read."""
+_without_locks: set[int] = set()
+"""Devices of which this has been said."""
 
 
 def read_json(path: Path) -> Any:
@@ -252,21 +254,31 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
         yield
         return
     try:
-        _wait_for(descriptor, on_wait)
+        if not _wait_for(descriptor, on_wait) and os.access(path, os.W_OK):
+            _warn_without_locks(descriptor, path.parent)
         yield
     finally:
         os.close(descriptor)
 
 
-def _wait_for(descriptor: int, on_wait: Callable[[], None]) -> None:
+def _wait_for(descriptor: int, on_wait: Callable[[], None]) -> bool:
+    """False where there are no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return take_lock(descriptor, wait=False)
     except BlockingIOError:
         on_wait()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+        return take_lock(descriptor, wait=True)
+
+
+def _warn_without_locks(descriptor: int, folder: Path) -> None:
+    device = os.fstat(descriptor).st_dev
+    if device not in _without_locks:
+        _without_locks.add(device)
+        logger.warning(
+            "%s: a file system without locks: two runs at once that need the same would both "
+            "compute it",
+            folder,
+        )
 
 
 def _open_lock(path: Path) -> int | None:

@@ -8,7 +8,6 @@ is not renewed is left over.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import getpass
 import logging
@@ -30,14 +29,13 @@ from prism_tune.config.secrets import redact_text
 from prism_tune.errors import UserError
 from prism_tune.processes import is_main
 from prism_tune.run.folder import RunDir, naming, remove_left_over
-from prism_tune.run.partial import is_current
+from prism_tune.run.partial import is_current, is_local, take_lock
 
 logger = logging.getLogger(__name__)
 
 RENEWED_SECONDS = 20.0
 """How often a holder shows that it lives."""
 _MISSED = 3
-_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs"}
 _SCRATCH = ".prism_tune-"
 
 _Given = ParamSpec("_Given")
@@ -150,13 +148,11 @@ def _acquire(path: Path) -> int:
             raise UserError(f"{path}: a link; the lock of this run is written there: remove it")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(descriptor, wait=False, by_record=True)
         except (BlockingIOError, PermissionError):
             holder = _read(descriptor)
             os.close(descriptor)
             raise _taken(path, holder) from None
-        except OSError:  # a file system without locks
-            pass
         if is_current(descriptor, path):
             break
         os.close(descriptor)  # its holder has just left and removed it
@@ -182,7 +178,7 @@ def _look_at_holder(path: Path, holder: dict[str, Any]) -> None:
             raise _taken(path, holder)
         logger.info("%s: left by process %s, which is gone", path, holder["pid"])
         return
-    if _is_local(path):
+    if is_local(path):
         logger.info("%s: left by a process on %s, which is gone", path, holder["host"])
         return
     seen = path.stat().st_mtime
@@ -237,18 +233,6 @@ def _start_of(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         return None
-
-
-def _is_local(path: Path) -> bool:
-    """Whether a lock here is known to every process that can see the file (containers, too)."""
-    device = path.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return False
-    kinds = {line.rpartition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number}
-    return bool(kinds) and kinds <= _LOCAL
 
 
 def _read(descriptor: int) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +15,7 @@ import time
 import pytest
 
 from prism_tune import __version__
+from prism_tune.compare import workers
 from prism_tune.compare.workers import run_forked, share_out
 
 
@@ -57,6 +61,23 @@ def test_output_is_appended(tmp_path):
     for what in ("fine", "fine"):
         run_forked(act, [what], {}, tmp_path / "output.txt")
     assert (tmp_path / "output.txt").read_text() == "fine\nfine\n"
+
+
+def act_without_locks(output):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    fcntl.flock = refuse
+    workers._serve(act, ["fine"], {}, output)
+
+
+@pytest.mark.slow
+def test_on_a_file_system_without_locks_it_runs(tmp_path):
+    processes = multiprocessing.get_context("fork")
+    process = processes.Process(target=act_without_locks, args=(tmp_path / "output.txt",))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_what_a_verb_leaves_behind_no_other_sees(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
+import time
 
 import pyarrow as pa
 import pytest
@@ -60,6 +63,29 @@ def test_whoever_writes_there_removes_it_and_nothing_of_others(tmp_path, write):
     assert {path.name for path in tmp_path.iterdir()} == {*others, "new"}
     (tmp_path / "usual").write_text("x")
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_where_locks_do_not_tell_what_was_written_within_the_hour_stays(
+    tmp_path, monkeypatch, has_locks
+):
+    """Its writer may live on another node; the file system's clock counts, not this machine's."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    if has_locks:  # but of a file system that other nodes see as well
+        monkeypatch.setattr(partial, "is_local", lambda path: False)
+    else:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    now = time.time()
+    for name, minutes in (("young", 50), ("old", 70)):
+        left = tmp_path / f".{name}.ab12cd34.prism_tune"
+        left.write_text("x")
+        os.utime(left, (now - 60 * minutes, now - 60 * minutes))
+    monkeypatch.setattr(time, "time", lambda: now + 7200)
+    write_atomic(tmp_path / "new", "x")
+    assert {path.name for path in tmp_path.iterdir()} == {".young.ab12cd34.prism_tune", "new"}
 
 
 def test_images_in_the_cache_leave_nothing_either(tmp_path):

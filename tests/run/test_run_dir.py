@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from prism_tune.errors import UserError
 from prism_tune.run import folder
 from prism_tune.run import stage as stage_module
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
-from prism_tune.run.folder import RunDir, read_json, write_atomic, write_json
+from prism_tune.run.folder import RunDir, locked, read_json, write_atomic, write_json
 from prism_tune.run.stage import Stage, must_run
 
 MIB = 1 << 20
@@ -305,3 +307,20 @@ def test_what_the_system_refuses_is_called_as_it_was_to_be_called(tmp_path):
     with pytest.raises(FileExistsError) as refused:
         write_atomic(below, "x")
     assert refused.value.filename == str(below.parent)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_once(tmp_path, monkeypatch, caplog, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(folder, "_without_locks", set())
+    for store in ("one", "two"):
+        with locked(tmp_path / store / "lock"):
+            pass
+    assert caplog.messages == [
+        f"{tmp_path / 'one'}: a file system without locks: two runs at once that need the same "
+        "would both compute it"
+    ]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

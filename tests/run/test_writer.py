@@ -92,7 +92,7 @@ def test_within_one_process_too(tmp_path):
 def elsewhere(tmp_path, monkeypatch):
     """A folder that names a process of another host, on a system whose locks say nothing."""
     monkeypatch.setattr(writer, "RENEWED_SECONDS", 0.1)
-    monkeypatch.setattr(writer, "_is_local", lambda path: False)
+    monkeypatch.setattr(writer, "is_local", lambda path: False)
     run = RunDir(tmp_path / "one")
     holder = {"host": "node-7", "pid": 41, "started": "5", "user": "ann", "since": "noon"}
     writer_file(run).write_text(json.dumps({**holder, "command": "prism-tune train"}))

@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from prism_tune.errors import UserError
 from prism_tune.features.shards import Shard, digest_rows, list_shards, read_shard
 from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import locked, read_json, write_json
+from prism_tune.run.partial import is_left_over
 
 logger = logging.getLogger(__name__)
 
@@ -155,9 +156,11 @@ class EvidenceStore:
             os.replace(unfinished, path)
 
     def remove_partial(self) -> None:
-        """Delete what a killed process left half written."""
+        """Delete what a killed process left half written; call it on a locked store."""
         for path in self.folder.glob(".partial-*"):
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(FileNotFoundError):  # finished meanwhile, by a run that no lock shows
+                if is_left_over(path):
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

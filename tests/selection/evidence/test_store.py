@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from support.tiny import draw_pool
 from prism_tune.cli.app import main
 from prism_tune.errors import UserError
 from prism_tune.results.runs import FinishedRun
+from prism_tune.run import partial
 from prism_tune.run.folder import RunDir
 from prism_tune.selection import select as select_module
 from prism_tune.selection.evidence import store as evidence_store
@@ -187,3 +189,18 @@ def test_what_is_damaged_is_made_anew_and_said(workplace, caplog, damage):
     caplog.clear()
     workplace.select(selection__budget=0.2, name="third")
     assert "damaged" not in caplog.text
+
+
+def test_what_another_node_may_be_writing_is_not_removed(tmp_path, monkeypatch):
+    """Where a lock may be a node's own, a second run came upon the live shards of the first."""
+    store = EvidenceStore(str(tmp_path), "features", {})
+    for name, minutes in (("live", 50), ("left", 70)):
+        folder = store.folder / f".partial-{name}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - 60 * minutes,) * 2)
+    with monkeypatch.context() as on_a_network:
+        on_a_network.setattr(partial, "is_local", lambda path: False)
+        store.remove_partial()
+    assert [path.name for path in store.folder.iterdir()] == [".partial-live"]
+    store.remove_partial()  # by whom holds the lock that every process knows
+    assert list(store.folder.iterdir()) == []
