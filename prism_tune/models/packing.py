@@ -60,12 +60,19 @@ PACKED_DECODERS = (
 """`model_type` of the language models whose attention and positions are known to begin anew."""
 
 _PER_RECORD = "sdpa_per_record"
+_OF_THE_RECORDS = (
+    "record_lengths",
+    "cu_seq_lens_q",
+    "cu_seq_lens_k",
+    "max_length_q",
+    "max_length_k",
+)
 _MULTI_AXIS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v")
 """Families whose tokens have a position on each of three axes (time, height, width)."""
 
 
 class Packing:
-    """Packed rows for one model; the attention of its language model is set on construction.
+    """Packed rows for one model; how its parts are told of the records is set on construction.
 
     Args:
         model: after `prepare_tuning`.
@@ -85,6 +92,7 @@ class Packing:
         if decoder.config._attn_implementation == "sdpa" and not has_window:
             decoder.config._attn_implementation = _PER_RECORD
         self._attention = decoder.config._attn_implementation
+        found.vision_tower.register_forward_pre_hook(_leave_out_records, with_kwargs=True)
 
     def arguments(self, row: dict[str, Any]) -> dict[str, Any]:
         """What `forward` takes in place of the row's `attention_mask` and `position_ids`."""
@@ -143,6 +151,16 @@ def attend_per_record(
 
 
 AttentionInterface.register(_PER_RECORD, attend_per_record)
+
+
+def _leave_out_records(
+    tower: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Before the tower's `forward`: the lengths of texts, which some families hand on to it.
+
+    Its flash attention would cut the patches of images by them.
+    """
+    return arguments, {k: v for k, v in options.items() if k not in _OF_THE_RECORDS}
 
 
 def _varlen(lengths: list[int], device: torch.device) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from prism_tune.config.sections import TrainingConfig
 from prism_tune.data.collator import Collator, PackingCollator
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.errors import ConfigError
-from prism_tune.models.families import FAMILIES
+from prism_tune.models.families import FAMILIES, parts
 from prism_tune.models.packing import PACKED_DECODERS, Packing
 from prism_tune.models.tuning import prepare_tuning
 
@@ -171,48 +171,93 @@ class ReferenceFlash:
     def __init__(self):
         self.cumulative_lengths = []
 
-    def attend(self, query, key, value, **_):
-        return self.attend_varlen(*(t[0] for t in (query, key, value)), [0, query.shape[1]])[None]
+    def attend(self, query, key, value, **options):
+        return torch.stack(
+            [self._attend(*row, **options) for row in zip(query, key, value, strict=True)]
+        )
 
-    def attend_varlen(self, query, key, value, cu_seqlens_q, cu_seqlens_k=None, **_):
+    def attend_varlen(self, query, key, value, cu_seqlens_q, cu_seqlens_k=None, **options):
         ends = [int(end) for end in cu_seqlens_q]
         self.cumulative_lengths.append(ends)
+        pieces = [[t[start:end] for t in (query, key, value)] for start, end in pairwise(ends)]
+        return torch.cat([self._attend(*piece, **options) for piece in pieces])
+
+    def _attend(self, query, key, value, causal):
         groups = query.shape[1] // key.shape[1]
-        rows = []
-        for start, end in pairwise(ends):
-            q, k, v = (t[start:end].transpose(0, 1) for t in (query, key, value))
-            k, v = k.repeat_interleave(groups, dim=0), v.repeat_interleave(groups, dim=0)
-            scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+        q, k, v = (t.transpose(0, 1) for t in (query, key, value))
+        k, v = k.repeat_interleave(groups, dim=0), v.repeat_interleave(groups, dim=0)
+        scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+        if causal:
             hidden = torch.ones_like(scores[0], dtype=torch.bool).triu(1)
-            attended = scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v
-            rows.append(attended.transpose(0, 1))
-        return torch.cat(rows)
+            scores = scores.masked_fill(hidden, float("-inf"))
+        return (scores.softmax(-1) @ v).transpose(0, 1)
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
-def test_flash_attention_is_told_where_records_begin(monkeypatch, pictures, name):
-    """What transformers gives to flash-attn's functions; here a reference stands in for these."""
-    if name == "llava":
-        tuned, processor = llava_over(tiny_decoder("llama")), build_processor(build_tokenizer())
-    else:
-        model, processor = build_family(name)
-        tuned = prepare_tuning(model, TrainingConfig(tuning="full"), weights_dtype=torch.float32)
-    examples = mixed(processor, pictures)
-    expected, _ = run(tuned, Collator(processor)(examples))
-
-    flash = ReferenceFlash()
-    functions = (flash.attend, flash.attend_varlen, None, None, None)
+@pytest.fixture
+def flash(monkeypatch):
+    """In place of flash-attn's functions, and of what transformers finds these to take."""
+    reference = ReferenceFlash()
+    functions = (reference.attend, reference.attend_varlen, None, None, None)
+    taken = (lambda is_causal, **_: {"causal": is_causal}, None)
     monkeypatch.setattr(
         modeling_flash_attention_utils,
         "lazy_import_flash_attention",
-        lambda _: (functions, (lambda **_: {}, None)),
+        lambda _: (functions, taken),
     )
-    tuned.base_model.language_model.config._attn_implementation = "flash_attention_2"
+    return reference
+
+
+def build_tuned(name):
+    if name == "llava":
+        return llava_over(tiny_decoder("llama")), build_processor(build_tokenizer())
+    model, processor = build_family(name)
+    training = TrainingConfig(tuning="full")
+    return prepare_tuning(model, training, weights_dtype=torch.float32), processor
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_flash_attention_is_told_where_records_begin(flash, pictures, name):
+    """In the decoder alone; the tower has images, none of which sees another."""
+    tuned, processor = build_tuned(name)
+    examples = mixed(processor, pictures)
+    expected, _ = run(tuned, Collator(processor)(examples))
+    tuned.config._attn_implementation = "flash_attention_2"  # and so of all configs within
     loss, _ = run(tuned, Packing(tuned).arguments(PackingCollator(processor)(examples)))
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     lengths = torch.tensor([0] + [len(example["input_ids"]) for example in examples])
     num_layers = tuned.config.get_text_config().num_hidden_layers
-    assert flash.cumulative_lengths == [lengths.cumsum(0).tolist()] * num_layers
+    seen = flash.cumulative_lengths[-num_layers:]
+    assert seen == [lengths.cumsum(0).tolist()] * num_layers
+
+
+OF_THE_RECORDS = {
+    "sdpa": {"record_lengths"},
+    "flash_attention_2": {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"},
+}
+
+
+@pytest.mark.parametrize("name", sorted({"llava", *TINY_PROCESSORS} - NOT_PACKED))
+@pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2"])
+@pytest.mark.usefixtures("flash")
+def test_the_vision_tower_hears_nothing_of_the_records(name, attention, pictures):
+    tuned, processor = build_tuned(name)
+    found = parts(tuned)
+    found.language_model.config._attn_implementation = attention
+    tower, seen = found.vision_tower, []
+    forward = tower.forward
+
+    def record(*arguments, **options):
+        seen.append(set(options))
+        return forward(*arguments, **options)
+
+    tower.forward = record
+    arguments = Packing(tuned).arguments(PackingCollator(processor)(mixed(processor, pictures)))
+    if name == "llava":
+        assert OF_THE_RECORDS[attention] < set(arguments)
+    with torch.no_grad():
+        tuned(**arguments)
+    assert seen
+    assert not any(options & OF_THE_RECORDS[attention] for options in seen)
 
 
 def test_no_token_pays_for_the_rest_of_the_row(tiny_llava_dir, monkeypatch):
