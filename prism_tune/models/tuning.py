@@ -21,6 +21,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from prism_tune.config.sections import ModelConfig, Part, TrainingConfig
 from prism_tune.errors import ConfigError
+from prism_tune.models.copies import check_copies, lies_in, name_in_model, outermost
 from prism_tune.models.families import Parts, part_of, parts
 from prism_tune.models.load import load_model
 from prism_tune.models.lora import log_coverage, lora_config
@@ -71,9 +72,7 @@ def prepare_tuning(
     tuned: TunedModel = model
     if training.tuning in ("lora", "qlora"):
         check_lora(training)
-        others = sorted(_trained_parts(training) - {"language_model"})
-        in_full = [path for part in others for path in found.names[part]]
-        tuned = get_peft_model(model, lora_config(found, in_full, training.lora))
+        tuned = _adapt(model, found, training)
         _check_trained(tuned, found, training)
         log_coverage(tuned, found)
     else:
@@ -84,6 +83,21 @@ def prepare_tuning(
         if parameter.requires_grad and not hasattr(parameter, "ds_id"):
             parameter.data = parameter.data.to(weights_dtype)
     _spare_adapter_casts(tuned)
+    return tuned
+
+
+def _adapt(model: PreTrainedModel, found: Parts, training: TrainingConfig) -> PeftModel:
+    """LoRA on the decoder; the other parts that are trained are trained in full."""
+    trained = _trained_parts(training)
+    beside: tuple[Part, ...] = ("projector", "vision_tower")
+    owners = {path: part for part in beside for path in found.names[part]}
+    copied = outermost([path for path, part in owners.items() if part in trained])
+    tuned = get_peft_model(model, lora_config(found, copied, training.lora))
+    assert isinstance(tuned, PeftModel)
+    check_copies(tuned)
+    for path, part in owners.items():
+        if part not in trained and lies_in(path, copied):
+            model.get_submodule(path).requires_grad_(False)
     return tuned
 
 
@@ -111,7 +125,7 @@ def _check_trained(tuned: TunedModel, found: Parts, training: TrainingConfig) ->
     trained: dict[Part, str] = {}
     for name, parameter in tuned.named_parameters():
         if parameter.requires_grad:
-            trained.setdefault(parameter_part(name, found), name.removeprefix("base_model.model."))
+            trained.setdefault(parameter_part(name, found), name_in_model(name))
     for part in sorted(trained.keys() ^ wanted):
         raise ConfigError(
             f"training.lora trains {trained[part]}, but training.freeze keeps {part} as it is"
@@ -195,7 +209,7 @@ def parameter_part(name: str, found: Parts) -> Part:
 
     The language-modelling head counts as the language model.
     """
-    part = part_of(name.removeprefix("base_model.model."), found)
+    part = part_of(name_in_model(name), found)
     return "language_model" if part == "other" else part  # type: ignore[return-value]
 
 

@@ -200,6 +200,10 @@ def test_a_part_without_its_own_rate_takes_the_general_one(tiny_llava_dir):
             {"lora": {"modules_to_save": ["out_proj"]}},
             r"trains model\.vision_tower\..*out_proj.*, but training\.freeze keeps vision_tower",
         ),
+        (
+            {"lora": {"modules_to_save": ["linear_1"]}},
+            r"modules_to_save names model\.multi_modal_projector\.linear_1, which lies in another",
+        ),
         ({"lora": {"lora_alfa": 8}}, "no `lora_alfa`; did you mean `lora_alpha`"),
     ],
 )
