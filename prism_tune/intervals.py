@@ -73,15 +73,22 @@ def are_equal(low_G: FloatArray, high_G: FloatArray) -> NDArray[np.bool_]:
 def percentile_interval(samples_B: FloatArray) -> tuple[float, float] | None:
     """The central 95 %; None where a resample has no finite value (a baseline near 0).
 
-    None as well where it has no width, as of one question: it would call the value certain. But
-    that of a value of 0 stays, which a difference is by noise.
+    None as well where it has no width, as of one question: it would call the value certain.
     """
     if not np.isfinite(samples_B).all():
         return None
     low, high = (float(bound) for bound in np.percentile(samples_B, [2.5, 97.5]))
-    if high - low > _NO_SPREAD:
-        return low, high
-    return (0.0, 0.0) if max(abs(low), abs(high)) <= _NO_SPREAD else None
+    return (low, high) if high - low > _NO_SPREAD else None
+
+
+def difference_interval(samples_B: FloatArray) -> tuple[float, float] | None:
+    """Likewise of a difference; (0, 0) where no resample has one, which is noise and not unknown.
+
+    Args:
+        samples_B: the difference in each resample.
+    """
+    alike = bool((np.abs(samples_B) <= _NO_SPREAD).all())
+    return (0.0, 0.0) if alike else percentile_interval(samples_B)
 
 
 def student_t_975(degrees: int) -> float:

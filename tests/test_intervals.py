@@ -8,6 +8,7 @@ import pytest
 from prism_tune.intervals import (
     detectable_difference,
     difference,
+    difference_interval,
     mean_interval,
     percentile_interval,
     resample_means,
@@ -55,7 +56,9 @@ def test_no_spread_over_questions_is_no_certainty():
     """All discordant: every resample has the same difference. None discordant is noise."""
     assert percentile_interval(np.full(2000, 100.0)) is None
     assert percentile_interval(33.3 + np.linspace(0, 1e-13, 2000)) is None  # rounding
-    assert percentile_interval(np.linspace(-1e-14, 1e-14, 2000)) == (0.0, 0.0)
+    assert percentile_interval(np.zeros(2000)) is None
+    assert difference_interval(np.full(2000, 100.0)) is None
+    assert difference_interval(np.linspace(-1e-14, 1e-14, 2000)) == (0.0, 0.0)  # noise
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,9 @@ def num_digits(scale: float) -> int:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; the interval is None where the metric is no mean credit.
+    """One metric; the interval is over questions, None where these do not differ in their credit.
 
+    `is_mean`: the metric is a mean over questions; else there is no interval either.
     `scale` is as `scale_of` has it; `controls` are the metric's values without the image, or with
     another one, by control.
     """
@@ -181,6 +182,7 @@ class Metric:
     name: str
     value: float
     scale: float
+    is_mean: bool
     interval: tuple[float, float] | None
     controls: dict[str, float]
 
@@ -203,7 +205,7 @@ def _measure(result: BenchmarkResult, name: str, controls: Iterable[str]) -> Met
         means_B11 = resample_means(credits_1Q, masks_1Q, result.benchmark)
         interval = percentile_interval(means_B11[:, 0, 0])
         bounds = interval and (interval[0] * scale / 100, interval[1] * scale / 100)
-    return Metric(name, result.metrics[name], scale, bounds, found)
+    return Metric(name, result.metrics[name], scale, questions is not None, bounds, found)
 
 
 _QUICKSTART = ColumnSet(

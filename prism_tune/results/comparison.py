@@ -19,6 +19,7 @@ from prism_tune.intervals import (
     Difference,
     FloatArray,
     difference,
+    difference_interval,
     mean_interval,
     percentile_interval,
     resample_means,
@@ -144,7 +145,7 @@ class Comparison:
             return paired.difference(row, other, baseline)
         a_B, b_B = self._relative_samples(row, baseline), self._relative_samples(other, baseline)
         with np.errstate(invalid="ignore"):  # both infinite where nothing is left to divide by
-            interval = None if a_B is None or b_B is None else percentile_interval(a_B - b_B)
+            interval = None if a_B is None or b_B is None else difference_interval(a_B - b_B)
         return RelDifference(mine.value - theirs.value, interval, seeds)
 
     def verdicts(self) -> list[Verdict]:

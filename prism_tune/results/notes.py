@@ -146,7 +146,7 @@ def spread_notes(comparison: Comparison) -> list[str]:
         notes.append(
             "95 % CI: paired bootstrap over questions (2,000 resamples) of Rel. over "
             f"{', '.join(comparison.resampled)}; it does not contain the noise of tuning; "
-            "n/a where a resample leaves nothing to divide by."
+            "n/a where a resample leaves nothing to divide by, or all resamples come out alike."
         )
     return notes
 

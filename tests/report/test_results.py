@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
-from support.table_runs import RunWriter, llava_results
+from support.table_runs import RunWriter, llava_results, quickstart_result
 
 from prism_tune.report.build import build_report
 from prism_tune.report.sections.training import split_results
@@ -50,6 +51,18 @@ def test_no_metric_is_left_out(folders):
         for place, name in enumerate(POPE):
             assert f"<td>{name}</td>" in found
             assert f"{70.0 + place:.1f}" in found
+
+
+def test_a_metric_at_a_hundred_per_cent_is_a_dot_without_a_bar(tmp_path):
+    result = quickstart_result(20, 5)
+    root = RunWriter(tmp_path).write("a", [result], records="pool", timings=[])
+    page = build_report([RunDir(root)]).parent
+    text = (page / "data" / "training.js").read_text()
+    figures = json.loads(text[text.index("= ") + 2 :].strip().removesuffix(";"))["figures"]
+    (trace,) = figures["results"]["variants"]["only"]["data"]
+    assert trace["x"] == [100.0, 25.0, 62.5]
+    assert trace["error_x"]["array"][0] == trace["error_x"]["arrayminus"][0] == 0.0
+    assert trace["error_x"]["array"][1] > 0.0
 
 
 def test_unfolded_it_is_no_wider_than_a_phone(folders, open_page):

@@ -46,7 +46,15 @@ def test_a_metric_has_an_interval_where_it_is_the_mean_of_its_questions():
 def test_a_metric_that_is_no_mean_of_its_questions_has_no_interval():
     credits = {str(k): 1.0 for k in range(10)}
     (metric,) = list_metrics(result({"accuracy": 70.0}, credits, groups={"accuracy": ""}))
-    assert metric.interval is None
+    assert (metric.is_mean, metric.interval) == (False, None)
+
+
+@pytest.mark.parametrize("credit", [0.0, 1.0])
+def test_where_all_questions_have_one_credit_no_resample_says_how_sure_it_is(credit):
+    credits = {str(k): credit for k in range(10)}
+    metrics = {"accuracy": 100 * credit}
+    (metric,) = list_metrics(result(metrics, credits, groups={"accuracy": ""}))
+    assert (metric.is_mean, metric.interval) == (True, None)
 
 
 def test_fractions_keep_their_scale_and_controls_stand_beside_their_metric():

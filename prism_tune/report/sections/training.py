@@ -42,7 +42,7 @@ def build(run: FinishedRun, page: PageFolder) -> Section:
         (name, metric)
         for name, found in metrics.items()
         for metric in found[:_NUM_FIRST]
-        if metric.interval
+        if metric.is_mean
     ]
     sources = _logged_sources(log)
     figures: dict[str, Figure] = {}
