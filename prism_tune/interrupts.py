@@ -29,6 +29,7 @@ from typing import NoReturn
 from prism_tune.processes import world_size
 
 GRACE_SECONDS = 30.0
+LEFT = "ends here, what was complete before is kept"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _PR_SET_PDEATHSIG = 1
@@ -60,6 +61,7 @@ class _Requests:
         self.at = 0.0
         self.is_postponed = False
         self.grace_seconds = GRACE_SECONDS
+        self.left = LEFT
         self.inherited: set[str] = set()
 
 
@@ -146,8 +148,14 @@ def postponed(grace_seconds: float) -> Iterator[None]:
         _tell(_requests.signum, f"another rank may have left before: {error}")
     finally:
         _requests.is_postponed = False
+        _requests.left = LEFT
     if _requests.signum is not None:
         raise Interrupted(_requests.signum)
+
+
+def tell_when_cut_off(left: str) -> None:
+    """Within `postponed`: what is said, as it stands, where the grace ends this process."""
+    _requests.left = left
 
 
 @contextmanager
@@ -166,12 +174,7 @@ def patience_seconds() -> float:
 
 
 def follow_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> None:
-    """Get a signal when the process that has started this one is gone, also by SIGKILL.
-
-    Args:
-        signum: the signal.
-        parent: its id, where that is known: it may be gone already.
-    """
+    """Get a signal when the parent is gone, also by SIGKILL; one that is named may be already."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
@@ -201,12 +204,11 @@ def become_worker(parent: int | None) -> None:
 def _receive(signum: int, frame: FrameType | None) -> None:
     if _requests.owner != os.getpid():
         return
-    now, before = time.monotonic(), _requests.at
     if _requests.signum is None:
-        _requests.signum, _requests.at = signum, now
+        _requests.signum, _requests.at = signum, time.monotonic()
         if not _requests.is_postponed:
             raise Interrupted(signum)
-    elif signum == signal.SIGINT and now - before > _SAME_REQUEST_SECONDS:
+    elif signum == signal.SIGINT and time.monotonic() - _requests.at > _SAME_REQUEST_SECONDS:
         _end(signum, "interrupted again: ends at once")
 
 
@@ -227,14 +229,12 @@ def _deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
 
 def _end_after_grace(reading: int) -> None:
     """On its own thread: signals arrive here even while the main one is in a library's hands."""
-    while signum := os.read(reading, 1)[0]:
-        if signum in SIGNALS:
-            break
+    while (signum := os.read(reading, 1)[0]) not in SIGNALS:
+        continue
     begin = time.monotonic()
     while time.monotonic() - begin < _requests.grace_seconds:
         time.sleep(0.1)
-    grace = f"{_requests.grace_seconds:g} seconds"
-    _end(signum, f"the grace of {grace} is over; ends here, what was complete before is kept")
+    _end(signum, f"the grace of {_requests.grace_seconds:g} seconds is over; {_requests.left}")
 
 
 def end_at_once(code: int) -> NoReturn:

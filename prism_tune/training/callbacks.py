@@ -26,6 +26,7 @@ from prism_tune.run.fingerprints import fingerprint
 from prism_tune.run.folder import write_atomic
 from prism_tune.run.progress import ProgressLines
 from prism_tune.run.written import read_log
+from prism_tune.training.checkpoints import TimedSaves
 
 logger = logging.getLogger(__name__)
 
@@ -252,19 +253,21 @@ class RequireLearning(TrainerCallback):
             )
 
 
-class StopWhenAsked(TrainerCallback):
+class StopWhenAsked(TimedSaves):
     """Ends a training that was asked to at the next step, with a checkpoint to go on from.
 
     The processes agree at the step's end, where all of them are: a signal may have reached one.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._signum = 0
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """After the last step the tuned model is saved, and nothing is left to go on with."""
+        super().on_step_end(args, state, control)
         if state.global_step < state.max_steps:
             self._signum = greatest(asked_to_end() or 0)
             control.should_save = control.should_save or bool(self._signum)
@@ -277,6 +280,7 @@ class StopWhenAsked(TrainerCallback):
         Raises:
             Interrupted: here, before Trainer tidies up as behind a last step.
         """
+        super().on_save(args, state, control)
         if not self._signum:
             return
         if state.is_world_process_zero:

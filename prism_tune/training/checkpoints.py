@@ -1,4 +1,4 @@
-"""Checkpoints of a run: completing and verifying them, and which one to go on from.
+"""Checkpoints of a run: completing, verifying and timing them, and which one to go on from.
 
 In: what Trainer saved. Out: self-contained directories. A checkpoint counts once its marker is
 written, after everything else: a killed save never does. The marker lists the files, so that one
@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import time
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 
 from prism_tune.config.sections import Config
 from prism_tune.errors import UserError
+from prism_tune.interrupts import patience_seconds, tell_when_cut_off
 from prism_tune.models.checkpoint import complete_checkpoint, digest_trained, verify_saved
 from prism_tune.models.devices import name_dtype
 from prism_tune.processes import from_main, is_main, world_size
@@ -88,6 +91,7 @@ class CheckpointWriter:
                 "bytes": _measure(directory),
             }
             write_json(directory / MARKER, marker)
+            tell_where_to_go_on(None if only_model else directory)
 
     def verify_final(self, directory: Path, model: nn.Module) -> None:
         """Verify the tuned model, and that training has changed it; called on every rank.
@@ -116,6 +120,52 @@ class CheckpointWriter:
         if problem:
             raise UserError(problem)
         return differs
+
+
+class TimedSaves(TrainerCallback):
+    """Says once where a save has taken longer than `training.grace_seconds`."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._has_warned = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any
+    ) -> None:
+        """The step of the checkpoint that this training goes on from is known by now."""
+        if state.is_world_process_zero:
+            name = f"checkpoint-{state.global_step}"
+            tell_where_to_go_on(Path(str(args.output_dir), name) if state.global_step else None)
+
+    def _begin(self, *_: Any, **__: Any) -> None:
+        self._since = time.monotonic()
+
+    # Whichever comes last is followed by the save.
+    on_step_end = on_epoch_end = on_log = on_evaluate = _begin
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """The checkpoint is complete."""
+        seconds, grace = time.monotonic() - self._since, patience_seconds()
+        if seconds <= grace or self._has_warned or not state.is_world_process_zero:
+            return
+        self._has_warned = True
+        logger.warning(
+            "training: a save took %.0f s, training.grace_seconds is %g: asked to end, the "
+            "checkpoint would be cut off; set training.grace_seconds=%d (nothing is trained anew "
+            "for it), and let the scheduler wait as long",
+            seconds,
+            grace,
+            ceil(2 * seconds),
+        )
+
+
+def tell_where_to_go_on(checkpoint: Path | None) -> None:
+    """For the last line of a training that is ended before its next checkpoint is complete."""
+    begin = f"goes on from {checkpoint}" if checkpoint else "starts again, as there is none before"
+    tell_when_cut_off(
+        f"the checkpoint is not complete, and the same command {begin}; a larger "
+        "training.grace_seconds leaves a save more time"
+    )
 
 
 def work_directory(run: RunDir) -> Path:

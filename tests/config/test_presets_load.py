@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -198,6 +199,24 @@ def test_offload_files_differ_from_their_stage_only_in_offloading():
         if stage == 3:
             assert offload["zero_optimization"].pop("offload_param")["device"] == "cpu"
         assert offload == plain
+
+
+def takes_a_model_of_its_own(path: Path) -> bool:
+    config = load(path)
+    return config.data.prepare is None and config.training.tuning != "none"
+
+
+LARGE = [p for p in EXPERIMENTS if takes_a_model_of_its_own(p) and "comparison" not in p.stem]
+
+
+@each(LARGE)
+def test_a_save_of_a_large_model_has_time_and_slurm_leaves_it(path):
+    """A 13B tuned in full writes 183 GB and hashes 52; `run` waits 15 seconds longer."""
+    grace_seconds = load(path).training.grace_seconds
+    assert grace_seconds == 600
+    for job in (ROOT / "scripts" / "slurm").glob("*.sbatch"):
+        asked = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", job.read_text(), re.M)
+        assert [int(seconds) >= grace_seconds + 15 for seconds in asked] == [True]
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "experiments").glob("*_align.yaml")))
