@@ -74,6 +74,15 @@ def read_state(folders: ImageFolders, name: str) -> FileState | None:
     return state.st_size, state.st_mtime_ns
 
 
+def can_open(folders: ImageFolders, name: str) -> bool:
+    """Whether an image's file is where it may be, and opens."""
+    try:
+        with _opened_file(folders.resolve(name)):
+            return True
+    except ImageError:
+        return False
+
+
 @contextmanager
 def _opened_file(path: Path) -> Iterator[BinaryIO]:
     require_file(path)

@@ -8,12 +8,14 @@ modification time stay the same. Any process may ask: those that ask together wa
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from prism_tune.data.examination import (
     ExaminedImage,
     FileState,
     Finding,
+    can_open,
     examine_image,
     read_state,
 )
@@ -40,7 +43,7 @@ logger = logging.getLogger(__name__)
 _FEWEST_FOR_PROCESSES = 512  # below, starting them takes longer than the work
 _NUM_THREADS = 8  # a `stat` waits for the disk, or the network
 _NAMES_PER_TASK = 64
-_NAMES_PER_SAVE = 20_000  # what a kill can lose
+_NAMES_PER_SAVE, _SHARE_PER_SAVE = 20_000, 0.25  # what a kill can lose: the larger of these
 _VERSION = 5
 _SCHEMA = pa.schema(
     [
@@ -99,16 +102,7 @@ def index_images(folders: ImageFolders, names: Sequence[str], *, num_workers: in
     key = fingerprint([_VERSION, str(folders.base.resolve()), *roots])
     cache = cache_root() / f"images-{key[:16]}.parquet"
     states = _read_states(folders, names)
-    known = _read_cache(cache)
-    if _list_outdated(states, known):
-        with locked(Path(f"{cache}.lock")):
-            known = _read_cache(cache)
-            for part in _examine_in_parts(folders, _list_outdated(states, known), num_workers):
-                news = {image.name: image for image in part if image != known.get(image.name)}
-                known |= news
-                if news:
-                    with kept_if_writable(cache):
-                        _write_cache(cache, known)
+    known = _know_all(folders, states, cache, num_workers)
     # What is not there is looked for again each time, and costs no reading.
     known |= {name: examine_image(folders, name) for name in names if states[name] is None}
     images = [known[name] for name in names]
@@ -116,6 +110,47 @@ def index_images(folders: ImageFolders, names: Sequence[str], *, num_workers: in
         {image.name: image.hash for image in images if image.hash is not None},
         {image.name: image.findings for image in images if image.findings},
     )
+
+
+def _know_all(
+    folders: ImageFolders, states: Mapping[str, FileState | None], cache: Path, num_workers: int
+) -> dict[str, ExaminedImage]:
+    """What is kept of the images that are there, after what is outdated was examined.
+
+    Those that waited for another read what it has kept all at once, not one after the other.
+    """
+    while True:
+        version, known = _read_cache(cache)
+        outdated = _list_outdated(folders, states, known)
+        if not outdated:
+            return known
+        with locked(Path(f"{cache}.lock")):
+            if _read_version(cache) == version:
+                return _examine_and_keep(folders, outdated, known, cache, num_workers)
+
+
+def _examine_and_keep(
+    folders: ImageFolders,
+    names: Sequence[str],
+    known: dict[str, ExaminedImage],
+    cache: Path,
+    num_workers: int,
+) -> dict[str, ExaminedImage]:
+    """Add the named images to those known.
+
+    All are written each time, so the more there are, the rarer.
+    """
+    num_unsaved = 0
+    for part in _examine_in_parts(folders, names, num_workers):
+        news = {image.name: image for image in part if image != known.get(image.name)}
+        known |= news
+        num_unsaved += len(news)
+        if num_unsaved >= max(_NAMES_PER_SAVE, _SHARE_PER_SAVE * len(known)):
+            _write_cache(cache, known)
+            num_unsaved = 0
+    if num_unsaved:
+        _write_cache(cache, known)
+    return known
 
 
 def _read_states(folders: ImageFolders, names: Sequence[str]) -> dict[str, FileState | None]:
@@ -129,19 +164,22 @@ def _read_states(folders: ImageFolders, names: Sequence[str]) -> dict[str, FileS
 
 
 def _list_outdated(
-    states: Mapping[str, FileState | None], known: Mapping[str, ExaminedImage]
+    folders: ImageFolders,
+    states: Mapping[str, FileState | None],
+    known: Mapping[str, ExaminedImage],
 ) -> list[str]:
     """The names of files that are there and not examined as they are.
 
-    One that could not be opened is tried again: permissions, a network's hiccup and the folders
-    that links may lead to change without its size and time.
+    One that could not be opened is outdated once it can be: permissions, a network's hiccup and the
+    folders that links may lead to change without its size and time.
     """
-    return [
-        name
-        for name, state in states.items()
-        if state is not None
-        and (name not in known or known[name].state != state or known[name].hash is None)
-    ]
+
+    def is_outdated(name: str, state: FileState) -> bool:
+        if name not in known or known[name].state != state:
+            return True
+        return known[name].hash is None and can_open(folders, name)
+
+    return [n for n, state in states.items() if state is not None and is_outdated(n, state)]
 
 
 def _examine_in_parts(
@@ -163,14 +201,37 @@ def _advance(progress: UnitProgress, image: ExaminedImage) -> ExaminedImage:
     return image
 
 
-def _read_cache(path: Path) -> dict[str, ExaminedImage]:
-    if not path.exists():
-        return {}
+def _read_version(cache: Path) -> FileState | None:
+    """Tells what is kept from what another process has kept since; None where nothing can be read.
+
+    The file is opened: only then does a network's file system look whether there is another.
+    """
     try:
-        table = pq.read_table(path, schema=_SCHEMA)
+        with cache.open("rb") as file:
+            return _version_of(file)
+    except OSError:
+        return None
+
+
+def _version_of(file: BinaryIO) -> FileState:
+    state = os.fstat(file.fileno())
+    return state.st_size, state.st_mtime_ns
+
+
+def _read_cache(cache: Path) -> tuple[FileState | None, dict[str, ExaminedImage]]:
+    try:
+        with cache.open("rb") as file:
+            version = _version_of(file)
+            table = pq.read_table(file, schema=_SCHEMA)
+    except FileNotFoundError:
+        return None, {}
     except (OSError, pa.ArrowException) as error:
-        logger.warning("%s: damaged (%s); the images are read again", path, error)
-        return {}
+        logger.warning("%s: damaged (%s); the images are read again", cache, error)
+        return _read_version(cache), {}
+    return version, _read_rows(table)
+
+
+def _read_rows(table: pa.Table) -> dict[str, ExaminedImage]:
     # By column: a dictionary a row takes twice as long.
     rows = zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True)
     return {
@@ -199,4 +260,5 @@ def _write_cache(path: Path, known: Mapping[str, ExaminedImage]) -> None:
     ]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink)
-    write_atomic(path, sink.getvalue().to_pybytes())
+    with kept_if_writable(path):
+        write_atomic(path, sink.getvalue().to_pybytes())

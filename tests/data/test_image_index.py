@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.permissions import permissions_held
@@ -17,6 +22,7 @@ from prism_tune.data.examination import examine_image
 from prism_tune.data.image_index import index_images
 from prism_tune.data.image_paths import ImageFolders
 from prism_tune.data.records import open_pool
+from prism_tune.run.folder import locked, write_atomic
 
 
 def save(path, size=(8, 8), **options):
@@ -221,6 +227,62 @@ def test_what_a_killed_process_has_read_is_kept(tmp_path, read_files, monkeypatc
     read_files.clear()
     assert set(open_index(tmp_path, names).hashes) == set(names)
     assert read_files == ["c.png"]
+
+
+def test_the_more_images_are_known_the_rarer_are_all_of_them_written(tmp_path, monkeypatch):
+    names = [f"{number}.png" for number in range(30)]
+    for name in names:
+        save(tmp_path / name)
+    monkeypatch.setattr(image_index, "_NAMES_PER_SAVE", 1)
+    num_written = []
+
+    def watch(path, content):
+        num_written.append(pq.read_table(pa.BufferReader(content)).num_rows)
+        write_atomic(path, content)
+
+    monkeypatch.setattr(image_index, "write_atomic", watch)
+    open_index(tmp_path, names)
+    # At least a fourth of all are new; the last three are written at the end.
+    assert num_written == [1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 30]
+
+
+def test_what_cannot_be_opened_still_keeps_nobody_waiting(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    leave(tmp_path / "link.png")
+    first = open_index(tmp_path, ["a.png", "link.png"])
+    assert [reason for reason, _ in first.faults.values()] == ["image_outside"]
+    monkeypatch.setattr(image_index, "locked", lambda *_: pytest.fail("waits for the lock"))
+    assert open_index(tmp_path, ["a.png", "link.png"]) == first
+
+
+def test_who_has_waited_reads_without_keeping_others_waiting(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    held, waiting, read_under_lock = threading.Lock(), [], []
+    read_table = pq.read_table
+
+    @contextmanager
+    def watched_lock(path):
+        with locked(path), held:
+            yield
+
+    def watched_read(*given, **options):
+        read_under_lock.append(held.locked())
+        return read_table(*given, **options)
+
+    def examine(image_dir, name):
+        """While another asks."""
+        waiting.append(other.submit(index_images, image_dir, [name], num_workers=0))
+        time.sleep(0.1)
+        return examine_image(image_dir, name)
+
+    monkeypatch.setattr(image_index, "locked", watched_lock)
+    monkeypatch.setattr(image_index, "examine_image", examine)
+    monkeypatch.setattr(pq, "read_table", watched_read)
+    with ThreadPoolExecutor(1) as other:
+        found = index_images(ImageFolders(tmp_path), ["a.png"], num_workers=0)
+        (waited,) = waiting
+        assert waited.result() == found
+    assert read_under_lock == [False]
 
 
 def test_processes_that_ask_together_read_each_file_once(tmp_path, read_files):
