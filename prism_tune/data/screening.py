@@ -1,7 +1,8 @@
 """Which records of a pool can be used: what audit, select and train agree on.
 
 In: an opened pool, its config, and (for lengths) the model's processor. Out: the findings of each
-record, and the verdict of `data.policy` on them.
+record, and the verdict of `data.policy` on them; and the fingerprint of its images, the same on
+every process.
 
 Shape legend: N records of the pool.
 """
@@ -19,13 +20,17 @@ from prism_tune.config.sections import Config
 from prism_tune.data.convert import cache_root
 from prism_tune.data.dataset import TuningDataset, suspicious
 from prism_tune.data.encoding.lengths import estimate_lengths
+from prism_tune.data.examination import read_state
 from prism_tune.data.policy import USABLE, decide, refuse_records
 from prism_tune.data.records import Pool
+from prism_tune.processes import from_main, world_size
 from prism_tune.run.cached import cached_array
 from prism_tune.run.fingerprints import fingerprint, fingerprint_processor
+from prism_tune.run.ranks import require_same
 from prism_tune.schema import Skipped
 
 _LENGTHS_VERSION = 3
+_NUM_COMPARED = 64
 
 Findings = dict[int, tuple[Skipped, ...]]
 """What was found in a record, by its index; records without findings are not in it."""
@@ -139,6 +144,23 @@ def screen_pool(pool: Pool, config: Config, processor: Any | None) -> Verdict:
     return replace(verdict, lengths_N=lengths_N)
 
 
+def fingerprint_images(pool: Pool) -> str:
+    """Stands for the content of every image, as the main process finds it.
+
+    The others look at a few: a folder of a node's own lacks them. Outside a process group each
+    process looks at all.
+
+    Raises:
+        SharedError: on the others, what the main process has met with; on all, files of another
+            size.
+    """
+    if not _in_group():
+        return pool.image_index.fingerprint
+    found = from_main(lambda: pool.image_index.fingerprint)
+    require_same({"records": pool.fingerprint, **_sizes_of_some(pool)})
+    return found
+
+
 def is_settled(items: Sequence[Skipped], policy: Mapping[str, str]) -> bool:
     """Whether a record's findings leave nothing to read, or leave it out."""
     return any(item.reason not in USABLE or decide(item.reason, policy) == "skip" for item in items)
@@ -163,6 +185,24 @@ def _cached_lengths(
         len(indices),
         "int64",
     )
+
+
+def _in_group() -> bool:
+    if world_size() == 1:
+        return False
+    import torch.distributed
+
+    return bool(torch.distributed.is_initialized())
+
+
+def _sizes_of_some(pool: Pool) -> dict[str, int | None]:
+    """Of images from all over the pool; None of files that are not there."""
+    sizes: dict[str, int | None] = {}
+    for index in range(0, len(pool), -(-len(pool) // _NUM_COMPARED) or 1):
+        for name in pool.images(index):
+            state = read_state(pool.image_folders, name)
+            sizes[f"size of image {name}"] = state and state[0]
+    return sizes
 
 
 def _name(pool: Pool, index: int, reason: str, detail: str) -> Skipped:

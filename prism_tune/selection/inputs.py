@@ -11,6 +11,7 @@ from prism_tune.config.plugins import describe_plugin, find_plugged, list_plugge
 from prism_tune.config.references import reference_of
 from prism_tune.config.sections import Config
 from prism_tune.data.records import Pool
+from prism_tune.data.screening import fingerprint_images
 from prism_tune.errors import ConfigError, UserError
 from prism_tune.run.fingerprints import fingerprint_large, fingerprint_model
 from prism_tune.selection.evidence.embeddings.image_text import EncoderOptions
@@ -83,7 +84,7 @@ def stage_inputs(config: Config, pool: Pool, warmup: Warmup | None = None) -> di
         **fields_of(config, "subset"),
         "pool": pool.fingerprint,
         "format": pool.format,  # of the subset too
-        "images": pool.image_index.fingerprint,
+        "images": fingerprint_images(pool),
         "model": fingerprint_model(config.model.path, config.model.revision),
         "version": _VERSION,
         **describe_plugin("SCORERS", config.selection.scorer),

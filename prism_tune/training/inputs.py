@@ -16,14 +16,15 @@ from transformers import TrainingArguments
 from prism_tune.config.depends import fields_of
 from prism_tune.config.sections import Config, DataConfig
 from prism_tune.data.records import open_pool
+from prism_tune.data.screening import fingerprint_images
 from prism_tune.models.lora import lora_options
 from prism_tune.models.processor import resolve_template
 from prism_tune.run.fingerprints import fingerprint_file, fingerprint_model
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
-from prism_tune.training.arguments import deepspeed_options
 from prism_tune.training.batches import packs_rows
+from prism_tune.training.deepspeed_file import deepspeed_options
 from prism_tune.training.hf_options import learning_options
 
 _CONTENT = ("records", "records as read", "images", "model weights")
@@ -66,7 +67,7 @@ def stage_inputs(config: Config, run: RunDir) -> dict[str, Any]:
         "training.deepspeed": deepspeed_options(config),
         "records": pool.fingerprint if whole_pool else fingerprint_file(run.subset),
         "records as read": pool.fingerprint,
-        "images": pool.image_index.fingerprint,
+        "images": fingerprint_images(pool),
         "model weights": fingerprint_model(config.model.path, config.model.revision),
     }
 

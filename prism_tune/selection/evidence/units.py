@@ -20,7 +20,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.policy import apply_policy
 from prism_tune.data.records import Pool
 from prism_tune.features.shards import StoredRows
-from prism_tune.processes import main_first
+from prism_tune.processes import from_main
 from prism_tune.schema import Skipped
 from prism_tune.selection.evidence.prompts import PromptKind, digest_prompts
 from prism_tune.selection.evidence.source import Evidence, Reading, find_measured
@@ -49,6 +49,8 @@ def find_units(
 ) -> Units:
     """Group the records to be ranked by the content of their images and their prompt.
 
+    The main process does, for all.
+
     Args:
         config: template, policy and output_dir are read.
         pool: the records.
@@ -59,9 +61,14 @@ def find_units(
     Raises:
         UserError: a broken image whose policy is "fail".
     """
-    hashes_of, skipped = usable_images(config, pool, left_out)
-    template = config.model.template
-    digests_N = main_first(lambda: digest_prompts(pool, kind, template, processor, config))
+    return from_main(lambda: _group_records(config, pool, kind, processor, left_out))
+
+
+def _group_records(
+    config: Config, pool: Pool, kind: PromptKind, processor: Any, left_out: Mapping[int, Skipped]
+) -> Units:
+    hashes_of, skipped = _find_usable(config, pool, left_out)
+    digests_N = digest_prompts(pool, kind, config.model.template, processor, config)
     keys = {index: _key(hashes, digests_N[index]) for index, hashes in hashes_of.items()}
     first: dict[str, int] = {}
     for index, key in keys.items():
@@ -79,6 +86,8 @@ def usable_images(
 ) -> tuple[dict[int, list[str]], dict[int, Skipped]]:
     """The hashes of the images of each record to be ranked whose images are there; the others.
 
+    The main process finds them, for all.
+
     Args:
         config: the policy is read.
         pool: the records.
@@ -87,6 +96,12 @@ def usable_images(
     Raises:
         UserError: a broken image whose policy is "fail".
     """
+    return from_main(lambda: _find_usable(config, pool, left_out))
+
+
+def _find_usable(
+    config: Config, pool: Pool, left_out: Mapping[int, Skipped]
+) -> tuple[dict[int, list[str]], dict[int, Skipped]]:
     images = pool.image_index
     usable: dict[int, list[str]] = {}
     skipped = dict(left_out)

@@ -31,6 +31,7 @@ from prism_tune.config.sections import (
     WarmupConfig,
 )
 from prism_tune.data.records import Pool, write_subset
+from prism_tune.data.screening import fingerprint_images
 from prism_tune.errors import UserError
 from prism_tune.processes import from_main, is_main, main_first, world_size
 from prism_tune.run.fingerprints import fingerprint, fingerprint_model
@@ -198,7 +199,7 @@ def plan_warmup(config: Config, pool: Pool, marks: Marks) -> Warmup | None:
         "warmup": reference.warmup.model_dump(mode="json"),
         "model": fingerprint_model(trained.model.path, trained.model.revision),
         "pool": pool.fingerprint,
-        "images": pool.image_index.fingerprint,
+        "images": fingerprint_images(pool),
         "records": [pool.uids[index] for index in records],
         "version": _VERSION,
     }
