@@ -26,7 +26,7 @@ from prism_tune.models.devices import multiplies_bf16, name_device, resolve_dtyp
 from prism_tune.models.tuning import check_lora, require_known
 from prism_tune.run.folder import RunDir, read_json
 from prism_tune.training.checkpoints import work_directory
-from prism_tune.training.checks import check_values, check_zero
+from prism_tune.training.checks import check_kept_optimizer, check_values, check_zero
 from prism_tune.training.hf_options import default_options
 
 _LOADING_OPTIONS = (
@@ -74,7 +74,7 @@ def training_arguments(
         use_cpu=device.type == "cpu",
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
-        deepspeed=deepspeed_options(config),
+        deepspeed=_with_batch(deepspeed_options(config)),
         remove_unused_columns=False,
         report_to=_list_trackers(options["report_to"], config),
         # transformers has only a metric whose name ends with "loss" be the better the lower.
@@ -197,15 +197,18 @@ def deepspeed_options(config: Config) -> dict[str, Any] | None:
     if not isinstance(options, dict) or not isinstance(options.get("zero_optimization", {}), dict):
         raise ConfigError(f"{path}: expected an object, as the files in configs/deepspeed are")
     check_zero(path, options.get("zero_optimization", {}), config.training)
-    for key, ours in (("optimizer", "optim"), ("scheduler", "lr_scheduler_type")):
-        if key in options:  # neither knows that each part has a learning rate of its own
-            raise ConfigError(
-                f"{path}: its `{key}` would take the place of ours, which has a learning rate for "
-                f"each part: leave it out; training.hf ({ours}, learning_rate, ...) and "
-                "training.learning_rates say what it is"
-            )
+    check_kept_optimizer(path, options, config.training.hf)
     _refuse_disagreement(_compare(options, config.training.hf), config)
     return {"gradient_clipping": "auto", **options}
+
+
+def _with_batch(options: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The same, with the batch of `training.hf` also where the file says nothing of it.
+
+    Not among `deepspeed_options`, by which a finished training is known: nothing else is learnt.
+    """
+    batch = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    return None if options is None else {**dict.fromkeys(batch, "auto"), **options}
 
 
 def _compare(options: dict[str, Any], given: dict[str, Any]) -> list[str]:

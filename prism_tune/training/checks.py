@@ -11,6 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainingArguments
+
 from prism_tune.config.sections import Config, TrainingConfig
 from prism_tune.errors import ConfigError
 from prism_tune.training.callbacks import VALIDATION_LOSS
@@ -20,6 +22,17 @@ _OVERALL = ("loss", VALIDATION_LOSS)
 _EVALUATING = ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end")
 _DRAWN_AT_RANDOM = ("random", "sequential")
 _SHARING = ("fsdp", "fsdp_config", "parallelism_config")
+_OFFLOADED = (
+    "adamw_torch",
+    "adamw_torch_fused",
+    "paged_adamw_32bit",
+    "adagrad",
+    "lion_32bit",
+    "paged_lion_32bit",
+)
+"""Optimisers that accelerate replaces by the same of DeepSpeed's on the CPU."""
+_GROUPING = ("galore", "apollo", "lomo", "adalomo")
+"""Beginnings of the names of optimisers that choose the parameters of each group themselves."""
 
 
 def check_values(config: Config) -> None:
@@ -30,6 +43,7 @@ def check_values(config: Config) -> None:
     """
     options = {**default_options(config), **config.training.hf}
     _check_sharing(config.training.hf)
+    _check_optimizer(config.training.hf)
     _check_ranges(options, rated=bool(config.training.learning_rates))
     _check_batches(options, config)
     _check_validation(config)
@@ -73,6 +87,31 @@ def check_zero(path: Path, zero: Mapping[str, Any], training: TrainingConfig) ->
         )
 
 
+def check_kept_optimizer(path: Path, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check that optimiser and schedule stay those of `training.hf` under a DeepSpeed file.
+
+    Raises:
+        ConfigError: the file has others, or offloads the states of one that DeepSpeed has not.
+    """
+    for key, ours in (("optimizer", "optim"), ("scheduler", "lr_scheduler_type")):
+        if key in options:  # neither knows that each part has a learning rate of its own
+            raise ConfigError(
+                f"{path}: its `{key}` would take the place of ours, which has a learning rate for "
+                f"each part: leave it out; training.hf ({ours}, learning_rate, ...) and "
+                "training.learning_rates say what it is"
+            )
+    name = given.get("optim", TrainingArguments.optim)
+    offload = options.get("zero_optimization", {}).get("offload_optimizer") or {}
+    is_offloaded = offload.get("device", "none") not in ("none", "auto")
+    is_replaced = is_offloaded and options.get("zero_force_ds_cpu_optimizer", True)
+    if is_replaced and name not in _OFFLOADED:
+        raise ConfigError(
+            f"training.hf.optim = {name!r}: with the offload_optimizer of {path} DeepSpeed's Adam "
+            f"would take its place: use one of {', '.join(_OFFLOADED)}, or write "
+            '"zero_force_ds_cpu_optimizer": false into a DeepSpeed file of your own'
+        )
+
+
 def _check_sharing(given: Mapping[str, Any]) -> None:
     """What is saved is compared with what is trained, whole: DeepSpeed's shards are gathered."""
     for name in _SHARING:
@@ -81,6 +120,16 @@ def _check_sharing(given: Mapping[str, Any]) -> None:
                 f"training.hf.{name} shares a model in a way whose checkpoints cannot be verified: "
                 "use training.deepspeed=preset:zero3, which shares it as well"
             )
+
+
+def _check_optimizer(given: Mapping[str, Any]) -> None:
+    name = str(given.get("optim"))
+    if name.startswith(_GROUPING):
+        raise ConfigError(
+            f"training.hf.optim = {name!r} groups the parameters itself, where each part of the "
+            "model has a learning rate of its own: use adafactor, or adamw_bnb_8bit (pip install "
+            "bitsandbytes), which take little memory as well, or training.tuning=lora"
+        )
 
 
 def _check_ranges(options: Mapping[str, Any], *, rated: bool) -> None:

@@ -23,8 +23,8 @@ from prism_tune.run.fingerprints import fingerprint_file, fingerprint_model
 from prism_tune.run.folder import RunDir
 from prism_tune.run.stage import Stage
 from prism_tune.run.subset_file import subset_data
+from prism_tune.training.arguments import deepspeed_options
 from prism_tune.training.batches import packs_rows
-from prism_tune.training.deepspeed_file import deepspeed_options
 from prism_tune.training.hf_options import learning_options
 
 _CONTENT = ("records", "records as read", "images", "model weights")

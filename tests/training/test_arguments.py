@@ -75,6 +75,10 @@ def test_checkpointing_is_not_reentrant_unless_asked(make_run, name):
         ({"output_dir": "x"}, "output_dir cannot be set: the run folder"),
         ({"deepspeed": "x.json"}, "deepspeed cannot be set: use `training.deepspeed`"),
         ({"lr_scheduler_type": "wave"}, "lr_scheduler_type = 'wave': Input should be"),
+        ({"optim": "galore_adamw"}, "optim = 'galore_adamw' groups the parameters itself, .* use"),
+        ({"optim": "apollo_adamw_layerwise"}, "optim = 'apollo_.*' groups the parameters itself"),
+        ({"optim": "lomo"}, "optim = 'lomo' groups the parameters itself"),
+        ({"optim": "adalomo"}, "optim = 'adalomo' groups the parameters itself"),
         ({"use_liger_kernel": True}, "needs a GPU and liger-kernel: pip install liger-kernel"),
     ],
 )

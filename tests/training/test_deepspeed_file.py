@@ -86,3 +86,46 @@ def test_a_file_that_says_nothing_of_clipping_clips_as_training_does_without_it(
     Path(path).write_text(json.dumps(content))
     made = make_run(deepspeed=path, hf={"max_grad_norm": 0.5})
     assert arguments(made).hf_deepspeed_config.config["gradient_clipping"] == 0.5
+
+
+def test_a_file_that_says_nothing_of_the_batch_has_that_of_training(make_run, deepspeed_file):
+    path = deepspeed_file(2)
+    content = json.loads(Path(path).read_text())
+    batch = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    Path(path).write_text(json.dumps({k: v for k, v in content.items() if k not in batch}))
+    hf = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    made = make_run(deepspeed=path, hf=hf)
+    found = arguments(made).hf_deepspeed_config.config
+    assert [found[key] for key in batch] == [2, 4]
+    assert found["train_batch_size"] == 8
+    # A finished training with such a file stays finished.
+    assert not deepspeed_options(made[0]).keys() & set(batch)
+
+
+OFFLOAD = "configs/deepspeed/zero2_offload.json"
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adafactor", "adamw_bnb_8bit", "schedule_free_adamw"])
+def test_an_optimiser_that_offloading_would_replace_is_refused(make_run, optim):
+    expected = rf"optim = '{optim}': with the offload_optimizer of .* DeepSpeed's Adam would take"
+    with pytest.raises(ConfigError, match=expected):
+        check_training(make_run(deepspeed=OFFLOAD, hf={"optim": optim})[0])
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adagrad", "paged_adamw_32bit"])
+def test_an_optimiser_that_deepspeed_has_as_well_is_offloaded(make_run, optim):
+    check_training(make_run(deepspeed=OFFLOAD, hf={"optim": optim})[0])
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"zero_force_ds_cpu_optimizer": False},
+        {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}},
+    ],
+)
+def test_an_optimiser_that_is_not_replaced_may_be_any(make_run, tmp_path, extra):
+    content = json.loads((SHIPPED[0].parent / "zero2_offload.json").read_text())
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({**content, **extra}))
+    check_training(make_run(deepspeed=str(path), hf={"optim": "sgd"})[0])
