@@ -33,7 +33,7 @@ from prism_tune.training.checkpoints import CheckpointWriter, drop_oldest, load_
 from prism_tune.training.loss_watch import LossWatch
 from prism_tune.training.meter import Meter
 from prism_tune.training.source_losses import SourceLosses, take_sources
-from prism_tune.training.validation import BestOfSaved, MeanLoss, held_out_batches
+from prism_tune.training.validation import BestOfSaved, MeanLoss, evaluating, held_out_batches
 
 logger = logging.getLogger(__name__)
 
@@ -82,16 +82,19 @@ class TuningTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self._config.training.batching == "random":
-            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
-            return sampler
+            return super()._get_train_sampler(train_dataset)
         return modality_sampler(self.train_dataset, self.args, seed=self._data_seed)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by number of records as Trainer makes them, or our packed rows."""
-        if not packs_rows(self._config):
-            return end_unheard_workers(super().get_train_dataloader())
-        ways = (self.data_collator, self.args, self._config)
-        return end_unheard_workers(row_loader(self.train_dataset, *ways, seed=self._data_seed))
+        if packs_rows(self._config):
+            ways = (self.data_collator, self.args, self._config)
+            return end_unheard_workers(row_loader(self.train_dataset, *ways, seed=self._data_seed))
+        loader: Any = super().get_train_dataloader()
+        if self._config.training.batching != "random":
+            # As accelerate does with its own: else ours is told no epoch behind skipped batches.
+            loader.set_sampler(self._get_train_sampler())
+        return end_unheard_workers(loader)
 
     @property
     def _data_seed(self) -> int:
@@ -108,8 +111,8 @@ class TuningTrainer(Trainer):
                 weight_decay=self.args.weight_decay,
             )
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, tuned)
-            self.optimizer = optimizer_class(list(groups), **options)
-        return self.optimizer
+            self.optimizer_cls_and_kwargs = optimizer_class, {**options, "params": list(groups)}
+        return super().create_optimizer()
 
     def check_first_step(self) -> None:
         """Raise now what the options of optimiser, schedule and loading would raise there."""
@@ -212,15 +215,13 @@ class TuningTrainer(Trainer):
         held_out: Any = self.eval_dataset
         mean, by_source = MeanLoss(), SourceLosses(held_out.names)
         of_training, model = self._source_losses, self.model_wrapped
-        model.eval()
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with evaluating(model, self.optimizer), self.compute_loss_context_manager():
             for batch, counts in held_out_batches(held_out, self.data_collator, self.args):
                 self._source_losses = by_source if counts else SourceLosses(held_out.names)
                 inputs = self._prepare_inputs(batch)
                 loss = self.compute_loss(model, inputs)
                 if counts:
                     mean.add(loss, inputs["labels"])
-        model.train()
         self._source_losses = of_training
         metrics = {VALIDATION_LOSS: mean.read(self.accelerator)}
         metrics |= {f"eval_{key}": v for key, v in by_source.read(self.accelerator).items()}

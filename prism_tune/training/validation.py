@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
@@ -106,6 +108,21 @@ def held_out_batches(
     )
     end_unheard_workers(loader)
     return zip(loader, sampler.counts, strict=True)
+
+
+@contextmanager
+def evaluating(model: nn.Module, optimizer: Any) -> Iterator[None]:
+    """Within it the model is the one that would be kept, without dropout.
+
+    A schedule-free optimiser puts the weights that it has arrived at in the place of those that it
+    trains, until the next step: a checkpoint that is saved before has what was evaluated.
+    """
+    model.eval()
+    if callable(getattr(optimizer, "eval", None)):
+        optimizer.eval()
+    with torch.no_grad():
+        yield
+    model.train()
 
 
 class BestOfSaved(TrainerCallback):

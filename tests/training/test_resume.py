@@ -3,7 +3,7 @@
 Any two together of full and LoRA tuning, of plain, ZeRO-2 and ZeRO-3, of one and two processes.
 Real processes run the public command line with the shipped DeepSpeed files. Most are killed: after
 a step, within the saving of a checkpoint, and within that of the tuned model. Of two processes one
-has only text at some steps.
+has only text at some steps of full tuning; those of LoRA take records by modality and length.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ ZERO = {
     "zero3": "configs/deepspeed/zero3.json",
 }
 NUM_STEPS = 6
-# Four steps are an epoch and every second one is saved. Where the main process kills itself, and
-# the step to go on from: within the first epoch, at its end, before a checkpoint that was not
-# finished, and with no step left.
+# Four steps are an epoch, three of LoRA on two processes, and every second one is saved. Where the
+# main process kills itself, and the step to go on from: within the first epoch, at its end (within
+# the second one of three), before a checkpoint that was not finished, and with no step left.
 KILLS = [(("step", 3), 2), (("step", 5), 4), (("save", 4), 2), (("final", 6), 6)]
 # Those that are killed: any two of tuning, ZeRO and number of processes together, and each kill.
 KILLED = {
     ("full", "plain", 1): KILLS[1],
     ("full", "zero2", 2): KILLS[3],
     ("full", "zero3", 1): KILLS[0],
-    ("lora", "plain", 2): KILLS[3],
+    ("lora", "plain", 2): KILLS[1],
     ("lora", "zero2", 1): KILLS[1],
     ("lora", "zero3", 2): KILLS[2],
 }
@@ -75,17 +75,22 @@ def model_dir(tmp_path_factory):
 def written(model_dir, drawn_pool, tmp_path_factory):
     """`written(name, tuning, zero, num_processes)`: a run's config and folder."""
     folder = tmp_path_factory.mktemp("resume")
-    pool = write_mixed_pool(folder / "mixed.json", drawn_pool, num_images=4)
+    pools = {
+        batching: write_mixed_pool(folder / f"{batching}.json", drawn_pool, num_images=number)
+        for batching, number in (("random", 4), ("modality_length", 3))
+    }
 
     def write(name, tuning, zero, num_processes, hf=None, **training):
+        is_grouped = tuning == "lora" and num_processes == 2
+        batching = "modality_length" if is_grouped else "random"
         return write_run(
             folder / f"{tuning}-{zero}-{num_processes}",
             name,
             model={"path": str(model_dir)},
-            file=pool,
+            file=pools[batching],
             image_dir=drawn_pool.parent / "images",
             tuning=tuning,
-            batching="random",
+            batching=batching,
             deepspeed=ZERO[zero],
             hf={
                 "per_device_train_batch_size": 1,
