@@ -275,31 +275,6 @@ run_until_time_is_up bash -c 'trap "exit {code}" TERM; >works; while :; do sleep
 """
 
 
-BY_SRUN = """
-cd "{scripts}/.."
-export PATH="{commands}:$PATH" SLURM_JOB_ID=41
-. scripts/slurm/job.sh
-(until [ -e works ]; do sleep; done; kill -USR1 $$) &
-run_until_time_is_up bash -c \
-  'trap "echo the command >>asked; exit 143" TERM; >works; while :; do sleep; done'
-"""
-
-
-def test_what_srun_has_started_saves_before_the_command_is_asked_to_end(sandbox):
-    """Of a SIGTERM to itself srun makes a SIGKILL of what it has started."""
-    step = '[ "$(grep -c squeue asked)" -gt 2 ] || echo 41.3'
-    sandbox.place_command("scancel", 'echo "scancel $*" >>asked')
-    sandbox.place_command("squeue", f"echo squeue >>asked; echo 41.batch; echo 41.extern; {step}")
-    sandbox.place_command("scontrol", 'echo "scontrol $*" >>asked')
-    sandbox.place_command("sleep", f"exec {shutil.which('sleep')} 0.02")
-    command = BY_SRUN.format(scripts=sandbox.root / "scripts", commands=sandbox.commands)
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.returncode == 143, done.stderr
-    asked = (sandbox.root / "asked").read_text().splitlines()
-    waited = ["squeue"] * 3
-    assert asked == ["scancel --signal=TERM 41", *waited, "the command", "scontrol requeue 41"]
-
-
 @pytest.mark.parametrize("late", [0, 0.3])  # the command has ended before the shell looks again
 @pytest.mark.parametrize(
     ("signal", "code", "is_queued_again"),

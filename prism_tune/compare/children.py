@@ -17,40 +17,50 @@ from threading import Lock
 
 from prism_tune.interrupts import SIGNALS, Interrupted, follow_parent
 
-_running: set[int] = set()
+Ask = Callable[[int], None]
+"""Asks a process, by its number, to end."""
+
+
+def terminate(pid: int) -> None:
+    """Ask a process itself."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+_running: dict[int, Ask] = {}
 _lock = Lock()
 
 
 @contextmanager
-def accompanied(pid: int, is_over: Callable[[], bool]) -> Iterator[None]:
+def accompanied(pid: int, is_over: Callable[[], bool], ask: Ask = terminate) -> Iterator[None]:
     """Wait for a process within it.
 
     Args:
         pid: the process.
         is_over: whether it has been waited for, so that its number may be another's by now.
+        ask: how it is asked to end.
 
     Raises:
         Interrupted: asked to end meanwhile; the process has ended as well by then.
     """
     with _lock:
-        _running.add(pid)
+        _running[pid] = ask
     try:
         yield
     except Interrupted:
         if not is_over():
-            _end(pid)
+            _end(pid, ask)
         raise
     finally:
         with _lock:
-            _running.discard(pid)
+            _running.pop(pid, None)
 
 
 def ask_all_to_end() -> None:
     """For the main thread, which alone is interrupted, where others wait for processes."""
     with _lock:
-        for pid in _running:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        for pid, ask in _running.items():
+            ask(pid)
 
 
 def run_program(command: Sequence[str], output: Path | None, environment: Mapping[str, str]) -> int:
@@ -69,7 +79,8 @@ def run_program(command: Sequence[str], output: Path | None, environment: Mappin
         process = subprocess.Popen(
             command, preexec_fn=_start, stdout=file, stderr=file, env={**os.environ, **environment}
         )
-        with accompanied(process.pid, lambda: process.returncode is not None):
+        ask = _ask_steps if command[0] == "srun" else terminate
+        with accompanied(process.pid, lambda: process.returncode is not None, ask):
             return int(process.wait())
     finally:
         if file is not None:
@@ -84,18 +95,29 @@ def _start() -> None:
     follow_parent()
 
 
-def _end(pid: int) -> None:
+def _ask_steps(pid: int) -> None:
+    """The steps of this job; srun ends with them.
+
+    Of a SIGTERM that it gets itself srun makes a SIGKILL of what it has started.
+    """
+    command = ["scancel", "--signal=TERM", os.environ.get("SLURM_JOB_ID", "")]
+    try:
+        subprocess.run(command, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        terminate(pid)
+
+
+def _end(pid: int, ask: Ask) -> None:
     """Ask it to end, and wait: its number alone is known where a server has forked it."""
     if not hasattr(os, "pidfd_open"):  # macOS: it is not waited for
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        ask(pid)
         return
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:  # gone, or a kernel without
         return
     try:
-        os.kill(pid, signal.SIGTERM)
+        ask(pid)
         select.select([descriptor], [], [])
     finally:
         os.close(descriptor)

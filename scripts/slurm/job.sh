@@ -9,22 +9,12 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_GPU:-8}}"
 # srun does not inherit these by itself.
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-$((${SLURM_CPUS_PER_GPU:-8} * ${SLURM_GPUS_ON_NODE:-1}))}"
 
-# Of a SIGTERM that it gets itself srun makes a SIGKILL of what it has started. So these are asked first,
-# and the command that waits for srun once they have saved and left.
-ask_to_end() { # PID
-  scancel --signal=TERM "$SLURM_JOB_ID" 2>/dev/null || true # all steps, and not this shell
-  while squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format=%i 2>/dev/null | grep '\.[0-9]' >/dev/null; do
-    sleep 2
-  done
-  kill -TERM "$1" 2>/dev/null || true
-}
-
 run_until_time_is_up() {
   local command code asked=0 before=-1 is_time_up=false
   "$@" &
   command=$!
-  trap 'asked=$((asked + 1)); is_time_up=true; ask_to_end "$command"' USR1
-  trap 'asked=$((asked + 1)); ask_to_end "$command"' TERM INT
+  trap 'asked=$((asked + 1)); is_time_up=true; kill -TERM "$command" 2>/dev/null || true' USR1
+  trap 'asked=$((asked + 1)); kill -TERM "$command" 2>/dev/null || true' TERM INT
   until [ "$asked" -eq "$before" ]; do # a signal ends `wait`, not the command; its code is kept
     before=$asked code=0
     wait "$command" || code=$?

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from prism_tune.compare import launch
+from prism_tune.compare.children import run_program
 from prism_tune.compare.launch import Launcher, choose_launcher
 from prism_tune.errors import ConfigError
-from prism_tune.interrupts import patience
+from prism_tune.interrupts import Interrupted, patience
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +32,7 @@ def command(kind, arguments, num_processes=2):
 @pytest.fixture
 def slurm(monkeypatch, tmp_path):
     """What SLURM sets in a job on two nodes, and a stand-in for its `scontrol`."""
-    program = tmp_path / "scontrol"
-    program.write_text("#!/bin/sh\necho gpu07\necho gpu08\n")
-    program.chmod(0o755)
+    place(tmp_path / "scontrol", "echo gpu07\necho gpu08")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     for name, value in {
         "SLURM_JOB_NODELIST": "gpu[07-08]",
@@ -104,6 +105,40 @@ def test_torchrun_waits_for_the_checkpoint_of_a_training_that_is_asked_to_end(
     with patience(165):
         assert Launcher("torchrun", 2, main, ()).run(TRAIN, output=output) == 0
     assert output.read_text() == "165\n"
+
+
+@pytest.mark.parametrize(("scancel", "left"), [("", "step"), ("exit 1\n", "srun")])
+def test_the_step_that_srun_has_started_is_asked_to_end(
+    scancel, left, slurm, monkeypatch, tmp_path
+):
+    """Of a SIGTERM that it gets itself srun makes a SIGKILL of what it has started."""
+    monkeypatch.chdir(tmp_path)
+    place(tmp_path / "scancel", f'{scancel}[ "$*" = "--signal=TERM 41" ] && echo step >left')
+    place(
+        tmp_path / "srun",
+        "trap 'echo srun >left; exit' TERM; echo >works; until [ -e left ]; do sleep 0.05; done",
+    )
+    asked = signal.signal(signal.SIGALRM, ask_to_end)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        with pytest.raises(Interrupted):
+            run_program(["srun"], None, {})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, asked)
+    assert Path("left").read_text() == f"{left}\n"
+
+
+def ask_to_end(signum, frame):
+    """Once it works: before, it would have no trap yet."""
+    if Path("works").exists():
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Interrupted(signal.SIGTERM)
+
+
+def place(path, script):
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
 def test_the_number_of_gpus_is_asked_elsewhere(monkeypatch):
