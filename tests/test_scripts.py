@@ -269,7 +269,10 @@ cd "{scripts}/.."
 scontrol() {{ echo "scontrol $*"; }}
 SLURM_JOB_ID=41
 . scripts/slurm/job.sh
-kill() {{ builtin kill "$@"; local code=$?; sleep {late}; return $code; }}
+kill() {{
+  SECONDS=$((SECONDS + {worked}))
+  builtin kill "$@"; local code=$?; sleep {late}; return $code
+}}
 (until [ -e works ]; do sleep 0.02; done; builtin kill -{signal} $$) &
 run_until_time_is_up bash -c 'trap "exit {code}" TERM; >works; while :; do sleep 0.02; done'
 """
@@ -277,12 +280,21 @@ run_until_time_is_up bash -c 'trap "exit {code}" TERM; >works; while :; do sleep
 
 @pytest.mark.parametrize("late", [0, 0.3])  # the command has ended before the shell looks again
 @pytest.mark.parametrize(
-    ("signal", "code", "is_queued_again"),
-    [("USR1", 143, True), ("TERM", 143, False), ("USR1", 1, False)],
+    ("signal", "code", "worked", "is_queued_again"),
+    [
+        ("USR1", 143, 60, True),
+        ("TERM", 143, 60, False),
+        ("USR1", 1, 60, False),
+        ("USR1", 143, 0, False),
+    ],
 )
-def test_a_job_whose_time_is_up_is_queued_again(sandbox, late, signal, code, is_queued_again):
-    """SLURM queues a preempted job again by itself, and one that has failed is not worth it."""
-    command = ASKED.format(scripts=sandbox.root / "scripts", signal=signal, code=code, late=late)
+def test_a_job_whose_time_is_up_is_queued_again(
+    sandbox, late, signal, code, worked, is_queued_again
+):
+    """SLURM queues a preempted job again by itself; one that has failed, or has not worked for a
+    minute, would be queued for ever."""
+    values = {"signal": signal, "code": code, "late": late, "worked": worked}
+    command = ASKED.format(scripts=sandbox.root / "scripts", **values)
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert ("scontrol requeue 41" in done.stdout) is is_queued_again

@@ -26,7 +26,7 @@ from prism_tune.results.notes import (
     unranked_notes,
 )
 from prism_tune.results.paper import PaperTable
-from prism_tune.results.printed import choose_printed, paper_notes
+from prism_tune.results.printed import choose_printed, paper_notes, papers_own
 from prism_tune.results.relative import check_comparable
 from prism_tune.results.render import SUFFIXES, OutputFormat, Table, render
 from prism_tune.results.rows import (
@@ -35,7 +35,6 @@ from prism_tune.results.rows import (
     find_full,
     find_named,
     group_rows,
-    papers_own,
     same_model,
 )
 from prism_tune.results.runs import FinishedRun, open_runs, require_evaluated

@@ -268,3 +268,22 @@ COLUMN_SETS = {
     ),
 }
 """The paper's sets, the ten columns of other selection studies, and the embedded default's."""
+
+
+def scale_in_percent(
+    benchmark: str, metric: str, results: Iterable[Mapping[str, BenchmarkResult]]
+) -> float:
+    """What a metric is multiplied by to be in percent, as the columns of its benchmark are.
+
+    Of a plugin's metrics the first, and those that are means of credits; others stay as they are.
+    """
+    columns = [c for of_set in COLUMN_SETS.values() for c in of_set.columns]
+    for column in columns:
+        if column.benchmark == benchmark:
+            return column.scale
+    found = next((of_run[benchmark] for of_run in results if benchmark in of_run), None)
+    own = None if found is None else _own_column(benchmark, found)
+    if found is None or own is None:
+        return 1.0
+    is_credit = metric in own.metrics or metric in found.provenance.get("groups", {})
+    return own.scale if is_credit else 1.0

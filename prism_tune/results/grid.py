@@ -23,7 +23,7 @@ from prism_tune.intervals import (
     spread,
     student_t_975,
 )
-from prism_tune.results.columns import COLUMN_SETS, Column, ColumnSet, add_own
+from prism_tune.results.columns import Column, ColumnSet, scale_in_percent
 from prism_tune.results.comparison import Comparison
 from prism_tune.results.cost import StageName, cost_ratio, device_names, row_mean
 from prism_tune.results.notes import batch_notes, say_verdict, stale_notes, unranked_notes
@@ -119,14 +119,12 @@ def _say_at(budget: float | int | None, wanted: CompareConfig) -> str:
 
 
 def _make_columns(metrics: Sequence[str], rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Fractions in percent, as `tables` has them; of a plugin's metrics it has the first."""
-    own = add_own(ColumnSet("", ()), [run.results for row in rows for run in row.runs])
-    scales = {(c.benchmark, c.metrics): c.scale for c in own.columns}
-    of_all = {c.benchmark: c.scale for of_set in COLUMN_SETS.values() for c in of_set.columns}
+    """Fractions in percent, as `tables` has them."""
+    results = [run.results for row in rows for run in row.runs]
     columns = []
     for name in metrics:
         benchmark, _, metric = name.partition(".")
-        scale = scales.get((benchmark, (metric,)), of_all.get(benchmark, 1.0))
+        scale = scale_in_percent(benchmark, metric, results)
         columns.append(Column(name, benchmark, (metric,), scale))
     return tuple(columns)
 

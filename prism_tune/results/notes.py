@@ -249,7 +249,7 @@ def _say_apart(row: Row, other: Row, comparison: Comparison) -> str:
     baseline = comparison.baseline_of(row)
     assert baseline is not None  # without one there is no verdict to say
     mine, theirs = (comparison.relative(one, baseline).columns for one in (row, other))
-    if not set(mine) & set(theirs):
+    if not mine or not theirs:
         return (
             "no column has a value on both sides and more than 0 in the baseline, so there is no "
             "Rel. and no verdict."

@@ -17,6 +17,20 @@ _DIFFERENCE = (
     "Δ paper: our Rel. minus the printed row's, where both have the same method, model, tuning and "
     "budget, and our baseline is tuned as the printed one."
 )
+_PAPER_BUDGET = 0.30
+
+
+def papers_own(rows: Sequence[Row]) -> list[Row]:
+    """The PRISM rows of the paper's setting, those of its budget first."""
+    own = [
+        row
+        for row in rows
+        if row.first.is_selected
+        and row.first.config.selection.scorer == "prism"
+        and not label_cut(row.first.config.selection)
+        and not find_variant(row.first.config.selection, feature_depth(row.first))
+    ]
+    return sorted(own, key=lambda row: row.first.config.selection.budget != _PAPER_BUDGET)
 
 
 def choose_printed(

@@ -15,12 +15,10 @@ from typing import Any
 from prism_tune.config.budget_words import label_cut
 from prism_tune.config.epochs import num_epochs, read_number
 from prism_tune.errors import UserError
-from prism_tune.results.labels import find_variant, name_method
+from prism_tune.results.labels import name_method
 from prism_tune.results.render import format_budget
 from prism_tune.results.runs import FinishedRun
 from prism_tune.run.fingerprints import fingerprint
-
-_PAPER_BUDGET = 0.30
 
 
 @dataclass(frozen=True)
@@ -184,35 +182,20 @@ def find_named(rows: Sequence[Row], name: str) -> Row:
     raise UserError(f"--baseline {name}: not one of the given runs ({known})")
 
 
-def papers_own(rows: Sequence[Row]) -> list[Row]:
-    """The PRISM rows of the paper's setting, those of its budget first."""
-    own = [
-        row
-        for row in rows
-        if row.first.is_selected
-        and row.first.config.selection.scorer == "prism"
-        and not label_cut(row.first.config.selection)
-        and not find_variant(row.first.config.selection, feature_depth(row.first))
-    ]
-    return sorted(own, key=lambda row: row.first.config.selection.budget != _PAPER_BUDGET)
-
-
 def same_model(row: Row, rows: Sequence[Row]) -> list[Row]:
     """The rows that start from the same model."""
     return [other for other in rows if other.first.config.model == row.first.config.model]
 
 
 def random_beside(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The Random row of the same model, tuning, pool and budget.
+    """The Random row of the same model, tuning, pool and budget, tuned as long.
 
-    Of several the one whose cut is alike in all, then the one whose recipe is most alike. Where
-    records of a list are in every subset, they are in Random's.
+    Of several the one whose cut is alike in all, then the one of the same recipe. Where records of
+    a list are in every subset, they are in Random's.
     """
-    candidates = [
-        other
-        for other in _randoms_alike(row, rows)
-        if _is_same_pool(row, other) and _budget(row) == _budget(other)
-    ]
+    candidates = _randoms_alike(row, rows)
+    for is_alike in _SHARED.values():
+        candidates = [other for other in candidates if is_alike(row, other)]
     return min(
         candidates,
         key=lambda other: (_what_is_cut(row) != _what_is_cut(other), *_compare_recipes(row, other)),
@@ -222,10 +205,11 @@ def random_beside(row: Row, rows: Sequence[Row]) -> Row | None:
 
 def say_lacking(row: Row, rows: Sequence[Row]) -> str:
     """What a Random row would have to share with this one, where `random_beside` finds none."""
-    alike = _randoms_alike(row, rows)
-    if not alike:
-        return "model, pool and tuning"
-    return "pool and budget" if any(_is_same_pool(row, other) for other in alike) else "pool"
+    found, lacking = _randoms_alike(row, rows), "model, pool and tuning"
+    for what, is_alike in _SHARED.items():
+        if found:
+            found, lacking = [other for other in found if is_alike(row, other)], what
+    return lacking
 
 
 def _randoms_alike(row: Row, rows: Sequence[Row]) -> list[Row]:
@@ -254,22 +238,30 @@ def _is_same_pool(row: Row, other: Row) -> bool:
     return row.first.config.data.records == other.first.config.data.records
 
 
-def _budget(row: Row) -> tuple[float | int, str]:
-    """How many of what is kept."""
+def _budget(row: Row) -> list[Any]:
+    """How much is kept; rows and image records differ by the text-only ones, as labels say."""
     selection = row.first.config.selection
-    return selection.budget, selection.budget_of
+    return [selection.budget, selection.source_budgets, selection.budget_of == "tokens"]
 
 
 def _what_is_cut(row: Row) -> list[Any]:
     """What decides how many are kept, whoever chooses them."""
     selection = row.first.config.selection
     lists = (selection.must_keep, selection.must_drop)
-    return [*_budget(row), selection.text_only, selection.source_budgets, *lists]
+    return [*_budget(row), selection.budget_of, selection.text_only, *lists]
 
 
 def is_tuned_as_long(row: Row, other: Row) -> bool:
     """Whether both went over their records as often, or took as many steps in place of that."""
     return _length(row) == _length(other)
+
+
+_SHARED: dict[str, Callable[[Row, Row], bool]] = {
+    "pool": _is_same_pool,
+    "pool and budget": lambda row, other: _budget(row) == _budget(other),
+    "epochs or steps": is_tuned_as_long,
+}
+"""What Random shares with whom it judges, beside model and tuning."""
 
 
 def _length(row: Row) -> tuple[float | None, float]:

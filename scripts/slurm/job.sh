@@ -10,7 +10,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_GPU:-8}}"
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-$((${SLURM_CPUS_PER_GPU:-8} * ${SLURM_GPUS_ON_NODE:-1}))}"
 
 run_until_time_is_up() {
-  local command code asked=0 before=-1 is_time_up=false
+  local command code asked=0 before=-1 is_time_up=false begun=$SECONDS
   "$@" &
   command=$!
   trap 'asked=$((asked + 1)); is_time_up=true; kill -TERM "$command" 2>/dev/null || true' USR1
@@ -20,6 +20,10 @@ run_until_time_is_up() {
     wait "$command" || code=$?
   done
   if [ "$is_time_up" = true ] && [ "$code" -eq 143 ]; then
+    if [ $((SECONDS - begun)) -lt 60 ]; then # it would be queued for ever, and do nothing
+      echo "error: asked to end as soon as it began: --time has to be longer than --signal leaves to save" >&2
+      return "$code"
+    fi
     echo "the time limit is near: job $SLURM_JOB_ID is queued again" >&2
     scontrol requeue "$SLURM_JOB_ID" || return "$code"
   fi

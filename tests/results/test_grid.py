@@ -375,10 +375,12 @@ def test_fractions_are_shown_in_percent_as_tables_have_them(grid_row):
     other = {"benchmark": "mme", "provenance": {"scale": 1}}
     sums = grid_row("prism", {0: 0.0}, metrics={"cognition": 300.0}, changes=other)
     assert build(sums, metrics=["mme.cognition"])["rows"][0]["metrics"] == {"mme.cognition": 300.0}
-    plugin = {"provenance": {"scale": 1, "benchmark's plugin": "a.py"}, "benchmark": "mine"}
-    own = grid_row("length", {0: 0.0}, metrics={"score": 0.5, "count": 7.0}, changes=plugin)
-    found = build(own, metrics=["mine.score", "mine.count"])["rows"][0]
-    assert found["metrics"] == {"mine.score": 50.0, "mine.count": 7.0}
+    made_by = {"scale": 1, "benchmark's plugin": "a.py", "groups": {"recall": ""}}
+    plugin = {"provenance": made_by, "benchmark": "mine"}
+    metrics = {"score": 0.5, "count": 7.0, "recall": 0.25}
+    own = grid_row("length", {0: 0.0}, metrics=metrics, changes=plugin)
+    found = build(own, metrics=[f"mine.{metric}" for metric in metrics])["rows"][0]
+    assert found["metrics"] == {"mine.score": 50.0, "mine.count": 7.0, "mine.recall": 25.0}
 
 
 def test_spreadless_seeds_that_are_not_paired_say_nothing_of_what_can_be_detected(grid_row):
@@ -393,5 +395,14 @@ def test_spreadless_seeds_that_are_not_paired_say_nothing_of_what_can_be_detecte
 
 
 def test_cost_that_is_of_two_devices_has_its_reason(grid_row):
-    text = render_comparison(build(grid_row("random", {0: 50.0})), "again")
-    assert "; n/a without a cell on the whole pool metered on the same device." in text
+    def metered(device):
+        attempt = {"fingerprint": "a", "finished": True, "num_devices": 1, "counts": {}}
+        attempt |= {"evidence": None, "device": device, "device_seconds": 8.0, "wall_seconds": 8.0}
+        return {"timings": [{**attempt, "stage": stage} for stage in ("selection", "training")]}
+
+    for device, cost in (("cpu", 2.0 * 75.0 / 50.0), ("H100", None)):
+        whole = grid_row("whole_pool", {0: 75.0}, budget=None, records="pool", **metered(device))
+        found = build(whole, grid_row("random", {0: 50.0}, **metered("cpu")))
+        assert found["rows"][1]["cost"] == (cost and pytest.approx(cost))
+        text = render_comparison(found, "again")
+        assert "; n/a without a cell on the whole pool metered on the same device." in text

@@ -126,6 +126,29 @@ def test_a_budget_of_tokens_is_another_than_one_of_images(runs):
     assert said in text
 
 
+def test_budgets_of_the_sources_are_another_budget(runs):
+    own = {"source_budgets": {"a": 0.1, "b": 0.1}}
+    prism = runs.write("prism", [quickstart_result(16, 16)], selection=own)
+    random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
+    text = build_table("main", [prism, random], baseline=None)
+    assert "no Random run of the same pool and budget to judge it by." in text
+
+
+def test_random_of_another_length_judges_nothing(runs):
+    prism = runs.write("prism", [quickstart_result(16, 16)], hf={"num_train_epochs": 3})
+    random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
+    text = build_table("main", [prism, random], baseline=None)
+    assert "no Random run of the same epochs or steps to judge it by." in text
+
+
+def test_rows_and_image_records_are_one_budget(runs):
+    """They differ by the text-only records, and labels say of which they are."""
+    prism = runs.write("prism", [quickstart_result(16, 16)], selection={"budget_of": "rows"})
+    random = runs.write("random", [quickstart_result(10, 10)], scorer="random")
+    text = build_table("main", [prism, random], baseline=None)
+    assert "PRISM 25 % of rows (lora) against Random 25 % (lora): +60.0" in text
+
+
 def test_random_of_the_budget_may_be_cut_otherwise(runs):
     """Both labels say so."""
     selection = {"text_only": "drop"}
