@@ -219,6 +219,7 @@ def _version_of(file: BinaryIO) -> FileState:
 
 
 def _read_cache(cache: Path) -> tuple[FileState | None, dict[str, ExaminedImage]]:
+    version = None
     try:
         with cache.open("rb") as file:
             version = _version_of(file)
@@ -227,7 +228,7 @@ def _read_cache(cache: Path) -> tuple[FileState | None, dict[str, ExaminedImage]
         return None, {}
     except (OSError, pa.ArrowException) as error:
         logger.warning("%s: damaged (%s); the images are read again", cache, error)
-        return _read_version(cache), {}
+        return version, {}
     return version, _read_rows(table)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 MARK = ".prism_tune"
 """How the name of such a file ends."""
 
-_NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Of a file system without; of NFS where the file may only be read."""
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs"}
 _UNTOUCHED_SECONDS = 3600.0
@@ -102,10 +102,15 @@ def _create(path: Path) -> tuple[int, Path]:
     while True:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=MARK)
         temporary = Path(name)
-        if _hold(descriptor) and is_current(descriptor, temporary):
+        is_held = False
+        try:
+            is_held = _hold(descriptor) and is_current(descriptor, temporary)
+        finally:
+            if not is_held:
+                os.close(descriptor)
+                temporary.unlink(missing_ok=True)
+        if is_held:
             return descriptor, temporary
-        os.close(descriptor)
-        temporary.unlink(missing_ok=True)
 
 
 def _hold(descriptor: int) -> bool:

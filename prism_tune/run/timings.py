@@ -167,10 +167,12 @@ def read_timings(run: RunDir) -> list[dict[str, Any]]:
     return entries
 
 
-def has_finished(run: RunDir, stage: str, fingerprint: str) -> bool:
-    """Whether an attempt of the stage on these inputs has finished, by its metered end."""
-    named = ("stage", "fingerprint", "finished")
-    return (stage, fingerprint, True) in [tuple(e[k] for k in named) for e in read_timings(run)]
+def forget_finished(run: RunDir, stage: str, fingerprint: str) -> None:
+    """Drop the attempts of a stage that has finished with these inputs: what it made is gone."""
+    entries = read_timings(run)
+    own = [e for e in entries if (e["stage"], e["fingerprint"]) == (stage, fingerprint)]
+    if any(entry["finished"] for entry in own):
+        write_json(run.timings, [entry for entry in entries if entry not in own])
 
 
 def close_finished(run: RunDir, stage: str, fingerprint: str, *, beside: bool) -> None:

@@ -22,15 +22,8 @@ _OVERALL = ("loss", VALIDATION_LOSS)
 _EVALUATING = ("eval_strategy", "do_eval", "eval_on_start", "load_best_model_at_end")
 _DRAWN_AT_RANDOM = ("random", "sequential")
 _SHARING = ("fsdp", "fsdp_config", "parallelism_config")
-_OFFLOADED = (
-    "adamw_torch",
-    "adamw_torch_fused",
-    "paged_adamw_32bit",
-    "adagrad",
-    "lion_32bit",
-    "paged_lion_32bit",
-)
-"""Optimisers that accelerate replaces by the same of DeepSpeed's on the CPU."""
+_OFFLOADED = ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit")
+"""Optimisers that DeepSpeed has as well on the CPU; of Adagrad and Lion accelerate makes none."""
 _GROUPING = ("galore", "apollo", "lomo", "adalomo")
 """Beginnings of the names of optimisers that choose the parameters of each group themselves."""
 

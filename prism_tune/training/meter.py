@@ -21,7 +21,7 @@ from prism_tune.models.flops import count_parameters, estimate_flops
 from prism_tune.models.tuning import TunedModel, tuned_parts
 from prism_tune.processes import is_main, world_size
 from prism_tune.run.folder import RunDir
-from prism_tune.run.timings import StageTimer, has_finished
+from prism_tune.run.timings import StageTimer, forget_finished
 
 _COUNTED = ("tokens", "images", "records")
 
@@ -36,14 +36,15 @@ def stage_timer(
     """
     if not is_main():
         return None
-    made_anew = not goes_on and has_finished(run, "training", key)
+    if not (restart or goes_on):
+        forget_finished(run, "training", key)
     return StageTimer(
         run,
         "training",
         fingerprint=key,
         device=name_device(device),
         num_devices=world_size(),
-        restart=restart or made_anew,
+        restart=restart,
     )
 
 

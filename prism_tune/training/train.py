@@ -69,7 +69,7 @@ from prism_tune.training.meter import build_meter, stage_timer
 from prism_tune.training.source_losses import SourcedCollator, SourcedExamples
 from prism_tune.training.states import read_safely
 from prism_tune.training.trainer import TuningTrainer
-from prism_tune.training.validation import kept_step
+from prism_tune.training.validation import kept_step, take_result
 
 logger = logging.getLogger(__name__)
 
@@ -227,6 +227,8 @@ def _finish(trainer: TuningTrainer, config: Config, run: RunDir, inputs: dict[st
             f"training stopped at step {step} of {num_steps}: it has not finished; the same "
             f"command {begin}"
         )
+    if not trainer.args.load_best_model_at_end:  # what it loads is a result already
+        take_result(trainer.optimizer)
     trainer.save_verified(trainer.directory / "final")
     if is_main():
         examples: Any = trainer.train_dataset

@@ -114,15 +114,20 @@ def held_out_batches(
 def evaluating(model: nn.Module, optimizer: Any) -> Iterator[None]:
     """Within it the model is the one that would be kept, without dropout.
 
-    A schedule-free optimiser puts the weights that it has arrived at in the place of those that it
-    trains, until the next step: a checkpoint that is saved before has what was evaluated.
+    Those of a schedule-free optimiser stay until the next step: a checkpoint that is saved before
+    has what was evaluated.
     """
     model.eval()
-    if callable(getattr(optimizer, "eval", None)):
-        optimizer.eval()
+    take_result(optimizer)
     with torch.no_grad():
         yield
     model.train()
+
+
+def take_result(optimizer: Any) -> None:
+    """Of a schedule-free optimiser the weights it has arrived at, in place of those it trains."""
+    if callable(getattr(optimizer, "eval", None)):
+        optimizer.eval()
 
 
 class BestOfSaved(TrainerCallback):

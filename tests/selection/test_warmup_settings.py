@@ -100,3 +100,13 @@ def test_another_number_of_processes_says_what_trains_a_warm_up_anew(plan):
     expected = f"launch as many as before, or delete {root} to train it anew$"
     with pytest.raises(UserError, match=expected), planning._named_as_asked(root):
         find_checkpoint(root, "k", torch.float32)
+
+
+def test_its_save_has_the_time_that_a_training_has(workplace):
+    reference = json.dumps({"warmup": {"share": 0.5}})
+    options = {"selection__reference": reference, "training__grace_seconds": 600}
+    config = workplace.config(**options)
+    warmup = plan_warmup(config, open_pool(config.data), Marks())
+    assert warmup.config.training.grace_seconds == 600
+    config = workplace.config(selection__reference=reference)
+    assert plan_warmup(config, open_pool(config.data), Marks()).key == warmup.key

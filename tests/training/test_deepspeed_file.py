@@ -105,14 +105,14 @@ def test_a_file_that_says_nothing_of_the_batch_has_that_of_training(make_run, de
 OFFLOAD = "configs/deepspeed/zero2_offload.json"
 
 
-@pytest.mark.parametrize("optim", ["sgd", "adafactor", "adamw_bnb_8bit", "schedule_free_adamw"])
+@pytest.mark.parametrize("optim", ["sgd", "adagrad", "adamw_bnb_8bit", "schedule_free_adamw"])
 def test_an_optimiser_that_offloading_would_replace_is_refused(make_run, optim):
     expected = rf"optim = '{optim}': with the offload_optimizer of .* DeepSpeed's Adam would take"
     with pytest.raises(ConfigError, match=expected):
         check_training(make_run(deepspeed=OFFLOAD, hf={"optim": optim})[0])
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch", "adagrad", "paged_adamw_32bit"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"])
 def test_an_optimiser_that_deepspeed_has_as_well_is_offloaded(make_run, optim):
     check_training(make_run(deepspeed=OFFLOAD, hf={"optim": optim})[0])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from support.bare_trainers import bare_trainer
 
 from prism_tune.models.load import load_model
 from prism_tune.models.tuning import prepare_tuning
+from prism_tune.training import train
 from prism_tune.training import trainer as trainer_module
 from prism_tune.training.trainer import TuningTrainer
 
@@ -48,6 +50,31 @@ def test_a_schedule_free_optimiser_is_evaluated_where_it_has_arrived(make_run, m
     assert trainer.evaluate()["eval_loss"] == 7.0
     assert model.weight.item() == 7.0
     assert model.training
+
+
+class SavedError(Exception):
+    """In place of what would be written."""
+
+
+@pytest.mark.parametrize(("loads_best", "kept"), [(False, 7.0), (True, 1.0)])
+def test_what_is_kept_at_the_end_is_where_it_has_arrived(make_run, loads_best, kept):
+    model = torch.nn.Linear(1, 1, bias=False)
+    optimizer = ScheduleFree(model.parameters())
+    optimizer.train()
+
+    def save(directory):
+        raise SavedError(model.weight.item())
+
+    config, run = make_run()
+    trainer: Any = SimpleNamespace(
+        args=SimpleNamespace(load_best_model_at_end=loads_best),
+        state=SimpleNamespace(global_step=3, max_steps=3),
+        optimizer=optimizer,
+        directory=run.training,
+        save_verified=save,
+    )
+    with pytest.raises(SavedError, match=str(kept)):
+        train._finish(trainer, config, run, {})
 
 
 class EightBit(torch.optim.AdamW):

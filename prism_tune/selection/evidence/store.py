@@ -158,7 +158,7 @@ class EvidenceStore:
     def remove_partial(self) -> None:
         """Delete what a killed process left half written; call it on a locked store."""
         for path in self.folder.glob(".partial-*"):
-            with suppress(FileNotFoundError):  # finished meanwhile, by a run that no lock shows
+            with suppress(OSError):  # finished meanwhile by a run that no lock shows, or not ours
                 if is_left_over(path):
                     shutil.rmtree(path, ignore_errors=True)
 

@@ -276,6 +276,7 @@ def _training_config(read: Config, warmup: WarmupConfig, num_records: int) -> Co
         lora={"r": warmup.lora_rank, "lora_alpha": warmup.lora_alpha},
         learning_rates={"projector": _PROJECTOR_RATE},
         deepspeed=None,
+        grace_seconds=read.training.grace_seconds,
         hf=hf,
     )
     return Config(
