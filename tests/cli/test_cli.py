@@ -86,7 +86,7 @@ def test_help_of_every_verb_loads_nothing_heavy(tmp_path):
         "results.render",
     )
     words += ("compare", "compare.launch", "compare.workers", "compare.children")  # how they start
-    words += ("run", "run.worker_processes")  # how many of them
+    words += ("run", "run.worker_processes", "run.partial")  # how many of them, one at a time
     words += ("interrupts", "processes", "config.secrets", "config.values")
     allowed = {f"prism_tune.{name}" for name in words}
     assert {name for name in own if not name.startswith("prism_tune.cli")} <= {
