@@ -41,7 +41,7 @@ def write_matrix(workplace, kind):
         names = {} if kind == "parquet-row" else {"id": [ids[n] for n in turned]}
         order = np.arange(len(ids)) if kind == "parquet-row" else turned
         column = pa.array(list(values[order]))
-        pq.write_table(pa.table({**names, "embedding": column}), path)
+        pq.write_table(pa.table({**names, "embedding": column}), path, row_group_size=7)
     return path
 
 
