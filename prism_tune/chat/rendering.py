@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
+from typing import Any
 
 from prism_tune.errors import UserError, first_line
 
@@ -72,6 +73,15 @@ def fix_day(chat_template: str | Mapping[str, str]) -> str | None:
         return text
     written = "".join(f"|replace('%{code}', '{DAY:%{code}}')" for code in _CODES)
     return "{% macro strftime_now(format) %}{{ format" + written + " }}{% endmacro %}\n" + text
+
+
+def template_options(chat_template: str | Mapping[str, str]) -> dict[str, Any]:
+    """What `apply_chat_template` is given of a template: the text of `fix_day`, without thinking.
+
+    What a template has no word for, transformers would hand on to a processor, with a warning.
+    """
+    quiet = {"enable_thinking": False} if "enable_thinking" in str(chat_template) else {}
+    return {"chat_template": fix_day(chat_template), **quiet}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from prism_tune.chat.builtin_templates import LAYOUTS, ChatFormat
 from prism_tune.chat.generation import leave_out_ineffective
-from prism_tune.chat.rendering import fix_day, render_limited
+from prism_tune.chat.rendering import render_limited, template_options
 from prism_tune.errors import UserError
 from prism_tune.schema import IMAGE_PLACEHOLDER
 
@@ -58,10 +58,7 @@ def apply_chat(messages: Sequence[dict[str, Any]], processor: Any, *, is_prompt:
     if not has_chat_template(processor):
         raise UserError(f"model.template: the processor has no chat template; {list_templates()}")
     owner = processor if getattr(processor, "chat_template", None) else processor.tokenizer
-    options: dict[str, Any] = {"chat_template": fix_day(owner.chat_template)}
-    # What a template has no word for, transformers would hand to the processor, with a warning.
-    if "enable_thinking" in str(owner.chat_template):
-        options["enable_thinking"] = False
+    options = template_options(owner.chat_template)
     return render_limited(
         lambda: owner.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=is_prompt, **options

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from prism_tune.chat.rendering import fix_day, render_limited
+from prism_tune.chat.rendering import render_limited, template_options
 from prism_tune.config.sections import DType, Readout
 from prism_tune.errors import UserError
 from prism_tune.evaluation.benchmarks.grades import Grade, name_local_judge
@@ -84,7 +84,7 @@ class LocalJudge:
             text = render_limited(
                 lambda: self._tokenizer.apply_chat_template(
                     messages,
-                    chat_template=fix_day(self._tokenizer.chat_template),
+                    **template_options(self._tokenizer.chat_template),
                     tokenize=False,
                     add_generation_prompt=True,
                 )
@@ -110,12 +110,16 @@ class LocalJudge:
         device = self._model.device
         shared = torch.tensor([rows[0][:num_shared]], device=device)
         outcome = self._model(input_ids=shared, use_cache=True, logits_to_keep=1)
-        first_V = outcome.logits[0, -1].float().log_softmax(-1)
-        outcome.cache.batch_repeat_interleave(len(rows))
         endings = [row[num_shared:] for row in rows]
         length = max(map(len, endings))
         padded = torch.tensor([e + [0] * (length - len(e)) for e in endings], device=device)
-        logits_SLV = self._model(input_ids=padded, cache=outcome.cache).logits
+        if all(hasattr(layer, "batch_repeat_interleave") for layer in outcome.cache.layers):
+            outcome.cache.batch_repeat_interleave(len(rows))
+            logits_SLV = self._model(input_ids=padded, cache=outcome.cache).logits
+        else:  # a state in place of keys and values (Qwen3.5)
+            whole = torch.cat([shared.expand(len(rows), -1), padded], dim=1)
+            logits_SLV = self._model(input_ids=whole, logits_to_keep=length).logits
+        first_V = outcome.logits[0, -1].float().log_softmax(-1)
         later_SLV = logits_SLV.float().log_softmax(-1)
         totals = [
             first_V[ending[0]]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
 from prism_tune.chat.builtin_templates import LAYOUTS, chat_template
-from prism_tune.chat.rendering import fix_day, render_limited
+from prism_tune.chat.rendering import render_limited, template_options
 from prism_tune.errors import ConfigError
 
 _SHARE_OF_WINDOW = 4
@@ -17,9 +18,9 @@ _SHARE_OF_WINDOW = 4
 
 @dataclass(frozen=True)
 class Chat:
-    """A Jinja template, and whether it wants a message's content in parts, as processors' do."""
+    """A Jinja template (of several, by name), and whether it wants a message's content in parts."""
 
-    jinja: str
+    jinja: str | Mapping[str, str]
     in_parts: bool = False
 
 
@@ -50,11 +51,11 @@ class WindowedLM(HFLM):
         listed: list[dict[str, Any]] = [dict(message) for message in chat_history]
         for message in listed if self.chat.in_parts else ():
             message["content"] = [{"type": "text", "text": message["content"]}]
-        jinja = fix_day(self.chat.jinja)
+        options = template_options(self.chat.jinja)
         return render_limited(
             lambda: self.tokenizer.apply_chat_template(
                 listed,
-                chat_template=jinja,
+                **options,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
@@ -100,9 +101,9 @@ def find_chat(template: str, processor: Any) -> Chat:
         return Chat(chat_template(template, ""))  # type: ignore[arg-type]  # never `plain`
     own = getattr(processor, "chat_template", None)
     if own:
-        return Chat(str(own), in_parts=True)
+        return Chat(own, in_parts=True)
     if processor.tokenizer.chat_template:
-        return Chat(str(processor.tokenizer.chat_template))
+        return Chat(processor.tokenizer.chat_template)
     raise ConfigError(
         "evaluation.chat_template: model.template is `processor`, and neither the processor nor "
         "its tokenizer has a chat template; name the one the model was tuned with"

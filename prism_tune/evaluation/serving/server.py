@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 from transformers import ProcessorMixin
 
+from prism_tune.chat.rendering import template_options
 from prism_tune.config.sections import EvaluationConfig, Template
 from prism_tune.data.conversation import render_prompt
 from prism_tune.data.images import open_image
@@ -124,8 +125,20 @@ class Server:
             "model": api.model,
             "messages": [{"role": "user", "content": content}],
             "temperature": 0,
+            "frequency_penalty": 0,  # not said, transformers serve takes the checkpoint's
             "max_tokens": max_new_tokens,
+            **self._options,
         }
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        """As the model was tuned: without thinking, where its template offers that."""
+        owners = (self.processor, getattr(self.processor, "tokenizer", None))
+        written = next(
+            filter(None, (getattr(owner, "chat_template", None) for owner in owners)), ""
+        )
+        options = {k: v for k, v in template_options(written).items() if k != "chat_template"}
+        return {"chat_template_kwargs": options} if options else {}
 
 
 def open_api(config: EvaluationConfig) -> ChatApi:

@@ -29,6 +29,7 @@ from prism_tune.config.sections import Config
 from prism_tune.data.collator import Collator
 from prism_tune.data.labels import IGNORED_LABEL
 from prism_tune.data.records import Pool
+from prism_tune.errors import UserError
 from prism_tune.models.devices import pick_device, resolve_dtype
 from prism_tune.models.families import parts
 from prism_tune.models.flops import count_parameters, estimate_flops
@@ -79,11 +80,18 @@ class WholeModel:
     Args:
         model: as `load_model` gives it.
         processor: the model's.
+
+    Raises:
+        UserError: an adapter on the head.
     """
 
     def __init__(self, model: PreTrainedModel, processor: Any) -> None:
         head = model.get_output_embeddings()
-        assert isinstance(head, nn.Linear)
+        if not isinstance(head, nn.Linear):  # LoRA's, or a copy that is trained in its place
+            raise UserError(
+                "selection.reference.adapter adapts the language-modelling head, whose gradient "
+                "is read apart; expected one that leaves `lm_head` as it is"
+            )
         self.head = head
         self.model = model
         self.dtype = model.dtype

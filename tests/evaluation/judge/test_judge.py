@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.tiny import build_tokenizer
 from transformers import LlamaForCausalLM
+from transformers.cache_utils import DynamicLayer
 from typer.testing import CliRunner
 
 from prism_tune.cli.app import app
@@ -302,8 +303,14 @@ def test_the_command_estimates_and_grades(server, files):
     assert set(json.loads((files / "g.json").read_text())) == {"v1_0", "v1_1"}
 
 
-def test_local_likelihoods_are_those_of_each_text_by_itself(language_model):
+@pytest.mark.parametrize("has_states", [False, True])
+def test_local_likelihoods_are_those_of_each_text_by_itself(
+    language_model, has_states, monkeypatch
+):
+    """Also of a model whose layers keep a state, which no row can be given a copy of."""
     judge = LocalJudge(str(language_model), dtype="float32")
+    if has_states:
+        monkeypatch.delattr(DynamicLayer, "batch_repeat_interleave")
     model = LlamaForCausalLM.from_pretrained(language_model).eval()
     tokenizer = build_tokenizer()
     totals = []

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support.chat_templates import QWEN_THINKING
+from support.tiny import build_tokenizer
 
 from prism_tune.chat.builtin_templates import SYSTEM
 from prism_tune.config.sections import Config, ModelConfig
@@ -15,7 +18,7 @@ from prism_tune.errors import ConfigError, UserError
 from prism_tune.evaluation import checkpoint
 from prism_tune.evaluation.evaluate import evaluate
 from prism_tune.evaluation.language import run as language
-from prism_tune.evaluation.language.model import WindowedLM
+from prism_tune.evaluation.language.model import WindowedLM, find_chat
 from prism_tune.evaluation.language.tasks import find_split_files, list_tasks, write_task_files
 from prism_tune.models.load import load_model
 from prism_tune.models.processor import load_processor
@@ -239,6 +242,21 @@ def test_prompts_under_the_chat_template(make_config, run, monkeypatch):
     assert plain == "Drawing: A man draws. He"
     assert asked == f"{SYSTEM} USER: {plain} ASSISTANT:"
     assert read_results(run, "hellaswag")["provenance"]["chat_template"] == "vicuna_v1"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_template_that_can_think_is_asked_without(several):
+    """As the model was tuned; a tokenizer may have several templates, by name."""
+    template = {"default": QWEN_THINKING, "tool": "{{ 1 / 0 }}"} if several else QWEN_THINKING
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    model = WindowedLM.__new__(WindowedLM)
+    model.tokenizer = tokenizer
+    model.chat = find_chat("processor", SimpleNamespace(chat_template=template))
+    asked = model.apply_chat_template([{"role": "user", "content": "How many?"}])
+    assert asked == (
+        "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
 
 
 def test_contexts_cut_at_their_beginning_are_counted(make_config, run, data_dir, tmp_path):

@@ -9,12 +9,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 import torch
 from PIL import Image
+from support.chat_templates import QWEN, QWEN_THINKING
 from support.evaluation_runs import Setting
 from support.tiny import draw_image
 
@@ -147,6 +150,41 @@ def test_what_is_missing_is_named(setting, key):
 )
 def test_tokens_are_counted_where_the_server_gives_a_number(usage, count):
     assert server._read_usage({"usage": usage}, "completion_tokens") == count
+
+
+@pytest.mark.parametrize(
+    ("template", "beside"),
+    [
+        (QWEN, {}),
+        (QWEN_THINKING, {"chat_template_kwargs": {"enable_thinking": False}}),
+        ({"default": QWEN_THINKING}, {"chat_template_kwargs": {"enable_thinking": False}}),
+    ],
+)
+def test_a_server_is_asked_greedily_and_without_thinking(monkeypatch, template, beside):
+    """A penalty that is not named it takes from the checkpoint."""
+    bodies = []
+
+    def complete(self, body):
+        bodies.append(body)
+        return "a", "m", {"choices": [{}]}
+
+    monkeypatch.setattr(ChatApi, "complete", complete)
+    processor: Any = SimpleNamespace(chat_template=template)
+    asking = Server(
+        lambda: ChatApi("http://x/v1", "m"), processor, template="chatml", concurrency=1
+    )
+    list(asking.answer([Request("p", (), "q")], max_new_tokens=3))
+    content = [{"type": "text", "text": "q"}]
+    assert bodies == [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "frequency_penalty": 0,
+            "max_tokens": 3,
+            **beside,
+        }
+    ]
 
 
 def test_a_refused_question_takes_no_answer_of_others_with_it(monkeypatch):
