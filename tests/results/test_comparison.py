@@ -67,16 +67,11 @@ def test_a_difference_over_shared_seeds_is_over_the_columns_of_the_rows(runs):
 
 def test_two_runs_of_a_seed_count_once_in_value_and_interval(runs):
     """Rel. 60, 60 and 75 under the seeds 0, 0 and 1 are 60 and 75: -6 and +9 beside Random."""
-
-    def write(name, value, **options):
-        metrics = dict.fromkeys(("accuracy_open", "accuracy_yes_no", "accuracy"), value)
-        return runs.write(name, [quickstart_result(0, 0, metrics=metrics)], **options)
-
-    paths = [write("full", 100.0, records="pool")]
+    paths = [runs.write_alike("full", 100.0, records="pool")]
     for seed in range(2):
-        paths.append(write(f"random{seed}", 66.0, scorer="random", seed=seed))
+        paths.append(runs.write_alike(f"random{seed}", 66.0, scorer="random", seed=seed))
     for name, (value, seed) in {"a": (60.0, 0), "b": (60.0, 0), "c": (75.0, 1)}.items():
-        paths.append(write(f"prism-{name}", value, seed=seed))
+        paths.append(runs.write_alike(f"prism-{name}", value, seed=seed))
     text = build_table("main", paths, baseline=None)
     assert (
         "- PRISM 25 % (lora) against Random 25 % (lora): +1.5 points of Rel., within noise (95 % "
